@@ -1,0 +1,164 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Kernel is the network namespace that it was opened in. It is not safe for concurrent use: one
+// goroutine writes to the kernel.
+type Kernel struct {
+	log     *slog.Logger
+	numbers rules.Kernel
+	sockets map[int]*nl.SocketHandle
+	nft     *nftables.Conn
+	table   tableCache
+	devices devices // of the last snapshot
+}
+
+// Open connects to the kernel of the calling thread's network namespace.
+func Open(numbers rules.Kernel, log *slog.Logger) (*Kernel, error) {
+	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle)}
+	for _, proto := range []int{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER, unix.NETLINK_INET_DIAG} {
+		socket, err := nl.Subscribe(proto)
+		if err != nil {
+			k.Close()
+			return nil, fmt.Errorf("opening netlink socket (family %d): %w", proto, err)
+		}
+		k.sockets[proto] = &nl.SocketHandle{Socket: socket}
+		// The kernel explains refusals in words; older kernels do not know the option.
+		_ = socket.SetExtAck(true)
+	}
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		k.Close()
+		return nil, fmt.Errorf("opening nftables: %w", err)
+	}
+	k.nft = conn
+	return k, nil
+}
+
+// Close gives the sockets back.
+func (k *Kernel) Close() {
+	for _, s := range k.sockets {
+		s.Close()
+	}
+	if k.nft != nil {
+		_ = k.nft.CloseLasting()
+	}
+}
+
+// request makes a netlink request on the socket that was opened with k.
+func (k *Kernel) request(msgType, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(msgType, flags)
+	req.Sockets = k.sockets
+	return req
+}
+
+// Apply carries out the changes in order. A change that fails does not keep the others from being
+// tried; the joined errors name each one that failed.
+func (k *Kernel) Apply(ops []rules.Op) error {
+	var failed []error
+	for _, op := range ops {
+		if err := k.apply(op); err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", firstLine(op.Command()), err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+func (k *Kernel) apply(op rules.Op) error {
+	switch op := op.(type) {
+	case rules.AddAddr:
+		return k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, op.AddrAssignment)
+	case rules.DelAddr:
+		return gone(k.changeAddr(unix.RTM_DELADDR, 0, op.AddrAssignment))
+	case rules.PutRoute:
+		flags := unix.NLM_F_CREATE
+		if !op.Prepend {
+			flags |= unix.NLM_F_REPLACE
+		}
+		return k.changeRoute(unix.RTM_NEWROUTE, flags, op.Route)
+	case rules.DelRoute:
+		return gone(k.changeRoute(unix.RTM_DELROUTE, 0, op.Route))
+	case rules.AddRule:
+		err := k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, op.Rule)
+		if errors.Is(err, unix.EEXIST) {
+			return nil
+		}
+		return err
+	case rules.DelRule:
+		return gone(k.changeRule(unix.RTM_DELRULE, 0, op.Rule))
+	case rules.PutTable:
+		return k.putTable(op.Table)
+	case rules.SetGroup:
+		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(op.Group)))
+	case rules.SetSysctl:
+		return writeSysctl(op.Name, op.Value)
+	}
+	return fmt.Errorf("unknown change %T", op)
+}
+
+// gone takes the absence of what shall be absent for success.
+func gone(err error) error {
+	for _, absent := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL} {
+		if errors.Is(err, absent) {
+			return nil
+		}
+	}
+	return err
+}
+
+// BringUp sets a device administratively up.
+func (k *Kernel) BringUp(device string) error {
+	if err := k.setLink(device, unix.IFF_UP, unix.IFF_UP); err != nil {
+		return fmt.Errorf("bringing up %s: %w", device, err)
+	}
+	return nil
+}
+
+func (k *Kernel) setLink(device string, flags, change uint32, attrs ...*nl.RtAttr) error {
+	req := k.request(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Flags, msg.Change = flags, change
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(device)))
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+// sysctlRoot is where the kernel shows its parameters.
+const sysctlRoot = "/proc/sys"
+
+// readSysctls reads the parameters that exist.
+func readSysctls(names []string) map[string]string {
+	values := make(map[string]string, len(names))
+	for _, name := range names {
+		if b, err := os.ReadFile(filepath.Join(sysctlRoot, name)); err == nil {
+			values[name] = strings.TrimSpace(string(b))
+		}
+	}
+	return values
+}
+
+func writeSysctl(name, value string) error {
+	return os.WriteFile(filepath.Join(sysctlRoot, name), []byte(value+"\n"), 0o644)
+}

@@ -1,0 +1,182 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// routes lists what planning looks at: table main, our tables, and whatever carries our protocol number.
+func (k *Kernel) routes(family rules.Family) ([]rules.Route, error) {
+	header := func() nl.NetlinkRequestData {
+		return &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(family)}}
+	}
+	return dump(k, family.String()+" routes", unix.RTM_GETROUTE, header, k.decodeRoute)
+}
+
+func (k *Kernel) relevant(table uint32, protocol uint8) bool {
+	return table == rules.TableMain || protocol == k.numbers.Protocol ||
+		table >= k.numbers.TableBase && table <= k.numbers.TableBase+rules.MaxUplinks
+}
+
+func (k *Kernel) decodeRoute(m []byte) (rules.Route, bool) {
+	if len(m) < unix.SizeofRtMsg {
+		return rules.Route{}, false
+	}
+	msg := nl.DeserializeRtMsg(m)
+	family, known := familyOf(msg.Family)
+	if !known || msg.Table == unix.RT_TABLE_LOCAL || msg.Flags&unix.RTM_F_CLONED != 0 {
+		return rules.Route{}, false
+	}
+	r := rules.Route{Family: family, Table: uint32(msg.Table), Type: rules.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}
+	if family == rules.IPv4 {
+		r.Scope = msg.Scope
+	}
+	single := rules.Nexthop{Weight: 1, Onlink: msg.Flags&unix.RTNH_F_ONLINK != 0}
+	for typ, value := range attributes(m[unix.SizeofRtMsg:]) {
+		switch typ {
+		case unix.RTA_TABLE:
+			r.Table = native32(value)
+		case unix.RTA_DST:
+			if ip, ok := netip.AddrFromSlice(value); ok {
+				r.Dst = netip.PrefixFrom(ip, int(msg.Dst_len))
+			}
+		case unix.RTA_PRIORITY:
+			r.Metric = native32(value)
+		case unix.RTA_PREFSRC:
+			r.Src, _ = netip.AddrFromSlice(value)
+		case unix.RTA_OIF:
+			single.Device = k.devices.name[int(native32(value))]
+		case unix.RTA_GATEWAY, unix.RTA_VIA:
+			single.Gateway = decodeGateway(typ, value)
+		case unix.RTA_METRICS:
+			for metric, value := range attributes(value) {
+				if metric == unix.RTAX_MTU {
+					r.MTU = int(native32(value))
+				}
+			}
+		case unix.RTA_MULTIPATH:
+			r.Nexthops = k.decodeNexthops(value)
+		}
+	}
+	if r.Type == rules.Unicast && r.Nexthops == nil && single.Device != "" {
+		r.Nexthops = []rules.Nexthop{single}
+	}
+	usable := r.Type != rules.Unicast || len(r.Nexthops) > 0
+	return r, usable && k.relevant(r.Table, r.Protocol)
+}
+
+func decodeGateway(typ uint16, value []byte) netip.Addr {
+	if typ == unix.RTA_VIA && len(value) > 2 {
+		value = value[2:] // struct rtvia: the address family, then the address
+	}
+	ip, _ := netip.AddrFromSlice(value)
+	return ip
+}
+
+// decodeNexthops reads RTA_MULTIPATH: rtnexthop headers, each with attributes of its own.
+func (k *Kernel) decodeNexthops(b []byte) []rules.Nexthop {
+	var hops []rules.Nexthop
+	for len(b) >= unix.SizeofRtNexthop {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofRtNexthop || length > len(b) {
+			break
+		}
+		hop := rules.Nexthop{
+			Onlink: b[2]&unix.RTNH_F_ONLINK != 0,
+			Weight: int(b[3]) + 1,
+			Device: k.devices.name[int(native32(b[4:]))],
+		}
+		for typ, value := range attributes(b[unix.SizeofRtNexthop:length]) {
+			if typ == unix.RTA_GATEWAY || typ == unix.RTA_VIA {
+				hop.Gateway = decodeGateway(typ, value)
+			}
+		}
+		hops = append(hops, hop)
+		b = b[min(len(b), (length+3)&^3):]
+	}
+	return hops
+}
+
+func (k *Kernel) changeRoute(msgType, flags int, r rules.Route) error {
+	req := k.request(msgType, flags|unix.NLM_F_ACK)
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Dst_len: uint8(r.Dst.Bits()),
+		Protocol: r.Protocol, Scope: r.Scope, Type: uint8(r.Type)}}
+	req.AddData(msg)
+	add := func(typ int, value []byte) { req.AddData(nl.NewRtAttr(typ, value)) }
+	add(unix.RTA_TABLE, nl.Uint32Attr(r.Table))
+	add(unix.RTA_DST, r.Dst.Addr().AsSlice())
+	if r.Metric != 0 {
+		add(unix.RTA_PRIORITY, nl.Uint32Attr(r.Metric))
+	}
+	if r.Src.IsValid() {
+		add(unix.RTA_PREFSRC, r.Src.AsSlice())
+	}
+	if r.MTU != 0 {
+		metrics := nl.NewRtAttr(unix.RTA_METRICS, nil)
+		metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.MTU)))
+		req.AddData(metrics)
+	}
+	switch len(r.Nexthops) {
+	case 0:
+	case 1:
+		hop := r.Nexthops[0]
+		index, ok := k.devices.index[hop.Device]
+		if !ok {
+			return fmt.Errorf("device %s: %w", hop.Device, unix.ENODEV)
+		}
+		add(unix.RTA_OIF, nl.Uint32Attr(uint32(index)))
+		if hop.Gateway.IsValid() {
+			typ, value := encodeGateway(r.Family, hop.Gateway)
+			add(typ, value)
+		}
+		if hop.Onlink {
+			msg.Flags |= unix.RTNH_F_ONLINK
+		}
+	default:
+		hops, err := k.encodeNexthops(r)
+		if err != nil {
+			return err
+		}
+		add(unix.RTA_MULTIPATH, hops)
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+func encodeGateway(family rules.Family, gateway netip.Addr) (typ int, value []byte) {
+	if rules.FamilyOf(gateway) == family {
+		return unix.RTA_GATEWAY, gateway.AsSlice()
+	}
+	value = binary.NativeEndian.AppendUint16(nil, uint16(familyNumber(rules.FamilyOf(gateway))))
+	return unix.RTA_VIA, append(value, gateway.AsSlice()...)
+}
+
+func (k *Kernel) encodeNexthops(r rules.Route) ([]byte, error) {
+	var b []byte
+	for _, hop := range r.Nexthops {
+		index, ok := k.devices.index[hop.Device]
+		if !ok {
+			return nil, fmt.Errorf("device %s: %w", hop.Device, unix.ENODEV)
+		}
+		var attr []byte
+		if hop.Gateway.IsValid() {
+			typ, value := encodeGateway(r.Family, hop.Gateway)
+			attr = nl.NewRtAttr(typ, value).Serialize()
+		}
+		flags := byte(0)
+		if hop.Onlink {
+			flags = unix.RTNH_F_ONLINK
+		}
+		b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtNexthop+len(attr)))
+		b = append(b, flags, byte(hop.Weight-1))
+		b = binary.NativeEndian.AppendUint32(b, uint32(index))
+		b = append(b, attr...)
+	}
+	return b, nil
+}

@@ -1,0 +1,109 @@
+package kernel
+
+import (
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// sizeofRuleHeader is that of struct fib_rule_hdr, which has the layout of rtmsg: family, lengths, tos,
+// table, two reserved bytes, action, flags.
+const sizeofRuleHeader = unix.SizeofRtMsg
+
+// fibRuleInvert is FIB_RULE_INVERT of linux/fib_rules.h.
+const fibRuleInvert = 0x2
+
+func (k *Kernel) rules(family rules.Family) ([]rules.Rule, error) {
+	header := func() nl.NetlinkRequestData {
+		return &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(family)}}
+	}
+	return dump(k, family.String()+" rules", unix.RTM_GETRULE, header, decodeRule)
+}
+
+func decodeRule(m []byte) (rules.Rule, bool) {
+	if len(m) < sizeofRuleHeader {
+		return rules.Rule{}, false
+	}
+	msg := nl.DeserializeRtMsg(m)
+	family, known := familyOf(msg.Family)
+	if !known {
+		return rules.Rule{}, false
+	}
+	r := rules.Rule{Family: family, Table: uint32(msg.Table), SuppressPrefixLen: -1, SuppressGroup: -1}
+	r.Other = msg.Type != nl.FR_ACT_TO_TBL || msg.Tos != 0 || msg.Flags&fibRuleInvert != 0
+	for typ, value := range attributes(m[sizeofRuleHeader:]) {
+		switch typ {
+		case nl.FRA_PRIORITY:
+			r.Priority = int(native32(value))
+		case nl.FRA_TABLE:
+			r.Table = native32(value)
+		case nl.FRA_FWMARK:
+			r.Mark = native32(value)
+		case nl.FRA_FWMASK:
+			r.Mask = native32(value)
+		case nl.FRA_SRC:
+			r.From = decodePrefix(value, msg.Src_len)
+		case nl.FRA_DST:
+			r.To = decodePrefix(value, msg.Dst_len)
+		case nl.FRA_IIFNAME:
+			r.IIF = unix.ByteSliceToString(value)
+		case nl.FRA_OIFNAME:
+			r.OIF = unix.ByteSliceToString(value)
+		case nl.FRA_SUPPRESS_PREFIXLEN:
+			r.SuppressPrefixLen = int(int32(native32(value)))
+		case nl.FRA_SUPPRESS_IFGROUP:
+			r.SuppressGroup = int64(int32(native32(value)))
+		case nl.FRA_PROTOCOL:
+			if len(value) > 0 {
+				r.Protocol = value[0]
+			}
+		default:
+			r.Other = true
+		}
+	}
+	return r, true
+}
+
+func decodePrefix(value []byte, bits uint8) netip.Prefix {
+	ip, _ := netip.AddrFromSlice(value)
+	return netip.PrefixFrom(ip, int(bits))
+}
+
+func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
+	req := k.request(msgType, flags|unix.NLM_F_ACK)
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Type: nl.FR_ACT_TO_TBL}}
+	req.AddData(msg)
+	add := func(typ int, value []byte) { req.AddData(nl.NewRtAttr(typ, value)) }
+	add(nl.FRA_PRIORITY, nl.Uint32Attr(uint32(r.Priority)))
+	add(nl.FRA_TABLE, nl.Uint32Attr(r.Table))
+	add(nl.FRA_PROTOCOL, []byte{r.Protocol})
+	if r.From.IsValid() {
+		msg.Src_len = uint8(r.From.Bits())
+		add(nl.FRA_SRC, r.From.Addr().AsSlice())
+	}
+	if r.To.IsValid() {
+		msg.Dst_len = uint8(r.To.Bits())
+		add(nl.FRA_DST, r.To.Addr().AsSlice())
+	}
+	if r.Mask != 0 {
+		add(nl.FRA_FWMARK, nl.Uint32Attr(r.Mark))
+		add(nl.FRA_FWMASK, nl.Uint32Attr(r.Mask))
+	}
+	if r.IIF != "" {
+		add(nl.FRA_IIFNAME, nl.ZeroTerminated(r.IIF))
+	}
+	if r.OIF != "" {
+		add(nl.FRA_OIFNAME, nl.ZeroTerminated(r.OIF))
+	}
+	if r.SuppressPrefixLen >= 0 {
+		add(nl.FRA_SUPPRESS_PREFIXLEN, nl.Uint32Attr(uint32(r.SuppressPrefixLen)))
+	}
+	if r.SuppressGroup >= 0 {
+		add(nl.FRA_SUPPRESS_IFGROUP, nl.Uint32Attr(uint32(r.SuppressGroup)))
+	}
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}

@@ -1,0 +1,154 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// dumpTries bounds how often an interrupted dump is asked for again. The kernel interrupts a dump when
+// the list changes underneath it; what was read then may lack entries.
+const dumpTries = 10
+
+// devices maps interface indexes to names.
+type devices struct {
+	name  map[int]string
+	index map[string]int
+}
+
+// Snapshot reads links, addresses, routes, rules, our nftables table and the named sysctls.
+func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
+	obs := &rules.Observed{Sysctls: readSysctls(sysctls)}
+	var err error
+	if obs.Links, err = k.links(); err != nil {
+		return nil, err
+	}
+	k.devices = devices{make(map[int]string, len(obs.Links)), make(map[string]int, len(obs.Links))}
+	for _, l := range obs.Links {
+		k.devices.name[l.Index] = l.Name
+		k.devices.index[l.Name] = l.Index
+	}
+	if obs.Addrs, err = k.addrs(); err != nil {
+		return nil, err
+	}
+	for _, family := range rules.Families {
+		routes, err := k.routes(family)
+		if err != nil {
+			return nil, err
+		}
+		obs.Routes = append(obs.Routes, routes...)
+		found, err := k.rules(family)
+		if err != nil {
+			return nil, err
+		}
+		obs.Rules = append(obs.Rules, found...)
+	}
+	if obs.Table, err = k.readTable(); err != nil {
+		return nil, err
+	}
+	return obs, nil
+}
+
+// dump asks for a list until it comes uninterrupted, and hands each message to decode.
+func dump[T any](k *Kernel, what string, msgType int, header func() nl.NetlinkRequestData, decode func([]byte) (T, bool)) ([]T, error) {
+	for range dumpTries {
+		var list []T
+		req := k.request(msgType, unix.NLM_F_DUMP)
+		req.AddData(header())
+		err := req.ExecuteIter(unix.NETLINK_ROUTE, 0, func(m []byte) bool {
+			if x, ok := decode(m); ok {
+				list = append(list, x)
+			}
+			return true
+		})
+		if errors.Is(err, nl.ErrDumpInterrupted) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing %s: %w", what, err)
+		}
+		return list, nil
+	}
+	return nil, fmt.Errorf("listing %s: interrupted by changes %d times in a row", what, dumpTries)
+}
+
+func (k *Kernel) links() ([]rules.Link, error) {
+	header := func() nl.NetlinkRequestData { return nl.NewIfInfomsg(unix.AF_UNSPEC) }
+	return dump(k, "devices", unix.RTM_GETLINK, header, decodeLink)
+}
+
+func decodeLink(m []byte) (rules.Link, bool) {
+	if len(m) < unix.SizeofIfInfomsg {
+		return rules.Link{}, false
+	}
+	msg := nl.DeserializeIfInfomsg(m)
+	l := rules.Link{
+		Index:        int(msg.Index),
+		Up:           msg.Flags&unix.IFF_UP != 0,
+		Loopback:     msg.Flags&unix.IFF_LOOPBACK != 0,
+		PointToPoint: msg.Flags&unix.IFF_POINTOPOINT != 0,
+	}
+	operational := true
+	for typ, value := range attributes(m[unix.SizeofIfInfomsg:]) {
+		switch typ {
+		case unix.IFLA_IFNAME:
+			l.Name = unix.ByteSliceToString(value)
+		case unix.IFLA_GROUP:
+			l.Group = native32(value)
+		case unix.IFLA_MTU:
+			l.MTU = int(native32(value))
+		case unix.IFLA_OPERSTATE:
+			// RFC 2863 states as in linux/if.h: unknown is what tunnels and PPP report for ever.
+			operational = len(value) > 0 && (value[0] == 0 || value[0] == 6)
+		}
+	}
+	l.Carrier = msg.Flags&unix.IFF_LOWER_UP != 0 && operational
+	return l, l.Name != ""
+}
+
+// attributes walks the attributes of a message; what is cut short ends the walk.
+func attributes(b []byte) func(yield func(uint16, []byte) bool) {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			length := int(binary.NativeEndian.Uint16(b))
+			if length < unix.SizeofRtAttr || length > len(b) {
+				return
+			}
+			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if !yield(typ, b[unix.SizeofRtAttr:length]) {
+				return
+			}
+			b = b[min(len(b), (length+3)&^3):]
+		}
+	}
+}
+
+func native32(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(b)
+}
+
+func familyNumber(f rules.Family) uint8 {
+	if f == rules.IPv6 {
+		return syscall.AF_INET6
+	}
+	return syscall.AF_INET
+}
+
+func familyOf(number uint8) (rules.Family, bool) {
+	switch number {
+	case syscall.AF_INET:
+		return rules.IPv4, true
+	case syscall.AF_INET6:
+		return rules.IPv6, true
+	}
+	return 0, false
+}

@@ -1,0 +1,154 @@
+package rules
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// family flag of iproute2.
+func (f Family) flag() string {
+	if f == IPv6 {
+		return "-6"
+	}
+	return "-4"
+}
+
+// Command writes the change as a line for a shell.
+func (o AddAddr) Command() string {
+	return fmt.Sprintf("ip %s address add %s dev %s", FamilyOf(o.Prefix.Addr()).flag(), o.Prefix, o.Device)
+}
+
+// Command writes the change as a line for a shell.
+func (o DelAddr) Command() string {
+	return fmt.Sprintf("ip %s address del %s dev %s", FamilyOf(o.Prefix.Addr()).flag(), o.Prefix, o.Device)
+}
+
+// Command writes the change as a line for a shell.
+func (o PutRoute) Command() string {
+	verb := "replace"
+	if o.Prepend {
+		verb = "prepend"
+	}
+	return fmt.Sprintf("ip %s route %s %s", o.Family.flag(), verb, o.Route)
+}
+
+// Command writes the change as a line for a shell.
+func (o DelRoute) Command() string {
+	return fmt.Sprintf("ip %s route del %s", o.Family.flag(), o.Route)
+}
+
+// Command writes the change as a line for a shell.
+func (o AddRule) Command() string { return fmt.Sprintf("ip %s rule add %s", o.Family.flag(), o.Rule) }
+
+// Command writes the change as a line for a shell.
+func (o DelRule) Command() string { return fmt.Sprintf("ip %s rule del %s", o.Family.flag(), o.Rule) }
+
+// Command writes the change as a here-document for nft.
+func (o PutTable) Command() string { return "nft -f - <<'EOF'\n" + o.Table.String() + "EOF" }
+
+// Command writes the change as a line for a shell.
+func (o SetGroup) Command() string {
+	return fmt.Sprintf("ip link set dev %s group %d", o.Device, o.Group)
+}
+
+// Command writes the change as a line for a shell.
+func (o SetSysctl) Command() string { return fmt.Sprintf("sysctl -w %s=%s", o.Name, o.Value) }
+
+// String writes the route in iproute2's syntax, such that it reads back as the same route.
+func (r Route) String() string {
+	var b strings.Builder
+	if r.Type != Unicast {
+		b.WriteString(r.Type.String() + " ")
+	}
+	if r.IsDefault() {
+		b.WriteString("default")
+	} else {
+		b.WriteString(r.Dst.String())
+	}
+	if len(r.Nexthops) == 1 {
+		b.WriteString(r.Nexthops[0].String())
+	}
+	b.WriteString(" table " + strconv.FormatUint(uint64(r.Table), 10))
+	fmt.Fprintf(&b, " proto %d", r.Protocol)
+	if r.Metric != 0 {
+		fmt.Fprintf(&b, " metric %d", r.Metric)
+	}
+	if r.Family == IPv4 && r.Scope != ScopeUniverse {
+		fmt.Fprintf(&b, " scope %d", r.Scope)
+	}
+	if r.Src.IsValid() {
+		b.WriteString(" src " + r.Src.String())
+	}
+	if r.MTU != 0 {
+		fmt.Fprintf(&b, " mtu %d", r.MTU)
+	}
+	if len(r.Nexthops) > 1 {
+		for _, n := range r.Nexthops {
+			fmt.Fprintf(&b, " nexthop%s weight %d", n, n.Weight)
+		}
+	}
+	return b.String()
+}
+
+// String names the type in iproute2's words.
+func (t RouteType) String() string {
+	switch t {
+	case Unicast:
+		return "unicast"
+	case Blackhole:
+		return "blackhole"
+	case Unreachable:
+		return "unreachable"
+	case Prohibit:
+		return "prohibit"
+	case Throw:
+		return "throw"
+	}
+	return strconv.Itoa(int(t))
+}
+
+// String writes the nexthop in iproute2's syntax, with a leading space and without its weight.
+func (n Nexthop) String() string {
+	s := ""
+	if n.Gateway.IsValid() {
+		s = " via " + n.Gateway.String()
+	}
+	s += " dev " + n.Device
+	if n.Onlink {
+		s += " onlink"
+	}
+	return s
+}
+
+// String writes the rule in iproute2's syntax.
+func (r Rule) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pref %d", r.Priority)
+	if r.From.IsValid() {
+		b.WriteString(" from " + r.From.String())
+	} else {
+		b.WriteString(" from all")
+	}
+	if r.To.IsValid() {
+		b.WriteString(" to " + r.To.String())
+	}
+	if r.Mask != 0 {
+		fmt.Fprintf(&b, " fwmark %#x/%#x", r.Mark, r.Mask)
+	}
+	if r.IIF != "" {
+		b.WriteString(" iif " + r.IIF)
+	}
+	if r.OIF != "" {
+		b.WriteString(" oif " + r.OIF)
+	}
+	fmt.Fprintf(&b, " lookup %d", r.Table)
+	if r.SuppressPrefixLen >= 0 {
+		fmt.Fprintf(&b, " suppress_prefixlength %d", r.SuppressPrefixLen)
+	}
+	if r.SuppressGroup >= 0 {
+		fmt.Fprintf(&b, " suppress_ifgroup %d", r.SuppressGroup)
+	}
+	fmt.Fprintf(&b, " protocol %d", r.Protocol)
+	return b.String()
+}

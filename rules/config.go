@@ -1,0 +1,112 @@
+package rules
+
+import "net/netip"
+
+// MaxUplinks is how many uplinks (and later groups) the default mark mask can tell apart: 62 ids,
+// because 0 means "not pinned" and the all-ones value is left to other programs.
+const MaxUplinks = 62
+
+// Offsets of our rules from Kernel.RulePriority; see docs/architecture.md for what each is for.
+const (
+	prefLocalNets = 0   // main, without uplink routes and without defaults
+	prefMark      = 9   // + uplink id: pinned connections
+	prefDevice    = 99  // + uplink id: sockets bound to the device
+	prefSource    = 199 // + uplink id: packets that carry an address of the uplink
+	prefMain      = 300 // main without defaults: static routes through uplink devices
+	prefDefault   = 900 // the weighted default
+)
+
+// Kernel says which numbers and names in the kernel are ours.
+type Kernel struct {
+	Protocol     uint8  // routing protocol number on every route, rule and address of ours
+	RulePriority int    // preference of our first rule
+	TableBase    uint32 // table of the weighted default; uplink i has TableBase + i
+	MarkMask     uint32 // contiguous bits of packet and connection marks that we use
+	LinkGroup    uint32 // link group that uplink devices are put into
+}
+
+// Table returns the routing table of the uplink with the given id.
+func (k Kernel) Table(id int) uint32 { return k.TableBase + uint32(id) }
+
+// Mark returns the packet and connection mark of the uplink with the given id, inside MarkMask.
+func (k Kernel) Mark(id int) uint32 { return uint32(id) << trailingZeros(k.MarkMask) & k.MarkMask }
+
+// ID returns the uplink id that a mark carries, 0 for none.
+func (k Kernel) ID(mark uint32) int { return int(mark & k.MarkMask >> trailingZeros(k.MarkMask)) }
+
+func trailingZeros(mask uint32) int {
+	n := 0
+	for mask != 0 && mask&1 == 0 {
+		mask >>= 1
+		n++
+	}
+	return n
+}
+
+// Config is the part of the configuration that decides about kernel state.
+type Config struct {
+	Kernel  Kernel
+	Uplinks []Uplink
+}
+
+// Uplink is one way out, on one device.
+type Uplink struct {
+	ID     int // 1..MaxUplinks, stable over restarts: it is in the marks of living connections
+	Name   string
+	Device string
+	Tier   int // lower is preferred
+	Weight int // 1..256, the share among uplinks of one tier
+	IPv4   Addressing
+	IPv6   Addressing
+}
+
+// Addressing says where one family of an uplink gets its addresses and its gateway.
+type Addressing struct {
+	Enabled bool
+	// Assign, when set, holds what we give the device ourselves (static configuration or a lease of
+	// our own DHCP client). When nil, addresses and gateway are followed as others set them.
+	Assign *Assignment
+	// Managed is true when the device's addresses are our own business even while Assign is nil
+	// (a DHCP client without a lease): routes that others installed are then not followed.
+	Managed    bool
+	Masquerade bool // rewrite sources that are not the uplink's own
+}
+
+// Assignment is an address and a gateway that we put on a device.
+type Assignment struct {
+	Address netip.Prefix // with host bits
+	Gateway netip.Addr   // zero: the default route is on-link (point-to-point)
+	MTU     int          // bytes; 0 leaves the device's
+}
+
+// Family returns the addressing of one family.
+func (u *Uplink) Family(f Family) Addressing {
+	if f == IPv6 {
+		return u.IPv6
+	}
+	return u.IPv4
+}
+
+// Path names one family of one uplink.
+type Path struct {
+	Uplink int
+	Family Family
+}
+
+// Health orders verdicts by how far new traffic may trust a path; larger is better.
+type Health uint8
+
+// The levels of Health.
+const (
+	Unknown  Health = iota // not judged: treated like Dead
+	Dead                   // down: used only when nothing better is left
+	Doubtful               // suspect or recovering: used when nothing good is left
+	Good                   // init, up or degraded
+)
+
+// Verdict is what planning needs to know of a path's judgement.
+type Verdict struct {
+	Health  Health
+	State   string // the word shown to people, for example "suspect"
+	Drained bool   // new traffic goes elsewhere as long as there is an elsewhere
+}

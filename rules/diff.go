@@ -1,0 +1,196 @@
+package rules
+
+import (
+	"slices"
+)
+
+// Op is one change to the kernel. Command writes it as a line for people's shells.
+type Op interface {
+	Command() string
+}
+
+// The changes that Diff produces.
+type (
+	// AddAddr puts an address on a device.
+	AddAddr struct{ AddrAssignment }
+	// DelAddr takes an address of ours off a device.
+	DelAddr struct{ AddrAssignment }
+	// PutRoute installs a route. It replaces the one of ours in the same place, except that Prepend
+	// puts it in front of others of the same destination and metric.
+	PutRoute struct {
+		Route
+		Prepend bool
+	}
+	// DelRoute removes a route of ours.
+	DelRoute struct{ Route }
+	// AddRule adds a rule.
+	AddRule struct{ Rule }
+	// DelRule removes a rule of ours.
+	DelRule struct{ Rule }
+	// PutTable replaces our nftables table as a whole, in one transaction; nil removes it.
+	PutTable struct{ *Table }
+	// SetGroup moves a device into a link group. From is the group that it was in.
+	SetGroup struct {
+		LinkGroup
+		From uint32
+	}
+	// SetSysctl sets a kernel parameter. From is its former value.
+	SetSysctl struct {
+		Sysctl
+		From string
+	}
+)
+
+// Ours picks the state that is ours out of a snapshot. Groups and sysctls, which carry no tag, are
+// listed as they are: Diff looks only at those that are wanted.
+func Ours(k Kernel, obs *Observed) State {
+	s := State{Table: obs.Table}
+	for _, a := range obs.Addrs {
+		one := AddrAssignment{Device: a.Device, Prefix: a.Prefix}
+		if a.Protocol == k.Protocol || a.Protocol == 0 && slices.Contains(obs.Recorded.Addrs, one) {
+			s.Addrs = append(s.Addrs, one)
+		}
+	}
+	for _, r := range obs.Routes {
+		if r.Protocol == k.Protocol {
+			s.Routes = append(s.Routes, r)
+		}
+	}
+	for _, r := range obs.Rules {
+		if r.Protocol == k.Protocol {
+			s.Rules = append(s.Rules, r)
+		}
+	}
+	for _, l := range obs.Links {
+		s.Groups = append(s.Groups, LinkGroup{Device: l.Name, Group: l.Group})
+	}
+	for name, value := range obs.Sysctls {
+		s.Sysctls = append(s.Sysctls, Sysctl{Name: name, Value: value})
+	}
+	s.sort(k.TableBase)
+	return s
+}
+
+// Diff lists the changes that turn have into want, in an order in which every step is safe: what makes
+// way is added before what it replaces is removed, routes come before the rules that look them up, and
+// the rules are there before packets are marked for them. A state without any of ours (clean) is
+// reached in the reverse order. Diff of equal states is empty.
+func Diff(have, want State) []Op {
+	var d differ
+	d.sysctls(have, want, false)
+	d.groups(have, want)
+	add(&d, have.Addrs, want.Addrs, func(a AddrAssignment) Op { return AddAddr{a} })
+	d.putRoutes(have.Routes, want.Routes)
+	add(&d, have.Rules, want.Rules, func(r Rule) Op { return AddRule{r} })
+	if !want.Table.Matches(have.Table) {
+		d.ops = append(d.ops, PutTable{want.Table})
+	}
+	// Last rules first: traffic falls through to what stands behind ours, never past our first rule
+	// into the middle of them.
+	removed := missing(want.Rules, have.Rules)
+	slices.Reverse(removed)
+	for _, r := range removed {
+		d.ops = append(d.ops, DelRule{r})
+	}
+	d.delRoutes(have.Routes, want.Routes)
+	for _, a := range missing(want.Addrs, have.Addrs) {
+		d.ops = append(d.ops, DelAddr{a})
+	}
+	d.ops = append(d.ops, d.late...)
+	d.sysctls(have, want, true)
+	return d.ops
+}
+
+type differ struct {
+	ops  []Op
+	late []Op // groups given back, after the rules that look at them are gone
+}
+
+// missing lists the elements of b that a lacks.
+func missing[T comparable](a, b []T) []T {
+	have := make(map[T]bool, len(a))
+	for _, x := range a {
+		have[x] = true
+	}
+	return slices.DeleteFunc(slices.Clone(b), func(x T) bool { return have[x] })
+}
+
+func add[T comparable](d *differ, have, want []T, op func(T) Op) {
+	for _, x := range missing(have, want) {
+		d.ops = append(d.ops, op(x))
+	}
+}
+
+// putRoutes installs what is missing or different. Diff never replaces a route in main: an IPv4 route
+// of the same metric there may be somebody else's, and replacing takes the first.
+func (d *differ) putRoutes(have, want []Route) {
+	index := indexRoutes(have)
+	for _, w := range want {
+		if !slices.ContainsFunc(index[w.key()], w.Equal) {
+			d.ops = append(d.ops, PutRoute{Route: w, Prepend: prepends(&w)})
+		}
+	}
+}
+
+func prepends(r *Route) bool { return r.Table == TableMain && r.Family == IPv4 }
+
+// delRoutes removes what is not wanted, except what a put has replaced by then. More specific routes
+// go first of the last table first, the mirror image of how they came.
+func (d *differ) delRoutes(have, want []Route) {
+	wanted := indexRoutes(want)
+	replaced := make(map[routeKey]bool)
+	index := indexRoutes(have)
+	for _, w := range want {
+		replaced[w.key()] = !prepends(&w) && !slices.ContainsFunc(index[w.key()], w.Equal)
+	}
+	for _, h := range slices.Backward(have) {
+		key := h.key()
+		if slices.ContainsFunc(wanted[key], h.Equal) {
+			continue
+		}
+		if replaced[key] {
+			replaced[key] = false
+			continue
+		}
+		d.ops = append(d.ops, DelRoute{h})
+	}
+}
+
+func indexRoutes(routes []Route) map[routeKey][]Route {
+	index := make(map[routeKey][]Route, len(routes))
+	for _, r := range routes {
+		index[r.key()] = append(index[r.key()], r)
+	}
+	return index
+}
+
+func (d *differ) groups(have, want State) {
+	groups := make(map[string]uint32, len(have.Groups))
+	for _, g := range have.Groups {
+		groups[g.Device] = g.Group
+	}
+	for _, g := range want.Groups {
+		from, exists := groups[g.Device]
+		if !exists || from == g.Group {
+			continue
+		}
+		op := SetGroup{LinkGroup: g, From: from}
+		if g.Restore {
+			d.late = append(d.late, op)
+		} else {
+			d.ops = append(d.ops, op)
+		}
+	}
+}
+
+func (d *differ) sysctls(have, want State, restore bool) {
+	values := make(map[string]string, len(have.Sysctls))
+	for _, s := range have.Sysctls {
+		values[s.Name] = s.Value
+	}
+	for _, s := range want.Sysctls {
+		if from, exists := values[s.Name]; exists && from != s.Value && s.Restore == restore {
+			d.ops = append(d.ops, SetSysctl{Sysctl: s, From: from})
+		}
+	}
+}

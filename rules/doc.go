@@ -1,0 +1,12 @@
+// Package rules plans the kernel state that a multi-uplink router needs. It is pure: it reads no
+// clock, no file and no socket, and the same inputs always give the same plan.
+//
+//	Config  ──┐
+//	Observed ─┼─> Plan ──> State (wanted) ──┐
+//	verdicts ─┘      └───> Report (why)     ├─> Diff ──> []Op ──> a kernel adapter, or text for people
+//	Observed ─────> Ours ─> State (have)  ──┘
+//
+// The routing model is the one of docs/architecture.md: one table and one mark per uplink, rules that
+// put a connection's mark first, then a socket's device, then a packet's source, and a weighted default
+// for everything else. Whatever carries our routing protocol number is ours; nothing else is.
+package rules

@@ -1,0 +1,137 @@
+package rules
+
+import (
+	"net/netip"
+)
+
+// Facts is what the kernel says of one path, before anybody judges whether it works.
+type Facts struct {
+	Present bool // the device exists
+	Index   int  // its interface index, which changes when it is made anew
+	Carrier bool // administratively up with carrier
+	// Addresses holds the usable addresses of the path with their prefix lengths, the best source
+	// for new connections first.
+	Addresses []netip.Prefix
+	// HasDefault is true when there is a way to the Internet: a gateway, or an on-link default.
+	HasDefault bool
+	Gateway    netip.Addr // zero: on-link
+	Onlink     bool       // the gateway is not covered by a connected route
+	LinkLocal  bool       // IPv6: the device has a link-local address
+	MTU        int        // of the default route, 0 for the device's
+}
+
+// HasAddress reports whether packets can leave with a source that belongs here. An IPv6 uplink may
+// have a link-local address only (PPPoE with a delegated prefix): its packets then carry an address
+// of the LAN.
+func (f *Facts) HasAddress() bool { return len(f.Addresses) > 0 || f.LinkLocal && f.HasDefault }
+
+// Source returns the address that probes leave with; zero lets the kernel choose.
+func (f *Facts) Source() netip.Addr {
+	if len(f.Addresses) == 0 {
+		return netip.Addr{}
+	}
+	return f.Addresses[0].Addr()
+}
+
+// FactsOf reads the facts of every enabled path out of a snapshot.
+func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
+	facts := make(map[Path]Facts, 2*len(cfg.Uplinks))
+	links := make(map[string]Link, len(obs.Links))
+	for _, l := range obs.Links {
+		links[l.Name] = l
+	}
+	addrs := make(map[string][]Addr)
+	for _, a := range obs.Addrs {
+		addrs[a.Device] = append(addrs[a.Device], a)
+	}
+	defaults := foreignDefaults(cfg.Kernel, obs)
+	for i := range cfg.Uplinks {
+		u := &cfg.Uplinks[i]
+		link, present := links[u.Device]
+		for _, family := range Families {
+			a := u.Family(family)
+			if !a.Enabled {
+				continue
+			}
+			f := Facts{Present: present, Index: link.Index, Carrier: link.Up && link.Carrier}
+			if present {
+				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
+				f.readDefault(a, defaults[deviceFamily{u.Device, family}])
+			}
+			facts[Path{u.ID, family}] = f
+		}
+	}
+	return facts
+}
+
+func (f *Facts) readDefault(a Addressing, foreign *Route) {
+	switch {
+	case a.Assign != nil:
+		f.HasDefault = true
+		f.Gateway, f.MTU = a.Assign.Gateway, a.Assign.MTU
+		f.Onlink = f.Gateway.IsValid() && !f.Gateway.IsLinkLocalUnicast() && !a.Assign.Address.Masked().Contains(f.Gateway)
+	case a.Managed || foreign == nil:
+	default:
+		f.HasDefault = true
+		f.Gateway, f.Onlink, f.MTU = foreign.Nexthops[0].Gateway, foreign.Nexthops[0].Onlink, foreign.MTU
+	}
+}
+
+type deviceFamily struct {
+	device string
+	family Family
+}
+
+// foreignDefaults finds, per device and family, the default route of lowest metric in table main that
+// somebody else installed. A multipath default counts for each of its devices.
+func foreignDefaults(k Kernel, obs *Observed) map[deviceFamily]*Route {
+	best := make(map[deviceFamily]*Route)
+	for i := range obs.Routes {
+		r := &obs.Routes[i]
+		if r.Table != TableMain || r.Protocol == k.Protocol || r.Type != Unicast || !r.IsDefault() {
+			continue
+		}
+		for _, hop := range r.Nexthops {
+			key := deviceFamily{hop.Device, r.Family}
+			if have, ok := best[key]; ok && have.Metric <= r.Metric {
+				continue
+			}
+			one := *r
+			one.Nexthops = []Nexthop{hop}
+			best[key] = &one
+		}
+	}
+	return best
+}
+
+// usableAddresses picks the addresses of one family that may be the source of packets to the Internet,
+// best source first: preferred before deprecated, permanent before temporary (probes shall not change
+// their source every day), global before unique-local.
+func usableAddresses(family Family, addrs []Addr) (usable []netip.Prefix, linkLocal bool) {
+	var ranked [8][]netip.Prefix
+	for _, a := range addrs {
+		ip := a.Prefix.Addr()
+		switch {
+		case FamilyOf(ip) != family || a.Tentative:
+		case ip.IsLinkLocalUnicast():
+			linkLocal = linkLocal || family == IPv6
+		case a.LinkScope || !ip.IsGlobalUnicast():
+		default:
+			rank := 0
+			if a.Deprecated {
+				rank += 4
+			}
+			if ip.Is6() && ip.IsPrivate() {
+				rank += 2
+			}
+			if a.Temporary {
+				rank++
+			}
+			ranked[rank] = append(ranked[rank], a.Prefix)
+		}
+	}
+	for _, group := range ranked {
+		usable = append(usable, group...)
+	}
+	return usable, linkLocal
+}

@@ -1,0 +1,157 @@
+package rules
+
+import (
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"strings"
+)
+
+// TableName is the name of our nftables table, of family inet.
+const TableName = "uplinkd"
+
+// Table is our nftables table. Its chains are few and their rules use the few expressions below, so
+// that an adapter can compile each of them and String can write each of them for "nft -f".
+type Table struct {
+	Chains []Chain
+}
+
+// Chain is a base chain.
+type Chain struct {
+	Name     string
+	Type     string // "filter", "route" or "nat"
+	Hook     string // "prerouting", "output" or "postrouting"
+	Priority int
+	Rules    []NftRule
+}
+
+// NftRule is a rule: expressions from left to right, and a comment that ends in a digest of them.
+type NftRule struct {
+	Exprs   []NftExpr
+	Comment string
+}
+
+// NftExpr is one expression of an nftables rule; String gives it in nft's syntax.
+type NftExpr interface{ fmt.Stringer }
+
+// The expressions that our rules are made of.
+type (
+	// NftDevice matches the input or output device by name.
+	NftDevice struct {
+		Out  bool
+		Name string
+	}
+	// NftCtMark matches the connection mark under a mask.
+	NftCtMark struct{ Mask, Value uint32 }
+	// NftSource matches the source address.
+	NftSource struct{ Prefix netip.Prefix }
+	// NftSetMark replaces the bits of Mask in the packet mark.
+	NftSetMark struct{ Mask, Value uint32 }
+	// NftSetCtMark replaces the bits of Mask in the connection mark.
+	NftSetCtMark struct{ Mask, Value uint32 }
+	// NftFamily matches the network protocol.
+	NftFamily struct{ Family Family }
+	// NftCounter counts packets and bytes.
+	NftCounter struct{}
+	// NftMasquerade rewrites the source to an address of the output device.
+	NftMasquerade struct{}
+	// NftDrop drops the packet.
+	NftDrop struct{}
+	// NftReturn ends the chain for this packet.
+	NftReturn struct{}
+)
+
+func (e NftDevice) String() string {
+	if e.Out {
+		return fmt.Sprintf("oifname %q", e.Name)
+	}
+	return fmt.Sprintf("iifname %q", e.Name)
+}
+func (e NftCtMark) String() string { return fmt.Sprintf("ct mark & %#08x == %#08x", e.Mask, e.Value) }
+func (e NftSource) String() string {
+	word := "ip"
+	if e.Prefix.Addr().Is6() {
+		word = "ip6"
+	}
+	if e.Prefix.IsSingleIP() {
+		return word + " saddr " + e.Prefix.Addr().String()
+	}
+	return word + " saddr " + e.Prefix.Masked().String()
+}
+func (e NftSetMark) String() string {
+	return fmt.Sprintf("meta mark set meta mark & %#08x | %#08x", ^e.Mask, e.Value)
+}
+func (e NftSetCtMark) String() string {
+	return fmt.Sprintf("ct mark set ct mark & %#08x | %#08x", ^e.Mask, e.Value)
+}
+func (e NftFamily) String() string   { return "meta nfproto " + e.Family.String() }
+func (NftCounter) String() string    { return "counter" }
+func (NftMasquerade) String() string { return "masquerade" }
+func (NftDrop) String() string       { return "drop" }
+func (NftReturn) String() string     { return "return" }
+
+// newRule makes a rule whose comment says what it is for and carries a digest of its expressions. The
+// digest is how a later snapshot knows the rule again: the kernel keeps comments to the letter, while
+// an expression need not read back in the form in which it was written.
+func newRule(why string, exprs ...NftExpr) NftRule {
+	r := NftRule{Exprs: exprs}
+	h := fnv.New32a()
+	h.Write([]byte(r.body()))
+	r.Comment = fmt.Sprintf("%s [%08x]", why, h.Sum32())
+	return r
+}
+
+func (r *NftRule) body() string {
+	words := make([]string, len(r.Exprs))
+	for i, e := range r.Exprs {
+		words[i] = e.String()
+	}
+	return strings.Join(words, " ")
+}
+
+func (c *Chain) sameHead(o *Chain) bool {
+	return c.Name == o.Name && c.Type == o.Type && c.Hook == o.Hook && c.Priority == o.Priority
+}
+
+// Matches reports whether a table that was read back is the wanted one: the same chains at the same
+// hooks, holding the same rules in the same order, each told by its comment.
+func (t *Table) Matches(have *Table) bool {
+	if t == nil || have == nil {
+		return t == have
+	}
+	if len(t.Chains) != len(have.Chains) {
+		return false
+	}
+	for i := range t.Chains {
+		a, b := &t.Chains[i], &have.Chains[i]
+		if !a.sameHead(b) || len(a.Rules) != len(b.Rules) {
+			return false
+		}
+		for j := range a.Rules {
+			if a.Rules[j].Comment != b.Rules[j].Comment {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// String writes the table in nft's syntax, such that "nft -f" replaces the table in one transaction
+// whether or not it exists.
+func (t *Table) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table inet %[1]s\ndelete table inet %[1]s\n", TableName)
+	if t == nil {
+		return b.String()
+	}
+	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	for _, c := range t.Chains {
+		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type, c.Hook, c.Priority)
+		for _, r := range c.Rules {
+			fmt.Fprintf(&b, "\t\t%s comment %q\n", r.body(), r.Comment)
+		}
+		b.WriteString("\t}\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}

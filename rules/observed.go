@@ -1,0 +1,113 @@
+package rules
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Observed is a snapshot of the kernel, as far as planning looks at it.
+type Observed struct {
+	Links []Link
+	Addrs []Addr
+	// Routes holds every route of table main and every route that carries our protocol number, in
+	// any table, and foreign routes in our tables.
+	Routes []Route
+	// Rules holds every rule of both families.
+	Rules []Rule
+	// Table is our nftables table as it stands, nil when there is none.
+	Table *Table
+	// Sysctls holds current values by path below /proc/sys ("net/ipv4/conf/eth1/rp_filter").
+	Sysctls map[string]string
+	// Recorded is what stood in the kernel before we changed it.
+	Recorded Recorded
+}
+
+// Recorded holds what we changed and must give back.
+type Recorded struct {
+	Sysctls map[string]string `json:"sysctls,omitempty"` // path below /proc/sys to former value
+	Groups  map[string]uint32 `json:"groups,omitempty"`  // device name to former link group
+	// Addrs are addresses that we assigned. Kernels before 5.18 keep no tag with an address.
+	Addrs []AddrAssignment `json:"addrs,omitempty"`
+}
+
+// Note records what the changes are about to overwrite, and reports whether that is anything new. It
+// must be kept safe before the changes are carried out.
+func (r *Recorded) Note(ops []Op) bool {
+	changed := false
+	for _, op := range ops {
+		switch op := op.(type) {
+		case SetSysctl:
+			changed = !op.Restore && note(&r.Sysctls, op.Name, op.From) || changed
+		case SetGroup:
+			changed = !op.Restore && note(&r.Groups, op.Device, op.From) || changed
+		case AddAddr:
+			if !slices.Contains(r.Addrs, op.AddrAssignment) {
+				r.Addrs, changed = append(r.Addrs, op.AddrAssignment), true
+			}
+		}
+	}
+	return changed
+}
+
+func note[V any](m *map[string]V, name string, former V) bool {
+	if _, known := (*m)[name]; known {
+		return false
+	}
+	if *m == nil {
+		*m = make(map[string]V)
+	}
+	(*m)[name] = former
+	return true
+}
+
+// Forget drops what has been given back, or has gone with its device, once the wanted state is reached.
+// It reports whether anything was dropped.
+func (r *Recorded) Forget(want *State) bool {
+	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs)
+	maps.DeleteFunc(r.Sysctls, func(name, _ string) bool {
+		return !slices.ContainsFunc(want.Sysctls, func(s Sysctl) bool { return s.Name == name && !s.Restore })
+	})
+	maps.DeleteFunc(r.Groups, func(device string, _ uint32) bool {
+		return !slices.ContainsFunc(want.Groups, func(g LinkGroup) bool { return g.Device == device && !g.Restore })
+	})
+	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool { return !slices.Contains(want.Addrs, a) })
+	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs) != before
+}
+
+// Clone returns a copy that shares nothing with r.
+func (r Recorded) Clone() Recorded {
+	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs)}
+}
+
+// Link is a network device.
+type Link struct {
+	Index        int
+	Name         string
+	Group        uint32
+	Up           bool // administratively
+	Carrier      bool // lower layer up, and operational state not down
+	MTU          int
+	Loopback     bool
+	PointToPoint bool
+}
+
+// Addr is an address on a device.
+type Addr struct {
+	Device     string
+	Prefix     netip.Prefix // with host bits
+	LinkScope  bool
+	Temporary  bool // RFC 8981, or an IPv4 secondary address
+	Deprecated bool // preferred lifetime over
+	Tentative  bool // duplicate address detection not passed, or failed
+	Protocol   uint8
+}
+
+// Link returns the device of that name.
+func (o *Observed) Link(name string) (Link, bool) {
+	i := slices.IndexFunc(o.Links, func(l Link) bool { return l.Name == name })
+	if i < 0 {
+		return Link{}, false
+	}
+	return o.Links[i], true
+}

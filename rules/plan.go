@@ -1,0 +1,379 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// metricUnreachable makes the unreachable default of an uplink table worse than any other route.
+const metricUnreachable = 4294967294
+
+// metricV6 is the metric that we give to IPv6 routes which would get the kernel's default (1024):
+// spelling it out lets a route read back as it was written.
+const metricV6 = 1024
+
+// Report says why a plan is as it is.
+type Report struct {
+	Facts    map[Path]Facts
+	Defaults map[Family]Choice
+	Problems []Problem
+}
+
+// Choice tells which uplinks carry new traffic of a family, and why those.
+type Choice struct {
+	Members []Member
+	Reason  string
+	// LastResort is true when nothing better than a dead path is left: nothing may be torn down then,
+	// for there is nowhere to go.
+	LastResort bool
+}
+
+// Member is an uplink that carries new traffic.
+type Member struct {
+	Uplink int
+	Share  float64 // 0..1
+}
+
+// Has reports whether the uplink carries new traffic.
+func (c *Choice) Has(uplink int) bool {
+	return slices.ContainsFunc(c.Members, func(m Member) bool { return m.Uplink == uplink })
+}
+
+// Problem is something that the owner of the box should know, and what to do about it.
+type Problem struct {
+	Code     string `json:"code"`
+	Severity string `json:"severity"` // "warning" or "error"
+	Message  string `json:"message"`
+	Fix      string `json:"fix"`
+}
+
+// Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
+// paths are judged. A path without a verdict counts as Unknown.
+func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
+	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts}
+	p.report = Report{Facts: FactsOf(cfg, obs), Defaults: make(map[Family]Choice, 2)}
+	if len(cfg.Uplinks) > 0 {
+		p.addresses()
+		p.uplinkTables()
+		p.defaults()
+		p.rules()
+		p.nftables()
+		p.groups()
+		p.sysctls()
+		p.avoidForeignRoutes()
+	}
+	p.giveBack()
+	p.state.sort(p.k.TableBase)
+	return p.state, p.report
+}
+
+type planner struct {
+	cfg      Config
+	k        Kernel
+	obs      *Observed
+	verdicts map[Path]Verdict
+	state    State
+	report   Report
+}
+
+func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
+
+// eachPath calls fn for every enabled family of every uplink.
+func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		for _, family := range Families {
+			if u.Family(family).Enabled {
+				fn(u, family, p.fact(u, family))
+			}
+		}
+	}
+}
+
+func (p *planner) addresses() {
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		if a := u.Family(family).Assign; a != nil && facts.Present {
+			p.state.Addrs = append(p.state.Addrs, AddrAssignment{Device: u.Device, Prefix: a.Address})
+		}
+	})
+}
+
+// uplinkTables fills the table of each uplink: what main holds for its device, its own default, and an
+// unreachable default behind it, so that traffic which belongs to a dead uplink fails at once instead
+// of leaking out of another with a foreign source.
+func (p *planner) uplinkTables() {
+	byDevice := make(map[deviceFamily][]Route)
+	for _, r := range p.obs.Routes {
+		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
+			continue
+		}
+		key := deviceFamily{r.Nexthops[0].Device, r.Family}
+		byDevice[key] = append(byDevice[key], r)
+	}
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		table := p.k.Table(u.ID)
+		for _, r := range byDevice[deviceFamily{u.Device, family}] {
+			r.Table, r.Protocol = table, p.k.Protocol
+			r.Nexthops = slices.Clone(r.Nexthops)
+			r.Nexthops[0].Weight = 1
+			p.state.Routes = append(p.state.Routes, r)
+		}
+		// An address that we are about to assign has no connected route in main yet, but its gateway
+		// needs one.
+		if a := u.Family(family).Assign; a != nil && facts.Present && a.Gateway.IsValid() && !facts.Onlink {
+			p.addConnected(table, u.Device, family, a.Address)
+		}
+		if facts.Present && facts.HasDefault {
+			p.state.Routes = append(p.state.Routes, p.defaultRoute(family, table, hop(u, facts, 1)))
+		}
+		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+			Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
+	})
+}
+
+func (p *planner) addConnected(table uint32, device string, family Family, address netip.Prefix) {
+	r := Route{Family: family, Table: table, Type: Unicast, Dst: address.Masked(), Protocol: p.k.Protocol,
+		Nexthops: []Nexthop{{Device: device, Weight: 1}}}
+	if family == IPv4 {
+		r.Scope, r.Src = ScopeLink, address.Addr()
+	} else {
+		r.Metric = 256 // IP6_RT_PRIO_ADDRCONF, what the kernel gives the connected route in main
+	}
+	known := slices.ContainsFunc(p.state.Routes, func(o Route) bool { return o.key() == r.key() })
+	if address.IsSingleIP() || known {
+		return
+	}
+	p.state.Routes = append(p.state.Routes, r)
+}
+
+func hop(u *Uplink, facts Facts, weight int) Nexthop {
+	return Nexthop{Device: u.Device, Gateway: facts.Gateway, Onlink: facts.Onlink, Weight: weight}
+}
+
+func (p *planner) defaultRoute(family Family, table uint32, hops ...Nexthop) Route {
+	r := Route{Family: family, Table: table, Type: Unicast, Dst: family.Default(), Protocol: p.k.Protocol, Nexthops: hops}
+	if family == IPv6 {
+		r.Metric = metricV6
+	} else if len(hops) == 1 && !hops[0].Gateway.IsValid() {
+		r.Scope = ScopeLink
+	}
+	return r
+}
+
+// defaults installs the weighted default, and keeps table main's default in step for programs that
+// read nothing else.
+func (p *planner) defaults() {
+	for _, family := range Families {
+		choice := p.choose(family)
+		p.report.Defaults[family] = choice
+		if len(choice.Members) == 0 {
+			continue
+		}
+		hops := make([]Nexthop, len(choice.Members))
+		for i, m := range choice.Members {
+			u := p.uplink(m.Uplink)
+			hops[i] = hop(u, p.fact(u, family), u.Weight)
+		}
+		if len(hops) == 1 {
+			hops[0].Weight = 1
+		}
+		p.state.Routes = append(p.state.Routes, p.defaultRoute(family, p.k.TableBase, hops...))
+		p.mainDefault(family, hops)
+	}
+}
+
+func (p *planner) uplink(id int) *Uplink {
+	i := slices.IndexFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.ID == id })
+	return &p.cfg.Uplinks[i]
+}
+
+// mainDefault adds a default of ours to table main unless the one that others installed and that the
+// kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
+// front of them, and goes when they are right again.
+func (p *planner) mainDefault(family Family, hops []Nexthop) {
+	var best *Route
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Family == family && r.Table == TableMain && r.IsDefault() && r.Protocol != p.k.Protocol && r.Type == Unicast &&
+			(best == nil || r.Metric < best.Metric) {
+			best = r
+		}
+	}
+	metric := uint32(1)
+	if best != nil {
+		first := best.Nexthops[0]
+		if slices.ContainsFunc(hops, func(h Nexthop) bool { return h.Device == first.Device && h.Gateway == first.Gateway }) {
+			return
+		}
+		if best.Metric <= 1 && family == IPv4 {
+			// An IPv4 default of metric 0 can only be preceded by another one of metric 0.
+			metric = 0
+		}
+	}
+	one := hops[0]
+	one.Weight = 1
+	r := p.defaultRoute(family, TableMain, one)
+	r.Metric = metric
+	p.state.Routes = append(p.state.Routes, r)
+}
+
+// rules lays down the policy rules of both families in the order of docs/architecture.md.
+func (p *planner) rules() {
+	rule := func(family Family, offset int, table uint32) *Rule {
+		p.state.Rules = append(p.state.Rules, Rule{Family: family, Priority: p.k.RulePriority + offset, Table: table,
+			SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol})
+		return &p.state.Rules[len(p.state.Rules)-1]
+	}
+	for _, family := range Families {
+		r := rule(family, prefLocalNets, TableMain)
+		r.SuppressPrefixLen, r.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
+		rule(family, prefMain, TableMain).SuppressPrefixLen = family.suppressLen()
+		rule(family, prefDefault, p.k.TableBase)
+	}
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		table := p.k.Table(u.ID)
+		r := rule(family, prefMark+u.ID, table)
+		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask
+		rule(family, prefDevice+u.ID, table).OIF = u.Device
+		for _, source := range p.sources(u, family, facts) {
+			rule(family, prefSource+u.ID, table).From = source
+		}
+	})
+}
+
+// sources lists what selects the uplink's table by source: each of its addresses, also one that is
+// assigned in this very plan.
+func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix {
+	seen := make(map[netip.Addr]bool)
+	for _, a := range facts.Addresses {
+		seen[a.Addr()] = true
+	}
+	if a := u.Family(family).Assign; a != nil && facts.Present {
+		seen[a.Address.Addr()] = true
+	}
+	sources := make([]netip.Prefix, 0, len(seen))
+	for _, addr := range slices.SortedFunc(maps.Keys(seen), netip.Addr.Compare) {
+		sources = append(sources, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	return sources
+}
+
+func (p *planner) groups() {
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		if _, present := p.obs.Link(u.Device); present {
+			p.state.Groups = append(p.state.Groups, LinkGroup{Device: u.Device, Group: p.k.LinkGroup,
+				Why: "tells uplink " + u.Name + "'s routes in main from those of other networks"})
+		}
+	}
+}
+
+// avoidForeignRoutes drops wanted routes whose place is taken by somebody else's: replacing those
+// would destroy what is not ours.
+func (p *planner) avoidForeignRoutes() {
+	taken := make(map[routeKey]Route)
+	for _, r := range p.obs.Routes {
+		if r.Protocol != p.k.Protocol && (r.Table != TableMain || r.Family == IPv6) {
+			taken[r.key()] = r
+		}
+	}
+	p.state.Routes = slices.DeleteFunc(p.state.Routes, func(want Route) bool {
+		foreign, ok := taken[want.key()]
+		if ok {
+			p.problem("foreign-route", "error",
+				fmt.Sprintf("a route that is not ours stands where ours belongs: %s (protocol %d)", foreign.String(), foreign.Protocol),
+				"remove it, or choose another [kernel] table_base")
+		}
+		return ok
+	})
+}
+
+// giveBack returns what earlier plans changed and this one no longer wants.
+func (p *planner) giveBack() {
+	wanted := make(map[string]bool)
+	for _, g := range p.state.Groups {
+		wanted[g.Device] = true
+	}
+	for _, l := range p.obs.Links {
+		if l.Group == p.k.LinkGroup && !wanted[l.Name] {
+			p.state.Groups = append(p.state.Groups, LinkGroup{Device: l.Name, Group: p.obs.Recorded.Groups[l.Name],
+				Why: "is no uplink any more", Restore: true})
+		}
+	}
+	clear(wanted)
+	for _, s := range p.state.Sysctls {
+		wanted[s.Name] = true
+	}
+	for name, value := range p.obs.Recorded.Sysctls {
+		if _, exists := p.obs.Sysctls[name]; exists && !wanted[name] {
+			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: value, Why: "given back", Restore: true})
+		}
+	}
+}
+
+func (p *planner) problem(code, severity, message, fix string) {
+	p.report.Problems = append(p.report.Problems, Problem{code, severity, message, fix})
+}
+
+// choose picks the uplinks that carry new traffic of a family: among the paths that have a way out,
+// those of the best class that has any, and of these the lowest tier.
+func (p *planner) choose(family Family) Choice {
+	type candidate struct {
+		u     *Uplink
+		class int
+	}
+	var all []candidate
+	p.eachPath(func(u *Uplink, f Family, facts Facts) {
+		if f == family && facts.Present && facts.HasDefault {
+			all = append(all, candidate{u, class(p.verdicts[Path{u.ID, f}], facts)})
+		}
+	})
+	if len(all) == 0 {
+		return Choice{Reason: "no uplink has a default route", LastResort: true}
+	}
+	better := slices.MaxFunc(all, func(a, b candidate) int { return a.class - b.class }).class
+	all = slices.DeleteFunc(all, func(c candidate) bool { return c.class != better })
+	tier := slices.MinFunc(all, func(a, b candidate) int { return a.u.Tier - b.u.Tier }).u.Tier
+	all = slices.DeleteFunc(all, func(c candidate) bool { return c.u.Tier != tier })
+
+	total := 0
+	for _, c := range all {
+		total += c.u.Weight
+	}
+	choice := Choice{LastResort: better <= classDead}
+	names := make([]string, len(all))
+	for i, c := range all {
+		choice.Members = append(choice.Members, Member{c.u.ID, float64(c.u.Weight) / float64(total)})
+		names[i] = c.u.Name
+	}
+	choice.Reason = fmt.Sprintf("%s: %s of tier %d", strings.Join(names, ", "), classNames[better], tier)
+	return choice
+}
+
+// Classes of candidates, worst first.
+const (
+	classNoCarrier = iota
+	classDead
+	classDrained
+	classDoubtful
+	classGood
+)
+
+var classNames = [...]string{"nothing is alive, the least bad", "nothing is alive, the least bad", "only drained ones are alive, those", "none is surely alive, the best hope", "usable"}
+
+func class(v Verdict, facts Facts) int {
+	switch {
+	case v.Health >= Doubtful && v.Drained:
+		return classDrained
+	case v.Health == Good:
+		return classGood
+	case v.Health == Doubtful:
+		return classDoubtful
+	case facts.Carrier:
+		return classDead
+	}
+	return classNoCarrier
+}

@@ -1,0 +1,173 @@
+package rules
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// State is kernel state that is ours: what Plan wants, or what Ours found.
+type State struct {
+	Addrs   []AddrAssignment
+	Routes  []Route
+	Rules   []Rule
+	Table   *Table // nftables; nil for none
+	Groups  []LinkGroup
+	Sysctls []Sysctl
+}
+
+// AddrAssignment is an address that we put on a device.
+type AddrAssignment struct {
+	Device string       `json:"device"`
+	Prefix netip.Prefix `json:"prefix"` // with host bits
+}
+
+// LinkGroup is the group that a device is in, or shall be in.
+type LinkGroup struct {
+	Device  string
+	Group   uint32
+	Why     string
+	Restore bool // the group is a recorded one that is given back
+}
+
+// Sysctl is a kernel parameter, by its path below /proc/sys.
+type Sysctl struct {
+	Name    string
+	Value   string
+	Why     string
+	Restore bool // the value is a recorded one that is given back
+}
+
+// RouteType is the kernel's route type (linux/rtnetlink.h RTN_*).
+type RouteType uint8
+
+// The route types that we install or have to understand.
+const (
+	Unicast     RouteType = 1
+	Blackhole   RouteType = 6
+	Unreachable RouteType = 7
+	Prohibit    RouteType = 8
+	Throw       RouteType = 9
+)
+
+// The table and scopes of linux/rtnetlink.h that are named here.
+const (
+	TableMain     uint32 = 254
+	ScopeUniverse uint8  = 0
+	ScopeLink     uint8  = 253
+)
+
+// Nexthop is one way that a route leads.
+type Nexthop struct {
+	Device  string
+	Gateway netip.Addr // zero: on-link
+	Weight  int        // 1..256; 1 for a route with one nexthop
+	Onlink  bool       // the gateway need not be covered by a connected route
+}
+
+// Route is a route as the kernel identifies it (family, table, destination, metric) and where it leads.
+type Route struct {
+	Family   Family
+	Table    uint32
+	Type     RouteType
+	Dst      netip.Prefix
+	Metric   uint32
+	Protocol uint8
+	Scope    uint8      // IPv4 only
+	Src      netip.Addr // preferred source
+	MTU      int        // locked or learned path MTU of the route, 0 for none
+	Nexthops []Nexthop  // empty unless Unicast
+}
+
+// routeKey is what makes two routes the same object to "ip route replace".
+type routeKey struct {
+	Family Family
+	Table  uint32
+	Dst    netip.Prefix
+	Metric uint32
+}
+
+func (r *Route) key() routeKey { return routeKey{r.Family, r.Table, r.Dst, r.Metric} }
+
+// Equal reports whether both routes would forward alike and carry the same tag.
+func (r Route) Equal(o Route) bool {
+	return r.key() == o.key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
+		r.Src == o.Src && r.MTU == o.MTU && slices.Equal(r.Nexthops, o.Nexthops)
+}
+
+// IsDefault reports whether the route is a default route proper.
+func (r *Route) IsDefault() bool { return r.Dst.Bits() == 0 }
+
+// defaultLike reports whether the route covers so much that it stands for "the Internet": the default
+// itself, the 0/1 + 128/1 pair and 2000::/3 that VPN clients install.
+func (r *Route) defaultLike() bool { return r.Dst.Bits() <= r.Family.suppressLen() }
+
+func (f Family) suppressLen() int {
+	if f == IPv6 {
+		return 3
+	}
+	return 1
+}
+
+// uses reports whether a nexthop of the route is on the device.
+func (r *Route) uses(device string) bool {
+	return slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return n.Device == device })
+}
+
+// Rule is a policy routing rule that looks up a table. Rules of other programs may have more selectors
+// than are shown here; those are marked Other and are never ours.
+type Rule struct {
+	Family            Family
+	Priority          int
+	From, To          netip.Prefix // zero: any
+	IIF, OIF          string
+	Mark, Mask        uint32 // Mask 0: no mark selector
+	Table             uint32
+	SuppressPrefixLen int   // -1: none; else routes of at most this length do not count
+	SuppressGroup     int64 // -1: none; else routes through devices of this group do not count
+	Protocol          uint8
+	Other             bool // has selectors or an action beyond these
+}
+
+// compareRules orders rules as the kernel would walk them, IPv4 before IPv6.
+func compareRules(a, b Rule) int {
+	return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Priority, b.Priority),
+		cmp.Compare(a.Table, b.Table), a.From.Addr().Compare(b.From.Addr()), cmp.Compare(a.From.Bits(), b.From.Bits()))
+}
+
+// compareRoutes orders routes so that each can be installed after those before it: a gateway must be
+// covered by a connected route of its table (or by a rule that leads to one) when its route arrives.
+// Tables of uplinks come before the weighted default, main comes last.
+func compareRoutes(base uint32) func(a, b Route) int {
+	rank := func(r Route) int {
+		switch r.Table {
+		case TableMain:
+			return 2
+		case base:
+			return 1
+		}
+		return 0
+	}
+	gateways := func(r Route) int {
+		if len(r.Nexthops) > 0 && r.Nexthops[0].Gateway.IsValid() {
+			return 1
+		}
+		return 0
+	}
+	return func(a, b Route) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Family, b.Family), cmp.Compare(a.Table, b.Table),
+			cmp.Compare(gateways(a), gateways(b)), cmp.Compare(b.Dst.Bits(), a.Dst.Bits()),
+			a.Dst.Addr().Compare(b.Dst.Addr()), cmp.Compare(a.Metric, b.Metric))
+	}
+}
+
+// sort puts the state into its canonical order, so that equal states are equal values.
+func (s *State) sort(base uint32) {
+	slices.SortFunc(s.Addrs, func(a, b AddrAssignment) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
+	})
+	slices.SortFunc(s.Routes, compareRoutes(base))
+	slices.SortFunc(s.Rules, compareRules)
+	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
+	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
+}

@@ -1,0 +1,92 @@
+package rules
+
+import (
+	"strconv"
+)
+
+// perDevice names the parameters that planning may read or set on an uplink device. Names are paths
+// below /proc/sys: a device name may hold dots ("eth0.7"), never a slash.
+var perDevice = [...]string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce"}
+
+func devSysctl(device, key string) string { return "net/ipv4/conf/" + device + "/" + key }
+
+// SysctlNames lists what a snapshot must read for Plan: paths below /proc/sys, of devices that may not
+// exist at the moment.
+func SysctlNames(cfg Config) []string {
+	names := make([]string, 0, len(perDevice)*(len(cfg.Uplinks)+1))
+	for _, key := range perDevice {
+		names = append(names, devSysctl("all", key))
+		for i := range cfg.Uplinks {
+			names = append(names, devSysctl(cfg.Uplinks[i].Device, key))
+		}
+	}
+	return names
+}
+
+// sysctls sets only what this box needs, and per device: what is set for "all" belongs to the owner.
+func (p *planner) sysctls() {
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		if _, present := p.obs.Link(u.Device); !present || !u.IPv4.Enabled {
+			continue
+		}
+		// The kernel uses the larger of "all" and the device (include/linux/inetdevice.h
+		// IN_DEV_MAXCONF), for src_valid_mark either (IN_DEV_ORCONF).
+		if p.effective(u.Device, "rp_filter") > 0 && p.sysctl(devSysctl("all", "src_valid_mark")) == 0 {
+			p.wantSysctl(u.Device, "src_valid_mark", 1, "reverse path filtering must see the mark that brings replies to "+u.Name)
+		}
+		sameSubnet, sameAddress := p.sharing(u)
+		if sameAddress && p.effective(u.Device, "rp_filter") == 1 {
+			// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
+			// the second, and a strict filter drops the gateway's requests for our address.
+			p.wantSysctl(u.Device, "rp_filter", 2, u.Name+" shares its address with another uplink, which no strict filter lets through")
+		}
+		if sameSubnet {
+			if p.effective(u.Device, "arp_ignore") < 1 {
+				p.wantSysctl(u.Device, "arp_ignore", 1, u.Name+" shares its subnet with another uplink: each device answers for its own address")
+			}
+			if p.effective(u.Device, "arp_announce") < 2 {
+				p.wantSysctl(u.Device, "arp_announce", 2, u.Name+" shares its subnet with another uplink: each device asks with its own address")
+			}
+		}
+	}
+}
+
+// sharing reports whether another uplink is connected to an IPv4 subnet of this one, or has the very
+// same address.
+func (p *planner) sharing(u *Uplink) (subnet, address bool) {
+	for i := range p.cfg.Uplinks {
+		other := &p.cfg.Uplinks[i]
+		if other.ID == u.ID || !other.IPv4.Enabled {
+			continue
+		}
+		for _, a := range p.fact(u, IPv4).Addresses {
+			for _, b := range p.fact(other, IPv4).Addresses {
+				subnet = subnet || a.Masked().Overlaps(b.Masked())
+				address = address || a.Addr() == b.Addr()
+			}
+		}
+	}
+	return subnet, address
+}
+
+func (p *planner) wantSysctl(device, key string, value int, why string) {
+	name := devSysctl(device, key)
+	if _, known := p.obs.Sysctls[name]; known {
+		p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: strconv.Itoa(value), Why: why})
+	}
+}
+
+// effective is the value that would be in force without us.
+func (p *planner) effective(device, key string) int {
+	return max(p.sysctl(devSysctl("all", key)), p.sysctl(devSysctl(device, key)))
+}
+
+func (p *planner) sysctl(name string) int {
+	value, ok := p.obs.Recorded.Sysctls[name]
+	if !ok {
+		value = p.obs.Sysctls[name]
+	}
+	n, _ := strconv.Atoi(value)
+	return n
+}
