@@ -1,0 +1,85 @@
+package reconcile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// aftermath is what remains to be done for a path that died: its flows have to be told.
+type aftermath struct {
+	mark  uint32
+	addrs []netip.Addr
+}
+
+// expectAftermath remembers the paths that have just died, and forgets those that live again. A path
+// that is already dead when we first see it has no flows of ours to be told.
+func (e *Engine) expectAftermath(cfg rules.Config, r *Result) {
+	e.expectRemoved(cfg)
+	for path, verdict := range r.Verdicts {
+		before, known := e.health[path]
+		e.health[path] = verdict.Health
+		if facts := r.Report.Facts[path]; len(facts.Addresses) > 0 {
+			e.addrs[path] = facts.Addresses
+		}
+		switch {
+		case verdict.Health > rules.Dead:
+			delete(e.aftermath, path)
+		case known && before > rules.Dead:
+			a := aftermath{mark: cfg.Kernel.Mark(path.Uplink)}
+			for _, p := range e.addrs[path] {
+				a.addrs = append(a.addrs, p.Addr())
+			}
+			e.aftermath[path] = a
+		}
+	}
+}
+
+// expectRemoved remembers the uplinks that left the configuration: connections that are pinned to one
+// have lost their table, and its id may be given to another.
+func (e *Engine) expectRemoved(cfg rules.Config) {
+	for id := range e.uplinks {
+		if slices.ContainsFunc(cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) {
+			continue
+		}
+		for _, family := range rules.Families {
+			path := rules.Path{Uplink: id, Family: family}
+			e.aftermath[path] = aftermath{mark: cfg.Kernel.Mark(id)}
+			delete(e.health, path)
+			delete(e.addrs, path)
+		}
+	}
+	clear(e.uplinks)
+	for i := range cfg.Uplinks {
+		e.uplinks[cfg.Uplinks[i].ID] = true
+	}
+}
+
+// doAftermath moves the flows that are stuck on dead paths: their conntrack entries go, so that the
+// next packet is routed and translated anew, and then local TCP connections are aborted. Routes and
+// rules have been read back by then. Nothing is killed while there is nowhere to go.
+func (e *Engine) doAftermath(cfg rules.Config, r *Result) []error {
+	var failed []error
+	for path, a := range e.aftermath {
+		choice := r.Report.Defaults[path.Family]
+		if choice.LastResort || choice.Has(path.Uplink) {
+			continue
+		}
+		delete(e.aftermath, path)
+		failed = append(failed, e.o.Kernel.FlushPin(path.Family, a.mark, cfg.Kernel.MarkMask))
+		sockets, err := e.o.Kernel.DestroySockets(a.addrs)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("telling local connections of dead addresses %v: %w", a.addrs, err))
+		}
+		e.o.Log.Info("moved the flows of a dead path", "uplink", path.Uplink, "family", path.Family.String(), "sockets", sockets)
+	}
+	return failed
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

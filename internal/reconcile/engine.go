@@ -1,0 +1,258 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Kernel is what the engine needs of the kernel.
+type Kernel interface {
+	Snapshot(sysctls []string) (*rules.Observed, error)
+	Apply(ops []rules.Op) error
+	FlushPin(family rules.Family, mark, mask uint32) error
+	DestroySockets(local []netip.Addr) (int, error)
+	BringUp(device string) error
+}
+
+// Judge knows the verdicts. It is told the facts first, so that a lost carrier counts at once.
+type Judge interface {
+	Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict
+}
+
+// Keeper keeps what we changed over restarts.
+type Keeper interface {
+	SaveRecorded(rules.Recorded) error
+}
+
+const (
+	// Resync is how often the kernel is looked at without a hint.
+	Resync = 5 * time.Second
+	// rest is how many times longer than a pass the engine rests after it, which bounds its share of
+	// a core while hints pour in; the first hint after a rest is followed at once.
+	rest = 4
+	// rounds is how often a pass applies and looks again before it leaves the rest to the next pass.
+	rounds = 3
+	// retryMax bounds the pause before a failed pass is tried again.
+	retryMin, retryMax = 100 * time.Millisecond, 5 * time.Second
+)
+
+// Options are what an Engine is made of.
+type Options struct {
+	Kernel   Kernel
+	Judge    Judge
+	Keeper   Keeper
+	Log      *slog.Logger
+	Config   rules.Config
+	Recorded rules.Recorded
+	// OnPass, when set, is called after every pass, from the engine's goroutine.
+	OnPass func(Result)
+}
+
+// Engine is the one writer to the kernel.
+type Engine struct {
+	o    Options
+	hint chan struct{}
+
+	mu     sync.Mutex // guards config and last
+	config rules.Config
+	last   Result
+
+	// The rest belongs to the goroutine of Run.
+	recorded   rules.Recorded
+	unsaved    bool
+	seen       map[int]bool // interface indexes that were brought up once
+	health     map[rules.Path]rules.Health
+	aftermath  map[rules.Path]aftermath
+	addrs      map[rules.Path][]netip.Prefix // last seen, for when they go with the link
+	uplinks    map[int]bool                  // ids of the latest configuration
+	generation uint64
+}
+
+// Result is the outcome of a pass.
+type Result struct {
+	At         time.Time
+	Duration   time.Duration
+	Config     rules.Config
+	Report     rules.Report
+	Verdicts   map[rules.Path]rules.Verdict
+	Changes    []rules.Op // carried out in this pass
+	Converged  bool       // nothing is left to do
+	Generation uint64     // counts passes that changed the kernel
+	Err        error      // joined; nil when all went well
+}
+
+// New makes an engine. Nothing happens before Run.
+func New(o Options) *Engine {
+	return &Engine{
+		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
+		seen: make(map[int]bool), health: make(map[rules.Path]rules.Health), aftermath: make(map[rules.Path]aftermath),
+		addrs: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool),
+	}
+}
+
+// Hint asks for a pass. It never blocks.
+func (e *Engine) Hint() {
+	select {
+	case e.hint <- struct{}{}:
+	default:
+	}
+}
+
+// SetConfig changes what the engine works towards, from the next pass on.
+func (e *Engine) SetConfig(c rules.Config) {
+	e.mu.Lock()
+	e.config = c
+	e.mu.Unlock()
+	e.Hint()
+}
+
+// Last returns the outcome of the latest pass.
+func (e *Engine) Last() Result {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.last
+}
+
+// Run passes at once, then after every hint and every Resync, until the context ends. What is in the
+// kernel then stays there: a restart shall not interrupt traffic.
+func (e *Engine) Run(ctx context.Context) error {
+	resync := time.NewTicker(Resync)
+	defer resync.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	pause := retryMin
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.hint:
+		case <-resync.C:
+		case <-retry.C:
+		}
+		result := e.Pass()
+		if result.Err != nil || !result.Converged {
+			retry.Reset(pause)
+			pause = min(2*pause, retryMax)
+		} else {
+			pause = retryMin
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rest * result.Duration):
+		}
+	}
+}
+
+// Pass looks at the kernel once and sets right what is wrong. It must not run beside Run.
+func (e *Engine) Pass() Result {
+	start := time.Now()
+	e.mu.Lock()
+	cfg := e.config
+	e.mu.Unlock()
+	r := e.pass(cfg)
+	r.At, r.Duration, r.Config, r.Generation = start, time.Since(start), cfg, e.generation
+	e.mu.Lock()
+	e.last = r
+	e.mu.Unlock()
+	if r.Err != nil {
+		e.o.Log.Warn("kernel state is not as it should be", "err", r.Err)
+	}
+	if e.o.OnPass != nil {
+		e.o.OnPass(r)
+	}
+	return r
+}
+
+func (e *Engine) pass(cfg rules.Config) Result {
+	var r Result
+	var failed []error
+	for range rounds {
+		obs, err := e.snapshot(cfg)
+		if err != nil {
+			r.Err = errors.Join(append(failed, err)...)
+			return r
+		}
+		failed = append(failed, e.bringUp(cfg, obs)...)
+		r.Verdicts = e.o.Judge.Judge(rules.FactsOf(cfg, obs))
+		want, report := rules.Plan(cfg, obs, r.Verdicts)
+		r.Report = report
+		ops := rules.Diff(rules.Ours(cfg.Kernel, obs), want)
+		if len(ops) == 0 {
+			r.Converged = true
+			e.unsaved = e.recorded.Forget(&want) || e.unsaved
+			break
+		}
+		failed = append(failed[:0], e.apply(ops, obs)...)
+		r.Changes = append(r.Changes, ops...)
+		e.generation++
+	}
+	e.expectAftermath(cfg, &r)
+	if r.Converged {
+		failed = append(failed, e.doAftermath(cfg, &r)...)
+	}
+	if e.unsaved {
+		failed = append(failed, e.save())
+	}
+	r.Err = errors.Join(failed...)
+	return r
+}
+
+func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
+	names := rules.SysctlNames(cfg)
+	for name := range e.recorded.Sysctls {
+		names = append(names, name)
+	}
+	obs, err := e.o.Kernel.Snapshot(names)
+	if err != nil {
+		return nil, err
+	}
+	obs.Recorded = e.recorded.Clone()
+	return obs, nil
+}
+
+// apply notes what the changes overwrite, then carries them out. A note that cannot be written does not
+// keep traffic from being routed; it is tried again with every pass.
+func (e *Engine) apply(ops []rules.Op, obs *rules.Observed) []error {
+	var failed []error
+	if e.recorded.Note(ops) {
+		e.unsaved = true
+		failed = append(failed, e.save())
+	}
+	for _, op := range ops {
+		e.o.Log.Debug("changing the kernel", "change", op.Command())
+	}
+	e.o.Log.Info("changing the kernel", "changes", len(ops), "first", firstLine(ops[0].Command()))
+	return append(failed, e.o.Kernel.Apply(ops))
+}
+
+func (e *Engine) save() error {
+	err := e.o.Keeper.SaveRecorded(e.recorded.Clone())
+	e.unsaved = err != nil
+	return err
+}
+
+// bringUp sets a device of ours up when it is first seen. Later the owner may set it down and it stays
+// down.
+func (e *Engine) bringUp(cfg rules.Config, obs *rules.Observed) []error {
+	var failed []error
+	for i := range cfg.Uplinks {
+		u := &cfg.Uplinks[i]
+		link, present := obs.Link(u.Device)
+		if !present || e.seen[link.Index] || !u.IPv4.Managed && !u.IPv6.Managed {
+			continue
+		}
+		e.seen[link.Index] = true
+		if !link.Up {
+			failed = append(failed, e.o.Kernel.BringUp(u.Device))
+			e.Hint()
+		}
+	}
+	return failed
+}
