@@ -1,0 +1,142 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// MaxUplinks is how many uplinks one configuration may hold: ids 1..62 fit into the six bits of the mark, with 0
+// left for "no uplink" and 63 left unused.
+const MaxUplinks = 62
+
+// KindISP is the kind of an uplink whose interface somebody else or uplinkd configures.
+const KindISP = "isp"
+
+// Method says where the addresses and the gateway of one family of an uplink come from.
+type Method string
+
+// The methods. MethodDHCP exists for IPv4 only.
+const (
+	MethodAuto   Method = "auto"   // follow what the kernel has, whoever put it there
+	MethodDHCP   Method = "dhcp"   // the lease of a DHCPv4 client
+	MethodStatic Method = "static" // Address and Gateway of the configuration
+	MethodOff    Method = "off"    // the uplink does not carry this family
+)
+
+// Config is a whole configuration with all defaults applied. Values that Parse or Load return satisfy every range
+// given here.
+type Config struct {
+	Daemon  Daemon
+	Kernel  Kernel
+	Uplinks []Uplink // in the order of the file; at most MaxUplinks; none if the file names none
+}
+
+// Daemon is the [daemon] section: where the daemon keeps things and listens.
+type Daemon struct {
+	StateDir  string // state_dir: absolute path of a directory
+	Socket    string // socket: absolute path of the control socket, at most 107 bytes (sun_path, unix(7))
+	Listen    string // listen: IP:PORT or localhost:PORT of the TCP listener; "" is off
+	TokenFile string // token_file: absolute path of a file that holds the token for changes over TCP; "" is none
+}
+
+// Kernel is the [kernel] section: the numbers that mark kernel objects as ours.
+type Kernel struct {
+	Protocol     int    // protocol: tag of our routes, rules and addresses; 5..255 and no number known to be taken
+	RulePriority int    // rule_priority: first rule's priority; 1..31766, rules lie in [base, base+999]
+	TableBase    int    // table_base: the default group's table; tables lie in [base, base+62], never 253..255
+	MarkMask     uint32 // mark_mask: our bits of packet and connection marks; contiguous, six or more
+	LinkGroup    uint32 // link_group: group of uplink devices; 1..2147483647
+	TableNames   string // table_names: absolute path of the file with our table names, ending in .conf; "" is none
+}
+
+// Uplink is one [[uplink]] section.
+type Uplink struct {
+	Name    string // name: unique; a lower-case letter or digit, then up to 31 more of those, '-' and '_'
+	Kind    string // kind: KindISP
+	Device  string // device: unique; a network interface's name, at most 15 bytes
+	Tier    int    // tier: 1..255, the lowest is used first
+	Weight  int    // weight: 1..256, share of new flows among the usable uplinks of one tier
+	Metered bool   // metered: traffic costs money here
+	IPv4    IP     // [uplink.ipv4]
+	IPv6    IP     // [uplink.ipv6]; not off if IPv4 is off
+	Probe   Probe  // [uplink.probe]
+}
+
+// IP is one family of an uplink, [uplink.ipv4] or [uplink.ipv6].
+type IP struct {
+	Method Method // method
+
+	// Address is the uplink's own address with its prefix length. Valid if and only if Method is MethodStatic.
+	Address netip.Prefix
+	// Gateway is the next hop for MethodStatic, without a zone: an address in Address's prefix other than the
+	// address itself, or link-local in IPv6. The zero Addr means a default route on the link itself, as
+	// point-to-point devices have; other methods always have the zero Addr.
+	Gateway netip.Addr
+	// Masquerade says whether forwarded traffic leaves with the uplink's own address: NAT44 in IPv4; in IPv6 NAT66
+	// for hosts without a prefix of this uplink.
+	Masquerade bool
+}
+
+// Probe is [uplink.probe]: how the health of an uplink is found out.
+type Probe struct {
+	// Targets are what is asked, as written: "192.0.2.1" (ICMP echo), "tcp://192.0.2.2:443",
+	// "http://192.0.2.3/generate_204", "https://192.0.2.3/", "dns://192.0.2.53?name=example.net". Hosts are literal
+	// addresses; of each family that is not off there are MinTargetsUp targets or more. There may be targets of a
+	// family that is off: they are not asked.
+	Targets      []string
+	Interval     time.Duration // interval: calm pace per target; 100ms..1h
+	FastInterval time.Duration // fast_interval: pace of the burst after a first miss; 20ms..10s, at most Interval
+	Timeout      time.Duration // timeout: upper bound of the wait for one answer; 150ms..10s
+	Fall         int           // fall: misses in the burst, over all targets, to become suspect; 1..20
+	Rise         int           // rise: successes to be trusted again; 1..1000
+	MinTargetsUp int           // min_targets_up: targets of a family that must answer for it to be up; at least 1
+}
+
+// Default returns what an empty file means: all defaults, no uplinks.
+func Default() *Config {
+	return &Config{
+		Daemon: Daemon{
+			StateDir: "/var/lib/uplinkd",
+			Socket:   "/run/uplinkd/uplinkd.sock",
+			Listen:   "127.0.0.1:9275",
+		},
+		Kernel: Kernel{
+			Protocol:     117,
+			RulePriority: 10000,
+			TableBase:    11700,
+			MarkMask:     0x3f000000,
+			LinkGroup:    117,
+			TableNames:   "/etc/iproute2/rt_tables.d/uplinkd.conf",
+		},
+	}
+}
+
+// DefaultUplink returns the uplink that a section with only these two keys stands for. It checks neither of them.
+func DefaultUplink(name, device string) Uplink {
+	return Uplink{
+		Name:   name,
+		Kind:   KindISP,
+		Device: device,
+		Tier:   1,
+		Weight: 1,
+		IPv4:   IP{Method: MethodAuto, Masquerade: true},
+		IPv6:   IP{Method: MethodAuto},
+		Probe: Probe{
+			Targets:      defaultTargets(),
+			Interval:     time.Second,
+			FastInterval: 100 * time.Millisecond,
+			Timeout:      time.Second,
+			Fall:         4,
+			Rise:         10,
+			MinTargetsUp: 1,
+		},
+	}
+}
+
+// defaultTargets are anycast resolvers of three operators in both families: one operator's outage is not ours.
+func defaultTargets() []string {
+	return []string{
+		"1.1.1.1", "8.8.8.8", "9.9.9.9",
+		"2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe",
+	}
+}

@@ -1,0 +1,430 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the messages of testdata/mistakes anew; read them before committing")
+
+var byValue = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var byPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+func TestEveryMistakeHasItsExactMessage(t *testing.T) {
+	files, err := filepath.Glob("testdata/mistakes/*")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no mistakes found: %v", err)
+	}
+	for _, file := range files {
+		base, isTOML := strings.CutSuffix(file, ".toml")
+		if !isTOML {
+			if _, err := os.Stat(strings.TrimSuffix(file, ".err") + ".toml"); err != nil {
+				t.Errorf("%s belongs to no mistake: %v", file, err)
+			}
+			continue
+		}
+		t.Run(filepath.Base(base), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg, err := Parse(filepath.Base(file), data)
+			if err == nil {
+				t.Fatal("no mistake was found")
+			}
+			if cfg != nil {
+				t.Error("a configuration was returned beside the error")
+			}
+			checkErrors(t, filepath.Base(file), err)
+			got := err.Error() + "\n"
+			if *update {
+				if err := os.WriteFile(base+".err", []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(base + ".err")
+			if err != nil {
+				t.Fatalf("a mistake needs its message: %v", err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("message (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// checkErrors checks what every error of Parse promises.
+func checkErrors(t *testing.T, file string, err error) {
+	t.Helper()
+	var all Errors
+	if !errors.As(err, &all) || len(all) == 0 {
+		t.Fatalf("%T is no Errors with a mistake in it: %v", err, err)
+	}
+	prev := Error{}
+	for _, e := range all {
+		if e.File != file || e.Line < 1 || e.Col < 1 || e.Msg == "" || strings.ContainsAny(e.Msg, "\n\r\x1b\x00") {
+			t.Errorf("malformed error %#v", e)
+		}
+		if e.Line < prev.Line || e.Line == prev.Line && e.Col < prev.Col {
+			t.Errorf("%v stands behind %v", e, prev)
+		}
+		prev = e
+	}
+	var first Error
+	if !errors.As(err, &first) || first != all[0] {
+		t.Errorf("the first mistake is %v, want %v", first, all[0])
+	}
+}
+
+func TestAnEmptyFileMeansTheDefaults(t *testing.T) {
+	want := &Config{
+		Daemon: Daemon{
+			StateDir: "/var/lib/uplinkd", Socket: "/run/uplinkd/uplinkd.sock", Listen: "127.0.0.1:9275",
+		},
+		Kernel: Kernel{
+			Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117,
+			TableNames: "/etc/iproute2/rt_tables.d/uplinkd.conf",
+		},
+	}
+	for _, text := range []string{"", "\ufeff", "# nothing\r\n", "[daemon]\n[kernel]\n"} {
+		got, err := Parse("x.toml", []byte(text))
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+	if diff := cmp.Diff(want, Default()); diff != "" {
+		t.Errorf("Default (-want +got):\n%s", diff)
+	}
+}
+
+func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
+	got, err := Parse("x.toml", []byte("[[uplink]]\nname = 'fiber'\ndevice = 'eth1'\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Uplink{{
+		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1,
+		IPv4: IP{Method: MethodAuto, Masquerade: true},
+		IPv6: IP{Method: MethodAuto},
+		Probe: Probe{
+			Targets: []string{"1.1.1.1", "8.8.8.8", "9.9.9.9",
+				"2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe"},
+			Interval: time.Second, FastInterval: 100 * time.Millisecond, Timeout: time.Second,
+			Fall: 4, Rise: 10, MinTargetsUp: 1,
+		},
+	}}
+	if diff := cmp.Diff(want, got.Uplinks, byValue, byPrefix); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want[0], DefaultUplink("fiber", "eth1"), byValue, byPrefix); diff != "" {
+		t.Errorf("DefaultUplink (-want +got):\n%s", diff)
+	}
+}
+
+const everyKey = `
+[daemon]
+state_dir = "/srv/uplinkd"
+socket = "/srv/uplinkd.sock"
+listen = "[::1]:80"
+token_file = "/srv/token"
+
+[kernel]
+protocol = 200
+rule_priority = 1_000
+table_base = 0x100
+mark_mask = "0x00FF0000"
+link_group = 9
+table_names = "/srv/tables.conf"
+
+[[uplink]]
+name = "office"
+kind = "isp"
+device = "ppp0"
+tier = 2
+weight = 256
+metered = true
+[uplink.ipv4]
+method = "static"
+address = "198.51.100.2/30"
+gateway = "198.51.100.1"
+masquerade = false
+[uplink.ipv6]
+method = "static"
+address = "2001:db8::2/64"
+gateway = "fe80::1"
+masquerade = true
+[uplink.probe]
+targets = [
+  "192.0.2.1", "2001:db8::1",
+  "tcp://192.0.2.2:443", "tcp://[2001:db8::2]:443",
+  "http://192.0.2.3/generate_204", "https://[2001:db8::3]:8443?x=%20y",
+  "dns://192.0.2.53?name=example.net", "dns://[2001:db8::53]:5353?name=_x.example.net.",
+]
+interval = "1m30s"
+fast_interval = "10s"
+timeout = "150ms"
+fall = 20
+rise = 1000
+min_targets_up = 4
+`
+
+var everyValue = Config{
+	Daemon: Daemon{
+		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", Listen: "[::1]:80", TokenFile: "/srv/token",
+	},
+	Kernel: Kernel{
+		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9,
+		TableNames: "/srv/tables.conf",
+	},
+	Uplinks: []Uplink{{
+		Name: "office", Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true,
+		IPv4: IP{
+			Method:  MethodStatic,
+			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),
+		},
+		IPv6: IP{
+			Method:  MethodStatic,
+			Address: netip.MustParsePrefix("2001:db8::2/64"), Gateway: netip.MustParseAddr("fe80::1"),
+			Masquerade: true,
+		},
+		Probe: Probe{
+			Targets: []string{
+				"192.0.2.1", "2001:db8::1", "tcp://192.0.2.2:443", "tcp://[2001:db8::2]:443",
+				"http://192.0.2.3/generate_204", "https://[2001:db8::3]:8443?x=%20y",
+				"dns://192.0.2.53?name=example.net", "dns://[2001:db8::53]:5353?name=_x.example.net.",
+			},
+			Interval: 90 * time.Second, FastInterval: 10 * time.Second, Timeout: 150 * time.Millisecond,
+			Fall: 20, Rise: 1000, MinTargetsUp: 4,
+		},
+	}},
+}
+
+func TestEveryKeyIsHonoured(t *testing.T) {
+	got, err := Parse("x.toml", []byte(everyKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&everyValue, got, byValue, byPrefix); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Were a field at its default in the text, the comparison would prove nothing of its key.
+	plain := Default()
+	plain.Uplinks = []Uplink{DefaultUplink("", "")}
+	sameFields(t, "", reflect.ValueOf(*plain), reflect.ValueOf(*got))
+	for _, s := range sections() {
+		for _, f := range s.fields {
+			if !strings.Contains(everyKey, "\n"+f.name+" = ") && !strings.Contains(everyKey, "."+f.name+"]") {
+				if msg := laterMessage(t, s.title, f.name); !strings.Contains(msg, "needs a later version") {
+					t.Errorf("%s in %s is neither tried here nor refused: %s", f.name, s.title, msg)
+				}
+			}
+		}
+	}
+}
+
+func sameFields(t *testing.T, path string, a, b reflect.Value) {
+	t.Helper()
+	for i := range a.NumField() {
+		f := path + "." + a.Type().Field(i).Name
+		x, y := a.Field(i), b.Field(i)
+		switch {
+		case f == ".Uplinks":
+			sameFields(t, f, x.Index(0), y.Index(0))
+		case x.Kind() == reflect.Struct && x.Type().PkgPath() == reflect.TypeFor[Config]().PkgPath():
+			sameFields(t, f, x, y)
+		case f != ".Uplinks.Kind" && reflect.DeepEqual(x.Interface(), y.Interface()):
+			t.Errorf("%s has its default value in everyKey", f)
+		}
+	}
+}
+
+func laterMessage(t *testing.T, title, key string) string {
+	t.Helper()
+	text := "[[uplink]]\nname = \"x\"\ndevice = \"eth1\"\n"
+	if title != titleUplink {
+		text += title + "\n"
+	}
+	_, err := Parse("x.toml", []byte(text+key+" = true\n"))
+	if err == nil {
+		return "no error"
+	}
+	return err.Error()
+}
+
+func TestWhatIsAllowed(t *testing.T) {
+	const head = "[[uplink]]\nname = \"a\"\ndevice = \"eth1\"\n"
+	for name, text := range map[string]string{
+		"a listener that is off":                 "[daemon]\nlisten = \"\"\n",
+		"a listener on localhost":                "[daemon]\nlisten = \"localhost:1\"\n",
+		"a listener on a link-local address":     "[daemon]\nlisten = \"[fe80::1%eth0]:65535\"\n",
+		"no table names":                         "[kernel]\ntable_names = \"\"\n",
+		"the widest mask":                        "[kernel]\nmark_mask = \"0xffffffff\"\n",
+		"the lowest mask":                        "[kernel]\nmark_mask = \"0x3f\"\n",
+		"the last priority":                      "[kernel]\nrule_priority = 31766\n",
+		"tables just below the system's":         "[kernel]\ntable_base = 190\n",
+		"tables just above the system's":         "[kernel]\ntable_base = 256\n",
+		"the last tables":                        "[kernel]\ntable_base = 2147483585\n",
+		"uplinks written in line":                "uplink = [{ name = 'a', device = 'eth1', ipv4 = { method = 'dhcp' } }]\n",
+		"dotted keys":                            head + "ipv4.method = \"dhcp\"\nipv4.masquerade = false\n",
+		"two sticks with one address":            head + stick + strings.ReplaceAll(head+stick, "a\"\ndevice = \"eth1", "b\"\ndevice = \"eth2"),
+		"static without a gateway":               head + "[uplink.ipv4]\nmethod = \"static\"\naddress = \"198.51.100.2/32\"\n",
+		"static with an empty gateway":           head + "[uplink.ipv4]\nmethod = \"static\"\naddress = \"198.51.100.2/32\"\ngateway = \"\"\n",
+		"a /31":                                  head + "[uplink.ipv4]\nmethod = \"static\"\naddress = \"198.51.100.0/31\"\ngateway = \"198.51.100.1\"\n",
+		"a /127":                                 head + "[uplink.ipv6]\nmethod = \"static\"\naddress = \"2001:db8::/127\"\ngateway = \"2001:db8::1\"\n",
+		"an IPv6 gateway that is the network":    head + "[uplink.ipv6]\nmethod = \"static\"\naddress = \"2001:db8::2/64\"\ngateway = \"2001:db8::\"\n",
+		"a family that is off without targets":   head + "[uplink.ipv6]\nmethod = \"off\"\n[uplink.probe]\ntargets = [\"192.0.2.1\"]\n",
+		"more targets needed than an off family": head + "[uplink.ipv6]\nmethod = \"off\"\n[uplink.probe]\ntargets = [\"192.0.2.1\", \"192.0.2.2\", \"2001:db8::1\"]\nmin_targets_up = 2\n",
+		"one address asked in two ways":          head + "[uplink.ipv6]\nmethod = \"off\"\n[uplink.probe]\ntargets = [\"192.0.2.1\", \"tcp://192.0.2.1:443\", \"http://192.0.2.1/a\", \"http://192.0.2.1/b\"]\n",
+		"both paces the same":                    head + "[uplink.probe]\ninterval = \"100ms\"\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, err := Parse("x.toml", []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkPromises(t, cfg)
+		})
+	}
+}
+
+const stick = "[uplink.ipv4]\nmethod = \"static\"\naddress = \"192.0.2.100/24\"\ngateway = \"192.0.2.1\"\n"
+
+// checkPromises checks what the doc comments of the types say of every Config that Parse returns.
+func checkPromises(t *testing.T, c *Config) {
+	t.Helper()
+	k := c.Kernel
+	ok := k.Protocol >= 5 && k.Protocol <= 255 && k.RulePriority >= 1 && k.RulePriority <= 31766 &&
+		k.TableBase >= 1 && (k.TableBase+62 < 253 || k.TableBase > 255) && k.MarkMask != 0 && k.LinkGroup != 0 &&
+		strings.HasPrefix(c.Daemon.Socket, "/") && strings.HasPrefix(c.Daemon.StateDir, "/") &&
+		len(c.Uplinks) <= MaxUplinks
+	names, devices := map[string]bool{}, map[string]bool{}
+	for _, u := range c.Uplinks {
+		p := u.Probe
+		ok = ok && u.Name != "" && !names[u.Name] && u.Device != "" && len(u.Device) <= 15 && !devices[u.Device] &&
+			u.Kind == KindISP && u.Tier >= 1 && u.Tier <= 255 && u.Weight >= 1 && u.Weight <= 256 &&
+			(u.IPv4.Method != MethodOff || u.IPv6.Method != MethodOff) && u.IPv6.Method != MethodDHCP &&
+			p.Interval >= 100*time.Millisecond && p.FastInterval >= 20*time.Millisecond &&
+			p.FastInterval <= p.Interval && p.Timeout >= 150*time.Millisecond &&
+			p.Fall >= 1 && p.Rise >= 1 && p.MinTargetsUp >= 1 && len(p.Targets) >= p.MinTargetsUp
+		names[u.Name], devices[u.Device] = true, true
+		for _, ip := range []IP{u.IPv4, u.IPv6} {
+			ok = ok && ip.Address.IsValid() == (ip.Method == MethodStatic) &&
+				(!ip.Gateway.IsValid() || ip.Method == MethodStatic && ip.Gateway != ip.Address.Addr() && ip.Gateway.Zone() == "")
+		}
+		for _, s := range p.Targets {
+			if _, msg := parseTarget(s); msg != "" {
+				t.Errorf("target %q: %s", s, msg)
+			}
+		}
+	}
+	if !ok {
+		t.Errorf("a promise of the types is broken: %+v", c)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Run("a file that is right", func(t *testing.T) {
+		got, err := Load(write("good.toml", []byte(everyKey)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(&everyValue, got, byValue, byPrefix); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+	t.Run("a file that is wrong is named in full", func(t *testing.T) {
+		path := write("bad.toml", []byte("x = 1\n"))
+		_, err := Load(path)
+		if err == nil || err.Error() != path+":1:1: unknown key x" {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a missing file is named", func(t *testing.T) {
+		path := filepath.Join(dir, "missing.toml")
+		_, err := Load(path)
+		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a directory is no file", func(t *testing.T) {
+		if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), dir) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a file of the largest size", func(t *testing.T) {
+		if _, err := Load(write("large.toml", []byte(strings.Repeat("\n", MaxSize)))); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a file that is too large", func(t *testing.T) {
+		path := write("larger.toml", []byte(strings.Repeat("\n", MaxSize+1)))
+		_, err := Load(path)
+		want := path + ":1:1: the file is larger than 1048576 bytes: this is no configuration of uplinkd"
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	})
+}
+
+func TestEveryExampleIsRight(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*.toml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples found: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			cfg, err := Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(cfg.Uplinks) == 0 {
+				t.Error("an example without uplinks shows nothing")
+			}
+			checkPromises(t, cfg)
+		})
+	}
+}
+
+func TestHostileTextIsReadInLinearTime(t *testing.T) {
+	for name, text := range map[string]string{
+		"nested lists":           "a = " + strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
+		"lists nested too deep":  "a = " + strings.Repeat("[", MaxSize-4),
+		"nested inline tables":   "a = " + strings.Repeat("{a=", 9000) + "1" + strings.Repeat("}", 9000),
+		"a key of many parts":    strings.Repeat("a.", MaxSize/2-4) + "a = 1",
+		"a header of many parts": "[" + strings.Repeat("a.", MaxSize/2-4) + "a]",
+		"unknown keys on a line": "daemon = {" + strings.TrimSuffix(strings.Repeat("aaaaaaaa=1,", MaxSize/12), ",") + "}",
+		"many broken lines":      strings.Repeat("=\n", MaxSize/2),
+		"many sections":          strings.Repeat("[[uplink]]\n", MaxSize/11),
+		"many other sections":    strings.Repeat("[[lan]]\n", MaxSize/8),
+		"a section many times":   strings.Repeat("[daemon]\n", MaxSize/9),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("x.toml", []byte(text))
+			if err == nil {
+				t.Fatal("no mistake was found")
+			}
+			checkErrors(t, "x.toml", err)
+		})
+	}
+}

@@ -1,0 +1,342 @@
+package config
+
+import (
+	"slices"
+	"time"
+)
+
+// onlyISP is what this version does where the file asks for more.
+const onlyISP = `manages uplinks of kind "isp"`
+
+// The sections' titles in messages.
+const (
+	titleDaemon = "[daemon]"
+	titleKernel = "[kernel]"
+	titleUplink = "[[uplink]]"
+	titleIPv4   = "[uplink.ipv4]"
+	titleIPv6   = "[uplink.ipv6]"
+	titleProbe  = "[uplink.probe]"
+)
+
+// sections lists all of them, for messages about a key that stands in the wrong one.
+func sections() []section {
+	var u Uplink
+	return []section{
+		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
+		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe),
+	}
+}
+
+// rootTitle returns the title of a section of the whole document.
+func rootTitle(name string) string {
+	if name == "daemon" || name == "kernel" {
+		return "[" + name + "]"
+	}
+	return "[[" + name + "]]"
+}
+
+// config reads the whole document.
+func (r *reader) config(root *table) *Config {
+	c := Default()
+	r.section(root, section{"", []field{
+		subtable("daemon", titleDaemon, func(r *reader, t *table) { r.section(t, daemonSection(&c.Daemon)) }),
+		subtable("kernel", titleKernel, func(r *reader, t *table) { r.section(t, kernelSection(&c.Kernel)) }),
+		{"uplink", func(r *reader, v *value) { c.Uplinks = r.uplinks(v) }},
+		refused("lan", "[[lan]]", onlyISP),
+		refused("policy", "[[policy]]", onlyISP),
+		refused("tunnel", "[[tunnel]]", onlyISP),
+		refused("tproxy", "[[tproxy]]", onlyISP),
+	}})
+	r.samePaths(root, c)
+	return c
+}
+
+func daemonSection(d *Daemon) section {
+	return section{titleDaemon, []field{
+		text("state_dir", &d.StateDir, "/var/lib/uplinkd", checkDir),
+		text("socket", &d.Socket, "/run/uplinkd/uplinkd.sock", checkSocket),
+		text("listen", &d.Listen, "127.0.0.1:9275", checkListen),
+		text("token_file", &d.TokenFile, "/etc/uplinkd/token", checkOptionalPath),
+	}}
+}
+
+func kernelSection(k *Kernel) section {
+	return section{titleKernel, []field{
+		integer("protocol", &k.Protocol, firstProtocol, 255, checkProtocol),
+		integer("rule_priority", &k.RulePriority, 1, maxRulePriority, nil),
+		integer("table_base", &k.TableBase, 1, maxTableBase, checkTableBase),
+		parsed("mark_mask", &k.MarkMask, "0x3f000000", parseMask),
+		integer("link_group", &k.LinkGroup, 1, 1<<31-1, nil),
+		text("table_names", &k.TableNames, "/etc/iproute2/rt_tables.d/uplinkd.conf", checkTableNames),
+	}}
+}
+
+// samePaths reports two keys that name one file: the daemon would write over what the other one holds.
+func (r *reader) samePaths(root *table, c *Config) {
+	paths := []struct{ section, key, path string }{
+		{"daemon", "state_dir", c.Daemon.StateDir},
+		{"daemon", "socket", c.Daemon.Socket},
+		{"daemon", "token_file", c.Daemon.TokenFile},
+		{"kernel", "table_names", c.Kernel.TableNames},
+	}
+	for i, p := range paths {
+		for _, q := range paths[:i] {
+			if p.path == "" || !samePath(p.path, q.path) {
+				continue
+			}
+			at := 0
+			for _, x := range []struct{ section, key string }{{q.section, q.key}, {p.section, p.key}} {
+				if s := root.values[x.section]; s != nil && s.table != nil && s.table.values[x.key] != nil {
+					at = s.table.values[x.key].off
+				}
+			}
+			r.errorf(at, "%s and %s are the same file, %s: each needs its own", q.key, p.key, clip(p.path))
+		}
+	}
+}
+
+// uplinks reads all [[uplink]] sections, or what somebody wrote in their place.
+func (r *reader) uplinks(v *value) []Uplink {
+	elems := v.elems
+	switch {
+	case v.kind == kindTable:
+		elems = []*value{v}
+	case v.kind != kindList:
+		r.fail(v, v.off, "uplink must be a list of sections, not %s: write [[uplink]] on a line of its own and its "+
+			"keys below", v.kind)
+		return nil
+	}
+	var all []Uplink
+	seen := uplinksSeen{names: make(map[string]int), devices: make(map[string]int)}
+	for i, e := range elems {
+		if e.kind != kindTable {
+			r.fail(v, e.off, "an uplink must be a section, not %s: write [[uplink]] on a line of its own and its keys "+
+				"below", e.kind)
+			continue
+		}
+		if e.table.origin == originImplicit {
+			r.fail(v, e.off, "there is no [[uplink]] above that this section could belong to")
+			continue
+		}
+		if v.kind == kindTable || e.table.origin == originHeader {
+			r.fail(v, e.off, "an uplink needs double brackets, because there may be several: write [[uplink]]")
+		}
+		if i == MaxUplinks {
+			r.fail(v, e.off, "this is uplink number %d: there can be at most %d", i+1, MaxUplinks)
+		}
+		all = append(all, r.uplink(e.table, seen))
+	}
+	return all
+}
+
+// uplinksSeen are the values that only one uplink may have, with their first offsets.
+type uplinksSeen struct {
+	names, devices map[string]int
+}
+
+func uplinkSection(u *Uplink) section {
+	return section{titleUplink, []field{
+		text("name", &u.Name, "fiber", checkName),
+		choice("kind", &u.Kind, []string{KindISP}, map[string]string{
+			"wireguard": later(`kind "wireguard"`, `manages kind "isp"`),
+			"gretap":    later(`kind "gretap"`, `manages kind "isp"`),
+		}),
+		text("device", &u.Device, "eth1", checkDevice),
+		integer("tier", &u.Tier, 1, 255, nil),
+		integer("weight", &u.Weight, 1, 256, nil),
+		boolean("metered", &u.Metered),
+		subtable("ipv4", titleIPv4, func(r *reader, t *table) { r.ip(t, ipv4Section(&u.IPv4), &u.IPv4) }),
+		subtable("ipv6", titleIPv6, func(r *reader, t *table) { r.ip(t, ipv6Section(&u.IPv6), &u.IPv6) }),
+		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
+		refused("underlay", "underlay", onlyISP),
+		refused("over", "over", onlyISP),
+		refused("peer_routes", "peer_routes", onlyISP),
+		refused("wireguard", "[uplink.wireguard]", onlyISP),
+		refused("gretap", "[uplink.gretap]", onlyISP),
+	}}
+}
+
+// uplink reads one uplink and what must fit together in it.
+func (r *reader) uplink(t *table, seen uplinksSeen) Uplink {
+	u := DefaultUplink("", "")
+	r.section(t, uplinkSection(&u))
+	r.required(t, "name", "name", "fiber", u.Name, seen.names)
+	r.required(t, "device", "device", "eth1", u.Device, seen.devices)
+	r.families(t, &u)
+	r.probe(t, &u)
+	return u
+}
+
+// required reports a key that is absent, or whose value another uplink has already.
+func (r *reader) required(t *table, key, what, example, val string, seen map[string]int) {
+	v := t.values[key]
+	switch {
+	case v == nil && t.meant[key]:
+	case v == nil:
+		r.errorf(t.off, "this uplink has no %s: write %s = %q below, with your own", what, key, example)
+	case v.bad:
+	default:
+		if first, taken := seen[val]; taken {
+			r.fail(v, v.off, "%s %s is that of another uplink already, at %s", what, quote(val), r.where(first))
+			return
+		}
+		seen[val] = v.off
+	}
+}
+
+// families reports an uplink that carries nothing.
+func (r *reader) families(t *table, u *Uplink) {
+	if u.IPv4.Method != MethodOff || u.IPv6.Method != MethodOff {
+		return
+	}
+	// Both are off only if both sections say so: off is no default.
+	at := max(t.values["ipv4"].table.offset("method"), t.values["ipv6"].table.offset("method"))
+	r.errorf(at, "ipv4 and ipv6 are both off: turn one on, or take the whole uplink out")
+}
+
+func ipv4Section(ip *IP) section {
+	return section{titleIPv4, []field{
+		choice("method", &ip.Method, []Method{MethodAuto, MethodDHCP, MethodStatic, MethodOff}, map[string]string{
+			"ra": `method "ra" is for ipv6: write "auto", "dhcp", "static" or "off"`,
+		}),
+		parsed("address", &ip.Address, exampleAddress4, parseAddress4),
+		parsed("gateway", &ip.Gateway, exampleGateway4, parseGateway4),
+		boolean("masquerade", &ip.Masquerade),
+	}}
+}
+
+func ipv6Section(ip *IP) section {
+	return section{titleIPv6, []field{
+		choice("method", &ip.Method, []Method{MethodAuto, MethodStatic, MethodOff}, map[string]string{
+			"ra":   later(`method "ra"`, `follows what the kernel does with router advertisements: write "auto"`),
+			"dhcp": `method "dhcp" is for ipv4: write "auto", "static" or "off"`,
+		}),
+		parsed("address", &ip.Address, exampleAddress6, parseAddress6),
+		parsed("gateway", &ip.Gateway, exampleGateway6, parseGateway6),
+		boolean("masquerade", &ip.Masquerade),
+		refused("delegation", "delegation", "asks for no prefixes"),
+		refused("prefix_hint", "prefix_hint", "asks for no prefixes"),
+	}}
+}
+
+// ip reads one family and checks the method's address and gateway.
+func (r *reader) ip(t *table, s section, ip *IP) {
+	r.section(t, s)
+	if !t.usable("method") {
+		return
+	}
+	if ip.Method != MethodStatic {
+		for _, key := range []string{"address", "gateway"} {
+			if v := t.values[key]; v != nil {
+				r.fail(v, v.key, `%s is for method = "static" only, and the method here is %q`, key, ip.Method)
+			}
+		}
+		return
+	}
+	if t.values["address"] == nil {
+		example := exampleAddress4
+		if s.title == titleIPv6 {
+			example = exampleAddress6
+		}
+		r.errorf(t.offset("method"), `method "static" needs an address: write address = %q, with your own`, example)
+		return
+	}
+	if !t.usable("address") || !t.usable("gateway") || !ip.Gateway.IsValid() {
+		return
+	}
+	if msg := checkGateway(ip.Gateway, ip.Address); msg != "" {
+		r.fail(t.values["gateway"], t.offset("gateway"), "%s", msg)
+	}
+}
+
+func probeSection(p *Probe) section {
+	return section{titleProbe, []field{
+		{"targets", func(r *reader, v *value) { r.targets(v, p) }},
+		duration("interval", &p.Interval, 100*time.Millisecond, time.Hour),
+		duration("fast_interval", &p.FastInterval, 20*time.Millisecond, 10*time.Second),
+		duration("timeout", &p.Timeout, 150*time.Millisecond, 10*time.Second),
+		integer("fall", &p.Fall, 1, 20, nil),
+		integer("rise", &p.Rise, 1, 1000, nil),
+		integer("min_targets_up", &p.MinTargetsUp, 1, maxTargets, nil),
+	}}
+}
+
+// targets reads the list of probe targets.
+func (r *reader) targets(v *value, p *Probe) {
+	if v.kind != kindList {
+		example := exampleTarget
+		if v.kind == kindString {
+			example = v.text
+		}
+		r.wrongType(v, "targets", "a list of strings", "["+quote(example)+"]")
+		return
+	}
+	if len(v.elems) == 0 {
+		r.fail(v, v.off, "targets is empty: leave the key out to use the default targets, or name some")
+		return
+	}
+	if len(v.elems) > maxTargets {
+		r.fail(v, v.off, "these are %d targets: there can be at most %d", len(v.elems), maxTargets)
+		return
+	}
+	p.Targets = nil
+	seen := make(map[string]int)
+	for i, e := range v.elems {
+		if e.kind != kindString {
+			r.fail(v, e.off, "target %d must be a string, not %s", i+1, e.kind)
+			continue
+		}
+		t, msg := parseTarget(e.text)
+		if msg != "" {
+			r.fail(v, e.off, "%s", msg)
+			continue
+		}
+		if first, twice := seen[t.canonical]; twice {
+			r.fail(v, e.off, "target %s is given twice, first at %s", quote(e.text), r.where(first))
+			continue
+		}
+		seen[t.canonical] = e.off
+		p.Targets = append(p.Targets, e.text)
+	}
+}
+
+// probe checks what the probe section says against itself and against the families.
+func (r *reader) probe(t *table, u *Uplink) {
+	probe := &table{off: t.off}
+	if v := t.values["probe"]; v != nil && v.table != nil {
+		probe = v.table
+	}
+	if p := u.Probe; p.FastInterval > p.Interval && probe.usable("fast_interval") && probe.usable("interval") {
+		r.errorf(probe.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the pace of the "+
+			"burst after a miss", span(p.FastInterval), span(p.Interval))
+	}
+	if !probe.usable("targets") {
+		return
+	}
+	for _, f := range []struct {
+		name  string
+		title string
+		ip    IP
+		is4   bool
+		add   string
+	}{
+		{"ipv4", titleIPv4, u.IPv4, true, defaultTargets()[0]},
+		{"ipv6", titleIPv6, u.IPv6, false, defaultTargets()[3]},
+	} {
+		if v := t.values[f.name]; v != nil && (v.bad || !v.table.usable("method")) || f.ip.Method == MethodOff {
+			continue
+		}
+		n := len(slices.DeleteFunc(slices.Clone(u.Probe.Targets), func(s string) bool {
+			target, _ := parseTarget(s)
+			return target.addr.Is4() != f.is4
+		}))
+		switch {
+		case n == 0:
+			r.errorf(probe.offset("targets"), `none of the targets has an address of %s, so nothing could tell whether %s `+
+				`works here: add one, such as %q, or write method = "off" in %s`, f.name, f.name, f.add, f.title)
+		case n < u.Probe.MinTargetsUp && probe.usable("min_targets_up"):
+			r.errorf(probe.offset("min_targets_up"), "min_targets_up = %d can never be reached: %s has %d of the targets",
+				u.Probe.MinTargetsUp, f.name, n)
+		}
+	}
+}
