@@ -8,6 +8,7 @@ import (
 type Facts struct {
 	Present bool // the device exists
 	Index   int  // its interface index, which changes when it is made anew
+	Up      bool // administratively: the kernel takes no route through a device that is down
 	Carrier bool // administratively up with carrier
 	// Addresses holds the usable addresses of the path with their prefix lengths, the best source
 	// for new connections first.
@@ -53,7 +54,7 @@ func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
 			if !a.Enabled {
 				continue
 			}
-			f := Facts{Present: present, Index: link.Index, Carrier: link.Up && link.Carrier}
+			f := Facts{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier}
 			if present {
 				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
 				f.readDefault(a, defaults[deviceFamily{u.Device, family}])

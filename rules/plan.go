@@ -123,10 +123,10 @@ func (p *planner) uplinkTables() {
 		}
 		// An address that we are about to assign has no connected route in main yet, but its gateway
 		// needs one.
-		if a := u.Family(family).Assign; a != nil && facts.Present && a.Gateway.IsValid() && !facts.Onlink {
+		if a := u.Family(family).Assign; a != nil && facts.Up && a.Gateway.IsValid() && !facts.Onlink {
 			p.addConnected(table, u.Device, family, a.Address)
 		}
-		if facts.Present && facts.HasDefault {
+		if facts.Up && facts.HasDefault {
 			p.state.Routes = append(p.state.Routes, p.defaultRoute(family, table, hop(u, facts, 1)))
 		}
 		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
@@ -327,7 +327,7 @@ func (p *planner) choose(family Family) Choice {
 	}
 	var all []candidate
 	p.eachPath(func(u *Uplink, f Family, facts Facts) {
-		if f == family && facts.Present && facts.HasDefault {
+		if f == family && facts.Up && facts.HasDefault {
 			all = append(all, candidate{u, class(p.verdicts[Path{u.ID, f}], facts)})
 		}
 	})

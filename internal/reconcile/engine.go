@@ -52,6 +52,9 @@ type Options struct {
 	Recorded rules.Recorded
 	// OnPass, when set, is called after every pass, from the engine's goroutine.
 	OnPass func(Result)
+	// OnSnapshot, when set, sees every snapshot before it is planned for. It may call SetConfig, which
+	// counts from the next pass on.
+	OnSnapshot func(*rules.Observed)
 }
 
 // Engine is the one writer to the kernel.
@@ -178,6 +181,9 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		if err != nil {
 			r.Err = errors.Join(append(failed, err)...)
 			return r
+		}
+		if e.o.OnSnapshot != nil {
+			e.o.OnSnapshot(obs)
 		}
 		failed = append(failed, e.bringUp(cfg, obs)...)
 		r.Verdicts = e.o.Judge.Judge(rules.FactsOf(cfg, obs))

@@ -1,0 +1,223 @@
+// Package fakekernel is a kernel in memory, for tests: it holds what a snapshot shows and obeys the same
+// changes as the real one, with the refusals that matter.
+package fakekernel
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Kernel is a kernel in memory. Its methods may be called from any goroutine.
+type Kernel struct {
+	mu      sync.Mutex
+	numbers rules.Kernel
+	obs     rules.Observed
+	applied []rules.Op
+	log     []string
+	refuse  func(rules.Op) error
+}
+
+// New makes a kernel that shows the given state.
+func New(numbers rules.Kernel, obs rules.Observed) *Kernel {
+	return &Kernel{numbers: numbers, obs: clone(obs)}
+}
+
+func clone(o rules.Observed) rules.Observed {
+	o.Links, o.Addrs, o.Rules = slices.Clone(o.Links), slices.Clone(o.Addrs), slices.Clone(o.Rules)
+	o.Routes = slices.Clone(o.Routes)
+	for i := range o.Routes {
+		o.Routes[i].Nexthops = slices.Clone(o.Routes[i].Nexthops)
+	}
+	o.Sysctls = maps.Clone(o.Sysctls)
+	o.Recorded = o.Recorded.Clone()
+	return o
+}
+
+// Change changes the state behind the reconciler's back.
+func (k *Kernel) Change(fn func(*rules.Observed)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	fn(&k.obs)
+}
+
+// Refuse makes every change fail for which fn returns an error; nil ends that.
+func (k *Kernel) Refuse(fn func(rules.Op) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.refuse = fn
+}
+
+// Applied returns the changes carried out since the last call.
+func (k *Kernel) Applied() []rules.Op {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ops := k.applied
+	k.applied = nil
+	return ops
+}
+
+// Log returns, in order, what was done beside changes: "apply", "flush MARK/MASK FAMILY", "destroy ADDRS",
+// "up DEVICE".
+func (k *Kernel) Log() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.log)
+}
+
+// Snapshot shows the state. Sysctls that were never set do not exist.
+func (k *Kernel) Snapshot([]string) (*rules.Observed, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	obs := clone(k.obs)
+	return &obs, nil
+}
+
+// FlushPin notes the call.
+func (k *Kernel) FlushPin(family rules.Family, mark, mask uint32) error {
+	k.note("flush %#x/%#x %v", mark, mask, family)
+	return nil
+}
+
+// DestroySockets notes the call.
+func (k *Kernel) DestroySockets(local []netip.Addr) (int, error) {
+	k.note("destroy %v", local)
+	return 0, nil
+}
+
+// BringUp sets a device up, with carrier.
+func (k *Kernel) BringUp(device string) error {
+	k.note("up %s", device)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.obs.Links {
+		if k.obs.Links[i].Name == device {
+			k.obs.Links[i].Up, k.obs.Links[i].Carrier = true, true
+			return nil
+		}
+	}
+	return unix.ENODEV
+}
+
+func (k *Kernel) note(format string, args ...any) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.log = append(k.log, fmt.Sprintf(format, args...))
+}
+
+// Apply carries out the changes in order.
+func (k *Kernel) Apply(ops []rules.Op) error {
+	k.note("apply")
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var failed []error
+	for _, op := range ops {
+		err := k.apply(op)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", op.Command(), err))
+			continue
+		}
+		k.applied = append(k.applied, op)
+	}
+	return errors.Join(failed...)
+}
+
+func (k *Kernel) apply(op rules.Op) error {
+	if k.refuse != nil {
+		if err := k.refuse(op); err != nil {
+			return err
+		}
+	}
+	o := &k.obs
+	switch op := op.(type) {
+	case rules.AddAddr:
+		return k.addAddr(op)
+	case rules.DelAddr:
+		o.Addrs = slices.DeleteFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == op.Device && a.Prefix == op.Prefix })
+	case rules.PutRoute:
+		return k.putRoute(op)
+	case rules.DelRoute:
+		i := slices.IndexFunc(o.Routes, op.Equal)
+		if i >= 0 {
+			o.Routes = slices.Delete(o.Routes, i, i+1)
+		}
+	case rules.AddRule:
+		if !slices.Contains(o.Rules, op.Rule) {
+			o.Rules = append(o.Rules, op.Rule)
+		}
+	case rules.DelRule:
+		o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r == op.Rule })
+	case rules.PutTable:
+		o.Table = op.Table
+	case rules.SetGroup:
+		for i := range o.Links {
+			if o.Links[i].Name == op.Device {
+				o.Links[i].Group = op.Group
+			}
+		}
+	case rules.SetSysctl:
+		o.Sysctls[op.Name] = op.Value
+	default:
+		return fmt.Errorf("unknown change %T", op)
+	}
+	return nil
+}
+
+// addAddr also makes the connected route, as the kernel does.
+func (k *Kernel) addAddr(op rules.AddAddr) error {
+	if _, ok := k.obs.Link(op.Device); !ok {
+		return unix.ENODEV
+	}
+	k.obs.Addrs = append(k.obs.Addrs, rules.Addr{Device: op.Device, Prefix: op.Prefix, Protocol: k.numbers.Protocol})
+	if !op.Prefix.IsSingleIP() {
+		k.obs.Routes = append(k.obs.Routes, Connected(op.Device, op.Prefix))
+	}
+	return nil
+}
+
+// putRoute refuses routes through devices that are not there or not up. A replacing change takes the
+// place of the first route with the same family, table, destination and metric.
+func (k *Kernel) putRoute(op rules.PutRoute) error {
+	for _, hop := range op.Nexthops {
+		link, ok := k.obs.Link(hop.Device)
+		if !ok {
+			return unix.ENODEV
+		}
+		if !link.Up {
+			return unix.ENETDOWN
+		}
+	}
+	same := func(r rules.Route) bool {
+		return r.Family == op.Family && r.Table == op.Table && r.Dst == op.Dst && r.Metric == op.Metric
+	}
+	i := slices.IndexFunc(k.obs.Routes, same)
+	switch {
+	case i < 0:
+		k.obs.Routes = append(k.obs.Routes, op.Route)
+	case op.Prepend:
+		k.obs.Routes = slices.Insert(k.obs.Routes, i, op.Route)
+	default:
+		k.obs.Routes[i] = op.Route
+	}
+	return nil
+}
+
+// Connected is the route that the kernel installs with an address.
+func Connected(device string, address netip.Prefix) rules.Route {
+	const protoKernel = 2 // RTPROT_KERNEL
+	r := rules.Route{Family: rules.FamilyOf(address.Addr()), Table: rules.TableMain, Type: rules.Unicast, Dst: address.Masked(),
+		Protocol: protoKernel, Nexthops: []rules.Nexthop{{Device: device, Weight: 1}}}
+	if r.Family == rules.IPv4 {
+		r.Scope, r.Src = rules.ScopeLink, address.Addr()
+	} else {
+		r.Metric = 256
+	}
+	return r
+}

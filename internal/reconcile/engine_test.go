@@ -1,0 +1,334 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/kernel/fakekernel"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+var (
+	numbers = rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}
+	fiber4  = rules.Path{Uplink: 1, Family: rules.IPv4}
+	lte4    = rules.Path{Uplink: 2, Family: rules.IPv4}
+)
+
+func config() rules.Config {
+	v4 := rules.Addressing{Enabled: true, Masquerade: true}
+	return rules.Config{Kernel: numbers, Uplinks: []rules.Uplink{
+		{ID: 1, Name: "fiber", Device: "wan1", Tier: 1, Weight: 1, IPv4: v4},
+		{ID: 2, Name: "lte", Device: "wan2", Tier: 2, Weight: 1, IPv4: v4},
+	}}
+}
+
+// dualWAN is a box with two providers, as DHCP clients leave it.
+func dualWAN() rules.Observed {
+	obs := rules.Observed{
+		Links: []rules.Link{
+			{Index: 1, Name: "lo", Up: true, Carrier: true, Loopback: true},
+			{Index: 2, Name: "wan1", Up: true, Carrier: true, Group: 9},
+			{Index: 3, Name: "wan2", Up: true, Carrier: true},
+			{Index: 4, Name: "lan0", Up: true, Carrier: true},
+		},
+		Sysctls: map[string]string{"net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/all/src_valid_mark": "0",
+			"net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan2/src_valid_mark": "0"},
+	}
+	for device, address := range map[string]string{"wan1": "198.51.100.2/26", "wan2": "203.0.113.2/26", "lan0": "203.0.113.129/25"} {
+		p := netip.MustParsePrefix(address)
+		obs.Addrs = append(obs.Addrs, rules.Addr{Device: device, Prefix: p})
+		obs.Routes = append(obs.Routes, fakekernel.Connected(device, p))
+	}
+	for i, gw := range []string{"198.51.100.1", "203.0.113.1"} {
+		obs.Routes = append(obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast,
+			Dst: rules.IPv4.Default(), Metric: uint32(100 * (i + 1)), Protocol: 16,
+			Nexthops: []rules.Nexthop{{Device: []string{"wan1", "wan2"}[i], Gateway: netip.MustParseAddr(gw), Weight: 1}}})
+	}
+	return obs
+}
+
+// fixed is a judge with verdicts that a test sets. A path without carrier is dead, as in life.
+type fixed struct {
+	mu     sync.Mutex
+	health map[rules.Path]rules.Health
+}
+
+func (f *fixed) set(p rules.Path, h rules.Health) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.health[p] = h
+}
+
+func (f *fixed) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[rules.Path]rules.Verdict)
+	for p, fact := range facts {
+		h, ok := f.health[p]
+		if !ok {
+			h = rules.Good
+		}
+		if !fact.Carrier {
+			h = rules.Dead
+		}
+		out[p] = rules.Verdict{Health: h}
+	}
+	return out
+}
+
+// memory keeps records, and refuses to when it is full.
+type memory struct {
+	full bool
+	kept rules.Recorded
+}
+
+func (m *memory) SaveRecorded(r rules.Recorded) error {
+	if m.full {
+		return unix.ENOSPC
+	}
+	m.kept = r
+	return nil
+}
+
+type bench struct {
+	*reconcile.Engine
+	kernel *fakekernel.Kernel
+	judge  *fixed
+	memory *memory
+}
+
+func newBench(cfg rules.Config) *bench {
+	b := &bench{kernel: fakekernel.New(numbers, dualWAN()), judge: &fixed{health: make(map[rules.Path]rules.Health)}, memory: &memory{}}
+	b.Engine = reconcile.New(reconcile.Options{Kernel: b.kernel, Judge: b.judge, Keeper: b.memory,
+		Log: slog.New(slog.DiscardHandler), Config: cfg})
+	return b
+}
+
+// pass runs a pass and fails the test unless it converges.
+func (b *bench) pass(t *testing.T) reconcile.Result {
+	t.Helper()
+	r := b.Pass()
+	if r.Err != nil || !r.Converged {
+		t.Fatalf("pass: converged %v, %v", r.Converged, r.Err)
+	}
+	return r
+}
+
+func commands(ops []rules.Op) []string {
+	var out []string
+	for _, op := range ops {
+		out = append(out, op.Command())
+	}
+	return out
+}
+
+func TestASecondPassIssuesNoRequest(t *testing.T) {
+	b := newBench(config())
+	if r := b.pass(t); len(r.Changes) == 0 {
+		t.Fatal("the first pass changed nothing")
+	}
+	b.kernel.Applied()
+	if r := b.pass(t); len(r.Changes) != 0 || len(b.kernel.Applied()) != 0 {
+		t.Errorf("the second pass changed %q", commands(r.Changes))
+	}
+}
+
+func TestWhatOthersDeleteIsPutBackAndNothingElseTouched(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	b.kernel.Applied()
+	b.kernel.Change(func(o *rules.Observed) {
+		o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r.Priority == 10900 && r.Family == rules.IPv4 })
+		o.Rules = append(o.Rules, rules.Rule{Family: rules.IPv4, Priority: 10950, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: 4})
+		o.Table = nil
+	})
+	b.pass(t)
+	var got []string
+	for _, c := range commands(b.kernel.Applied()) {
+		got = append(got, strings.SplitN(c, "\n", 2)[0])
+	}
+	want := []string{"ip -4 rule add pref 10900 from all lookup 11700 protocol 117", "nft -f - <<'EOF'"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestASwitchReplacesTheDefaultThenTellsTheFlows(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	b.kernel.Applied()
+	before := len(b.kernel.Log())
+	b.judge.set(fiber4, rules.Doubtful)
+	b.pass(t)
+	want := []string{
+		"ip -4 route replace default via 203.0.113.1 dev wan2 table 11700 proto 117",
+		"ip -4 route prepend default via 203.0.113.1 dev wan2 table 254 proto 117 metric 1",
+	}
+	if diff := cmp.Diff(want, commands(b.kernel.Applied())); diff != "" {
+		t.Errorf("suspect:\n%s", diff)
+	}
+	b.judge.set(fiber4, rules.Dead)
+	b.pass(t)
+	wantLog := []string{"apply", "flush 0x1000000/0x3f000000 ipv4", "destroy [198.51.100.2]"}
+	if diff := cmp.Diff(wantLog, b.kernel.Log()[before:]); diff != "" {
+		t.Errorf("down:\n%s", diff)
+	}
+}
+
+func TestNothingIsKilledWhileThereIsNowhereToGo(t *testing.T) {
+	b := newBench(config())
+	b.judge.set(lte4, rules.Dead)
+	b.pass(t)
+	before := len(b.kernel.Log())
+	b.judge.set(fiber4, rules.Dead)
+	b.pass(t)
+	for _, line := range b.kernel.Log()[before:] {
+		if line != "apply" {
+			t.Errorf("with every uplink dead: %s", line)
+		}
+	}
+	b.judge.set(lte4, rules.Good)
+	b.pass(t)
+	if log := b.kernel.Log(); !slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("when the other uplink came back: %q", log[before:])
+	}
+}
+
+func TestAnUplinkThatIsDeadAtStartHasNoFlowsToKill(t *testing.T) {
+	b := newBench(config())
+	b.judge.set(fiber4, rules.Dead)
+	b.pass(t)
+	if log := b.kernel.Log(); slices.ContainsFunc(log, func(l string) bool { return l != "apply" }) {
+		t.Errorf("%q", log)
+	}
+}
+
+func TestFlowsOfARemovedUplinkAreFlushed(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	cfg := config()
+	cfg.Uplinks = cfg.Uplinks[1:]
+	b.SetConfig(cfg)
+	b.pass(t)
+	if log := b.kernel.Log(); !slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("%q", log)
+	}
+}
+
+func TestFormerValuesAreRecordedBeforeTheyAreOverwrittenAndGivenBack(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	want := rules.Recorded{
+		Sysctls: map[string]string{"net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan2/src_valid_mark": "0"},
+		Groups:  map[string]uint32{"wan1": 9, "wan2": 0},
+	}
+	if diff := cmp.Diff(want, b.memory.kept); diff != "" {
+		t.Errorf("recorded:\n%s", diff)
+	}
+	b.SetConfig(rules.Config{Kernel: numbers})
+	b.pass(t)
+	obs, _ := b.kernel.Snapshot(nil)
+	before := dualWAN()
+	if diff := cmp.Diff(before.Links, obs.Links); diff != "" {
+		t.Errorf("links after removal:\n%s", diff)
+	}
+	if diff := cmp.Diff(before.Sysctls, obs.Sysctls); diff != "" {
+		t.Errorf("sysctls after removal:\n%s", diff)
+	}
+	if len(b.memory.kept.Sysctls)+len(b.memory.kept.Groups) != 0 {
+		t.Errorf("still recorded: %+v", b.memory.kept)
+	}
+}
+
+func TestAFullDiskDoesNotKeepTrafficFromBeingRouted(t *testing.T) {
+	b := newBench(config())
+	b.memory.full = true
+	r := b.Pass()
+	if !errors.Is(r.Err, unix.ENOSPC) || !r.Converged {
+		t.Errorf("converged %v, %v", r.Converged, r.Err)
+	}
+	b.memory.full = false
+	b.pass(t)
+	if len(b.memory.kept.Sysctls) != 2 {
+		t.Errorf("recorded once there was room: %+v", b.memory.kept)
+	}
+}
+
+func TestARefusedChangeIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(config())
+		b.kernel.Refuse(func(op rules.Op) error {
+			if r, ok := op.(rules.AddRule); ok && r.Priority == 10900 {
+				return unix.ENOBUFS
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- b.Run(ctx) }()
+		time.Sleep(time.Second)
+		if r := b.Last(); !errors.Is(r.Err, unix.ENOBUFS) || r.Converged {
+			t.Errorf("converged %v, %v", r.Converged, r.Err)
+		}
+		b.kernel.Refuse(nil)
+		time.Sleep(6 * time.Second)
+		if r := b.Last(); r.Err != nil || !r.Converged {
+			t.Errorf("converged %v, %v", r.Converged, r.Err)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestEveryLostHintIsMadeGoodByTheNextLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(config())
+		ctx, cancel := context.WithCancel(t.Context())
+		go b.Run(ctx)
+		synctest.Wait()
+		b.kernel.Change(func(o *rules.Observed) { o.Links[1].Carrier = false })
+		time.Sleep(reconcile.Resync + time.Millisecond)
+		synctest.Wait()
+		last := b.Last()
+		if choice := last.Report.Defaults[rules.IPv4]; !choice.Has(2) || choice.Has(1) {
+			t.Errorf("without carrier and without a hint: %+v", choice)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestAManagedDeviceIsBroughtUpOnce(t *testing.T) {
+	cfg := config()
+	cfg.Uplinks[0].IPv4.Managed = true
+	cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Address: netip.MustParsePrefix("198.51.100.2/26"), Gateway: netip.MustParseAddr("198.51.100.1")}
+	b := newBench(cfg)
+	down := func(o *rules.Observed) { o.Links[1].Up, o.Links[1].Carrier = false, false }
+	b.kernel.Change(down)
+	b.pass(t)
+	b.pass(t)
+	b.kernel.Change(down)
+	b.pass(t)
+	if n := len(slices.DeleteFunc(b.kernel.Log(), func(l string) bool { return l != "up wan1" })); n != 1 {
+		t.Errorf("brought up %d times", n)
+	}
+	b.kernel.Change(func(o *rules.Observed) { o.Links[1].Index = 12 })
+	b.pass(t)
+	if n := len(slices.DeleteFunc(b.kernel.Log(), func(l string) bool { return l != "up wan1" })); n != 2 {
+		t.Errorf("brought up %d times after the device was plugged in again", n)
+	}
+}
