@@ -1,0 +1,213 @@
+package dhcp4
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Conn carries messages on one device.
+type Conn interface {
+	HardwareAddr() net.HardwareAddr
+	// Send sends a message: to and from are zero for a broadcast.
+	Send(m *dhcpv4.DHCPv4, to, from netip.Addr) error
+	// Receive returns the next well-formed message; it blocks until Close.
+	Receive() (*dhcpv4.DHCPv4, error)
+	Close() error
+}
+
+// Config is what a Client is made of.
+type Config struct {
+	Device string
+	Last   *Lease // of an earlier run; nil for none
+	Log    *slog.Logger
+	// OnLease hears, from the client's goroutine, of a lease with new terms or times, and with nil of
+	// its end.
+	OnLease func(*Lease)
+	// Open makes the Conn; nil is a packet socket.
+	Open func(device string) (Conn, error)
+}
+
+// Client keeps a lease on one device.
+type Client struct {
+	cfg  Config
+	wake chan struct{}
+
+	mu    sync.Mutex // guards index and up
+	index int
+	up    bool
+}
+
+// reopenPause is how long a device that gave an error is left alone.
+const reopenPause = time.Second
+
+// New makes a client that does nothing before Run and a link.
+func New(cfg Config) *Client {
+	if cfg.Open == nil {
+		cfg.Open = openPacket
+	}
+	return &Client{cfg: cfg, wake: make(chan struct{}, 1)}
+}
+
+// SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
+func (c *Client) SetLink(index int, up bool) {
+	c.mu.Lock()
+	changed := c.index != index || c.up != up
+	c.index, c.up = index, up
+	c.mu.Unlock()
+	if changed {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (c *Client) link() (int, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.index, c.up
+}
+
+// session is an open Conn with its reader.
+type session struct {
+	Conn
+	index    int
+	messages chan *dhcpv4.DHCPv4
+	broken   chan error
+	reader   sync.WaitGroup
+}
+
+// Run asks for and keeps a lease until the context ends. The lease is not released.
+func (c *Client) Run(ctx context.Context) error {
+	m := newMachine(c.cfg.Last)
+	told := c.cfg.Last
+	var s *session
+	defer func() { s.close() }()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var out []outgoing
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		case <-timer.C:
+			out = m.tick(time.Now())
+		case reply := <-s.receive():
+			out = m.receive(reply, time.Now())
+			if m.refused != "" {
+				c.cfg.Log.Warn("DHCP reply not used", "device", c.cfg.Device, "reason", m.refused)
+				m.refused = ""
+			}
+		case err := <-s.failure():
+			c.cfg.Log.Warn("DHCP socket failed, opening it again", "device", c.cfg.Device, "err", err)
+			s.close()
+			s = nil
+			m.linkDown()
+		}
+		retry := false
+		s, retry, out = c.follow(s, m, out)
+		for _, o := range out {
+			if err := s.Send(o.message, o.to, o.from); err != nil {
+				c.cfg.Log.Debug("DHCP message not sent", "device", c.cfg.Device, "err", err)
+			}
+		}
+		if told != m.lease {
+			told = m.lease
+			c.cfg.OnLease(told)
+		}
+		arm(timer, m.deadline, retry)
+	}
+}
+
+// follow opens and closes the session as the link comes and goes.
+func (c *Client) follow(s *session, m *machine, out []outgoing) (_ *session, retry bool, _ []outgoing) {
+	index, up := c.link()
+	if s != nil && (!up || s.index != index) {
+		s.close()
+		s, out = nil, nil
+		m.linkDown()
+	}
+	if s != nil || !up {
+		return s, false, out
+	}
+	conn, err := c.cfg.Open(c.cfg.Device)
+	if err != nil {
+		c.cfg.Log.Warn("DHCP socket cannot be opened", "device", c.cfg.Device, "err", err)
+		return nil, true, nil
+	}
+	s = &session{Conn: conn, index: index, messages: make(chan *dhcpv4.DHCPv4), broken: make(chan error, 1)}
+	s.read()
+	return s, false, m.linkUp(conn.HardwareAddr(), time.Now())
+}
+
+// arm sets the timer to the machine's deadline, or sooner when the device shall be opened again.
+func arm(timer *time.Timer, deadline time.Time, retry bool) {
+	timer.Stop()
+	if !deadline.IsZero() {
+		timer.Reset(max(time.Until(deadline), 0))
+	}
+	if retry && (deadline.IsZero() || time.Until(deadline) > reopenPause) {
+		timer.Reset(reopenPause)
+	}
+}
+
+func (s *session) read() {
+	stop := make(chan struct{})
+	conn := s.Conn
+	s.Conn = closeOnce{conn, sync.OnceValue(func() error { close(stop); return conn.Close() })}
+	s.reader.Go(func() {
+		for {
+			m, err := conn.Receive()
+			if err != nil {
+				s.broken <- err
+				return
+			}
+			select {
+			case s.messages <- m:
+			case <-stop:
+				return
+			}
+		}
+	})
+}
+
+// closeOnce also ends the reader.
+type closeOnce struct {
+	Conn
+	close func() error
+}
+
+func (c closeOnce) Close() error { return c.close() }
+
+// close ends the session and waits for its reader; a nil session is closed already.
+func (s *session) close() {
+	if s != nil {
+		_ = s.Conn.Close()
+		s.reader.Wait()
+	}
+}
+
+func (s *session) receive() <-chan *dhcpv4.DHCPv4 {
+	if s == nil {
+		return nil
+	}
+	return s.messages
+}
+
+func (s *session) failure() <-chan error {
+	if s == nil {
+		return nil
+	}
+	return s.broken
+}
+
+// errClosed ends Receive after Close.
+var errClosed = errors.New("closed")

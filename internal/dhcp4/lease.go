@@ -1,0 +1,126 @@
+package dhcp4
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// Lease is an address that a server lent us. Times are absolute, so that a lease survives a restart.
+type Lease struct {
+	Address netip.Prefix `json:"address"` // with host bits
+	Gateway netip.Addr   `json:"gateway"` // zero: none was given
+	Server  netip.Addr   `json:"server"`
+	MTU     int          `json:"mtu,omitempty"` // bytes; 0: none was given
+	Renew   time.Time    `json:"renew"`         // T1: ask the server that lent it
+	Rebind  time.Time    `json:"rebind"`        // T2: ask any server
+	Expires time.Time    `json:"expires"`
+}
+
+// Bounds of what is taken over from a server.
+const (
+	minMTU = 576 // RFC 2132 section 5.1 allows 68; IPv4 hosts must take 576 (RFC 791)
+	// minLease keeps a server's nonsense from making us ask without pause, in seconds.
+	minLease = 10
+	// infinite is the lease time that never ends (RFC 2131 section 3.3); we look again after a year.
+	infinite     = math.MaxUint32
+	infiniteTime = 365 * 24 * time.Hour
+)
+
+// errOffer is wrapped by every reason to ignore an OFFER or ACK.
+var errOffer = errors.New("unusable lease")
+
+// leaseOf reads the lease out of an OFFER or ACK.
+func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
+	ip, ok := netip.AddrFromSlice(m.YourIPAddr.To4())
+	if !ok || !ip.IsGlobalUnicast() {
+		return nil, fmt.Errorf("%w: its address is %v", errOffer, m.YourIPAddr)
+	}
+	server, ok := address(m.ServerIdentifier())
+	if !ok {
+		return nil, fmt.Errorf("%w: it names no server", errOffer)
+	}
+	seconds, ok := option32(m, dhcpv4.OptionIPAddressLeaseTime)
+	if !ok || seconds < minLease {
+		return nil, fmt.Errorf("%w: it lasts %d s", errOffer, seconds)
+	}
+	l := &Lease{Address: netip.PrefixFrom(ip, prefixLength(m)), Server: server}
+	l.Gateway = gateway(m)
+	if l.Gateway == ip {
+		return nil, fmt.Errorf("%w: its router is its own address %v", errOffer, ip)
+	}
+	if mtu := m.Options.Get(dhcpv4.OptionInterfaceMTU); len(mtu) == 2 {
+		if n := int(binary.BigEndian.Uint16(mtu)); n >= minMTU {
+			l.MTU = n
+		}
+	}
+	span := infiniteTime
+	if seconds != infinite {
+		span = time.Duration(seconds) * time.Second
+	}
+	l.Expires = now.Add(span)
+	l.Renew, l.Rebind = now.Add(span/2), now.Add(span/8*7) // RFC 2131 section 4.4.5
+	t1, ok1 := option32(m, dhcpv4.OptionRenewTimeValue)
+	t2, ok2 := option32(m, dhcpv4.OptionRebindingTimeValue)
+	if renew, rebind := now.Add(time.Duration(t1)*time.Second), now.Add(time.Duration(t2)*time.Second); ok1 && ok2 &&
+		t1 > 0 && t1 < t2 && rebind.Before(l.Expires) {
+		l.Renew, l.Rebind = renew, rebind
+	}
+	return l, nil
+}
+
+// gateway prefers the default of the classless routes: a client that reads those must ignore the router
+// option (RFC 3442). Other routes of that option are not for us: they concern no Internet traffic.
+func gateway(m *dhcpv4.DHCPv4) netip.Addr {
+	if routes := m.ClasslessStaticRoute(); len(routes) > 0 {
+		for _, r := range routes {
+			if ones, _ := r.Dest.Mask.Size(); ones == 0 {
+				gw, _ := address(r.Router)
+				return gw
+			}
+		}
+		return netip.Addr{}
+	}
+	if routers := m.Router(); len(routers) > 0 {
+		gw, _ := address(routers[0])
+		return gw
+	}
+	return netip.Addr{}
+}
+
+// address reads an IPv4 address; unspecified is none.
+func address(ip net.IP) (netip.Addr, bool) {
+	a, ok := netip.AddrFromSlice(ip.To4())
+	if !ok || a.IsUnspecified() {
+		return netip.Addr{}, false
+	}
+	return a, true
+}
+
+// prefixLength reads the subnet mask. Without a usable one the address stands alone.
+func prefixLength(m *dhcpv4.DHCPv4) int {
+	mask := m.Options.Get(dhcpv4.OptionSubnetMask)
+	if ones, bits := net.IPMask(mask).Size(); bits == 32 && ones > 0 {
+		return ones
+	}
+	return 32
+}
+
+func option32(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode) (uint32, bool) {
+	b := m.Options.Get(code)
+	if len(b) != 4 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(b), true
+}
+
+// sameTerms reports whether two leases configure the device alike, whatever their times.
+func sameTerms(a, b *Lease) bool {
+	return a != nil && b != nil && a.Address == b.Address && a.Gateway == b.Gateway && a.MTU == b.MTU
+}
