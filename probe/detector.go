@@ -1,0 +1,518 @@
+package probe
+
+import "time"
+
+// Signal is what a Detector concludes from one event.
+type Signal uint8
+
+// The signals.
+const (
+	// None: nothing new about the uplink.
+	None Signal = iota
+	// Alive: a reply came, and with it at least MinTargetsUp distinct targets
+	// have answered since the last trouble began. With the default of one
+	// that is every reply, late ones too.
+	Alive
+	// Missed: a target that may vote did not answer in time.
+	Missed
+	// Failing: Fall probes of a burst went unanswered. Given once; the next
+	// signal after it is Alive or NoPath.
+	Failing
+	// NoPath: Fall probes of a burst could not leave for lack of a route or a
+	// device. Given once per burst, so repeatedly while that lasts.
+	NoPath
+)
+
+// String names the signal, for logs and tests.
+func (s Signal) String() string {
+	return [...]string{"none", "alive", "missed", "failing", "no path"}[s]
+}
+
+// The Detector's defaults, those of the configuration.
+const (
+	DefaultInterval     = time.Second
+	DefaultFastInterval = 100 * time.Millisecond
+	DefaultTimeout      = time.Second
+	DefaultConfirm      = 640 * time.Millisecond
+	DefaultFall         = 4
+)
+
+const (
+	// MaxInFlight bounds the probes that are listened for at one time.
+	MaxInFlight = 64
+	// deadPace is how many calm intervals lie between two probes of a target
+	// that is known to be dead.
+	deadPace = 10
+	// deadStrikes is how often a target must be silent while another one
+	// answers a probe sent no earlier, before it is known to be dead.
+	deadStrikes = 3
+	// lagLimit is by how much Tick may be late before that is taken to be our
+	// own stall, after which answers may be waiting in the sockets; lagGrace
+	// is the time given to fetch them.
+	lagLimit = 50 * time.Millisecond
+	lagGrace = 25 * time.Millisecond
+)
+
+// DetectorConfig configures a Detector. Zero values take the defaults.
+type DetectorConfig struct {
+	Targets      []Target
+	Interval     time.Duration // calm pace
+	FastInterval time.Duration // pace of a burst; at most Interval
+	Timeout      time.Duration // upper bound of the adaptive timeout
+	Confirm      time.Duration // how long the fast pace goes on after Failing
+	Fall         int           // misses in a burst that mean Failing
+	MinTargetsUp int           // distinct answering targets that mean Alive
+}
+
+func (c DetectorConfig) complete() DetectorConfig {
+	c.Interval = orDefault(c.Interval, DefaultInterval)
+	c.FastInterval = min(orDefault(c.FastInterval, DefaultFastInterval), c.Interval)
+	c.Timeout = orDefault(c.Timeout, DefaultTimeout)
+	c.Confirm = orDefault(c.Confirm, DefaultConfirm)
+	c.Fall = orDefault(c.Fall, DefaultFall)
+	c.MinTargetsUp = max(min(c.MinTargetsUp, len(c.Targets)), 1)
+	return c
+}
+
+func orDefault[T int | time.Duration](v, d T) T {
+	if v <= 0 {
+		return d
+	}
+	return v
+}
+
+type mode uint8
+
+const (
+	stopped mode = iota // no path: nothing is sent
+	calm
+	burst   // after a first miss, until Fall misses or an answer
+	failing // after that, until an answer
+)
+
+// Detector decides when which target is asked and what the answers mean. It is
+// pure: the caller tells it the time, which must not run backwards, and does
+// what Next says. It starts stopped; [Detector.Reset] sets it going.
+// It is not safe for concurrent use.
+type Detector struct {
+	cfg     DetectorConfig
+	targets []target
+	flights []flight // oldest first
+	history history
+	serial  uint64
+
+	mode      mode
+	cursor    int       // the target from which the next voter is looked for
+	due       time.Time // when the next voter is to be asked
+	lastSent  time.Time // when the last voter was asked
+	fastUntil time.Time // failing: the end of the fast pace
+	epoch     uint64    // of the targets that answered since the last trouble
+	hinted    time.Time
+
+	run round
+}
+
+// round is the running or last burst.
+type round struct {
+	serial                 uint64
+	began                  time.Time
+	sent, missed, answered int
+	unsent                 int // met ErrNoPath
+}
+
+type target struct {
+	Target
+	window    Window
+	up        bool
+	dead      bool
+	due       time.Time // dead: when to ask again
+	missSent  time.Time // when the latest missed probe was sent
+	pending   bool      // that miss has not been held against the target yet
+	strikes   int
+	epoch     uint64 // the epoch in which it answered last
+	round     uint64 // the burst in which it was asked last
+	lastReply time.Time
+
+	sent, answered, late, missed, local uint64
+	fault                               string
+}
+
+type flight struct {
+	id       uint64
+	target   int
+	sent     time.Time
+	deadline time.Time // when silence becomes a miss
+	round    uint64    // the burst it belongs to; 0 is none
+	votes    bool
+	counts   bool // for the loss ratio
+	missed   bool // declared; still listened for
+	extended bool
+}
+
+// NewDetector returns a stopped Detector.
+func NewDetector(cfg DetectorConfig) *Detector {
+	d := &Detector{cfg: cfg.complete(), targets: make([]target, len(cfg.Targets)), epoch: 1}
+	for i, t := range cfg.Targets {
+		d.targets[i].Target = t
+	}
+	return d
+}
+
+// Reset begins anew at now, on a path about which nothing is known. Counters
+// stay. Probes in flight are forgotten.
+func (d *Detector) Reset(now time.Time) {
+	for i := range d.targets {
+		t := &d.targets[i]
+		t.window = Window{}
+		t.up, t.dead, t.pending, t.strikes, t.fault = false, false, false, 0, ""
+	}
+	d.history = history{}
+	d.flights = d.flights[:0]
+	d.epoch++
+	d.mode, d.due = calm, now
+}
+
+// Restart sends anew at now: the path has changed (another address), though not
+// what is known about the uplink. Probes in flight are forgotten, a burst is
+// abandoned, a failing uplink gets its fast pace again.
+func (d *Detector) Restart(now time.Time) {
+	if d.mode == stopped {
+		d.Reset(now)
+		return
+	}
+	d.flights = d.flights[:0]
+	d.due, d.fastUntil = now, now.Add(d.cfg.Confirm)
+	if d.mode == burst {
+		d.mode = calm
+	}
+}
+
+// Stop ends all sending until Reset: there is no path. Probes in flight are
+// forgotten.
+func (d *Detector) Stop() {
+	d.mode = stopped
+	d.flights = d.flights[:0]
+}
+
+// SetInterval changes the calm pace, beginning with the next probe.
+func (d *Detector) SetInterval(interval time.Duration) {
+	d.cfg.Interval = max(orDefault(interval, DefaultInterval), d.cfg.FastInterval)
+	if next := d.lastSent.Add(d.cfg.Interval); d.mode == calm && !d.lastSent.IsZero() && next.Before(d.due) {
+		d.due = next
+	}
+}
+
+// Hint starts a burst at now without a miss, since something else looks wrong:
+// traffic is sent and none is received. It is ignored unless the Detector is
+// calm, and more often than once an interval. The burst alone decides.
+func (d *Detector) Hint(now time.Time) {
+	if d.mode == calm && (d.hinted.IsZero() || now.Sub(d.hinted) >= d.cfg.Interval) {
+		d.hinted = now
+		d.startBurst(now)
+	}
+}
+
+// Next returns which target is to be asked next and when, maybe in the past.
+// ok is false when nothing is to be sent: the Detector is stopped, has no
+// targets, or has too many probes in flight.
+func (d *Detector) Next() (at time.Time, index int, ok bool) {
+	if d.mode == stopped || len(d.targets) == 0 || len(d.flights) >= MaxInFlight {
+		return time.Time{}, 0, false
+	}
+	at, index = d.due, d.voter()
+	for i := range d.targets {
+		if t := &d.targets[i]; t.dead && t.due.Before(at) {
+			at, index = t.due, i
+		}
+	}
+	return at, index, true
+}
+
+// voter returns the next target in turn that may vote. There always is one:
+// no target is dead unless others live.
+func (d *Detector) voter() int {
+	for i := range d.targets {
+		if j := (d.cursor + i) % len(d.targets); !d.targets[j].dead {
+			return j
+		}
+	}
+	return d.cursor
+}
+
+// Sent records that the target is asked at the given time, and returns the id
+// with which its outcome is to be reported by Reply, Miss, Local or Drop.
+func (d *Detector) Sent(index int, at time.Time) (id uint64) {
+	t := &d.targets[index]
+	t.sent++
+	d.serial++
+	f := flight{
+		id: d.serial, target: index, sent: at, votes: !t.dead,
+		deadline: at.Add(t.window.Timeout(d.cfg.Timeout)),
+	}
+	if t.dead {
+		t.due = at.Add(deadPace * d.cfg.Interval)
+	} else {
+		d.cursor, d.lastSent = (index+1)%len(d.targets), at
+		pace := d.cfg.Interval
+		switch d.mode {
+		case calm:
+			f.counts = true
+		case burst:
+			f.round, t.round = d.run.serial, d.run.serial
+			// Twice Fall probes are enough to decide; a timeout much longer
+			// than the fast pace must not make a burst a flood.
+			if d.run.sent++; d.run.sent < 2*d.cfg.Fall {
+				pace = d.cfg.FastInterval
+			}
+		case failing:
+			if !at.Add(d.cfg.FastInterval).After(d.fastUntil) {
+				pace = d.cfg.FastInterval
+			} else {
+				f.counts = true
+			}
+		}
+		d.due = at.Add(pace)
+	}
+	d.flights = append(d.flights, f)
+	return f.id
+}
+
+// Reply records an answer, late or not. Unknown ids are ignored here and below:
+// they belong to a path that is gone.
+func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
+	f, ok := d.land(id)
+	if !ok {
+		return None
+	}
+	t := &d.targets[f.target]
+	t.answered++
+	t.up, t.pending, t.strikes, t.fault, t.lastReply = true, false, 0, "", at
+	if f.missed {
+		t.late++
+		t.missed--
+		t.window.Late(rtt)
+		if f.counts {
+			d.history.late(f.target)
+		}
+	} else {
+		t.window.Reply(rtt)
+		if f.counts {
+			d.history.add(f.target, false)
+		}
+	}
+	t.dead = false
+	t.epoch = d.epoch
+	if f.round == d.run.serial && f.round != 0 {
+		d.run.answered++
+	}
+	d.strike(f)
+	if d.answering() < d.cfg.MinTargetsUp {
+		return None
+	}
+	if d.mode != calm {
+		d.mode = calm
+		d.due = later(d.lastSent.Add(d.cfg.Interval), at)
+	}
+	return Alive
+}
+
+// Miss records the end of a probe without an answer: its listening window has
+// closed, or it was refused with err. It is a miss unless Tick has declared it.
+func (d *Detector) Miss(id uint64, at time.Time, err error) Signal {
+	f, ok := d.land(id)
+	if !ok {
+		return None
+	}
+	if err != nil {
+		d.targets[f.target].fault = err.Error()
+	}
+	if f.missed {
+		return None
+	}
+	return d.miss(f, at)
+}
+
+// Local records a probe that did not leave for a reason of our own (ErrLocal),
+// noPath for ErrNoPath. It is no miss, but without a path a burst finds out
+// whether that lasts.
+func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal {
+	f, ok := d.land(id)
+	if !ok {
+		return None
+	}
+	t := &d.targets[f.target]
+	t.local++
+	if err != nil {
+		t.fault = err.Error()
+	}
+	if f.missed || !f.votes {
+		return None
+	}
+	if noPath {
+		switch {
+		case d.mode == calm:
+			d.startBurst(at)
+		case d.mode == failing:
+			// Fall such probes in a row are told again, so that the reason
+			// of a path that vanishes while it fails is the right one.
+			if d.run.unsent++; d.run.unsent >= d.cfg.Fall {
+				d.run.unsent = 0
+				return NoPath
+			}
+		case f.round == d.run.serial:
+			if d.run.unsent++; d.run.unsent >= d.cfg.Fall {
+				d.mode = calm
+				d.due = later(d.lastSent.Add(d.cfg.Interval), at)
+				return NoPath
+			}
+		}
+	}
+	d.endFruitless(at)
+	return None
+}
+
+// Drop forgets a probe that was cancelled.
+func (d *Detector) Drop(id uint64) { d.land(id) }
+
+// Deadline returns when Tick has to be called next; zero for never.
+func (d *Detector) Deadline() time.Time {
+	var first time.Time
+	for i := range d.flights {
+		if f := &d.flights[i]; !f.missed && (first.IsZero() || f.deadline.Before(first)) {
+			first = f.deadline
+		}
+	}
+	return first
+}
+
+// Tick declares the misses that are due at now and returns the gravest signal.
+func (d *Detector) Tick(now time.Time) Signal {
+	worst := None
+	for i := range d.flights {
+		f := &d.flights[i]
+		if f.missed || now.Before(f.deadline) {
+			continue
+		}
+		if !f.extended && now.Sub(f.deadline) > lagLimit {
+			f.extended, f.deadline = true, now.Add(lagGrace)
+			continue
+		}
+		f.missed = true
+		worst = max(worst, d.miss(*f, now))
+	}
+	return worst
+}
+
+func (d *Detector) miss(f flight, now time.Time) Signal {
+	t := &d.targets[f.target]
+	t.missed++
+	t.up = false
+	t.pending, t.missSent = true, f.sent
+	t.window.Miss()
+	if !f.votes || t.dead {
+		return None
+	}
+	if f.counts {
+		d.history.add(f.target, true)
+	}
+	switch {
+	case d.mode == calm:
+		d.startBurst(now)
+	case d.mode == burst && f.round == d.run.serial:
+		d.run.missed++
+		if d.run.missed >= d.cfg.Fall && d.answering() < d.cfg.MinTargetsUp {
+			d.mode = failing
+			d.fastUntil = now.Add(d.cfg.Confirm)
+			d.epoch++
+			d.run.unsent = 0
+			return Failing
+		}
+		d.endFruitless(now)
+	case d.mode == failing:
+		d.run.unsent = 0
+	}
+	return Missed
+}
+
+func (d *Detector) startBurst(now time.Time) {
+	d.mode = burst
+	d.epoch++
+	d.run = round{serial: d.run.serial + 1, began: now}
+	d.due = now
+	for i := range d.targets {
+		d.targets[i].due = now // of the dead ones: any answer clears
+	}
+}
+
+// endFruitless calms a burst that has sent all it may and could not decide,
+// which only local faults bring about.
+func (d *Detector) endFruitless(now time.Time) {
+	if d.mode != burst || d.run.sent < 2*d.cfg.Fall {
+		return
+	}
+	for i := range d.flights {
+		if f := &d.flights[i]; f.round == d.run.serial && !f.missed {
+			return
+		}
+	}
+	d.mode = calm
+	d.due = later(d.lastSent.Add(d.cfg.Interval), now)
+}
+
+// land removes a flight.
+func (d *Detector) land(id uint64) (flight, bool) {
+	for i := range d.flights {
+		if f := d.flights[i]; f.id == id {
+			d.flights = append(d.flights[:i], d.flights[i+1:]...)
+			return f, true
+		}
+	}
+	return flight{}, false
+}
+
+// answering counts the targets that have answered since the last trouble began.
+func (d *Detector) answering() int {
+	n := 0
+	for i := range d.targets {
+		if d.targets[i].epoch == d.epoch {
+			n++
+		}
+	}
+	return n
+}
+
+// strike holds their misses against the targets that were silent although the
+// answered probe left no earlier than theirs. An outage of the uplink strikes
+// each target once at most, when it ends.
+func (d *Detector) strike(answered flight) {
+	for i := range d.targets {
+		t := &d.targets[i]
+		if i == answered.target || !t.pending || answered.sent.Before(t.missSent) {
+			continue
+		}
+		t.pending = false
+		if t.strikes++; t.strikes >= deadStrikes && !t.dead && d.others(i) >= d.cfg.MinTargetsUp {
+			t.dead = true
+			t.due = answered.sent.Add(deadPace * d.cfg.Interval)
+			d.history.forget(i)
+		}
+	}
+}
+
+// others counts the voters beside one target that answered their last probe.
+func (d *Detector) others(index int) int {
+	n := 0
+	for i := range d.targets {
+		if t := &d.targets[i]; i != index && t.up && !t.dead {
+			n++
+		}
+	}
+	return n
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,114 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"syscall"
+	"time"
+
+	probing "github.com/prometheus-community/pro-bing"
+)
+
+// echoSize is the payload of an echo request: pro-bing's least, a timestamp and
+// a UUID. It makes 52 bytes with IPv4. Some hosts drop echo requests without a
+// payload, so smaller would not even be better (opnsense 4047).
+const echoSize = 24
+
+// probeICMP runs one pinger for one packet. Everything beyond that is avoided:
+// a pinger has one interval and no timeout per packet, measures by the wall
+// clock, remembers a device index that goes stale, and looks at its end only
+// every 100 ms. So the times are ours, and the answer is returned as soon as it
+// is there while the pinger winds up behind our back (see [Net.Close]).
+//
+// pro-bing cannot bind to a device (SO_BINDTODEVICE); it gives the index with
+// the packet (IP_PKTINFO), and the mark chooses the table. ICMP errors are
+// invisible to it: an unreachable target is a silent one.
+func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, error) {
+	var (
+		sent   time.Time // written and read on the pinger's send loop only
+		answer = make(chan time.Duration, 1)
+		ended  = make(chan error, 1)
+		guard  = new(brake)
+	)
+	target := p.scoped(t.addr)
+	pinger := probing.New(t.addr.String())
+	pinger.SetIPAddr(&net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()})
+	pinger.SetPrivileged(true)
+	pinger.SetLogger(guard)
+	pinger.SetID(int(uint16(n.echo.Add(1))))
+	pinger.SetMark(uint(p.Mark))
+	pinger.InterfaceName = p.Device
+	// A link-local source would need a zone, which pro-bing does not take; the
+	// kernel chooses the device's own then.
+	if p.Source.IsValid() && !p.Source.IsLinkLocalUnicast() {
+		pinger.Source = p.Source.Unmap().WithZone("").String()
+	}
+	pinger.Size = echoSize
+	pinger.Count = 1
+	pinger.RecordRtts, pinger.RecordTTLs = false, false
+	pinger.OnSend = func(*probing.Packet) { sent = time.Now() }
+	pinger.OnRecv = func(*probing.Packet) {
+		select {
+		case answer <- time.Since(sent):
+		default:
+		}
+	}
+
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	n.closing.Go(func() {
+		err := pinger.RunWithContext(running)
+		if guard.err != nil {
+			err = guard.err
+		}
+		ended <- err
+	})
+
+	select {
+	case rtt := <-answer:
+		return rtt, nil
+	case <-ctx.Done():
+		return 0, flightError(ctx, t, ctx.Err())
+	case err := <-ended:
+		select {
+		case rtt := <-answer: // both were ready
+			return rtt, nil
+		default:
+		}
+		if ctx.Err() != nil {
+			return 0, flightError(ctx, t, ctx.Err())
+		}
+		return 0, echoError(t, err)
+	}
+}
+
+// echoError classifies the end of a pinger that neither heard an answer nor
+// reached its deadline: it could not send.
+func echoError(t Target, err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "route" {
+		// net.InterfaceByName: the device went between our check and its look.
+		return &Error{Target: t.text, Class: ErrNoPath, Err: err}
+	}
+	if err == nil {
+		err = errors.New("the echo request was not sent")
+	}
+	return sendError(t, err)
+}
+
+// brake is a pinger's logger that ends its endless loops. pro-bing takes EACCES
+// from sendmsg to mean a broadcast address and repeats for ever; the kernel also
+// gives it for a prohibit route. It logs before each repetition, from inside
+// the loop, and nothing else would stop it: there is no access to its socket.
+type brake struct {
+	probing.NoopLogger
+	err error // read after the pinger has ended
+}
+
+// Infof ends the calling send loop; its deferred calls stop the pinger.
+func (b *brake) Infof(string, ...any) {
+	b.err = syscall.EACCES
+	runtime.Goexit()
+}

@@ -1,0 +1,179 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Path says how a probe must leave: bound to the device, marked, from the
+// source address. Each may be zero; a probe then leaves as the kernel chooses.
+// The mark is what selects the uplink's table, so a path without one is only as
+// good as the rules for its device or source.
+type Path struct {
+	Device string
+	Mark   uint32
+	Source netip.Addr
+}
+
+// Prober asks one target once over one path. The deadline of ctx is the
+// listening window; a Prober must return when it has passed. Errors are those
+// of [Net.Probe]. Implementations are used by many goroutines.
+type Prober interface {
+	Probe(ctx context.Context, p Path, t Target) (rtt time.Duration, err error)
+}
+
+var _ Prober = (*Net)(nil)
+
+// Net probes with real sockets. It needs CAP_NET_RAW for echo requests and
+// CAP_NET_ADMIN for marks.
+type Net struct {
+	echo    atomic.Uint32  // the next ICMP id; 16 bits of it are used
+	closing sync.WaitGroup // echo sockets that still have to notice their end
+}
+
+// New returns a prober with real sockets.
+func New() *Net {
+	n := new(Net)
+	n.echo.Store(rand.Uint32())
+	return n
+}
+
+// Close waits until the last socket is closed: an echo probe's closes up to
+// 100 ms after Probe has returned. No Probe may start after Close.
+func (n *Net) Close() error {
+	n.closing.Wait()
+	return nil
+}
+
+// Probe asks t once over p and returns the time to its answer: for HTTP until
+// the status line has arrived, so it compares only with the same target's. What
+// counts as an answer:
+//
+//   - echo requests: the echo reply;
+//   - TCP: the connection, and also its refusal by RST: either took the way to
+//     the target and back. The connection is reset at once;
+//   - HTTP and HTTPS: status 204 for a path ending in /generate_204, else any
+//     2xx or 3xx. Redirects are not followed and bodies not read. HTTPS does not
+//     verify certificates: an expired one, or a router's clock that is wrong
+//     after a power cut, does not make an uplink dead. So it also cannot tell a
+//     portal that terminates TLS, except by the status;
+//   - DNS: NOERROR or NXDOMAIN with our id and question. Other messages are
+//     ignored until the window closes, other codes are ErrAnswer.
+//
+// Errors wrap exactly one of ErrTimeout, ErrUnreachable, ErrAnswer or ErrLocal
+// and maybe their special cases ErrPortal and ErrNoPath. A cancelled ctx gives
+// context.Canceled and says nothing about the path.
+func (n *Net) Probe(ctx context.Context, p Path, t Target) (time.Duration, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, flightError(ctx, t, err)
+	}
+	if err := p.check(t); err != nil {
+		return 0, sendError(t, err)
+	}
+	switch t.kind {
+	case ICMP:
+		return n.probeICMP(ctx, p, t)
+	case TCP:
+		return probeTCP(ctx, p, t)
+	case HTTP, HTTPS:
+		return probeHTTP(ctx, p, t)
+	case DNS:
+		return probeDNS(ctx, p, t)
+	}
+	return 0, &Error{Target: t.text, Class: ErrLocal, Err: fmt.Errorf("no prober for %v", t.kind)}
+}
+
+func probeTCP(ctx context.Context, p Path, t Target) (time.Duration, error) {
+	began := time.Now()
+	conn, err := p.dial(ctx, "tcp", t)
+	rtt := time.Since(began)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return rtt, nil
+	}
+	if err != nil {
+		return 0, flightError(ctx, t, err)
+	}
+	reset(conn)
+	return rtt, nil
+}
+
+// reset closes a connection with RST: one packet instead of three, and no
+// TIME_WAIT entry in anybody's connection tracking.
+func reset(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // a failure costs two packets
+	}
+	_ = conn.Close() // nothing was written that could be lost
+}
+
+// dial opens a socket that is marked, bound to the device and to the source.
+func (p Path) dial(ctx context.Context, network string, t Target) (net.Conn, error) {
+	d := net.Dialer{
+		KeepAlive: -1,
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var set error
+			err := c.Control(func(fd uintptr) {
+				if set = p.set(int(fd)); set == nil && network == "udp" {
+					set = reportErrors(int(fd), t)
+				}
+			})
+			return errors.Join(err, set)
+		},
+	}
+	if p.Source.IsValid() {
+		source := netip.AddrPortFrom(p.scoped(p.Source), 0)
+		if network == "tcp" {
+			d.LocalAddr = net.TCPAddrFromAddrPort(source)
+		} else {
+			d.LocalAddr = net.UDPAddrFromAddrPort(source)
+		}
+	}
+	return d.DialContext(ctx, network, netip.AddrPortFrom(p.scoped(t.addr), t.port).String())
+}
+
+// set marks the socket and binds it to the device. The mark comes first: on a
+// kernel that denies it, the binding would hide the fault.
+func (p Path) set(fd int) error {
+	if p.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)); err != nil {
+			return fmt.Errorf("marking the socket %#x: %w", p.Mark, err)
+		}
+	}
+	if p.Device != "" {
+		if err := unix.BindToDevice(fd, p.Device); err != nil {
+			return fmt.Errorf("binding the socket to %s: %w", p.Device, err)
+		}
+	}
+	return nil
+}
+
+// reportErrors makes a UDP socket tell all that ICMP says about its packets.
+// Otherwise an unreachable host or network is passed over as transient, and only
+// a closed port is told.
+func reportErrors(fd int, t Target) error {
+	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
+	if t.addr.Is6() {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_RECVERR
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, level, option, 1))
+}
+
+// scoped gives a link-local address the device as its zone, which it cannot be
+// used without.
+func (p Path) scoped(a netip.Addr) netip.Addr {
+	if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && p.Device != "" {
+		return a.WithZone(p.Device)
+	}
+	return a
+}

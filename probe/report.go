@@ -1,0 +1,140 @@
+package probe
+
+import (
+	"fmt"
+	"time"
+)
+
+// Report describes the running or last burst.
+type Report struct {
+	Missed, Answered int           // probes of the burst that are decided
+	Unsent           int           // probes that met ErrNoPath
+	Targets          int           // distinct targets asked
+	Span             time.Duration // since its first probe
+}
+
+// String is a clause for a reason: "4 of 4 probes to 3 targets unanswered for 450 ms".
+func (r Report) String() string {
+	return fmt.Sprintf("%d of %s to %s unanswered for %d ms", r.Missed, plural(r.Missed+r.Answered, "probe"),
+		plural(r.Targets, "target"), r.Span.Milliseconds())
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// Report describes the running or last burst as of now.
+func (d *Detector) Report(now time.Time) Report {
+	r := Report{Missed: d.run.missed, Answered: d.run.answered, Unsent: d.run.unsent, Span: now.Sub(d.run.began)}
+	for i := range d.targets {
+		if d.run.serial != 0 && d.targets[i].round == d.run.serial {
+			r.Targets++
+		}
+	}
+	return r
+}
+
+// Loss returns the ratio of misses, 0..1, over the last outcomes of all targets
+// that may vote, and how many those are, at most [WindowSize]. Only probes of
+// the calm pace count: a burst asks most when most is lost, and would turn a
+// second of silence into a minute of high loss.
+func (d *Detector) Loss() (ratio float64, outcomes int) { return d.history.loss() }
+
+// ForgetLoss empties the loss window: what was lost while the uplink was down
+// does not describe the uplink that came back.
+func (d *Detector) ForgetLoss() { d.history = history{} }
+
+// InFlight returns how many probes are listened for.
+func (d *Detector) InFlight() int { return len(d.flights) }
+
+// TargetStats is what is known about one target.
+type TargetStats struct {
+	Target    Target
+	Up        bool // the latest decided probe was answered
+	Dead      bool // silent while others answer: has no vote
+	Sent      uint64
+	Answered  uint64 // late answers included
+	Late      uint64
+	Missed    uint64 // without those answered late
+	Local     uint64 // local faults
+	RTT       time.Duration
+	LastRTT   time.Duration
+	Jitter    time.Duration
+	Loss      float64
+	LastReply time.Time
+	Fault     string // of the latest probe; "" after an answer
+}
+
+// Stats returns what is known about each target, in their order.
+func (d *Detector) Stats() []TargetStats {
+	stats := make([]TargetStats, len(d.targets))
+	for i := range d.targets {
+		t := &d.targets[i]
+		loss, _ := t.window.Loss()
+		stats[i] = TargetStats{
+			Target: t.Target, Up: t.up, Dead: t.dead,
+			Sent: t.sent, Answered: t.answered, Late: t.late, Missed: t.missed, Local: t.local,
+			RTT: t.window.RTT(), LastRTT: t.window.Last(), Jitter: t.window.Jitter(), Loss: loss,
+			LastReply: t.lastReply, Fault: t.fault,
+		}
+	}
+	return stats
+}
+
+// history is the outcomes of a path's voters, the latest last.
+type history struct {
+	n        int
+	outcomes [WindowSize]outcome
+}
+
+type outcome struct {
+	target int16
+	lost   bool
+}
+
+func (h *history) add(index int, lost bool) {
+	if h.n == WindowSize {
+		copy(h.outcomes[:], h.outcomes[1:])
+		h.n--
+	}
+	h.outcomes[h.n] = outcome{int16(index), lost}
+	h.n++
+}
+
+// late takes back the target's latest miss.
+func (h *history) late(index int) {
+	for i := h.n - 1; i >= 0; i-- {
+		if o := &h.outcomes[i]; o.lost && int(o.target) == index {
+			o.lost = false
+			return
+		}
+	}
+}
+
+// forget removes a target that has turned out to be dead.
+func (h *history) forget(index int) {
+	kept := 0
+	for _, o := range h.outcomes[:h.n] {
+		if int(o.target) != index {
+			h.outcomes[kept] = o
+			kept++
+		}
+	}
+	h.n = kept
+}
+
+func (h *history) loss() (float64, int) {
+	if h.n == 0 {
+		return 0, 0
+	}
+	lost := 0
+	for _, o := range h.outcomes[:h.n] {
+		if o.lost {
+			lost++
+		}
+	}
+	return float64(lost) / float64(h.n), h.n
+}

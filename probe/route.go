@@ -1,0 +1,81 @@
+package probe
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// discard is the port asked for when the target has none; nothing is sent to it.
+const discard = 9
+
+// check asks the kernel for the route that a probe would take, by connecting
+// UDP sockets, which sends nothing. It exists because the error of a later
+// connect or sendmsg could be anybody's: EHOSTUNREACH is given by our own
+// unreachable route as well as by a router far away.
+//
+// An IPv4 socket that is bound to a device never lacks a route: when the lookup
+// fails, even at an unreachable route, the kernel takes any destination to be
+// on the link and asks for it by ARP (ip_route_output_key_hash_rcu). So with a
+// mark, the tables are asked first without the device.
+func (p Path) check(t Target) error {
+	if p.Mark != 0 && t.addr.Is4() {
+		if err := (Path{Mark: p.Mark, Source: p.Source}).lookup(t); err != nil {
+			return err
+		}
+	}
+	return p.lookup(t)
+}
+
+func (p Path) lookup(t Target) error {
+	domain := unix.AF_INET
+	if t.addr.Is6() {
+		domain = unix.AF_INET6
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := p.set(fd); err != nil {
+		return err
+	}
+	if p.Source.IsValid() {
+		source, err := p.sockaddr(p.Source, 0)
+		if err != nil {
+			return err
+		}
+		if err := unix.Bind(fd, source); err != nil {
+			return fmt.Errorf("using source address %s: %w", p.Source, err)
+		}
+	}
+	port := int(t.port)
+	if port == 0 {
+		port = discard
+	}
+	target, err := p.sockaddr(t.addr, port)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, target); err != nil {
+		return fmt.Errorf("looking up the route to %s: %w", t.addr, err)
+	}
+	return nil
+}
+
+func (p Path) sockaddr(a netip.Addr, port int) (unix.Sockaddr, error) {
+	if a = a.Unmap(); a.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}, nil
+	}
+	sa := &unix.SockaddrInet6{Port: port, Addr: a.As16()}
+	if a.IsLinkLocalUnicast() && p.Device != "" {
+		device, err := net.InterfaceByName(p.Device)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", unix.ENODEV, err)
+		}
+		sa.ZoneId = uint32(device.Index)
+	}
+	return sa, nil
+}

@@ -1,0 +1,475 @@
+package uplink
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+	"pgregory.net/rapid"
+)
+
+const ms = time.Millisecond
+
+var (
+	begin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	whole = Path{Carrier: true, HasAddress: true, HasGateway: true}
+)
+
+// script drives a Machine through steps at times since the beginning.
+type script struct {
+	t *testing.T
+	m *Machine
+	// got is every transition as "at from>to: reason".
+	got []string
+}
+
+func newScript(t *testing.T, cfg MachineConfig) *script {
+	cfg.Uplink, cfg.Family = "fiber", rules.IPv4
+	return &script{t: t, m: NewMachine(cfg, begin)}
+}
+
+func (s *script) note(t Transition, changed bool) {
+	s.t.Helper()
+	if !changed {
+		return
+	}
+	if t.To != s.m.State() || t.Reason != s.m.Reason() || t.At != s.m.Since() || t.Uplink != "fiber" || t.Family != rules.IPv4 {
+		s.t.Errorf("transition %+v does not lead to %v, %q, %v", t, s.m.State(), s.m.Reason(), s.m.Since())
+	}
+	s.got = append(s.got, t.At.Sub(begin).String()+" "+string(t.From)+">"+string(t.To)+": "+t.Reason)
+}
+
+// tick lets all deadlines up to a time pass.
+func (s *script) tick(at time.Duration) {
+	s.t.Helper()
+	for d := s.m.Deadline(); !d.IsZero() && !d.After(begin.Add(at)); d = s.m.Deadline() {
+		s.note(s.m.Tick(d))
+	}
+}
+
+func (s *script) path(at time.Duration, p Path) {
+	s.t.Helper()
+	s.tick(at)
+	s.note(s.m.SetPath(p, begin.Add(at)))
+}
+
+func (s *script) see(at time.Duration, signal probe.Signal) {
+	s.t.Helper()
+	s.tick(at)
+	s.note(s.m.Observe(Observation{Signal: signal, Report: fourMisses}, begin.Add(at)))
+}
+
+func (s *script) loss(at time.Duration, loss float64, outcomes int) {
+	s.t.Helper()
+	s.tick(at)
+	s.note(s.m.Observe(Observation{Signal: probe.Alive, Loss: loss, Outcomes: outcomes}, begin.Add(at)))
+}
+
+var fourMisses = probe.Report{Missed: 4, Targets: 3, Span: 450 * ms}
+
+const unanswered = "4 of 4 probes to 3 targets unanswered for 450 ms"
+
+func TestMachine(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		cfg  MachineConfig
+		do   func(*script)
+		want []string
+	}{
+		{"the first answer makes it up", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(ms, probe.Alive)
+		}, []string{"1ms init>up: first answer"}},
+
+		{"it never answered", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(1000*ms, probe.Missed)
+			s.see(2300*ms, probe.Failing)
+			s.tick(5000 * ms)
+		}, []string{"2.94s init>down: never answered: " + unanswered}},
+
+		{"an answer in the last moment saves init", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(2300*ms, probe.Failing)
+			s.see(2900*ms, probe.Alive)
+			s.tick(10000 * ms)
+		}, []string{"2.9s init>up: first answer"}},
+
+		{"silence is suspect, then down", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(10000*ms, probe.Missed)
+			s.see(10450*ms, probe.Failing)
+			s.see(10600*ms, probe.Missed)
+			s.tick(20000 * ms)
+		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + unanswered, "11.09s suspect>down: no answer for another 640 ms"}},
+
+		{"any answer clears suspicion", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(10450*ms, probe.Failing)
+			s.see(10570*ms, probe.Alive)
+			s.tick(20000 * ms)
+		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + unanswered, "10.57s suspect>up: answered again 120 ms after it became suspect"}},
+
+		{"recovery takes ten answers over ten seconds", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Failing)
+			for i := range 50 { // every 250 ms from 10 s on
+				s.see(10000*ms+time.Duration(i)*250*ms, probe.Alive)
+			}
+		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "20s recovering>up: 41 answers in a row over 10s"}},
+
+		{"recovery at a slow pace takes ten answers", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Failing)
+			for i := range 12 {
+				s.see(10000*ms+time.Duration(i)*5*time.Second, probe.Alive)
+			}
+		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "55s recovering>up: 10 answers in a row over 45s"}},
+
+		{"a miss begins the row anew", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Failing)
+			for i := range 30 {
+				s.see(10000*ms+time.Duration(i)*time.Second, probe.Alive)
+				if i == 8 {
+					s.see(18500*ms, probe.Missed)
+				}
+			}
+		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "29s recovering>up: 11 answers in a row over 10s"}},
+
+		{"failing while recovering is down at once", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Failing)
+			s.see(10000*ms, probe.Alive)
+			s.see(12000*ms, probe.Failing)
+			s.tick(20000 * ms)
+		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "12s recovering>down: while recovering, " + unanswered}},
+
+		{"the path is lost and comes back", MachineConfig{Rise: 2, Hold: time.Second}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.path(5000*ms, Path{HasAddress: true, HasGateway: true})
+			s.see(5100*ms, probe.Alive) // a stray answer of an old probe
+			s.path(6000*ms, whole)
+			s.see(7000*ms, probe.Alive) // not stable yet
+			s.see(8000*ms, probe.Alive)
+			s.see(9000*ms, probe.Alive)
+		}, []string{"0s init>up: first answer", "5s up>down: carrier lost", "8s down>recovering: answers again after 3s down", "9s recovering>up: 2 answers in a row over 1s"}},
+
+		{"a flapping carrier is never stable", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			for i := range 10 {
+				at := time.Duration(5+2*i) * time.Second
+				s.path(at, Path{})
+				s.path(at+100*ms, whole)
+				s.see(at+1900*ms, probe.Alive)
+			}
+		}, []string{"0s init>up: first answer", "5s up>down: carrier lost"}},
+
+		{"each part of the path has its reason", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.path(1000*ms, Path{Carrier: true, HasGateway: true})
+		}, []string{"1s init>down: no address"}},
+
+		{"no gateway", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(1000*ms, probe.Failing)
+			s.path(1100*ms, Path{Carrier: true, HasAddress: true})
+			s.tick(10000 * ms)
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered, "1.1s suspect>down: no gateway"}},
+
+		{"a path that is whole for the first time is init", MachineConfig{}, func(s *script) {
+			s.path(0, Path{})
+			s.path(3000*ms, Path{Carrier: true})
+			s.path(4000*ms, whole)
+			s.see(4010*ms, probe.Alive)
+		}, []string{"0s init>down: no carrier", "4s down>init: " + reasonInit, "4.01s init>up: first answer"}},
+
+		{"a lost route is down", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(1000*ms, probe.NoPath)
+			s.see(9000*ms, probe.Alive)
+		}, []string{"0s init>up: first answer", "1s up>down: no route", "9s down>recovering: answers again after 8s down"}},
+
+		{"at the start the route may come later", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(400*ms, probe.NoPath)
+			s.see(1700*ms, probe.NoPath)
+			s.see(2700*ms, probe.Alive)
+		}, []string{"2.7s init>up: first answer"}},
+
+		{"at the start the route does not come", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(400*ms, probe.NoPath)
+			s.see(1700*ms, probe.NoPath)
+			s.see(3500*ms, probe.NoPath)
+		}, []string{"3.5s init>down: no route"}},
+
+		{"loss has two thresholds", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.loss(0, 0, 1)
+			s.loss(1*time.Second, 0.5, 19) // too few to tell
+			s.loss(2*time.Second, 0.19, 60)
+			s.loss(3*time.Second, 0.20, 60)
+			s.loss(4*time.Second, 0.10, 60)
+			s.loss(5*time.Second, 0.05, 60)
+			s.loss(6*time.Second, 0.04, 60)
+			s.loss(7*time.Second, 0.10, 60)
+		}, []string{"0s init>up: first answer", "3s up>degraded: 12 of the last 60 probes lost (20 %)", "6s degraded>up: 2 of the last 60 probes lost (4 %)"}},
+
+		{"suspicion does not hide that it was degraded", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.loss(0, 0, 1)
+			s.loss(1*time.Second, 0.30, 60)
+			s.see(2*time.Second, probe.Failing)
+			s.loss(2500*ms, 0.30, 60)
+		}, []string{"0s init>up: first answer", "1s up>degraded: 18 of the last 60 probes lost (30 %)", "2s degraded>suspect: " + unanswered, "2.5s suspect>degraded: answered again 500 ms after it became suspect"}},
+
+		{"a moved path gets its own confirmation", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(1000*ms, probe.Failing)
+			s.m.Moved(begin.Add(1500 * ms))
+			s.tick(5000 * ms)
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered, "2.14s suspect>down: no answer for another 1140 ms"}},
+
+		{"without targets the path decides", MachineConfig{Unprobed: true}, func(s *script) {
+			s.path(0, whole)
+			s.path(1000*ms, Path{})
+			s.path(1500*ms, whole)
+			s.path(1600*ms, whole)
+			s.tick(10000 * ms)
+		}, []string{"0s init>up: " + reasonUnprobed, "1s up>down: carrier lost", "3.5s down>up: " + reasonUnprobed}},
+
+		{"without targets the path comes late", MachineConfig{Unprobed: true}, func(s *script) {
+			s.path(0, Path{})
+			s.path(1000*ms, whole)
+		}, []string{"0s init>down: no carrier", "1s down>up: " + reasonUnprobed}},
+
+		{"disabled stays disabled", MachineConfig{Disabled: true}, func(s *script) {
+			s.m.Restore(Down, begin)
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(0, probe.Failing)
+			s.tick(time.Hour)
+			s.path(0, Path{})
+		}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newScript(t, test.cfg)
+			test.do(s)
+			if diff := cmp.Diff(test.want, s.got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMachineRestore(t *testing.T) {
+	earlier := begin.Add(-time.Hour)
+	for _, test := range []struct {
+		restored, first State
+		since           time.Time
+		// then is the state after an answer at 1 s and one at 3 s.
+		then [2]State
+	}{
+		{Init, Init, begin, [2]State{Up, Up}},
+		{Up, Up, earlier, [2]State{Up, Up}},
+		{Degraded, Degraded, earlier, [2]State{Degraded, Degraded}},
+		{Suspect, Up, earlier, [2]State{Up, Up}},
+		{Down, Down, earlier, [2]State{Down, Recovering}},
+		{Recovering, Recovering, earlier, [2]State{Recovering, Recovering}},
+		{Disabled, Init, begin, [2]State{Up, Up}},
+		{"broken", Init, begin, [2]State{Up, Up}},
+	} {
+		t.Run(string(test.restored), func(t *testing.T) {
+			m := NewMachine(MachineConfig{}, begin)
+			m.Restore(test.restored, earlier)
+			m.SetPath(whole, begin)
+			if m.State() != test.first || m.Since() != test.since {
+				t.Errorf("%v since %v, want %v since %v", m.State(), m.Since(), test.first, test.since)
+			}
+			for i, at := range []time.Duration{time.Second, 3 * time.Second} {
+				m.Observe(Observation{Signal: probe.Alive}, begin.Add(at))
+				if m.State() != test.then[i] {
+					t.Errorf("%v after an answer at %v, want %v", m.State(), at, test.then[i])
+				}
+			}
+		})
+	}
+}
+
+func TestMachineAStallConfirmsNothing(t *testing.T) {
+	m := NewMachine(MachineConfig{}, begin)
+	m.SetPath(whole, begin)
+	m.Observe(Observation{Signal: probe.Alive}, begin)
+	m.Observe(Observation{Signal: probe.Failing}, begin.Add(time.Second))
+	if _, changed := m.Tick(begin.Add(20 * time.Second)); changed {
+		t.Error("down without a look at what waits in the sockets")
+	}
+	if _, changed := m.Tick(m.Deadline()); !changed || m.State() != Down {
+		t.Errorf("%v after the grace", m.State())
+	}
+}
+
+func TestStateHealth(t *testing.T) {
+	want := map[State]Health{
+		Init: HealthGood, Up: HealthGood, Degraded: HealthGood, Suspect: HealthDoubtful, Recovering: HealthDoubtful,
+		Down: HealthDead, Disabled: HealthNone,
+	}
+	for _, s := range States {
+		if s.Health() != want[s] || !s.Valid() {
+			t.Errorf("%v: %v", s, s.Health())
+		}
+	}
+	if State("").Valid() || State("").Health() != HealthNone {
+		t.Error("an empty verdict is valid")
+	}
+	if HealthNone >= HealthDead || HealthDead >= HealthDoubtful || HealthDoubtful >= HealthGood {
+		t.Error("levels are out of order")
+	}
+}
+
+// TestMachineProperties feeds random events at random times and checks what must
+// hold whatever happens.
+func TestMachineProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWitness(t)
+		for range rapid.IntRange(1, 150).Draw(t, "events") {
+			w.now = w.now.Add(time.Duration(rapid.Int64Range(0, int64(1500*ms)).Draw(t, "dt")))
+			switch kind := rapid.IntRange(0, 12).Draw(t, "event"); {
+			case kind == 0:
+				w.setPath(Path{})
+			case kind <= 2:
+				w.setPath(whole)
+			case kind <= 5:
+				w.tick()
+			default:
+				w.observe(probe.Signal(rapid.IntRange(1, 4).Draw(t, "signal")), rapid.Float64Range(0, 1).Draw(t, "loss"))
+			}
+		}
+	})
+}
+
+// witness watches a Machine and knows what it may not do.
+type witness struct {
+	*rapid.T
+	m   *Machine
+	cfg MachineConfig
+	now time.Time
+
+	path     Path
+	told     bool      // SetPath was called
+	known    bool      // the path was whole once, or there was an earlier verdict
+	regained time.Time // when a lost path was whole again
+	failing  time.Time // the failing signal after which no answer came
+	row      int       // answers without a miss while recovering
+	rowAt    time.Time
+}
+
+func newWitness(t *rapid.T) *witness {
+	cfg := MachineConfig{
+		Disabled: rapid.IntRange(0, 9).Draw(t, "disabled") == 0,
+		Rise:     rapid.IntRange(1, 12).Draw(t, "rise"),
+		Hold:     time.Duration(rapid.Int64Range(1, int64(10*time.Second)).Draw(t, "hold")),
+	}
+	w := &witness{T: t, m: NewMachine(cfg, begin), cfg: cfg, now: begin}
+	if rapid.Bool().Draw(t, "restored") {
+		w.m.Restore(rapid.SampledFrom(States[:]).Draw(t, "state"), begin.Add(-time.Minute))
+		w.known = w.m.State() != Init
+	}
+	return w
+}
+
+// verify checks one change and returns it.
+func (w *witness) verify(before State, tr Transition, changed bool) {
+	if changed != (before != w.m.State()) || changed && (tr.From != before || tr.To != w.m.State() || tr.Reason == "" || tr.At != w.now) {
+		w.Fatalf("from %v to %v, told %v: %+v", before, w.m.State(), changed, tr)
+	}
+	if w.cfg.Disabled != (w.m.State() == Disabled) {
+		w.Fatalf("disabled %v, state %v", w.cfg.Disabled, w.m.State())
+	}
+	if w.told && !w.path.Whole() && w.m.State().Health() > HealthDead {
+		w.Fatalf("%v without a path", w.m.State())
+	}
+	if w.m.State() == Suspect && w.m.Deadline().IsZero() {
+		w.Fatal("suspect for ever")
+	}
+	if changed && before == Recovering && tr.To.Health() == HealthGood && (w.row < w.cfg.Rise || w.now.Sub(w.rowAt) < w.cfg.Hold) {
+		w.Fatalf("trusted after %d answers over %v, want %d over %v", w.row, w.now.Sub(w.rowAt), w.cfg.Rise, w.cfg.Hold)
+	}
+	if changed && tr.To == Recovering {
+		w.row, w.rowAt = 1, w.now
+		if w.now.Sub(w.regained) < DefaultStable {
+			w.Fatalf("recovering %v after the path was whole again", w.now.Sub(w.regained))
+		}
+	}
+	if changed && before == Down && tr.To.Health() == HealthGood && w.regained != (time.Time{}) {
+		w.Fatalf("down to %v without recovering", tr.To)
+	}
+}
+
+func (w *witness) setPath(p Path) {
+	if p.Whole() {
+		if w.known && !w.path.Whole() && w.m.State() == Down {
+			w.regained = w.now
+		}
+		w.known = true
+	}
+	before := w.m.State()
+	w.path, w.told = p, true
+	tr, changed := w.m.SetPath(p, w.now)
+	w.verify(before, tr, changed)
+	if w.m.State() != Disabled && !p.Whole() && w.m.State() != Down {
+		w.Fatalf("%v after the path was lost", w.m.State())
+	}
+}
+
+func (w *witness) tick() {
+	before := w.m.State()
+	tr, changed := w.m.Tick(w.now)
+	w.verify(before, tr, changed)
+	if changed && tr.To == Down && w.now.Sub(w.failing) < DefaultConfirm {
+		w.Fatalf("down %v after the burst, confirmation takes %v", w.now.Sub(w.failing), DefaultConfirm)
+	}
+	if d := w.m.Deadline(); !d.IsZero() && !d.After(w.now) {
+		w.Fatalf("Tick left its own deadline %v in the past: a watcher would spin", w.now.Sub(d))
+	}
+}
+
+func (w *witness) observe(signal probe.Signal, loss float64) {
+	before := w.m.State()
+	switch {
+	case signal == probe.Missed:
+		w.row = 0
+	case signal == probe.Alive && before == Recovering:
+		if w.row++; w.row == 1 {
+			w.rowAt = w.now
+		}
+	}
+	tr, changed := w.m.Observe(Observation{Signal: signal, Loss: loss, Outcomes: 60}, w.now)
+	w.verify(before, tr, changed)
+	switch signal {
+	case probe.Alive:
+		w.failing = time.Time{}
+		if w.path.Whole() && w.m.State() == Suspect {
+			w.Fatal("an answer did not clear suspicion")
+		}
+	case probe.Failing:
+		w.failing = w.now
+		if changed && tr.To == Down && before != Recovering {
+			w.Fatalf("%v to down without confirmation", before)
+		}
+	case probe.Missed:
+		if changed && w.m.State().Health() < HealthGood {
+			w.Fatalf("one miss made it %v", w.m.State())
+		}
+	}
+}

@@ -1,0 +1,448 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// WatcherConfig configures a Watcher. Zero durations and counts take the
+// defaults of the configuration file.
+type WatcherConfig struct {
+	Uplink   string
+	Family   rules.Family
+	Disabled bool // the family is off: nothing is probed
+
+	// Targets of the other family are left out. Without any, the path alone
+	// decides the verdict.
+	Targets      []probe.Target
+	Interval     time.Duration
+	FastInterval time.Duration
+	Timeout      time.Duration
+	Fall         int
+	Rise         int
+	MinTargetsUp int
+	Confirm      time.Duration // suspect to down; DefaultConfirm
+	Hold         time.Duration // least span of Rise successes; DefaultHold
+	Stable       time.Duration // least age of a regained path; DefaultStable
+
+	// Prober is required unless there are no targets. It is used by several
+	// goroutines, and must return when its context ends.
+	Prober probe.Prober
+
+	// OnChange is told every transition, in order, on a goroutine of Run that
+	// does nothing else, with no lock held: it may call any method of the
+	// Watcher and may block without delaying probes or verdicts. It is never
+	// called from inside SetPath or Restore, so a caller that holds a lock
+	// which OnChange takes cannot deadlock; it learns the verdict of SetPath
+	// from its result and hears of the transition a moment later. Transitions
+	// from before Run are told when it begins, those from its end before it
+	// returns. May be nil.
+	OnChange func(Transition)
+
+	// OnRTT is told the time of every answer, on the goroutine of its probe
+	// and with no lock held, for a histogram. May be nil.
+	OnRTT func(t probe.Target, rtt time.Duration)
+}
+
+// PathFacts is what the kernel says about the way out, and how probes take it.
+type PathFacts struct {
+	Carrier    bool
+	HasAddress bool
+	HasGateway bool
+	Probe      probe.Path
+}
+
+// Verdict is a snapshot of what is known about one uplink in one family.
+type Verdict struct {
+	State   State
+	Reason  string
+	Since   time.Time
+	RTT     time.Duration // smoothed, of the nearest target that answers; 0 for none
+	Jitter  time.Duration // of the same target
+	Loss    float64       // 0..1, over the last probes of all targets that may vote
+	Targets []TargetStatus
+
+	Requests    uint64 // probes begun
+	Replies     uint64 // answers, late ones included
+	LocalFaults uint64 // probes that did not leave for a reason of this machine
+	Bytes       uint64 // moved by probes in both directions, estimated
+	LocalFault  string // the latest probe's local fault; "" when it left
+	Portal      bool   // the latest decided /generate_204 probe met a captive portal
+}
+
+// TargetStatus is what is known about one target.
+type TargetStatus struct {
+	Target   string
+	Up       bool // answered its latest decided probe
+	Dead     bool // silent while others answer, so without a vote
+	RTT      time.Duration
+	Loss     float64 // 0..1
+	Sent     uint64
+	Answered uint64
+	Fault    string // what the latest failed probe said; "" after an answer
+}
+
+// Watcher probes one uplink in one family and judges it. All methods may be
+// called at any time by any goroutine, except that Run may be called once.
+type Watcher struct {
+	cfg  WatcherConfig
+	wake chan struct{} // the schedule has changed
+	told chan struct{} // changes has grown
+
+	mu       sync.Mutex
+	machine  *Machine
+	detector *probe.Detector
+	path     probe.Path
+	whole    bool
+	inFlight map[uint64]context.CancelFunc
+	armed    time.Time // when the scheduler wakes by itself; zero for never
+	changes  []Transition
+	counters counters
+}
+
+type counters struct {
+	requests, replies, localFaults, bytes uint64
+	localFault                            string
+	portal                                bool
+}
+
+// NewWatcher returns a Watcher that does nothing until SetPath and Run. Its
+// first verdict is init.
+func NewWatcher(cfg WatcherConfig) *Watcher {
+	var targets []probe.Target
+	for _, t := range cfg.Targets {
+		if rules.FamilyOf(t.Addr()) == cfg.Family && !cfg.Disabled {
+			targets = append(targets, t)
+		}
+	}
+	cfg.Targets = targets
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = probe.DefaultTimeout
+	}
+	return &Watcher{
+		cfg:  cfg,
+		wake: make(chan struct{}, 1),
+		told: make(chan struct{}, 1),
+		machine: NewMachine(MachineConfig{
+			Uplink: cfg.Uplink, Family: cfg.Family, Disabled: cfg.Disabled, Unprobed: len(targets) == 0,
+			Rise: cfg.Rise, Hold: cfg.Hold, Confirm: cfg.Confirm, Stable: cfg.Stable,
+		}, time.Now()),
+		detector: probe.NewDetector(probe.DetectorConfig{
+			Targets: targets, Interval: cfg.Interval, FastInterval: cfg.FastInterval, Timeout: cfg.Timeout,
+			Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp,
+		}),
+		inFlight: make(map[uint64]context.CancelFunc),
+	}
+}
+
+// Run probes until ctx ends and returns nil when all its goroutines are gone:
+// one for OnChange, one for each probe in flight, at most [probe.MaxInFlight].
+func (w *Watcher) Run(ctx context.Context) error {
+	var probes, teller sync.WaitGroup
+	told, hush := context.WithCancel(context.Background())
+	teller.Go(func() { w.tell(told) })
+	defer func() {
+		probes.Wait()
+		hush()
+		teller.Wait()
+	}()
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.wake:
+		case <-timer.C:
+		}
+		if next := w.schedule(ctx, &probes); next.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(next))
+		}
+	}
+}
+
+// schedule does what is due and returns when something will be due again.
+func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	w.observe(w.detector.Tick(now), now)
+	w.note(w.machine.Tick(now))
+	for ctx.Err() == nil {
+		at, index, ok := w.detector.Next()
+		if !ok || at.After(now) {
+			break
+		}
+		w.launch(ctx, probes, index, now)
+	}
+	w.armed = w.due()
+	return w.armed
+}
+
+// launch begins one probe. The lock is held.
+func (w *Watcher) launch(ctx context.Context, probes *sync.WaitGroup, index int, now time.Time) {
+	id := w.detector.Sent(index, now)
+	target, path := w.cfg.Targets[index], w.path
+	window, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
+	w.inFlight[id] = cancel
+	w.counters.requests++
+	probes.Go(func() {
+		rtt, err := w.cfg.Prober.Probe(window, path, target)
+		w.landed(id, target, rtt, err)
+		cancel()
+	})
+}
+
+// landed takes in the outcome of one probe.
+func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err error) {
+	if err == nil && w.cfg.OnRTT != nil {
+		w.cfg.OnRTT(target, rtt)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, current := w.inFlight[id]; !current {
+		return // it left by a path that is gone
+	}
+	delete(w.inFlight, id)
+	now := time.Now()
+	signal := probe.None
+	switch {
+	case err == nil:
+		w.counters.replies++
+		w.counters.bytes += uint64(target.Bytes())
+		w.counters.localFault = ""
+		if target.Wants204() {
+			w.counters.portal = false
+		}
+		signal = w.detector.Reply(id, now, rtt)
+	case errors.Is(err, context.Canceled):
+		w.detector.Drop(id)
+	case errors.Is(err, probe.ErrLocal):
+		w.counters.localFaults++
+		w.counters.localFault = err.Error()
+		signal = w.detector.Local(id, now, err, errors.Is(err, probe.ErrNoPath))
+	default:
+		w.counters.bytes += uint64(target.Bytes()) / 2
+		w.counters.localFault = ""
+		if target.Wants204() {
+			w.counters.portal = errors.Is(err, probe.ErrPortal)
+		}
+		signal = w.detector.Miss(id, now, err)
+	}
+	w.observe(signal, now)
+	// The scheduler is woken only when it would otherwise sleep too long; most
+	// answers change nothing about the next probe.
+	if due := w.due(); !due.IsZero() && (w.armed.IsZero() || due.Before(w.armed)) {
+		notify(w.wake)
+	}
+}
+
+// observe passes a signal on to the machine. The lock is held.
+func (w *Watcher) observe(signal probe.Signal, now time.Time) {
+	if signal == probe.None {
+		return
+	}
+	loss, outcomes := w.detector.Loss()
+	t, changed := w.machine.Observe(Observation{
+		Signal: signal, Report: w.detector.Report(now), Loss: loss, Outcomes: outcomes,
+	}, now)
+	w.note(t, changed)
+	if changed && t.To == Recovering {
+		w.detector.ForgetLoss()
+	}
+}
+
+// note queues a transition for the teller. The lock is held.
+func (w *Watcher) note(t Transition, changed bool) {
+	if !changed {
+		return
+	}
+	t.Evidence = evidence(w.detector.Stats())
+	if w.cfg.OnChange != nil {
+		w.changes = append(w.changes, t)
+		notify(w.told)
+	}
+}
+
+// due returns when the scheduler has something to do; zero for never. The lock
+// is held.
+func (w *Watcher) due() time.Time {
+	due := w.machine.Deadline()
+	if d := w.detector.Deadline(); !d.IsZero() && (due.IsZero() || d.Before(due)) {
+		due = d
+	}
+	if at, _, ok := w.detector.Next(); ok && (due.IsZero() || at.Before(due)) {
+		due = at
+	}
+	return due
+}
+
+// tell calls OnChange until ctx ends and nothing is left to tell.
+func (w *Watcher) tell(ctx context.Context) {
+	for {
+		w.mu.Lock()
+		changes := w.changes
+		w.changes = nil
+		w.mu.Unlock()
+		for _, t := range changes {
+			w.cfg.OnChange(t)
+		}
+		if len(changes) > 0 {
+			continue
+		}
+		select {
+		case <-w.told:
+		case <-ctx.Done():
+			// Nothing is added any more, unless by a late SetPath.
+			if w.quiet() {
+				return
+			}
+		}
+	}
+}
+
+func (w *Watcher) quiet() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.changes) == 0
+}
+
+// SetPath tells the facts about the way out and returns the verdict that
+// follows from them. It is synchronous: a lost carrier has made the uplink down
+// when it returns, and no probe is begun any more; those in flight are
+// cancelled and count for nothing. When only the way of probing has changed, the
+// verdict stays, and probes leave by the new path from now on. The facts of
+// every hint may be passed on; the same ones again change nothing.
+//
+// A device that was deleted and made anew under its name is a new path although
+// it looks the same; tell its absence in between, or call Renew.
+func (w *Watcher) SetPath(f PathFacts) State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	path := Path{Carrier: f.Carrier, HasAddress: f.HasAddress, HasGateway: f.HasGateway}
+	was, moved := w.whole, w.path != f.Probe
+	w.whole, w.path = path.Whole() && !w.cfg.Disabled, f.Probe
+	t, changed := w.machine.SetPath(path, now)
+	switch {
+	case was && !w.whole:
+		w.cancel()
+		w.detector.Stop()
+	case !was && w.whole:
+		w.detector.Reset(now)
+	case was && moved:
+		w.renew(now)
+	}
+	w.note(t, changed)
+	notify(w.wake)
+	return w.machine.State()
+}
+
+// Renew sends anew by the path as it is: probes in flight count for nothing.
+func (w *Watcher) Renew() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.whole {
+		w.renew(time.Now())
+		notify(w.wake)
+	}
+}
+
+func (w *Watcher) renew(now time.Time) {
+	w.cancel()
+	w.detector.Restart(now)
+	w.machine.Moved(now)
+}
+
+// cancel ends the probes in flight. The lock is held.
+func (w *Watcher) cancel() {
+	for id, cancel := range w.inFlight {
+		cancel()
+		delete(w.inFlight, id)
+	}
+}
+
+// Restore continues from a verdict of an earlier run, before the first SetPath.
+// See [Machine.Restore].
+func (w *Watcher) Restore(s State, since time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.machine.Restore(s, since)
+}
+
+// Hint asks for a burst of probes now, because traffic is sent and none comes
+// back, or a neighbour has failed. The probes alone decide. It is cheap to call
+// too often.
+func (w *Watcher) Hint() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.detector.Hint(time.Now())
+	notify(w.wake)
+}
+
+// SetInterval changes the calm pace, for an uplink that becomes active or
+// standby; 0 is the default.
+func (w *Watcher) SetInterval(interval time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.detector.SetInterval(interval)
+	notify(w.wake)
+}
+
+// Verdict returns a snapshot.
+func (w *Watcher) Verdict() Verdict {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.counters
+	v := Verdict{
+		State: w.machine.State(), Reason: w.machine.Reason(), Since: w.machine.Since(),
+		Requests: c.requests, Replies: c.replies, LocalFaults: c.localFaults, Bytes: c.bytes,
+		LocalFault: c.localFault, Portal: c.portal,
+	}
+	v.Loss, _ = w.detector.Loss()
+	for _, s := range w.detector.Stats() {
+		v.Targets = append(v.Targets, TargetStatus{
+			Target: s.Target.String(), Up: s.Up, Dead: s.Dead, RTT: s.RTT, Loss: s.Loss,
+			Sent: s.Sent, Answered: s.Answered, Fault: s.Fault,
+		})
+		if s.Up && (v.RTT == 0 || s.RTT < v.RTT) {
+			v.RTT, v.Jitter = s.RTT, s.Jitter
+		}
+	}
+	return v
+}
+
+// evidence has a line per target: what it was asked and what it answered.
+func evidence(stats []probe.TargetStats) []string {
+	lines := make([]string, 0, len(stats))
+	for _, s := range stats {
+		line := fmt.Sprintf("%v: %d sent, %d answered", s.Target, s.Sent, s.Answered)
+		if s.Answered > 0 {
+			line += fmt.Sprintf(", last rtt %.1f ms", float64(s.LastRTT)/float64(time.Millisecond))
+		}
+		if s.Dead {
+			line += ", dead while others answer"
+		}
+		if s.Fault != "" {
+			line += ", " + s.Fault
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
