@@ -1,0 +1,210 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+var (
+	// ErrNotRunning is the error of every call when nobody answers on the socket.
+	ErrNotRunning = errors.New("no uplinkd answers")
+	// ErrBadConfig is the error of Reload when the configuration is wrong.
+	ErrBadConfig = errors.New("wrong configuration")
+	// ErrStreamEnded is the error of Events when the daemon ends the stream.
+	ErrStreamEnded = errors.New("uplinkd has ended the stream of events")
+)
+
+const (
+	maxResponse = 32 << 20 // bytes; a status of 62 uplinks has some 100 KiB
+	maxEvent    = 1 << 20
+	answerTime  = 30 * time.Second // for the first byte of an answer
+)
+
+// Client asks the daemon. Its methods may be called by any goroutine. Errors are
+// [ErrNotRunning] when nobody answers, [fs.ErrPermission] when the socket may
+// not be used, or have the daemon's own words.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// Dial returns a client of the daemon on this socket. It connects for each call,
+// and there is nothing to close.
+func Dial(socket string) *Client {
+	var dialer net.Dialer
+	return &Client{socket: socket, http: &http.Client{
+		Transport: &http.Transport{
+			DisableKeepAlives:     true, // so that no idle connection is left behind
+			ResponseHeaderTimeout: answerTime,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return dialer.DialContext(ctx, "unix", socket)
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Status returns what the daemon tells about itself.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/api/v1/status")
+	if err != nil {
+		return Status{}, err
+	}
+	defer closeBody(resp)
+	var s Status
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxResponse)).Decode(&s); err != nil {
+		return Status{}, fmt.Errorf("reading the status: %w", err)
+	}
+	return s, nil
+}
+
+// Drain moves new flows away from an uplink, or ends that. For a name that the
+// daemon does not know the error is [ErrUnknownUplink].
+func (c *Client) Drain(ctx context.Context, name string, drained bool) error {
+	verb := "undrain"
+	if drained {
+		verb = "drain"
+	}
+	return c.change(ctx, "/api/v1/uplinks/"+url.PathEscape(name)+"/"+verb)
+}
+
+// Reload makes the daemon read its configuration again. When that is wrong the
+// error is [ErrBadConfig] and has the daemon's text; nothing has changed then.
+func (c *Client) Reload(ctx context.Context) error { return c.change(ctx, "/api/v1/reload") }
+
+func (c *Client) change(ctx context.Context, path string) error {
+	resp, err := c.do(ctx, http.MethodPost, path)
+	if err != nil {
+		return err
+	}
+	closeBody(resp)
+	return nil
+}
+
+// Events calls fn with the events after an id, 0 for all that are kept, their
+// times in the local zone; with follow also with every new one, until ctx ends,
+// which is no error, or fn returns an error, which is returned as it is. When the
+// daemon ends the stream the error is [ErrStreamEnded].
+func (c *Client) Events(ctx context.Context, after uint64, follow bool, fn func(Event) error) error {
+	query := url.Values{"after": {strconv.FormatUint(after, 10)}, "follow": {"0"}}
+	if follow {
+		query.Set("follow", "1")
+	}
+	resp, err := c.do(ctx, http.MethodGet, "/api/v1/events?"+query.Encode())
+	if err != nil {
+		if follow && ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer closeBody(resp)
+	var stopped error
+	err = readEvents(resp.Body, func(e Event) error {
+		stopped = fn(e)
+		return stopped
+	})
+	switch {
+	case stopped != nil:
+		return stopped
+	case follow && ctx.Err() != nil:
+		return nil
+	case err != nil && follow && !errors.Is(err, errBadEvent):
+		return fmt.Errorf("%w: %w", ErrStreamEnded, err)
+	case err != nil:
+		return fmt.Errorf("reading events: %w", err)
+	case follow:
+		return ErrStreamEnded
+	}
+	return nil
+}
+
+var errBadEvent = errors.New("not an event")
+
+// readEvents calls fn for each event of a stream as our server writes it: all
+// of an event's JSON is on one data line.
+func readEvents(r io.Reader, fn func(Event) error) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxEvent)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
+		if !ok {
+			continue
+		}
+		var e Event
+		if err := json.Unmarshal(data, &e); err != nil {
+			return fmt.Errorf("%w: %w", errBadEvent, err)
+		}
+		e.Time = At(e.Time.Local())
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return fmt.Errorf("%w: longer than %d bytes", errBadEvent, maxEvent)
+	}
+	return lines.Err()
+}
+
+// do returns the answer when it is a good one. The caller closes its body.
+func (c *Client) do(ctx context.Context, method, path string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking for %s: %w", path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer closeBody(resp)
+	return nil, refusal(resp)
+}
+
+// unreachable says in an operator's words why there was no answer.
+func (c *Client) unreachable(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
+		return &told{"no uplinkd answers on " + c.socket + ": is it running?", []error{ErrNotRunning, err}}
+	case errors.Is(err, fs.ErrPermission):
+		return &told{"no permission to use " + c.socket + ": be root, or a member of the socket's group", []error{err}}
+	}
+	var wrapped *url.Error // its text has a URL that nobody wrote
+	if errors.As(err, &wrapped) {
+		err = wrapped.Err
+	}
+	return fmt.Errorf("asking uplinkd on %s: %w", c.socket, err)
+}
+
+// refusal returns the error that the daemon answered with.
+func refusal(resp *http.Response) error {
+	var f failure
+	err := json.NewDecoder(io.LimitReader(resp.Body, maxResponse)).Decode(&f)
+	if err != nil || f.Error == "" {
+		return fmt.Errorf("uplinkd answered %s", resp.Status)
+	}
+	refused := &told{message: f.Error}
+	switch resp.StatusCode {
+	case http.StatusNotFound:
+		refused.causes = []error{ErrUnknownUplink}
+	case http.StatusUnprocessableEntity:
+		refused.causes = []error{ErrBadConfig}
+	}
+	return refused
+}
+
+// closeBody ends a response that was read as far as is of interest.
+func closeBody(resp *http.Response) { _ = resp.Body.Close() }

@@ -1,0 +1,27 @@
+// Package api is the daemon's face: what it tells over HTTP, how it is told to
+// change something, and the client and the text that the command line uses.
+//
+//	daemon ── Source ──────> Server ── unix socket, may do everything ──> Client ─> WriteStatus
+//	   │                      │  │                                                  WriteEvent
+//	   ├── Append ─> EventLog ┘  └──── TCP, read-only without a token ──> browser, Prometheus
+//	   │                │
+//	   └── Observe ─> Metrics       a slow reader of events loses some and is told so;
+//	                                nobody ever waits for one
+//
+// [Listen] binds, so that a second daemon or a bad address is noticed before
+// anything in the kernel changes; [Server.Serve] answers until its context ends.
+//
+//	GET  /api/v1/status                  Status; ETag
+//	GET  /api/v1/uplinks/{name}          Uplink
+//	GET  /api/v1/events                  server-sent events; ?after=ID, ?follow=0
+//	POST /api/v1/uplinks/{name}/drain    204; undrain likewise
+//	POST /api/v1/reload                  204; 422 when the configuration is wrong
+//	GET  /metrics                        Prometheus
+//	GET  /healthz                        200 "ok", or 503
+//
+// Every failure is a JSON object {"error": "..."}.
+//
+// The TCP listener expects hostile web pages in the browsers of its users: a
+// request must name a host that is surely this one, against DNS rebinding, and
+// must not come from another site. All it reads, keeps and waits for is bounded.
+package api

@@ -1,0 +1,232 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+func sampleStatus() Status {
+	return Status{
+		Version: "1.2.3", Started: At(noon.Add(-50 * time.Hour)), Converged: true, Generation: 7,
+		Uplinks: []Uplink{
+			{
+				Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 3, Table: 11701, Mark: 0x01000000,
+				IPv4: FamilyStatus{
+					State: uplink.Up, Reason: "first answer", Since: At(noon.Add(-49*time.Hour - 250*time.Millisecond)),
+					Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")},
+					Gateway:   netip.MustParseAddr("198.51.100.1"), Share: 0.996, RTTms: 11.2, JitterMs: 0.8,
+					Targets: []Target{{Target: "192.0.2.1", Up: true, RTTms: 11}},
+				},
+				IPv6: FamilyStatus{
+					State: uplink.Degraded, Reason: "12 of the last 50 probes lost (24 %)", Since: At(noon.Add(-192 * time.Second)),
+					Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:a::2/64"), netip.MustParsePrefix("2001:db8:a::3/64")},
+					Gateway:   netip.MustParseAddr("fe80::1"), Share: 1, RTTms: 14.04, JitterMs: 2.25, Loss: 0.24,
+					Targets:   []Target{{Target: "2001:db8:ff::1"}},
+					Delegated: []Delegated{{Prefix: netip.MustParsePrefix("2001:db8:a000::/56"), PreferredS: 2700, ValidS: 5400}},
+				},
+			},
+			{
+				Name: "lte", Kind: "isp", Device: "wwan0", Tier: 2, Weight: 1, Table: 11702, Mark: 0x02000000,
+				Drained: true, Metered: true,
+				IPv4: FamilyStatus{State: uplink.Down, Reason: "carrier lost", Since: At(noon.Add(-8 * time.Second)), Share: 0.004},
+				IPv6: FamilyStatus{State: uplink.Disabled, Reason: "ipv6 is off by configuration"},
+			},
+		},
+		Problems: []rules.Problem{
+			{Code: "strict-rp-filter", Severity: "warning", Message: "reverse-path filtering is strict on all", Fix: "sysctl -w net.ipv4.conf.all.rp_filter=0"},
+			{Code: "no-default", Severity: "error", Message: "no uplink is usable\nfor IPv4"},
+		},
+	}
+}
+
+// daemon is a Source with two uplinks.
+type daemon struct {
+	mu        sync.Mutex
+	status    Status
+	drained   map[string]bool
+	reloads   int
+	reloadErr error
+	health    error
+}
+
+var _ Source = (*daemon)(nil)
+
+func newDaemon() *daemon { return &daemon{status: sampleStatus(), drained: make(map[string]bool)} }
+
+func (d *daemon) Status() Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.status
+}
+
+func (d *daemon) Drain(name string, drained bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch name {
+	case "fiber", "lte":
+		d.drained[name] = drained
+		return nil
+	case "broken":
+		return errors.New("the state directory is read-only")
+	}
+	return fmt.Errorf("%w %q", ErrUnknownUplink, name)
+}
+
+func (d *daemon) Reload() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reloads++
+	return d.reloadErr
+}
+
+func (d *daemon) Healthy() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.health
+}
+
+func (d *daemon) set(change func(*daemon)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(d)
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func newServer(d *daemon, change ...func(*Options)) *Server {
+	o := Options{Source: d, Events: NewEventLog(8, 1), Log: quiet()}
+	for _, c := range change {
+		c(&o)
+	}
+	return NewServer(o)
+}
+
+// ask answers one request without a network. The fields are lines of the header;
+// Host is one of them.
+func ask(h http.Handler, method, target string, header ...string) *httptest.ResponseRecorder {
+	return askWith(h, httptest.NewRequest(method, target, nil), header...)
+}
+
+func askWith(h http.Handler, r *http.Request, header ...string) *httptest.ResponseRecorder {
+	r.Host = "localhost:9275"
+	for _, line := range header {
+		name, value, _ := strings.Cut(line, ": ")
+		if name == "Host" {
+			r.Host = value
+		} else {
+			r.Header.Add(name, value)
+		}
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func wantCode(t *testing.T, w *httptest.ResponseRecorder, code int) {
+	t.Helper()
+	if w.Code != code {
+		t.Fatalf("got %d %s, want %d", w.Code, w.Body, code)
+	}
+}
+
+// wantError checks that the answer is an error and that its text has the words.
+func wantError(t *testing.T, w *httptest.ResponseRecorder, code int, words string) {
+	t.Helper()
+	wantCode(t, w, code)
+	if got := w.Header().Get("Content-Type"); got != "application/json" {
+		t.Errorf("the error's content type is %q", got)
+	}
+	var f failure
+	if err := jsonStrict(w.Body.Bytes(), &f); err != nil {
+		t.Fatalf("the error is no JSON of ours: %v", err)
+	}
+	if !strings.Contains(f.Error, words) {
+		t.Errorf("the error is %q, want %q in it", f.Error, words)
+	}
+}
+
+// socketPath returns a path that is short enough for a socket; those of
+// t.TempDir have the test's name in them.
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "run", "u.sock")
+}
+
+// serve runs the server on a unix socket and a loopback port until the test, or
+// stop, ends it.
+func serve(t *testing.T, s *Server) (l *Listeners, socket string, stop func()) {
+	t.Helper()
+	socket = socketPath(t)
+	l, err := Listen(t.Context(), socket, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(ctx, l) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return l, socket, stop
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s differs (-want +got):\n%s", path, diff)
+	}
+}
+
+func readAll(t *testing.T, r io.Reader) string {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(r); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}

@@ -1,0 +1,146 @@
+package api
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+func verdicts() []PathVerdict {
+	return []PathVerdict{
+		{Uplink: "fiber", Family: rules.IPv4, Verdict: uplink.Verdict{
+			State: uplink.Up, Loss: 0.25, Requests: 40, Replies: 30,
+			Targets: []uplink.TargetStatus{{Target: "192.0.2.1", Up: true}, {Target: "192.0.2.2"}, {Target: "192.0.2.1"}},
+		}},
+		{Uplink: "fiber", Family: rules.IPv6, Verdict: uplink.Verdict{State: uplink.Disabled}},
+		{Uplink: "fiber", Family: rules.IPv6, Verdict: uplink.Verdict{State: uplink.Up}}, // told twice
+	}
+}
+
+func fullMetrics() *Metrics {
+	m := NewMetrics("1.2.3", verdicts)
+	for _, reason := range []string{"4 of 4 probes to 2 targets unanswered for 400 ms", "3 of 4 probes to 2 targets unanswered for 377 ms", uplink.ReasonCarrier} {
+		m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Up, To: uplink.Suspect, Reason: reason})
+	}
+	m.ObserveRTT("fiber", rules.IPv4, 12*time.Millisecond)
+	m.ObserveFailover(800 * time.Millisecond)
+	m.ObserveReconcile(3 * time.Millisecond)
+	return m
+}
+
+func TestMetricsOfThePaths(t *testing.T) {
+	want := `# HELP uplinkd_probe_replies_total Probes answered, late ones included.
+# TYPE uplinkd_probe_replies_total counter
+uplinkd_probe_replies_total{family="ipv4",uplink="fiber"} 30
+uplinkd_probe_replies_total{family="ipv6",uplink="fiber"} 0
+# HELP uplinkd_probe_requests_total Probes begun.
+# TYPE uplinkd_probe_requests_total counter
+uplinkd_probe_requests_total{family="ipv4",uplink="fiber"} 40
+uplinkd_probe_requests_total{family="ipv6",uplink="fiber"} 0
+# HELP uplinkd_target_up 1 when the target answered its latest probe.
+# TYPE uplinkd_target_up gauge
+uplinkd_target_up{family="ipv4",target="192.0.2.1",uplink="fiber"} 1
+uplinkd_target_up{family="ipv4",target="192.0.2.2",uplink="fiber"} 0
+# HELP uplinkd_uplink_loss_ratio Part of the last probes that was lost, 0 to 1.
+# TYPE uplinkd_uplink_loss_ratio gauge
+uplinkd_uplink_loss_ratio{family="ipv4",uplink="fiber"} 0.25
+# HELP uplinkd_uplink_state 1 for the present verdict, 0 for the others.
+# TYPE uplinkd_uplink_state gauge
+uplinkd_uplink_state{family="ipv4",state="degraded",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv4",state="disabled",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv4",state="down",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv4",state="init",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv4",state="recovering",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv4",state="suspect",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv4",state="up",uplink="fiber"} 1
+uplinkd_uplink_state{family="ipv6",state="degraded",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv6",state="disabled",uplink="fiber"} 1
+uplinkd_uplink_state{family="ipv6",state="down",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv6",state="init",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv6",state="recovering",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv6",state="suspect",uplink="fiber"} 0
+uplinkd_uplink_state{family="ipv6",state="up",uplink="fiber"} 0
+`
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(newVerdictCollector(verdicts))
+	w := ask(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), "GET", "/metrics")
+	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestMetricsKeepTheRulesOfPrometheus(t *testing.T) {
+	families, err := fullMetrics().registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestMetricsAreServed(t *testing.T) {
+	s := newServer(newDaemon(), func(o *Options) { o.Metrics = fullMetrics() })
+	w := ask(s.handler(false), "GET", "/metrics")
+	wantCode(t, w, 200)
+	for _, line := range []string{
+		`uplinkd_build_info{go="go1.`,
+		`uplinkd_uplink_transitions_total{family="ipv4",from="up",reason="probes",to="suspect",uplink="fiber"} 2`,
+		`uplinkd_uplink_transitions_total{family="ipv4",from="up",reason="carrier",to="suspect",uplink="fiber"} 1`,
+		`uplinkd_probe_rtt_seconds_bucket{family="ipv4",uplink="fiber",le="0.02"} 1`,
+		`uplinkd_failover_duration_seconds_bucket{le="0.9"} 1`,
+		`uplinkd_reconcile_duration_seconds_sum 0.003`,
+		"go_goroutines ", "process_open_fds ",
+	} {
+		if !strings.Contains(w.Body.String(), "\n"+line) {
+			t.Errorf("there is no line %s", line)
+		}
+	}
+	wantError(t, ask(s.handler(false), "POST", "/metrics"), 405, "POST")
+}
+
+func TestMetricsForgetAnUplink(t *testing.T) {
+	m := fullMetrics()
+	m.ObserveRTT("lte", rules.IPv4, time.Millisecond)
+	m.Forget("fiber")
+	w := ask(m.handler(quiet()), "GET", "/metrics")
+	for _, name := range []string{"uplinkd_uplink_transitions_total{", "uplinkd_probe_rtt_seconds_count{"} {
+		for line := range strings.Lines(w.Body.String()) {
+			if strings.HasPrefix(line, name) && strings.Contains(line, `uplink="fiber"`) {
+				t.Errorf("it is still there: %s", line)
+			}
+		}
+	}
+	if !strings.Contains(w.Body.String(), `uplinkd_probe_rtt_seconds_count{family="ipv4",uplink="lte"} 1`) {
+		t.Error("the other uplink is forgotten too")
+	}
+}
+
+func TestMetricsWhileTheyAreScraped(t *testing.T) {
+	m := fullMetrics()
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 50 {
+				m.ObserveRTT("fiber", rules.IPv6, time.Millisecond)
+				if _, err := m.registry.Gather(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}

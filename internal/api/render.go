@@ -1,0 +1,272 @@
+package api
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// RenderOptions say how to write a status.
+type RenderOptions struct {
+	Color bool      // with the escape sequences of a terminal
+	Now   time.Time // what "since" is relative to
+}
+
+// The escape sequences of colours.
+const (
+	colorNone   = ""
+	colorReset  = "\x1b[0m"
+	colorBold   = "\x1b[1m"
+	colorDim    = "\x1b[2m"
+	colorRed    = "\x1b[31m"
+	colorGreen  = "\x1b[32m"
+	colorYellow = "\x1b[33m"
+)
+
+// cell is a text of a table and its colour.
+type cell struct{ text, color string }
+
+// WriteStatus writes s for people: a line about the daemon, one for each uplink
+// and family, and the problems with what to do about them.
+func WriteStatus(w io.Writer, s Status, opt RenderOptions) error {
+	var b strings.Builder
+	writeSummary(&b, s, opt)
+	if len(s.Uplinks) > 0 {
+		b.WriteByte('\n')
+		writeTable(&b, uplinkTable(s, opt), opt.Color)
+	}
+	for _, p := range s.Problems {
+		b.WriteByte('\n')
+		color := colorYellow
+		if p.Severity == "error" {
+			color = colorRed
+		}
+		fmt.Fprintf(&b, "%s: %s [%s]\n", paint(clean(p.Severity), color, opt.Color), clean(p.Message), clean(p.Code))
+		if p.Fix != "" {
+			fmt.Fprintf(&b, "  fix: %s\n", clean(p.Fix))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func writeSummary(b *strings.Builder, s Status, opt RenderOptions) {
+	fmt.Fprintf(b, "uplinkd %s", clean(or(s.Version, "(unknown version)")))
+	if !s.Started.IsZero() {
+		fmt.Fprintf(b, ", running for %s", age(opt.Now, s.Started.Time))
+	}
+	if s.Converged {
+		b.WriteString(", " + paint("converged", colorGreen, opt.Color))
+	} else {
+		b.WriteString(", " + paint("not converged yet", colorYellow, opt.Color))
+	}
+	fmt.Fprintf(b, ", generation %d\n", s.Generation)
+	if len(s.Uplinks) == 0 {
+		b.WriteString("no uplinks\n")
+	}
+}
+
+// uplinkTable returns the lines of the table, its head first. The column of
+// delegated prefixes is there only when there are any.
+func uplinkTable(s Status, opt RenderOptions) [][]cell {
+	delegated := slices.ContainsFunc(s.Uplinks, func(u Uplink) bool { return len(u.IPv6.Delegated) > 0 })
+	var table [][]cell
+	head := []string{"UPLINK", "FAMILY", "STATE", "SHARE", "RTT", "LOSS", "SINCE", "ADDRESS", "GATEWAY"}
+	if delegated {
+		head = append(head, "PREFIX")
+	}
+	var line []cell
+	for _, title := range append(head, "REASON") {
+		line = append(line, cell{title, colorBold})
+	}
+	table = append(table, line)
+	for i := range s.Uplinks {
+		u := &s.Uplinks[i]
+		for _, family := range rules.Families {
+			f := u.Family(family)
+			line := familyLine(u, family, f, opt.Now)
+			if delegated {
+				var prefixes []netip.Prefix
+				for _, d := range f.Delegated {
+					prefixes = append(prefixes, d.Prefix)
+				}
+				line = append(line, cell{text: firstOf(prefixes)})
+			}
+			line = append(line, cell{text: clean(or(f.Reason, "-"))})
+			if f.State == uplink.Disabled {
+				for i := range line {
+					line[i].color = colorDim
+				}
+			}
+			table = append(table, line)
+		}
+	}
+	return table
+}
+
+func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) []cell {
+	name := clean(u.Name)
+	var marks []string
+	if u.Drained {
+		marks = append(marks, "drained")
+	}
+	if u.Metered {
+		marks = append(marks, "metered")
+	}
+	if len(marks) > 0 {
+		name += " (" + strings.Join(marks, ", ") + ")"
+	}
+	rtt, loss := "-", "-"
+	if f.RTTms > 0 {
+		rtt = fmt.Sprintf("%.1f ms", f.RTTms)
+	}
+	if len(f.Targets) > 0 {
+		loss = percent(f.Loss)
+	}
+	gateway := "-"
+	if f.Gateway.IsValid() {
+		gateway = f.Gateway.String()
+	}
+	since := "-"
+	if !f.Since.IsZero() {
+		since = age(now, f.Since.Time)
+	}
+	return []cell{
+		{text: name}, {text: family.String()}, {clean(string(f.State)), stateColor(f.State)},
+		{text: percent(f.Share)}, {text: rtt}, {text: loss}, {text: since},
+		{text: firstOf(f.Addresses)}, {text: gateway},
+	}
+}
+
+func stateColor(s uplink.State) string {
+	switch {
+	case s == uplink.Up:
+		return colorGreen
+	case s == uplink.Down:
+		return colorRed
+	case s == uplink.Disabled:
+		return colorDim
+	}
+	return colorYellow
+}
+
+// writeTable aligns the columns; the last one is as wide as it likes.
+func writeTable(b *strings.Builder, table [][]cell, color bool) {
+	widths := make([]int, len(table[0]))
+	for _, line := range table {
+		for i, c := range line {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	for _, line := range table {
+		for i, c := range line {
+			b.WriteString(paint(c.text, c.color, color))
+			if i < len(line)-1 {
+				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+			}
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// WriteEvent writes e on one line, its time in the zone that it carries.
+func WriteEvent(w io.Writer, e Event) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %-7s", e.Time.Format("2006-01-02 15:04:05.000"), clean(string(e.Kind)))
+	part := func(text string) {
+		if text != "" {
+			b.WriteString("  " + clean(text))
+		}
+	}
+	subject := e.Uplink
+	if e.Family != "" {
+		subject = strings.TrimPrefix(subject+"/"+e.Family, "/")
+	}
+	part(subject)
+	if e.From != "" || e.To != "" {
+		part(or(e.From, "none") + " -> " + or(e.To, "none"))
+	}
+	part(e.Message)
+	part(e.Reason)
+	if len(e.Evidence) > 0 {
+		part("[" + strings.Join(e.Evidence, "; ") + "]")
+	}
+	_, err := io.WriteString(w, strings.TrimRight(b.String(), " ")+"\n")
+	return err
+}
+
+// age says how long ago t was, in two units at most. Clocks differ a little, so
+// what lies ahead is now.
+func age(now, t time.Time) string {
+	d := max(now.Sub(t), 0)
+	days, hours, minutes, seconds := int(d.Hours())/24, int(d.Hours())%24, int(d.Minutes())%60, int(d.Seconds())%60
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%dd%dh", days, hours)
+	case hours > 0:
+		return fmt.Sprintf("%dh%dm", hours, minutes)
+	case minutes > 0:
+		return fmt.Sprintf("%dm%ds", minutes, seconds)
+	}
+	return fmt.Sprintf("%ds", seconds)
+}
+
+// percent writes a ratio such that little is not nothing, and nearly all is not
+// all.
+func percent(ratio float64) string {
+	switch p := 100 * ratio; {
+	case p > 0 && p < 1:
+		return "<1%"
+	case p > 99 && p < 100:
+		return ">99%"
+	default:
+		return fmt.Sprintf("%.0f%%", p)
+	}
+}
+
+// firstOf writes the first prefix and how many more there are.
+func firstOf(prefixes []netip.Prefix) string {
+	switch len(prefixes) {
+	case 0:
+		return "-"
+	case 1:
+		return prefixes[0].String()
+	}
+	return fmt.Sprintf("%v +%d", prefixes[0], len(prefixes)-1)
+}
+
+func paint(text, color string, on bool) string {
+	if !on || color == colorNone {
+		return text
+	}
+	return color + text + colorReset
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
+
+// clean keeps a text on one line and away from the terminal's controls: parts of
+// it may have come from a probe target.
+func clean(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !unicode.IsGraphic(r):
+			return '?'
+		}
+		return r
+	}, text)
+}

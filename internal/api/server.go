@@ -1,0 +1,265 @@
+package api
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// ErrUnknownUplink is what a Source returns for a name that is not configured,
+// and what the Client's errors are when it did.
+var ErrUnknownUplink = errors.New("unknown uplink")
+
+// Source is what the server needs of the daemon. Its methods are called by many
+// goroutines at once.
+type Source interface {
+	// Status returns a snapshot that nobody changes any more.
+	Status() Status
+	// Drain moves new flows away from an uplink, or ends that. An unknown name
+	// is an error that is [ErrUnknownUplink].
+	Drain(name string, drained bool) error
+	// Reload reads the configuration again. An error means that the new one is
+	// wrong and that nothing has changed; its text is shown to the operator.
+	Reload() error
+	// Healthy returns why the daemon does not do its work, or nil.
+	Healthy() error
+}
+
+// Options are what a Server is made of. Source and Events are required.
+type Options struct {
+	Source  Source
+	Events  *EventLog
+	Metrics *Metrics     // nil: no /metrics
+	Log     *slog.Logger // nil: slog.Default
+
+	// Token allows changes over TCP; "" makes that listener read-only.
+	Token string
+
+	// Hosts are the names and addresses, besides localhost, loopback addresses
+	// and the one that a connection came to, under which the TCP listener may be
+	// asked for, without port.
+	Hosts []string
+}
+
+// limits bound what clients can make the daemon keep or wait for. They hold for
+// each listener on its own, so that nobody on the network can lock the operator
+// out of the unix socket.
+type limits struct {
+	connections   int
+	streams       int   // followers of events
+	headerBytes   int   // net/http allows another 4096
+	bodyBytes     int64 // no request has a body that matters
+	headerTimeout time.Duration
+	readTimeout   time.Duration
+	writeTimeout  time.Duration // of a response; of one write to a follower: streamTimeout
+	idleTimeout   time.Duration
+	streamTimeout time.Duration
+	heartbeat     time.Duration
+	grace         time.Duration // for requests in progress when the daemon stops
+}
+
+func defaultLimits() limits {
+	return limits{
+		connections:   64,
+		streams:       16,
+		headerBytes:   16 << 10,
+		bodyBytes:     4 << 10,
+		headerTimeout: 5 * time.Second,
+		readTimeout:   10 * time.Second,
+		writeTimeout:  30 * time.Second,
+		idleTimeout:   time.Minute,
+		streamTimeout: 10 * time.Second,
+		heartbeat:     15 * time.Second,
+		grace:         time.Second,
+	}
+}
+
+// Server answers requests. Make one with [NewServer].
+type Server struct {
+	o      Options
+	log    *slog.Logger
+	limits limits
+	hosts  map[string]bool
+}
+
+// NewServer returns a Server that does nothing until Serve.
+func NewServer(o Options) *Server {
+	s := &Server{o: o, log: o.Log, limits: defaultLimits(), hosts: map[string]bool{"localhost": true}}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	for _, host := range o.Hosts {
+		s.hosts[hostname(host)] = true
+	}
+	return s
+}
+
+// face is what one listener shows: the routes with its own rights and bounds.
+type face struct {
+	*Server
+	local   bool          // the unix socket: file permissions have decided already
+	streams chan struct{} // a place for each follower
+}
+
+// handler returns the routes as a listener shows them.
+func (s *Server) handler(local bool) http.Handler {
+	f := &face{Server: s, local: local, streams: make(chan struct{}, s.limits.streams)}
+	mux := http.NewServeMux()
+	mux.Handle("/api/v1/status", reading(f.status))
+	mux.Handle("/api/v1/uplinks/{name}", reading(f.uplink))
+	mux.Handle("/api/v1/events", only(f.events, http.MethodGet))
+	mux.Handle("/api/v1/uplinks/{name}/drain", f.changing(f.drain(true)))
+	mux.Handle("/api/v1/uplinks/{name}/undrain", f.changing(f.drain(false)))
+	mux.Handle("/api/v1/reload", f.changing(f.reload))
+	mux.Handle("/healthz", reading(f.healthz))
+	if s.o.Metrics != nil {
+		mux.Handle("/metrics", reading(s.o.Metrics.handler(s.log).ServeHTTP))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))
+	})
+	return f.guard(mux)
+}
+
+// only answers the methods and refuses all others.
+func only(h http.HandlerFunc, methods ...string) http.Handler {
+	allow := strings.Join(methods, ", ")
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, m := range methods {
+			if r.Method == m {
+				h(w, r)
+				return
+			}
+		}
+		w.Header().Set("Allow", allow)
+		writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s takes %s, not %s", r.URL.Path, allow, r.Method))
+	})
+}
+
+func reading(h http.HandlerFunc) http.Handler { return only(h, http.MethodGet, http.MethodHead) }
+
+func (f *face) status(w http.ResponseWriter, r *http.Request) {
+	status := f.o.Source.Status()
+	body, err := json.Marshal(status)
+	if err != nil {
+		f.fail(w, r, fmt.Errorf("encoding the status: %w", err))
+		return
+	}
+	sum := sha256.Sum256(body)
+	tag := fmt.Sprintf(`"%d-%s"`, status.Generation, hex.EncodeToString(sum[:8]))
+	w.Header().Set("ETag", tag)
+	if matches(r.Header.Values("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	writeBody(w, http.StatusOK, body)
+}
+
+// matches reports whether an If-None-Match header names tag, by the weak
+// comparison of RFC 9110 section 13.1.2.
+func matches(values []string, tag string) bool {
+	for _, value := range values {
+		for candidate := range strings.SplitSeq(value, ",") {
+			candidate = strings.TrimSpace(candidate)
+			if candidate == "*" || strings.TrimPrefix(candidate, "W/") == tag {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (f *face) uplink(w http.ResponseWriter, r *http.Request) {
+	name, status := r.PathValue("name"), f.o.Source.Status()
+	for i := range status.Uplinks {
+		if status.Uplinks[i].Name != name {
+			continue
+		}
+		body, err := json.Marshal(status.Uplinks[i])
+		if err != nil {
+			f.fail(w, r, fmt.Errorf("encoding uplink %s: %w", name, err))
+			return
+		}
+		writeBody(w, http.StatusOK, body)
+		return
+	}
+	writeError(w, http.StatusNotFound, fmt.Sprintf("%v %q", ErrUnknownUplink, name))
+}
+
+func (f *face) drain(drained bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := f.o.Source.Drain(r.PathValue("name"), drained)
+		switch {
+		case errors.Is(err, ErrUnknownUplink):
+			writeError(w, http.StatusNotFound, err.Error())
+		case err != nil:
+			f.fail(w, r, err)
+		default:
+			f.done(w, r)
+		}
+	}
+}
+
+func (f *face) reload(w http.ResponseWriter, r *http.Request) {
+	if err := f.o.Source.Reload(); err != nil {
+		writeError(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	f.done(w, r)
+}
+
+func (f *face) healthz(w http.ResponseWriter, _ *http.Request) {
+	if err := f.o.Source.Healthy(); err != nil {
+		writeError(w, http.StatusServiceUnavailable, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	// A client that is gone is no fault of ours; net/http closes the connection.
+	_, _ = w.Write([]byte("ok\n"))
+}
+
+// done answers a change that was made.
+func (f *face) done(w http.ResponseWriter, r *http.Request) {
+	f.log.Info("changed by request", "path", r.URL.Path, "from", f.client(r))
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// fail answers a fault of ours.
+func (f *face) fail(w http.ResponseWriter, r *http.Request, err error) {
+	f.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	writeError(w, http.StatusInternalServerError, err.Error())
+}
+
+// client names who asks, for the log.
+func (f *face) client(r *http.Request) string {
+	if f.local {
+		return "unix socket"
+	}
+	return r.RemoteAddr
+}
+
+// failure is the JSON of every error.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func writeError(w http.ResponseWriter, code int, message string) {
+	body, err := json.Marshal(failure{message})
+	if err != nil { // a string always has an encoding
+		body = []byte(`{"error":"internal error"}`)
+	}
+	writeBody(w, code, body)
+}
+
+func writeBody(w http.ResponseWriter, code int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	// A client that is gone is no fault of ours; net/http closes the connection.
+	_, _ = w.Write(append(body, '\n'))
+}

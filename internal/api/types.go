@@ -1,0 +1,159 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// Status is all that the daemon tells about itself. Its JSON is a contract: a
+// field is always there, and an array is never null.
+type Status struct {
+	Version    string       `json:"version"`
+	Started    Time         `json:"started"`
+	Converged  bool         `json:"converged"`  // the kernel has what the latest plan wants
+	Generation uint64       `json:"generation"` // grows with every plan that changed something
+	Uplinks    List[Uplink] `json:"uplinks"`
+
+	// LANs and policies are passed on as they are, so that a client shows those
+	// of a newer daemon unchanged.
+	Lans     List[json.RawMessage] `json:"lans"`
+	Policies List[json.RawMessage] `json:"policies"`
+
+	Problems List[rules.Problem] `json:"problems"`
+}
+
+// Uplink is one uplink in both families.
+type Uplink struct {
+	Name    string       `json:"name"`
+	Kind    string       `json:"kind"`
+	Device  string       `json:"device"`
+	Tier    int          `json:"tier"`
+	Weight  int          `json:"weight"`
+	Table   int          `json:"table"`
+	Mark    Mark         `json:"mark"`
+	Drained bool         `json:"drained"`
+	Metered bool         `json:"metered"`
+	IPv4    FamilyStatus `json:"ipv4"`
+	IPv6    FamilyStatus `json:"ipv6"`
+}
+
+// Family returns the half of the uplink that belongs to f.
+func (u *Uplink) Family(f rules.Family) *FamilyStatus {
+	if f == rules.IPv6 {
+		return &u.IPv6
+	}
+	return &u.IPv4
+}
+
+// FamilyStatus is one uplink in one family. A family that is off has all the
+// fields too, and the state "disabled".
+type FamilyStatus struct {
+	State     uplink.State       `json:"state"`
+	Reason    string             `json:"reason"`
+	Since     Time               `json:"since"`
+	Addresses List[netip.Prefix] `json:"addresses"`
+	Gateway   netip.Addr         `json:"gateway"`   // "" without one
+	Share     float64            `json:"share"`     // of new flows without a policy, 0..1
+	RTTms     float64            `json:"rtt_ms"`    // smoothed; 0 without an answer
+	JitterMs  float64            `json:"jitter_ms"` // of the same target
+	Loss      float64            `json:"loss"`      // 0..1
+	Targets   List[Target]       `json:"targets"`
+	Delegated []Delegated        `json:"delegated,omitempty"` // IPv6 only
+}
+
+// Target is one probe target.
+type Target struct {
+	Target string  `json:"target"`
+	Up     bool    `json:"up"`
+	RTTms  float64 `json:"rtt_ms"` // 0 without an answer
+}
+
+// Delegated is a prefix got by DHCPv6-PD.
+type Delegated struct {
+	Prefix     netip.Prefix `json:"prefix"`
+	PreferredS int64        `json:"preferred_s"` // seconds from now
+	ValidS     int64        `json:"valid_s"`
+}
+
+// Milliseconds returns d for a field whose name ends in _ms, to the microsecond.
+func Milliseconds(d time.Duration) float64 {
+	return math.Round(float64(d)/float64(time.Microsecond)) / 1000
+}
+
+// List is an array whose JSON is never null.
+type List[T any] []T
+
+// MarshalJSON implements [json.Marshaler].
+func (l List[T]) MarshalJSON() ([]byte, error) {
+	if len(l) == 0 {
+		return []byte("[]"), nil
+	}
+	return json.Marshal([]T(l))
+}
+
+// Time is a point in time whose JSON is RFC 3339 in UTC to the millisecond, and
+// "" when it is not known.
+type Time struct{ time.Time }
+
+// At returns t as a Time.
+func At(t time.Time) Time { return Time{t} }
+
+const timeLayout = "2006-01-02T15:04:05.000Z07:00"
+
+// MarshalText implements [encoding.TextMarshaler].
+func (t Time) MarshalText() ([]byte, error) {
+	if t.IsZero() {
+		return nil, nil
+	}
+	return t.UTC().AppendFormat(nil, timeLayout), nil
+}
+
+// MarshalJSON implements [json.Marshaler]; it hides the one of [time.Time].
+func (t Time) MarshalJSON() ([]byte, error) {
+	text, err := t.MarshalText()
+	return append(append([]byte{'"'}, text...), '"'), err
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (t *Time) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		t.Time = time.Time{}
+		return nil
+	}
+	return t.Time.UnmarshalText(text)
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (t *Time) UnmarshalJSON(data []byte) error {
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		return err
+	}
+	return t.UnmarshalText([]byte(text))
+}
+
+// Mark is a packet mark whose JSON is a hexadecimal number, like "0x01000000".
+type Mark uint32
+
+// String returns the mark with all its eight digits.
+func (m Mark) String() string { return fmt.Sprintf("0x%08x", uint32(m)) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (m Mark) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (m *Mark) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 0, 32)
+	if err != nil {
+		return fmt.Errorf("reading mark %q: %w", text, err)
+	}
+	*m = Mark(n)
+	return nil
+}
