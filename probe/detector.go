@@ -108,6 +108,7 @@ type Detector struct {
 	fastUntil time.Time // failing: the end of the fast pace
 	epoch     uint64    // of the targets that answered since the last trouble
 	hinted    time.Time
+	greetings int // targets still to be asked once at the fast pace, to learn their times
 
 	run round
 }
@@ -170,6 +171,7 @@ func (d *Detector) Reset(now time.Time) {
 	d.flights = d.flights[:0]
 	d.epoch++
 	d.mode, d.due = calm, now
+	d.greetings = len(d.targets)
 }
 
 // Restart sends anew at now: the path has changed (another address), though not
@@ -247,7 +249,7 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 	d.serial++
 	f := flight{
 		id: d.serial, target: index, sent: at, votes: !t.dead,
-		deadline: at.Add(t.window.Timeout(d.cfg.Timeout)),
+		deadline: at.Add(d.timeout(t)),
 	}
 	if t.dead {
 		t.due = at.Add(deadPace * d.cfg.Interval)
@@ -257,6 +259,11 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 		switch d.mode {
 		case calm:
 			f.counts = true
+			if d.greetings--; d.greetings > 0 {
+				pace = d.cfg.FastInterval
+			} else if d.greetings == 0 {
+				pace = max(d.cfg.Interval-time.Duration(len(d.targets)-1)*d.cfg.FastInterval, d.cfg.FastInterval)
+			}
 		case burst:
 			f.round, t.round = d.run.serial, d.run.serial
 			// Twice Fall probes are enough to decide; a timeout much longer
@@ -275,6 +282,25 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 	}
 	d.flights = append(d.flights, f)
 	return f.id
+}
+
+// timeout returns when silence of a target becomes a miss. One that has never answered is given twice
+// the time of the slowest that has: a path that dies young is noticed as fast as any other.
+func (d *Detector) timeout(t *target) time.Duration {
+	own := t.window.Timeout(d.cfg.Timeout)
+	if t.window.replied {
+		return own
+	}
+	slowest := time.Duration(0)
+	for i := range d.targets {
+		if w := &d.targets[i].window; w.replied {
+			slowest = max(slowest, w.Timeout(d.cfg.Timeout))
+		}
+	}
+	if slowest == 0 {
+		return own
+	}
+	return min(2*slowest, own)
 }
 
 // Reply records an answer, late or not. Unknown ids are ignored here and below:

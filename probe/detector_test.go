@@ -169,11 +169,11 @@ func TestDetectorBurstAtItsTimes(t *testing.T) {
 		}
 	}
 	s.run(10550 * ms)
-	// Every third calm probe is the same target's; the first miss is target 1's.
+	// Each target is asked at once, 100 ms apart, then one a second in turn; the first miss is target 0's.
 	want := []probe{
-		{0, 9000 * ms},
-		{1, 10000 * ms}, // unanswered at 10.15: the burst
-		{2, 10150 * ms}, {0, 10250 * ms}, {1, 10350 * ms}, {2, 10450 * ms}, {0, 10550 * ms},
+		{2, 9000 * ms},
+		{0, 10000 * ms}, // unanswered at 10.15: the burst
+		{1, 10150 * ms}, {2, 10250 * ms}, {0, 10350 * ms}, {1, 10450 * ms}, {2, 10550 * ms},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(probe{})); diff != "" {
 		t.Errorf("probes (-want +got):\n%s", diff)
@@ -614,5 +614,13 @@ func BenchmarkDetectorOutage(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s.run(s.now + time.Second)
+	}
+}
+
+func TestAPathThatDiesYoungIsNoticedAsFastAsAnyOther(t *testing.T) {
+	s := newSim(DetectorConfig{Targets: someTargets(4)}, until(1500*ms))
+	s.run(5 * time.Second)
+	if at, ok := s.first(Failing, 0); !ok || at > 1500*ms+1600*ms {
+		t.Errorf("failing at %v (%v), want at most 1.6 s after the silence began at 1.5 s", at, ok)
 	}
 }

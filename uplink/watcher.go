@@ -56,6 +56,10 @@ type PathFacts struct {
 	HasAddress bool
 	HasGateway bool
 	Probe      probe.Path
+
+	// Quiet keeps probes from being sent: the kernel does not route by Probe
+	// yet, and they would leave by another uplink or not at all.
+	Quiet bool
 }
 
 // Verdict is a snapshot of what is known about one uplink in one family.
@@ -331,7 +335,7 @@ func (w *Watcher) SetPath(f PathFacts) State {
 	now := time.Now()
 	path := Path{Carrier: f.Carrier, HasAddress: f.HasAddress, HasGateway: f.HasGateway}
 	was, moved := w.whole, w.path != f.Probe
-	w.whole, w.path = path.Whole() && !w.cfg.Disabled, f.Probe
+	w.whole, w.path = path.Whole() && !w.cfg.Disabled && !f.Quiet, f.Probe
 	t, changed := w.machine.SetPath(path, now)
 	switch {
 	case was && !w.whole:

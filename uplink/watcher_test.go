@@ -168,8 +168,8 @@ func TestWatcherBlackhole(t *testing.T) {
 		}
 		wantEvidence := []string{
 			"192.0.2.1: 13 sent, 11 answered, last rtt 20.0 ms",
-			"192.0.2.2: 12 sent, 10 answered, last rtt 20.0 ms",
-			"192.0.2.3: 12 sent, 10 answered, last rtt 20.0 ms",
+			"192.0.2.2: 13 sent, 11 answered, last rtt 20.0 ms",
+			"192.0.2.3: 13 sent, 11 answered, last rtt 20.0 ms",
 		}
 		if diff := cmp.Diff(wantEvidence, tr.Evidence); diff != "" {
 			t.Errorf("evidence (-want +got):\n%s", diff)

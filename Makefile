@@ -1,0 +1,53 @@
+# The one door: what a developer runs, CI runs. `make check` is exactly CI's job.
+
+GO       ?= go
+BIN      := bin/uplinkd
+# Pure packages, then those that need the kernel (they make namespaces of their own).
+E2E      := ./cmd/uplinkd
+PKGS     := $(shell $(GO) list ./... | grep -v '/cmd/uplinkd$$')
+FUZZTIME ?= 10s
+BENCH    ?= .
+TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
+
+.PHONY: build demo deps test e2e fuzz bench lint cross check install clean
+
+build: ## build bin/uplinkd: static, stripped
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/uplinkd
+
+demo: deps build ## a dual-WAN world, live: breaks a provider and shows what happened
+	$(BIN) lab run --demo
+
+deps: ## install the Debian packages that the lab and the tests need
+	@scripts/deps
+
+test: deps ## every package but the end-to-end tests, with the race detector
+	$(GO) test -race -timeout 10m $(PKGS)
+
+e2e: deps ## the daemon in worlds of network namespaces, with the race detector
+	$(GO) test -race -timeout 15m $(E2E)
+
+fuzz: ## each fuzz target for FUZZTIME
+	@scripts/fuzz $(FUZZTIME)
+
+bench: deps ## figures: failover times, plan and probe costs
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m $(E2E)
+	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change these"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+
+cross: ## compile for every platform that is supported
+	@for t in $(TARGETS); do echo "build $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/uplinkd || exit 1; done
+
+check: deps lint cross test fuzz e2e ## all that must be green
+
+install: build ## into /usr/local, with a systemd unit
+	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/sbin/uplinkd
+	install -D -m 0644 examples/uplinkd.service $(DESTDIR)/etc/systemd/system/uplinkd.service
+	install -d -m 0755 $(DESTDIR)/etc/uplinkd
+
+clean:
+	rm -rf bin

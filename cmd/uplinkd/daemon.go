@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/sdnotify"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/daemon"
+)
+
+func runDaemon(ctx context.Context, args []string, s streams) error {
+	var file, level *string
+	_, err := flags("run", args, 0, s, func(set *flag.FlagSet) {
+		file = configFlag(set)
+		level = set.String("log", "info", "`LEVEL`: debug, info, warn or error")
+	})
+	if err != nil {
+		return err
+	}
+	log, err := logger(s.err, *level)
+	if err != nil {
+		return err
+	}
+	notify, watchdog := serviceManager()
+	d, err := daemon.New(daemon.Options{ConfigFile: configFile(*file), Version: version(), Log: log, Notify: notify, Watchdog: watchdog})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go reloadOnHangup(ctx, d, notify)
+	return d.Run(ctx)
+}
+
+func reloadOnHangup(ctx context.Context, d *daemon.Daemon, notify func(string)) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			notify("RELOADING=1")
+			_ = d.Reload() // it logs its failure, and what runs goes on
+			notify("READY=1")
+		}
+	}
+}
+
+// logger writes lines for a person or for the journal, which adds the time itself.
+func logger(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usagef("--log: %w", err)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, options)), nil
+}
+
+// serviceManager speaks sd_notify(3) if there is somebody to listen, and reads how often that somebody
+// wants to hear of us.
+func serviceManager() (notify func(string), watchdog time.Duration) {
+	n, err := sdnotify.New()
+	if err != nil {
+		return func(string) {}, 0
+	}
+	if us, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil && us > 0 {
+		watchdog = time.Duration(us) * time.Microsecond
+	}
+	return func(state string) { _ = n.Notify(state) }, watchdog
+}
+
+func runCheck(_ context.Context, args []string, s streams) error {
+	var file *string
+	if _, err := flags("check", args, 0, s, func(set *flag.FlagSet) { file = configFlag(set) }); err != nil {
+		return err
+	}
+	path := configFile(*file)
+	if path == "" {
+		return usagef("there is no %s; name a file with -c (run works without one)", defaultConfigFile)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "%s: fine, %d uplinks\n", path, len(c.Uplinks))
+	return nil
+}

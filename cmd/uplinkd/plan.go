@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/daemon"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func runPlan(_ context.Context, args []string, s streams) error {
+	var file *string
+	var asJSON *bool
+	_, err := flags("plan", args, 0, s, func(set *flag.FlagSet) {
+		file, asJSON = configFlag(set), set.Bool("json", false, "print JSON")
+	})
+	if err != nil {
+		return err
+	}
+	p, err := daemon.Plan(configFile(*file))
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		return planJSON(p, s)
+	}
+	for _, family := range rules.Families {
+		fmt.Fprintf(s.out, "# new %s traffic: %s\n", family, p.Report.Defaults[family].Reason)
+	}
+	for _, problem := range p.Report.Problems {
+		fmt.Fprintf(s.out, "# %s: %s; %s\n", problem.Severity, problem.Message, problem.Fix)
+	}
+	if len(p.Changes) == 0 {
+		fmt.Fprintln(s.out, "# nothing to change")
+	}
+	for _, op := range p.Changes {
+		if why := reason(op); why != "" {
+			fmt.Fprintln(s.out, "# "+why)
+		}
+		fmt.Fprintln(s.out, op.Command())
+	}
+	return nil
+}
+
+func reason(op rules.Op) string {
+	switch op := op.(type) {
+	case rules.SetSysctl:
+		return op.Why
+	case rules.SetGroup:
+		return op.Why
+	}
+	return ""
+}
+
+func planJSON(p *daemon.Preview, s streams) error {
+	type change struct {
+		Command string `json:"command"`
+		Reason  string `json:"reason,omitempty"`
+	}
+	out := struct {
+		Changes  []change          `json:"changes"`
+		Defaults map[string]string `json:"defaults"`
+		Problems []rules.Problem   `json:"problems"`
+	}{Changes: []change{}, Defaults: map[string]string{}, Problems: append([]rules.Problem{}, p.Report.Problems...)}
+	for _, op := range p.Changes {
+		out.Changes = append(out.Changes, change{op.Command(), reason(op)})
+	}
+	for family, choice := range p.Report.Defaults {
+		out.Defaults[family.String()] = choice.Reason
+	}
+	enc := json.NewEncoder(s.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
+}
+
+func runClean(ctx context.Context, args []string, s streams) error {
+	var file *string
+	if _, err := flags("clean", args, 0, s, func(set *flag.FlagSet) { file = configFlag(set) }); err != nil {
+		return err
+	}
+	path := configFile(*file)
+	c := config.Default()
+	if path != "" {
+		var err error
+		if c, err = config.Load(path); err != nil {
+			return err
+		}
+	}
+	if err := notRunning(ctx, c.Daemon.Socket); err != nil {
+		return err
+	}
+	log, err := logger(s.err, "warn")
+	if err != nil {
+		return err
+	}
+	changes, err := daemon.Clean(path, log)
+	for _, op := range changes {
+		fmt.Fprintln(s.out, op.Command())
+	}
+	if err == nil && len(changes) == 0 {
+		fmt.Fprintln(s.out, "# nothing of ours is there")
+	}
+	return err
+}
+
+// notRunning makes sure that no daemon would put back what clean removes.
+func notRunning(ctx context.Context, socket string) error {
+	if _, err := os.Stat(socket); err != nil {
+		return nil
+	}
+	if _, err := dial(socket).Status(ctx); err == nil {
+		return daemon.ErrRunning
+	}
+	return nil
+}

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// patience bounds every wait of the end-to-end tests. It is no figure of ours: machines are shared.
+const patience = 60 * time.Second
+
+// router is a world with uplinkd on its router.
+type router struct {
+	testing.TB
+	*lab.World
+	dir     string
+	config  string
+	client  *api.Client
+	process *exec.Cmd
+	log     *bytes.Buffer
+}
+
+// newRouter builds a world and writes a configuration for its router. Nothing runs yet.
+func newRouter(t testing.TB, o lab.Options, config string) *router {
+	t.Helper()
+	w, err := lab.New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := w.ServeInternet(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "uplinkd-e2e-") // a short path: a socket's name has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	r := &router{TB: t, World: w, dir: dir, config: filepath.Join(dir, "uplinkd.toml"), client: api.Dial(filepath.Join(dir, "s"))}
+	r.configure(config)
+	t.Cleanup(r.kill)
+	return r
+}
+
+// configure writes the configuration: the given uplinks behind a preamble of the test's own.
+func (r *router) configure(uplinks string) {
+	r.Helper()
+	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\nsocket = %q\nlisten = \"\"\n[kernel]\ntable_names = %q\n",
+		filepath.Join(r.dir, "state"), filepath.Join(r.dir, "s"), filepath.Join(r.dir, "names.conf"))
+	if err := os.WriteFile(r.config, []byte(preamble+uplinks), 0o600); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// dualWAN is the usual configuration: fiber first, LTE behind it, both families, targets of the lab.
+const dualWAN = `
+[[uplink]]
+name = "fiber"
+device = "wan1"
+` + families + `
+[[uplink]]
+name = "lte"
+device = "wan2"
+tier = 2
+` + families
+
+const families = `
+  [uplink.ipv6]
+  masquerade = true
+` + targets
+
+const targets = `
+  [uplink.probe]
+  targets = ["192.0.2.1", "tcp://192.0.2.2:443", "http://192.0.2.3/generate_204", "dns://192.0.2.53?name=example.net",
+    "2001:db8:ffff::1", "tcp://[2001:db8:ffff::2]:443", "http://[2001:db8:ffff::3]/generate_204", "dns://[2001:db8:ffff::53]?name=example.net"]
+`
+
+// program is uplinkd, to be run on the router.
+func (r *router) program(args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		r.Fatal(err)
+	}
+	cmd := r.Host("router").Command(context.Background(), self, args...)
+	cmd.Env = append(os.Environ(), actAsProgram+"=1")
+	return cmd
+}
+
+// command runs a command of uplinkd on the router to its end.
+func (r *router) command(args ...string) string {
+	r.Helper()
+	out, err := r.program(args...).CombinedOutput()
+	if err != nil {
+		r.Fatalf("uplinkd %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// launch starts the daemon and waits for nothing.
+func (r *router) launch(args ...string) {
+	r.Helper()
+	if args == nil {
+		args = []string{"-c", r.config}
+	}
+	r.log = new(bytes.Buffer)
+	r.process = r.program(append([]string{"run", "--log", "debug"}, args...)...)
+	r.process.Stdout, r.process.Stderr = r.log, r.log
+	if err := r.process.Start(); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// start starts the daemon and waits until the kernel is as it wants.
+func (r *router) start() {
+	r.Helper()
+	r.launch()
+	r.await("the daemon to converge", r.converged)
+}
+
+func (r *router) converged() error {
+	s, err := r.client.Status(context.Background())
+	if err != nil {
+		return err
+	}
+	if !s.Converged {
+		return errors.New("not converged")
+	}
+	return nil
+}
+
+// end sends the daemon a signal and waits until it is gone. Its log is shown when the test has failed.
+func (r *router) end(sig syscall.Signal) {
+	if r.process == nil {
+		return
+	}
+	_ = r.process.Process.Signal(sig)
+	_ = r.process.Wait()
+	r.process = nil
+	if r.Failed() {
+		r.Logf("the daemon's log:\n%s", r.log)
+	}
+}
+
+func (r *router) kill() { r.end(syscall.SIGKILL) }
+func (r *router) stop() { r.end(syscall.SIGTERM) }
+
+// await waits until check succeeds.
+func (r *router) await(what string, check func() error) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := lab.Until(ctx, what, check); err != nil {
+		r.Fatal(err)
+	}
+}
+
+func (r *router) status() api.Status {
+	r.Helper()
+	s, err := r.client.Status(context.Background())
+	if err != nil {
+		r.Fatal(err)
+	}
+	return s
+}
+
+// awaitState waits until both families of an uplink are in one of the states.
+func (r *router) awaitState(name string, states ...uplink.State) {
+	r.Helper()
+	r.await(fmt.Sprintf("%s to be %v", name, states), func() error {
+		for _, u := range r.status().Uplinks {
+			if u.Name != name {
+				continue
+			}
+			for _, f := range []api.FamilyStatus{u.IPv4, u.IPv6} {
+				if f.State != uplink.Disabled && !contains(states, f.State) {
+					return fmt.Errorf("it is %s (%s)", f.State, f.Reason)
+				}
+			}
+			return nil
+		}
+		return errors.New("it is not there")
+	})
+}
+
+func contains[T comparable](list []T, x T) bool {
+	for _, y := range list {
+		if x == y {
+			return true
+		}
+	}
+	return false
+}
+
+// sh runs a script on a host.
+func (r *router) sh(host, script string) string {
+	r.Helper()
+	out, err := r.Host(host).Run("sh", "-e", "-c", script)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return out
+}
+
+// foreign is how many packets the providers dropped because of their source.
+func (r *router) foreign() uint64 {
+	r.Helper()
+	var n uint64
+	for _, u := range r.Uplinks() {
+		c, err := r.Counters(u.Name)
+		if err != nil {
+			r.Fatal(err)
+		}
+		n += c.ForeignV4 + c.ForeignV6
+	}
+	return n
+}
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// probe opens new flows from the LAN host until the test ends, or the returned function is called.
+func (r *router) probe(p *lab.FlowProbe) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := p.Run(ctx); err != nil {
+			r.Error(err)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	r.Cleanup(stop)
+	return stop
+}
+
+// awaitFlow waits until new flows take an uplink.
+func (r *router) awaitFlow(p *lab.FlowProbe, uplink string) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := p.WaitFor(ctx, uplink, time.Now()); err != nil {
+		r.Fatal(err)
+	}
+}

@@ -1,0 +1,167 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// onSnapshot looks for uplinks that have appeared, where they are discovered.
+func (d *Daemon) onSnapshot(obs *rules.Observed) {
+	if d.discovers() {
+		d.reloading.Lock()
+		defer d.reloading.Unlock()
+		have := d.current()
+		if merged, added := merge(have, discover(have, obs)); added {
+			if err := d.adopt(merged); err != nil {
+				d.log.Warn("a discovered uplink cannot be used", "err", err)
+			}
+		}
+	}
+	d.leases.observe(obs)
+}
+
+// onPass hears the outcome of each look at the kernel, from the engine's goroutine.
+func (d *Daemon) onPass(r reconcile.Result) {
+	d.metrics.ObserveReconcile(r.Duration)
+	d.judge.settle(r.Report.Facts)
+	if len(r.Changes) > 0 {
+		d.reportSwitches(r)
+	}
+	if r.Converged && !d.ready {
+		d.ready = true
+		d.o.Notify("READY=1")
+	}
+}
+
+// reportSwitches tells the log which uplinks carry new traffic now, where that has changed.
+func (d *Daemon) reportSwitches(r reconcile.Result) {
+	for _, family := range rules.Families {
+		choice := r.Report.Defaults[family]
+		if d.reasons[family] == choice.Reason {
+			continue
+		}
+		d.event(api.Event{Kind: api.EventSwitch, Family: family.String(), From: d.reasons[family], To: choice.Reason})
+		d.log.Info("new traffic", "family", family.String(), "now", choice.Reason)
+		d.reasons[family] = choice.Reason
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for path, began := range d.since {
+		if choice := r.Report.Defaults[path.Family]; r.Converged && !choice.LastResort && !choice.Has(path.Uplink) {
+			d.metrics.ObserveFailover(time.Since(began))
+			delete(d.since, path)
+		}
+	}
+}
+
+// Drain sends new traffic of an uplink elsewhere, or back. It lasts over restarts.
+func (d *Daemon) Drain(name string, drained bool) error {
+	known := slices.ContainsFunc(d.current().Uplinks, func(u config.Uplink) bool { return u.Name == name })
+	if !known {
+		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
+	}
+	all := d.judge.drain(name, drained)
+	d.save(docDrained, all)
+	d.engine.Hint()
+	word := "drained: new traffic goes elsewhere, flows that it carries go on"
+	if !drained {
+		word = "carries new traffic again"
+	}
+	d.event(api.Event{Kind: api.EventDrain, Uplink: name, Message: word})
+	return nil
+}
+
+// Reload reads the configuration file again. A file with a mistake changes nothing.
+func (d *Daemon) Reload() error {
+	if d.discovers() {
+		return errors.New("there is no configuration file to read: uplinks are discovered")
+	}
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	err := d.reload()
+	event := api.Event{Kind: api.EventReload, Message: "configuration read again"}
+	if err != nil {
+		event.Message = "configuration left as it was: " + err.Error()
+		d.log.Error("reload failed, nothing was changed", "err", err)
+	}
+	d.event(event)
+	return err
+}
+
+func (d *Daemon) reload() error {
+	c, err := config.Load(d.o.ConfigFile)
+	if err != nil {
+		return err
+	}
+	have := d.current()
+	if c.Daemon != have.Daemon || c.Kernel != have.Kernel {
+		return errors.New("[daemon] and [kernel] change only with a restart, and nothing else of this file was taken over")
+	}
+	return d.adopt(c)
+}
+
+// Healthy says why the daemon does not do its work, nil when it does.
+func (d *Daemon) Healthy() error {
+	if err := d.alive(); err != nil {
+		return err
+	}
+	last := d.engine.Last()
+	if last.Err != nil {
+		return last.Err
+	}
+	if !last.Converged {
+		return errors.New("the kernel is not in the wanted state yet")
+	}
+	return nil
+}
+
+// readToken reads the token for changes over TCP; without one the listener only reads.
+func readToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("reading token_file: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if len(token) < 16 {
+		return "", fmt.Errorf("token_file %s holds %d characters, at least 16 are needed", file, len(token))
+	}
+	return token, nil
+}
+
+// writeTableNames tells iproute2 our names for our tables. It is a convenience: failing only warns.
+func (d *Daemon) writeTableNames(c *config.Config, ids map[string]int) {
+	if c.Kernel.TableNames == "" {
+		return
+	}
+	var b strings.Builder
+	b.WriteString("# Written by uplinkd: its routing tables, for \"ip route show table NAME\".\n")
+	fmt.Fprintf(&b, "%d uplinkd\n", c.Kernel.TableBase)
+	for i := range c.Uplinks {
+		name := c.Uplinks[i].Name
+		fmt.Fprintf(&b, "%d %s\n", c.Kernel.TableBase+ids[name], name)
+	}
+	if have, err := os.ReadFile(c.Kernel.TableNames); err == nil && string(have) == b.String() {
+		return
+	}
+	err := os.MkdirAll(filepath.Dir(c.Kernel.TableNames), 0o755)
+	if err == nil {
+		err = store.WriteFile(c.Kernel.TableNames, []byte(b.String()), 0o644)
+	}
+	if err != nil {
+		d.log.Warn("table names are not written", "err", err)
+	}
+}

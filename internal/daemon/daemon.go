@@ -1,0 +1,302 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// Names of the documents in the state directory.
+const (
+	docIDs      = "ids"      // uplink name to id
+	docRecorded = "recorded" // what the kernel held before us
+	docVerdicts = "verdicts" // uplink/family to verdict
+	docDrained  = "drained"  // names of drained uplinks
+)
+
+// Options are what a daemon is started with.
+type Options struct {
+	// ConfigFile is read at start and on Reload. Empty: uplinks are discovered from the kernel's
+	// default routes.
+	ConfigFile string
+	// Base is the configuration to discover uplinks for, instead of the defaults.
+	Base    *config.Config
+	Version string
+	Log     *slog.Logger
+	Prober  probe.Prober // real sockets when nil
+	// Notify tells the service manager ("READY=1", ...); may be nil.
+	Notify func(state string)
+	// Watchdog is how often the service manager wants to hear of us; 0 for never.
+	Watchdog time.Duration
+}
+
+// Daemon is a running uplinkd.
+type Daemon struct {
+	o       Options
+	log     *slog.Logger
+	started time.Time
+	state   *store.Dir
+	kernel  *kernel.Kernel
+	hints   *kernel.Watcher
+	engine  *reconcile.Engine
+	judge   *judge
+	leases  *leases
+	events  *api.EventLog
+	metrics *api.Metrics
+
+	reloading sync.Mutex // one configuration change at a time
+
+	mu       sync.Mutex // guards what follows
+	config   *config.Config
+	ids      map[string]int
+	problems map[string]rules.Problem // of the daemon itself, by code
+	since    map[rules.Path]time.Time // when a switch began, for its measured duration
+
+	// Of the engine's goroutine only.
+	ready   bool
+	reasons map[rules.Family]string // who carries new traffic
+}
+
+// New reads the configuration, the state directory and the kernel. Nothing is changed yet. Whoever does
+// not Run the daemon must Close it.
+func New(o Options) (_ *Daemon, err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Notify == nil {
+		o.Notify = func(string) {}
+	}
+	c, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	state, err := store.Open(c.Daemon.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state,
+		ids: make(map[string]int), problems: make(map[string]rules.Problem), since: make(map[rules.Path]time.Time), reasons: make(map[rules.Family]string)}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if d.hints, err = kernel.Subscribe(); err != nil {
+		return nil, err
+	}
+	if d.kernel, err = kernel.Open(kernelNumbers(c.Kernel), d.log); err != nil {
+		return nil, err
+	}
+	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
+	d.metrics = api.NewMetrics(o.Version, func() []api.PathVerdict { return d.judge.verdicts() })
+	if d.o.Prober == nil {
+		d.o.Prober = probe.New()
+	}
+	d.judge = newJudge(d.o.Prober, d.onTransition, d.metrics.ObserveRTT)
+	if d.leases, err = newLeases(state, d.log, d.onLease); err != nil {
+		return nil, err
+	}
+	var recorded rules.Recorded
+	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained} {
+		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
+			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it")
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	d.engine = reconcile.New(reconcile.Options{
+		Kernel: d.kernel, Judge: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
+		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
+	})
+	if d.discovers() {
+		obs, err := d.kernel.Snapshot(nil)
+		if err != nil {
+			return nil, err
+		}
+		c = discover(c, obs)
+	}
+	return d, d.adopt(c)
+}
+
+// Close gives back what New opened.
+func (d *Daemon) Close() {
+	if d.hints != nil {
+		d.hints.Close()
+	}
+	if d.kernel != nil {
+		d.kernel.Close()
+	}
+}
+
+// load reads the configuration file, or takes the defaults when there is none.
+func (o *Options) load() (*config.Config, error) {
+	if o.ConfigFile != "" {
+		return config.Load(o.ConfigFile)
+	}
+	if o.Base != nil {
+		return o.Base, nil
+	}
+	return config.Default(), nil
+}
+
+// discovers reports whether uplinks are taken from the kernel's default routes.
+func (d *Daemon) discovers() bool { return d.o.ConfigFile == "" }
+
+// adopt makes a configuration the one in force. It changes nothing when it fails.
+func (d *Daemon) adopt(c *config.Config) error {
+	d.mu.Lock()
+	ids := maps.Clone(d.ids)
+	d.mu.Unlock()
+	changed, err := assignIDs(c, ids)
+	if err != nil {
+		return err
+	}
+	if err := d.judge.configure(c, ids); err != nil {
+		return err
+	}
+	if changed {
+		d.save(docIDs, ids)
+	}
+	d.mu.Lock()
+	d.config, d.ids = c, ids
+	d.mu.Unlock()
+	d.leases.configure(c)
+	d.engine.SetConfig(planInput(c, ids, d.leases.assignments()))
+	d.writeTableNames(c, ids)
+	return nil
+}
+
+// Run runs the daemon until the context ends. Kernel state stays as it is then, so that a restart does
+// not interrupt traffic; Clean removes it.
+func (d *Daemon) Run(ctx context.Context) error {
+	defer d.Close()
+	c := d.current()
+	token, err := readToken(c.Daemon.TokenFile)
+	if err != nil {
+		return err
+	}
+	server := api.NewServer(api.Options{Source: d, Events: d.events, Metrics: d.metrics, Log: d.log, Token: token})
+	// The control socket is also the lock: whoever answers on it owns the kernel state.
+	listeners, err := api.Listen(ctx, c.Daemon.Socket, c.Daemon.Listen)
+	if err != nil {
+		return err
+	}
+	d.event(api.Event{Kind: api.EventStart, Message: "uplinkd " + d.o.Version})
+	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
+
+	parts := []func(context.Context) error{
+		d.judge.run, d.leases.run, d.engine.Run, d.beat,
+		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
+		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
+	}
+	err = together(ctx, parts)
+	d.save(docVerdicts, d.judge.keep())
+	d.o.Notify("STOPPING=1")
+	d.log.Info("stopped; kernel state is left as it is", "err", err)
+	return err
+}
+
+// together runs the parts until the context ends or one of them fails, and returns when all are gone.
+func together(ctx context.Context, parts []func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make([]error, len(parts))
+	var group sync.WaitGroup
+	for i, part := range parts {
+		group.Go(func() {
+			defer cancel()
+			failed[i] = part(ctx)
+		})
+	}
+	group.Wait()
+	return errors.Join(failed...)
+}
+
+// beat tells the service manager that the engine is alive.
+func (d *Daemon) beat(ctx context.Context) error {
+	if d.o.Watchdog <= 0 {
+		<-ctx.Done()
+		return nil
+	}
+	ticker := time.NewTicker(d.o.Watchdog / 2)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if d.alive() == nil {
+				d.o.Notify("WATCHDOG=1")
+			}
+		}
+	}
+}
+
+// alive reports whether the engine still looks at the kernel.
+func (d *Daemon) alive() error {
+	if age := time.Since(d.engine.Last().At); age > 4*reconcile.Resync {
+		return fmt.Errorf("the last look at the kernel was %v ago", age.Round(time.Second))
+	}
+	return nil
+}
+
+func (d *Daemon) current() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config
+}
+
+// SaveRecorded keeps what the engine is about to overwrite.
+func (d *Daemon) SaveRecorded(r rules.Recorded) error { return d.state.Save(docRecorded, r) }
+
+// save keeps a document; a full disk is reported and keeps nothing from working.
+func (d *Daemon) save(name string, v any) {
+	if err := d.state.Save(name, v); err != nil {
+		d.log.Warn("state is not kept", "err", err)
+		d.problem("state-not-saved", "warning", err.Error(), "make room for, or access to, the state directory")
+		return
+	}
+	d.mu.Lock()
+	delete(d.problems, "state-not-saved")
+	d.mu.Unlock()
+}
+
+func (d *Daemon) problem(code, severity, message, fix string) {
+	d.mu.Lock()
+	d.problems[code] = rules.Problem{Code: code, Severity: severity, Message: message, Fix: fix}
+	d.mu.Unlock()
+}
+
+// event appends to the decision log.
+func (d *Daemon) event(e api.Event) {
+	e.Time = api.At(time.Now())
+	d.events.Append(e)
+}
+
+// onTransition hears of a changed verdict, from a watcher's goroutine.
+func (d *Daemon) onTransition(t uplink.Transition) {
+	d.engine.Hint()
+	d.mu.Lock()
+	path := rules.Path{Uplink: d.ids[t.Uplink], Family: t.Family}
+	if t.To.Health() < t.From.Health() {
+		d.since[path] = t.At
+	}
+	d.mu.Unlock()
+	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
+	d.events.Append(api.VerdictEvent(t))
+	d.metrics.ObserveTransition(t)
+	d.save(docVerdicts, d.judge.keep())
+}

@@ -1,0 +1,265 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// judge runs one watcher per enabled path and turns their verdicts into what planning takes.
+type judge struct {
+	prober   probe.Prober
+	onChange func(uplink.Transition)
+	onRTT    func(uplink string, family rules.Family, rtt time.Duration)
+
+	mu       sync.Mutex
+	numbers  rules.Kernel
+	ctx      context.Context // of run; nil before
+	running  sync.WaitGroup
+	watched  map[rules.Path]*watched
+	drained  map[string]bool // by uplink name
+	restored map[string]keptVerdict
+}
+
+func newJudge(p probe.Prober, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
+	return &judge{prober: p, onChange: onChange, onRTT: onRTT, watched: make(map[rules.Path]*watched),
+		drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
+}
+
+type watched struct {
+	*uplink.Watcher
+	name   string
+	device string
+	config watcherKey
+	stop   context.CancelFunc
+
+	settled way // as the kernel routes it now
+}
+
+// watcherKey is what a watcher is made of, to tell whether a reload changes it.
+type watcherKey struct {
+	name, device, targets    string
+	interval, fast, timeout  time.Duration
+	fall, rise, minTargetsUp int
+}
+
+// keptVerdict is a verdict on its way over a restart.
+type keptVerdict struct {
+	State uplink.State `json:"state"`
+	Since time.Time    `json:"since"`
+}
+
+func verdictKey(name string, family rules.Family) string { return name + "/" + family.String() }
+
+// configure makes the watchers of a configuration. Those whose settings did not change go on; others
+// start anew from the verdict that their predecessor held.
+func (j *judge) configure(c *config.Config, ids map[string]int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.numbers = kernelNumbers(c.Kernel)
+	next := make(map[rules.Path]*watched)
+	for i := range c.Uplinks {
+		u := &c.Uplinks[i]
+		targets := make([]probe.Target, len(u.Probe.Targets))
+		for n, text := range u.Probe.Targets {
+			t, err := probe.ParseTarget(text)
+			if err != nil {
+				return fmt.Errorf("uplink %s: %w", u.Name, err)
+			}
+			targets[n] = t
+		}
+		for family, ip := range map[rules.Family]config.IP{rules.IPv4: u.IPv4, rules.IPv6: u.IPv6} {
+			if ip.Method == config.MethodOff {
+				continue
+			}
+			path := rules.Path{Uplink: ids[u.Name], Family: family}
+			next[path] = j.watch(path, u, targets)
+		}
+	}
+	for path, w := range j.watched {
+		if next[path] != w && w.stop != nil {
+			w.stop()
+		}
+	}
+	j.watched = next
+	for _, w := range next {
+		j.start(w)
+	}
+	return nil
+}
+
+// watch returns the watcher of a path, the present one if it fits. The lock is held.
+func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target) *watched {
+	key := watcherKey{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
+		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp}
+	old := j.watched[path]
+	if old != nil && old.config == key {
+		return old
+	}
+	w := &watched{name: u.Name, device: u.Device, config: key, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
+		Uplink: u.Name, Family: path.Family, Targets: targets,
+		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
+		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp,
+		Prober: j.prober, OnChange: j.onChange,
+		OnRTT: func(_ probe.Target, rtt time.Duration) { j.onRTT(u.Name, path.Family, rtt) },
+	})}
+	kept, ok := j.restored[verdictKey(u.Name, path.Family)]
+	if old != nil && old.name == u.Name {
+		v := old.Verdict()
+		kept, ok = keptVerdict{v.State, v.Since}, true
+	}
+	if ok && kept.State.Valid() {
+		w.Restore(kept.State, kept.Since)
+	}
+	return w
+}
+
+// start runs a watcher if the judge runs. The lock is held.
+func (j *judge) start(w *watched) {
+	if j.ctx == nil || w.stop != nil {
+		return
+	}
+	ctx, stop := context.WithCancel(j.ctx)
+	w.stop = stop
+	j.running.Go(func() { _ = w.Run(ctx) })
+}
+
+// run runs the watchers until the context ends.
+func (j *judge) run(ctx context.Context) error {
+	j.mu.Lock()
+	j.ctx = ctx
+	for _, w := range j.watched {
+		j.start(w)
+	}
+	j.mu.Unlock()
+	<-ctx.Done()
+	j.running.Wait()
+	return nil
+}
+
+// Judge tells the watchers what the kernel says of their paths, and returns their verdicts. A path that
+// is new, or leaves in another way than before, is not probed until settle: the kernel does not route by
+// its mark yet.
+func (j *judge) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	verdicts := make(map[rules.Path]rules.Verdict, len(j.watched))
+	for path, w := range j.watched {
+		f, ok := facts[path]
+		if !ok {
+			continue
+		}
+		state := w.SetPath(j.pathFacts(path, w, f))
+		verdicts[path] = rules.Verdict{Health: health(state), State: string(state), Drained: j.drained[w.name]}
+	}
+	return verdicts
+}
+
+func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.PathFacts {
+	return uplink.PathFacts{
+		Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault,
+		Probe: probe.Path{Device: w.device, Mark: j.numbers.Mark(path.Uplink), Source: f.Source()},
+		Quiet: wayOf(f) != w.settled,
+	}
+}
+
+// settle lets the paths be probed whose routes and rules have just been applied.
+func (j *judge) settle(facts map[rules.Path]rules.Facts) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for path, w := range j.watched {
+		f, ok := facts[path]
+		if way := wayOf(f); ok && way != w.settled {
+			w.settled = way
+			w.SetPath(j.pathFacts(path, w, f))
+		}
+	}
+}
+
+// way is how the packets of a path leave.
+type way struct {
+	index   int
+	source  netip.Addr
+	gateway netip.Addr
+}
+
+func wayOf(f rules.Facts) way { return way{f.Index, f.Source(), f.Gateway} }
+
+// health translates the levels of the judging package into those of the planning package.
+func health(s uplink.State) rules.Health {
+	switch s.Health() {
+	case uplink.HealthGood:
+		return rules.Good
+	case uplink.HealthDoubtful:
+		return rules.Doubtful
+	case uplink.HealthDead:
+		return rules.Dead
+	}
+	return rules.Unknown
+}
+
+// verdict returns the verdict of a path, false when it is not watched.
+func (j *judge) verdict(path rules.Path) (uplink.Verdict, bool) {
+	j.mu.Lock()
+	w := j.watched[path]
+	j.mu.Unlock()
+	if w == nil {
+		return uplink.Verdict{}, false
+	}
+	return w.Verdict(), true
+}
+
+// verdicts returns those of all paths, for a scrape.
+func (j *judge) verdicts() []api.PathVerdict {
+	j.mu.Lock()
+	watched := maps.Clone(j.watched)
+	j.mu.Unlock()
+	out := make([]api.PathVerdict, 0, len(watched))
+	for path, w := range watched {
+		out = append(out, api.PathVerdict{Uplink: w.name, Family: path.Family, Verdict: w.Verdict()})
+	}
+	return out
+}
+
+// keep returns what a restart should know.
+func (j *judge) keep() map[string]keptVerdict {
+	j.mu.Lock()
+	watched := maps.Clone(j.watched)
+	j.mu.Unlock()
+	kept := make(map[string]keptVerdict, len(watched))
+	for path, w := range watched {
+		v := w.Verdict()
+		kept[verdictKey(w.name, path.Family)] = keptVerdict{v.State, v.Since}
+	}
+	return kept
+}
+
+// drain marks an uplink so that new traffic goes elsewhere, and returns all marks.
+func (j *judge) drain(name string, drained bool) map[string]bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	next := maps.Clone(j.drained)
+	if drained {
+		next[name] = true
+	} else {
+		delete(next, name)
+	}
+	j.drained = next
+	return maps.Clone(next)
+}
+
+// isDrained returns the drained uplinks by name.
+func (j *judge) isDrained() map[string]bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.drained // replaced, never changed in place
+}

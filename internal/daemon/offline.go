@@ -1,0 +1,178 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// Preview is what a plan would change, and why.
+type Preview struct {
+	Changes []rules.Op
+	Report  rules.Report
+	Names   map[int]string // uplink names by id
+}
+
+// Plan computes what Run would change now. It changes nothing, neither in the kernel nor in the state
+// directory, and judges paths as the running daemon, or the last one, did.
+func Plan(configFile string) (*Preview, error) {
+	o := Options{ConfigFile: configFile}
+	c, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	k, err := kernel.Open(kernelNumbers(c.Kernel), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	if configFile == "" {
+		obs, err := k.Snapshot(nil)
+		if err != nil {
+			return nil, err
+		}
+		c = discover(c, obs)
+	}
+	kept, err := readKept(c.Daemon.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := assignIDs(c, kept.ids); err != nil {
+		return nil, err
+	}
+	cfg := planInput(c, kept.ids, kept.assignments)
+	names := rules.SysctlNames(cfg)
+	for name := range kept.recorded.Sysctls {
+		names = append(names, name)
+	}
+	obs, err := k.Snapshot(names)
+	if err != nil {
+		return nil, err
+	}
+	obs.Recorded = kept.recorded
+	want, report := rules.Plan(cfg, obs, kept.judge(cfg, rules.FactsOf(cfg, obs)))
+	p := &Preview{Changes: rules.Diff(rules.Ours(cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
+	for i := range cfg.Uplinks {
+		p.Names[cfg.Uplinks[i].ID] = cfg.Uplinks[i].Name
+	}
+	return p, nil
+}
+
+// keptState is what the state directory holds.
+type keptState struct {
+	ids         map[string]int
+	recorded    rules.Recorded
+	verdicts    map[string]keptVerdict
+	drained     map[string]bool
+	assignments Assignments
+}
+
+// readKept reads the state directory without making it.
+func readKept(dir string) (*keptState, error) {
+	k := &keptState{ids: make(map[string]int)}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return k, nil
+	}
+	state, err := store.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained} {
+		if err := state.Load(name, v); err != nil {
+			return nil, err
+		}
+	}
+	held, err := newLeases(state, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return nil, err
+	}
+	k.assignments = held.all()
+	return k, nil
+}
+
+// judge gives each path its kept verdict; a path without one, or regained since, counts as new.
+func (k *keptState) judge(cfg rules.Config, facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+	verdicts := make(map[rules.Path]rules.Verdict)
+	for i := range cfg.Uplinks {
+		u := &cfg.Uplinks[i]
+		for _, family := range rules.Families {
+			path := rules.Path{Uplink: u.ID, Family: family}
+			f := facts[path]
+			state := k.verdicts[verdictKey(u.Name, family)].State
+			if !state.Valid() {
+				state = uplink.Init
+			}
+			if !f.Carrier || !f.HasAddress() || !f.HasDefault {
+				state = uplink.Down
+			}
+			verdicts[path] = rules.Verdict{Health: health(state), State: string(state), Drained: k.drained[u.Name]}
+		}
+	}
+	return verdicts
+}
+
+// ErrRunning means that a daemon is at work, which would undo what was asked for.
+var ErrRunning = errors.New("uplinkd is running; stop it first")
+
+// Clean removes all that is ours from the kernel and gives back what stood there before. It returns the
+// changes that it made.
+func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
+	o := Options{ConfigFile: configFile}
+	c, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	state, err := store.Open(c.Daemon.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	var recorded rules.Recorded
+	if err := state.Load(docRecorded, &recorded); err != nil {
+		return nil, err
+	}
+	k, err := kernel.Open(kernelNumbers(c.Kernel), log)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	engine := reconcile.New(reconcile.Options{
+		Kernel: k, Judge: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
+		Config: rules.Config{Kernel: kernelNumbers(c.Kernel)},
+	})
+	result := engine.Pass()
+	err = result.Err
+	if err == nil && !result.Converged {
+		err = errors.New("something of ours is still in the kernel: is another program putting it back?")
+	}
+	return slices.Clip(result.Changes), errors.Join(err, removeTableNames(c))
+}
+
+func removeTableNames(c *config.Config) error {
+	if c.Kernel.TableNames == "" {
+		return nil
+	}
+	if err := os.Remove(c.Kernel.TableNames); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing table names: %w", err)
+	}
+	return nil
+}
+
+// noVerdicts judges nothing, for there are no uplinks.
+type noVerdicts struct{}
+
+func (noVerdicts) Judge(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict { return nil }
+
+// keeper keeps records in a state directory.
+type keeper struct{ *store.Dir }
+
+func (k keeper) SaveRecorded(r rules.Recorded) error { return k.Save(docRecorded, r) }

@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// Status puts together what the engine last saw and what the watchers know now.
+func (d *Daemon) Status() api.Status {
+	last := d.engine.Last()
+	d.mu.Lock()
+	c, ids := d.config, maps.Clone(d.ids)
+	problems := slices.Collect(maps.Values(d.problems))
+	d.mu.Unlock()
+	s := api.Status{Version: d.o.Version, Started: api.At(d.started), Converged: last.Converged, Generation: last.Generation,
+		Problems: append(problems, last.Report.Problems...)}
+	if last.Err != nil {
+		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
+			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
+	}
+	slices.SortFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
+	drained := d.judge.isDrained()
+	for i := range c.Uplinks {
+		u := &c.Uplinks[i]
+		id := ids[u.Name]
+		numbers := kernelNumbers(c.Kernel)
+		s.Uplinks = append(s.Uplinks, api.Uplink{
+			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
+			Table: int(numbers.Table(id)), Mark: api.Mark(numbers.Mark(id)),
+			Drained: drained[u.Name], Metered: u.Metered,
+			IPv4: d.familyStatus(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}, &last),
+			IPv6: d.familyStatus(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}, &last),
+		})
+	}
+	return s
+}
+
+func (d *Daemon) familyStatus(ip config.IP, path rules.Path, last *reconcile.Result) api.FamilyStatus {
+	if ip.Method == config.MethodOff {
+		return api.FamilyStatus{State: uplink.Disabled}
+	}
+	facts := last.Report.Facts[path]
+	v, _ := d.judge.verdict(path)
+	s := api.FamilyStatus{State: v.State, Reason: v.Reason, Since: api.At(v.Since), Loss: v.Loss,
+		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter)}
+	choice := last.Report.Defaults[path.Family]
+	for _, m := range choice.Members {
+		if m.Uplink == path.Uplink {
+			s.Share = m.Share
+		}
+	}
+	for _, t := range v.Targets {
+		s.Targets = append(s.Targets, api.Target{Target: t.Target, Up: t.Up, RTTms: api.Milliseconds(t.RTT)})
+	}
+	return s
+}
