@@ -298,9 +298,17 @@ func (p *planner) giveBack() {
 		wanted[g.Device] = true
 	}
 	for _, l := range p.obs.Links {
-		if l.Group == p.k.LinkGroup && !wanted[l.Name] {
-			p.state.Groups = append(p.state.Groups, LinkGroup{Device: l.Name, Group: p.obs.Recorded.Groups[l.Name],
-				Why: "is no uplink any more", Restore: true})
+		if l.Group != p.k.LinkGroup || wanted[l.Name] {
+			continue
+		}
+		former, ours := p.obs.Recorded.Groups[l.Name]
+		switch {
+		case ours:
+			p.state.Groups = append(p.state.Groups, LinkGroup{Device: l.Name, Group: former, Why: "is no uplink any more", Restore: true})
+		case len(p.cfg.Uplinks) > 0:
+			p.problem("foreign-link-group", "error",
+				fmt.Sprintf("%s is no uplink, yet somebody put it into link group %d: its networks are taken for an uplink's", l.Name, l.Group),
+				fmt.Sprintf("ip link set dev %s group default, or choose another [kernel] link_group", l.Name))
 		}
 	}
 	clear(wanted)
