@@ -9,12 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/lab"
@@ -510,7 +511,7 @@ func TestAStaticUplinkIsBroughtUpAddressedRoutedAndCleaned(t *testing.T) {
 		if out := r.sh("router", "ip -j address show dev wan1"); !strings.Contains(out, `"`+a.String()+`"`) {
 			t.Errorf("%v is not on wan1:\n%s", a, out)
 		}
-		if tag := r.addressTag("wan1", a); tag != 117 {
+		if tag := r.addressTag(a); tag != 117 {
 			t.Errorf("%v has the protocol number %d", a, tag)
 		}
 	}
@@ -538,24 +539,46 @@ func TestAStaticUplinkIsBroughtUpAddressedRoutedAndCleaned(t *testing.T) {
 	}
 }
 
-// addressTag reads IFA_PROTO of an address, 0 for none, with a tool that is not ours.
-func (r *router) addressTag(device string, a netip.Addr) int {
+// addressTag reads IFA_PROTO of an address, 0 for none; not every iproute2 shows it.
+func (r *router) addressTag(want netip.Addr) (tag uint8) {
 	r.Helper()
-	family := "-4"
-	if a.Is6() {
-		family = "-6"
+	var messages []netlink.Message
+	err := r.Host("router").Do(func() error {
+		conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		messages, err = conn.Execute(netlink.Message{
+			Header: netlink.Header{Type: unix.RTM_GETADDR, Flags: netlink.Request | netlink.Dump},
+			Data:   make([]byte, unix.SizeofIfAddrmsg),
+		})
+		return err
+	})
+	if err != nil {
+		r.Fatal(err)
 	}
-	for _, line := range strings.Split(r.sh("router", "ip "+family+" -o -d address show dev "+device), "\n") {
-		words := strings.Fields(line)
-		if i := slices.Index(words, "proto"); i > 0 && strings.Contains(line, " "+a.String()+"/") {
-			n, err := strconv.ParseInt(words[i+1], 0, 32)
-			if err != nil {
-				r.Fatal(err)
+	const ifaProto = 11
+	for _, m := range messages {
+		attributes, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfAddrmsg:])
+		if err != nil {
+			r.Fatal(err)
+		}
+		var address netip.Addr
+		var proto uint8
+		for attributes.Next() {
+			switch attributes.Type() {
+			case unix.IFA_ADDRESS:
+				address, _ = netip.AddrFromSlice(attributes.Bytes())
+			case ifaProto:
+				proto = attributes.Uint8()
 			}
-			return int(n)
+		}
+		if address == want {
+			tag = proto
 		}
 	}
-	return 0
+	return tag
 }
 
 func TestOneFamilyThatIsOffIsLeftAloneAndTheOtherWorks(t *testing.T) {

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// tries is how often each benchmark breaks an uplink. Each try has a world of its own.
+const tries = 20
+
+// BenchmarkFailover measures how long new flows of a LAN host stand still, IPv4 and IPv6 alike, from the
+// moment an uplink breaks.
+func BenchmarkFailover(b *testing.B) {
+	for _, c := range []struct{ name, kind, config string }{
+		{"blackhole", lab.Blackhole, dualWAN},
+		{"blackhole_250ms", lab.Blackhole, strings.ReplaceAll(dualWAN, "[uplink.probe]", "[uplink.probe]\n  interval = \"250ms\"")},
+		{"far", lab.Far, dualWAN},
+		{"carrier", lab.Carrier, dualWAN},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				var stalls distribution
+				for range tries {
+					stalls = append(stalls, stalledBy(b, c.kind, c.config))
+				}
+				stalls.report(b)
+			}
+		})
+	}
+}
+
+// stalledBy breaks the fiber of a new world at a random phase of the probing, and returns the longer of
+// both families' stalls.
+func stalledBy(b *testing.B, kind, config string) time.Duration {
+	r := newRouter(b, lab.Options{}, config)
+	defer func() {
+		r.kill()
+		if err := r.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	r.start()
+	var probes []*lab.FlowProbe
+	for _, target := range []string{"192.0.2.1:7", "[2001:db8:ffff::1]:7"} {
+		p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(target)}
+		defer r.probe(p)()
+		probes = append(probes, p)
+	}
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	for _, p := range probes {
+		r.awaitFlow(p, "fiber")
+	}
+	phase, cancel := context.WithTimeout(b.Context(), time.Second+rand.N(time.Second))
+	<-phase.Done()
+	cancel()
+	if err := r.Break(kind, "fiber"); err != nil {
+		b.Fatal(err)
+	}
+	var since time.Time
+	for _, u := range r.World.Status() {
+		for _, broken := range u.Breaks {
+			since = broken.Asked
+		}
+	}
+	longest := time.Duration(0)
+	for _, p := range probes {
+		r.awaitFlow(p, "lte")
+		longest = max(longest, p.Stall(since))
+	}
+	return longest
+}
+
+// distribution is a set of measured times.
+type distribution []time.Duration
+
+// report prints every value, and gives the median, the 99th percentile and the maximum as metrics in
+// milliseconds. With few values the 99th percentile is the maximum.
+func (d distribution) report(b *testing.B) {
+	slices.Sort(d)
+	var list []string
+	for _, v := range d {
+		list = append(list, fmt.Sprint(v.Round(time.Millisecond).Milliseconds()))
+	}
+	b.Logf("%d tries, ms: %s", len(d), strings.Join(list, " "))
+	ms := func(v time.Duration) float64 { return float64(v) / float64(time.Millisecond) }
+	b.ReportMetric(ms(d[len(d)/2]), "p50-ms")
+	b.ReportMetric(ms(d[min(len(d)*99/100, len(d)-1)]), "p99-ms")
+	b.ReportMetric(ms(d[len(d)-1]), "max-ms")
+	b.ReportMetric(0, "ns/op")
+}
