@@ -45,6 +45,11 @@ type WatcherConfig struct {
 	// returns. May be nil.
 	OnChange func(Transition)
 
+	// OnMiss is told, as OnChange is, that a probe went unanswered while the
+	// verdict was good: whatever shares the line may ask for itself, see Hint.
+	// May be nil.
+	OnMiss func()
+
 	// OnRTT is told the time of every answer, on the goroutine of its probe
 	// and with no lock held, for a histogram. May be nil.
 	OnRTT func(t probe.Target, rtt time.Duration)
@@ -107,6 +112,7 @@ type Watcher struct {
 	inFlight map[uint64]context.CancelFunc
 	armed    time.Time // when the scheduler wakes by itself; zero for never
 	changes  []Transition
+	missed   bool // OnMiss is to be told
 	counters counters
 }
 
@@ -255,6 +261,10 @@ func (w *Watcher) observe(signal probe.Signal, now time.Time) {
 	if signal == probe.None {
 		return
 	}
+	if signal == probe.Missed && w.cfg.OnMiss != nil && w.machine.State().Health() == HealthGood {
+		w.missed = true
+		notify(w.told)
+	}
 	loss, outcomes := w.detector.Loss()
 	t, changed := w.machine.Observe(Observation{
 		Signal: signal, Report: w.detector.Report(now), Loss: loss, Outcomes: outcomes,
@@ -294,9 +304,12 @@ func (w *Watcher) due() time.Time {
 func (w *Watcher) tell(ctx context.Context) {
 	for {
 		w.mu.Lock()
-		changes := w.changes
-		w.changes = nil
+		changes, missed := w.changes, w.missed
+		w.changes, w.missed = nil, false
 		w.mu.Unlock()
+		if missed {
+			w.cfg.OnMiss()
+		}
 		for _, t := range changes {
 			w.cfg.OnChange(t)
 		}
@@ -400,6 +413,17 @@ func (w *Watcher) SetInterval(interval time.Duration) {
 	defer w.mu.Unlock()
 	w.detector.SetInterval(interval)
 	notify(w.wake)
+}
+
+// RTT returns the smoothed round-trip time of the slowest target that answers.
+func (w *Watcher) RTT() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	slowest := time.Duration(0)
+	for _, s := range w.detector.Stats() {
+		slowest = max(slowest, s.RTT)
+	}
+	return slowest
 }
 
 // Verdict returns a snapshot.

@@ -112,7 +112,7 @@ func New(o Options) (_ *Daemon, err error) {
 	var recorded rules.Recorded
 	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained} {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
-			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it")
+			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it where that is possible")
 		} else if err != nil {
 			return nil, err
 		}
@@ -198,7 +198,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
-		d.judge.run, d.leases.run, d.engine.Run, d.beat,
+		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.beat,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 	}

@@ -109,10 +109,11 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 		Uplink: u.Name, Family: path.Family, Targets: targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
 		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp,
-		Prober: j.prober, OnChange: j.onChange,
+		Prober: j.prober, OnChange: j.onChange, OnMiss: func() { j.hintSibling(path) },
 		OnRTT: func(_ probe.Target, rtt time.Duration) { j.onRTT(u.Name, path.Family, rtt) },
 	})}
 	kept, ok := j.restored[verdictKey(u.Name, path.Family)]
+	delete(j.restored, verdictKey(u.Name, path.Family)) // stale by the time that the uplink is removed and comes back
 	if old != nil && old.name == u.Name {
 		v := old.Verdict()
 		kept, ok = keptVerdict{v.State, v.Since}, true
@@ -121,6 +122,40 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 		w.Restore(kept.State, kept.Since)
 	}
 	return w
+}
+
+// hintSibling lets the other family of an uplink look at once: both mostly die together.
+func (j *judge) hintSibling(path rules.Path) {
+	path.Family = rules.IPv4 + rules.IPv6 - path.Family
+	j.hint([]rules.Path{path})
+}
+
+// hint has paths probed at once. The probes alone decide.
+func (j *judge) hint(paths []rules.Path) {
+	for _, w := range j.watchers(paths) {
+		w.Hint()
+	}
+}
+
+// slowest returns the longest round-trip time of the paths.
+func (j *judge) slowest(paths []rules.Path) time.Duration {
+	longest := time.Duration(0)
+	for _, w := range j.watchers(paths) {
+		longest = max(longest, w.RTT())
+	}
+	return longest
+}
+
+func (j *judge) watchers(paths []rules.Path) []*watched {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var found []*watched
+	for _, path := range paths {
+		if w := j.watched[path]; w != nil {
+			found = append(found, w)
+		}
+	}
+	return found
 }
 
 // start runs a watcher if the judge runs. The lock is held.

@@ -80,15 +80,10 @@ type keptState struct {
 // readKept reads the state directory without making it.
 func readKept(dir string) (*keptState, error) {
 	k := &keptState{ids: make(map[string]int)}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return k, nil
-	}
-	state, err := store.Open(dir)
-	if err != nil {
-		return nil, err
-	}
+	state := store.View(dir)
 	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained} {
-		if err := state.Load(name, v); err != nil {
+		// The daemon would start afresh where a document is damaged.
+		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
 			return nil, err
 		}
 	}
@@ -137,7 +132,9 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 		return nil, err
 	}
 	var recorded rules.Recorded
-	if err := state.Load(docRecorded, &recorded); err != nil {
+	if err := state.Load(docRecorded, &recorded); errors.Is(err, store.ErrDamaged) {
+		log.Warn("former values are not given back", "err", err)
+	} else if err != nil {
 		return nil, err
 	}
 	k, err := kernel.Open(kernelNumbers(c.Kernel), log)

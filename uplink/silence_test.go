@@ -1,0 +1,39 @@
+package uplink
+
+import (
+	"testing"
+	"time"
+)
+
+func TestSilence(t *testing.T) {
+	type sample struct{ rx, tx uint64 }
+	for name, c := range map[string]struct {
+		samples []sample // 100 ms apart
+		rtt     time.Duration
+		want    int // the sample that tells, -1 for none
+	}{
+		"traffic both ways":                  {[]sample{{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}}, 0, -1},
+		"nothing at all":                     {[]sample{{1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}}, 0, -1},
+		"only receiving":                     {[]sample{{1, 1}, {2, 1}, {3, 1}, {4, 1}, {5, 1}}, 0, -1},
+		"sent, and nothing came back":        {[]sample{{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}}, 0, 3},
+		"one packet, unanswered":             {[]sample{{1, 1}, {1, 2}, {1, 2}, {1, 2}, {1, 2}}, 0, 3},
+		"an answer in time":                  {[]sample{{1, 1}, {1, 2}, {1, 3}, {2, 4}, {2, 5}, {3, 6}}, 0, -1},
+		"a long way: later":                  {[]sample{{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}}, 200 * time.Millisecond, 5},
+		"counters before the first are none": {[]sample{{0, 9}, {0, 9}, {0, 9}, {0, 9}}, 0, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var s Silence
+			told := -1
+			for i, x := range c.samples {
+				if s.Observe(epoch.Add(time.Duration(i)*100*time.Millisecond), x.rx, x.tx, c.rtt) && told < 0 {
+					told = i
+				}
+			}
+			if told != c.want {
+				t.Errorf("told at sample %d, want %d", told, c.want)
+			}
+		})
+	}
+}
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
