@@ -16,10 +16,10 @@ type Silence struct {
 	since   time.Time
 }
 
-// Observe takes the counters as they are now, and the round-trip time of the
-// uplink. It reports whether for [silenceSpan] and that time nothing has come
+// Observe takes the counters as they are now, and asks for the round-trip time of
+// the uplink where that matters. It reports whether for [silenceSpan] and that time nothing has come
 // back for what was sent; it reports the same silence again after as long again.
-func (s *Silence) Observe(now time.Time, rx, tx uint64, rtt time.Duration) bool {
+func (s *Silence) Observe(now time.Time, rx, tx uint64, rtt func() time.Duration) bool {
 	before := *s
 	s.rx, s.tx, s.seen = rx, tx, true
 	switch {
@@ -27,7 +27,7 @@ func (s *Silence) Observe(now time.Time, rx, tx uint64, rtt time.Duration) bool 
 		s.waiting = false
 	case !before.waiting && tx != before.tx:
 		s.waiting, s.since = true, now
-	case before.waiting && now.Sub(before.since) >= silenceSpan+rtt:
+	case before.waiting && now.Sub(before.since) >= silenceSpan && now.Sub(before.since) >= silenceSpan+rtt():
 		// Whether it goes on is for what is sent from now on to show.
 		s.waiting = false
 		return true

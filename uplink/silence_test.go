@@ -25,7 +25,7 @@ func TestSilence(t *testing.T) {
 			var s Silence
 			told := -1
 			for i, x := range c.samples {
-				if s.Observe(epoch.Add(time.Duration(i)*100*time.Millisecond), x.rx, x.tx, c.rtt) && told < 0 {
+				if s.Observe(epoch.Add(time.Duration(i)*100*time.Millisecond), x.rx, x.tx, func() time.Duration { return c.rtt }) && told < 0 {
 					told = i
 				}
 			}

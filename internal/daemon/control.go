@@ -71,8 +71,8 @@ func (d *Daemon) Drain(name string, drained bool) error {
 	if !known {
 		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
-	all := d.judge.drain(name, drained)
-	d.save(docDrained, all)
+	d.judge.drain(name, drained)
+	d.save(docDrained, func() any { return d.judge.isDrained() })
 	d.engine.Hint()
 	word := "drained: new traffic goes elsewhere, flows that it carries go on"
 	if !drained {

@@ -58,11 +58,13 @@ type Daemon struct {
 	metrics *api.Metrics
 
 	reloading sync.Mutex // one configuration change at a time
+	saving    sync.Mutex // one document at a time
 
 	mu       sync.Mutex // guards what follows
 	config   *config.Config
 	ids      map[string]int
 	problems map[string]rules.Problem // of the daemon itself, by code
+	unsaved  map[string]func() any    // documents that could not be written, by name
 	since    map[rules.Path]time.Time // when a switch began, for its measured duration
 
 	// Of the engine's goroutine only.
@@ -88,7 +90,7 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state,
-		ids: make(map[string]int), problems: make(map[string]rules.Problem), since: make(map[rules.Path]time.Time), reasons: make(map[rules.Family]string)}
+		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), since: make(map[rules.Path]time.Time), reasons: make(map[rules.Family]string)}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -106,17 +108,17 @@ func New(o Options) (_ *Daemon, err error) {
 		d.o.Prober = probe.New()
 	}
 	d.judge = newJudge(d.o.Prober, d.onTransition, d.metrics.ObserveRTT)
-	if d.leases, err = newLeases(state, d.log, d.onLease); err != nil {
-		return nil, err
-	}
 	var recorded rules.Recorded
-	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained} {
+	d.leases = newLeases(d.log, d.save, d.onLease)
+	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained, docLeases: &d.leases.held} {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
+			d.log.Warn("starting afresh", "err", err)
 			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it where that is possible")
 		} else if err != nil {
 			return nil, err
 		}
 	}
+	d.leases.forgetExpired(d.started)
 	d.engine = reconcile.New(reconcile.Options{
 		Kernel: d.kernel, Judge: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
@@ -167,12 +169,12 @@ func (d *Daemon) adopt(c *config.Config) error {
 	if err := d.judge.configure(c, ids); err != nil {
 		return err
 	}
-	if changed {
-		d.save(docIDs, ids)
-	}
 	d.mu.Lock()
 	d.config, d.ids = c, ids
 	d.mu.Unlock()
+	if changed {
+		d.saveIDs() // before the kernel hears of them
+	}
 	d.leases.configure(c)
 	d.engine.SetConfig(planInput(c, ids, d.leases.assignments()))
 	d.writeTableNames(c, ids)
@@ -198,12 +200,12 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
-		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.beat,
+		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.beat, d.saveAgain,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 	}
 	err = together(ctx, parts)
-	d.save(docVerdicts, d.judge.keep())
+	d.saveVerdicts()
 	d.o.Notify("STOPPING=1")
 	d.log.Info("stopped; kernel state is left as it is", "err", err)
 	return err
@@ -262,16 +264,55 @@ func (d *Daemon) current() *config.Config {
 // SaveRecorded keeps what the engine is about to overwrite.
 func (d *Daemon) SaveRecorded(r rules.Recorded) error { return d.state.Save(docRecorded, r) }
 
-// save keeps a document; a full disk is reported and keeps nothing from working.
-func (d *Daemon) save(name string, v any) {
-	if err := d.state.Save(name, v); err != nil {
+// save keeps what read returns. Only one is under way at a time, so that the latest state is the one that
+// stays. A full disk is reported, and keeps nothing from working; it is tried again.
+func (d *Daemon) save(name string, read func() any) {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	err := d.state.Save(name, read())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
 		d.log.Warn("state is not kept", "err", err)
-		d.problem("state-not-saved", "warning", err.Error(), "make room for, or access to, the state directory")
+		d.unsaved[name] = read
+		d.problems["state-not-saved"] = rules.Problem{Code: "state-not-saved", Severity: "warning", Message: err.Error(),
+			Fix: "make room for, or access to, the state directory"}
 		return
 	}
-	d.mu.Lock()
-	delete(d.problems, "state-not-saved")
-	d.mu.Unlock()
+	delete(d.unsaved, name)
+	if len(d.unsaved) == 0 {
+		delete(d.problems, "state-not-saved")
+	}
+}
+
+// saveAgain tries now and then to keep what could not be kept.
+func (d *Daemon) saveAgain(ctx context.Context) error {
+	ticker := time.NewTicker(reconcile.Resync)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		d.mu.Lock()
+		unsaved := maps.Clone(d.unsaved)
+		d.mu.Unlock()
+		for name, read := range unsaved {
+			d.save(name, read)
+		}
+	}
+}
+
+func (d *Daemon) saveVerdicts() { d.save(docVerdicts, func() any { return d.judge.keep() }) }
+
+// saveIDs keeps the ids in force.
+func (d *Daemon) saveIDs() {
+	d.save(docIDs, func() any {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.ids // replaced, never changed in place
+	})
 }
 
 func (d *Daemon) problem(code, severity, message, fix string) {
@@ -298,5 +339,5 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
 	d.events.Append(api.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
-	d.save(docVerdicts, d.judge.keep())
+	d.saveVerdicts()
 }

@@ -278,8 +278,8 @@ func (j *judge) keep() map[string]keptVerdict {
 	return kept
 }
 
-// drain marks an uplink so that new traffic goes elsewhere, and returns all marks.
-func (j *judge) drain(name string, drained bool) map[string]bool {
+// drain marks an uplink so that new traffic goes elsewhere.
+func (j *judge) drain(name string, drained bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	next := maps.Clone(j.drained)
@@ -289,7 +289,6 @@ func (j *judge) drain(name string, drained bool) map[string]bool {
 		delete(next, name)
 	}
 	j.drained = next
-	return maps.Clone(next)
 }
 
 // isDrained returns the drained uplinks by name.

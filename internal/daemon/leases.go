@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -12,7 +11,6 @@ import (
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
-	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -21,8 +19,8 @@ const docLeases = "leases4"
 
 // leases runs a DHCPv4 client for each uplink with method "dhcp".
 type leases struct {
-	state   *store.Dir
 	log     *slog.Logger
+	save    func(document string, read func() any)
 	changed func(uplink string, l *dhcp4.Lease)
 
 	mu      sync.Mutex
@@ -38,16 +36,13 @@ type leaseClient struct {
 	stop   context.CancelFunc
 }
 
-// newLeases continues with the leases that an earlier run kept.
-func newLeases(state *store.Dir, log *slog.Logger, changed func(string, *dhcp4.Lease)) (*leases, error) {
-	l := &leases{state: state, log: log, changed: changed, clients: make(map[string]*leaseClient), held: make(map[string]dhcp4.Lease)}
-	err := state.Load(docLeases, &l.held)
-	maps.DeleteFunc(l.held, func(_ string, lease dhcp4.Lease) bool { return !time.Now().Before(lease.Expires) })
-	if errors.Is(err, store.ErrDamaged) {
-		log.Warn("leases are asked for anew", "err", err)
-		err = nil
-	}
-	return l, err
+func newLeases(log *slog.Logger, save func(document string, read func() any), changed func(string, *dhcp4.Lease)) *leases {
+	return &leases{log: log, save: save, changed: changed, clients: make(map[string]*leaseClient), held: make(map[string]dhcp4.Lease)}
+}
+
+// forgetExpired drops leases of an earlier run that are over.
+func (l *leases) forgetExpired(now time.Time) {
+	maps.DeleteFunc(l.held, func(_ string, lease dhcp4.Lease) bool { return !now.Before(lease.Expires) })
 }
 
 // configure starts and stops clients so that each uplink with method "dhcp" has one.
@@ -80,11 +75,13 @@ func (l *leases) configure(c *config.Config) {
 }
 
 func (l *leases) client(name, device string) *leaseClient {
-	cfg := dhcp4.Config{Device: device, Log: l.log.With("uplink", name), OnLease: func(lease *dhcp4.Lease) { l.update(name, lease) }}
+	c := &leaseClient{device: device}
+	cfg := dhcp4.Config{Device: device, Log: l.log.With("uplink", name), OnLease: func(lease *dhcp4.Lease) { l.update(name, c, lease) }}
 	if held, ok := l.held[name]; ok {
 		cfg.Last = &held
 	}
-	return &leaseClient{Client: dhcp4.New(cfg), device: device}
+	c.Client = dhcp4.New(cfg)
+	return c
 }
 
 // drop ends a client and forgets its lease. The lock is held.
@@ -119,10 +116,11 @@ func (l *leases) run(ctx context.Context) error {
 	return nil
 }
 
-// update takes a new lease, or the loss of one, from a client's goroutine.
-func (l *leases) update(name string, lease *dhcp4.Lease) {
+// update takes a new lease, or the loss of one, from a client's goroutine. A client that was replaced
+// meanwhile has no say any more.
+func (l *leases) update(name string, from *leaseClient, lease *dhcp4.Lease) {
 	l.mu.Lock()
-	if l.clients[name] == nil {
+	if l.clients[name] != from {
 		l.mu.Unlock()
 		return
 	}
@@ -131,11 +129,12 @@ func (l *leases) update(name string, lease *dhcp4.Lease) {
 	} else {
 		l.held[name] = *lease
 	}
-	held := maps.Clone(l.held)
 	l.mu.Unlock()
-	if err := l.state.Save(docLeases, held); err != nil {
-		l.log.Warn("the lease is not kept", "uplink", name, "err", err)
-	}
+	l.save(docLeases, func() any {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return maps.Clone(l.held)
+	})
 	l.changed(name, lease)
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
@@ -81,16 +82,14 @@ type keptState struct {
 func readKept(dir string) (*keptState, error) {
 	k := &keptState{ids: make(map[string]int)}
 	state := store.View(dir)
-	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained} {
+	held := newLeases(nil, nil, nil)
+	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained, docLeases: &held.held} {
 		// The daemon would start afresh where a document is damaged.
 		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
 			return nil, err
 		}
 	}
-	held, err := newLeases(state, slog.New(slog.DiscardHandler), nil)
-	if err != nil {
-		return nil, err
-	}
+	held.forgetExpired(time.Now())
 	k.assignments = held.all()
 	return k, nil
 }

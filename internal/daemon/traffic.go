@@ -20,7 +20,8 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 		return err
 	}
 	defer counters.Close()
-	devices := make(map[int]*uplink.Silence) // by interface index
+	devices := make(map[int]*uplink.Silence) // by interface index, as the next
+	now := make(map[int]kernel.Counters)
 	ticker := time.NewTicker(trafficPace)
 	defer ticker.Stop()
 	for {
@@ -29,16 +30,20 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
+		if err := counters.Read(now); err != nil {
+			d.log.Debug("packet counters cannot be read", "err", err)
+			continue
+		}
 		for index, paths := range d.pathsByDevice() {
-			received, sent, err := counters.Read(index)
-			if err != nil {
-				delete(devices, index) // it has gone, which the next snapshot shows
+			c, exists := now[index]
+			if !exists {
+				delete(devices, index)
 				continue
 			}
 			if devices[index] == nil {
 				devices[index] = new(uplink.Silence)
 			}
-			if devices[index].Observe(time.Now(), received, sent, d.judge.slowest(paths)) {
+			if devices[index].Observe(time.Now(), c.Received, c.Sent, func() time.Duration { return d.judge.slowest(paths) }) {
 				d.judge.hint(paths)
 			}
 		}

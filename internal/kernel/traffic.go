@@ -2,65 +2,97 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// Traffic reads packet counters. It has a socket of its own, so that it may be used beside a Kernel, by
-// one goroutine.
+// Counters are a device's packet counters.
+type Counters struct{ Received, Sent uint64 }
+
+// Traffic reads packet counters many times a second, so it has a plain socket and one buffer of its own.
+// It may be used beside a Kernel, by one goroutine.
 type Traffic struct {
-	sockets map[int]*nl.SocketHandle
+	fd       int
+	sequence uint32
+	buffer   []byte
 }
+
+// Layouts of linux/if_link.h and linux/netlink.h, sizes in bytes.
+const (
+	sizeofStatsMsg  = 12 // struct if_stats_msg: family, 3 bytes of padding, index, filter mask
+	statsLink64     = 1  // IFLA_STATS_LINK_64, which begins with packets received and packets sent
+	trafficBuffer   = 32 << 10
+	trafficPatience = time.Second
+)
 
 // OpenTraffic connects to the kernel of the calling thread's network namespace.
 func OpenTraffic() (*Traffic, error) {
-	socket, err := nl.Subscribe(unix.NETLINK_ROUTE)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("opening netlink socket: %w", err)
+		return nil, fmt.Errorf("opening netlink socket for counters: %w", err)
 	}
-	return &Traffic{map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: socket}}}, nil
+	timeout := unix.NsecToTimeval(trafficPatience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+		return nil, errors.Join(fmt.Errorf("bounding the wait for counters: %w", err), unix.Close(fd))
+	}
+	return &Traffic{fd: fd, buffer: make([]byte, trafficBuffer)}, nil
 }
 
 // Close gives the socket back.
-func (t *Traffic) Close() {
-	for _, s := range t.sockets {
-		s.Close()
+func (t *Traffic) Close() { _ = unix.Close(t.fd) }
+
+// Read puts the counters of every device into out, by interface index.
+func (t *Traffic) Read(out map[int]Counters) error {
+	clear(out)
+	t.sequence++
+	request := binary.NativeEndian.AppendUint32(t.buffer[:0], unix.NLMSG_HDRLEN+sizeofStatsMsg)
+	request = binary.NativeEndian.AppendUint16(request, unix.RTM_GETSTATS)
+	request = binary.NativeEndian.AppendUint16(request, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	request = binary.NativeEndian.AppendUint32(request, t.sequence)
+	request = append(request, make([]byte, 4+4+4)...) // our port, family and padding, every index
+	request = binary.NativeEndian.AppendUint32(request, 1<<(statsLink64-1))
+	if err := unix.Sendto(t.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("asking for counters: %w", err)
+	}
+	for {
+		n, _, err := unix.Recvfrom(t.fd, t.buffer, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading counters: %w", err)
+		}
+		if done, err := t.take(t.buffer[:n], out); done || err != nil {
+			return err
+		}
 	}
 }
 
-// statsRequest is struct if_stats_msg of linux/if_link.h, asking for IFLA_STATS_LINK_64 only.
-type statsRequest struct{ index int }
-
-const (
-	statsLink64        = 1 // IFLA_STATS_LINK_64
-	sizeofStatsRequest = 12
-)
-
-func (r statsRequest) Len() int { return sizeofStatsRequest }
-
-func (r statsRequest) Serialize() []byte {
-	b := make([]byte, 4, sizeofStatsRequest)
-	b = binary.NativeEndian.AppendUint32(b, uint32(r.index))
-	return binary.NativeEndian.AppendUint32(b, 1<<(statsLink64-1))
-}
-
-// Read returns how many packets the device with this index has received and sent.
-func (t *Traffic) Read(index int) (received, sent uint64, err error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETSTATS, 0)
-	req.Sockets = t.sockets
-	req.AddData(statsRequest{index})
-	msgs, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading counters of device %d: %w", index, err)
-	}
-	for _, m := range msgs {
-		for typ, value := range attributes(m[min(len(m), sizeofStatsRequest):]) {
-			if typ == statsLink64 && len(value) >= 16 {
-				return binary.NativeEndian.Uint64(value), binary.NativeEndian.Uint64(value[8:]), nil
+// take reads the messages of one datagram; done is true after the last one of our request.
+func (t *Traffic) take(b []byte, out map[int]Counters) (done bool, err error) {
+	for len(b) >= unix.NLMSG_HDRLEN {
+		length := int(binary.NativeEndian.Uint32(b))
+		if length < unix.NLMSG_HDRLEN || length > len(b) {
+			return false, errors.New("reading counters: a message is cut short")
+		}
+		typ, sequence, body := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:]), b[unix.NLMSG_HDRLEN:length]
+		b = b[min(len(b), (length+3)&^3):]
+		switch {
+		case sequence != t.sequence: // the rest of an answer that took too long
+		case typ == unix.NLMSG_DONE:
+			return true, nil
+		case typ == unix.NLMSG_ERROR:
+			return true, fmt.Errorf("reading counters: %w", unix.Errno(-int32(native32(body))))
+		case typ == unix.RTM_NEWSTATS && len(body) >= sizeofStatsMsg:
+			for attr, value := range attributes(body[sizeofStatsMsg:]) {
+				if attr == statsLink64 && len(value) >= 16 {
+					out[int(native32(body[4:]))] = Counters{binary.NativeEndian.Uint64(value), binary.NativeEndian.Uint64(value[8:])}
+				}
 			}
 		}
 	}
-	return 0, 0, fmt.Errorf("reading counters of device %d: no answer", index)
+	return false, nil
 }
