@@ -1,0 +1,70 @@
+package daemon_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/uplinkd/uplinkd/"
+
+// allowed says which of our packages each package may import. docs/architecture.md draws it.
+var allowed = map[string][]string{
+	"rules":                      nil,
+	"probe":                      nil,
+	"uplink":                     {"rules", "probe"},
+	"internal/config":            nil,
+	"internal/store":             nil,
+	"internal/lab":               nil,
+	"internal/dhcp4":             nil,
+	"internal/kernel":            {"rules"},
+	"internal/kernel/fakekernel": {"rules"},
+	"internal/reconcile":         {"rules"},
+	"internal/api":               {"rules", "uplink"},
+	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/dhcp4",
+		"internal/kernel", "internal/reconcile", "internal/store"},
+	"cmd/uplinkd": {"rules", "internal/api", "internal/config", "internal/daemon", "internal/lab"},
+}
+
+// kernelLibraries may be imported by internal/kernel alone.
+var kernelLibraries = []string{"github.com/vishvananda/netlink", "github.com/google/nftables", "github.com/mdlayher/netlink"}
+
+func TestImportsGoOneWay(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; seen++ {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		may, known := allowed[name]
+		if !known {
+			t.Errorf("package %s is not in the table of this test: where does it stand?", name)
+		}
+		for _, i := range p.Imports {
+			if ours, ok := strings.CutPrefix(i, module); ok && !slices.Contains(may, ours) {
+				t.Errorf("%s imports %s, against the direction", name, ours)
+			}
+			library := slices.ContainsFunc(kernelLibraries, func(l string) bool { return i == l || strings.HasPrefix(i, l+"/") })
+			if library && name != "internal/kernel" {
+				t.Errorf("%s imports %s, which is for internal/kernel alone", name, i)
+			}
+		}
+	}
+	if seen != len(allowed) {
+		t.Errorf("%d packages were listed, the table has %d", seen, len(allowed))
+	}
+}
