@@ -33,9 +33,11 @@ type Keeper interface {
 const (
 	// Resync is how often the kernel is looked at without a hint.
 	Resync = 5 * time.Second
-	// rest is how many times longer than a pass the engine rests after it, which bounds its share of
-	// a core while hints pour in; the first hint after a rest is followed at once.
-	rest = 4
+	// share is the engine's part of a core while hints pour in without end, and credit the time of
+	// passes that it may spend at once before that bound holds: a lost carrier is never kept waiting
+	// by what came shortly before it.
+	share  = 0.2
+	credit = 250 * time.Millisecond
 	// rounds is how often a pass applies and looks again before it leaves the rest to the next pass.
 	rounds = 3
 	// retryMax bounds the pause before a failed pass is tried again.
@@ -130,6 +132,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	pause := retryMin
+	budget, spent := credit, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -145,10 +148,16 @@ func (e *Engine) Run(ctx context.Context) error {
 		} else {
 			pause = retryMin
 		}
+		now := time.Now()
+		budget = min(budget+time.Duration(share*float64(now.Sub(spent))), credit) - result.Duration
+		spent = now
+		if budget >= 0 {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(rest * result.Duration):
+		case <-time.After(time.Duration(float64(-budget) / share)):
 		}
 	}
 }
