@@ -9,6 +9,10 @@ import (
 // left for "no uplink" and 63 left unused.
 const MaxUplinks = 62
 
+// MeteredInterval is the default of Probe.Interval for a metered uplink: a day of it costs 2 MB instead of 9. A dead
+// one that carries traffic is noticed as fast as any other, by that traffic.
+const MeteredInterval = 5 * time.Second
+
 // KindISP is the kind of an uplink whose interface somebody else or uplinkd configures.
 const KindISP = "isp"
 
@@ -56,7 +60,7 @@ type Uplink struct {
 	Device  string // device: unique; a network interface's name, at most 15 bytes
 	Tier    int    // tier: 1..255, the lowest is used first
 	Weight  int    // weight: 1..256, share of new flows among the usable uplinks of one tier
-	Metered bool   // metered: traffic costs money here
+	Metered bool   // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default
 	IPv4    IP     // [uplink.ipv4]
 	IPv6    IP     // [uplink.ipv6]; not off if IPv4 is off
 	Probe   Probe  // [uplink.probe]

@@ -428,3 +428,20 @@ func TestHostileTextIsReadInLinearTime(t *testing.T) {
 		})
 	}
 }
+
+func TestAMeteredUplinkIsAskedMoreSeldomUnlessItSaysOtherwise(t *testing.T) {
+	const head = "[[uplink]]\nname = \"lte\"\ndevice = \"wwan0\"\nmetered = true\n"
+	for text, want := range map[string]time.Duration{
+		head:                                MeteredInterval,
+		head + "[uplink.probe]\nfall = 3\n": MeteredInterval,
+		head + "[uplink.probe]\ninterval = \"2s\"\n":      2 * time.Second,
+		head + "[uplink.probe]\nfast_interval = \"6s\"\n": 6 * time.Second,
+	} {
+		c, err := Parse("test", []byte(text))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if got := c.Uplinks[0].Probe.Interval; got != want {
+			t.Errorf("%s: interval %v, want %v", text, got, want)
+		}
+	}
+}

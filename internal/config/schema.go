@@ -306,6 +306,9 @@ func (r *reader) probe(t *table, u *Uplink) {
 	if v := t.values["probe"]; v != nil && v.table != nil {
 		probe = v.table
 	}
+	if u.Metered && probe.values["interval"] == nil {
+		u.Probe.Interval = max(MeteredInterval, u.Probe.FastInterval)
+	}
 	if p := u.Probe; p.FastInterval > p.Interval && probe.usable("fast_interval") && probe.usable("interval") {
 		r.errorf(probe.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the pace of the "+
 			"burst after a miss", span(p.FastInterval), span(p.Interval))
