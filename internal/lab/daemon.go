@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"text/template"
@@ -208,7 +207,7 @@ func (d *daemon) again() string {
 	if err != nil {
 		exe = "uplinkd"
 	}
-	return fmt.Sprintf("%s lab exec router -- %s run -c %s", filepath.Base(exe), exe, d.dir.config())
+	return fmt.Sprintf("%s lab exec router -- %s run -c %s", called(exe), exe, d.dir.config())
 }
 
 // tail returns the last lines of the daemon's log, indented.

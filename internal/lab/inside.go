@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 )
@@ -152,7 +153,7 @@ func (l *labRun) hints() {
 	if err != nil {
 		exe = "uplinkd"
 	}
-	name := filepath.Base(exe)
+	name := called(exe)
 	l.say(`
 play with it from another terminal:
   %[1]s lab break carrier fiber          pull the cable; also blackhole, far, loss, gateway, prefix
@@ -161,6 +162,21 @@ play with it from another terminal:
   %[1]s lab exec router -- %[2]s status
   %[1]s lab exec router                  a shell on the router
 Ctrl-C or %[1]s lab down ends it, and nothing remains`, name, exe)
+}
+
+// called is how a user in the present directory calls this program.
+func called(exe string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return exe
+	}
+	if name, err := filepath.Rel(here, exe); err == nil && !strings.HasPrefix(name, "..") {
+		if name == filepath.Base(name) {
+			return "./" + name
+		}
+		return name
+	}
+	return exe
 }
 
 // watch waits for the end, and says so when the daemon ends before.
