@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/lab"
 )
@@ -86,7 +87,7 @@ func report(err error, w io.Writer) int {
 	case errors.As(err, &mistakes):
 		fmt.Fprintln(w, mistakes)
 		return exitUsage
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, api.ErrBadConfig):
 		fmt.Fprintln(w, "uplinkd:", err)
 		return exitUsage
 	}

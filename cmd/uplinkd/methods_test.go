@@ -110,10 +110,10 @@ func (r *router) lanProbes() (v4, v6 *lab.FlowProbe) {
 	return v4, v6
 }
 
-// streamFromLAN sends packets through the router until the returned function is called, which gives what
+// streamFrom sends packets from a host into the Internet until the returned function is called, which gives what
 // became of them.
-func (r *router) streamFromLAN(target string) (*lab.Stream, func() lab.StreamStats) {
-	s := &lab.Stream{From: r.Host("lan"), Target: addrPort(target), Rate: 200}
+func (r *router) streamFrom(host, target string) (*lab.Stream, func() lab.StreamStats) {
+	s := &lab.Stream{From: r.Host(host), Target: addrPort(target), Rate: 200}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -189,8 +189,8 @@ func TestALongFlowSurvivesRenumbering(t *testing.T) {
 	r.start()
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
-	s4, _ := r.streamFromLAN("192.0.2.1:7")
-	s6, _ := r.streamFromLAN("[2001:db8:ffff::1]:7")
+	s4, _ := r.streamFrom("lan", "192.0.2.1:7")
+	s6, _ := r.streamFrom("lan", "[2001:db8:ffff::1]:7")
 	if err := r.Break(lab.Prefix, "fiber"); err != nil {
 		t.Fatal(err)
 	}
@@ -730,4 +730,31 @@ func (r *router) events(kind api.EventKind) []api.Event {
 		r.Fatal(err)
 	}
 	return found
+}
+
+// TestAStaticAddressThatIsThereAlreadyIsUsedAndStays is what happens to a box whose network configuration
+// is handed over to us without a reboot.
+func TestAStaticAddressThatIsThereAlreadyIsUsedAndStays(t *testing.T) {
+	r := newRouter(t, lab.Options{DNAT: true}, staticFiber)
+	r.serve()
+	before := r.sh("router", "ip address; ip route; ip -6 route; ip rule; ip -6 rule; nft list ruleset")
+	stream, stop := r.streamFrom("router", "192.0.2.1:7")
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.wellKept("fiber")
+	r.awaitMore(stream)
+	r.answersEverywhere("inet", "fiber", "lte")
+	r.kill()
+	r.start()
+	r.wellKept("fiber")
+	r.awaitMore(stream)
+	r.stop()
+	r.command("clean", "-c", r.config)
+	r.awaitMore(stream)
+	if st := stop(); st.Lost != 0 {
+		t.Errorf("%v", st)
+	}
+	if after := r.sh("router", "ip address; ip route; ip -6 route; ip rule; ip -6 rule; nft list ruleset"); before != after {
+		t.Errorf("before:\n%s\nafter clean:\n%s", before, after)
+	}
 }

@@ -21,9 +21,8 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 	if d.discovers() {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
-		have := d.current()
-		if merged, added := merge(have, discover(have, obs)); added {
-			if err := d.adopt(merged); err != nil {
+		if c, changed := d.discovery.look(obs); changed {
+			if err := d.adopt(c); err != nil {
 				d.log.Warn("a discovered uplink cannot be used", "err", err)
 			}
 		}

@@ -58,6 +58,7 @@ type Daemon struct {
 	metrics *api.Metrics
 
 	reloading sync.Mutex // one configuration change at a time
+	discovery *discovery // guarded by reloading; nil with a configuration file
 	saving    sync.Mutex // one document at a time
 
 	mu       sync.Mutex // guards what follows
@@ -128,7 +129,8 @@ func New(o Options) (_ *Daemon, err error) {
 		if err != nil {
 			return nil, err
 		}
-		c = discover(c, obs)
+		d.discovery = newDiscovery(c)
+		c, _ = d.discovery.look(obs)
 	}
 	return d, d.adopt(c)
 }

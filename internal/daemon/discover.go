@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -9,52 +11,104 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// discover makes a configuration of what the kernel holds: each device with a default route in table
+// discovery makes a configuration of what the kernel holds: each device with a default route in table
 // main, other than one of ours, is an uplink. Metrics become tiers: the lowest is tier 1, equal ones
-// share a tier.
-func discover(base *config.Config, obs *rules.Observed) *config.Config {
-	type found struct {
-		device string
-		metric uint32
+// share a tier. What was found once stays: an uplink that lost its default route is down, not gone.
+type discovery struct {
+	base *config.Config
+	seen map[string]*sighting // by device
+}
+
+type sighting struct {
+	name   string
+	metric uint32 // the lowest that a default route of the device has had
+}
+
+func newDiscovery(base *config.Config) *discovery {
+	return &discovery{base: base, seen: make(map[string]*sighting)}
+}
+
+// look returns the configuration of all that was found so far, and whether this look changed it.
+func (d *discovery) look(obs *rules.Observed) (c *config.Config, changed bool) {
+	metrics := defaultMetrics(obs, d.base.Kernel.Protocol)
+	for _, device := range byMetric(metrics) {
+		metric, s := metrics[device], d.seen[device]
+		switch {
+		case s == nil && len(d.seen) < config.MaxUplinks:
+			d.seen[device] = &sighting{metric: metric}
+			changed = true
+		case s != nil && metric < s.metric:
+			s.metric = metric
+			changed = true
+		}
 	}
-	var devices []found
-	for _, r := range obs.Routes {
-		if r.Table != rules.TableMain || int(r.Protocol) == base.Kernel.Protocol || r.Type != rules.Unicast || !r.IsDefault() {
-			continue
-		}
-		for _, hop := range r.Nexthops {
-			i := slices.IndexFunc(devices, func(f found) bool { return f.device == hop.Device })
-			if i < 0 {
-				devices = append(devices, found{hop.Device, r.Metric})
-			} else {
-				devices[i].metric = min(devices[i].metric, r.Metric)
-			}
-		}
+	for device, s := range d.seen {
+		metrics[device] = s.metric
 	}
-	slices.SortStableFunc(devices, func(a, b found) int {
-		return cmp.Or(cmp.Compare(a.metric, b.metric), cmp.Compare(a.device, b.device))
-	})
-	c := *base
-	c.Uplinks = nil
-	for i, d := range devices {
-		if len(c.Uplinks) == config.MaxUplinks {
-			break
+	maps.DeleteFunc(metrics, func(device string, _ uint32) bool { return d.seen[device] == nil })
+	devices := byMetric(metrics)
+	out := *d.base
+	out.Uplinks = make([]config.Uplink, len(devices))
+	for i, device := range devices {
+		s := d.seen[device]
+		if s.name == "" {
+			s.name = d.unusedName(device)
 		}
-		u := config.DefaultUplink(uplinkName(d.device, c.Uplinks), d.device)
-		u.Tier = 1
+		u := config.DefaultUplink(s.name, device)
 		if i > 0 {
-			u.Tier = c.Uplinks[i-1].Tier
-			if d.metric != devices[i-1].metric {
+			u.Tier = out.Uplinks[i-1].Tier
+			if s.metric != d.seen[devices[i-1]].metric {
 				u.Tier++
 			}
 		}
-		c.Uplinks = append(c.Uplinks, u)
+		out.Uplinks[i] = u
 	}
-	return &c
+	return &out, changed
 }
 
-// uplinkName makes a valid, unused uplink name of a device name ("eth0.7" becomes "eth0-7").
-func uplinkName(device string, used []config.Uplink) string {
+// defaultMetrics returns the lowest metric of each device's default routes that are not ours.
+func defaultMetrics(obs *rules.Observed, ours int) map[string]uint32 {
+	metrics := make(map[string]uint32)
+	for _, r := range obs.Routes {
+		if r.Table != rules.TableMain || int(r.Protocol) == ours || r.Type != rules.Unicast || !r.IsDefault() {
+			continue
+		}
+		for _, hop := range r.Nexthops {
+			if have, ok := metrics[hop.Device]; !ok || r.Metric < have {
+				metrics[hop.Device] = r.Metric
+			}
+		}
+	}
+	return metrics
+}
+
+// byMetric sorts devices, the lowest metric first.
+func byMetric(metrics map[string]uint32) []string {
+	return slices.SortedFunc(maps.Keys(metrics), func(a, b string) int {
+		return cmp.Or(cmp.Compare(metrics[a], metrics[b]), cmp.Compare(a, b))
+	})
+}
+
+// unusedName makes an uplink name of a device name that no other uplink has.
+func (d *discovery) unusedName(device string) string {
+	name := uplinkName(device)
+	for n, base := 2, name; d.named(name); n++ {
+		name = fmt.Sprintf("%s-%d", base, n)
+	}
+	return name
+}
+
+func (d *discovery) named(name string) bool {
+	for _, s := range d.seen {
+		if s.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// uplinkName makes a valid uplink name of a device name ("eth0.7" becomes "eth0-7").
+func uplinkName(device string) string {
 	name := strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '_':
@@ -67,25 +121,5 @@ func uplinkName(device string, used []config.Uplink) string {
 	if name[0] == '-' || name[0] == '_' {
 		name = "x" + name
 	}
-	for slices.ContainsFunc(used, func(u config.Uplink) bool { return u.Name == name }) {
-		name += "-2"
-	}
 	return name
-}
-
-// merge adds to a discovered configuration what a later look found. What was known stays: an uplink that
-// lost its default route is down, not gone.
-func merge(have, found *config.Config) (merged *config.Config, added bool) {
-	out := *have
-	out.Uplinks = slices.Clone(have.Uplinks)
-	for _, u := range found.Uplinks {
-		known := slices.ContainsFunc(out.Uplinks, func(h config.Uplink) bool { return h.Device == u.Device })
-		if known || len(out.Uplinks) == config.MaxUplinks {
-			continue
-		}
-		u.Name = uplinkName(u.Device, out.Uplinks)
-		out.Uplinks = append(out.Uplinks, u)
-		added = true
-	}
-	return &out, added
 }

@@ -42,7 +42,7 @@ func Plan(configFile string) (*Preview, error) {
 		if err != nil {
 			return nil, err
 		}
-		c = discover(c, obs)
+		c, _ = newDiscovery(c).look(obs)
 	}
 	kept, err := readKept(c.Daemon.StateDir)
 	if err != nil {

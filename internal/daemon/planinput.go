@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -44,17 +45,27 @@ func addressing(ip config.IP, lease *rules.Assignment) rules.Addressing {
 // assignIDs gives each uplink the id that it had before. Connections carry ids in their marks, so an id
 // is reused for another name only when no fresh one is left; kept is updated and reports whether it was.
 func assignIDs(c *config.Config, kept map[string]int) (changed bool, err error) {
+	configured := func(name string) bool {
+		return slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name })
+	}
 	taken := make(map[int]string, len(kept))
-	for name, id := range kept {
+	// Of two names with one id, which only a damaged file has, one that is in use keeps it.
+	var inUse, others []string
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		if configured(name) {
+			inUse = append(inUse, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	for _, name := range append(inUse, others...) {
+		id := kept[name]
 		if id < 1 || id > rules.MaxUplinks || taken[id] != "" {
 			delete(kept, name)
 			changed = true
 			continue
 		}
 		taken[id] = name
-	}
-	configured := func(name string) bool {
-		return slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name })
 	}
 	for i := range c.Uplinks {
 		name := c.Uplinks[i].Name

@@ -7,6 +7,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,12 +19,16 @@ import (
 // MaxDocument bounds what Load reads, in bytes.
 const MaxDocument = 4 << 20
 
-// ErrDamaged means that a document was there but could not be understood. It has been moved aside to
-// NAME.damaged, so that the next Save does not destroy it.
-var ErrDamaged = errors.New("damaged document moved aside")
+// ErrDamaged means that a document was there but could not be understood. Unless the directory is only
+// looked at, or cannot be written, it has been moved aside to NAME.damaged, so that the next Save does not
+// destroy it.
+var ErrDamaged = errors.New("damaged document")
 
 // Dir is a state directory.
-type Dir struct{ path string }
+type Dir struct {
+	path   string
+	viewed bool
+}
 
 // Open makes the directory if it is missing, readable by its owner only: leases and identifiers are
 // nobody else's business.
@@ -31,8 +36,11 @@ func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
-	return &Dir{path}, nil
+	return &Dir{path: path}, nil
 }
+
+// View is for looking only: Load changes nothing, not even what is damaged. The directory need not exist.
+func View(path string) *Dir { return &Dir{path: path, viewed: true} }
 
 // Path returns the file of a document.
 func (d *Dir) Path(name string) string { return filepath.Join(d.path, name+".json") }
@@ -54,12 +62,18 @@ func (d *Dir) Load(name string, v any) error {
 			return fmt.Errorf("reading %s: %w", file, err)
 		}
 	}
+	if string(bytes.TrimSpace(b)) == "null" {
+		return nil // it would make v's map a nil one
+	}
 	if err := json.Unmarshal(b, v); err != nil {
-		aside := file + ".damaged"
-		if err := os.Rename(file, aside); err != nil {
-			return fmt.Errorf("moving damaged %s aside: %w", file, err)
+		err = fmt.Errorf("%s: %w (%w)", file, ErrDamaged, err)
+		if d.viewed {
+			return err
 		}
-		return fmt.Errorf("%s: %w (%w)", file, ErrDamaged, err)
+		if aside := os.Rename(file, file+".damaged"); aside != nil {
+			return fmt.Errorf("%w; moving it aside: %w", err, aside)
+		}
+		return err
 	}
 	return nil
 }

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+const examples = "../../examples"
+
+// hereDocument finds the nftables table in a plan.
+var hereDocument = regexp.MustCompile(`(?s)nft -f - <<'EOF'\n(.*?)\nEOF\n`)
+
+// TestEveryExampleIsPlannedAndThePlanIsWhatTheToolsAccept makes the devices of an example on a router,
+// plans for them, and gives the printed plan to a shell.
+func TestEveryExampleIsPlannedAndThePlanIsWhatTheToolsAccept(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(examples, "*.toml"))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			c, err := config.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newRouter(t, lab.Options{}, "")
+			for i := range c.Uplinks {
+				r.sh("router", deviceOf(&c.Uplinks[i], i))
+			}
+			plan := r.command("plan", "-c", r.example(file))
+			for _, u := range c.Uplinks {
+				// A DHCP client that does not run has no lease.
+				if u.IPv4.Method != config.MethodDHCP && !regexp.MustCompile(`(?m)^ip -4 route replace default .*dev `+u.Device+` table 117`).MatchString(plan) {
+					t.Errorf("no default route of %s", u.Name)
+				}
+			}
+			if strings.Contains(plan, "# error") {
+				t.Error("the plan shows a problem")
+			}
+			table := hereDocument.FindStringSubmatch(plan)
+			if table == nil {
+				t.Fatalf("no nftables table in\n%s", plan)
+			}
+			check := r.Host("router").Command(t.Context(), "nft", "-c", "-f", "-")
+			check.Stdin = strings.NewReader(table[1])
+			if out, err := check.CombinedOutput(); err != nil {
+				t.Errorf("nft -c: %v\n%s\n%s", err, out, table[1])
+			}
+			r.sh("router", "exec >/dev/null\n"+plan)
+			// Addresses that a shell has set are not ours, for they do not carry our number.
+			for _, line := range strings.Split(strings.TrimSpace(r.command("plan", "-c", r.example(file))), "\n") {
+				if !strings.HasPrefix(line, "#") && !strings.Contains(line, " address add ") {
+					t.Errorf("after all of the plan was carried out, another one wants: %s", line)
+				}
+			}
+			if t.Failed() {
+				t.Logf("the plan:\n%s", plan)
+			}
+		})
+	}
+}
+
+// example is a copy of an example that keeps its state in the test's directory.
+func (r *router) example(file string) string {
+	r.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		r.Fatal(err)
+	}
+	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\n", filepath.Join(r.dir, "state"))
+	if strings.Contains(string(text), "[daemon]") {
+		r.Fatalf("%s has a [daemon] section: teach this test about it", file)
+	}
+	if err := os.WriteFile(r.config, append([]byte(preamble), text...), 0o600); err != nil {
+		r.Fatal(err)
+	}
+	return r.config
+}
+
+// deviceOf makes the device of an uplink, and with method "auto" what other programs would have set up.
+func deviceOf(u *config.Uplink, i int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ip link add %[1]s type veth peer name far%[2]d; ip link set %[1]s up; ip link set far%[2]d up\n", u.Device, i)
+	if u.IPv4.Method == config.MethodAuto {
+		fmt.Fprintf(&b, "ip address add 198.51.100.%d/30 dev %s\n", 194+4*i, u.Device)
+		fmt.Fprintf(&b, "ip route add default via 198.51.100.%d dev %s metric %d\n", 193+4*i, u.Device, 1000+i)
+	}
+	if u.IPv6.Method == config.MethodAuto {
+		fmt.Fprintf(&b, "ip address add 2001:db8:e%d::2/64 dev %s nodad\n", i, u.Device)
+		fmt.Fprintf(&b, "ip -6 route add default via fe80::1 dev %s metric %d\n", u.Device, 1000+i)
+	}
+	return b.String()
+}
+
+// TestTheServiceOfSystemdIsOne lets systemd itself read the unit, which it does tolerantly: what it
+// does not know is a warning, and an error here.
+func TestTheServiceOfSystemdIsOne(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(examples, "uplinkd.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const program = "/usr/local/sbin/uplinkd"
+	if !strings.Contains(string(text), "ExecStart="+program+" run\n") {
+		t.Fatalf("it does not start %s, where make install puts it", program)
+	}
+	verify := func(text string) (string, error) {
+		unit := filepath.Join(t.TempDir(), "uplinkd.service")
+		if err := os.WriteFile(unit, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit).CombinedOutput()
+		return string(out), err
+	}
+	installed := strings.Replace(string(text), program, "/bin/true", 1) // it has to exist
+	if out, err := verify(installed); err != nil || out != "" {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := verify(strings.Replace(installed, "Restart=", "Restrat=", 1)); err == nil {
+		t.Errorf("this check would not find a mistake: %s", out)
+	}
+}
+
+// TestTheCapabilitiesOfTheServiceAreEnough runs the daemon with no more of root's rights than the unit
+// gives it: for everything that it does in the kernel, and for a lease that is renewed from port 68.
+func TestTheCapabilitiesOfTheServiceAreEnough(t *testing.T) {
+	unit, err := os.ReadFile(filepath.Join(examples, "uplinkd.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.*)$`).FindSubmatch(unit)
+	if found == nil {
+		t.Fatal("the unit has no CapabilityBoundingSet")
+	}
+	bounding := "-all"
+	for _, word := range strings.Fields(string(found[1])) {
+		bounding += ",+" + strings.ToLower(strings.TrimPrefix(word, "CAP_"))
+	}
+	r := newRouter(t, lab.Options{DNAT: true}, dhcpFiber)
+	r.serve()
+	r.sh("router", "ip address flush dev wan1; ip link set wan1 down")
+	r.sh("isp1", `nft 'table inet watch { counter renewed { }; chain input { type filter hook input priority 0;
+		ip daddr 198.51.100.1 udp dport 67 counter name renewed; }; }'`)
+	server := r.serveDHCP("198.51.100.2", 10)
+
+	program := r.program("run", "-c", r.config)
+	r.log = new(bytes.Buffer)
+	r.process = r.Host("router").Command(context.Background(), "setpriv", append([]string{"--bounding-set", bounding, "--inh-caps", "-all"},
+		program.Args[len(program.Args)-4:]...)...)
+	r.process.Env, r.process.Stdout, r.process.Stderr = program.Env, r.log, r.log
+	if err := r.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the daemon to converge", r.converged)
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	if s := r.status(); len(s.Problems) != 0 {
+		t.Errorf("%+v", s.Problems)
+	}
+	stream, _ := r.streamFrom("lan", "192.0.2.1:7")
+	r.awaitCount(server, "DHCPACK", 2)
+	if out := r.sh("isp1", "nft list counter inet watch renewed"); strings.Contains(out, "packets 0 ") {
+		t.Errorf("the renewal was not sent to the server alone:\n%s", out)
+	}
+	if err := r.Break(lab.Blackhole, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState("fiber", uplink.Down)
+	r.await("the stream to be moved", func() error {
+		if over := stream.Over(); over[len(over)-1] != "lte" {
+			return fmt.Errorf("over %v", over)
+		}
+		return nil
+	})
+	r.stop()
+	if log := r.log.String(); strings.Contains(log, "permission") || strings.Contains(log, "not permitted") || strings.Contains(log, "level=WARN") {
+		t.Errorf("the daemon missed something:\n%s", log)
+	}
+}

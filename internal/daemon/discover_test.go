@@ -1,0 +1,125 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// via is a default route as a DHCP client or the kernel would leave it.
+func via(family rules.Family, metric uint32, devices ...string) rules.Route {
+	r := rules.Route{Family: family, Table: rules.TableMain, Type: rules.Unicast, Dst: family.Default(), Metric: metric, Protocol: 16}
+	for _, d := range devices {
+		r.Nexthops = append(r.Nexthops, rules.Nexthop{Device: d, Weight: 1})
+	}
+	return r
+}
+
+func changed(r rules.Route, change func(*rules.Route)) rules.Route {
+	change(&r)
+	return r
+}
+
+// summary writes uplinks as "name device tier".
+func summary(c *config.Config) string {
+	var words []string
+	for _, u := range c.Uplinks {
+		words = append(words, fmt.Sprintf("%s %s %d", u.Name, u.Device, u.Tier))
+	}
+	return strings.Join(words, ", ")
+}
+
+func TestDevicesWithADefaultRouteAreUplinksInMetricOrder(t *testing.T) {
+	v4, v6 := rules.IPv4, rules.IPv6
+	for name, c := range map[string]struct {
+		routes []rules.Route
+		want   string
+	}{
+		"two providers":                     {[]rules.Route{via(v4, 200, "wan2"), via(v4, 100, "wan1")}, "wan1 wan1 1, wan2 wan2 2"},
+		"both families of one device":       {[]rules.Route{via(v4, 100, "wan1"), via(v6, 1024, "wan1")}, "wan1 wan1 1"},
+		"the better family counts":          {[]rules.Route{via(v4, 500, "a"), via(v6, 20, "a"), via(v4, 100, "b")}, "a a 1, b b 2"},
+		"only IPv6":                         {[]rules.Route{via(v6, 1024, "wan1")}, "wan1 wan1 1"},
+		"equal metrics share a tier":        {[]rules.Route{via(v4, 5, "c"), via(v4, 0, "b"), via(v4, 0, "a")}, "a a 1, b b 1, c c 2"},
+		"a route over two devices":          {[]rules.Route{via(v4, 10, "b", "a")}, "a a 1, b b 1"},
+		"nobody":                            {nil, ""},
+		"not a VLAN's dot in a name":        {[]rules.Route{via(v4, 0, "eth0.7")}, "eth0-7 eth0.7 1"},
+		"two devices that sound alike":      {[]rules.Route{via(v4, 0, "eth0.7"), via(v4, 1, "eth0-7")}, "eth0-7 eth0.7 1, eth0-7-2 eth0-7 2"},
+		"not ours":                          {[]rules.Route{changed(via(v4, 1, "wan1"), func(r *rules.Route) { r.Protocol = 117 })}, ""},
+		"not of another table":              {[]rules.Route{changed(via(v4, 1, "wan1"), func(r *rules.Route) { r.Table = 100 })}, ""},
+		"nothing unreachable":               {[]rules.Route{changed(via(v6, 1), func(r *rules.Route) { r.Type = rules.Unreachable })}, ""},
+		"not half of the Internet":          {[]rules.Route{changed(via(v4, 1, "tun0"), func(r *rules.Route) { r.Dst = netip.MustParsePrefix("0.0.0.0/1") })}, ""},
+		"not what leads to a local network": {[]rules.Route{changed(via(v4, 1, "lan0"), func(r *rules.Route) { r.Dst = netip.MustParsePrefix("203.0.113.128/25") })}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, _ := newDiscovery(config.Default()).look(&rules.Observed{Routes: c.routes})
+			if got := summary(found); got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestWhatWasDiscoveredStaysAndWhatComesLaterTakesItsPlace(t *testing.T) {
+	d := newDiscovery(config.Default())
+	fiber, lte, dsl := via(rules.IPv4, 100, "fiber"), via(rules.IPv4, 700, "lte"), via(rules.IPv4, 300, "dsl")
+	for _, step := range []struct {
+		name    string
+		routes  []rules.Route
+		want    string
+		changed bool
+	}{
+		{"the stick is there at start", []rules.Route{lte}, "lte lte 1", true},
+		{"the fiber comes up later", []rules.Route{lte, fiber}, "fiber fiber 1, lte lte 2", true},
+		{"nothing new", []rules.Route{fiber, lte}, "fiber fiber 1, lte lte 2", false},
+		{"the fiber loses its route", []rules.Route{lte}, "fiber fiber 1, lte lte 2", false},
+		{"a third one comes meanwhile", []rules.Route{lte, dsl}, "fiber fiber 1, dsl dsl 2, lte lte 3", true},
+		{"all lose their routes", nil, "fiber fiber 1, dsl dsl 2, lte lte 3", false},
+		{"one returns with a penalty", []rules.Route{via(rules.IPv4, 20100, "fiber"), lte}, "fiber fiber 1, dsl dsl 2, lte lte 3", false},
+		{"one is preferred from now on", []rules.Route{via(rules.IPv4, 50, "lte")}, "lte lte 1, fiber fiber 2, dsl dsl 3", true},
+	} {
+		c, changed := d.look(&rules.Observed{Routes: step.routes})
+		if got := summary(c); got != step.want || changed != step.changed {
+			t.Errorf("%s: %q, changed %v, want %q, %v", step.name, got, changed, step.want, step.changed)
+		}
+	}
+}
+
+func TestADiscoveredUplinkIsWhatTwoLinesOfAFileMean(t *testing.T) {
+	for _, device := range []string{"wan1", "eth0.7", "enp0s31f6", "WAN", "_x", "-", "ppp-dsl:0", "wwan0", "br@lan", "ünï"} {
+		found, _ := newDiscovery(config.Default()).look(&rules.Observed{Routes: []rules.Route{via(rules.IPv4, 0, device)}})
+		name := found.Uplinks[0].Name
+		want, err := config.Parse("two lines", []byte(fmt.Sprintf("[[uplink]]\nname = %q\ndevice = \"wan1\"\n", name)))
+		if err != nil {
+			t.Errorf("device %s gives a name that a file may not have: %v", device, err)
+			continue
+		}
+		want.Uplinks[0].Device = device
+		if diff := cmp.Diff(want.Uplinks, found.Uplinks, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+			cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+			t.Errorf("%s (-file +discovered):\n%s", device, diff)
+		}
+	}
+}
+
+func TestNoMoreUplinksAreDiscoveredThanThereAreMarks(t *testing.T) {
+	var obs rules.Observed
+	for i := range config.MaxUplinks + 5 {
+		obs.Routes = append(obs.Routes, via(rules.IPv4, uint32(i), fmt.Sprintf("ppp%d", i)))
+	}
+	found, _ := newDiscovery(config.Default()).look(&obs)
+	if len(found.Uplinks) != config.MaxUplinks {
+		t.Fatalf("%d uplinks", len(found.Uplinks))
+	}
+	if last := found.Uplinks[config.MaxUplinks-1].Device; last != "ppp61" {
+		t.Errorf("the last one is %s: the worst are to be left out", last)
+	}
+	if _, err := assignIDs(found, map[string]int{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,343 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// memory is a prober whose Internet answers by some devices.
+type memory struct {
+	mu    sync.Mutex
+	alive map[string]bool // by device
+	asked []probe.Path    // since the last call of paths
+}
+
+func (m *memory) Probe(ctx context.Context, p probe.Path, _ probe.Target) (time.Duration, error) {
+	m.mu.Lock()
+	m.asked = append(m.asked, p)
+	alive := m.alive[p.Device]
+	m.mu.Unlock()
+	if alive {
+		time.Sleep(10 * time.Millisecond)
+		return 10 * time.Millisecond, nil
+	}
+	<-ctx.Done()
+	if ctx.Err() == context.Canceled {
+		return 0, ctx.Err()
+	}
+	return 0, probe.ErrTimeout
+}
+
+func (m *memory) set(device string, alive bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.alive[device] = alive
+}
+
+// paths returns by which paths was asked since the last call, each one once.
+func (m *memory) paths() map[probe.Path]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	set := make(map[probe.Path]bool)
+	for _, p := range m.asked {
+		set[p] = true
+	}
+	m.asked = nil
+	return set
+}
+
+// court is a running judge with fiber and lte, of which only IPv4 is on.
+type court struct {
+	*judge
+	*memory
+	t     *testing.T
+	ids   map[string]int
+	facts map[rules.Path]rules.Facts
+}
+
+var fiber4, lte4 = rules.Path{Uplink: 1, Family: rules.IPv4}, rules.Path{Uplink: 2, Family: rules.IPv4}
+
+// twoUplinks is the configuration of the tests, whose targets answer nobody but the memory.
+func twoUplinks(change func(c *config.Config)) *config.Config {
+	c := named("fiber", "lte")
+	for i := range c.Uplinks {
+		u := &c.Uplinks[i]
+		u.IPv6.Method = config.MethodOff
+		u.Probe.Targets = []string{"192.0.2.1", "192.0.2.2", "2001:db8:ffff::1"}
+	}
+	if change != nil {
+		change(c)
+	}
+	return c
+}
+
+// whole are the facts of a path that has all it needs, by the n-th way.
+func whole(index, n int) rules.Facts {
+	return rules.Facts{Present: true, Index: index, Up: true, Carrier: true, HasDefault: true, Gateway: netip.MustParseAddr("198.51.100.1"),
+		Addresses: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n)), 24)}}
+}
+
+func newCourt(t *testing.T, restored map[string]keptVerdict) *court {
+	t.Helper()
+	m := &memory{alive: map[string]bool{"fiber": true, "lte": true}}
+	j := newJudge(m, func(uplink.Transition) {}, func(string, rules.Family, time.Duration) {})
+	if restored != nil {
+		j.restored = restored
+	}
+	c := &court{judge: j, memory: m, t: t, ids: each("fiber", "lte"),
+		facts: map[rules.Path]rules.Facts{fiber4: whole(2, 2), lte4: whole(3, 3)}}
+	c.reload(nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- j.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func (c *court) reload(change func(*config.Config)) {
+	c.t.Helper()
+	if err := c.configure(twoUplinks(change), c.ids); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// after lets time pass.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// pass is a look at the kernel, which has what was planned in the end.
+func (c *court) pass() {
+	c.Judge(c.facts)
+	c.settle(c.facts)
+}
+
+func (c *court) wants(path rules.Path, want uplink.State) {
+	c.t.Helper()
+	if v, ok := c.verdict(path); !ok || v.State != want {
+		c.t.Errorf("path %v is %s (%s), want %s", path, v.State, v.Reason, want)
+	}
+}
+
+func (c *court) wantsAsked(want ...probe.Path) {
+	c.t.Helper()
+	got := c.paths()
+	for _, p := range want {
+		if !got[p] {
+			c.t.Errorf("nobody was asked by %+v, only by %v", p, got)
+		}
+		delete(got, p)
+	}
+	if len(got) != 0 {
+		c.t.Errorf("somebody was asked by %v too", got)
+	}
+}
+
+func way4(device string, id, n int) probe.Path {
+	return probe.Path{Device: device, Mark: uint32(id) << 24, Source: netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n))}
+}
+
+func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		after(10 * time.Second)
+		c.wantsAsked()
+		verdicts := c.Judge(c.facts)
+		after(10 * time.Second)
+		c.wantsAsked()
+		if v := verdicts[fiber4]; v.Health != rules.Good || v.State != "init" {
+			t.Errorf("a whole path before the first probe: %+v", v)
+		}
+		c.settle(c.facts)
+		after(time.Second)
+		c.wantsAsked(way4("fiber", 1, 2), way4("lte", 2, 3))
+		c.wants(fiber4, uplink.Up)
+
+		// Another address: nothing is sent from it until its rule is there, and the verdict stays.
+		c.facts[fiber4] = whole(2, 20)
+		c.Judge(c.facts)
+		synctest.Wait()
+		c.paths()
+		after(10 * time.Second)
+		c.wantsAsked(way4("lte", 2, 3))
+		c.wants(fiber4, uplink.Up)
+		c.settle(c.facts)
+		after(time.Second)
+		c.wantsAsked(way4("fiber", 1, 20), way4("lte", 2, 3))
+
+		// A device made anew with the same address is another way, too.
+		c.facts[fiber4] = whole(7, 20)
+		c.Judge(c.facts)
+		synctest.Wait()
+		c.paths()
+		after(5 * time.Second)
+		c.wantsAsked(way4("lte", 2, 3))
+	})
+}
+
+func TestALostCarrierCountsInTheSameLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.pass()
+		after(time.Second)
+		c.wants(fiber4, uplink.Up)
+		for name, lost := range map[string]func(*rules.Facts){
+			"carrier": func(f *rules.Facts) { f.Carrier = false },
+			"device":  func(f *rules.Facts) { *f = rules.Facts{} },
+			"address": func(f *rules.Facts) { f.Addresses = nil },
+			"gateway": func(f *rules.Facts) { f.HasDefault, f.Gateway = false, netip.Addr{} },
+		} {
+			f := whole(2, 2)
+			lost(&f)
+			c.facts[fiber4] = f
+			if v := c.Judge(c.facts)[fiber4]; v.Health != rules.Dead || v.State != "down" {
+				t.Errorf("without %s: %+v", name, v)
+			}
+			c.facts[fiber4] = whole(2, 2)
+			c.pass()
+			after(uplink.DefaultStable + uplink.DefaultHold + 2*time.Second)
+			c.wants(fiber4, uplink.Up)
+		}
+		c.wants(lte4, uplink.Up)
+	})
+}
+
+func TestAFamilyThatIsOffIsNotJudged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.facts[rules.Path{Uplink: 1, Family: rules.IPv6}] = whole(2, 2)
+		if verdicts := c.Judge(c.facts); len(verdicts) != 2 {
+			t.Errorf("%+v", verdicts)
+		}
+		if _, ok := c.verdict(rules.Path{Uplink: 1, Family: rules.IPv6}); ok {
+			t.Error("IPv6 is watched")
+		}
+	})
+}
+
+func TestAReloadKeepsWatchersAndVerdicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.pass()
+		after(time.Second)
+		c.set("lte", false)
+		after(5 * time.Second)
+		c.wants(lte4, uplink.Down)
+		fiber, lte := c.watched[fiber4], c.watched[lte4]
+
+		c.reload(func(c *config.Config) { c.Uplinks[0].Weight, c.Uplinks[0].Tier = 7, 3 })
+		if c.watched[fiber4] != fiber || c.watched[lte4] != lte {
+			t.Error("weights and tiers concern no watcher")
+		}
+		c.reload(func(c *config.Config) { c.Uplinks[0], c.Uplinks[1] = c.Uplinks[1], c.Uplinks[0] })
+		if c.watched[fiber4] != fiber || c.watched[lte4] != lte {
+			t.Error("the order in the file concerns no watcher")
+		}
+
+		c.reload(func(c *config.Config) {
+			for i := range c.Uplinks {
+				c.Uplinks[i].Probe.Interval = 2 * time.Second
+			}
+		})
+		if c.watched[fiber4] == fiber || c.watched[lte4] == lte {
+			t.Error("another interval needs another watcher")
+		}
+		c.wants(fiber4, uplink.Up)
+		c.wants(lte4, uplink.Down)
+		synctest.Wait()
+		c.paths()
+		after(10 * time.Second)
+		c.wantsAsked() // by neither the old nor the new ones before the next look
+		c.pass()
+		after(3 * time.Second)
+		c.wantsAsked(way4("fiber", 1, 2), way4("lte", 2, 3))
+		c.wants(fiber4, uplink.Up)
+		c.wants(lte4, uplink.Down)
+
+		c.reload(func(c *config.Config) { c.Uplinks = c.Uplinks[:1] })
+		synctest.Wait()
+		c.pass()
+		c.paths()
+		after(3 * time.Second)
+		c.wantsAsked(way4("fiber", 1, 2))
+		if kept := c.keep(); len(kept) != 1 || kept["fiber/ipv4"].State != uplink.Up {
+			t.Errorf("kept: %+v", kept)
+		}
+
+		// Who comes back is new: what was known of it is of another time.
+		c.set("lte", true)
+		c.reload(nil)
+		c.wants(lte4, uplink.Init)
+		c.pass()
+		after(time.Second)
+		c.wants(lte4, uplink.Up)
+	})
+}
+
+func TestVerdictsLastOverARestart(t *testing.T) {
+	for _, c := range []struct{ before, want uplink.State }{
+		{uplink.Up, uplink.Up}, {uplink.Degraded, uplink.Degraded}, {uplink.Suspect, uplink.Up}, {uplink.Down, uplink.Down},
+		{uplink.Recovering, uplink.Recovering}, {uplink.Init, uplink.Init}, {"nonsense", uplink.Init}, {"", uplink.Init},
+	} {
+		t.Run(string(c.before), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				since := time.Now().Add(-time.Hour)
+				court := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {c.before, since}, "fiber/ipv6": {uplink.Down, since}, "gone/ipv4": {uplink.Down, since}})
+				court.set("fiber", false)
+				court.Judge(court.facts)
+				court.wants(fiber4, c.want)
+				court.wants(lte4, uplink.Init)
+				if v, _ := court.verdict(fiber4); c.want != uplink.Init && !v.Since.Equal(since) {
+					t.Errorf("since %v, not %v", v.Since, since)
+				}
+			})
+		})
+	}
+}
+
+func TestAVerdictOfAnEarlierRunIsNotRestoredTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, map[string]keptVerdict{"lte/ipv4": {uplink.Down, time.Now()}})
+		c.wants(lte4, uplink.Down)
+		c.pass()
+		after(20 * time.Second)
+		c.wants(lte4, uplink.Up)
+		c.reload(func(c *config.Config) { c.Uplinks = c.Uplinks[:1] })
+		c.reload(nil)
+		c.wants(lte4, uplink.Init)
+	})
+}
+
+func TestADrainedUplinkIsMarkedInItsVerdicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.drain("fiber", true)
+		before := c.isDrained()
+		if v := c.Judge(c.facts); !v[fiber4].Drained || v[lte4].Drained {
+			t.Errorf("%+v", v)
+		}
+		c.drain("fiber", false)
+		if v := c.Judge(c.facts); v[fiber4].Drained {
+			t.Errorf("%+v", v)
+		}
+		if !before["fiber"] || len(c.isDrained()) != 0 {
+			t.Errorf("what was read before changed: %v, now %v", before, c.isDrained())
+		}
+	})
+}

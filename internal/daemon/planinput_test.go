@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// named is a configuration with uplinks of these names, each on a device that is called alike.
+func named(names ...string) *config.Config {
+	c := config.Default()
+	for _, n := range names {
+		c.Uplinks = append(c.Uplinks, config.DefaultUplink(n, n))
+	}
+	return c
+}
+
+// numbered lists n names.
+func numbered(prefix string, n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("%s%02d", prefix, i)
+	}
+	return names
+}
+
+// each gives names the ids 1, 2, ...
+func each(names ...string) map[string]int {
+	ids := make(map[string]int)
+	for i, n := range names {
+		ids[n] = i + 1
+	}
+	return ids
+}
+
+func TestIDsAreStable(t *testing.T) {
+	for name, c := range map[string]struct {
+		kept    map[string]int
+		names   []string
+		want    map[string]int
+		changed bool
+	}{
+		"the first run":                      {map[string]int{}, []string{"fiber", "lte"}, each("fiber", "lte"), true},
+		"nothing new":                        {each("fiber", "lte"), []string{"fiber", "lte"}, each("fiber", "lte"), false},
+		"another order":                      {each("fiber", "lte"), []string{"lte", "fiber"}, each("fiber", "lte"), false},
+		"one was removed and is remembered":  {each("fiber", "lte"), []string{"lte"}, each("fiber", "lte"), false},
+		"a new one leaves removed ones' ids": {each("fiber", "lte"), []string{"dsl", "lte"}, each("fiber", "lte", "dsl"), true},
+		"a gap is filled":                    {map[string]int{"lte": 2}, []string{"lte", "dsl"}, map[string]int{"dsl": 1, "lte": 2}, true},
+		"impossible ids are given anew": {map[string]int{"fiber": 0, "lte": 63, "old": -1, "dsl": 2}, []string{"fiber", "lte", "dsl"},
+			map[string]int{"fiber": 1, "lte": 3, "dsl": 2}, true},
+		"one id twice stays with the first name": {map[string]int{"b": 1, "a": 1}, []string{"b", "a"}, map[string]int{"a": 1, "b": 2}, true},
+		"one id twice stays with a name in use":  {map[string]int{"b": 1, "a": 1}, []string{"b"}, map[string]int{"b": 1}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 20 { // whatever the order in which a map is walked
+				got := maps.Clone(c.kept)
+				changed, err := assignIDs(named(c.names...), got)
+				if err != nil || changed != c.changed {
+					t.Fatalf("changed %v, %v", changed, err)
+				}
+				if diff := cmp.Diff(c.want, got); diff != "" {
+					t.Fatalf("(-want +got):\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+func TestAnIDIsReusedOnlyWhenNoFreshOneIsLeft(t *testing.T) {
+	all := numbered("u", rules.MaxUplinks)
+	kept := each(all...)
+	config := named(append([]string{"new"}, all[2:]...)...) // u00 and u01 are gone from the file
+	if _, err := assignIDs(config, kept); err != nil {
+		t.Fatal(err)
+	}
+	want := each(all...)
+	delete(want, "u00")
+	want["new"] = 1
+	if diff := cmp.Diff(want, kept); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	seen := make(map[int]string)
+	for name, id := range kept {
+		if seen[id] != "" {
+			t.Errorf("%s and %s share id %d", name, seen[id], id)
+		}
+		seen[id] = name
+	}
+	if _, err := assignIDs(named(numbered("x", rules.MaxUplinks+1)...), each(all...)); err == nil {
+		t.Error("more uplinks than ids were given ids")
+	}
+}
+
+func TestPlanningTakesWhatTheConfigurationSays(t *testing.T) {
+	c, err := config.Parse("test", []byte(`
+[kernel]
+rule_priority = 20000
+table_base = 20000
+mark_mask = "0x00fc0000"
+link_group = 7
+protocol = 200
+[[uplink]]
+name = "follows"
+device = "wan1"
+tier = 2
+weight = 9
+  [uplink.ipv6]
+  method = "off"
+[[uplink]]
+name = "static"
+device = "wan2"
+  [uplink.ipv4]
+  method = "static"
+  address = "198.51.100.2/26"
+  gateway = "198.51.100.1"
+  masquerade = false
+  [uplink.ipv6]
+  method = "static"
+  address = "2001:db8:a::2/64"
+[[uplink]]
+name = "leased"
+device = "wan3"
+  [uplink.ipv4]
+  method = "dhcp"
+[[uplink]]
+name = "waiting"
+device = "wan4"
+  [uplink.ipv4]
+  method = "dhcp"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease := &rules.Assignment{Address: netip.MustParsePrefix("203.0.113.2/26"), Gateway: netip.MustParseAddr("203.0.113.1"), MTU: 1400}
+	ids := map[string]int{"follows": 4, "static": 3, "leased": 2, "waiting": 1, "gone": 5}
+	got := planInput(c, ids, Assignments{"leased": lease, "follows": lease, "gone": lease})
+	auto := rules.Addressing{Enabled: true}
+	masqueraded := rules.Addressing{Enabled: true, Masquerade: true}
+	want := rules.Config{
+		Kernel: rules.Kernel{Protocol: 200, RulePriority: 20000, TableBase: 20000, MarkMask: 0x00fc0000, LinkGroup: 7},
+		Uplinks: []rules.Uplink{
+			{ID: 4, Name: "follows", Device: "wan1", Tier: 2, Weight: 9, IPv4: masqueraded},
+			{ID: 3, Name: "static", Device: "wan2", Tier: 1, Weight: 1,
+				IPv4: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{
+					Address: netip.MustParsePrefix("198.51.100.2/26"), Gateway: netip.MustParseAddr("198.51.100.1")}},
+				IPv6: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{Address: netip.MustParsePrefix("2001:db8:a::2/64")}}},
+			{ID: 2, Name: "leased", Device: "wan3", Tier: 1, Weight: 1,
+				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: lease}, IPv6: auto},
+			{ID: 1, Name: "waiting", Device: "wan4", Tier: 1, Weight: 1,
+				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true}, IPv6: auto},
+		},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
