@@ -46,9 +46,8 @@ type (
 func Ours(k Kernel, obs *Observed) State {
 	s := State{Table: obs.Table}
 	for _, a := range obs.Addrs {
-		one := AddrAssignment{Device: a.Device, Prefix: a.Prefix}
-		if a.Protocol == k.Protocol || a.Protocol == 0 && slices.Contains(obs.Recorded.Addrs, one) {
-			s.Addrs = append(s.Addrs, one)
+		if obs.owns(k, a) {
+			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix})
 		}
 	}
 	for _, r := range obs.Routes {
@@ -71,20 +70,39 @@ func Ours(k Kernel, obs *Observed) State {
 	return s
 }
 
-// Diff lists the changes that turn have into want, in an order in which every step is safe: what makes
-// way is added before what it replaces is removed, routes come before the rules that look them up, and
-// the rules are there before packets are marked for them. A state without any of ours (clean) is
-// reached in the reverse order. Diff of equal states is empty.
+// Diff lists the changes that turn have into want, in an order in which every step is safe. What makes
+// way is added before what it replaces is removed, and each part stands before what sends packets to it:
+// the uplinks' tables, the marks, the rules that look up an uplink, the weighted default, main's
+// default. A state without any of ours (clean) is reached in the reverse order. Diff of equal states is
+// empty.
 func Diff(have, want State) []Op {
 	var d differ
 	d.sysctls(have, want, false)
 	d.groups(have, want)
 	add(&d, have.Addrs, want.Addrs, func(a AddrAssignment) Op { return AddAddr{a} })
-	d.putRoutes(have.Routes, want.Routes)
-	add(&d, have.Rules, want.Rules, func(r Rule) Op { return AddRule{r} })
-	if !want.Table.Matches(have.Table) {
+	shared := sharedTables(have, want)
+	ruleTable := func(r Rule) uint32 { return r.Table }
+	haveRules, wantRules := part(have.Rules, ruleTable, shared), part(want.Rules, ruleTable, shared)
+	routeTable := func(r Route) uint32 { return r.Table }
+	haveRoutes, wantRoutes := part(have.Routes, routeTable, shared), part(want.Routes, routeTable, shared)
+
+	// Rules that look up main come before any default of ours: with it and without them (after somebody
+	// deleted rules) the local networks would be looked for on the Internet.
+	d.addRules(haveRules.main, wantRules.main)
+	d.putRoutes(haveRoutes.selected, wantRoutes.selected)
+	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
+	// uplinks that share an address.
+	table := !want.Table.Matches(have.Table)
+	if table && want.Table != nil {
 		d.ops = append(d.ops, PutTable{want.Table})
 	}
+	d.addRules(haveRules.selected, wantRules.selected)
+	d.putRoutes(haveRoutes.shared, wantRoutes.shared)
+	d.addRules(haveRules.shared, wantRules.shared)
+	// Main's default changes while all rules stand: without them replies follow it, whatever uplink
+	// they belong to.
+	d.putRoutes(haveRoutes.main, wantRoutes.main)
+	d.delRoutes(haveRoutes.main, wantRoutes.main)
 	// Last rules first: traffic falls through to what stands behind ours, never past our first rule
 	// into the middle of them.
 	removed := missing(want.Rules, have.Rules)
@@ -92,13 +110,49 @@ func Diff(have, want State) []Op {
 	for _, r := range removed {
 		d.ops = append(d.ops, DelRule{r})
 	}
-	d.delRoutes(have.Routes, want.Routes)
+	if table && want.Table == nil {
+		d.ops = append(d.ops, PutTable{})
+	}
+	d.delRoutes(haveRoutes.shared, wantRoutes.shared)
+	d.delRoutes(haveRoutes.selected, wantRoutes.selected)
 	for _, a := range missing(want.Addrs, have.Addrs) {
 		d.ops = append(d.ops, DelAddr{a})
 	}
 	d.ops = append(d.ops, d.late...)
 	d.sysctls(have, want, true)
 	return d.ops
+}
+
+// parts tells apart what belongs to table main, what is chosen by some selector, and the weighted
+// default that all else falls through to.
+type parts[T any] struct{ main, selected, shared []T }
+
+func part[T any](list []T, table func(T) uint32, shared map[uint32]bool) parts[T] {
+	var p parts[T]
+	for _, x := range list {
+		switch {
+		case table(x) == TableMain:
+			p.main = append(p.main, x)
+		case shared[table(x)]:
+			p.shared = append(p.shared, x)
+		default:
+			p.selected = append(p.selected, x)
+		}
+	}
+	return p
+}
+
+// sharedTables are those that a rule without selectors leads to.
+func sharedTables(states ...State) map[uint32]bool {
+	shared := make(map[uint32]bool)
+	for _, s := range states {
+		for _, r := range s.Rules {
+			if r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 {
+				shared[r.Table] = true
+			}
+		}
+	}
+	return shared
 }
 
 type differ struct {
@@ -121,6 +175,10 @@ func add[T comparable](d *differ, have, want []T, op func(T) Op) {
 	}
 }
 
+func (d *differ) addRules(have, want []Rule) {
+	add(d, have, want, func(r Rule) Op { return AddRule{r} })
+}
+
 // putRoutes installs what is missing or different. Diff never replaces a route in main: an IPv4 route
 // of the same metric there may be somebody else's, and replacing takes the first.
 func (d *differ) putRoutes(have, want []Route) {
@@ -134,26 +192,28 @@ func (d *differ) putRoutes(have, want []Route) {
 
 func prepends(r *Route) bool { return r.Table == TableMain && r.Family == IPv4 }
 
-// delRoutes removes what is not wanted, except what a put has replaced by then. More specific routes
-// go first of the last table first, the mirror image of how they came.
+// delRoutes removes what is not wanted, except what a put has replaced by then: the first in its place.
+// More specific routes go first of the last table first, the mirror image of how they came.
 func (d *differ) delRoutes(have, want []Route) {
 	wanted := indexRoutes(want)
-	replaced := make(map[routeKey]bool)
 	index := indexRoutes(have)
+	replaced := make(map[routeKey]bool)
 	for _, w := range want {
 		replaced[w.key()] = !prepends(&w) && !slices.ContainsFunc(index[w.key()], w.Equal)
 	}
-	for _, h := range slices.Backward(have) {
+	var removed []Op
+	for _, h := range have {
 		key := h.key()
-		if slices.ContainsFunc(wanted[key], h.Equal) {
-			continue
-		}
-		if replaced[key] {
+		switch {
+		case slices.ContainsFunc(wanted[key], h.Equal):
+		case replaced[key]:
 			replaced[key] = false
-			continue
+		default:
+			removed = append(removed, DelRoute{h})
 		}
-		d.ops = append(d.ops, DelRoute{h})
 	}
+	slices.Reverse(removed)
+	d.ops = append(d.ops, removed...)
 }
 
 func indexRoutes(routes []Route) map[routeKey][]Route {

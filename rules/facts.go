@@ -2,6 +2,7 @@ package rules
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // Facts is what the kernel says of one path, before anybody judges whether it works.
@@ -46,6 +47,7 @@ func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
 		addrs[a.Device] = append(addrs[a.Device], a)
 	}
 	defaults := foreignDefaults(cfg.Kernel, obs)
+	neighbours := neighbourhoods(obs)
 	for i := range cfg.Uplinks {
 		u := &cfg.Uplinks[i]
 		link, present := links[u.Device]
@@ -57,7 +59,8 @@ func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
 			f := Facts{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier}
 			if present {
 				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
-				f.readDefault(a, defaults[deviceFamily{u.Device, family}])
+				at := deviceFamily{u.Device, family}
+				f.readDefault(a, defaults[at], neighbours[at])
 			}
 			facts[Path{u.ID, family}] = f
 		}
@@ -65,7 +68,7 @@ func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
 	return facts
 }
 
-func (f *Facts) readDefault(a Addressing, foreign *Route) {
+func (f *Facts) readDefault(a Addressing, foreign *Route, neighbours []netip.Prefix) {
 	switch {
 	case a.Assign != nil:
 		f.HasDefault = true
@@ -74,8 +77,25 @@ func (f *Facts) readDefault(a Addressing, foreign *Route) {
 	case a.Managed || foreign == nil:
 	default:
 		f.HasDefault = true
-		f.Gateway, f.Onlink, f.MTU = foreign.Nexthops[0].Gateway, foreign.Nexthops[0].Onlink, foreign.MTU
+		f.Gateway, f.MTU = foreign.Nexthops[0].Gateway, foreign.MTU
+		// A route outlives the connected route that its gateway was found by; the kernel would refuse
+		// a copy of it, and with it a default that is shared with healthy uplinks.
+		f.Onlink = foreign.Nexthops[0].Onlink || f.Gateway.IsValid() && !f.Gateway.IsLinkLocalUnicast() &&
+			!slices.ContainsFunc(neighbours, func(n netip.Prefix) bool { return n.Contains(f.Gateway) })
 	}
+}
+
+// neighbourhoods lists, per device and family, what main reaches without a gateway.
+func neighbourhoods(obs *Observed) map[deviceFamily][]netip.Prefix {
+	found := make(map[deviceFamily][]netip.Prefix)
+	for i := range obs.Routes {
+		r := &obs.Routes[i]
+		if r.Table == TableMain && r.Type == Unicast && len(r.Nexthops) == 1 && !r.Nexthops[0].Gateway.IsValid() && !r.defaultLike() {
+			at := deviceFamily{r.Nexthops[0].Device, r.Family}
+			found[at] = append(found[at], r.Dst)
+		}
+	}
+	return found
 }
 
 type deviceFamily struct {

@@ -2,8 +2,8 @@ package rules
 
 import (
 	"fmt"
-	"hash/fnv"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -61,22 +61,25 @@ type (
 	NftReturn struct{}
 )
 
-func (e NftDevice) String() string {
+func (e NftDevice) String() string { return string(e.appendTo(nil)) }
+func (e NftDevice) appendTo(b []byte) []byte {
 	if e.Out {
-		return fmt.Sprintf("oifname %q", e.Name)
+		return strconv.AppendQuote(append(b, "oifname "...), e.Name)
 	}
-	return fmt.Sprintf("iifname %q", e.Name)
+	return strconv.AppendQuote(append(b, "iifname "...), e.Name)
 }
 func (e NftCtMark) String() string { return fmt.Sprintf("ct mark & %#08x == %#08x", e.Mask, e.Value) }
-func (e NftSource) String() string {
-	word := "ip"
+func (e NftSource) String() string { return string(e.appendTo(nil)) }
+func (e NftSource) appendTo(b []byte) []byte {
 	if e.Prefix.Addr().Is6() {
-		word = "ip6"
+		b = append(b, "ip6 saddr "...)
+	} else {
+		b = append(b, "ip saddr "...)
 	}
 	if e.Prefix.IsSingleIP() {
-		return word + " saddr " + e.Prefix.Addr().String()
+		return e.Prefix.Addr().AppendTo(b)
 	}
-	return word + " saddr " + e.Prefix.Masked().String()
+	return e.Prefix.Masked().AppendTo(b)
 }
 func (e NftSetMark) String() string {
 	return fmt.Sprintf("meta mark set meta mark & %#08x | %#08x", ^e.Mask, e.Value)
@@ -95,18 +98,40 @@ func (NftReturn) String() string     { return "return" }
 // an expression need not read back in the form in which it was written.
 func newRule(why string, exprs ...NftExpr) NftRule {
 	r := NftRule{Exprs: exprs}
-	h := fnv.New32a()
-	h.Write([]byte(r.body()))
-	r.Comment = fmt.Sprintf("%s [%08x]", why, h.Sum32())
+	var room [160]byte
+	digest := uint32(fnvOffset)
+	for _, c := range r.appendBody(room[:0]) {
+		digest = (digest ^ uint32(c)) * fnvPrime
+	}
+	comment := append(append(room[:0], why...), " ["...)
+	for shift := 28; shift >= 0; shift -= 4 {
+		comment = append(comment, "0123456789abcdef"[digest>>shift&0xf])
+	}
+	r.Comment = string(append(comment, ']'))
 	return r
 }
 
-func (r *NftRule) body() string {
-	words := make([]string, len(r.Exprs))
+// FNV-1a of 32 bits, written out: a box with 62 uplinks has thousands of rules to make.
+const (
+	fnvOffset = 2166136261
+	fnvPrime  = 16777619
+)
+
+func (r *NftRule) appendBody(b []byte) []byte {
 	for i, e := range r.Exprs {
-		words[i] = e.String()
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		switch e := e.(type) { // the frequent ones without a string in between
+		case NftDevice:
+			b = e.appendTo(b)
+		case NftSource:
+			b = e.appendTo(b)
+		default:
+			b = append(b, e.String()...)
+		}
 	}
-	return strings.Join(words, " ")
+	return b
 }
 
 func (c *Chain) sameHead(o *Chain) bool {
@@ -148,7 +173,7 @@ func (t *Table) String() string {
 	for _, c := range t.Chains {
 		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type, c.Hook, c.Priority)
 		for _, r := range c.Rules {
-			fmt.Fprintf(&b, "\t\t%s comment %q\n", r.body(), r.Comment)
+			fmt.Fprintf(&b, "\t\t%s comment %q\n", r.appendBody(nil), r.Comment)
 		}
 		b.WriteString("\t}\n")
 	}

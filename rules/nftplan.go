@@ -40,17 +40,21 @@ func (p *planner) nftables() {
 		}
 	}
 	lans := p.localNetworks()
+	uplinks := p.uplinkSources()
+	guard.Rules = make([]NftRule, 0, len(p.cfg.Uplinks)*(len(uplinks[IPv4])+len(uplinks[IPv6])+len(lans)))
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		own := p.sources(u, family, facts)
 		rewrite := u.Family(family).Masquerade
+		var out NftExpr = NftDevice{Out: true, Name: u.Device}
 		if rewrite {
 			for _, source := range own {
-				srcnat.add(u.Name+": own source stays", NftDevice{Out: true, Name: u.Device}, NftSource{source}, NftReturn{})
+				srcnat.add(u.Name+": own source stays", out, NftSource{source}, NftReturn{})
 			}
-			srcnat.add(u.Name+": others get its address", NftFamily{family}, NftDevice{Out: true, Name: u.Device}, NftMasquerade{})
+			srcnat.add(u.Name+": others get its address", NftFamily{family}, out, NftMasquerade{})
 		}
-		for _, source := range p.foreignSources(u, family, own, lans, rewrite) {
-			guard.add("never leaves by "+u.Name, NftDevice{Out: true, Name: u.Device}, NftSource{source}, NftCounter{}, NftDrop{})
+		why := "never leaves by " + u.Name
+		for _, source := range foreignSources(family, own, uplinks[family], lans, rewrite) {
+			guard.add(why, out, NftSource{source}, NftCounter{}, NftDrop{})
 		}
 	})
 	p.state.Table = &Table{Chains: []Chain{prerouting, output, postrouting, srcnat, guard}}
@@ -77,21 +81,30 @@ func (p *planner) localNetworks() []netip.Prefix {
 	return nets
 }
 
+// uplinkSources lists the addresses of all uplinks, each once, by uplink.
+func (p *planner) uplinkSources() map[Family][]netip.Prefix {
+	all := make(map[Family][]netip.Prefix, len(Families))
+	seen := make(map[netip.Prefix]bool)
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		for _, source := range p.sources(u, family, facts) {
+			if !seen[source] {
+				seen[source] = true
+				all[family] = append(all[family], source)
+			}
+		}
+	})
+	return all
+}
+
 // foreignSources lists sources that must not be seen behind an uplink: addresses of the other uplinks,
 // and, where it masquerades, those of the local networks. The latter would leave un-rewritten when
 // connection tracking holds a packet for invalid. An address that two uplinks share is foreign to
 // neither.
-func (p *planner) foreignSources(u *Uplink, family Family, own, lans []netip.Prefix, rewrite bool) []netip.Prefix {
-	var foreign []netip.Prefix
-	for i := range p.cfg.Uplinks {
-		other := &p.cfg.Uplinks[i]
-		if other.ID == u.ID || !other.Family(family).Enabled {
-			continue
-		}
-		for _, source := range p.sources(other, family, p.fact(other, family)) {
-			if !slices.Contains(own, source) && !slices.Contains(foreign, source) {
-				foreign = append(foreign, source)
-			}
+func foreignSources(family Family, own, uplinks, lans []netip.Prefix, rewrite bool) []netip.Prefix {
+	foreign := make([]netip.Prefix, 0, len(uplinks)+len(lans))
+	for _, source := range uplinks {
+		if !slices.Contains(own, source) {
+			foreign = append(foreign, source)
 		}
 	}
 	if rewrite {

@@ -103,6 +103,11 @@ type Addr struct {
 	Protocol   uint8
 }
 
+// owns reports whether an address is ours: by its tag, or where the kernel keeps none, by our record.
+func (o *Observed) owns(k Kernel, a Addr) bool {
+	return a.Protocol == k.Protocol || a.Protocol == 0 && slices.Contains(o.Recorded.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix})
+}
+
 // Link returns the device of that name.
 func (o *Observed) Link(name string) (Link, bool) {
 	i := slices.IndexFunc(o.Links, func(l Link) bool { return l.Name == name })

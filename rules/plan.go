@@ -93,9 +93,18 @@ func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
 	}
 }
 
+// addresses assigns what is not there already. An address that somebody else has put on the device stays
+// theirs: if it became ours, it would go with us, and with it the way to the box.
 func (p *planner) addresses() {
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		if a := u.Family(family).Assign; a != nil && facts.Present {
+		a := u.Family(family).Assign
+		if a == nil || !facts.Present {
+			return
+		}
+		theirs := slices.ContainsFunc(p.obs.Addrs, func(o Addr) bool {
+			return o.Device == u.Device && o.Prefix == a.Address && !p.obs.owns(p.k, o)
+		})
+		if !theirs {
 			p.state.Addrs = append(p.state.Addrs, AddrAssignment{Device: u.Device, Prefix: a.Address})
 		}
 	})
@@ -105,14 +114,7 @@ func (p *planner) addresses() {
 // unreachable default behind it, so that traffic which belongs to a dead uplink fails at once instead
 // of leaking out of another with a foreign source.
 func (p *planner) uplinkTables() {
-	byDevice := make(map[deviceFamily][]Route)
-	for _, r := range p.obs.Routes {
-		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
-			continue
-		}
-		key := deviceFamily{r.Nexthops[0].Device, r.Family}
-		byDevice[key] = append(byDevice[key], r)
-	}
+	byDevice := p.deviceRoutes()
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		table := p.k.Table(u.ID)
 		for _, r := range byDevice[deviceFamily{u.Device, family}] {
@@ -122,8 +124,8 @@ func (p *planner) uplinkTables() {
 			p.state.Routes = append(p.state.Routes, r)
 		}
 		// An address that we are about to assign has no connected route in main yet, but its gateway
-		// needs one.
-		if a := u.Family(family).Assign; a != nil && facts.Up && a.Gateway.IsValid() && !facts.Onlink {
+		// needs one, and main will have it in a moment.
+		if a := u.Family(family).Assign; a != nil && facts.Up {
 			p.addConnected(table, u.Device, family, a.Address)
 		}
 		if facts.Up && facts.HasDefault {
@@ -132,6 +134,29 @@ func (p *planner) uplinkTables() {
 		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
 			Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
 	})
+}
+
+// deviceRoutes lists what main holds for each device, defaults left out. Main may hold two IPv4 routes
+// that differ in their gateway only ("ip route append"); the first is the one that is used, and an
+// uplink table has room for one.
+func (p *planner) deviceRoutes() map[deviceFamily][]Route {
+	type place struct {
+		device string
+		routeKey
+	}
+	byDevice := make(map[deviceFamily][]Route)
+	taken := make(map[place]bool)
+	for _, r := range p.obs.Routes {
+		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
+			continue
+		}
+		device := r.Nexthops[0].Device
+		if at := (place{device, r.key()}); !taken[at] {
+			taken[at] = true
+			byDevice[deviceFamily{device, r.Family}] = append(byDevice[deviceFamily{device, r.Family}], r)
+		}
+	}
+	return byDevice
 }
 
 func (p *planner) addConnected(table uint32, device string, family Family, address netip.Prefix) {
@@ -143,7 +168,7 @@ func (p *planner) addConnected(table uint32, device string, family Family, addre
 		r.Metric = 256 // IP6_RT_PRIO_ADDRCONF, what the kernel gives the connected route in main
 	}
 	known := slices.ContainsFunc(p.state.Routes, func(o Route) bool { return o.key() == r.key() })
-	if address.IsSingleIP() || known {
+	if address.IsSingleIP() && family == IPv4 || known {
 		return
 	}
 	p.state.Routes = append(p.state.Routes, r)
@@ -177,11 +202,17 @@ func (p *planner) defaults() {
 			u := p.uplink(m.Uplink)
 			hops[i] = hop(u, p.fact(u, family), u.Weight)
 		}
+		p.mainDefault(family, hops)
 		if len(hops) == 1 {
 			hops[0].Weight = 1
+		} else if family == IPv6 {
+			for i := range hops {
+				if !hops[i].Gateway.IsValid() {
+					hops[i].Gateway = placeholder
+				}
+			}
 		}
 		p.state.Routes = append(p.state.Routes, p.defaultRoute(family, p.k.TableBase, hops...))
-		p.mainDefault(family, hops)
 	}
 }
 
@@ -194,21 +225,16 @@ func (p *planner) uplink(id int) *Uplink {
 // kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
 // front of them, and goes when they are right again.
 func (p *planner) mainDefault(family Family, hops []Nexthop) {
-	var best *Route
-	for i := range p.obs.Routes {
-		r := &p.obs.Routes[i]
-		if r.Family == family && r.Table == TableMain && r.IsDefault() && r.Protocol != p.k.Protocol && r.Type == Unicast &&
-			(best == nil || r.Metric < best.Metric) {
-			best = r
-		}
+	theirs := p.foreignMainDefault(family)
+	strays := func(n Nexthop) bool {
+		return !slices.ContainsFunc(hops, func(h Nexthop) bool { return h.Device == n.Device && h.Gateway == n.Gateway })
 	}
 	metric := uint32(1)
-	if best != nil {
-		first := best.Nexthops[0]
-		if slices.ContainsFunc(hops, func(h Nexthop) bool { return h.Device == first.Device && h.Gateway == first.Gateway }) {
+	if len(theirs) > 0 {
+		if !slices.ContainsFunc(theirs, func(r *Route) bool { return slices.ContainsFunc(r.Nexthops, strays) }) {
 			return
 		}
-		if best.Metric <= 1 && family == IPv4 {
+		if theirs[0].Metric <= 1 && family == IPv4 {
 			// An IPv4 default of metric 0 can only be preceded by another one of metric 0.
 			metric = 0
 		}
@@ -218,6 +244,25 @@ func (p *planner) mainDefault(family Family, hops []Nexthop) {
 	r := p.defaultRoute(family, TableMain, one)
 	r.Metric = metric
 	p.state.Routes = append(p.state.Routes, r)
+}
+
+// foreignMainDefault lists the defaults in main that others installed and that the kernel may use: those
+// of lowest metric, of which IPv4 takes the first and IPv6 any (two router advertisements, one metric).
+func (p *planner) foreignMainDefault(family Family) []*Route {
+	var best []*Route
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Family != family || r.Table != TableMain || !r.IsDefault() || r.Protocol == p.k.Protocol || r.Type != Unicast {
+			continue
+		}
+		switch {
+		case len(best) == 0 || r.Metric < best[0].Metric:
+			best = append(best[:0], r)
+		case r.Metric == best[0].Metric && family == IPv6:
+			best = append(best, r)
+		}
+	}
+	return best
 }
 
 // rules lays down the policy rules of both families in the order of docs/architecture.md.
@@ -239,20 +284,40 @@ func (p *planner) rules() {
 		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask
 		rule(family, prefDevice+u.ID, table).OIF = u.Device
 		for _, source := range p.sources(u, family, facts) {
-			rule(family, prefSource+u.ID, table).From = source
+			if facts.Up && facts.HasDefault || !p.leadsOutElsewhere(u, family, source) {
+				rule(family, prefSource+u.ID, table).From = source
+			}
 		}
 	})
 }
 
-// sources lists what selects the uplink's table by source: each of its addresses, also one that is
-// assigned in this very plan.
+// leadsOutElsewhere reports whether another uplink has the same address, and a default. A local socket's
+// packet is routed by its source before its pin is known: it must not fail there in the table of a
+// dead uplink.
+func (p *planner) leadsOutElsewhere(u *Uplink, family Family, source netip.Prefix) bool {
+	for i := range p.cfg.Uplinks {
+		other := &p.cfg.Uplinks[i]
+		if facts := p.fact(other, family); other.ID != u.ID && facts.Up && facts.HasDefault &&
+			slices.ContainsFunc(p.addressesOf(other, family, facts), func(a netip.Prefix) bool { return a.Addr() == source.Addr() }) {
+			return true
+		}
+	}
+	return false
+}
+
+// addressesOf lists the addresses of a path, also one that is assigned in this very plan.
+func (p *planner) addressesOf(u *Uplink, family Family, facts Facts) []netip.Prefix {
+	if a := u.Family(family).Assign; a != nil && facts.Present && !slices.Contains(facts.Addresses, a.Address) {
+		return append(slices.Clone(facts.Addresses), a.Address)
+	}
+	return facts.Addresses
+}
+
+// sources lists what selects the uplink's table by source: each of its addresses.
 func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix {
 	seen := make(map[netip.Addr]bool)
-	for _, a := range facts.Addresses {
+	for _, a := range p.addressesOf(u, family, facts) {
 		seen[a.Addr()] = true
-	}
-	if a := u.Family(family).Assign; a != nil && facts.Present {
-		seen[a.Address.Addr()] = true
 	}
 	sources := make([]netip.Prefix, 0, len(seen))
 	for _, addr := range slices.SortedFunc(maps.Keys(seen), netip.Addr.Compare) {
@@ -346,6 +411,13 @@ func (p *planner) choose(family Family) Choice {
 	all = slices.DeleteFunc(all, func(c candidate) bool { return c.class != better })
 	tier := slices.MinFunc(all, func(a, b candidate) int { return a.u.Tier - b.u.Tier }).u.Tier
 	all = slices.DeleteFunc(all, func(c candidate) bool { return c.u.Tier != tier })
+	if family == IPv6 && len(all) > 1 {
+		fits := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !p.canShare(c.u) })
+		if len(fits) == 0 {
+			fits = []candidate{slices.MaxFunc(all, func(a, b candidate) int { return a.u.Weight - b.u.Weight })}
+		}
+		all = fits
+	}
 
 	total := 0
 	for _, c := range all {
@@ -359,6 +431,22 @@ func (p *planner) choose(family Family) Choice {
 	}
 	choice.Reason = fmt.Sprintf("%s: %s of tier %d", strings.Join(names, ", "), classNames[better], tier)
 	return choice
+}
+
+// placeholder stands for the gateway of a point-to-point device in a shared IPv6 default. The kernel
+// shares among gateways only (net/ipv6/route.c: "Device only routes can not be added for IPv6 using the
+// multipath API"), and on such a device it never asks who has the gateway's address.
+var placeholder = netip.MustParseAddr("fe80::ffff:ffff:ffff:fffe")
+
+// canShare reports whether the uplink can be one of several in an IPv6 default.
+func (p *planner) canShare(u *Uplink) bool {
+	link, _ := p.obs.Link(u.Device)
+	if p.fact(u, IPv6).Gateway.IsValid() || link.PointToPoint {
+		return true
+	}
+	p.problem("cannot-share", "warning", u.Name+" has an IPv6 default without a gateway, which the kernel cannot balance with others",
+		"give it a gateway, or a tier of its own")
+	return false
 }
 
 // Classes of candidates, worst first.

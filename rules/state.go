@@ -109,11 +109,6 @@ func (f Family) suppressLen() int {
 	return 1
 }
 
-// uses reports whether a nexthop of the route is on the device.
-func (r *Route) uses(device string) bool {
-	return slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return n.Device == device })
-}
-
 // Rule is a policy routing rule that looks up a table. Rules of other programs may have more selectors
 // than are shown here; those are marked Other and are never ours.
 type Rule struct {
@@ -137,7 +132,8 @@ func compareRules(a, b Rule) int {
 
 // compareRoutes orders routes so that each can be installed after those before it: a gateway must be
 // covered by a connected route of its table (or by a rule that leads to one) when its route arrives.
-// Tables of uplinks come before the weighted default, main comes last.
+// Tables of uplinks come before the weighted default, main comes last, and what rejects packets comes
+// after what carries them.
 func compareRoutes(base uint32) func(a, b Route) int {
 	rank := func(r Route) int {
 		switch r.Table {
@@ -154,8 +150,15 @@ func compareRoutes(base uint32) func(a, b Route) int {
 		}
 		return 0
 	}
+	rejects := func(r Route) int {
+		if r.Type == Unicast {
+			return 0
+		}
+		return 1
+	}
 	return func(a, b Route) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Family, b.Family), cmp.Compare(a.Table, b.Table),
+			cmp.Compare(rejects(a), rejects(b)),
 			cmp.Compare(gateways(a), gateways(b)), cmp.Compare(b.Dst.Bits(), a.Dst.Bits()),
 			a.Dst.Addr().Compare(b.Dst.Addr()), cmp.Compare(a.Metric, b.Metric))
 	}
@@ -166,7 +169,7 @@ func (s *State) sort(base uint32) {
 	slices.SortFunc(s.Addrs, func(a, b AddrAssignment) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
-	slices.SortFunc(s.Routes, compareRoutes(base))
+	slices.SortStableFunc(s.Routes, compareRoutes(base)) // the kernel uses, and replaces, the first of equal ones
 	slices.SortFunc(s.Rules, compareRules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })

@@ -6,7 +6,7 @@ import (
 
 // perDevice names the parameters that planning may read or set on an uplink device. Names are paths
 // below /proc/sys: a device name may hold dots ("eth0.7"), never a slash.
-var perDevice = [...]string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce"}
+var perDevice = [...]string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce", "promote_secondaries"}
 
 func devSysctl(device, key string) string { return "net/ipv4/conf/" + device + "/" + key }
 
@@ -35,6 +35,10 @@ func (p *planner) sysctls() {
 		if p.effective(u.Device, "rp_filter") > 0 && p.sysctl(devSysctl("all", "src_valid_mark")) == 0 {
 			p.wantSysctl(u.Device, "src_valid_mark", 1, "reverse path filtering must see the mark that brings replies to "+u.Name)
 		}
+		if u.IPv4.Assign != nil && p.effective(u.Device, "promote_secondaries") == 0 {
+			// Else the removal of an old address takes a new one of the same subnet along (devinet.c).
+			p.wantSysctl(u.Device, "promote_secondaries", 1, u.Name+"'s new address must outlive its old one")
+		}
 		sameSubnet, sameAddress := p.sharing(u)
 		if sameAddress && p.effective(u.Device, "rp_filter") == 1 {
 			// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
@@ -60,8 +64,8 @@ func (p *planner) sharing(u *Uplink) (subnet, address bool) {
 		if other.ID == u.ID || !other.IPv4.Enabled {
 			continue
 		}
-		for _, a := range p.fact(u, IPv4).Addresses {
-			for _, b := range p.fact(other, IPv4).Addresses {
+		for _, a := range p.addressesOf(u, IPv4, p.fact(u, IPv4)) {
+			for _, b := range p.addressesOf(other, IPv4, p.fact(other, IPv4)) {
 				subnet = subnet || a.Masked().Overlaps(b.Masked())
 				address = address || a.Addr() == b.Addr()
 			}

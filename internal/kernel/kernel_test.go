@@ -95,20 +95,21 @@ func snapshot(t *testing.T, k *kernel.Kernel, cfg rules.Config) *rules.Observed 
 }
 
 // converge plans and applies once, and fails unless nothing is left to do.
-func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded rules.Recorded, v map[rules.Path]rules.Verdict) []rules.Op {
+func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, v map[rules.Path]rules.Verdict) []rules.Op {
 	t.Helper()
 	obs := snapshot(t, k, cfg)
-	obs.Recorded = recorded
+	obs.Recorded = recorded.Clone()
 	want, report := rules.Plan(cfg, obs, v)
 	if len(report.Problems) > 0 {
 		t.Errorf("problems: %v", report.Problems)
 	}
 	ops := rules.Diff(rules.Ours(numbers, obs), want)
+	recorded.Note(ops)
 	if err := k.Apply(ops); err != nil {
 		t.Fatal(err)
 	}
 	obs = snapshot(t, k, cfg)
-	obs.Recorded = recorded
+	obs.Recorded = recorded.Clone()
 	want, _ = rules.Plan(cfg, obs, v)
 	for _, op := range rules.Diff(rules.Ours(numbers, obs), want) {
 		t.Errorf("still to do after applying: %s", op.Command())
@@ -133,15 +134,13 @@ func TestAppliedPlanConvergesAndCleansUp(t *testing.T) {
 	before := everything(t)
 	k := open(t)
 	cfg := config()
-	converge(t, k, cfg, rules.Recorded{}, verdicts(rules.Good, rules.Good))
-	recorded := rules.Recorded{Sysctls: map[string]string{
-		"net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan2/src_valid_mark": "0"}}
-	for _, health := range [][]rules.Health{{rules.Dead, rules.Good}, {rules.Good, rules.Dead}, {rules.Good, rules.Good}, {rules.Dead, rules.Dead}} {
-		converge(t, k, cfg, recorded, verdicts(health...))
+	var recorded rules.Recorded
+	for _, health := range [][]rules.Health{{rules.Good, rules.Good}, {rules.Dead, rules.Good}, {rules.Good, rules.Dead}, {rules.Good, rules.Good}, {rules.Dead, rules.Dead}} {
+		converge(t, k, cfg, &recorded, verdicts(health...))
 	}
 	cfg.Uplinks = nil
 	obs := snapshot(t, k, config())
-	obs.Recorded = recorded
+	obs.Recorded = recorded.Clone()
 	want, _ := rules.Plan(cfg, obs, nil)
 	if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), want)); err != nil {
 		t.Fatal(err)
@@ -156,7 +155,7 @@ func TestPrintedCommandsMakeTheSameState(t *testing.T) {
 	t.Run("by us", func(t *testing.T) {
 		namespace(t)
 		sh(t, router)
-		converge(t, open(t), config(), rules.Recorded{}, verdicts(rules.Good, rules.Good))
+		converge(t, open(t), config(), new(rules.Recorded), verdicts(rules.Good, rules.Good))
 		byUs = everything(t)
 	})
 	t.Run("by hand", func(t *testing.T) {

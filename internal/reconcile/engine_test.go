@@ -159,7 +159,7 @@ func TestWhatOthersDeleteIsPutBackAndNothingElseTouched(t *testing.T) {
 	for _, c := range commands(b.kernel.Applied()) {
 		got = append(got, strings.SplitN(c, "\n", 2)[0])
 	}
-	want := []string{"ip -4 rule add pref 10900 from all lookup 11700 protocol 117", "nft -f - <<'EOF'"}
+	want := []string{"nft -f - <<'EOF'", "ip -4 rule add pref 10900 from all lookup 11700 protocol 117"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

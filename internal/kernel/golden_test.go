@@ -1,0 +1,204 @@
+package kernel_test
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// The machines that the goldens of package rules were written for (its golden_test.go), as a shell makes
+// them. Link-local addresses and parameters are spelt out, because the kernel would make them up.
+const (
+	prepare = `
+for d in all default; do
+  sysctl -qw net.ipv4.conf.$d.rp_filter=0 net.ipv4.conf.$d.src_valid_mark=0 net.ipv4.conf.$d.arp_ignore=0 net.ipv4.conf.$d.arp_announce=0 \
+    net.ipv4.conf.$d.promote_secondaries=0 net.ipv6.conf.$d.accept_dad=0 net.ipv6.conf.$d.accept_ra=0
+done
+sysctl -qw net.ipv4.conf.all.rp_filter=1
+ethernet() { ip link add $1 type veth peer name peer-$1; ip link set peer-$1 addrgenmode none up; ready $1 $2; }
+tunnel() { ip tuntap add $1 mode tun; ready $1 $2; }
+ready() { ip link set $1 addrgenmode none; ip link set $1 up; ip -6 address add $2/64 dev $1 nodad; }
+hold() { d=$1; shift; for a; do case $a in *:*) ip -6 address add $a dev $d nodad;; *) ip address add $a dev $d;; esac; done; }
+lead() { ip route add default via $2 dev $1 metric $3 proto dhcp; ip -6 route add default via fe80::1 dev $1 metric $3 proto dhcp; }
+ethernet lan0 fe80::1002
+hold lan0 192.168.1.1/24 2001:db8:1::1/64
+`
+	providers = prepare + `
+ethernet wan1 fe80::1003
+ethernet wan2 fe80::1004
+`
+	dual = providers + `
+hold wan1 198.51.100.2/26 2001:db8:a::2/64
+hold wan2 203.0.113.2/26 2001:db8:b::2/64
+lead wan1 198.51.100.1 100
+lead wan2 203.0.113.1 200
+`
+	twins = providers + `
+for n in 1 2; do
+  hold wan$n 198.51.100.2/26 2001:db8:a::2/64
+  lead wan$n 198.51.100.1 ${n}00
+done
+`
+	ppp = prepare + `
+tunnel ppp0 fe80::1003
+tunnel ppp1 fe80::1004
+hold ppp0 198.51.100.2/32 2001:db8:a::2/64
+hold ppp1 203.0.113.2/32 2001:db8:b::2/64
+for n in 0 1; do
+  ip route add default dev ppp$n metric $((n+1))00 proto static
+  ip -6 route add default dev ppp$n metric $((n+1))00 proto static
+done
+`
+)
+
+// machines says, per golden, how the machine is made, how it is configured, and how it fares.
+var machines = map[string]struct {
+	script string
+	config func(*rules.Config)
+	health []rules.Health
+}{
+	"dual":   {script: dual},
+	"tiers":  {script: dual, config: func(c *rules.Config) { c.Uplinks[1].Tier = 2 }, health: []rules.Health{rules.Dead, rules.Good}},
+	"twins":  {script: twins},
+	"static": {script: providers, config: assignAddresses},
+	"ppp":    {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
+}
+
+func assignAddresses(c *rules.Config) {
+	assign := func(address, gateway string, mtu int) *rules.Assignment {
+		return &rules.Assignment{Address: netip.MustParsePrefix(address), Gateway: netip.MustParseAddr(gateway), MTU: mtu}
+	}
+	c.Uplinks[0].IPv4.Assign = assign("198.51.100.2/26", "198.51.100.1", 1500)
+	c.Uplinks[0].IPv6.Assign = assign("2001:db8:a::2/64", "2001:db8:a::1", 1500)
+	c.Uplinks[1].IPv4.Assign = assign("203.0.113.2/32", "203.0.113.1", 1492)
+	c.Uplinks[1].IPv6.Assign = assign("2001:db8:b::2/64", "fe80::1", 1492)
+}
+
+const goldenDir = "../../rules/testdata"
+
+func TestEveryGoldenHasItsMachine(t *testing.T) {
+	files, err := filepath.Glob(goldenDir + "/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no goldens: %v", err)
+	}
+	for _, file := range files {
+		if name := strings.TrimSuffix(filepath.Base(file), ".txt"); machines[name].script == "" {
+			t.Errorf("nothing makes the machine of %s", file)
+		}
+	}
+}
+
+func TestGoldensDoWhatTheySayOnARealKernel(t *testing.T) {
+	for name, m := range machines {
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(filepath.Join(goldenDir, name+".txt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := string(text)
+			namespace(t)
+			sh(t, m.script)
+			cfg := config()
+			for i := range cfg.Uplinks {
+				cfg.Uplinks[i].IPv6.Masquerade = false
+			}
+			if m.config != nil {
+				m.config(&cfg)
+			}
+			health := m.health
+			if health == nil {
+				health = []rules.Health{rules.Good, rules.Good}
+			}
+			k := open(t)
+			obs := snapshot(t, k, cfg)
+			want, _ := rules.Plan(cfg, obs, verdicts(health...))
+			ops := rules.Diff(rules.Ours(numbers, obs), want)
+			if diff := cmp.Diff(golden, script(ops)); diff != "" {
+				t.Errorf("the machine in the namespace is another than the golden's (-golden +namespace):\n%s", diff)
+			}
+			checkNft(t, golden)
+			sh(t, golden)
+
+			// iproute2 cannot tag addresses; the record tells that they are ours.
+			var recorded rules.Recorded
+			recorded.Note(ops)
+			obs = snapshot(t, k, cfg)
+			obs.Recorded = recorded
+			want, _ = rules.Plan(cfg, obs, verdicts(health...))
+			if left := rules.Diff(rules.Ours(numbers, obs), want); len(left) > 0 {
+				t.Errorf("still to do after the golden's lines:\n%s", script(left))
+			}
+		})
+	}
+}
+
+func script(ops []rules.Op) string {
+	var b strings.Builder
+	for _, op := range ops {
+		b.WriteString(op.Command() + "\n")
+	}
+	return b.String()
+}
+
+// checkNft gives the nftables part of a golden to the real nft, which must find nothing wrong.
+func checkNft(t *testing.T, golden string) {
+	t.Helper()
+	_, rest, ok := strings.Cut(golden, "nft -f - <<'EOF'\n")
+	table, _, ended := strings.Cut(rest, "EOF\n")
+	if !ok || !ended {
+		t.Fatal("the golden has no nftables part")
+	}
+	cmd := exec.Command("nft", "-c", "-f", "-")
+	cmd.Stdin = strings.NewReader(table)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("nft -c: %v\n%s", err, out)
+	}
+}
+
+// A lease may move within its subnet. The kernel holds the new address for a secondary of the old one, and
+// would remove it along with the old one.
+func TestAnAddressOfTheSameSubnetOutlivesTheOldOne(t *testing.T) {
+	namespace(t)
+	sh(t, providers)
+	k := open(t)
+	cfg := config()
+	assignAddresses(&cfg)
+	v := verdicts(rules.Good, rules.Good)
+	var recorded rules.Recorded
+	settle := func() {
+		t.Helper()
+		for range 3 {
+			obs := snapshot(t, k, cfg)
+			obs.Recorded = recorded.Clone()
+			want, _ := rules.Plan(cfg, obs, v)
+			ops := rules.Diff(rules.Ours(numbers, obs), want)
+			if len(ops) == 0 {
+				return
+			}
+			recorded.Note(ops)
+			if err := k.Apply(ops); err != nil {
+				t.Fatal(err)
+			}
+			if out := sh(t, "ip -4 -o address show dev wan1"); !strings.Contains(out, cfg.Uplinks[0].IPv4.Assign.Address.String()) {
+				t.Fatalf("the new address is lost:\n%s", out)
+			}
+		}
+		t.Fatal("not converged after three rounds")
+	}
+	settle()
+	cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Address: netip.MustParsePrefix("198.51.100.9/26"), Gateway: netip.MustParseAddr("198.51.100.1")}
+	settle()
+	if out := sh(t, "ip -4 -o address show dev wan1"); strings.Contains(out, "198.51.100.2/") {
+		t.Errorf("the old address is still there:\n%s", out)
+	}
+	if out := sh(t, "ip route get 192.0.2.77 from 198.51.100.9"); !strings.Contains(out, "dev wan1") {
+		t.Errorf("from the new address: %s", out)
+	}
+}

@@ -1,0 +1,58 @@
+package rules_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// full is a machine with as many uplinks as there are marks, and many routes behind its LAN.
+func full(lanRoutes int) *world {
+	w := newWorld()
+	w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
+	w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true})
+	w.hold("lan1", "192.168.1.1/24", "2001:db8:1::1/64")
+	for n := range lanRoutes {
+		w.obs.Routes = append(w.obs.Routes, static(fmt.Sprintf("10.%d.%d.0/24", n/250, n%250), "lan1", lanHost(1, rules.IPv4, 2), 0))
+	}
+	for n := range rules.MaxUplinks {
+		device := fmt.Sprintf("wan%d", n+1)
+		family := rules.Addressing{Enabled: true, Masquerade: true}
+		u := rules.Uplink{ID: n + 1, Name: fmt.Sprintf("up%d", n+1), Device: device, Tier: 1 + n%3, Weight: 1 + n%4, IPv4: family, IPv6: family}
+		w.cfg.Uplinks = append(w.cfg.Uplinks, u)
+		w.plug(rules.Link{Name: device, Up: true, Carrier: true})
+		w.hold(device, fmt.Sprintf("172.16.%d.2/24", n), fmt.Sprintf("2001:db8:a%02x::2/64", n))
+		w.lead(device, netip.AddrFrom4([4]byte{172, 16, byte(n), 1}).String(), uint32(100+n))
+		for _, f := range rules.Families {
+			w.verdicts[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: rules.Good}
+		}
+	}
+	return w
+}
+
+// The bar is 5 ms for the plan and the difference together.
+func BenchmarkPlanAndDiff(b *testing.B) {
+	first := full(1000)
+	settled := full(1000)
+	settled.converge(b)
+	failing := full(1000)
+	failing.converge(b)
+	for _, f := range rules.Families {
+		failing.verdicts[rules.Path{Uplink: 1, Family: f}] = rules.Verdict{Health: rules.Dead}
+	}
+	for _, c := range []struct {
+		name string
+		*world
+	}{{"first", first}, {"settled", settled}, {"failing", failing}} {
+		b.Run(c.name, func(b *testing.B) {
+			obs := c.snapshot()
+			b.ReportAllocs()
+			for b.Loop() {
+				want, _ := rules.Plan(c.cfg, obs, c.verdicts)
+				rules.Diff(rules.Ours(numbers, obs), want)
+			}
+		})
+	}
+}

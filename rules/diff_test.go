@@ -1,0 +1,374 @@
+package rules_test
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// byValue lets addresses be compared as what they are.
+var byValue = cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})
+
+func TestNothingIsToDoBetweenEqualStates(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		want, _ := w.plan()
+		have := rules.Ours(numbers, w.snapshot())
+		for _, s := range []rules.State{want, have} {
+			if ops := rules.Diff(s, s); len(ops) > 0 {
+				t.Errorf("Diff of a state and itself:\n%s", commands(ops))
+			}
+		}
+	})
+}
+
+func TestApplyingTheDifferenceGivesTheWantedState(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		want, _ := w.plan()
+		w.round(t)
+		have := rules.Ours(numbers, w.snapshot())
+		if diff := gocmp.Diff(want.Routes, have.Routes, byValue); diff != "" && !removesAddress(t, w) {
+			t.Errorf("routes (-want +have):\n%s", diff)
+		}
+		if diff := gocmp.Diff(want.Rules, have.Rules, byValue); diff != "" {
+			t.Errorf("rules (-want +have):\n%s", diff)
+		}
+		if diff := gocmp.Diff(want.Addrs, have.Addrs, byValue); diff != "" {
+			t.Errorf("addresses (-want +have):\n%s", diff)
+		}
+		if !want.Table.Matches(have.Table) {
+			t.Errorf("nftables: want\n%s\nhave\n%s", want.Table, have.Table)
+		}
+		for _, g := range want.Groups {
+			if !slices.ContainsFunc(have.Groups, func(h rules.LinkGroup) bool { return h.Device == g.Device && h.Group == g.Group }) {
+				t.Errorf("%s is not in group %d", g.Device, g.Group)
+			}
+		}
+		for _, s := range want.Sysctls {
+			if got := w.obs.Sysctls[s.Name]; got != s.Value {
+				t.Errorf("%s is %q, want %q", s.Name, got, s.Value)
+			}
+		}
+	})
+}
+
+// removesAddress reports whether the machine still follows up on an address that was taken off it.
+func removesAddress(t fataler, w *world) bool {
+	t.Helper()
+	ops, _ := w.round(t)
+	return len(ops) > 0
+}
+
+func TestWhatIsNotOursStaysUntouched(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		before := w.clone()
+		w.converge(t)
+		sameForeign(t, "after the start", before, w.machine)
+		w.cfg.Uplinks = nil
+		w.converge(t)
+		sameForeign(t, "after cleaning up", before, w.machine)
+	})
+}
+
+func sameForeign(t fataler, when string, before, after *machine) {
+	t.Helper()
+	routes, list, addrs := before.foreign()
+	gotRoutes, gotList, gotAddrs := after.foreign()
+	for what, diff := range map[string]string{
+		"routes":    gocmp.Diff(routes, gotRoutes, byValue),
+		"rules":     gocmp.Diff(list, gotList, byValue),
+		"addresses": gocmp.Diff(addrs, gotAddrs, byValue),
+	} {
+		if diff != "" {
+			t.Errorf("%s of others %s (-before +after):\n%s", what, when, diff)
+		}
+	}
+}
+
+// Cleaning up after a run on a machine that held nothing of ours gives that machine back.
+func TestCleaningUpLeavesNothingBehind(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		w.cfg, w.obs.Recorded = clearOf(w)
+		before := w.clone()
+		w.converge(t)
+		w.cfg.Uplinks = nil
+		w.converge(t)
+		for _, s := range []struct {
+			what          string
+			before, after any
+		}{
+			{"links", before.obs.Links, w.obs.Links},
+			{"routes", sorted(before.obs.Routes), sorted(w.obs.Routes)},
+			{"rules", before.obs.Rules, w.obs.Rules},
+			{"sysctls", before.obs.Sysctls, w.obs.Sysctls},
+			{"table", (*rules.Table)(nil), w.obs.Table},
+			{"records", 0, len(w.obs.Recorded.Addrs) + len(w.obs.Recorded.Groups) + len(w.obs.Recorded.Sysctls)},
+		} {
+			if diff := gocmp.Diff(s.before, s.after, byValue); diff != "" {
+				t.Errorf("%s (-before +after):\n%s", s.what, diff)
+			}
+		}
+	})
+}
+
+// clearOf takes away what an earlier run left, by the plan of a configuration without uplinks.
+func clearOf(w *world) (rules.Config, rules.Recorded) {
+	want, _ := rules.Plan(rules.Config{Kernel: numbers}, w.snapshot(), nil)
+	for _, op := range rules.Diff(rules.Ours(numbers, w.snapshot()), want) {
+		_ = w.apply(op)
+	}
+	return w.cfg, rules.Recorded{}
+}
+
+// sorted orders routes by what they are, for a set of them to be compared.
+func sorted(routes []rules.Route) []rules.Route {
+	return slices.SortedFunc(slices.Values(routes), func(a, b rules.Route) int {
+		return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.String(), b.String()))
+	})
+}
+
+func TestEveryChangeIsToSomethingOfOurs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		ops, _ := w.converge(t)
+		w.happen(t, eventNames...)
+		more, _ := w.converge(t)
+		for _, op := range append(ops, more...) {
+			if !isOurs(w, op) {
+				t.Errorf("touches what is not ours: %s", op.Command())
+			}
+		}
+	})
+}
+
+func isOurs(w *world, op rules.Op) bool {
+	_, planned := w.providers[device(op)]
+	switch op := op.(type) {
+	case rules.AddAddr:
+		return planned
+	case rules.DelAddr, rules.PutTable:
+		return true // the model refuses to remove what is not there; that it is ours is seen by sameForeign
+	case rules.PutRoute:
+		return op.Protocol == numbers.Protocol && (w.ourTable(op.Table) || op.Table == rules.TableMain && op.IsDefault())
+	case rules.DelRoute:
+		return op.Protocol == numbers.Protocol
+	case rules.AddRule:
+		return op.Protocol == numbers.Protocol && op.Priority >= numbers.RulePriority && op.Priority <= numbers.RulePriority+900
+	case rules.DelRule:
+		return op.Protocol == numbers.Protocol
+	case rules.SetGroup:
+		return planned || op.Restore && op.From == numbers.LinkGroup
+	case rules.SetSysctl:
+		return planned || op.Restore
+	}
+	return false
+}
+
+// device names the device that a change is about, where it is about one.
+func device(op rules.Op) string {
+	switch op := op.(type) {
+	case rules.AddAddr:
+		return op.Device
+	case rules.DelAddr:
+		return op.Device
+	case rules.SetGroup:
+		return op.Device
+	case rules.SetSysctl:
+		name, _ := strings.CutPrefix(op.Name, "net/ipv4/conf/")
+		return name[:strings.LastIndex(name, "/")]
+	}
+	return ""
+}
+
+func TestOneUplinksChangeTouchesNoOther(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		// A multipath default of others goes as a whole when one of its devices does.
+		w.dropRoutes(func(r rules.Route) bool { return len(r.Nexthops) > 1 })
+		w.converge(t)
+		w.cfg.Uplinks = slices.Clone(w.cfg.Uplinks)
+		u := &w.cfg.Uplinks[draw(t, "uplink", len(w.cfg.Uplinks))]
+		sharing := shares(w, u)
+		name := rapid.SampledFrom([]string{"verdict", "renumbering", "carrier", "down", "up", "unplugged"}).Draw(t, "event")
+		events[name](t, w, slices.IndexFunc(w.cfg.Uplinks, func(o rules.Uplink) bool { return o.ID == u.ID }))
+		sharing = append(sharing, shares(w, u)...)
+		ops, _ := w.converge(t)
+		for _, op := range ops {
+			if owner := ownerOf(w, op); owner != 0 && owner != u.ID && !slices.Contains(sharing, owner) {
+				t.Errorf("%s of %s touches uplink %d: %s", name, u.Name, owner, op.Command())
+			}
+		}
+	})
+}
+
+// ownerOf returns the id of the uplink that a change belongs to, 0 for what all share: the weighted
+// default, main's default, the common rules and the nftables table.
+func ownerOf(w *world, op rules.Op) int {
+	id := func(table uint32) int {
+		if table == rules.TableMain {
+			return 0
+		}
+		return int(table - numbers.TableBase)
+	}
+	switch op := op.(type) {
+	case rules.PutRoute:
+		return id(op.Table)
+	case rules.DelRoute:
+		return id(op.Table)
+	case rules.AddRule:
+		return id(op.Table)
+	case rules.DelRule:
+		return id(op.Table)
+	case rules.PutTable:
+		return 0
+	}
+	if u := w.uplinkOn(device(op)); u != nil {
+		return u.ID
+	}
+	return 0
+}
+
+// shares lists the uplinks that have an IPv4 subnet or any address in common with u: what u does changes
+// how their neighbours are to be asked and which of them speaks for the address.
+func shares(w *world, u *rules.Uplink) []int {
+	_, report := w.plan()
+	var ids []int
+	networks := func(o *rules.Uplink) []netip.Prefix {
+		list := slices.Clone(report.Facts[rules.Path{Uplink: o.ID, Family: rules.IPv4}].Addresses)
+		if o.IPv4.Assign != nil {
+			list = append(list, o.IPv4.Assign.Address)
+		}
+		for _, a := range report.Facts[rules.Path{Uplink: o.ID, Family: rules.IPv6}].Addresses {
+			list = append(list, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+		}
+		if o.IPv6.Assign != nil {
+			list = append(list, netip.PrefixFrom(o.IPv6.Assign.Address.Addr(), 128))
+		}
+		return list
+	}
+	for i := range w.cfg.Uplinks {
+		o := &w.cfg.Uplinks[i]
+		overlap := slices.ContainsFunc(networks(u), func(a netip.Prefix) bool {
+			return slices.ContainsFunc(networks(o), func(b netip.Prefix) bool { return a.Masked().Overlaps(b.Masked()) })
+		})
+		if o.ID != u.ID && overlap {
+			ids = append(ids, o.ID)
+		}
+	}
+	return ids
+}
+
+// What works at both ends works all along. (To count would be weaker: the loss of one uplink could hide
+// behind the gain of another.)
+func TestNoStateOnTheWayIsWorseThanBothEnds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		if flip(t, "not the first start") {
+			w.converge(t)
+			if seldom(t, "clean") {
+				w.cfg.Uplinks = nil
+			} else {
+				w.happen(t, eventNames...)
+			}
+		}
+		states, names := passage(t, w)
+		first, last := states[0], states[len(states)-1]
+		for i, s := range states {
+			for item := range first {
+				if last[item] && !s[item] {
+					t.Errorf("%s fails after %s", item, names[i])
+				}
+			}
+		}
+	})
+}
+
+// passage converges and returns what works before, after each change, and at the end.
+func passage(t fataler, w *world) (states []map[string]bool, names []string) {
+	uplinks := w.cfg.Uplinks
+	states, names = append(states, w.working(uplinks)), append(names, "nothing")
+	for range 3 {
+		want, _ := w.plan()
+		ops := rules.Diff(rules.Ours(numbers, w.snapshot()), want)
+		w.obs.Recorded.Note(ops)
+		for _, op := range ops {
+			if err := w.apply(op); err != nil {
+				t.Fatalf("%v", err)
+			}
+			states, names = append(states, w.working(uplinks)), append(names, op.Command())
+		}
+	}
+	return states, names
+}
+
+// working lists what works: the LANs, a way for new traffic, and replies by arrival for each uplink.
+func (w *world) working(uplinks []rules.Uplink) map[string]bool {
+	works := make(map[string]bool)
+	for _, f := range rules.Families {
+		w.eachLANHost(f, func(lan string, host netip.Addr) {
+			if devices(w.lookup(query{dst: host, iif: "lo"})) == lan {
+				works[fmt.Sprintf("%v to %s", f, lan)] = true
+			}
+		})
+		if ways := w.lookup(query{dst: internet[f], iif: "lo"}); !ways[0].rejected {
+			works[fmt.Sprintf("new %v traffic", f)] = true
+		}
+		for i := range uplinks {
+			if u := &uplinks[i]; u.Family(f).Enabled && w.answers(u, f) {
+				works[fmt.Sprintf("%v replies by %s", f, u.Name)] = true
+			}
+		}
+	}
+	return works
+}
+
+// answers reports whether a reply from any address of the uplink leaves by it.
+func (w *world) answers(u *rules.Uplink, f rules.Family) bool {
+	return slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool {
+		address := a.Prefix.Addr()
+		if a.Device != u.Device || rules.FamilyOf(address) != f || a.LinkScope || a.Tentative {
+			return false
+		}
+		p := path{Uplink: u, family: f}
+		conn := w.arrive(&p, internet[f], address)
+		got := w.send(packet{query: query{src: address, dst: internet[f]}, conn: conn})
+		return !slices.ContainsFunc(got, func(d departure) bool { return d.device != u.Device })
+	})
+}
+
+// Whatever happens, in whatever order, one look at the machine is enough to set it right.
+func TestEverySequenceOfEventsConverges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		w.converge(t)
+		for range rapid.IntRange(1, 8).Draw(t, "events") {
+			w.happen(t, eventNames...)
+			before := w.clone()
+			ops, _ := w.converge(t)
+			after := w.clone()
+			for _, op := range ops {
+				if del, ok := op.(rules.DelAddr); ok {
+					// With its last address the kernel takes a device's routes, whosoever they are.
+					through := func(r rules.Route) bool {
+						return slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == del.Device })
+					}
+					before.dropRoutes(through)
+					after.dropRoutes(through)
+				}
+			}
+			sameForeign(t, "after an event", before, after)
+		}
+	})
+}

@@ -1,0 +1,141 @@
+package rules_test
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.txt anew")
+
+// The goldens are what uplinkd prints on a machine that it sees for the first time. The package
+// internal/kernel makes each of these machines in a network namespace, feeds the goldens to ip, nft and
+// sysctl, and looks whether anything is left to do; what is built here must be what is built there.
+func TestGoldenPlans(t *testing.T) {
+	for name, build := range map[string]func() *world{
+		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := build()
+			want, report := w.plan()
+			if len(report.Problems) > 0 {
+				t.Errorf("problems: %v", report.Problems)
+			}
+			got := commands(rules.Diff(rules.Ours(numbers, w.snapshot()), want))
+			w.converge(t) // the model takes it
+			file := filepath.Join("testdata", name+".txt")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			golden, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := gocmp.Diff(string(golden), got); diff != "" {
+				t.Errorf("%s (-golden +got), go test ./rules -update writes it anew:\n%s", file, diff)
+			}
+		})
+	}
+}
+
+// box is a router with a LAN and two uplinks that are judged good, before either has an address.
+func box(link rules.Link, names ...string) *world {
+	w := newWorld()
+	w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
+	w.plug(rules.Link{Name: "lan0", Up: true, Carrier: true})
+	w.hold("lan0", "192.168.1.1/24", "2001:db8:1::1/64")
+	for i, device := range names {
+		link.Name, link.Up, link.Carrier = device, true, true
+		w.plug(link)
+		u := rules.Uplink{ID: i + 1, Name: []string{"fiber", "lte"}[i], Device: device, Tier: 1, Weight: 3 - 2*i,
+			IPv4: rules.Addressing{Enabled: true, Masquerade: true}, IPv6: rules.Addressing{Enabled: true}}
+		w.cfg.Uplinks = append(w.cfg.Uplinks, u)
+		for _, f := range rules.Families {
+			w.verdicts[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: rules.Good, State: "up"}
+		}
+	}
+	return w
+}
+
+func (w *world) hold(device string, addresses ...string) {
+	for _, a := range addresses {
+		_ = w.addAddr(rules.Addr{Device: device, Prefix: netip.MustParsePrefix(a)})
+	}
+}
+
+// lead gives a device the defaults of a DHCP client and of router advertisements.
+func (w *world) lead(device, gateway string, metric uint32) {
+	for f, gw := range map[rules.Family]string{rules.IPv4: gateway, rules.IPv6: "fe80::1"} {
+		w.addForeignRoute(rules.Route{Family: f, Table: rules.TableMain, Type: rules.Unicast, Dst: f.Default(), Metric: metric, Protocol: protoDHCP,
+			Nexthops: []rules.Nexthop{{Device: device, Gateway: netip.MustParseAddr(gw), Weight: 1}}})
+	}
+}
+
+// dual is two providers that share the load 3 to 1.
+func dual() *world {
+	w := box(rules.Link{}, "wan1", "wan2")
+	w.hold("wan1", "198.51.100.2/26", "2001:db8:a::2/64")
+	w.hold("wan2", "203.0.113.2/26", "2001:db8:b::2/64")
+	w.lead("wan1", "198.51.100.1", 100)
+	w.lead("wan2", "203.0.113.1", 200)
+	return w
+}
+
+// tiers is a dead fiber before a living mobile network.
+func tiers() *world {
+	w := dual()
+	w.cfg.Uplinks[1].Tier = 2
+	for _, f := range rules.Families {
+		w.verdicts[rules.Path{Uplink: 1, Family: f}] = rules.Verdict{Health: rules.Dead, State: "down"}
+	}
+	return w
+}
+
+// twins is two modems that give the same address by the same gateway.
+func twins() *world {
+	w := box(rules.Link{}, "wan1", "wan2")
+	for i, device := range []string{"wan1", "wan2"} {
+		w.hold(device, "198.51.100.2/26", "2001:db8:a::2/64")
+		w.lead(device, "198.51.100.1", uint32(100*(i+1)))
+	}
+	return w
+}
+
+// staticAddresses is two devices whose addresses are ours to give.
+func staticAddresses() *world {
+	w := box(rules.Link{}, "wan1", "wan2")
+	assign := func(n int, address, gateway string) *rules.Assignment {
+		return &rules.Assignment{Address: netip.MustParsePrefix(address), Gateway: netip.MustParseAddr(gateway), MTU: 1500 - 8*n}
+	}
+	w.cfg.Uplinks[0].IPv4.Assign = assign(0, "198.51.100.2/26", "198.51.100.1")
+	w.cfg.Uplinks[0].IPv6.Assign = assign(0, "2001:db8:a::2/64", "2001:db8:a::1")
+	w.cfg.Uplinks[1].IPv4.Assign = assign(1, "203.0.113.2/32", "203.0.113.1") // the gateway is behind no connected route
+	w.cfg.Uplinks[1].IPv6.Assign = assign(1, "2001:db8:b::2/64", "fe80::1")
+	return w
+}
+
+// ppp is two point-to-point devices without gateways.
+func ppp() *world {
+	w := box(rules.Link{PointToPoint: true}, "ppp0", "ppp1")
+	w.hold("ppp0", "198.51.100.2/32", "2001:db8:a::2/64")
+	w.hold("ppp1", "203.0.113.2/32", "2001:db8:b::2/64")
+	for i, device := range []string{"ppp0", "ppp1"} {
+		for _, f := range rules.Families {
+			r := rules.Route{Family: f, Table: rules.TableMain, Type: rules.Unicast, Dst: f.Default(), Metric: uint32(100 * (i + 1)),
+				Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: device, Weight: 1}}}
+			if f == rules.IPv4 {
+				r.Scope = rules.ScopeLink
+			}
+			w.addForeignRoute(r)
+		}
+	}
+	return w
+}

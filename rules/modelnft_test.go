@@ -1,0 +1,240 @@
+package rules_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// connection is an entry of connection tracking, as far as it matters here.
+type connection struct {
+	mark  uint32
+	fresh bool // this packet is the first one: the only one that nat chains see
+	// source, when set, is what the packet's source becomes at source NAT: the address that a
+	// masqueraded flow was given, or that a port forward was sent to.
+	source netip.Addr
+}
+
+// packet is on its way through the machine. A nil connection is one that connection tracking does not
+// follow, or holds for invalid.
+type packet struct {
+	query
+	conn *connection
+}
+
+// Priorities of linux/netfilter_ipv4.h where connection tracking translates.
+const (
+	prioDestinationNAT = -100
+	prioSourceNAT      = 100
+)
+
+// hook runs the packet through our chains of a hook. It returns false when they drop it. When the
+// packet is masqueraded it gets the nth of the addresses that the kernel may choose from.
+func (m *machine) hook(name string, p *packet, nth int) bool {
+	var chains []rules.Chain
+	if m.obs.Table != nil {
+		chains = slices.DeleteFunc(slices.Clone(m.obs.Table.Chains), func(c rules.Chain) bool { return c.Hook != name })
+	}
+	slices.SortStableFunc(chains, func(a, b rules.Chain) int { return a.Priority - b.Priority })
+	translated := name != "postrouting" || p.conn == nil || !p.conn.source.IsValid()
+	for _, c := range chains {
+		if !translated && c.Priority >= prioSourceNAT {
+			p.src, translated = p.conn.source, true
+		}
+		if c.Type == "nat" && (p.conn == nil || !p.conn.fresh || p.conn.source.IsValid()) {
+			continue
+		}
+		if !m.chain(c, p, nth) {
+			return false
+		}
+	}
+	if !translated {
+		p.src = p.conn.source
+	}
+	return true
+}
+
+func (m *machine) chain(c rules.Chain, p *packet, nth int) bool {
+	for _, r := range c.Rules {
+		switch m.rule(r, p, nth) {
+		case "drop":
+			return false
+		case "accept", "return":
+			return true
+		}
+	}
+	return true
+}
+
+// rule evaluates one rule and returns its verdict, or "" to go on with the next rule.
+func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case rules.NftDevice:
+			if e.Out && e.Name != p.oif || !e.Out && e.Name != p.iif {
+				return ""
+			}
+		case rules.NftCtMark:
+			// nft_ct_get_eval breaks off the rule when there is no connection.
+			if p.conn == nil || p.conn.mark&e.Mask != e.Value {
+				return ""
+			}
+		case rules.NftSource:
+			if !e.Prefix.Contains(p.src) {
+				return ""
+			}
+		case rules.NftFamily:
+			if rules.FamilyOf(p.dst) != e.Family {
+				return ""
+			}
+		case rules.NftSetMark:
+			p.mark = p.mark&^e.Mask | e.Value
+		case rules.NftSetCtMark:
+			if p.conn == nil {
+				return ""
+			}
+			p.conn.mark = p.conn.mark&^e.Mask | e.Value
+		case rules.NftCounter:
+		case rules.NftMasquerade:
+			choice := m.masqueradeSources(p.oif, rules.FamilyOf(p.dst))
+			if len(choice) == 0 {
+				return "drop" // nf_nat_masquerade.c: no address, no packet
+			}
+			p.src = choice[nth%len(choice)]
+			p.conn.source = p.src
+			return "accept"
+		case rules.NftDrop:
+			return "drop"
+		case rules.NftReturn:
+			return "return"
+		default:
+			panic(fmt.Sprintf("the model does not know %T", e))
+		}
+	}
+	return ""
+}
+
+// masqueradeSources lists what inet_select_addr and ipv6_dev_get_saddr may choose for packets to the
+// Internet that leave by a device: an address of it, or else one of any other device, and for IPv6, when
+// there is none at all, the device's link-local one.
+func (m *machine) masqueradeSources(device string, family rules.Family) []netip.Addr {
+	var own, others, linkLocal []netip.Addr
+	for _, a := range m.obs.Addrs {
+		ip := a.Prefix.Addr()
+		switch link, _ := m.obs.Link(a.Device); {
+		case link.Loopback || rules.FamilyOf(ip) != family || a.Tentative:
+		case ip.IsLinkLocalUnicast():
+			if a.Device == device && ip.Is6() {
+				linkLocal = append(linkLocal, ip)
+			}
+		case a.Device != device:
+			others = append(others, ip)
+		case family == rules.IPv6 || !a.Temporary:
+			own = append(own, ip)
+		}
+	}
+	for _, choice := range [][]netip.Addr{own, others} {
+		if len(choice) > 0 {
+			return choice
+		}
+	}
+	return linkLocal
+}
+
+// departure is what became of a packet.
+type departure struct {
+	device string // that it left by; "" when it did not
+	src    netip.Addr
+	why    string // when it did not: "local", "rejected", "filtered" (reverse path), "dropped" (our chains)
+}
+
+func (d departure) String() string {
+	if d.device == "" {
+		return d.why
+	}
+	return "leaves by " + d.device + " from " + d.src.String()
+}
+
+// send is what becomes of a packet of a local socket: it is routed, sees the output chains, and is
+// routed again when they changed its mark, which is what a chain of type route does.
+func (m *machine) send(p packet) []departure {
+	p.iif = "lo"
+	bound := p.oif
+	ways := m.lookup(p.query)
+	if ways[0].rejected {
+		return []departure{{why: "rejected"}}
+	}
+	// Output chains see the device that was chosen; ours must not care.
+	mark := p.mark
+	p.oif = ways[0].device
+	if !m.hook("output", &p, 0) {
+		return []departure{{why: "dropped"}}
+	}
+	p.oif = bound
+	if p.mark != mark && m.reroutes() {
+		ways = m.lookup(p.query)
+	}
+	return m.leave(p, ways)
+}
+
+// reroutes reports whether a chain of type route looks at local packets.
+func (m *machine) reroutes() bool {
+	return m.obs.Table != nil && slices.ContainsFunc(m.obs.Table.Chains, func(c rules.Chain) bool {
+		return c.Type == "route" && c.Hook == "output"
+	})
+}
+
+// receive is what becomes of a packet that comes in on a device. Forward, when valid, is where
+// destination NAT sends it: a port forward, or a masqueraded flow's own host.
+func (m *machine) receive(p packet, forward netip.Addr) []departure {
+	if !m.hook("prerouting", &p, 0) { // ours stand before destination NAT
+		return []departure{{why: "dropped"}}
+	}
+	if forward.IsValid() {
+		p.dst = forward
+	}
+	ways := m.lookup(p.query)
+	out := "lo"
+	if !ways[0].local {
+		out = ways[0].device
+	}
+	switch {
+	case ways[0].rejected:
+		return []departure{{why: "rejected"}}
+	case !m.arrives(p.src, p.dst, p.iif, out, p.mark):
+		return []departure{{why: "filtered"}}
+	}
+	return m.leave(p, ways)
+}
+
+// leave runs the packet through the postrouting chains of every device that it may leave by, with every
+// source that it may be given there.
+func (m *machine) leave(p packet, ways []way) []departure {
+	var out []departure
+	for _, w := range ways {
+		switch {
+		case w.local:
+			out = append(out, departure{why: "local"})
+			continue
+		case w.rejected:
+			out = append(out, departure{why: "rejected"})
+			continue
+		}
+		for nth := range max(1, len(m.masqueradeSources(w.device, rules.FamilyOf(p.dst)))) {
+			one := p
+			one.oif = w.device
+			if p.conn != nil {
+				conn := *p.conn
+				one.conn = &conn
+			}
+			if m.hook("postrouting", &one, nth) {
+				out = append(out, departure{device: w.device, src: one.src})
+			} else {
+				out = append(out, departure{why: "dropped"})
+			}
+		}
+	}
+	return out
+}

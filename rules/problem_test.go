@@ -1,0 +1,92 @@
+package rules_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func codes(report rules.Report) []string {
+	var list []string
+	for _, p := range report.Problems {
+		list = append(list, p.Code)
+	}
+	return list
+}
+
+func TestARouteOfOthersInOurTableIsReportedAndKept(t *testing.T) {
+	w := dual()
+	theirs := static("0.0.0.0/0", "lan0", lanHost(1, rules.IPv4, 2), 0)
+	theirs.Table = numbers.Table(1)
+	w.addForeignRoute(theirs)
+	_, report := w.round(t)
+	if got := codes(report); !slices.Equal(got, []string{"foreign-route"}) {
+		t.Errorf("problems: %q", got)
+	}
+	if !slices.ContainsFunc(w.obs.Routes, theirs.Equal) {
+		t.Errorf("%s is gone", theirs)
+	}
+}
+
+func TestADeviceThatOthersPutIntoOurGroupIsReportedAndKept(t *testing.T) {
+	w := dual()
+	_ = w.changeLink("lan0", func(l *rules.Link) { l.Group = numbers.LinkGroup })
+	_, report := w.round(t)
+	if got := codes(report); !slices.Equal(got, []string{"foreign-link-group"}) {
+		t.Errorf("problems: %q", got)
+	}
+	if link, _ := w.obs.Link("lan0"); link.Group != numbers.LinkGroup {
+		t.Errorf("lan0 is in group %d", link.Group)
+	}
+}
+
+// The kernel shares an IPv6 default among gateways only. A point-to-point device can be given a made-up
+// one; behind an Ethernet somebody would have to answer for it.
+func TestAnIPv6DefaultWithoutGatewayIsNotSharedOnEthernet(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		pointTo  bool
+		members  int
+		problems []string
+	}{
+		{"ethernet", false, 1, []string{"cannot-share", "cannot-share"}},
+		{"point-to-point", true, 2, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := box(rules.Link{PointToPoint: c.pointTo}, "wan1", "wan2")
+			for _, device := range []string{"wan1", "wan2"} {
+				w.addForeignRoute(static("::/0", device, netip.Addr{}, 1024))
+			}
+			_, report := w.converge(t)
+			choice := report.Defaults[rules.IPv6]
+			if len(choice.Members) != c.members || !choice.Has(1) {
+				t.Errorf("chosen: %+v", choice)
+			}
+			if got := codes(report); !slices.Equal(got, c.problems) {
+				t.Errorf("problems: %q, want %q", got, c.problems)
+			}
+			if got := devices(w.lookup(query{dst: internet[rules.IPv6], iif: "lo"})); got != devices(memberWays(w, choice)) {
+				t.Errorf("new traffic leaves by %q", got)
+			}
+		})
+	}
+}
+
+// A default outlives the subnet that its gateway was in. Were it copied as it is, the kernel would refuse
+// the default that the healthy uplink shares with it.
+func TestAGatewayThatHasMovedAwayDoesNotSpoilTheSharedDefault(t *testing.T) {
+	w := dual()
+	w.hold("wan1", "198.51.100.130/26")
+	if err := w.delAddr("wan1", netip.MustParsePrefix("198.51.100.2/26")); err != nil {
+		t.Fatal(err)
+	}
+	_, report := w.converge(t)
+	if facts := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}]; !facts.HasDefault || !facts.Onlink {
+		t.Errorf("facts: %+v", facts)
+	}
+	if got := devices(w.lookup(query{dst: internet[rules.IPv4], iif: "lo"})); got != "wan1 wan2" {
+		t.Errorf("new traffic leaves by %q", got)
+	}
+}
