@@ -410,3 +410,27 @@ func TestADamagedStateFileIsKeptAsideAndReported(t *testing.T) {
 		})
 	}
 }
+
+// TestATakenAddressDoesNotKeepTheBoxFromBeingRouted has somebody else listen where the daemon would.
+func TestATakenAddressDoesNotKeepTheBoxFromBeingRouted(t *testing.T) {
+	r := newRouter(t, lab.Options{}, dualWAN)
+	taken, err := r.Host("router").Listen("tcp", "127.0.0.1:9275")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	text, err := os.ReadFile(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.config, []byte(strings.Replace(string(text), `listen = ""`, `listen = "127.0.0.1:9275"`, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	for _, p := range r.status().Problems {
+		if p.Code == "listen" {
+			return
+		}
+	}
+	t.Errorf("the status does not tell: %+v", r.status().Problems)
+}

@@ -14,7 +14,11 @@ import (
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
 )
+
+// readyPatience is how long the service manager is kept waiting for the first plan to converge.
+const readyPatience = 20 * time.Second
 
 // onSnapshot looks for uplinks that have appeared, where they are discovered.
 func (d *Daemon) onSnapshot(obs *rules.Observed) {
@@ -37,29 +41,30 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	if len(r.Changes) > 0 {
 		d.reportSwitches(r)
 	}
-	if r.Converged && !d.ready {
+	// A service manager that waits in vain would kill and restart us for ever, which helps nobody: the
+	// problem is in the status.
+	if !d.ready && (r.Converged || time.Since(d.started) > readyPatience) {
 		d.ready = true
 		d.o.Notify("READY=1")
 	}
 }
 
-// reportSwitches tells the log which uplinks carry new traffic now, where that has changed.
+// reportSwitches tells the log which uplinks carry new traffic now, where that has changed, and measures how
+// long after their verdicts the dead ones were left.
 func (d *Daemon) reportSwitches(r reconcile.Result) {
 	for _, family := range rules.Families {
-		choice := r.Report.Defaults[family]
-		if d.reasons[family] == choice.Reason {
+		choice, before := r.Report.Defaults[family], d.carried[family]
+		d.carried[family] = choice
+		if before.Reason == choice.Reason {
 			continue
 		}
-		d.event(api.Event{Kind: api.EventSwitch, Family: family.String(), From: d.reasons[family], To: choice.Reason})
+		d.event(api.Event{Kind: api.EventSwitch, Family: family.String(), From: before.Reason, To: choice.Reason})
 		d.log.Info("new traffic", "family", family.String(), "now", choice.Reason)
-		d.reasons[family] = choice.Reason
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for path, began := range d.since {
-		if choice := r.Report.Defaults[path.Family]; r.Converged && !choice.LastResort && !choice.Has(path.Uplink) {
-			d.metrics.ObserveFailover(time.Since(began))
-			delete(d.since, path)
+		for _, m := range before.Members {
+			v, _ := d.judge.verdict(rules.Path{Uplink: m.Uplink, Family: family})
+			if r.Converged && !choice.Has(m.Uplink) && v.State.Health() < uplink.HealthGood {
+				d.metrics.ObserveFailover(time.Since(v.Since))
+			}
 		}
 	}
 }

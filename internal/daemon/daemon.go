@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,11 +67,10 @@ type Daemon struct {
 	ids      map[string]int
 	problems map[string]rules.Problem // of the daemon itself, by code
 	unsaved  map[string]func() any    // documents that could not be written, by name
-	since    map[rules.Path]time.Time // when a switch began, for its measured duration
 
 	// Of the engine's goroutine only.
 	ready   bool
-	reasons map[rules.Family]string // who carries new traffic
+	carried map[rules.Family]rules.Choice // who carries new traffic
 }
 
 // New reads the configuration, the state directory and the kernel. Nothing is changed yet. Whoever does
@@ -91,7 +91,7 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state,
-		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), since: make(map[rules.Path]time.Time), reasons: make(map[rules.Family]string)}
+		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -172,8 +172,16 @@ func (d *Daemon) adopt(c *config.Config) error {
 		return err
 	}
 	d.mu.Lock()
+	former := d.config
 	d.config, d.ids = c, ids
 	d.mu.Unlock()
+	if former != nil {
+		for i := range former.Uplinks {
+			if name := former.Uplinks[i].Name; !slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name }) {
+				d.metrics.Forget(name)
+			}
+		}
+	}
 	if changed {
 		d.saveIDs() // before the kernel hears of them
 	}
@@ -194,7 +202,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	server := api.NewServer(api.Options{Source: d, Events: d.events, Metrics: d.metrics, Log: d.log, Token: token})
 	// The control socket is also the lock: whoever answers on it owns the kernel state.
-	listeners, err := api.Listen(ctx, c.Daemon.Socket, c.Daemon.Listen)
+	listeners, err := d.listen(ctx, c.Daemon)
 	if err != nil {
 		return err
 	}
@@ -211,6 +219,22 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.o.Notify("STOPPING=1")
 	d.log.Info("stopped; kernel state is left as it is", "err", err)
 	return err
+}
+
+// listen binds the control socket and the TCP address. Somebody else's program on that address shall not
+// keep the box from being routed: it is reported, and the socket is enough.
+func (d *Daemon) listen(ctx context.Context, c config.Daemon) (*api.Listeners, error) {
+	listeners, err := api.Listen(ctx, c.Socket, c.Listen)
+	if err == nil || c.Listen == "" || errors.Is(err, api.ErrRunning) {
+		return listeners, err
+	}
+	listeners, socketErr := api.Listen(ctx, c.Socket, "")
+	if socketErr != nil {
+		return nil, socketErr
+	}
+	d.log.Error("nobody is answered over TCP", "err", err)
+	d.problem("listen", "warning", err.Error(), "free the address, or choose another [daemon] listen, and restart")
+	return listeners, nil
 }
 
 // together runs the parts until the context ends or one of them fails, and returns when all are gone.
@@ -332,12 +356,6 @@ func (d *Daemon) event(e api.Event) {
 // onTransition hears of a changed verdict, from a watcher's goroutine.
 func (d *Daemon) onTransition(t uplink.Transition) {
 	d.engine.Hint()
-	d.mu.Lock()
-	path := rules.Path{Uplink: d.ids[t.Uplink], Family: t.Family}
-	if t.To.Health() < t.From.Health() {
-		d.since[path] = t.At
-	}
-	d.mu.Unlock()
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
 	d.events.Append(api.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
