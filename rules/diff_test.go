@@ -295,6 +295,25 @@ func TestNoStateOnTheWayIsWorseThanBothEnds(t *testing.T) {
 	})
 }
 
+// Somebody flushes an uplink's table: its replies take the default until they may not, and must not be
+// rejected before their own route is back.
+func TestAFlushedTableComesBackWithoutAGap(t *testing.T) {
+	w := tiers()
+	for _, f := range rules.Families {
+		w.verdicts[rules.Path{Uplink: 1, Family: f}] = rules.Verdict{Health: rules.Good}
+	}
+	w.converge(t)
+	w.dropRoutes(func(r rules.Route) bool { return r.Table == numbers.Table(1) })
+	states, names := passage(t, w)
+	for i, s := range states {
+		for _, f := range rules.Families {
+			if item := fmt.Sprintf("%v replies by fiber", f); !s[item] {
+				t.Errorf("%s fails after %s", item, names[i])
+			}
+		}
+	}
+}
+
 // passage converges and returns what works before, after each change, and at the end.
 func passage(t fataler, w *world) (states []map[string]bool, names []string) {
 	uplinks := w.cfg.Uplinks

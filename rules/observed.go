@@ -19,6 +19,8 @@ type Observed struct {
 	Table *Table
 	// Sysctls holds current values by path below /proc/sys ("net/ipv4/conf/eth1/rp_filter").
 	Sysctls map[string]string
+	// NoIPv6 is true when the kernel runs without IPv6 (ipv6.disable=1).
+	NoIPv6 bool
 	// Recorded is what stood in the kernel before we changed it.
 	Recorded Recorded
 }

@@ -81,12 +81,12 @@ type planner struct {
 
 func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
 
-// eachPath calls fn for every enabled family of every uplink.
+// eachPath calls fn for every family of every uplink that is enabled and that the kernel knows.
 func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		for _, family := range Families {
-			if u.Family(family).Enabled {
+			if u.Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
 				fn(u, family, p.fact(u, family))
 			}
 		}
@@ -272,13 +272,15 @@ func (p *planner) rules() {
 			SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol})
 		return &p.state.Rules[len(p.state.Rules)-1]
 	}
-	for _, family := range Families {
-		r := rule(family, prefLocalNets, TableMain)
-		r.SuppressPrefixLen, r.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
-		rule(family, prefMain, TableMain).SuppressPrefixLen = family.suppressLen()
-		rule(family, prefDefault, p.k.TableBase)
-	}
+	common := make(map[Family]bool)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		if !common[family] {
+			common[family] = true
+			r := rule(family, prefLocalNets, TableMain)
+			r.SuppressPrefixLen, r.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
+			rule(family, prefMain, TableMain).SuppressPrefixLen = family.suppressLen()
+			rule(family, prefDefault, p.k.TableBase)
+		}
 		table := p.k.Table(u.ID)
 		r := rule(family, prefMark+u.ID, table)
 		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask

@@ -114,6 +114,31 @@ func TestSocketsBoundToADeviceUseIt(t *testing.T) {
 	})
 }
 
+// Whatever crosses whichever device, a pin stays, and so do the bits of both marks that belong to others.
+func TestAPinIsForLifeAndBitsOfOthersAreKept(t *testing.T) {
+	const others = 0x00c0ffee
+	planned(t, func(t *rapid.T, w *world, _ rules.Report) {
+		for i := range w.cfg.Uplinks {
+			pin := numbers.Mark(w.cfg.Uplinks[i].ID)
+			for _, l := range w.obs.Links {
+				for _, hook := range []string{"prerouting", "output", "postrouting"} {
+					for _, fresh := range []bool{true, false} {
+						p := packet{query: query{src: internet[rules.IPv4], dst: internet[rules.IPv4], iif: l.Name, oif: l.Name, mark: others},
+							conn: &connection{mark: pin | others, fresh: fresh}}
+						w.hook(hook, &p, 0)
+						if p.conn.mark != pin|others {
+							t.Errorf("%s at %s turns the connection mark %#x into %#x", hook, l.Name, pin|others, p.conn.mark)
+						}
+						if p.mark != others && p.mark != pin|others {
+							t.Errorf("%s at %s turns the mark %#x of a connection pinned %#x into %#x", hook, l.Name, others, pin, p.mark)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 // hasUnreachableDefault reports whether the owner has put an unreachable default behind all others in
 // table main. A lookup bound to a device that has no default in main meets it at our first rule and ends
 // there, for suppression looks at routes and not at errors.

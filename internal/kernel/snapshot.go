@@ -4,6 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -37,7 +40,12 @@ func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
 	if obs.Addrs, err = k.addrs(); err != nil {
 		return nil, err
 	}
+	_, err = os.Stat(filepath.Join(sysctlRoot, "net/ipv6"))
+	obs.NoIPv6 = errors.Is(err, fs.ErrNotExist)
 	for _, family := range rules.Families {
+		if family == rules.IPv6 && obs.NoIPv6 {
+			continue
+		}
 		routes, err := k.routes(family)
 		if err != nil {
 			return nil, err
