@@ -23,8 +23,8 @@ deps: ## install the Debian packages that the lab and the tests need
 test: deps ## every package but the end-to-end tests, with the race detector
 	$(GO) test -race -timeout 10m $(PKGS)
 
-e2e: deps ## the daemon in worlds of network namespaces, with the race detector
-	$(GO) test -race -timeout 15m $(E2E)
+e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
+	GORACE=halt_on_error=1 $(GO) test -race -timeout 20m $(E2E)
 
 fuzz: ## each fuzz target for FUZZTIME
 	@scripts/fuzz $(FUZZTIME)
