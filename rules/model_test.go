@@ -16,8 +16,9 @@ const tableLocal uint32 = 255
 // changes when it is told to (modelstate_test.go), where it sends packets (this file), and what its
 // packet filter does to them (modelnft_test.go).
 //
-// It is written from the kernel's sources, not from the planner: where both would share a mistake, a
-// property would prove nothing.
+// It follows the kernel functions that are named with each part, as we understand them, and nothing of
+// the planner: where both would share a mistake, a property would prove nothing. The goldens run on a
+// real kernel.
 type machine struct {
 	numbers rules.Kernel
 	obs     rules.Observed // Routes holds every table; Rules are in the order in which they are walked

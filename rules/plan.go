@@ -129,7 +129,7 @@ func (p *planner) uplinkTables() {
 			p.addConnected(table, u.Device, family, a.Address)
 		}
 		if facts.Up && facts.HasDefault {
-			p.state.Routes = append(p.state.Routes, p.defaultRoute(family, table, hop(u, facts, 1)))
+			p.state.Routes = append(p.state.Routes, p.defaultRoute(family, table, facts.MTU, hop(u, facts, 1)))
 		}
 		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
 			Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
@@ -178,8 +178,9 @@ func hop(u *Uplink, facts Facts, weight int) Nexthop {
 	return Nexthop{Device: u.Device, Gateway: facts.Gateway, Onlink: facts.Onlink, Weight: weight}
 }
 
-func (p *planner) defaultRoute(family Family, table uint32, hops ...Nexthop) Route {
-	r := Route{Family: family, Table: table, Type: Unicast, Dst: family.Default(), Protocol: p.k.Protocol, Nexthops: hops}
+// defaultRoute makes a default route; mtu is that of the path in bytes, 0 for the devices'.
+func (p *planner) defaultRoute(family Family, table uint32, mtu int, hops ...Nexthop) Route {
+	r := Route{Family: family, Table: table, Type: Unicast, Dst: family.Default(), Protocol: p.k.Protocol, MTU: mtu, Nexthops: hops}
 	if family == IPv6 {
 		r.Metric = metricV6
 	} else if len(hops) == 1 && !hops[0].Gateway.IsValid() {
@@ -198,11 +199,16 @@ func (p *planner) defaults() {
 			continue
 		}
 		hops := make([]Nexthop, len(choice.Members))
+		mtu := 0 // of the narrowest: the nexthops of a route share it
 		for i, m := range choice.Members {
 			u := p.uplink(m.Uplink)
-			hops[i] = hop(u, p.fact(u, family), u.Weight)
+			facts := p.fact(u, family)
+			hops[i] = hop(u, facts, u.Weight)
+			if mtu == 0 || facts.MTU != 0 && facts.MTU < mtu {
+				mtu = facts.MTU
+			}
 		}
-		p.mainDefault(family, hops)
+		p.mainDefault(family, mtu, hops)
 		if len(hops) == 1 {
 			hops[0].Weight = 1
 		} else if family == IPv6 {
@@ -212,7 +218,7 @@ func (p *planner) defaults() {
 				}
 			}
 		}
-		p.state.Routes = append(p.state.Routes, p.defaultRoute(family, p.k.TableBase, hops...))
+		p.state.Routes = append(p.state.Routes, p.defaultRoute(family, p.k.TableBase, mtu, hops...))
 	}
 }
 
@@ -224,7 +230,7 @@ func (p *planner) uplink(id int) *Uplink {
 // mainDefault adds a default of ours to table main unless the one that others installed and that the
 // kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
 // front of them, and goes when they are right again.
-func (p *planner) mainDefault(family Family, hops []Nexthop) {
+func (p *planner) mainDefault(family Family, mtu int, hops []Nexthop) {
 	theirs := p.foreignMainDefault(family)
 	strays := func(n Nexthop) bool {
 		return !slices.ContainsFunc(hops, func(h Nexthop) bool { return h.Device == n.Device && h.Gateway == n.Gateway })
@@ -241,7 +247,7 @@ func (p *planner) mainDefault(family Family, hops []Nexthop) {
 	}
 	one := hops[0]
 	one.Weight = 1
-	r := p.defaultRoute(family, TableMain, one)
+	r := p.defaultRoute(family, TableMain, mtu, one)
 	r.Metric = metric
 	p.state.Routes = append(p.state.Routes, r)
 }
