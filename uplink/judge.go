@@ -21,16 +21,17 @@ type Judge struct {
 // NewJudge returns a Judge that asks for no probe until Begin. The callbacks and
 // the prober of the configuration are not used; its targets are of one family.
 func NewJudge(cfg WatcherConfig, now time.Time) *Judge {
-	return &Judge{
+	j := &Judge{
 		machine: NewMachine(MachineConfig{
 			Uplink: cfg.Uplink, Family: cfg.Family, Disabled: cfg.Disabled, Unprobed: len(cfg.Targets) == 0,
-			Rise: cfg.Rise, Hold: cfg.Hold, Confirm: cfg.Confirm, Stable: cfg.Stable,
+			Rise: cfg.Rise, Hold: cfg.Hold, Confirm: cfg.Confirm, Stable: cfg.Stable, Classes: cfg.Classes,
 		}, now),
-		detector: probe.NewDetector(probe.DetectorConfig{
-			Targets: cfg.Targets, Interval: cfg.Interval, FastInterval: cfg.FastInterval, Timeout: cfg.Timeout,
-			Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp,
-		}),
 	}
+	j.detector = probe.NewDetector(probe.DetectorConfig{
+		Targets: cfg.Targets, Interval: cfg.Interval, FastInterval: cfg.FastInterval, Timeout: cfg.Timeout,
+		Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp, Tell: j.machine.Count,
+	})
+	return j
 }
 
 // State returns the verdict.
@@ -116,11 +117,16 @@ func (j *Judge) observe(signal probe.Signal, now time.Time) {
 	if signal == probe.Missed && j.machine.State().Health() == HealthGood {
 		j.missed = true
 	}
+	if rtt, jitter := j.detector.Times(); signal == probe.Alive && rtt > 0 {
+		j.machine.Times(rtt, jitter, now)
+	}
 	loss, outcomes := j.detector.Loss()
 	t, changed := j.machine.Observe(Observation{
 		Signal: signal, Report: j.detector.Report(now), Loss: loss, Outcomes: outcomes,
+		Confirm: j.detector.Confirm(), Bursts: j.detector.Bursts().Mean(),
 	}, now)
 	j.note(t, changed)
+	j.detector.SetKnownLossy(j.machine.quality.loss.degraded)
 	if changed && t.To == Recovering {
 		j.detector.ForgetLoss()
 	}

@@ -24,12 +24,6 @@ const (
 	// time given to fetch them before silence is called confirmed.
 	lagLimit = 50 * time.Millisecond
 	lagGrace = 25 * time.Millisecond
-
-	// Loss beyond enterLoss makes an uplink degraded, loss below leaveLoss
-	// good again; one threshold for both would flap around it.
-	enterLoss   = 0.20
-	leaveLoss   = 0.05
-	minOutcomes = 20
 )
 
 // Path is what the kernel says about an uplink's way out in one family.
@@ -64,6 +58,7 @@ type MachineConfig struct {
 	Hold     time.Duration // that these must span at least
 	Confirm  time.Duration // silence between suspect and down
 	Stable   time.Duration // how long a lost path must be whole again
+	Classes  Classes       // limits of the classes good and fair
 }
 
 func (c MachineConfig) complete() MachineConfig {
@@ -85,8 +80,18 @@ func (c MachineConfig) complete() MachineConfig {
 type Observation struct {
 	Signal   probe.Signal
 	Report   probe.Report // of the burst, for reasons
-	Loss     float64      // 0..1 over Outcomes probes
+	Loss     float64      // 0..1 over Outcomes calm probes, for reasons
 	Outcomes int
+	Confirm  time.Duration // silence between suspect and down on this link; 0 for MachineConfig.Confirm
+	Bursts   time.Duration // the mean length of its bursts of loss, which that follows from
+}
+
+// unanswered is the reason of a silence, with the loss that made it so long.
+func (o Observation) unanswered() string {
+	if o.Outcomes < 20 || o.Loss < 0.05 {
+		return o.Report.String()
+	}
+	return fmt.Sprintf("%v, on a link that lost %.0f %% of the last %d before", o.Report, 100*o.Loss, o.Outcomes)
 }
 
 // Machine is the verdict on one uplink in one family and the rules by which it
@@ -100,7 +105,10 @@ type Machine struct {
 
 	path  Path
 	known bool // the path has been whole once, or a verdict was restored
-	lossy bool // the loss thresholds' memory, kept through suspect
+
+	quality *Quality
+	confirm time.Duration // in force
+	bursts  time.Duration // that it follows from; 0 for none
 
 	silentAt  time.Time // Failing: when it was signalled; zero when not
 	confirmAt time.Time // Failing: when silence becomes down
@@ -114,7 +122,8 @@ type Machine struct {
 // NewMachine returns a Machine in state init, or disabled. Its path is unknown
 // until SetPath is called.
 func NewMachine(cfg MachineConfig, now time.Time) *Machine {
-	m := &Machine{cfg: cfg.complete(), state: Init, reason: "not looked at yet", since: now}
+	m := &Machine{cfg: cfg.complete(), state: Init, reason: "not looked at yet", since: now, quality: NewQuality(cfg.Classes)}
+	m.confirm = m.cfg.Confirm
 	if cfg.Disabled {
 		m.state, m.reason = Disabled, fmt.Sprintf("%v is off by configuration", cfg.Family)
 	}
@@ -146,7 +155,7 @@ func (m *Machine) Restore(s State, since time.Time) {
 		return
 	}
 	m.state, m.since, m.known = s, since, true
-	m.lossy = s == Degraded
+	m.quality.loss.degraded = s == Degraded
 	m.reason = fmt.Sprintf("was %s before the restart", s)
 }
 
@@ -203,17 +212,29 @@ const (
 // address for example: silence so far is no evidence against it.
 func (m *Machine) Moved(now time.Time) {
 	if !m.confirmAt.IsZero() {
-		m.confirmAt = now.Add(m.cfg.Confirm)
+		m.confirmAt = now.Add(m.confirm)
 	}
 }
+
+// Count tells the outcome of one probe, before the Observe of the same event.
+func (m *Machine) Count(o probe.Outcome) {
+	if m.state != Disabled && m.path.Whole() {
+		m.quality.loss.take(o)
+	}
+}
+
+// Times tells how long answers take. See [Quality.Times].
+func (m *Machine) Times(rtt, jitter time.Duration, now time.Time) {
+	m.quality.Times(rtt, jitter, now)
+}
+
+// Quality returns what is known about how well the uplink works.
+func (m *Machine) Quality() *Quality { return m.quality }
 
 // Observe tells an event of the probes.
 func (m *Machine) Observe(o Observation, now time.Time) (Transition, bool) {
 	if m.state == Disabled || !m.path.Whole() {
 		return Transition{}, false
-	}
-	if o.Outcomes >= minOutcomes {
-		m.lossy = o.Loss >= enterLoss || m.lossy && o.Loss >= leaveLoss
 	}
 	switch o.Signal {
 	case probe.Alive:
@@ -225,7 +246,7 @@ func (m *Machine) Observe(o Observation, now time.Time) (Transition, bool) {
 	case probe.NoPath:
 		return m.noPath(now)
 	}
-	return m.weigh(o, now)
+	return m.weigh(now)
 }
 
 func (m *Machine) alive(o Observation, now time.Time) (Transition, bool) {
@@ -235,54 +256,62 @@ func (m *Machine) alive(o Observation, now time.Time) (Transition, bool) {
 	case Init:
 		return m.to(Up, "first answer", now), true
 	case Suspect:
-		return m.to(m.quality(), fmt.Sprintf("answered again %d ms after it became suspect", now.Sub(silent).Milliseconds()), now), true
+		return m.to(m.working(), fmt.Sprintf("answered again %d ms after it became suspect", now.Sub(silent).Milliseconds()), now), true
 	case Down:
 		if now.Before(m.stableAt) {
 			return Transition{}, false
 		}
 		t := m.to(Recovering, fmt.Sprintf("answers again after %v down", now.Sub(m.since).Round(time.Second)), now)
-		m.lossy = false
+		m.quality.forget()
 		return t, true
 	case Recovering:
 		if m.successes++; m.successes == 1 {
 			m.firstAt = now
 		}
 		if span := now.Sub(m.firstAt); m.successes >= m.cfg.Rise && span >= m.cfg.Hold {
-			return m.to(m.quality(), fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond)), now), true
+			return m.to(m.working(), fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond)), now), true
 		}
 		return Transition{}, false
 	}
-	return m.weigh(o, now)
+	return m.weigh(now)
 }
 
-func (m *Machine) quality() State {
-	if m.lossy {
+// working returns the verdict on an uplink that answers.
+func (m *Machine) working() State {
+	if m.quality.loss.degraded {
 		return Degraded
 	}
 	return Up
 }
 
 // weigh moves between up and degraded.
-func (m *Machine) weigh(o Observation, now time.Time) (Transition, bool) {
-	if m.state != Up && m.state != Degraded || m.state == m.quality() {
+func (m *Machine) weigh(now time.Time) (Transition, bool) {
+	if m.state != Up && m.state != Degraded || m.state == m.working() {
 		return Transition{}, false
 	}
-	lost := int(o.Loss*float64(o.Outcomes) + 0.5)
-	return m.to(m.quality(), fmt.Sprintf("%d of the last %d probes lost (%.0f %%)", lost, o.Outcomes, 100*o.Loss), now), true
+	reason := m.quality.loss.reason
+	if why := m.quality.Reason(); m.state == Up {
+		reason += "; class " + why
+	}
+	return m.to(m.working(), reason, now), true
 }
 
 func (m *Machine) failing(o Observation, now time.Time) (Transition, bool) {
+	m.confirm, m.bursts = m.cfg.Confirm, 0
+	if o.Confirm > 0 && o.Confirm != m.cfg.Confirm {
+		m.confirm, m.bursts = o.Confirm, o.Bursts
+	}
 	switch m.state {
 	case Init:
 		// It is not known to be bad either; Tick decides after Confirm.
-		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.cfg.Confirm), false
-		m.reason = o.Report.String()
+		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
+		m.reason = o.unanswered()
 	case Up, Degraded:
-		t := m.to(Suspect, o.Report.String(), now)
-		m.silentAt, m.confirmAt = now, now.Add(m.cfg.Confirm)
+		t := m.to(Suspect, o.unanswered(), now)
+		m.silentAt, m.confirmAt = now, now.Add(m.confirm)
 		return t, true
 	case Recovering:
-		return m.to(Down, "while recovering, "+o.Report.String(), now), true
+		return m.to(Down, "while recovering, "+o.unanswered(), now), true
 	}
 	return Transition{}, false
 }
@@ -325,7 +354,7 @@ func (m *Machine) Tick(now time.Time) (Transition, bool) {
 	}
 	switch m.state {
 	case Suspect:
-		return m.to(Down, fmt.Sprintf("no answer for another %d ms", now.Sub(m.silentAt).Milliseconds()), now), true
+		return m.to(Down, m.silence(now), now), true
 	case Init:
 		return m.to(Down, "never answered: "+m.reason, now), true
 	case Down: // unprobed
@@ -334,9 +363,18 @@ func (m *Machine) Tick(now time.Time) (Transition, bool) {
 	return Transition{}, false
 }
 
+// silence is the reason of a confirmed down: how long, and why that long.
+func (m *Machine) silence(now time.Time) string {
+	reason := fmt.Sprintf("no answer for another %d ms", now.Sub(m.silentAt).Milliseconds())
+	if m.bursts > 0 {
+		reason += fmt.Sprintf(", where loss comes in bursts of %d ms and %d ms are waited", m.bursts.Milliseconds(), m.confirm.Milliseconds())
+	}
+	return reason
+}
+
 // to changes the verdict and forgets what belonged to the old one.
 func (m *Machine) to(s State, reason string, now time.Time) Transition {
-	t := Transition{Uplink: m.cfg.Uplink, Family: m.cfg.Family, From: m.state, To: s, Reason: reason, At: now}
+	t := Transition{Uplink: m.cfg.Uplink, Family: m.cfg.Family, From: m.state, To: s, Reason: reason, Class: m.quality.Class(), At: now}
 	m.state, m.reason, m.since = s, reason, now
 	m.silentAt, m.confirmAt, m.noRouteAt, m.stableAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	m.successes, m.firstAt, m.stalled = 0, time.Time{}, false

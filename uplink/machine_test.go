@@ -61,10 +61,20 @@ func (s *script) see(at time.Duration, signal probe.Signal) {
 	s.note(s.m.Observe(Observation{Signal: signal, Report: fourMisses}, begin.Add(at)))
 }
 
-func (s *script) loss(at time.Duration, loss float64, outcomes int) {
+// loss sees n probes to three targets, of which every so manieth is lost, 1 s apart.
+func (s *script) loss(at time.Duration, every, n int) {
 	s.t.Helper()
-	s.tick(at)
-	s.note(s.m.Observe(Observation{Signal: probe.Alive, Loss: loss, Outcomes: outcomes}, begin.Add(at)))
+	for i := range n {
+		at := at + time.Duration(i)*time.Second
+		s.tick(at)
+		if every > 0 && i%every == 0 {
+			s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Lost})
+			s.note(s.m.Observe(Observation{Signal: probe.Missed}, begin.Add(at)))
+			continue
+		}
+		s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Answered})
+		s.note(s.m.Observe(Observation{Signal: probe.Alive}, begin.Add(at)))
+	}
 }
 
 var fourMisses = probe.Report{Missed: 4, Targets: 3, Span: 450 * ms}
@@ -212,25 +222,44 @@ func TestMachine(t *testing.T) {
 			s.see(3500*ms, probe.NoPath)
 		}, []string{"3.5s init>down: no route"}},
 
-		{"loss has two thresholds", MachineConfig{}, func(s *script) {
+		{"loss is found and left by tests with a gap between", MachineConfig{}, func(s *script) {
 			s.path(0, whole)
-			s.loss(0, 0, 1)
-			s.loss(1*time.Second, 0.5, 19) // too few to tell
-			s.loss(2*time.Second, 0.19, 60)
-			s.loss(3*time.Second, 0.20, 60)
-			s.loss(4*time.Second, 0.10, 60)
-			s.loss(5*time.Second, 0.05, 60)
-			s.loss(6*time.Second, 0.04, 60)
-			s.loss(7*time.Second, 0.10, 60)
-		}, []string{"0s init>up: first answer", "3s up>degraded: 12 of the last 60 probes lost (20 %)", "6s degraded>up: 2 of the last 60 probes lost (4 %)"}},
+			s.see(0, probe.Alive)
+			s.loss(1*time.Second, 25, 1000)
+			s.loss(1001*time.Second, 4, 100)
+			s.loss(1101*time.Second, 10, 1000)
+			s.loss(2101*time.Second, 0, 200)
+		}, []string{"0s init>up: first answer",
+			"17m21s up>degraded: 11 of the last 41 probes lost (27 %); class poor: loss beyond 3 %",
+			"36m16s degraded>up: 0 of the last 85 probes lost (0 %)"}},
 
 		{"suspicion does not hide that it was degraded", MachineConfig{}, func(s *script) {
 			s.path(0, whole)
-			s.loss(0, 0, 1)
-			s.loss(1*time.Second, 0.30, 60)
-			s.see(2*time.Second, probe.Failing)
-			s.loss(2500*ms, 0.30, 60)
-		}, []string{"0s init>up: first answer", "1s up>degraded: 18 of the last 60 probes lost (30 %)", "2s degraded>suspect: " + unanswered, "2.5s suspect>degraded: answered again 500 ms after it became suspect"}},
+			s.see(0, probe.Alive)
+			s.loss(0, 2, 60)
+			s.see(70*time.Second, probe.Failing)
+			s.see(70500*ms, probe.Alive)
+		}, []string{"0s init>up: first answer",
+			"12s up>degraded: 7 of the last 13 probes lost (54 %); class poor: loss beyond 3 %",
+			"1m10s degraded>suspect: " + unanswered, "1m10.5s suspect>degraded: answered again 500 ms after it became suspect"}},
+
+		{"one hole is no gray loss however many probes fall into it", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			for i := range 12 {
+				s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Lost})
+				s.see(10*time.Second+time.Duration(i)*100*ms, probe.Missed)
+			}
+			s.loss(12*time.Second, 0, 60)
+		}, []string{"0s init>up: first answer"}},
+
+		{"a link of long bursts is confirmed for longer", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.note(s.m.Observe(Observation{Signal: probe.Failing, Report: fourMisses, Confirm: 1740 * ms, Bursts: 210 * ms}, begin.Add(time.Second)))
+			s.tick(5000 * ms)
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered,
+			"2.74s suspect>down: no answer for another 1740 ms, where loss comes in bursts of 210 ms and 1740 ms are waited"}},
 
 		{"a moved path gets its own confirmation", MachineConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -352,7 +381,7 @@ func TestMachineProperties(t *testing.T) {
 			case kind <= 5:
 				w.tick()
 			default:
-				w.observe(probe.Signal(rapid.IntRange(1, 4).Draw(t, "signal")), rapid.Float64Range(0, 1).Draw(t, "loss"))
+				w.observe(probe.Signal(rapid.IntRange(1, 4).Draw(t, "signal")))
 			}
 		}
 	})
@@ -444,8 +473,14 @@ func (w *witness) tick() {
 	}
 }
 
-func (w *witness) observe(signal probe.Signal, loss float64) {
+func (w *witness) observe(signal probe.Signal) {
 	before := w.m.State()
+	switch signal {
+	case probe.Alive:
+		w.m.Count(probe.Outcome{Kind: probe.Answered})
+	case probe.Missed, probe.Failing:
+		w.m.Count(probe.Outcome{Kind: probe.Lost})
+	}
 	switch {
 	case signal == probe.Missed:
 		w.row = 0
@@ -454,7 +489,7 @@ func (w *witness) observe(signal probe.Signal, loss float64) {
 			w.rowAt = w.now
 		}
 	}
-	tr, changed := w.m.Observe(Observation{Signal: signal, Loss: loss, Outcomes: 60}, w.now)
+	tr, changed := w.m.Observe(Observation{Signal: signal}, w.now)
 	w.verify(before, tr, changed)
 	switch signal {
 	case probe.Alive:

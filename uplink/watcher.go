@@ -30,6 +30,7 @@ type WatcherConfig struct {
 	Confirm      time.Duration // suspect to down; DefaultConfirm
 	Hold         time.Duration // least span of Rise successes; DefaultHold
 	Stable       time.Duration // least age of a regained path; DefaultStable
+	Classes      Classes       // limits of the classes; DefaultClasses
 
 	// Prober is required unless there are no targets. It is used by several
 	// goroutines, and must return when its context ends.
@@ -76,6 +77,11 @@ type Verdict struct {
 	Jitter  time.Duration // of the same target
 	Loss    float64       // 0..1, over the last probes of all targets that may vote
 	Targets []TargetStatus
+
+	Class       Class         // how well it works: for choosing among what works
+	ClassReason string        // what makes the class; "" for good
+	Confirm     time.Duration // how long silence is confirmed on this link before down
+	Bursts      time.Duration // mean length of its bursts of loss, estimated
 
 	Requests    uint64 // probes begun
 	Replies     uint64 // answers, late ones included
@@ -397,6 +403,8 @@ func (w *Watcher) Verdict() Verdict {
 		LocalFault: c.localFault, Portal: c.portal,
 	}
 	v.Loss, _ = w.judge.detector.Loss()
+	v.Class, v.ClassReason = w.judge.machine.quality.Class(), w.judge.machine.quality.Reason()
+	v.Confirm, v.Bursts = w.judge.detector.Confirm(), w.judge.detector.Bursts().Mean()
 	for _, s := range w.judge.detector.Stats() {
 		v.Targets = append(v.Targets, TargetStatus{
 			Target: s.Target.String(), Up: s.Up, Dead: s.Dead, RTT: s.RTT, Loss: s.Loss,

@@ -97,7 +97,7 @@ func (r *report) detection(s settings, trials int) {
 func (r *report) falseVerdicts(s settings, weeks int) {
 	fmt.Fprintf(r, "%s: in a week\tsuspect\tdown\tdegraded\tprobes a second\t\n", s.name)
 	for _, c := range calms {
-		all := sum(parallel(weeks, func(seed uint64) tally { return watch(s, seed, c.link(), week) }))
+		all := sum(parallel(weeks, func(seed uint64) tally { return watch(s, seed, c.link(), 0, week) }))
 		per := func(n int) float64 { return float64(n) / float64(max(weeks, 1)) }
 		fmt.Fprintf(r, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", c.name, per(all.suspects), per(all.downs), per(all.degradations),
 			per(all.probes)/week.Seconds())
@@ -113,13 +113,15 @@ func (r *report) steadyLoss(s settings, hours int) {
 	for _, c := range []struct {
 		name               string
 		link               func() *link
-		moves, transitions int // at most; negative for no bar
+		before             time.Duration // how long it is so already
+		moves, transitions int           // at most; negative for no bar
 	}{
-		{"2 % each way", eachWay(0.02), 0, 0},
-		{"15 %", lossy(0.15), -1, 2},
-		{"50 %", lossy(0.50), -1, -1},
+		{"2 % each way", eachWay(0.02), 0, 0, 0},
+		{"15 %, from the start", lossy(0.15), 0, -1, -1},
+		{"15 %, steady", lossy(0.15), settled, -1, 2},
+		{"50 %, steady", lossy(0.50), settled, -1, -1},
 	} {
-		each := parallel(hours, func(seed uint64) tally { return watch(s, seed, c.link(), time.Hour) })
+		each := parallel(hours, func(seed uint64) tally { return watch(s, seed, c.link(), c.before, time.Hour) })
 		all := sum(each)
 		moves, transitions := 0, 0
 		for _, t := range each {

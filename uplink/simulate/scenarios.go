@@ -112,11 +112,16 @@ func (t *tally) add(o tally) {
 	t.probes += o.probes
 }
 
-// watch runs a link for a span and counts what is said about it.
-func watch(s settings, seed uint64, l *link, span time.Duration) tally {
+// watch runs a link for a span, after another one in which it may be learnt, and
+// counts what is said about it.
+func watch(s settings, seed uint64, l *link, before, span time.Duration) tally {
 	var t tally
-	r := newRun(s, l, seed, func(tr uplink.Transition, _ time.Duration) { t.hear(tr) })
-	r.until(span)
+	r := newRun(s, l, seed, func(tr uplink.Transition, at time.Duration) {
+		if at >= before {
+			t.hear(tr)
+		}
+	})
+	r.until(before + span)
 	t.probes = r.probes
 	return t
 }
