@@ -24,6 +24,12 @@ const (
 	// time given to fetch them before silence is called confirmed.
 	lagLimit = 50 * time.Millisecond
 	lagGrace = 25 * time.Millisecond
+
+	// A packet that came in within freshSpan speaks against an outage, but not for
+	// longer than vetoLimit: neighbours on the line may be heard when nobody beyond
+	// them is.
+	freshSpan = 200 * time.Millisecond
+	vetoLimit = 10 * time.Second
 )
 
 // Path is what the kernel says about an uplink's way out in one family.
@@ -107,6 +113,7 @@ type Machine struct {
 	known bool // the path has been whole once, or a verdict was restored
 
 	quality *Quality
+	damping Damping
 	confirm time.Duration // in force
 	bursts  time.Duration // that it follows from; 0 for none
 
@@ -115,6 +122,8 @@ type Machine struct {
 	stableAt  time.Time // down for its path: when probes may speak again
 	stalled   bool      // Failing: confirmAt was put off for a stall
 	noRouteAt time.Time // init: the first NoPath
+	received  time.Time // when a packet came in last, if anybody tells
+	vetoes    int       // times that this kept a suspect from being down
 	successes int       // recovering: in a row
 	firstAt   time.Time // recovering: when the row began
 }
@@ -199,6 +208,9 @@ func (m *Machine) SetPath(p Path, now time.Time) (Transition, bool) {
 		return m.to(Init, reasonInit, now), true
 	default:
 		m.stableAt = now.Add(m.cfg.Stable)
+		if m.cfg.Unprobed {
+			m.stableAt = now.Add(max(m.cfg.Stable, m.damping.HoldDown()))
+		}
 		return Transition{}, false
 	}
 }
@@ -268,12 +280,24 @@ func (m *Machine) alive(o Observation, now time.Time) (Transition, bool) {
 		if m.successes++; m.successes == 1 {
 			m.firstAt = now
 		}
-		if span := now.Sub(m.firstAt); m.successes >= m.cfg.Rise && span >= m.cfg.Hold {
-			return m.to(m.working(), fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond)), now), true
-		}
-		return Transition{}, false
+		return m.recover(now)
 	}
 	return m.weigh(now)
+}
+
+// recover trusts the uplink again when its row of answers is long enough and the
+// hold-down is over. Only the row begins anew with a miss: nobody goes without one
+// for a quarter of an hour.
+func (m *Machine) recover(now time.Time) (Transition, bool) {
+	span, hold := now.Sub(m.firstAt), m.damping.HoldDown()
+	if m.successes < m.cfg.Rise || span < m.cfg.Hold || now.Sub(m.since) < hold {
+		return Transition{}, false
+	}
+	reason := fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond))
+	if hold > m.cfg.Hold {
+		reason += fmt.Sprintf(", held down for %v after %d failures", hold, m.damping.downs)
+	}
+	return m.to(m.working(), reason, now), true
 }
 
 // working returns the verdict on an uplink that answers.
@@ -354,6 +378,11 @@ func (m *Machine) Tick(now time.Time) (Transition, bool) {
 	}
 	switch m.state {
 	case Suspect:
+		if fresh := m.received.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < m.confirm+vetoLimit {
+			m.vetoes++
+			m.confirmAt = fresh
+			return Transition{}, false
+		}
 		return m.to(Down, m.silence(now), now), true
 	case Init:
 		return m.to(Down, "never answered: "+m.reason, now), true
@@ -369,12 +398,28 @@ func (m *Machine) silence(now time.Time) string {
 	if m.bursts > 0 {
 		reason += fmt.Sprintf(", where loss comes in bursts of %d ms and %d ms are waited", m.bursts.Milliseconds(), m.confirm.Milliseconds())
 	}
+	if now.Sub(m.received) < freshSpan {
+		reason += fmt.Sprintf(", although packets have come in for %v", vetoLimit)
+	}
 	return reason
 }
+
+// Received tells that the device received a packet at a time. Other traffic that
+// arrives says that it is the targets or the probes that fail.
+func (m *Machine) Received(at time.Time) { m.received = at }
+
+// Damping returns how often the uplink went down.
+func (m *Machine) Damping() *Damping { return &m.damping }
 
 // to changes the verdict and forgets what belonged to the old one.
 func (m *Machine) to(s State, reason string, now time.Time) Transition {
 	t := Transition{Uplink: m.cfg.Uplink, Family: m.cfg.Family, From: m.state, To: s, Reason: reason, Class: m.quality.Class(), At: now}
+	// What never worked has not failed.
+	if s == Down && m.state != Init {
+		m.damping.Down(now)
+	} else if m.state == Down && s == Up || m.state == Recovering && s != Down {
+		m.damping.Up(now)
+	}
 	m.state, m.reason, m.since = s, reason, now
 	m.silentAt, m.confirmAt, m.noRouteAt, m.stableAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	m.successes, m.firstAt, m.stalled = 0, time.Time{}, false

@@ -261,6 +261,62 @@ func TestMachine(t *testing.T) {
 		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered,
 			"2.74s suspect>down: no answer for another 1740 ms, where loss comes in bursts of 210 ms and 1740 ms are waited"}},
 
+		{"what arrives puts off a down", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(10000*ms, probe.Failing)
+			for at := 10000 * ms; at <= 12000*ms; at += 50 * ms {
+				s.tick(at)
+				s.m.Received(begin.Add(at))
+			}
+			s.tick(20000 * ms)
+		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered, "12.2s suspect>down: no answer for another 2200 ms"}},
+
+		{"what arrives does not put it off for ever", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(10000*ms, probe.Failing)
+			for at := 10000 * ms; at <= 30000*ms; at += 50 * ms {
+				s.tick(at)
+				s.m.Received(begin.Add(at))
+			}
+		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered,
+			"20.7s suspect>down: no answer for another 10700 ms, although packets have come in for 10s"}},
+
+		{"the second failure within an hour is held down", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			for _, from := range []time.Duration{10 * time.Minute, 20 * time.Minute, 90 * time.Minute} {
+				s.see(from, probe.Failing)
+				s.tick(from + time.Second)
+				for i := range 70 {
+					if i == 15 && from == 20*time.Minute { // does not begin the hold-down anew
+						s.see(from+time.Minute+time.Duration(i)*time.Second, probe.Missed)
+						continue
+					}
+					s.see(from+time.Minute+time.Duration(i)*time.Second, probe.Alive)
+				}
+			}
+		}, []string{"0s init>up: first answer",
+			"10m0s up>suspect: " + unanswered, "10m0.64s suspect>down: no answer for another 640 ms",
+			"11m0s down>recovering: answers again after 59s down", "11m10s recovering>up: 11 answers in a row over 10s",
+			"20m0s up>suspect: " + unanswered, "20m0.64s suspect>down: no answer for another 640 ms",
+			"21m0s down>recovering: answers again after 59s down",
+			"21m30s recovering>up: 15 answers in a row over 14s, held down for 30s after 2 failures",
+			"1h30m0s up>suspect: " + unanswered, "1h30m0.64s suspect>down: no answer for another 640 ms",
+			"1h31m0s down>recovering: answers again after 59s down", "1h31m10s recovering>up: 11 answers in a row over 10s",
+		}},
+
+		{"a carrier that comes and goes is held down too", MachineConfig{Unprobed: true}, func(s *script) {
+			s.path(0, whole)
+			for _, at := range []time.Duration{time.Minute, 2 * time.Minute} {
+				s.path(at, Path{})
+				s.path(at+time.Second, whole)
+				s.tick(at + 50*time.Second)
+			}
+		}, []string{"0s init>up: " + reasonUnprobed, "1m0s up>down: carrier lost", "1m3s down>up: " + reasonUnprobed,
+			"2m0s up>down: carrier lost", "2m31s down>up: " + reasonUnprobed}},
+
 		{"a moved path gets its own confirmation", MachineConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
@@ -335,6 +391,32 @@ func TestMachineRestore(t *testing.T) {
 	}
 }
 
+func TestMachineCountsDownsAndNeverSuspicions(t *testing.T) {
+	m := NewMachine(MachineConfig{}, begin)
+	m.SetPath(whole, begin)
+	m.Observe(Observation{Signal: probe.Alive}, begin)
+	now := begin
+	for range 20 {
+		now = now.Add(time.Second)
+		m.Observe(Observation{Signal: probe.Failing}, now)
+		m.Observe(Observation{Signal: probe.Alive}, now.Add(100*ms))
+	}
+	if got := m.Damping().Penalty(now); got != 0 {
+		t.Errorf("%v points for suspicions", got)
+	}
+	for range 3 {
+		now = now.Add(20 * time.Second)
+		m.SetPath(Path{}, now)
+		m.SetPath(whole, now.Add(time.Second))
+		for i := range 18 {
+			m.Observe(Observation{Signal: probe.Alive}, now.Add(time.Duration(i+2)*time.Second))
+		}
+	}
+	if until, suppressed := m.Damping().Suppressed(now); !suppressed || until.Sub(now) > maxSuppression {
+		t.Errorf("a flapping carrier: suppressed %v until %v", suppressed, until)
+	}
+}
+
 func TestMachineAStallConfirmsNothing(t *testing.T) {
 	m := NewMachine(MachineConfig{}, begin)
 	m.SetPath(whole, begin)
@@ -378,6 +460,8 @@ func TestMachineProperties(t *testing.T) {
 				w.setPath(Path{})
 			case kind <= 2:
 				w.setPath(whole)
+			case kind == 3:
+				w.m.Received(w.now)
 			case kind <= 5:
 				w.tick()
 			default:
@@ -467,6 +551,9 @@ func (w *witness) tick() {
 	w.verify(before, tr, changed)
 	if changed && tr.To == Down && w.now.Sub(w.failing) < DefaultConfirm {
 		w.Fatalf("down %v after the burst, confirmation takes %v", w.now.Sub(w.failing), DefaultConfirm)
+	}
+	if w.m.State() == Suspect && w.m.Deadline().Sub(w.failing) > DefaultConfirm+vetoLimit+freshSpan+lagGrace+1500*ms {
+		w.Fatalf("suspect from %v to %v", w.failing, w.m.Deadline())
 	}
 	if d := w.m.Deadline(); !d.IsZero() && !d.After(w.now) {
 		w.Fatalf("Tick left its own deadline %v in the past: a watcher would spin", w.now.Sub(d))

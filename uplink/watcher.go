@@ -32,6 +32,12 @@ type WatcherConfig struct {
 	Stable       time.Duration // least age of a regained path; DefaultStable
 	Classes      Classes       // limits of the classes; DefaultClasses
 
+	// Save leaves out calm probes while packets arrive (see Received) and the
+	// verdict is up, but lets no more than this pass without one; 0 for no saving.
+	// It is for lines that are paid by the byte. Where neighbours are heard, as on
+	// cable and Ethernet, an outage beyond them is found that much later.
+	Save time.Duration
+
 	// Prober is required unless there are no targets. It is used by several
 	// goroutines, and must return when its context ends.
 	Prober probe.Prober
@@ -83,6 +89,15 @@ type Verdict struct {
 	Confirm     time.Duration // how long silence is confirmed on this link before down
 	Bursts      time.Duration // mean length of its bursts of loss, estimated
 
+	// Suppressed: it went down too often lately, and carries new traffic only when
+	// there is no other uplink. Which is for the caller to see.
+	Suppressed       bool
+	SuppressedUntil  time.Time     // unless it goes down again
+	SuppressedReason string        // "" when it is not
+	HoldDown         time.Duration // for how long answers are not trusted after the latest down
+
+	Saved       uint64 // probes left out because packets arrived
+	Vetoes      uint64 // times that packets that arrived put off a down
 	Requests    uint64 // probes begun
 	Replies     uint64 // answers, late ones included
 	LocalFaults uint64 // probes that did not leave for a reason of this machine
@@ -190,7 +205,9 @@ func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) time.Tim
 		if !ok || at.After(now) {
 			break
 		}
-		w.launch(ctx, probes, index, now)
+		if !w.judge.Skip(index, now) {
+			w.launch(ctx, probes, index, now)
+		}
 	}
 	w.armed = w.judge.Deadline()
 	return w.armed
@@ -372,6 +389,15 @@ func (w *Watcher) Hint() {
 	notify(w.wake)
 }
 
+// Received tells that the device received packets at a time, for both families
+// alike. While it did so within the last 200 ms a suspect uplink does not become
+// down, for 10 s at most. It is cheap to call often.
+func (w *Watcher) Received(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.judge.Received(at)
+}
+
 // SetInterval changes the calm pace, for an uplink that becomes active or
 // standby; 0 is the default.
 func (w *Watcher) SetInterval(interval time.Duration) {
@@ -404,6 +430,13 @@ func (w *Watcher) Verdict() Verdict {
 	}
 	v.Loss, _ = w.judge.detector.Loss()
 	v.Class, v.ClassReason = w.judge.machine.quality.Class(), w.judge.machine.quality.Reason()
+	now, damping := time.Now(), w.judge.machine.Damping()
+	v.SuppressedUntil, v.Suppressed = damping.Suppressed(now)
+	if !v.Suppressed {
+		v.SuppressedUntil = time.Time{}
+	}
+	v.SuppressedReason, v.HoldDown = damping.Reason(now), damping.HoldDown()
+	v.Saved, v.Vetoes = w.judge.saved, uint64(w.judge.machine.vetoes)
 	v.Confirm, v.Bursts = w.judge.detector.Confirm(), w.judge.detector.Bursts().Mean()
 	for _, s := range w.judge.detector.Stats() {
 		v.Targets = append(v.Targets, TargetStatus{

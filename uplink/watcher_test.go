@@ -468,6 +468,64 @@ func TestWatcherPaceCanBeChanged(t *testing.T) {
 	})
 }
 
+func TestWatcherSavesProbesWhilePacketsArrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hole := 60500 * ms
+		b := start(t, WatcherConfig{Save: 5 * time.Second}, blackhole(hole, time.Hour))
+		b.until(10 * time.Second)
+		before := b.Verdict().Requests
+		for at := 10 * time.Second; at < hole; at += 100 * ms {
+			b.Received(time.Now())
+			b.until(at)
+		}
+		v := b.Verdict()
+		if n := v.Requests - before; n < 9 || n > 12 || v.Saved < 35 || v.Saved > 45 {
+			t.Errorf("%d probes in 50 s and %d saved, want one in 5 s", n, v.Saved)
+		}
+		// Nothing arrives any more: the calm pace is back at once.
+		b.until(hole + 5*time.Second)
+		b.end(t)
+		if len(b.all) != 3 || b.all[1].At.Sub(b.net.began) > hole+1600*ms {
+			t.Errorf("%q", b.got)
+		}
+	})
+}
+
+func TestWatcherReceivingVetoesDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, WatcherConfig{}, blackhole(30500*ms, 35*time.Second))
+		for at := 10 * time.Second; at < 40*time.Second; at += 50 * ms {
+			b.until(at)
+			b.Received(time.Now())
+		}
+		b.want(t, "20ms init>up", "31.6s up>suspect", "35.17s suspect>up")
+		if v := b.Verdict(); v.Vetoes == 0 || v.Saved != 0 || v.Suppressed || v.HoldDown != 0 {
+			t.Errorf("%+v", v)
+		}
+		b.end(t)
+	})
+}
+
+func TestWatcherGrayLossIsFoundAndShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(1, 5))
+		b := start(t, WatcherConfig{}, func(_ string, at time.Duration) (time.Duration, error) {
+			if at > time.Minute && rng.Float64() < 0.5 {
+				return silence, nil
+			}
+			return 20 * ms, nil
+		})
+		b.until(70 * time.Second)
+		if v := b.Verdict(); v.State != Degraded || v.Class != Poor || v.ClassReason != "poor: loss beyond 3 %" {
+			t.Errorf("%v, %v (%s)", v.State, v.Class, v.ClassReason)
+		}
+		b.end(t)
+		if tr := b.all[1]; tr.Class != Poor {
+			t.Errorf("%+v", tr)
+		}
+	})
+}
+
 func TestWatcherWithoutProbes(t *testing.T) {
 	for _, test := range []struct {
 		name string
