@@ -400,11 +400,16 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 		return None
 	}
 	if d.mode != calm {
-		outage := d.mode == failing && at.After(d.fastUntil)
+		switch {
+		case d.lossy || d.mode == failing && at.After(d.fastUntil): // known, or an outage and no loss
+			d.followUps = 0
+		case d.run.missed > 0 || d.run.asked:
+			d.followUps = followUps
+		}
 		d.mode = calm
 		pace := d.cfg.Interval
-		if (d.run.missed > 0 || d.run.asked) && !outage && !d.lossy {
-			d.followUps, pace = followUps, d.followPace()
+		if d.followUps > 0 {
+			pace = d.followPace()
 		}
 		d.due = later(d.lastSent.Add(pace), at)
 	}
@@ -560,7 +565,6 @@ func (d *Detector) miss(f flight, now time.Time) Signal {
 func (d *Detector) startBurst(now time.Time, missed bool) {
 	d.mode = burst
 	d.epoch++
-	d.followUps = 0
 	d.run = round{serial: d.run.serial + 1, began: now, asked: missed, fall: d.bursts.fall(d.cfg.Fall, d.cfg.Interval)}
 	d.due = now
 	for i := range d.targets {

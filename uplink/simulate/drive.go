@@ -20,6 +20,7 @@ var (
 type settings struct {
 	name     string
 	interval time.Duration
+	traffic  bool // there is traffic beside the probes
 }
 
 // run is one uplink on one link, from the beginning on.
@@ -30,8 +31,47 @@ type run struct {
 	now     time.Duration
 	landing []landing
 	probes  int
+	traffic *traffic // nil for an idle line
 	// hear is told every transition.
 	hear func(uplink.Transition, time.Duration)
+}
+
+// traffic is other people's packets on the link, and the look at the device's
+// counters that the daemon takes: one packet leaves before each look, and is
+// answered if the link lets it.
+type traffic struct {
+	silence  uplink.Silence
+	next     time.Duration
+	sent     uint64
+	received uint64
+	answers  []time.Duration // when they come in
+}
+
+const look = 50 * ms
+
+// watch is what the daemon does at each look.
+func (r *run) watch(now time.Time) {
+	t := r.traffic
+	if t == nil || r.now < t.next {
+		return
+	}
+	t.next += look
+	before := t.received
+	for len(t.answers) > 0 && t.answers[0] <= r.now {
+		t.answers = t.answers[1:]
+		t.received++
+	}
+	t.sent++
+	if rtt := r.link.probe(r.now, r.rng); rtt >= 0 {
+		t.answers = append(t.answers, r.now+rtt)
+		slices.Sort(t.answers)
+	}
+	if t.received != before {
+		r.judge.Received(now)
+	}
+	if t.silence.Observe(now, t.received, t.sent, func() time.Duration { return r.link.rtt }) {
+		r.judge.Hint(now)
+	}
 }
 
 // landing is an outcome on its way.
@@ -52,6 +92,9 @@ func newRun(s settings, l *link, seed uint64, hear func(uplink.Transition, time.
 		cfg.Targets = append(cfg.Targets, t)
 	}
 	r := &run{judge: uplink.NewJudge(cfg, epoch), link: l, rng: rand.New(rand.NewPCG(117, seed)), hear: hear}
+	if s.traffic {
+		r.traffic = new(traffic)
+	}
 	r.judge.SetPath(uplink.Path{Carrier: true, HasAddress: true, HasGateway: true}, epoch)
 	r.judge.Begin(epoch)
 	return r
@@ -68,6 +111,9 @@ func (r *run) until(end time.Duration) {
 		if due := r.judge.Deadline(); !due.IsZero() {
 			next = min(next, due.Sub(epoch))
 		}
+		if r.traffic != nil {
+			next = min(next, r.traffic.next)
+		}
 		r.now = max(r.now, next)
 		now := epoch.Add(r.now)
 		for i := 0; i < len(r.landing); {
@@ -83,6 +129,7 @@ func (r *run) until(end time.Duration) {
 				r.judge.Reply(l.id, now, l.rtt)
 			}
 		}
+		r.watch(now)
 		r.judge.Tick(now)
 		for {
 			at, index, ok := r.judge.Next()

@@ -25,7 +25,7 @@ func simulate(args []string, out, errs io.Writer) int {
 	flags := flag.NewFlagSet("simulate", flag.ContinueOnError)
 	flags.SetOutput(errs)
 	var n size
-	flags.IntVar(&n.trials, "trials", 1000, "runs for each fault")
+	flags.IntVar(&n.trials, "trials", 3000, "runs for each fault")
 	flags.IntVar(&n.weeks, "weeks", 4, "runs of a week for each kind of loss")
 	flags.IntVar(&n.hours, "hours", 168, "runs of an hour for moves and flapping")
 	if err := flags.Parse(args); err != nil {
@@ -54,7 +54,8 @@ func newReport(out io.Writer) *report {
 func (r *report) all(n size) []string {
 	defaults := settings{name: "defaults"}
 	quick := settings{name: "interval 250 ms", interval: 250 * ms}
-	for _, s := range []settings{defaults, quick} {
+	busy := settings{name: "defaults, with traffic", traffic: true}
+	for _, s := range []settings{defaults, busy, quick} {
 		r.detection(s, n.trials)
 	}
 	for _, s := range []settings{defaults, quick} {
@@ -70,7 +71,7 @@ func (r *report) all(n size) []string {
 // detection measures how fast faults are found.
 func (r *report) detection(s settings, trials int) {
 	most50, most99 := 1200*ms, 1800*ms
-	if s.interval == 250*ms {
+	if s.interval == 250*ms || s.traffic {
 		most50, most99 = 900*ms, 900*ms
 	}
 	fmt.Fprintf(r, "%s: found after\tdegraded p50\tp99\tsuspect p50\tp99\tdown p50\tp99\t\n", s.name)
@@ -127,7 +128,7 @@ func (r *report) steadyLoss(s settings, hours int) {
 		for _, t := range each {
 			moves, transitions = max(moves, t.moves), max(transitions, t.transitions)
 		}
-		fmt.Fprintf(r, "%s\t%.2f\t%d\t%.2f\t%d\t%.2f\t\n", c.name, float64(all.moves)/float64(hours), moves,
+		fmt.Fprintf(r, "%s\t%.3f\t%d\t%.3f\t%d\t%.2f\t\n", c.name, float64(all.moves)/float64(hours), moves,
 			float64(all.transitions)/float64(hours), transitions, float64(all.probes)/float64(hours)/3600)
 		r.bar(c.moves < 0 || moves <= c.moves, "%s, %s: %d moves in an hour, at most %d", s.name, c.name, moves, c.moves)
 		r.bar(c.transitions < 0 || transitions <= c.transitions, "%s, %s: %d transitions in an hour, at most %d", s.name, c.name, transitions, c.transitions)
