@@ -526,6 +526,46 @@ func TestWatcherGrayLossIsFoundAndShown(t *testing.T) {
 	})
 }
 
+func TestWatcherTargetsThatDieMoveNothing(t *testing.T) {
+	for _, together := range []bool{false, true} {
+		for phase := time.Duration(0); phase < 3*time.Second; phase += 230 * ms {
+			synctest.Test(t, func(t *testing.T) {
+				dies := map[string]time.Duration{"192.0.2.1": time.Minute + phase, "192.0.2.3": 3*time.Minute + phase}
+				if together {
+					dies["192.0.2.3"] = time.Minute + phase
+				}
+				b := start(t, WatcherConfig{}, func(target string, at time.Duration) (time.Duration, error) {
+					if from, mortal := dies[target]; mortal && at >= from {
+						return silence, nil
+					}
+					return 20 * ms, nil
+				})
+				b.until(10 * time.Minute)
+				b.want(t, "20ms init>up")
+				if v := b.Verdict(); v.Class != Good {
+					t.Errorf("class %v: %s", v.Class, v.ClassReason)
+				}
+				b.end(t)
+			})
+		}
+	}
+}
+
+func TestWatcherAHoleOfASecondIsNoGrayLoss(t *testing.T) {
+	for phase := time.Duration(0); phase < time.Second; phase += 130 * ms {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, WatcherConfig{}, blackhole(30*time.Second+phase, 31200*ms+phase))
+			b.until(2 * time.Minute)
+			for _, tr := range b.all {
+				if tr.To == Degraded {
+					t.Errorf("degraded after a hole of 1.2 s: %q", b.got)
+				}
+			}
+			b.end(t)
+		})
+	}
+}
+
 func TestWatcherWithoutProbes(t *testing.T) {
 	for _, test := range []struct {
 		name string
