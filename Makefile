@@ -9,7 +9,7 @@ FUZZTIME ?= 10s
 BENCH    ?= .
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e fuzz bench lint cross check install clean
+.PHONY: build demo deps test e2e fuzz bench simulate lint cross check install clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/uplinkd
@@ -32,6 +32,9 @@ fuzz: ## each fuzz target for FUZZTIME
 bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
+
+simulate: ## how fast and how calm judging is, in virtual time; fails when a bar is missed
+	$(GO) run ./uplink/simulate
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change these"; exit 1; }

@@ -38,6 +38,15 @@ const (
 )
 
 const (
+	// followUps is how many probes follow at the pace of followPace when a burst
+	// was answered. One loss is nothing; whether it was one of many is known in
+	// seconds instead of a minute, for a tenth more probes on a link that loses
+	// one in a hundred.
+	followUps  = 10
+	followPace = 150 * time.Millisecond
+)
+
+const (
 	// MaxInFlight bounds the probes that are listened for at one time.
 	MaxInFlight = 64
 	// deadPace is how many calm intervals lie between two probes of a target
@@ -59,10 +68,31 @@ type DetectorConfig struct {
 	Interval     time.Duration // calm pace
 	FastInterval time.Duration // pace of a burst; at most Interval
 	Timeout      time.Duration // upper bound of the adaptive timeout
-	Confirm      time.Duration // how long the fast pace goes on after Failing
-	Fall         int           // misses in a burst that mean Failing
+	Confirm      time.Duration // how long the fast pace goes on after Failing, on a link without loss
+	Fall         int           // misses in a burst that mean Failing, on a link that loses little
 	MinTargetsUp int           // distinct answering targets that mean Alive
+
+	// Tell is told each Outcome, from inside the call that decides it. May be nil.
+	Tell func(Outcome)
 }
+
+// Outcome is one step in what is known about loss.
+type Outcome struct {
+	Target int
+	Voters int // how many targets may vote
+	Kind   OutcomeKind
+}
+
+// OutcomeKind is what became of a probe.
+type OutcomeKind uint8
+
+// The outcomes.
+const (
+	Answered  OutcomeKind = iota // in time
+	Lost                         // unanswered for its timeout
+	TakenBack                    // a Lost one of this target was answered late
+	Forgotten                    // the target is dead by itself: its Lost ones were no loss of the uplink
+)
 
 func (c DetectorConfig) complete() DetectorConfig {
 	c.Interval = orDefault(c.Interval, DefaultInterval)
@@ -108,7 +138,11 @@ type Detector struct {
 	fastUntil time.Time // failing: the end of the fast pace
 	epoch     uint64    // of the targets that answered since the last trouble
 	hinted    time.Time
-	greetings int // targets still to be asked once at the fast pace, to learn their times
+	greetings int  // targets still to be asked once at the fast pace, to learn their times
+	followUps int  // probes still to be sent at the pace of followPace
+	lossy     bool // see SetKnownLossy
+	confirm   time.Duration
+	bursts    Bursts
 
 	run round
 }
@@ -117,8 +151,10 @@ type Detector struct {
 type round struct {
 	serial                 uint64
 	began                  time.Time
+	fall                   int // misses that mean Failing
 	sent, missed, answered int
-	unsent                 int // met ErrNoPath
+	unsent                 int  // met ErrNoPath
+	asked                  bool // began with a missed probe
 }
 
 type target struct {
@@ -132,6 +168,7 @@ type target struct {
 	strikes   int
 	epoch     uint64 // the epoch in which it answered last
 	round     uint64 // the burst in which it was asked last
+	streak    int    // answers in a row
 	lastReply time.Time
 
 	sent, answered, late, missed, local uint64
@@ -152,7 +189,8 @@ type flight struct {
 
 // NewDetector returns a stopped Detector.
 func NewDetector(cfg DetectorConfig) *Detector {
-	d := &Detector{cfg: cfg.complete(), targets: make([]target, len(cfg.Targets)), epoch: 1}
+	d := &Detector{cfg: cfg.complete(), targets: make([]target, len(cfg.Targets)), epoch: 1, bursts: newBursts()}
+	d.confirm = d.cfg.Confirm
 	for i, t := range cfg.Targets {
 		d.targets[i].Target = t
 	}
@@ -165,10 +203,11 @@ func (d *Detector) Reset(now time.Time) {
 	for i := range d.targets {
 		t := &d.targets[i]
 		t.window = Window{}
-		t.up, t.dead, t.pending, t.strikes, t.fault = false, false, false, 0, ""
+		t.up, t.dead, t.pending, t.strikes, t.streak, t.fault = false, false, false, 0, 0, ""
 	}
 	d.history = history{}
-	d.flights = d.flights[:0]
+	d.forgetFlights()
+	d.followUps = 0
 	d.epoch++
 	d.mode, d.due = calm, now
 	d.greetings = len(d.targets)
@@ -182,8 +221,8 @@ func (d *Detector) Restart(now time.Time) {
 		d.Reset(now)
 		return
 	}
-	d.flights = d.flights[:0]
-	d.due, d.fastUntil = now, now.Add(d.cfg.Confirm)
+	d.forgetFlights()
+	d.due, d.fastUntil = now, now.Add(d.confirm)
 	if d.mode == burst {
 		d.mode = calm
 	}
@@ -193,7 +232,12 @@ func (d *Detector) Restart(now time.Time) {
 // forgotten.
 func (d *Detector) Stop() {
 	d.mode = stopped
+	d.forgetFlights()
+}
+
+func (d *Detector) forgetFlights() {
 	d.flights = d.flights[:0]
+	d.bursts.forget()
 }
 
 // SetInterval changes the calm pace, beginning with the next probe.
@@ -210,7 +254,7 @@ func (d *Detector) SetInterval(interval time.Duration) {
 func (d *Detector) Hint(now time.Time) {
 	if d.mode == calm && (d.hinted.IsZero() || now.Sub(d.hinted) >= d.cfg.Interval) {
 		d.hinted = now
-		d.startBurst(now)
+		d.startBurst(now, false)
 	}
 }
 
@@ -228,6 +272,18 @@ func (d *Detector) Next() (at time.Time, index int, ok bool) {
 		}
 	}
 	return at, index, true
+}
+
+// Skip leaves out the probe that is due at now, because something else says that
+// the uplink works, and reports whether it did. Only calm probes are left out, and
+// none for longer than most after the last one.
+func (d *Detector) Skip(index int, now time.Time, most time.Duration) bool {
+	next := now.Add(d.cfg.Interval)
+	if d.mode != calm || d.targets[index].dead || d.followUps > 0 || d.greetings > 0 || next.Sub(d.lastSent) > most {
+		return false
+	}
+	d.due = next
+	return true
 }
 
 // voter returns the next target in turn that may vote. There always is one:
@@ -259,6 +315,10 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 		switch d.mode {
 		case calm:
 			f.counts = true
+			if d.followUps > 0 {
+				d.followUps--
+				pace = d.followPace()
+			}
 			if d.greetings--; d.greetings > 0 {
 				pace = d.cfg.FastInterval
 			} else if d.greetings == 0 {
@@ -266,9 +326,9 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 			}
 		case burst:
 			f.round, t.round = d.run.serial, d.run.serial
-			// Twice Fall probes are enough to decide; a timeout much longer
-			// than the fast pace must not make a burst a flood.
-			if d.run.sent++; d.run.sent < 2*d.cfg.Fall {
+			// Twice as many probes as are needed are enough to decide; a timeout
+			// much longer than the fast pace must not make a burst a flood.
+			if d.run.sent++; d.run.sent < 2*d.run.fall {
 				pace = d.cfg.FastInterval
 			}
 		case failing:
@@ -279,6 +339,7 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 			}
 		}
 		d.due = at.Add(pace)
+		d.bursts.sent(f.id, at, d.mode == calm)
 	}
 	d.flights = append(d.flights, f)
 	return f.id
@@ -306,12 +367,13 @@ func (d *Detector) timeout(t *target) time.Duration {
 // Reply records an answer, late or not. Unknown ids are ignored here and below:
 // they belong to a path that is gone.
 func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
-	f, ok := d.land(id)
+	f, ok := d.land(id, wasAnswered)
 	if !ok {
 		return None
 	}
 	t := &d.targets[f.target]
 	t.answered++
+	t.streak++
 	t.up, t.pending, t.strikes, t.fault, t.lastReply = true, false, 0, "", at
 	if f.missed {
 		t.late++
@@ -320,12 +382,14 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 		if f.counts {
 			d.history.late(f.target)
 		}
+		d.tell(f, TakenBack)
 	} else {
 		t.window.Reply(rtt)
 		if f.counts {
 			d.history.add(f.target, false)
 		}
 	}
+	d.tell(f, Answered)
 	t.dead = false
 	t.epoch = d.epoch
 	if f.round == d.run.serial && f.round != 0 {
@@ -336,16 +400,51 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 		return None
 	}
 	if d.mode != calm {
+		switch {
+		case d.lossy || d.mode == failing && at.After(d.fastUntil): // known, or an outage and no loss
+			d.followUps = 0
+		case d.run.missed > 0 || d.run.asked:
+			d.followUps = followUps
+		}
 		d.mode = calm
-		d.due = later(d.lastSent.Add(d.cfg.Interval), at)
+		pace := d.cfg.Interval
+		if d.followUps > 0 {
+			pace = d.followPace()
+		}
+		d.due = later(d.lastSent.Add(pace), at)
 	}
 	return Alive
+}
+
+// SetKnownLossy tells whether it is known already that this link loses much: then
+// a loss is not followed up.
+func (d *Detector) SetKnownLossy(known bool) { d.lossy = known }
+
+func (d *Detector) followPace() time.Duration {
+	return min(max(followPace, d.cfg.FastInterval), d.cfg.Interval)
+}
+
+func (d *Detector) tell(f flight, kind OutcomeKind) {
+	if d.cfg.Tell != nil && f.votes && !d.targets[f.target].dead {
+		d.cfg.Tell(Outcome{f.target, d.voters(), kind})
+	}
+}
+
+// voters counts the targets that may vote.
+func (d *Detector) voters() int {
+	n := 0
+	for i := range d.targets {
+		if !d.targets[i].dead {
+			n++
+		}
+	}
+	return n
 }
 
 // Miss records the end of a probe without an answer: its listening window has
 // closed, or it was refused with err. It is a miss unless Tick has declared it.
 func (d *Detector) Miss(id uint64, at time.Time, err error) Signal {
-	f, ok := d.land(id)
+	f, ok := d.land(id, wasLost)
 	if !ok {
 		return None
 	}
@@ -362,7 +461,7 @@ func (d *Detector) Miss(id uint64, at time.Time, err error) Signal {
 // noPath for ErrNoPath. It is no miss, but without a path a burst finds out
 // whether that lasts.
 func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal {
-	f, ok := d.land(id)
+	f, ok := d.land(id, wasDropped)
 	if !ok {
 		return None
 	}
@@ -377,7 +476,7 @@ func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal
 	if noPath {
 		switch {
 		case d.mode == calm:
-			d.startBurst(at)
+			d.startBurst(at, false)
 		case d.mode == failing:
 			// Fall such probes in a row are told again, so that the reason
 			// of a path that vanishes while it fails is the right one.
@@ -398,7 +497,7 @@ func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal
 }
 
 // Drop forgets a probe that was cancelled.
-func (d *Detector) Drop(id uint64) { d.land(id) }
+func (d *Detector) Drop(id uint64) { d.land(id, wasDropped) }
 
 // Deadline returns when Tick has to be called next; zero for never.
 func (d *Detector) Deadline() time.Time {
@@ -432,7 +531,7 @@ func (d *Detector) Tick(now time.Time) Signal {
 func (d *Detector) miss(f flight, now time.Time) Signal {
 	t := &d.targets[f.target]
 	t.missed++
-	t.up = false
+	t.up, t.streak = false, 0
 	t.pending, t.missSent = true, f.sent
 	t.window.Miss()
 	if !f.votes || t.dead {
@@ -441,14 +540,16 @@ func (d *Detector) miss(f flight, now time.Time) Signal {
 	if f.counts {
 		d.history.add(f.target, true)
 	}
+	d.tell(f, Lost)
 	switch {
 	case d.mode == calm:
-		d.startBurst(now)
+		d.startBurst(now, true)
 	case d.mode == burst && f.round == d.run.serial:
 		d.run.missed++
-		if d.run.missed >= d.cfg.Fall && d.answering() < d.cfg.MinTargetsUp {
+		if d.run.missed >= d.run.fall && d.answering() < d.cfg.MinTargetsUp {
 			d.mode = failing
-			d.fastUntil = now.Add(d.cfg.Confirm)
+			d.confirm = d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
+			d.fastUntil = now.Add(d.confirm)
 			d.epoch++
 			d.run.unsent = 0
 			return Failing
@@ -460,10 +561,11 @@ func (d *Detector) miss(f flight, now time.Time) Signal {
 	return Missed
 }
 
-func (d *Detector) startBurst(now time.Time) {
+// startBurst begins a burst, because a probe was missed or for another reason.
+func (d *Detector) startBurst(now time.Time, missed bool) {
 	d.mode = burst
 	d.epoch++
-	d.run = round{serial: d.run.serial + 1, began: now}
+	d.run = round{serial: d.run.serial + 1, began: now, asked: missed, fall: d.bursts.fall(d.cfg.Fall, d.cfg.Interval)}
 	d.due = now
 	for i := range d.targets {
 		d.targets[i].due = now // of the dead ones: any answer clears
@@ -473,7 +575,7 @@ func (d *Detector) startBurst(now time.Time) {
 // endFruitless calms a burst that has sent all it may and could not decide,
 // which only local faults bring about.
 func (d *Detector) endFruitless(now time.Time) {
-	if d.mode != burst || d.run.sent < 2*d.cfg.Fall {
+	if d.mode != burst || d.run.sent < 2*d.run.fall {
 		return
 	}
 	for i := range d.flights {
@@ -486,7 +588,8 @@ func (d *Detector) endFruitless(now time.Time) {
 }
 
 // land removes a flight.
-func (d *Detector) land(id uint64) (flight, bool) {
+func (d *Detector) land(id uint64, outcome byte) (flight, bool) {
+	d.bursts.decided(id, outcome)
 	for i := range d.flights {
 		if f := d.flights[i]; f.id == id {
 			d.flights = append(d.flights[:i], d.flights[i+1:]...)
@@ -521,15 +624,19 @@ func (d *Detector) strike(answered flight) {
 			t.dead = true
 			t.due = answered.sent.Add(deadPace * d.cfg.Interval)
 			d.history.forget(i)
+			if d.cfg.Tell != nil {
+				d.cfg.Tell(Outcome{i, d.voters(), Forgotten})
+			}
 		}
 	}
 }
 
-// others counts the voters beside one target that answered their last probe.
+// others counts the voters beside one target that have answered several probes
+// in a row: where probes to all of them get lost, it is the uplink that loses.
 func (d *Detector) others(index int) int {
 	n := 0
 	for i := range d.targets {
-		if t := &d.targets[i]; i != index && t.up && !t.dead {
+		if t := &d.targets[i]; i != index && t.streak >= deadStrikes && !t.dead {
 			n++
 		}
 	}

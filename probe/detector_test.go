@@ -624,3 +624,59 @@ func TestAPathThatDiesYoungIsNoticedAsFastAsAnyOther(t *testing.T) {
 		t.Errorf("failing at %v (%v), want at most 1.6 s after the silence began at 1.5 s", at, ok)
 	}
 }
+
+func TestDetectorFollowsUpASingleLoss(t *testing.T) {
+	for name, c := range map[string]struct {
+		lossy, hint bool
+		want        int // probes from 10 s to 13 s, the lost one and the burst's included
+	}{
+		"ten probes at 150 ms":           {want: 14},
+		"not where loss is known":        {lossy: true, want: 4},
+		"a hint does not end the series": {hint: true, want: 15},
+	} {
+		s := newSim(DetectorConfig{Targets: someTargets(3)}, func(_ int, at time.Duration) (time.Duration, error) {
+			if at == 10*time.Second {
+				return lost, nil
+			}
+			return 20 * ms, nil
+		})
+		s.d.SetKnownLossy(c.lossy)
+		s.run(9990 * ms)
+		before := s.sent[0] + s.sent[1] + s.sent[2]
+		s.run(10500 * ms)
+		if c.hint {
+			s.d.Hint(epoch0.Add(s.now))
+		}
+		s.run(12990 * ms)
+		if got := s.sent[0] + s.sent[1] + s.sent[2] - before; got != c.want {
+			t.Errorf("%s: %d probes, want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestDetectorSkipsOnlyCalmProbesAndNotForLong(t *testing.T) {
+	d := NewDetector(DetectorConfig{Targets: someTargets(1)})
+	d.Reset(epoch0)
+	d.Reply(d.Sent(0, epoch0), epoch0.Add(20*ms), 20*ms)
+	skipped := 0
+	for range 10 {
+		at, index, _ := d.Next()
+		if d.Skip(index, at, 5*time.Second) {
+			skipped++
+			continue
+		}
+		d.Sent(index, at)
+		if got := at.Sub(epoch0); got != 5*time.Second {
+			t.Errorf("asked again after %v, want 5 s", got)
+		}
+		break
+	}
+	if skipped != 4 {
+		t.Errorf("%d probes were left out, want 4", skipped)
+	}
+	d.Tick(epoch0.Add(7 * time.Second)) // a stall: once more
+	d.Tick(d.Deadline())
+	if at, index, _ := d.Next(); d.Skip(index, at, time.Hour) {
+		t.Error("a probe of a burst was left out")
+	}
+}

@@ -7,7 +7,7 @@
 //	                                      v
 //	    Next: when, which target <── Detector ──> Signal (Alive, Missed, Failing, NoPath)
 //	                                  │    │
-//	                     one Window ──┘    └── loss over the last 60 outcomes
+//	                     one Window ──┘    └── loss over the last 60 outcomes, Bursts
 //	                     per target
 //
 // [Net] is the only part that touches the network: one probe, one socket, gone
@@ -26,7 +26,14 @@
 //	U(0, Interval) + timeout + (Fall-1) FastInterval + timeout
 //
 // which at the defaults on a path faster than 130 ms is 0.6 s to 1.6 s, while
-// independent loss p starts a false alarm once in p^-(1+Fall) probes.
+// independent loss p starts a false alarm once in p^-(1+Fall) probes. On a link
+// that loses more than about 7 % more than Fall misses are asked for, so that this
+// stays once a week.
+//
+// A burst that is answered is followed up by a few probes at 150 ms: one loss is
+// nothing, and whether it was one of many is known in seconds. [Bursts] learns how
+// long the holes of a link last, and with that how long silence has to be
+// confirmed before it is an outage.
 //
 // # Whose fault it is
 //

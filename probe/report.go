@@ -47,6 +47,29 @@ func (d *Detector) Loss() (ratio float64, outcomes int) { return d.history.loss(
 // does not describe the uplink that came back.
 func (d *Detector) ForgetLoss() { d.history = history{} }
 
+// Times returns the smoothed round-trip time and the jitter of the nearest target
+// that answered its latest probe; 0 for none.
+func (d *Detector) Times() (rtt, jitter time.Duration) {
+	for i := range d.targets {
+		if t := &d.targets[i]; t.up && (rtt == 0 || t.window.RTT() < rtt) {
+			rtt, jitter = t.window.RTT(), t.window.Jitter()
+		}
+	}
+	return rtt, jitter
+}
+
+// Confirm returns how long silence has to go on after Failing to be an outage,
+// on this link. Between Failing and the next life sign it does not change.
+func (d *Detector) Confirm() time.Duration {
+	if d.mode == failing {
+		return d.confirm
+	}
+	return d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
+}
+
+// Bursts returns what is known about the loss of this link.
+func (d *Detector) Bursts() *Bursts { return &d.bursts }
+
 // InFlight returns how many probes are listened for.
 func (d *Detector) InFlight() int { return len(d.flights) }
 

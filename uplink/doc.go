@@ -6,21 +6,22 @@
 //	probe.Prober <── Watcher ──> Machine ──> Transition ──> OnChange
 //	      │             │           ^             (queued, in order)
 //	      └─ outcome ─> probe.Detector
-//	                     Signal, Report, loss
+//	                     Signal, Report, Outcome
 //
 // [Machine] is pure: every input carries the time, and Deadline says when Tick
-// is due. [Watcher] joins a Machine with a [probe.Detector], runs the probes and
-// keeps the lock; it is the only part here that starts goroutines.
+// is due. [Judge] joins it with a [probe.Detector] and is pure like both.
+// [Watcher] runs the probes for a Judge and keeps the lock; it is the only part
+// here that starts goroutines.
 //
 // # Verdicts
 //
 //	init            -> up            the first answer
 //	init            -> down          no answer for a whole burst and Confirm
-//	up              -> degraded      at least 20 % of the last 60 (at least 20) probes lost
-//	degraded        -> up            less than 5 % lost
+//	up              -> degraded      losses are better explained by 30 % than by 5 %
+//	degraded        -> up            and by 2 % than by 15 %
 //	up, degraded    -> suspect       Fall misses in a burst
 //	suspect         -> up, degraded  any answer, late ones too
-//	suspect         -> down          no answer for Confirm, 640 ms
+//	suspect         -> down          no answer for Confirm: 640 ms, or what the link's bursts of loss ask for
 //	down            -> recovering    an answer, when the path has been whole for Stable, 2 s
 //	recovering      -> up            Rise answers in a row, over at least Hold, 10 s
 //	recovering      -> down          Fall misses in a burst
@@ -31,6 +32,8 @@
 // init is unknown, not bad, so it is used at once. suspect asks for what can be
 // undone: new flows go elsewhere. down asks for the rest. A lost path is down
 // without any delay; it is looked at again when it has been whole for Stable.
+// Beside the verdict there is a class, good, fair or poor, of loss, latency and
+// jitter. It is for choosing among uplinks that work and changes no verdict.
 // Local faults of probing change no verdict; only a whole burst of probes that
 // find no route does.
 package uplink

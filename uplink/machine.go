@@ -25,11 +25,11 @@ const (
 	lagLimit = 50 * time.Millisecond
 	lagGrace = 25 * time.Millisecond
 
-	// Loss beyond enterLoss makes an uplink degraded, loss below leaveLoss
-	// good again; one threshold for both would flap around it.
-	enterLoss   = 0.20
-	leaveLoss   = 0.05
-	minOutcomes = 20
+	// A packet that came in within freshSpan speaks against an outage, but not for
+	// longer than vetoLimit: neighbours on the line may be heard when nobody beyond
+	// them is.
+	freshSpan = 200 * time.Millisecond
+	vetoLimit = 10 * time.Second
 )
 
 // Path is what the kernel says about an uplink's way out in one family.
@@ -64,6 +64,7 @@ type MachineConfig struct {
 	Hold     time.Duration // that these must span at least
 	Confirm  time.Duration // silence between suspect and down
 	Stable   time.Duration // how long a lost path must be whole again
+	Classes  Classes       // limits of the classes good and fair
 }
 
 func (c MachineConfig) complete() MachineConfig {
@@ -85,8 +86,18 @@ func (c MachineConfig) complete() MachineConfig {
 type Observation struct {
 	Signal   probe.Signal
 	Report   probe.Report // of the burst, for reasons
-	Loss     float64      // 0..1 over Outcomes probes
+	Loss     float64      // 0..1 over Outcomes calm probes, for reasons
 	Outcomes int
+	Confirm  time.Duration // silence between suspect and down on this link; 0 for MachineConfig.Confirm
+	Bursts   time.Duration // the mean length of its bursts of loss, which that follows from
+}
+
+// unanswered is the reason of a silence, with the loss that made it so long.
+func (o Observation) unanswered() string {
+	if o.Outcomes < 20 || o.Loss < 0.05 {
+		return o.Report.String()
+	}
+	return fmt.Sprintf("%v, on a link that lost %.0f %% of the last %d before", o.Report, 100*o.Loss, o.Outcomes)
 }
 
 // Machine is the verdict on one uplink in one family and the rules by which it
@@ -100,13 +111,19 @@ type Machine struct {
 
 	path  Path
 	known bool // the path has been whole once, or a verdict was restored
-	lossy bool // the loss thresholds' memory, kept through suspect
+
+	quality *Quality
+	damping Damping
+	confirm time.Duration // in force
+	bursts  time.Duration // that it follows from; 0 for none
 
 	silentAt  time.Time // Failing: when it was signalled; zero when not
 	confirmAt time.Time // Failing: when silence becomes down
 	stableAt  time.Time // down for its path: when probes may speak again
 	stalled   bool      // Failing: confirmAt was put off for a stall
 	noRouteAt time.Time // init: the first NoPath
+	received  time.Time // when a packet came in last, if anybody tells
+	vetoes    int       // times that this kept a suspect from being down
 	successes int       // recovering: in a row
 	firstAt   time.Time // recovering: when the row began
 }
@@ -114,7 +131,8 @@ type Machine struct {
 // NewMachine returns a Machine in state init, or disabled. Its path is unknown
 // until SetPath is called.
 func NewMachine(cfg MachineConfig, now time.Time) *Machine {
-	m := &Machine{cfg: cfg.complete(), state: Init, reason: "not looked at yet", since: now}
+	m := &Machine{cfg: cfg.complete(), state: Init, reason: "not looked at yet", since: now, quality: NewQuality(cfg.Classes)}
+	m.confirm = m.cfg.Confirm
 	if cfg.Disabled {
 		m.state, m.reason = Disabled, fmt.Sprintf("%v is off by configuration", cfg.Family)
 	}
@@ -146,7 +164,7 @@ func (m *Machine) Restore(s State, since time.Time) {
 		return
 	}
 	m.state, m.since, m.known = s, since, true
-	m.lossy = s == Degraded
+	m.quality.loss.degraded = s == Degraded
 	m.reason = fmt.Sprintf("was %s before the restart", s)
 }
 
@@ -190,6 +208,9 @@ func (m *Machine) SetPath(p Path, now time.Time) (Transition, bool) {
 		return m.to(Init, reasonInit, now), true
 	default:
 		m.stableAt = now.Add(m.cfg.Stable)
+		if m.cfg.Unprobed {
+			m.stableAt = now.Add(max(m.cfg.Stable, m.damping.HoldDown()))
+		}
 		return Transition{}, false
 	}
 }
@@ -203,17 +224,29 @@ const (
 // address for example: silence so far is no evidence against it.
 func (m *Machine) Moved(now time.Time) {
 	if !m.confirmAt.IsZero() {
-		m.confirmAt = now.Add(m.cfg.Confirm)
+		m.confirmAt = now.Add(m.confirm)
 	}
 }
+
+// Count tells the outcome of one probe, before the Observe of the same event.
+func (m *Machine) Count(o probe.Outcome) {
+	if m.state != Disabled && m.path.Whole() {
+		m.quality.loss.take(o)
+	}
+}
+
+// Times tells how long answers take. See [Quality.Times].
+func (m *Machine) Times(rtt, jitter time.Duration, now time.Time) {
+	m.quality.Times(rtt, jitter, now)
+}
+
+// Quality returns what is known about how well the uplink works.
+func (m *Machine) Quality() *Quality { return m.quality }
 
 // Observe tells an event of the probes.
 func (m *Machine) Observe(o Observation, now time.Time) (Transition, bool) {
 	if m.state == Disabled || !m.path.Whole() {
 		return Transition{}, false
-	}
-	if o.Outcomes >= minOutcomes {
-		m.lossy = o.Loss >= enterLoss || m.lossy && o.Loss >= leaveLoss
 	}
 	switch o.Signal {
 	case probe.Alive:
@@ -225,7 +258,7 @@ func (m *Machine) Observe(o Observation, now time.Time) (Transition, bool) {
 	case probe.NoPath:
 		return m.noPath(now)
 	}
-	return m.weigh(o, now)
+	return m.weigh(now)
 }
 
 func (m *Machine) alive(o Observation, now time.Time) (Transition, bool) {
@@ -235,54 +268,74 @@ func (m *Machine) alive(o Observation, now time.Time) (Transition, bool) {
 	case Init:
 		return m.to(Up, "first answer", now), true
 	case Suspect:
-		return m.to(m.quality(), fmt.Sprintf("answered again %d ms after it became suspect", now.Sub(silent).Milliseconds()), now), true
+		return m.to(m.working(), fmt.Sprintf("answered again %d ms after it became suspect", now.Sub(silent).Milliseconds()), now), true
 	case Down:
 		if now.Before(m.stableAt) {
 			return Transition{}, false
 		}
 		t := m.to(Recovering, fmt.Sprintf("answers again after %v down", now.Sub(m.since).Round(time.Second)), now)
-		m.lossy = false
+		m.quality.forget()
 		return t, true
 	case Recovering:
 		if m.successes++; m.successes == 1 {
 			m.firstAt = now
 		}
-		if span := now.Sub(m.firstAt); m.successes >= m.cfg.Rise && span >= m.cfg.Hold {
-			return m.to(m.quality(), fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond)), now), true
-		}
-		return Transition{}, false
+		return m.recover(now)
 	}
-	return m.weigh(o, now)
+	return m.weigh(now)
 }
 
-func (m *Machine) quality() State {
-	if m.lossy {
+// recover trusts the uplink again when its row of answers is long enough and the
+// hold-down is over. Only the row begins anew with a miss: nobody goes without one
+// for a quarter of an hour.
+func (m *Machine) recover(now time.Time) (Transition, bool) {
+	span, hold := now.Sub(m.firstAt), m.damping.HoldDown()
+	if m.successes < m.cfg.Rise || span < m.cfg.Hold || now.Sub(m.since) < hold {
+		return Transition{}, false
+	}
+	reason := fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond))
+	if hold > m.cfg.Hold {
+		reason += fmt.Sprintf(", held down for %v after %d failures", hold, m.damping.downs)
+	}
+	return m.to(m.working(), reason, now), true
+}
+
+// working returns the verdict on an uplink that answers.
+func (m *Machine) working() State {
+	if m.quality.loss.degraded {
 		return Degraded
 	}
 	return Up
 }
 
 // weigh moves between up and degraded.
-func (m *Machine) weigh(o Observation, now time.Time) (Transition, bool) {
-	if m.state != Up && m.state != Degraded || m.state == m.quality() {
+func (m *Machine) weigh(now time.Time) (Transition, bool) {
+	if m.state != Up && m.state != Degraded || m.state == m.working() {
 		return Transition{}, false
 	}
-	lost := int(o.Loss*float64(o.Outcomes) + 0.5)
-	return m.to(m.quality(), fmt.Sprintf("%d of the last %d probes lost (%.0f %%)", lost, o.Outcomes, 100*o.Loss), now), true
+	reason := m.quality.loss.reason
+	if why := m.quality.Reason(); m.state == Up {
+		reason += "; class " + why
+	}
+	return m.to(m.working(), reason, now), true
 }
 
 func (m *Machine) failing(o Observation, now time.Time) (Transition, bool) {
+	m.confirm, m.bursts = m.cfg.Confirm, 0
+	if o.Confirm > 0 && o.Confirm != m.cfg.Confirm {
+		m.confirm, m.bursts = o.Confirm, o.Bursts
+	}
 	switch m.state {
 	case Init:
 		// It is not known to be bad either; Tick decides after Confirm.
-		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.cfg.Confirm), false
-		m.reason = o.Report.String()
+		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
+		m.reason = o.unanswered()
 	case Up, Degraded:
-		t := m.to(Suspect, o.Report.String(), now)
-		m.silentAt, m.confirmAt = now, now.Add(m.cfg.Confirm)
+		t := m.to(Suspect, o.unanswered(), now)
+		m.silentAt, m.confirmAt = now, now.Add(m.confirm)
 		return t, true
 	case Recovering:
-		return m.to(Down, "while recovering, "+o.Report.String(), now), true
+		return m.to(Down, "while recovering, "+o.unanswered(), now), true
 	}
 	return Transition{}, false
 }
@@ -325,7 +378,12 @@ func (m *Machine) Tick(now time.Time) (Transition, bool) {
 	}
 	switch m.state {
 	case Suspect:
-		return m.to(Down, fmt.Sprintf("no answer for another %d ms", now.Sub(m.silentAt).Milliseconds()), now), true
+		if fresh := m.received.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < m.confirm+vetoLimit {
+			m.vetoes++
+			m.confirmAt = fresh
+			return Transition{}, false
+		}
+		return m.to(Down, m.silence(now), now), true
 	case Init:
 		return m.to(Down, "never answered: "+m.reason, now), true
 	case Down: // unprobed
@@ -334,9 +392,34 @@ func (m *Machine) Tick(now time.Time) (Transition, bool) {
 	return Transition{}, false
 }
 
+// silence is the reason of a confirmed down: how long, and why that long.
+func (m *Machine) silence(now time.Time) string {
+	reason := fmt.Sprintf("no answer for another %d ms", now.Sub(m.silentAt).Milliseconds())
+	if m.bursts > 0 {
+		reason += fmt.Sprintf(", where loss comes in bursts of %d ms and %d ms are waited", m.bursts.Milliseconds(), m.confirm.Milliseconds())
+	}
+	if now.Sub(m.received) < freshSpan {
+		reason += fmt.Sprintf(", although packets have come in for %v", vetoLimit)
+	}
+	return reason
+}
+
+// Received tells that the device received a packet at a time. Other traffic that
+// arrives says that it is the targets or the probes that fail.
+func (m *Machine) Received(at time.Time) { m.received = at }
+
+// Damping returns how often the uplink went down.
+func (m *Machine) Damping() *Damping { return &m.damping }
+
 // to changes the verdict and forgets what belonged to the old one.
 func (m *Machine) to(s State, reason string, now time.Time) Transition {
-	t := Transition{Uplink: m.cfg.Uplink, Family: m.cfg.Family, From: m.state, To: s, Reason: reason, At: now}
+	t := Transition{Uplink: m.cfg.Uplink, Family: m.cfg.Family, From: m.state, To: s, Reason: reason, Class: m.quality.Class(), At: now}
+	// What never worked has not failed.
+	if s == Down && m.state != Init {
+		m.damping.Down(now)
+	} else if m.state == Down && s == Up || m.state == Recovering && s != Down {
+		m.damping.Up(now)
+	}
 	m.state, m.reason, m.since = s, reason, now
 	m.silentAt, m.confirmAt, m.noRouteAt, m.stableAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	m.successes, m.firstAt, m.stalled = 0, time.Time{}, false

@@ -61,10 +61,20 @@ func (s *script) see(at time.Duration, signal probe.Signal) {
 	s.note(s.m.Observe(Observation{Signal: signal, Report: fourMisses}, begin.Add(at)))
 }
 
-func (s *script) loss(at time.Duration, loss float64, outcomes int) {
+// loss sees n probes to three targets, of which every so manieth is lost, 1 s apart.
+func (s *script) loss(at time.Duration, every, n int) {
 	s.t.Helper()
-	s.tick(at)
-	s.note(s.m.Observe(Observation{Signal: probe.Alive, Loss: loss, Outcomes: outcomes}, begin.Add(at)))
+	for i := range n {
+		at := at + time.Duration(i)*time.Second
+		s.tick(at)
+		if every > 0 && i%every == 0 {
+			s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Lost})
+			s.note(s.m.Observe(Observation{Signal: probe.Missed}, begin.Add(at)))
+			continue
+		}
+		s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Answered})
+		s.note(s.m.Observe(Observation{Signal: probe.Alive}, begin.Add(at)))
+	}
 }
 
 var fourMisses = probe.Report{Missed: 4, Targets: 3, Span: 450 * ms}
@@ -212,25 +222,100 @@ func TestMachine(t *testing.T) {
 			s.see(3500*ms, probe.NoPath)
 		}, []string{"3.5s init>down: no route"}},
 
-		{"loss has two thresholds", MachineConfig{}, func(s *script) {
+		{"loss is found and left by tests with a gap between", MachineConfig{}, func(s *script) {
 			s.path(0, whole)
-			s.loss(0, 0, 1)
-			s.loss(1*time.Second, 0.5, 19) // too few to tell
-			s.loss(2*time.Second, 0.19, 60)
-			s.loss(3*time.Second, 0.20, 60)
-			s.loss(4*time.Second, 0.10, 60)
-			s.loss(5*time.Second, 0.05, 60)
-			s.loss(6*time.Second, 0.04, 60)
-			s.loss(7*time.Second, 0.10, 60)
-		}, []string{"0s init>up: first answer", "3s up>degraded: 12 of the last 60 probes lost (20 %)", "6s degraded>up: 2 of the last 60 probes lost (4 %)"}},
+			s.see(0, probe.Alive)
+			s.loss(1*time.Second, 25, 1000)
+			s.loss(1001*time.Second, 4, 100)
+			s.loss(1101*time.Second, 10, 1000)
+			s.loss(2101*time.Second, 0, 200)
+		}, []string{"0s init>up: first answer",
+			"17m21s up>degraded: 11 of the last 41 probes lost (27 %); class poor: loss beyond 3 %",
+			"36m16s degraded>up: 0 of the last 85 probes lost (0 %)"}},
 
 		{"suspicion does not hide that it was degraded", MachineConfig{}, func(s *script) {
 			s.path(0, whole)
-			s.loss(0, 0, 1)
-			s.loss(1*time.Second, 0.30, 60)
-			s.see(2*time.Second, probe.Failing)
-			s.loss(2500*ms, 0.30, 60)
-		}, []string{"0s init>up: first answer", "1s up>degraded: 18 of the last 60 probes lost (30 %)", "2s degraded>suspect: " + unanswered, "2.5s suspect>degraded: answered again 500 ms after it became suspect"}},
+			s.see(0, probe.Alive)
+			s.loss(0, 2, 60)
+			s.see(70*time.Second, probe.Failing)
+			s.see(70500*ms, probe.Alive)
+		}, []string{"0s init>up: first answer",
+			"12s up>degraded: 7 of the last 13 probes lost (54 %); class poor: loss beyond 3 %",
+			"1m10s degraded>suspect: " + unanswered, "1m10.5s suspect>degraded: answered again 500 ms after it became suspect"}},
+
+		{"one hole is no gray loss however many probes fall into it", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			for i := range 12 {
+				s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Lost})
+				s.see(10*time.Second+time.Duration(i)*100*ms, probe.Missed)
+			}
+			s.loss(12*time.Second, 0, 60)
+		}, []string{"0s init>up: first answer"}},
+
+		{"a link of long bursts is confirmed for longer", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.note(s.m.Observe(Observation{Signal: probe.Failing, Report: fourMisses, Confirm: 1740 * ms, Bursts: 210 * ms}, begin.Add(time.Second)))
+			s.tick(5000 * ms)
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered,
+			"2.74s suspect>down: no answer for another 1740 ms, where loss comes in bursts of 210 ms and 1740 ms are waited"}},
+
+		{"what arrives puts off a down", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(10000*ms, probe.Failing)
+			for at := 10000 * ms; at <= 12000*ms; at += 50 * ms {
+				s.tick(at)
+				s.m.Received(begin.Add(at))
+			}
+			s.tick(20000 * ms)
+		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered, "12.2s suspect>down: no answer for another 2200 ms"}},
+
+		{"what arrives does not put it off for ever", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(10000*ms, probe.Failing)
+			for at := 10000 * ms; at <= 30000*ms; at += 50 * ms {
+				s.tick(at)
+				s.m.Received(begin.Add(at))
+			}
+		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered,
+			"20.7s suspect>down: no answer for another 10700 ms, although packets have come in for 10s"}},
+
+		{"the second failure within an hour is held down", MachineConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			for _, from := range []time.Duration{10 * time.Minute, 20 * time.Minute, 90 * time.Minute} {
+				s.see(from, probe.Failing)
+				s.tick(from + time.Second)
+				for i := range 70 {
+					if i == 15 && from == 20*time.Minute { // does not begin the hold-down anew
+						s.see(from+time.Minute+time.Duration(i)*time.Second, probe.Missed)
+						continue
+					}
+					s.see(from+time.Minute+time.Duration(i)*time.Second, probe.Alive)
+				}
+			}
+		}, []string{"0s init>up: first answer",
+			"10m0s up>suspect: " + unanswered, "10m0.64s suspect>down: no answer for another 640 ms",
+			"11m0s down>recovering: answers again after 59s down", "11m10s recovering>up: 11 answers in a row over 10s",
+			"20m0s up>suspect: " + unanswered, "20m0.64s suspect>down: no answer for another 640 ms",
+			"21m0s down>recovering: answers again after 59s down",
+			"21m30s recovering>up: 15 answers in a row over 14s, held down for 30s after 2 failures",
+			"1h30m0s up>suspect: " + unanswered, "1h30m0.64s suspect>down: no answer for another 640 ms",
+			"1h31m0s down>recovering: answers again after 59s down", "1h31m10s recovering>up: 11 answers in a row over 10s",
+		}},
+
+		{"a carrier that comes and goes is held down too", MachineConfig{Unprobed: true}, func(s *script) {
+			s.path(0, whole)
+			for _, at := range []time.Duration{time.Minute, 2 * time.Minute} {
+				s.path(at, Path{})
+				s.path(at+time.Second, whole)
+				s.tick(at + 50*time.Second)
+			}
+		}, []string{"0s init>up: " + reasonUnprobed, "1m0s up>down: carrier lost", "1m3s down>up: " + reasonUnprobed,
+			"2m0s up>down: carrier lost", "2m31s down>up: " + reasonUnprobed}},
 
 		{"a moved path gets its own confirmation", MachineConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -306,6 +391,32 @@ func TestMachineRestore(t *testing.T) {
 	}
 }
 
+func TestMachineCountsDownsAndNeverSuspicions(t *testing.T) {
+	m := NewMachine(MachineConfig{}, begin)
+	m.SetPath(whole, begin)
+	m.Observe(Observation{Signal: probe.Alive}, begin)
+	now := begin
+	for range 20 {
+		now = now.Add(time.Second)
+		m.Observe(Observation{Signal: probe.Failing}, now)
+		m.Observe(Observation{Signal: probe.Alive}, now.Add(100*ms))
+	}
+	if got := m.Damping().Penalty(now); got != 0 {
+		t.Errorf("%v points for suspicions", got)
+	}
+	for range 3 {
+		now = now.Add(20 * time.Second)
+		m.SetPath(Path{}, now)
+		m.SetPath(whole, now.Add(time.Second))
+		for i := range 18 {
+			m.Observe(Observation{Signal: probe.Alive}, now.Add(time.Duration(i+2)*time.Second))
+		}
+	}
+	if until, suppressed := m.Damping().Suppressed(now); !suppressed || until.Sub(now) > maxSuppression {
+		t.Errorf("a flapping carrier: suppressed %v until %v", suppressed, until)
+	}
+}
+
 func TestMachineAStallConfirmsNothing(t *testing.T) {
 	m := NewMachine(MachineConfig{}, begin)
 	m.SetPath(whole, begin)
@@ -349,10 +460,12 @@ func TestMachineProperties(t *testing.T) {
 				w.setPath(Path{})
 			case kind <= 2:
 				w.setPath(whole)
+			case kind == 3:
+				w.m.Received(w.now)
 			case kind <= 5:
 				w.tick()
 			default:
-				w.observe(probe.Signal(rapid.IntRange(1, 4).Draw(t, "signal")), rapid.Float64Range(0, 1).Draw(t, "loss"))
+				w.observe(probe.Signal(rapid.IntRange(1, 4).Draw(t, "signal")))
 			}
 		}
 	})
@@ -439,13 +552,22 @@ func (w *witness) tick() {
 	if changed && tr.To == Down && w.now.Sub(w.failing) < DefaultConfirm {
 		w.Fatalf("down %v after the burst, confirmation takes %v", w.now.Sub(w.failing), DefaultConfirm)
 	}
+	if w.m.State() == Suspect && w.m.Deadline().Sub(w.failing) > DefaultConfirm+vetoLimit+freshSpan+lagGrace+1500*ms {
+		w.Fatalf("suspect from %v to %v", w.failing, w.m.Deadline())
+	}
 	if d := w.m.Deadline(); !d.IsZero() && !d.After(w.now) {
 		w.Fatalf("Tick left its own deadline %v in the past: a watcher would spin", w.now.Sub(d))
 	}
 }
 
-func (w *witness) observe(signal probe.Signal, loss float64) {
+func (w *witness) observe(signal probe.Signal) {
 	before := w.m.State()
+	switch signal {
+	case probe.Alive:
+		w.m.Count(probe.Outcome{Kind: probe.Answered})
+	case probe.Missed, probe.Failing:
+		w.m.Count(probe.Outcome{Kind: probe.Lost})
+	}
 	switch {
 	case signal == probe.Missed:
 		w.row = 0
@@ -454,7 +576,7 @@ func (w *witness) observe(signal probe.Signal, loss float64) {
 			w.rowAt = w.now
 		}
 	}
-	tr, changed := w.m.Observe(Observation{Signal: signal, Loss: loss, Outcomes: 60}, w.now)
+	tr, changed := w.m.Observe(Observation{Signal: signal}, w.now)
 	w.verify(before, tr, changed)
 	switch signal {
 	case probe.Alive:

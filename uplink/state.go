@@ -71,6 +71,7 @@ type Transition struct {
 	Family   rules.Family
 	From, To State
 	Reason   string   // for people: what was seen, with numbers
+	Class    Class    // how well it works, or did
 	Evidence []string // one line per target; empty without targets
 	At       time.Time
 }

@@ -30,6 +30,13 @@ type WatcherConfig struct {
 	Confirm      time.Duration // suspect to down; DefaultConfirm
 	Hold         time.Duration // least span of Rise successes; DefaultHold
 	Stable       time.Duration // least age of a regained path; DefaultStable
+	Classes      Classes       // limits of the classes; DefaultClasses
+
+	// Save leaves out calm probes while packets arrive (see Received) and the
+	// verdict is up, but lets no more than this pass without one; 0 for no saving.
+	// It is for lines that are paid by the byte. Where neighbours are heard, as on
+	// cable and Ethernet, an outage beyond them is found that much later.
+	Save time.Duration
 
 	// Prober is required unless there are no targets. It is used by several
 	// goroutines, and must return when its context ends.
@@ -77,6 +84,20 @@ type Verdict struct {
 	Loss    float64       // 0..1, over the last probes of all targets that may vote
 	Targets []TargetStatus
 
+	Class       Class         // how well it works: for choosing among what works
+	ClassReason string        // what makes the class; "" for good
+	Confirm     time.Duration // how long silence is confirmed on this link before down
+	Bursts      time.Duration // mean length of its bursts of loss, estimated
+
+	// Suppressed: it went down too often lately, and carries new traffic only when
+	// there is no other uplink. Which is for the caller to see.
+	Suppressed       bool
+	SuppressedUntil  time.Time     // unless it goes down again
+	SuppressedReason string        // "" when it is not
+	HoldDown         time.Duration // for how long answers are not trusted after the latest down
+
+	Saved       uint64 // probes left out because packets arrived
+	Vetoes      uint64 // times that packets that arrived put off a down
 	Requests    uint64 // probes begun
 	Replies     uint64 // answers, late ones included
 	LocalFaults uint64 // probes that did not leave for a reason of this machine
@@ -105,8 +126,7 @@ type Watcher struct {
 	told chan struct{} // changes has grown
 
 	mu       sync.Mutex
-	machine  *Machine
-	detector *probe.Detector
+	judge    *Judge
 	path     probe.Path
 	whole    bool
 	inFlight map[uint64]context.CancelFunc
@@ -136,17 +156,10 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 		cfg.Timeout = probe.DefaultTimeout
 	}
 	return &Watcher{
-		cfg:  cfg,
-		wake: make(chan struct{}, 1),
-		told: make(chan struct{}, 1),
-		machine: NewMachine(MachineConfig{
-			Uplink: cfg.Uplink, Family: cfg.Family, Disabled: cfg.Disabled, Unprobed: len(targets) == 0,
-			Rise: cfg.Rise, Hold: cfg.Hold, Confirm: cfg.Confirm, Stable: cfg.Stable,
-		}, time.Now()),
-		detector: probe.NewDetector(probe.DetectorConfig{
-			Targets: targets, Interval: cfg.Interval, FastInterval: cfg.FastInterval, Timeout: cfg.Timeout,
-			Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp,
-		}),
+		cfg:      cfg,
+		wake:     make(chan struct{}, 1),
+		told:     make(chan struct{}, 1),
+		judge:    NewJudge(cfg, time.Now()),
 		inFlight: make(map[uint64]context.CancelFunc),
 	}
 }
@@ -185,22 +198,24 @@ func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) time.Tim
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	w.observe(w.detector.Tick(now), now)
-	w.note(w.machine.Tick(now))
+	w.judge.Tick(now)
+	w.collect()
 	for ctx.Err() == nil {
-		at, index, ok := w.detector.Next()
+		at, index, ok := w.judge.Next()
 		if !ok || at.After(now) {
 			break
 		}
-		w.launch(ctx, probes, index, now)
+		if !w.judge.Skip(index, now) {
+			w.launch(ctx, probes, index, now)
+		}
 	}
-	w.armed = w.due()
+	w.armed = w.judge.Deadline()
 	return w.armed
 }
 
 // launch begins one probe. The lock is held.
 func (w *Watcher) launch(ctx context.Context, probes *sync.WaitGroup, index int, now time.Time) {
-	id := w.detector.Sent(index, now)
+	id := w.judge.Sent(index, now)
 	target, path := w.cfg.Targets[index], w.path
 	window, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	w.inFlight[id] = cancel
@@ -224,7 +239,6 @@ func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err 
 	}
 	delete(w.inFlight, id)
 	now := time.Now()
-	signal := probe.None
 	switch {
 	case err == nil:
 		w.counters.replies++
@@ -233,71 +247,41 @@ func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err 
 		if target.Wants204() {
 			w.counters.portal = false
 		}
-		signal = w.detector.Reply(id, now, rtt)
+		w.judge.Reply(id, now, rtt)
 	case errors.Is(err, context.Canceled):
-		w.detector.Drop(id)
+		w.judge.Drop(id)
 	case errors.Is(err, probe.ErrLocal):
 		w.counters.localFaults++
 		w.counters.localFault = err.Error()
-		signal = w.detector.Local(id, now, err, errors.Is(err, probe.ErrNoPath))
+		w.judge.Local(id, now, err, errors.Is(err, probe.ErrNoPath))
 	default:
 		w.counters.bytes += uint64(target.Bytes()) / 2
 		w.counters.localFault = ""
 		if target.Wants204() {
 			w.counters.portal = errors.Is(err, probe.ErrPortal)
 		}
-		signal = w.detector.Miss(id, now, err)
+		w.judge.Miss(id, now, err)
 	}
-	w.observe(signal, now)
+	w.collect()
 	// The scheduler is woken only when it would otherwise sleep too long; most
 	// answers change nothing about the next probe.
-	if due := w.due(); !due.IsZero() && (w.armed.IsZero() || due.Before(w.armed)) {
+	if due := w.judge.Deadline(); !due.IsZero() && (w.armed.IsZero() || due.Before(w.armed)) {
 		notify(w.wake)
 	}
 }
 
-// observe passes a signal on to the machine. The lock is held.
-func (w *Watcher) observe(signal probe.Signal, now time.Time) {
-	if signal == probe.None {
-		return
+// collect queues what there is to tell for the teller. The lock is held.
+func (w *Watcher) collect() {
+	changes := w.judge.Take()
+	if w.cfg.OnChange != nil && len(changes) > 0 {
+		w.changes = append(w.changes, changes...)
+		notify(w.told)
 	}
-	if signal == probe.Missed && w.cfg.OnMiss != nil && w.machine.State().Health() == HealthGood {
+	if w.judge.missed && w.cfg.OnMiss != nil {
 		w.missed = true
 		notify(w.told)
 	}
-	loss, outcomes := w.detector.Loss()
-	t, changed := w.machine.Observe(Observation{
-		Signal: signal, Report: w.detector.Report(now), Loss: loss, Outcomes: outcomes,
-	}, now)
-	w.note(t, changed)
-	if changed && t.To == Recovering {
-		w.detector.ForgetLoss()
-	}
-}
-
-// note queues a transition for the teller. The lock is held.
-func (w *Watcher) note(t Transition, changed bool) {
-	if !changed {
-		return
-	}
-	t.Evidence = evidence(w.detector.Stats())
-	if w.cfg.OnChange != nil {
-		w.changes = append(w.changes, t)
-		notify(w.told)
-	}
-}
-
-// due returns when the scheduler has something to do; zero for never. The lock
-// is held.
-func (w *Watcher) due() time.Time {
-	due := w.machine.Deadline()
-	if d := w.detector.Deadline(); !d.IsZero() && (due.IsZero() || d.Before(due)) {
-		due = d
-	}
-	if at, _, ok := w.detector.Next(); ok && (due.IsZero() || at.Before(due)) {
-		due = at
-	}
-	return due
+	w.judge.missed = false
 }
 
 // tell calls OnChange until ctx ends and nothing is left to tell.
@@ -349,19 +333,19 @@ func (w *Watcher) SetPath(f PathFacts) State {
 	path := Path{Carrier: f.Carrier, HasAddress: f.HasAddress, HasGateway: f.HasGateway}
 	was, moved := w.whole, w.path != f.Probe
 	w.whole, w.path = path.Whole() && !w.cfg.Disabled && !f.Quiet, f.Probe
-	t, changed := w.machine.SetPath(path, now)
+	w.judge.SetPath(path, now)
 	switch {
 	case was && !w.whole:
 		w.cancel()
-		w.detector.Stop()
+		w.judge.End()
 	case !was && w.whole:
-		w.detector.Reset(now)
+		w.judge.Begin(now)
 	case was && moved:
 		w.renew(now)
 	}
-	w.note(t, changed)
+	w.collect()
 	notify(w.wake)
-	return w.machine.State()
+	return w.judge.State()
 }
 
 // Renew sends anew by the path as it is: probes in flight count for nothing.
@@ -376,8 +360,7 @@ func (w *Watcher) Renew() {
 
 func (w *Watcher) renew(now time.Time) {
 	w.cancel()
-	w.detector.Restart(now)
-	w.machine.Moved(now)
+	w.judge.Renew(now)
 }
 
 // cancel ends the probes in flight. The lock is held.
@@ -393,7 +376,7 @@ func (w *Watcher) cancel() {
 func (w *Watcher) Restore(s State, since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.machine.Restore(s, since)
+	w.judge.machine.Restore(s, since)
 }
 
 // Hint asks for a burst of probes now, because traffic is sent and none comes
@@ -402,8 +385,17 @@ func (w *Watcher) Restore(s State, since time.Time) {
 func (w *Watcher) Hint() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.detector.Hint(time.Now())
+	w.judge.Hint(time.Now())
 	notify(w.wake)
+}
+
+// Received tells that the device received packets at a time, for both families
+// alike. While it did so within the last 200 ms a suspect uplink does not become
+// down, for 10 s at most. It is cheap to call often.
+func (w *Watcher) Received(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.judge.Received(at)
 }
 
 // SetInterval changes the calm pace, for an uplink that becomes active or
@@ -411,7 +403,7 @@ func (w *Watcher) Hint() {
 func (w *Watcher) SetInterval(interval time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.detector.SetInterval(interval)
+	w.judge.detector.SetInterval(interval)
 	notify(w.wake)
 }
 
@@ -420,7 +412,7 @@ func (w *Watcher) RTT() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	slowest := time.Duration(0)
-	for _, s := range w.detector.Stats() {
+	for _, s := range w.judge.detector.Stats() {
 		slowest = max(slowest, s.RTT)
 	}
 	return slowest
@@ -432,12 +424,21 @@ func (w *Watcher) Verdict() Verdict {
 	defer w.mu.Unlock()
 	c := w.counters
 	v := Verdict{
-		State: w.machine.State(), Reason: w.machine.Reason(), Since: w.machine.Since(),
+		State: w.judge.machine.State(), Reason: w.judge.machine.Reason(), Since: w.judge.machine.Since(),
 		Requests: c.requests, Replies: c.replies, LocalFaults: c.localFaults, Bytes: c.bytes,
 		LocalFault: c.localFault, Portal: c.portal,
 	}
-	v.Loss, _ = w.detector.Loss()
-	for _, s := range w.detector.Stats() {
+	v.Loss, _ = w.judge.detector.Loss()
+	v.Class, v.ClassReason = w.judge.machine.quality.Class(), w.judge.machine.quality.Reason()
+	now, damping := time.Now(), w.judge.machine.Damping()
+	v.SuppressedUntil, v.Suppressed = damping.Suppressed(now)
+	if !v.Suppressed {
+		v.SuppressedUntil = time.Time{}
+	}
+	v.SuppressedReason, v.HoldDown = damping.Reason(now), damping.HoldDown()
+	v.Saved, v.Vetoes = w.judge.saved, uint64(w.judge.machine.vetoes)
+	v.Confirm, v.Bursts = w.judge.detector.Confirm(), w.judge.detector.Bursts().Mean()
+	for _, s := range w.judge.detector.Stats() {
 		v.Targets = append(v.Targets, TargetStatus{
 			Target: s.Target.String(), Up: s.Up, Dead: s.Dead, RTT: s.RTT, Loss: s.Loss,
 			Sent: s.Sent, Answered: s.Answered, Fault: s.Fault,

@@ -468,6 +468,104 @@ func TestWatcherPaceCanBeChanged(t *testing.T) {
 	})
 }
 
+func TestWatcherSavesProbesWhilePacketsArrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hole := 60500 * ms
+		b := start(t, WatcherConfig{Save: 5 * time.Second}, blackhole(hole, time.Hour))
+		b.until(10 * time.Second)
+		before := b.Verdict().Requests
+		for at := 10 * time.Second; at < hole; at += 100 * ms {
+			b.Received(time.Now())
+			b.until(at)
+		}
+		v := b.Verdict()
+		if n := v.Requests - before; n < 9 || n > 12 || v.Saved < 35 || v.Saved > 45 {
+			t.Errorf("%d probes in 50 s and %d saved, want one in 5 s", n, v.Saved)
+		}
+		// Nothing arrives any more: the calm pace is back at once.
+		b.until(hole + 5*time.Second)
+		b.end(t)
+		if len(b.all) != 3 || b.all[1].At.Sub(b.net.began) > hole+1600*ms {
+			t.Errorf("%q", b.got)
+		}
+	})
+}
+
+func TestWatcherReceivingVetoesDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, WatcherConfig{}, blackhole(30500*ms, 35*time.Second))
+		for at := 10 * time.Second; at < 40*time.Second; at += 50 * ms {
+			b.until(at)
+			b.Received(time.Now())
+		}
+		b.want(t, "20ms init>up", "31.6s up>suspect", "35.17s suspect>up")
+		if v := b.Verdict(); v.Vetoes == 0 || v.Saved != 0 || v.Suppressed || v.HoldDown != 0 {
+			t.Errorf("%+v", v)
+		}
+		b.end(t)
+	})
+}
+
+func TestWatcherGrayLossIsFoundAndShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(1, 5))
+		b := start(t, WatcherConfig{}, func(_ string, at time.Duration) (time.Duration, error) {
+			if at > time.Minute && rng.Float64() < 0.5 {
+				return silence, nil
+			}
+			return 20 * ms, nil
+		})
+		b.until(70 * time.Second)
+		if v := b.Verdict(); v.State != Degraded || v.Class != Poor || v.ClassReason != "poor: loss beyond 3 %" {
+			t.Errorf("%v, %v (%s)", v.State, v.Class, v.ClassReason)
+		}
+		b.end(t)
+		if tr := b.all[1]; tr.Class != Poor {
+			t.Errorf("%+v", tr)
+		}
+	})
+}
+
+func TestWatcherTargetsThatDieMoveNothing(t *testing.T) {
+	for _, together := range []bool{false, true} {
+		for phase := time.Duration(0); phase < 3*time.Second; phase += 230 * ms {
+			synctest.Test(t, func(t *testing.T) {
+				dies := map[string]time.Duration{"192.0.2.1": time.Minute + phase, "192.0.2.3": 3*time.Minute + phase}
+				if together {
+					dies["192.0.2.3"] = time.Minute + phase
+				}
+				b := start(t, WatcherConfig{}, func(target string, at time.Duration) (time.Duration, error) {
+					if from, mortal := dies[target]; mortal && at >= from {
+						return silence, nil
+					}
+					return 20 * ms, nil
+				})
+				b.until(10 * time.Minute)
+				b.want(t, "20ms init>up")
+				if v := b.Verdict(); v.Class != Good {
+					t.Errorf("class %v: %s", v.Class, v.ClassReason)
+				}
+				b.end(t)
+			})
+		}
+	}
+}
+
+func TestWatcherAHoleOfASecondIsNoGrayLoss(t *testing.T) {
+	for phase := time.Duration(0); phase < time.Second; phase += 130 * ms {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, WatcherConfig{}, blackhole(30*time.Second+phase, 31200*ms+phase))
+			b.until(2 * time.Minute)
+			for _, tr := range b.all {
+				if tr.To == Degraded {
+					t.Errorf("degraded after a hole of 1.2 s: %q", b.got)
+				}
+			}
+			b.end(t)
+		})
+	}
+}
+
 func TestWatcherWithoutProbes(t *testing.T) {
 	for _, test := range []struct {
 		name string

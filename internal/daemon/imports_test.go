@@ -17,6 +17,7 @@ var allowed = map[string][]string{
 	"rules":                      nil,
 	"probe":                      nil,
 	"uplink":                     {"rules", "probe"},
+	"uplink/simulate":            {"probe", "uplink"},
 	"internal/config":            nil,
 	"internal/store":             nil,
 	"internal/lab":               nil,

@@ -1,0 +1,175 @@
+package probe
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// MinConfirm and MaxConfirm bound the confirmation span, however short or
+	// long the loss bursts of a link are.
+	MinConfirm = 400 * time.Millisecond
+	MaxConfirm = 5 * time.Second
+
+	// falseDowns is the F of the span: false downs a day that are aimed at.
+	falseDowns = 0.1
+	// sparse is the distance beyond which two probes say nothing about whether
+	// one burst swallowed both; outage is how long silence is taken for a burst.
+	sparse = 500 * time.Millisecond
+	outage = MaxConfirm
+
+	// What is assumed of a link before it is known, and with how much weight:
+	// one probe in 200 is lost, and one in four that follow a lost one closely.
+	priorLoss                    = 0.005
+	priorLost, priorAnswered     = 1, 3
+	leastLoss                    = 0.001
+	soon, slow, burstMemory      = 1. / 32, 1. / 512, 1. / 64
+	priorSpacing, minLostSpacing = 0.12, 0.01 // seconds
+)
+
+// Bursts learns from the outcomes of probes how much a link loses and how long
+// its bursts of loss last. Only probes that follow a lost one within half a
+// second tell of bursts: what is shorter than the pace of a burst of probes
+// looks like independent loss, and is as harmless.
+//
+// Outcomes may be told in any order; they are taken in the order of sending. The
+// zero Bursts is not ready; use newBursts.
+type Bursts struct {
+	recent, loss   float64 // shares of probes that were lost, of a short and a long memory
+	lost, answered float64 // followers of a lost probe, with the prior
+	spacing        float64 // of those, summed, in seconds
+	runs           int
+
+	trail []step // sent and not taken in yet, oldest first
+	last  step   // taken in last
+	run   run    // of lost probes, at the end of what was taken in
+}
+
+// step is one probe on the trail.
+type step struct {
+	id      uint64
+	sent    time.Time
+	calm    bool // of the calm pace: counts for the loss
+	outcome byte
+}
+
+// The outcomes of a step.
+const (
+	waiting byte = iota
+	wasLost
+	wasAnswered
+	wasDropped
+)
+
+// run is consecutive lost probes.
+type run struct {
+	began   time.Time
+	lost    float64 // followers that were lost too
+	spacing float64
+}
+
+func newBursts() Bursts {
+	return Bursts{recent: priorLoss, loss: priorLoss, lost: priorLost, answered: priorAnswered,
+		spacing: priorSpacing * (priorLost + priorAnswered)}
+}
+
+// forget drops what is on its way: the path is another one, the link the same.
+func (b *Bursts) forget() {
+	b.trail, b.last, b.run = b.trail[:0], step{}, run{}
+}
+
+func (b *Bursts) sent(id uint64, at time.Time, calm bool) {
+	b.trail = append(b.trail, step{id: id, sent: at, calm: calm})
+}
+
+// decided tells the outcome of a probe, and takes in what is decided up to the
+// first that is not.
+func (b *Bursts) decided(id uint64, outcome byte) {
+	for i := range b.trail {
+		if b.trail[i].id == id {
+			b.trail[i].outcome = outcome
+			break
+		}
+	}
+	taken := 0
+	for taken < len(b.trail) && b.trail[taken].outcome != waiting {
+		if b.trail[taken].outcome != wasDropped {
+			b.take(b.trail[taken])
+		}
+		taken++
+	}
+	b.trail = append(b.trail[:0], b.trail[taken:]...)
+}
+
+func (b *Bursts) take(s step) {
+	lost := s.outcome == wasLost
+	if s.calm {
+		x := 0.
+		if lost {
+			x = 1
+		}
+		b.recent += (x - b.recent) * soon
+		b.loss += (x - b.loss) * slow
+	}
+	if b.last.outcome == wasLost {
+		spacing := s.sent.Sub(b.last.sent)
+		switch {
+		case lost && spacing > sparse:
+			b.run = run{began: s.sent}
+		case lost:
+			b.run.lost++
+			b.run.spacing += spacing.Seconds()
+		case spacing <= sparse && s.sent.Sub(b.run.began) <= outage:
+			b.end(spacing)
+		}
+	}
+	if lost && b.last.outcome != wasLost {
+		b.run = run{began: s.sent}
+	}
+	b.last = s
+}
+
+// end counts the run that an answered probe ended.
+func (b *Bursts) end(spacing time.Duration) {
+	b.runs++
+	const keep = 1 - burstMemory
+	b.lost = b.lost*keep + b.run.lost
+	b.answered = b.answered*keep + 1
+	b.spacing = b.spacing*keep + b.run.spacing + spacing.Seconds()
+}
+
+// Loss returns the ratio of calm probes lost, 0..1, over a memory of about a
+// thousand of them: slower and steadier than [Detector.Loss].
+func (b *Bursts) Loss() float64 { return b.loss }
+
+// Mean returns the mean length of a burst of loss: spans without memory are left
+// with the same probability at every further probe, so it follows from the share
+// of probes that were lost among those closely after a lost one. Independent loss
+// looks like bursts shorter than the pace.
+func (b *Bursts) Mean() time.Duration {
+	followers := b.lost + b.answered
+	spacing := max(b.spacing/followers, minLostSpacing)
+	return time.Duration(spacing / math.Log(followers/b.lost) * float64(time.Second))
+}
+
+// Confirm returns for how long a silence has to go on after it was found before
+// it is an outage and no burst of loss: B ln(86400 p / (I F)) for bursts of mean
+// length B, loss p, a probe every I seconds and F false alarms a day. Until a
+// burst of loss has been seen on this link it is base.
+func (b *Bursts) Confirm(base, interval time.Duration) time.Duration {
+	if b.runs == 0 {
+		return base
+	}
+	trials := 86400 * max(b.loss, leastLoss) / (interval.Seconds() * falseDowns)
+	span := time.Duration(float64(b.Mean()) * math.Log(max(trials, 1)))
+	return min(max(span, MinConfirm), MaxConfirm).Round(10 * time.Millisecond)
+}
+
+// fall returns how many misses in a row are no coincidence on this link: so many
+// that independent loss brings them about once a week at most, but at least base
+// and at most three times that.
+func (b *Bursts) fall(base int, interval time.Duration) int {
+	probes := math.Log((7 * 24 * time.Hour).Seconds() / interval.Seconds())
+	need := math.Ceil(probes/math.Log(1/min(max(b.recent, leastLoss), 0.9))) - 1 // the calm miss is one of them
+	return min(max(int(need), base), 3*base)
+}

@@ -1,0 +1,81 @@
+package uplink
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestDampingSuppressesAfterThreeDownsInAFewMinutes(t *testing.T) {
+	var d Damping
+	d.Down(begin)
+	d.Down(begin.Add(time.Minute))
+	if _, suppressed := d.Suppressed(begin.Add(time.Minute)); suppressed {
+		t.Error("suppressed after two downs")
+	}
+	third := begin.Add(2 * time.Minute)
+	d.Down(third)
+	until, suppressed := d.Suppressed(third)
+	// 1000 + 871 + 758 points are 750 after 9 minutes.
+	if took := until.Sub(third).Round(time.Second); !suppressed || took != 543*time.Second {
+		t.Errorf("suppressed %v for %v", suppressed, took)
+	}
+	if got, want := d.Reason(third), "down 3 times within the hour: 2628 points, suppressed above 2000, used again below 750"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if _, suppressed := d.Suppressed(until); suppressed || d.Reason(until) != "" {
+		t.Error("still suppressed at its end")
+	}
+	if got := d.Penalty(until); got < 749 || got > 751 {
+		t.Errorf("%.0f points at the end", got)
+	}
+}
+
+func TestDampingHoldDownDoublesAndIsForgotten(t *testing.T) {
+	var d Damping
+	now := begin
+	for i, want := range []time.Duration{
+		0, 30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 8 * time.Minute, 15 * time.Minute, 15 * time.Minute,
+	} {
+		d.Down(now)
+		if got := d.HoldDown(); got != want {
+			t.Errorf("down %d: held for %v, want %v", i+1, got, want)
+		}
+		now = now.Add(20 * time.Minute)
+		d.Up(now)
+		now = now.Add(30 * time.Minute)
+	}
+	d.Up(now)
+	d.Down(now.Add(time.Hour + time.Second))
+	if got := d.HoldDown(); got != 0 {
+		t.Errorf("held for %v after a quiet hour", got)
+	}
+}
+
+func TestDampingSuppressionEndsWithinHalfAnHour(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var d Damping
+		now, since := begin, time.Time{}
+		for range rapid.IntRange(1, 200).Draw(t, "downs") {
+			now = now.Add(time.Duration(rapid.Int64Range(0, int64(8*time.Minute)).Draw(t, "dt")))
+			if _, still := d.Suppressed(now); !still {
+				since = time.Time{}
+			}
+			d.Down(now)
+			until, suppressed := d.Suppressed(now)
+			if !suppressed {
+				continue
+			}
+			if since.IsZero() {
+				since = now
+			}
+			if until.Sub(since) > maxSuppression {
+				t.Fatalf("suppressed for %v", until.Sub(since))
+			}
+			if d.Penalty(until) < reuseBelow-1 {
+				t.Fatalf("suppressed with %.0f points", d.Penalty(until))
+			}
+		}
+	})
+}

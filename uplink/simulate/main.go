@@ -1,0 +1,199 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	os.Exit(simulate(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// size says how much is simulated.
+type size struct {
+	trials, weeks, hours int
+}
+
+func simulate(args []string, out, errs io.Writer) int {
+	flags := flag.NewFlagSet("simulate", flag.ContinueOnError)
+	flags.SetOutput(errs)
+	var n size
+	flags.IntVar(&n.trials, "trials", 3000, "runs for each fault")
+	flags.IntVar(&n.weeks, "weeks", 4, "runs of a week for each kind of loss")
+	flags.IntVar(&n.hours, "hours", 168, "runs of an hour for moves and flapping")
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	missed := newReport(out).all(n)
+	for _, m := range missed {
+		fmt.Fprintln(errs, "missed:", m)
+	}
+	if len(missed) > 0 {
+		return 1
+	}
+	return 0
+}
+
+// report prints tables and remembers which bars were missed.
+type report struct {
+	*tabwriter.Writer
+	missed []string
+}
+
+func newReport(out io.Writer) *report {
+	return &report{Writer: tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)}
+}
+
+func (r *report) all(n size) []string {
+	defaults := settings{name: "defaults"}
+	quick := settings{name: "interval 250 ms", interval: 250 * ms}
+	busy := settings{name: "defaults, with traffic", traffic: true}
+	for _, s := range []settings{defaults, busy, quick} {
+		r.detection(s, n.trials)
+	}
+	for _, s := range []settings{defaults, quick} {
+		r.falseVerdicts(s, n.weeks)
+	}
+	for _, s := range []settings{defaults, quick} {
+		r.steadyLoss(s, n.hours)
+	}
+	r.Flush()
+	return r.missed
+}
+
+// detection measures how fast faults are found.
+func (r *report) detection(s settings, trials int) {
+	most50, most99 := 1200*ms, 1800*ms
+	if s.interval == 250*ms || s.traffic {
+		most50, most99 = 900*ms, 900*ms
+	}
+	fmt.Fprintf(r, "%s: found after\tdegraded p50\tp99\tsuspect p50\tp99\tdown p50\tp99\t\n", s.name)
+	for _, f := range faults {
+		all := parallel(trials, func(seed uint64) found { return find(s, seed, f.do) })
+		bad := times(all, func(f found) time.Duration { return f.bad })
+		suspect := times(all, func(f found) time.Duration { return f.suspect })
+		down := times(all, func(f found) time.Duration { return f.down })
+		if f.total {
+			fmt.Fprintf(r, "%s\t\t\t%v\t%v\t%v\t%v\t\n", f.name, suspect.p(50), suspect.p(99), down.p(50), down.p(99))
+			r.bar(suspect.p(50).at <= most50, "%s, %s: p50 %v, at most %v", s.name, f.name, suspect.p(50), most50)
+			r.bar(suspect.p(99).at <= most99, "%s, %s: p99 %v, at most %v", s.name, f.name, suspect.p(99), most99)
+		} else {
+			fmt.Fprintf(r, "%s\t%v\t%v\t\t\t\t\t\n", f.name, bad.p(50), bad.p(99))
+		}
+		if f.name == "50 % loss" {
+			r.bar(bad.p(99).at <= 10*time.Second, "%s, %s: p99 %v, at most 10 s", s.name, f.name, bad.p(99))
+		}
+	}
+	fmt.Fprintln(r)
+}
+
+// falseVerdicts measures how often links that work are called broken.
+func (r *report) falseVerdicts(s settings, weeks int) {
+	fmt.Fprintf(r, "%s: in a week\tsuspect\tdown\tdegraded\tprobes a second\t\n", s.name)
+	for _, c := range calms {
+		all := sum(parallel(weeks, func(seed uint64) tally { return watch(s, seed, c.link(), 0, week) }))
+		per := func(n int) float64 { return float64(n) / float64(max(weeks, 1)) }
+		fmt.Fprintf(r, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", c.name, per(all.suspects), per(all.downs), per(all.degradations),
+			per(all.probes)/week.Seconds())
+		r.bar(c.suspects == 0 || per(all.suspects) < c.suspects, "%s, %s: %.2f suspect a week, below %v", s.name, c.name, per(all.suspects), c.suspects)
+		r.bar(c.downs == 0 || per(all.downs) < c.downs, "%s, %s: %.2f down a week, below %v", s.name, c.name, per(all.downs), c.downs)
+	}
+	fmt.Fprintln(r)
+}
+
+// steadyLoss measures moves and flapping over an hour.
+func (r *report) steadyLoss(s settings, hours int) {
+	fmt.Fprintf(r, "%s: in an hour\tmoves\tmost\ttransitions\tmost\tprobes a second\t\n", s.name)
+	for _, c := range []struct {
+		name               string
+		link               func() *link
+		before             time.Duration // how long it is so already
+		moves, transitions int           // at most; negative for no bar
+	}{
+		{"2 % each way", eachWay(0.02), 0, 0, 0},
+		{"15 %, from the start", lossy(0.15), 0, -1, -1},
+		{"15 %, steady", lossy(0.15), settled, -1, 2},
+		{"50 %, steady", lossy(0.50), settled, -1, -1},
+	} {
+		each := parallel(hours, func(seed uint64) tally { return watch(s, seed, c.link(), c.before, time.Hour) })
+		all := sum(each)
+		moves, transitions := 0, 0
+		for _, t := range each {
+			moves, transitions = max(moves, t.moves), max(transitions, t.transitions)
+		}
+		fmt.Fprintf(r, "%s\t%.3f\t%d\t%.3f\t%d\t%.2f\t\n", c.name, float64(all.moves)/float64(hours), moves,
+			float64(all.transitions)/float64(hours), transitions, float64(all.probes)/float64(hours)/3600)
+		r.bar(c.moves < 0 || moves <= c.moves, "%s, %s: %d moves in an hour, at most %d", s.name, c.name, moves, c.moves)
+		r.bar(c.transitions < 0 || transitions <= c.transitions, "%s, %s: %d transitions in an hour, at most %d", s.name, c.name, transitions, c.transitions)
+	}
+	fmt.Fprintln(r)
+}
+
+func (r *report) bar(held bool, format string, args ...any) {
+	if !held {
+		r.missed = append(r.missed, fmt.Sprintf(format, args...))
+	}
+}
+
+// moment is a time since a fault began; forever is never.
+type moment struct{ at time.Duration }
+
+func (m moment) String() string {
+	if m.at == forever {
+		return "never"
+	}
+	return fmt.Sprintf("%.2f s", m.at.Seconds())
+}
+
+// sorted are times in order.
+type sorted []time.Duration
+
+func times(all []found, of func(found) time.Duration) sorted {
+	ts := make(sorted, len(all))
+	for i, f := range all {
+		ts[i] = of(f)
+	}
+	slices.Sort(ts)
+	return ts
+}
+
+// p returns a percentile: the time within which that share was found.
+func (s sorted) p(percent int) moment {
+	return moment{s[max((len(s)*percent+99)/100-1, 0)]}
+}
+
+func sum(all []tally) tally {
+	var total tally
+	for _, t := range all {
+		total.add(t)
+	}
+	return total
+}
+
+// parallel runs f for the seeds 1..n on all cores and returns the results in
+// their order.
+func parallel[T any](n int, f func(seed uint64) T) []T {
+	results := make([]T, n)
+	seeds := make(chan int)
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for i := range seeds {
+				results[i] = f(uint64(i) + 1)
+			}
+		})
+	}
+	for i := range n {
+		seeds <- i
+	}
+	close(seeds)
+	workers.Wait()
+	return results
+}
