@@ -213,6 +213,7 @@ func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 			c.pass()
 			after(uplink.DefaultStable + uplink.DefaultHold + 2*time.Second)
 			c.wants(fiber4, uplink.Up)
+			after(time.Hour) // failures after the first are held down; an hour later they are forgotten
 		}
 		c.wants(lte4, uplink.Up)
 	})
