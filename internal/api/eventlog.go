@@ -24,6 +24,7 @@ const (
 	EventStart   EventKind = "start"
 	EventStop    EventKind = "stop"
 	EventLease   EventKind = "lease" // a delegated prefix came, changed or went
+	EventCause   EventKind = "cause" // every uplink of a family is silent, or no longer
 	EventGap     EventKind = "gap"   // this reader has lost events; made by EventLog only
 )
 

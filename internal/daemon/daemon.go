@@ -109,6 +109,7 @@ func New(o Options) (_ *Daemon, err error) {
 		d.o.Prober = probe.New()
 	}
 	d.judge = newJudge(d.o.Prober, d.onTransition, d.metrics.ObserveRTT)
+	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
 	var recorded rules.Recorded
 	d.leases = newLeases(d.log, d.save, d.onLease)
 	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained, docLeases: &d.leases.held} {

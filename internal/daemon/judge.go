@@ -20,8 +20,14 @@ type judge struct {
 	prober   probe.Prober
 	onChange func(uplink.Transition)
 	onRTT    func(uplink string, family rules.Family, rtt time.Duration)
+	wake     func()          // it is time to Judge
+	tell     func(api.Event) // for the decision log
 
 	mu       sync.Mutex
+	court    *uplink.Court
+	rulings  map[rules.Path]uplink.Ruling
+	causes   map[rules.Family]uplink.Cause // as they were told
+	alarm    *time.Timer                   // wakes when the court must rule again
 	numbers  rules.Kernel
 	ctx      context.Context // of run; nil before
 	running  sync.WaitGroup
@@ -31,8 +37,8 @@ type judge struct {
 }
 
 func newJudge(p probe.Prober, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
-	return &judge{prober: p, onChange: onChange, onRTT: onRTT, watched: make(map[rules.Path]*watched),
-		drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
+	return &judge{prober: p, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(api.Event) {}, watched: make(map[rules.Path]*watched),
+		court: uplink.NewCourt(), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
 }
 
 type watched struct {
@@ -109,8 +115,11 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 		Uplink: u.Name, Family: path.Family, Targets: targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
 		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp,
-		Prober: j.prober, OnChange: j.onChange, OnMiss: func() { j.hintSibling(path) },
-		OnRTT: func(_ probe.Target, rtt time.Duration) { j.onRTT(u.Name, path.Family, rtt) },
+		Prober: j.prober, OnChange: j.onChange, OnMiss: func() { j.missed(path) },
+		OnRTT: func(_ probe.Target, rtt time.Duration) {
+			j.onRTT(u.Name, path.Family, rtt)
+			j.answered(path, rtt)
+		},
 	})}
 	kept, ok := j.restored[verdictKey(u.Name, path.Family)]
 	delete(j.restored, verdictKey(u.Name, path.Family)) // stale by the time that the uplink is removed and comes back
@@ -122,12 +131,6 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 		w.Restore(kept.State, kept.Since)
 	}
 	return w
-}
-
-// hintSibling lets the other family of an uplink look at once: both mostly die together.
-func (j *judge) hintSibling(path rules.Path) {
-	path.Family = rules.IPv4 + rules.IPv6 - path.Family
-	j.hint([]rules.Path{path})
 }
 
 // hint has paths probed at once. The probes alone decide.
@@ -178,6 +181,11 @@ func (j *judge) run(ctx context.Context) error {
 	j.mu.Unlock()
 	<-ctx.Done()
 	j.running.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.alarm != nil {
+		j.alarm.Stop()
+	}
 	return nil
 }
 
@@ -185,18 +193,29 @@ func (j *judge) run(ctx context.Context) error {
 // is new, or leaves in another way than before, is not probed until settle: the kernel does not route by
 // its mark yet.
 func (j *judge) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	verdicts := make(map[rules.Path]rules.Verdict, len(j.watched))
-	for path, w := range j.watched {
-		f, ok := facts[path]
-		if !ok {
-			continue
-		}
-		state := w.SetPath(j.pathFacts(path, w, f))
-		verdicts[path] = rules.Verdict{Health: health(state), State: string(state), Drained: j.drained[w.name]}
+	verdicts, events := j.hear(facts)
+	for _, e := range events {
+		j.tell(e)
 	}
 	return verdicts
+}
+
+func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []api.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	testimony := make(map[rules.Path]uplink.Testimony, len(j.watched))
+	for path, w := range j.watched {
+		if f, ok := facts[path]; ok {
+			w.SetPath(j.pathFacts(path, w, f))
+			testimony[path] = w.Testify()
+		}
+	}
+	j.rule(testimony)
+	verdicts := make(map[rules.Path]rules.Verdict, len(testimony))
+	for path, t := range testimony {
+		verdicts[path] = rules.Verdict{Health: health(j.rulings[path].Health), State: string(t.State), Drained: j.drained[j.watched[path].name]}
+	}
+	return verdicts, j.newCauses()
 }
 
 func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.PathFacts {
@@ -230,8 +249,8 @@ type way struct {
 func wayOf(f rules.Facts) way { return way{f.Index, f.Source(), f.Gateway} }
 
 // health translates the levels of the judging package into those of the planning package.
-func health(s uplink.State) rules.Health {
-	switch s.Health() {
+func health(h uplink.Health) rules.Health {
+	switch h {
 	case uplink.HealthGood:
 		return rules.Good
 	case uplink.HealthDoubtful:

@@ -25,7 +25,8 @@ func (d *Daemon) Status() api.Status {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
-	slices.SortFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
+	s.Problems = append(s.Problems, d.judge.problems()...)
+	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained := d.judge.isDrained()
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
@@ -48,7 +49,7 @@ func (d *Daemon) familyStatus(ip config.IP, path rules.Path, last *reconcile.Res
 	}
 	facts := last.Report.Facts[path]
 	v, _ := d.judge.verdict(path)
-	s := api.FamilyStatus{State: v.State, Reason: v.Reason, Since: api.At(v.Since), Loss: v.Loss,
+	s := api.FamilyStatus{State: v.State, Reason: d.judge.explain(path, v.Reason), Since: api.At(v.Since), Loss: v.Loss,
 		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter)}
 	choice := last.Report.Defaults[path.Family]
 	for _, m := range choice.Members {

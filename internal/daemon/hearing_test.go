@@ -1,0 +1,108 @@
+package daemon
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+func (c *court) wantsHealth(path rules.Path, want rules.Health) {
+	c.t.Helper()
+	if got := c.Judge(c.facts)[path].Health; got != want {
+		v, _ := c.verdict(path)
+		c.t.Errorf("planning takes path %v for %v, want %v: %s, %s", path, got, want, v.State, c.explain(path, v.Reason))
+	}
+}
+
+func TestASilentUplinkIsLeftWithoutWaitingForTheOthersPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		var woken atomic.Int32
+		c.wake = func() { woken.Add(1) }
+		c.pass()
+		after(10 * time.Second)
+		c.set("fiber", false)
+		begun := time.Now()
+		for v, _ := c.verdict(fiber4); v.State != uplink.Suspect; v, _ = c.verdict(fiber4) {
+			after(5 * time.Millisecond)
+		}
+		c.wantsHealth(fiber4, rules.Doubtful)
+		if took := time.Since(begun); took > 1700*time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+		after(2 * time.Second)
+		c.wants(fiber4, uplink.Down)
+		c.wantsHealth(fiber4, rules.Dead)
+		c.wantsHealth(lte4, rules.Good)
+	})
+}
+
+func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		var events []api.Event
+		c.tell = func(e api.Event) { events = append(events, e) }
+		var woken atomic.Int32
+		c.wake = func() { woken.Add(1) }
+		c.pass()
+		after(10 * time.Second)
+		c.set("fiber", false)
+		c.set("lte", false)
+		for range 100 {
+			after(100 * time.Millisecond)
+			c.wantsHealth(fiber4, rules.Good)
+			c.wantsHealth(lte4, rules.Good)
+		}
+		c.wants(fiber4, uplink.Down)
+		if woken.Load() == 0 {
+			t.Error("nobody was woken when the time for an answer was over")
+		}
+		if len(events) != 1 || events[0].Kind != api.EventCause || !strings.Contains(events[0].Message, "common cause") {
+			t.Errorf("%+v", events)
+		}
+		if p := c.problems(); len(p) != 1 || p[0].Code != "common-cause" || !strings.Contains(p[0].Message, "fiber, lte") {
+			t.Errorf("%+v", p)
+		}
+		if reason := c.explain(fiber4, "silent"); !strings.Contains(reason, "silent; common cause") {
+			t.Error(reason)
+		}
+
+		woken.Store(0)
+		c.set("fiber", true)
+		c.set("lte", true)
+		for range 300 {
+			after(20 * time.Millisecond)
+			if c.Judge(c.facts)[fiber4].Health == rules.Dead || c.Judge(c.facts)[lte4].Health == rules.Dead {
+				t.Fatal("something is dead when everything is back")
+			}
+		}
+		if woken.Load() == 0 {
+			t.Error("nobody was woken by the answers")
+		}
+		if len(events) != 2 || len(c.problems()) != 0 {
+			t.Errorf("%+v, %+v", events, c.problems())
+		}
+	})
+}
+
+func TestATargetIsCalledDeadOnlyWhenItIsSoByEveryUplink(t *testing.T) {
+	silent := uplink.TargetStatus{Target: "192.0.2.1", Dead: true}
+	fine := uplink.TargetStatus{Target: "192.0.2.1", Up: true}
+	other := uplink.TargetStatus{Target: "192.0.2.2", Up: true}
+	by := func(name string, targets ...uplink.TargetStatus) api.PathVerdict {
+		return api.PathVerdict{Uplink: name, Family: rules.IPv4, Verdict: uplink.Verdict{Targets: targets}}
+	}
+	if p := deadTargets([]api.PathVerdict{by("fiber", silent, other), by("lte", fine, other)}); len(p) != 0 {
+		t.Errorf("%+v", p)
+	}
+	p := deadTargets([]api.PathVerdict{by("fiber", silent, other), by("lte", silent, other)})
+	if len(p) != 1 || p[0].Code != "dead-target" || !strings.Contains(p[0].Message, "192.0.2.1 does not answer while others do, by fiber, lte") {
+		t.Errorf("%+v", p)
+	}
+}
