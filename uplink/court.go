@@ -27,9 +27,6 @@ type Testimony struct {
 	Whole bool
 	// Unprobed: there are no targets, so the path vouches for nothing but itself.
 	Unprobed bool
-	// Since is when the burst began that made the path silent; zero when there
-	// was none.
-	Since time.Time
 }
 
 // Ruling is what planning is to believe of one path.
@@ -47,7 +44,8 @@ type Cause struct {
 
 // Court tells a dead uplink from dead targets. A path that falls silent is
 // doubted only when another one has answered a probe that was sent after the
-// silence began; until then planning goes on with what it believed before. When
+// silence was noticed: one that was sent a moment before it may have met targets
+// that have died since. Until then planning goes on with what it believed. When
 // all paths of a family are silent, that is a common cause, and nothing moves.
 //
 //	Testify ──> Rule ──> Ruling: what planning believes
@@ -66,12 +64,13 @@ type Court struct {
 type standing struct {
 	former    Health    // before it fell silent
 	known     bool      // former is
-	since     time.Time // when the present silence began
+	since     time.Time // when the present silence was noticed
 	answered  time.Time // when the latest answered probe was sent
 	silent    bool
 	backAt    time.Time // its first answer after its latest silence
 	heldAt    time.Time // zero: not held
 	convicted bool      // proven silent, until it is trusted again
+	acquitted bool      // answers again, and nothing was proven meanwhile
 }
 
 // NewCourt returns a Court that knows nobody.
@@ -108,15 +107,17 @@ func (c *Court) Answered(path rules.Path, sent, now time.Time) (decides bool, as
 	return decides || back, ask
 }
 
-// Waiting reports whether the silence of a path of the family is still to be
-// judged, so that the others should be asked often.
-func (c *Court) Waiting(family rules.Family) bool {
+// Waiting reports since when the silence of a path of the family is to be
+// judged, the latest if there are several; zero when none is. As long, and above
+// all in the beginning, the others should be asked often.
+func (c *Court) Waiting(family rules.Family) time.Time {
+	var latest time.Time
 	for path, s := range c.stands {
-		if path.Family == family && !s.heldAt.IsZero() {
-			return true
+		if path.Family == family && s.heldAt.After(latest) {
+			latest = s.heldAt
 		}
 	}
-	return false
+	return latest
 }
 
 // Causes returns the common causes that are there.
@@ -131,7 +132,7 @@ func (c *Court) Rule(paths map[rules.Path]Testimony, now time.Time) (rulings map
 		}
 	}
 	for path, t := range paths {
-		c.hear(path, t)
+		c.hear(path, t, now)
 	}
 	due := func(at time.Time) {
 		if at.After(now) && (next.IsZero() || at.Before(next)) {
@@ -149,13 +150,19 @@ func (c *Court) Rule(paths map[rules.Path]Testimony, now time.Time) (rulings map
 }
 
 // hear takes in what a path says of itself.
-func (c *Court) hear(path rules.Path, t Testimony) {
+func (c *Court) hear(path rules.Path, t Testimony, now time.Time) {
 	s := c.stands[path]
 	if s == nil {
 		s = new(standing)
 		c.stands[path] = s
 	}
 	accused := t.State == Suspect || t.State == Down
+	if t.Whole && t.State == Recovering && (!s.heldAt.IsZero() || s.acquitted) {
+		// What was silent together is trusted together, at once: waiting for whoever has
+		// had its ten answers first would move traffic back and forth.
+		*s = standing{former: s.former, known: true, answered: s.answered, backAt: s.backAt, acquitted: true}
+		return
+	}
 	if !t.Whole || !accused || t.Unprobed {
 		*s = standing{former: t.State.Health(), known: true, answered: s.answered, backAt: s.backAt}
 		if !t.Whole {
@@ -163,7 +170,10 @@ func (c *Court) hear(path rules.Path, t Testimony) {
 		}
 		return
 	}
-	s.since = t.Since
+	s.acquitted = false
+	if s.since.IsZero() {
+		s.since = now
+	}
 	if !s.known { // a verdict of an earlier run, reached in its time
 		s.former, s.known, s.convicted = t.State.Health(), true, true
 	}
@@ -173,7 +183,10 @@ func (c *Court) hear(path rules.Path, t Testimony) {
 func (c *Court) rule(path rules.Path, t Testimony, paths map[rules.Path]Testimony, now time.Time, due func(time.Time)) Ruling {
 	s := c.stands[path]
 	own := Ruling{Health: t.State.Health()}
-	if s.since.IsZero() && !s.silent || s.convicted || own.Health >= s.former {
+	if s.acquitted && own.Health < s.former && t.State == Recovering {
+		return Ruling{Health: s.former, Held: true, Note: "trusted at once, for nothing was proven against it"}
+	}
+	if s.since.IsZero() || s.convicted || own.Health >= s.former {
 		s.heldAt = time.Time{}
 		return own
 	}

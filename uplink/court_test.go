@@ -34,9 +34,6 @@ func newSession(t *testing.T, paths ...rules.Path) *session {
 
 func (s *session) says(p rules.Path, state State) {
 	t := s.paths[p]
-	if (state == Suspect || state == Down) && t.State != Suspect && t.State != Down {
-		t.Since = s.now.Add(-450 * time.Millisecond)
-	}
 	t.State = state
 	s.paths[p] = t
 }
@@ -64,14 +61,15 @@ func TestASilentPathIsDoubtedOnceAnotherHasAnsweredSince(t *testing.T) {
 	}
 	s.says(fiberPath, Suspect)
 	s.wants(fiberPath, HealthGood, "nothing moves before another uplink has answered")
-	if !s.Waiting(rules.IPv4) || s.Waiting(rules.IPv6) {
+	if !s.Waiting(rules.IPv4).Equal(s.now) || !s.Waiting(rules.IPv6).IsZero() {
 		t.Error("somebody is waited for in the wrong family")
 	}
-	if decides, _ := s.answers(ltePath, time.Second); decides {
-		t.Error("an answer to a probe that was sent before the silence decides")
+	s.pass(100 * time.Millisecond)
+	if decides, _ := s.answers(ltePath, 200*time.Millisecond); decides {
+		t.Error("an answer to a probe that was sent before the silence was noticed decides")
 	}
 	s.wants(fiberPath, HealthGood, "nothing moves")
-	if decides, _ := s.answers(ltePath, 100*time.Millisecond); !decides {
+	if decides, _ := s.answers(ltePath, 50*time.Millisecond); !decides {
 		t.Error("an answer to a later probe does not decide")
 	}
 	s.wants(fiberPath, HealthDoubtful, "lte answers meanwhile")
@@ -165,6 +163,32 @@ func TestWhatComesBackTogetherIsBelievedTogether(t *testing.T) {
 	s.says(fiberPath, Up)
 	s.wants(fiberPath, HealthGood, "")
 	s.wants(ltePath, HealthGood, "")
+}
+
+func TestWhatWasNotToBlameIsTrustedAtOnce(t *testing.T) {
+	s := newSession(t, fiberPath, ltePath)
+	for p := range s.paths {
+		s.says(p, Down)
+	}
+	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.pass(time.Minute)
+	s.wants(fiberPath, HealthGood, "common cause")
+	for p := range s.paths {
+		s.answers(p, 10*time.Millisecond)
+		s.says(p, Recovering)
+	}
+	s.wants(fiberPath, HealthGood, "nothing was proven")
+	s.wants(ltePath, HealthGood, "nothing was proven")
+	s.says(ltePath, Up)
+	s.wants(fiberPath, HealthGood, "nothing was proven")
+	s.pass(time.Second)
+	s.says(fiberPath, Down)
+	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.pass(time.Second)
+	s.answers(ltePath, 10*time.Millisecond)
+	s.wants(fiberPath, HealthDead, "lte answers")
+	s.says(fiberPath, Recovering)
+	s.wants(fiberPath, HealthDoubtful, "")
 }
 
 func TestAMuteWitnessIsWaitedForOnlyAWhile(t *testing.T) {
