@@ -26,6 +26,8 @@ const (
 	docRecorded = "recorded" // what the kernel held before us
 	docVerdicts = "verdicts" // uplink/family to verdict
 	docDrained  = "drained"  // names of drained uplinks
+	docAwaits   = "awaits"   // uplink/family that wait for undrain, by their failback policy
+	docSpent    = "spent"    // bytes of today's probes, by uplink
 )
 
 // Options are what a daemon is started with.
@@ -112,7 +114,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
 	var recorded rules.Recorded
 	d.leases = newLeases(d.log, d.save, d.onLease)
-	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained, docLeases: &d.leases.held} {
+	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained, docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docLeases: &d.leases.held} {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
 			d.log.Warn("starting afresh", "err", err)
 			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it where that is possible")

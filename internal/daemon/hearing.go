@@ -15,6 +15,8 @@ import (
 // family of this uplink looks too: both mostly die together.
 func (j *judge) missed(path rules.Path) {
 	j.mu.Lock()
+	j.missedAt[path.Family] = time.Now()
+	j.setPaces(time.Now()) // a hint comes through once in an interval
 	var ask []*watched
 	for other, w := range j.watched {
 		if other != path && (other.Family == path.Family || other.Uplink == path.Uplink) {

@@ -26,13 +26,18 @@ func TestASilentUplinkIsLeftWithoutWaitingForTheOthersPace(t *testing.T) {
 		var woken atomic.Int32
 		c.wake = func() { woken.Add(1) }
 		c.pass()
-		after(10 * time.Second)
+		c.carry(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
+		after(time.Minute)
 		c.set("fiber", false)
 		begun := time.Now()
-		for v, _ := c.verdict(fiber4); v.State != uplink.Suspect; v, _ = c.verdict(fiber4) {
+		for c.Judge(c.facts)[fiber4].Health == rules.Good {
 			after(5 * time.Millisecond)
 		}
+		c.wants(fiber4, uplink.Suspect)
 		c.wantsHealth(fiber4, rules.Doubtful)
+		if woken.Load() == 0 {
+			t.Error("nobody was woken by the answer of lte")
+		}
 		if took := time.Since(begun); took > 1700*time.Millisecond {
 			t.Errorf("it took %v", took)
 		}

@@ -28,6 +28,11 @@ type judge struct {
 	rulings  map[rules.Path]uplink.Ruling
 	causes   map[rules.Family]uplink.Cause // as they were told
 	alarm    *time.Timer                   // wakes when the court must rule again
+	missedAt map[rules.Family]time.Time    // the latest miss of a path that was fine
+	carries  map[rules.Path]bool           // new traffic; nil when that is not known yet
+	spent    ledger
+	awaits   map[string]bool // by verdictKey: was down, and the operator decides when it carries traffic again
+	unkept   bool            // awaits has changed since it was taken to be kept
 	numbers  rules.Kernel
 	ctx      context.Context // of run; nil before
 	running  sync.WaitGroup
@@ -38,15 +43,20 @@ type judge struct {
 
 func newJudge(p probe.Prober, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
 	return &judge{prober: p, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(api.Event) {}, watched: make(map[rules.Path]*watched),
-		court: uplink.NewCourt(), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
+		court: uplink.NewCourt(), missedAt: make(map[rules.Family]time.Time), awaits: make(map[string]bool), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
 }
 
 type watched struct {
 	*uplink.Watcher
-	name   string
-	device string
-	config watcherKey
-	stop   context.CancelFunc
+	name     string
+	device   string
+	uplink   config.Uplink // as configured now
+	config   watcherKey
+	stop     context.CancelFunc
+	perProbe float64       // mean bytes of a probe
+	pace     time.Duration // the interval that it has
+	counted  uint64        // bytes of probes that are in the ledger
+	proven   bool          // was up since the daemon has started
 
 	settled way // as the kernel routes it now
 }
@@ -72,6 +82,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.numbers = kernelNumbers(c.Kernel)
+	j.setPaces(time.Now()) // counts what the watchers that go have spent
 	next := make(map[rules.Path]*watched)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
@@ -89,6 +100,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 			}
 			path := rules.Path{Uplink: ids[u.Name], Family: family}
 			next[path] = j.watch(path, u, targets)
+			next[path].uplink = *u
 		}
 	}
 	for path, w := range j.watched {
@@ -100,6 +112,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 	for _, w := range next {
 		j.start(w)
 	}
+	j.forgetAwaits()
 	return nil
 }
 
@@ -111,7 +124,7 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 	if old != nil && old.config == key {
 		return old
 	}
-	w := &watched{name: u.Name, device: u.Device, config: key, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
+	w := &watched{name: u.Name, device: u.Device, config: key, perProbe: perProbe(targets, path.Family), pace: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
 		Uplink: u.Name, Family: path.Family, Targets: targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
 		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp,
@@ -126,6 +139,7 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 	if old != nil && old.name == u.Name {
 		v := old.Verdict()
 		kept, ok = keptVerdict{v.State, v.Since}, true
+		w.proven = old.proven
 	}
 	if ok && kept.State.Valid() {
 		w.Restore(kept.State, kept.Since)
@@ -179,7 +193,7 @@ func (j *judge) run(ctx context.Context) error {
 		j.start(w)
 	}
 	j.mu.Unlock()
-	<-ctx.Done()
+	j.keepPaces(ctx.Done())
 	j.running.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -211,11 +225,17 @@ func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Ver
 		}
 	}
 	j.rule(testimony)
+	j.setPaces(time.Now())
 	verdicts := make(map[rules.Path]rules.Verdict, len(testimony))
+	events := j.newCauses()
 	for path, t := range testimony {
-		verdicts[path] = rules.Verdict{Health: health(j.rulings[path].Health), State: string(t.State), Drained: j.drained[j.watched[path].name]}
+		h, held, event := j.failback(path, t.State)
+		if event != nil {
+			events = append(events, *event)
+		}
+		verdicts[path] = rules.Verdict{Health: health(h), State: string(t.State), Drained: held || j.drained[j.watched[path].name]}
 	}
-	return verdicts, j.newCauses()
+	return verdicts, events
 }
 
 func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.PathFacts {
