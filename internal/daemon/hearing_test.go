@@ -1,13 +1,17 @@
 package daemon
 
 import (
+	"context"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -108,6 +112,39 @@ func TestATargetIsCalledDeadOnlyWhenItIsSoByEveryUplink(t *testing.T) {
 	}
 	p := deadTargets([]api.PathVerdict{by("fiber", silent, other), by("lte", silent, other)})
 	if len(p) != 1 || p[0].Code != "dead-target" || !strings.Contains(p[0].Message, "192.0.2.1 does not answer while others do, by fiber, lte") {
+		t.Errorf("%+v", p)
+	}
+}
+
+// barred is a prober whose echo requests a rule of this machine drops.
+type barred struct{ memory }
+
+func (b *barred) Probe(context.Context, probe.Path, probe.Target) (time.Duration, error) {
+	return 0, &probe.Error{Target: "192.0.2.1", Class: probe.ErrLocal, Err: syscall.EPERM}
+}
+
+func TestARuleThatDropsProbesIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.prober = new(barred)
+		c.reload(func(c *config.Config) { c.Uplinks[0].Probe.Rise++ }) // a new watcher for fiber, with that prober
+		c.pass()
+		after(3 * time.Second)
+		p := c.problems()
+		if len(p) != 1 || p[0].Code != "probe-blocked" || !strings.Contains(p[0].Message, "probes of fiber in ipv4") ||
+			!strings.Contains(p[0].Fix, "meta mark and 0x3f000000 == 0x1000000 accept") {
+			t.Errorf("%+v", p)
+		}
+		c.reload(func(c *config.Config) { c.Uplinks = c.Uplinks[1:] })
+		if p := c.problems(); len(p) != 0 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
+func TestAPortalIsAProblem(t *testing.T) {
+	p := portals([]api.PathVerdict{{Uplink: "fiber", Family: rules.IPv4}, {Uplink: "hotel", Family: rules.IPv6, Verdict: uplink.Verdict{Portal: true}}})
+	if len(p) != 1 || p[0].Code != "captive-portal" || !strings.Contains(p[0].Message, "hotel in ipv6") {
 		t.Errorf("%+v", p)
 	}
 }

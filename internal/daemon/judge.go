@@ -57,6 +57,7 @@ type watched struct {
 	pace     time.Duration // the interval that it has
 	counted  uint64        // bytes of probes that are in the ledger
 	proven   bool          // was up since the daemon has started
+	blockage blockage
 
 	settled way // as the kernel routes it now
 }

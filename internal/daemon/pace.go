@@ -120,6 +120,7 @@ func (j *judge) setPaces(now time.Time) {
 		spent := w.Spent()
 		j.spent.Bytes[w.name] += int64(spent - w.counted)
 		w.counted = spent
+		w.noteBlockage(now)
 		probing[w.name]++
 	}
 	for path, w := range j.watched {

@@ -93,7 +93,7 @@ func TestAMeteredStandbyIsCheapAndThereWhenNeeded(t *testing.T) {
 		c.carry(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
 		after(10 * time.Second)
 		time.Sleep(time.Until(time.Date(2000, 1, 2, 0, 0, 0, 0, time.Local))) // of the bubble
-		for range 100 { // one probe in 900 lost, in bursts that are over before anybody is suspect
+		for range 100 {                                                       // one probe in 900 lost, in bursts that are over before anybody is suspect
 			after(14 * time.Minute)
 			c.set("fiber", false)
 			after(1200 * time.Millisecond)
