@@ -117,7 +117,7 @@ func TestATargetIsCalledDeadOnlyWhenItIsSoByEveryUplink(t *testing.T) {
 }
 
 // barred is a prober whose echo requests a rule of this machine drops.
-type barred struct{ memory }
+type barred struct{}
 
 func (b *barred) Probe(context.Context, probe.Path, probe.Target) (time.Duration, error) {
 	return 0, &probe.Error{Target: "192.0.2.1", Class: probe.ErrLocal, Err: syscall.EPERM}
