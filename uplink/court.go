@@ -91,7 +91,7 @@ func (c *Court) Answered(path rules.Path, sent, now time.Time) (decides bool, as
 	if sent.After(s.answered) {
 		s.answered = sent
 	}
-	back := s.silent && !sent.Before(s.since)
+	back := s.silent && sent.After(s.since)
 	if back {
 		s.silent, s.backAt = false, now
 	}
@@ -177,7 +177,7 @@ func (c *Court) hear(path rules.Path, t Testimony, now time.Time) {
 	if !s.known { // a verdict of an earlier run, reached in its time
 		s.former, s.known, s.convicted = t.State.Health(), true, true
 	}
-	s.silent = s.answered.IsZero() || s.answered.Before(s.since)
+	s.silent = !s.answered.After(s.since)
 }
 
 func (c *Court) rule(path rules.Path, t Testimony, paths map[rules.Path]Testimony, now time.Time, due func(time.Time)) Ruling {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -240,4 +242,79 @@ func TestFamiliesAreJudgedApart(t *testing.T) {
 	if decides, _ := s.answers(rules.Path{Uplink: 1, Family: rules.IPv6}, 0); decides {
 		t.Error("an answer of another family decides")
 	}
+}
+
+// TestNothingMovesWithoutAWitness has three paths fall, answer, lose and regain their routes at random.
+func TestNothingMovesWithoutAWitness(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		paths := []rules.Path{fiberPath, ltePath, dslPath}
+		court, now := NewCourt(), time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		said := make(map[rules.Path]Testimony)
+		for _, p := range paths {
+			said[p] = Testimony{Name: "x", State: Up, Whole: true}
+		}
+		before, _ := court.Rule(said, now)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 2500).Draw(t, "ms")) * time.Millisecond)
+			p := rapid.SampledFrom(paths).Draw(t, "path")
+			silent := true // all that could carry traffic were, and go on to be
+			for _, s := range said {
+				silent = silent && (!s.Whole || s.State == Suspect || s.State == Down)
+			}
+			s := said[p]
+			switch rapid.SampledFrom([]string{"fails", "fails", "goes on", "answers", "answers", "loses its path", "regains it"}).Draw(t, "what") {
+			case "fails":
+				switch s.State {
+				case Up:
+					s.State = Suspect
+				case Suspect, Recovering:
+					s.State = Down
+				}
+			case "answers":
+				silent = false
+				court.Answered(p, now.Add(-time.Duration(rapid.IntRange(0, 300).Draw(t, "rtt"))*time.Millisecond), now)
+				switch s.State {
+				case Suspect, Recovering:
+					s.State = Up
+				case Down:
+					if s.Whole {
+						s.State = Recovering
+					}
+				}
+			case "loses its path":
+				silent, s.Whole, s.State = false, false, Down
+			case "regains it":
+				silent, s.Whole = silent && s.Whole, true
+			}
+			said[p] = s
+			rulings, next := court.Rule(said, now)
+			if !next.IsZero() && !next.After(now) {
+				t.Fatalf("to be asked again at once, for ever")
+			}
+			for _, p := range paths {
+				own := said[p].State.Health()
+				switch h := rulings[p].Health; {
+				case !said[p].Whole && h != own:
+					t.Fatalf("a lost path %v is taken for %v", p, h)
+				case h < own:
+					t.Fatalf("%v is worse than its verdict", p)
+				case silent && before[p].Held && h < before[p].Health && others(said, p) > 0:
+					t.Fatalf("%v moved from %v to %v in a silence of all", p, before[p].Health, h)
+				case rulings[p].Held != (h != own) && said[p].State != Recovering:
+					t.Fatalf("%v: %+v, and its verdict means %v", p, rulings[p], own)
+				}
+			}
+			before = rulings
+		}
+	})
+}
+
+func others(said map[rules.Path]Testimony, path rules.Path) int {
+	n := 0
+	for p, s := range said {
+		if p != path && s.Whole {
+			n++
+		}
+	}
+	return n
 }
