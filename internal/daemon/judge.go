@@ -58,6 +58,8 @@ type watched struct {
 	counted  uint64        // bytes of probes that are in the ledger
 	proven   bool          // was up since the daemon has started
 	blockage blockage
+	heardAt  time.Time // when its device last received something
+	hintedAt time.Time // when its traffic last looked one-way
 
 	settled way // as the kernel routes it now
 }
@@ -150,7 +152,15 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 
 // hint has paths probed at once. The probes alone decide.
 func (j *judge) hint(paths []rules.Path) {
-	for _, w := range j.watchers(paths) {
+	asked := j.watchers(paths)
+	j.mu.Lock()
+	now := time.Now()
+	for _, w := range asked {
+		w.hintedAt = now
+	}
+	j.setPaces(now) // a hint comes through once in an interval
+	j.mu.Unlock()
+	for _, w := range asked {
 		w.Hint()
 	}
 }

@@ -14,6 +14,12 @@ const (
 	// interval.
 	standbyInterval        = 5 * time.Second
 	standbyMeteredInterval = time.Minute
+	// receivingInterval is that of a metered path whose device receives: most of what a probe could tell is
+	// known then. It is no longer because the other family may be what is received.
+	receivingInterval = 15 * time.Second
+	// receivingSpan is how long a reception counts; shorter than that interval, so that the answers to our
+	// own probes are no reason to send fewer.
+	receivingSpan = 4 * time.Second
 	// alertInterval is the pace at which a path is asked while another one of its family is in trouble,
 	// and urgentInterval that of the first moments of its silence, when new flows wait for the answer.
 	alertInterval  = time.Second
@@ -29,7 +35,8 @@ const (
 type duty struct {
 	State   uplink.State
 	Carries bool // new traffic
-	Alert   bool // another path of the family has missed an answer just now, or is silent
+	Hears   bool // its device has received something just now
+	Alert   bool // its traffic looks one-way, or another path of the family has missed an answer just now, or is silent
 	Urgent  bool // and whether it is to be left depends on this one
 }
 
@@ -41,7 +48,11 @@ func calmPace(u *config.Uplink, d duty) time.Duration {
 		return min(pace, urgentInterval)
 	case d.Alert:
 		return min(pace, alertInterval)
-	case u.Probe.Fixed, d.Carries:
+	case u.Probe.Fixed:
+		return pace
+	case d.Carries && u.Metered && d.Hears && d.State == uplink.Up:
+		return max(pace, receivingInterval)
+	case d.Carries:
 		return pace
 	case u.Metered && d.State != uplink.Recovering && d.State != uplink.Init:
 		return max(pace, standbyMeteredInterval)
@@ -96,6 +107,17 @@ func (j *judge) carry(defaults map[rules.Family]rules.Choice) {
 	j.setPaces(time.Now())
 }
 
+// heard notes that the device of the paths receives.
+func (j *judge) heard(paths []rules.Path) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, path := range paths {
+		if w := j.watched[path]; w != nil {
+			w.heardAt = time.Now()
+		}
+	}
+}
+
 // keepPaces thinks the paces over until the context ends, and counts what probing costs.
 func (j *judge) keepPaces(done <-chan struct{}) {
 	ticker := time.NewTicker(paceTick)
@@ -127,7 +149,8 @@ func (j *judge) setPaces(now time.Time) {
 		waiting := j.court.Waiting(path.Family)
 		pace := calmPace(&w.uplink, duty{
 			State: w.State(), Carries: j.carries == nil || j.carries[path],
-			Alert:  !waiting.IsZero() || now.Sub(j.missedAt[path.Family]) < alertInterval,
+			Hears:  now.Sub(w.heardAt) < receivingSpan,
+			Alert:  !waiting.IsZero() || now.Sub(j.missedAt[path.Family]) < alertInterval || now.Sub(w.hintedAt) < alertInterval,
 			Urgent: !waiting.IsZero() && now.Sub(waiting) < urgentSpan,
 		})
 		if budget := w.uplink.Probe.Budget; budget > 0 {

@@ -27,6 +27,9 @@ func TestTheCalmPaceFollowsWhatAnUplinkIsFor(t *testing.T) {
 		"wired on standby in an alert":           {wired, duty{State: uplink.Up, Alert: true}, time.Second},
 		"wired on standby that is waited for":    {wired, duty{State: uplink.Up, Alert: true, Urgent: true}, 100 * time.Millisecond},
 		"metered that carries traffic":           {metered, duty{State: uplink.Up, Carries: true}, 5 * time.Second},
+		"metered that carries and receives":      {metered, duty{State: uplink.Up, Carries: true, Hears: true}, 15 * time.Second},
+		"metered that loses much and receives":   {metered, duty{State: uplink.Degraded, Carries: true, Hears: true}, 5 * time.Second},
+		"wired that carries and receives":        {wired, duty{State: uplink.Up, Carries: true, Hears: true}, time.Second},
 		"metered on standby":                     {metered, duty{State: uplink.Up}, time.Minute},
 		"metered that is down":                   {metered, duty{State: uplink.Down}, time.Minute},
 		"metered that recovers":                  {metered, duty{State: uplink.Recovering}, 5 * time.Second},
@@ -117,5 +120,31 @@ func TestAMeteredStandbyIsCheapAndThereWhenNeeded(t *testing.T) {
 			t.Errorf("leaving the active one took %v", took)
 		}
 		c.wantsHealth(lte4, rules.Good)
+	})
+}
+
+func TestAnActiveMeteredUplinkThatReceivesIsAskedLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for receives, want := range map[bool]int64{false: 720, true: 240} { // probes an hour
+			c := newCourt(t, nil)
+			c.reload(func(c *config.Config) {
+				lte := &c.Uplinks[1]
+				lte.Metered, lte.Probe.Interval = true, config.MeteredInterval
+			})
+			c.pass()
+			c.carry(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 2, Share: 1}}}})
+			seen := uint64(0)
+			for i := range 3600 {
+				after(time.Second)
+				if v, _ := c.verdict(lte4); receives || i == 0 || v.Requests != seen { // our own answers are received, too
+					c.heard([]rules.Path{lte4})
+					seen = v.Requests
+				}
+			}
+			v, _ := c.verdict(lte4)
+			if got := int64(v.Requests); got < want*9/10 || got > want*11/10 {
+				t.Errorf("receives %v: %d probes in an hour, want about %d", receives, got, want)
+			}
+		}
 	})
 }
