@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -24,6 +25,7 @@ const (
 	EventStart   EventKind = "start"
 	EventStop    EventKind = "stop"
 	EventLease   EventKind = "lease" // a delegated prefix came, changed or went
+	EventCause   EventKind = "cause" // every uplink of a family is silent, or no longer
 	EventGap     EventKind = "gap"   // this reader has lost events; made by EventLog only
 )
 
@@ -61,13 +63,15 @@ const readBatch = 64
 // is kept gets an [EventGap] in place of what it lost. All methods may be called
 // by any goroutine.
 type EventLog struct {
-	size  int
-	first uint64 // the first id of this run
+	size int
 
-	mu    sync.Mutex
-	next  uint64
-	ring  []Event       // the event id is at (id-first) % size
-	grown chan struct{} // closed by Append; nil while nobody waits
+	mu      sync.Mutex
+	next    uint64
+	events  []Event       // what is kept, ids growing; those of one run without gaps
+	floor   uint64        // just before the first id that was kept at the beginning
+	dropped uint64        // how many were dropped since
+	last    uint64        // the id that was dropped last
+	grown   chan struct{} // closed by Append; nil while nobody waits
 }
 
 // NewEventLog returns a log that keeps size events, [DefaultEvents] if size is
@@ -82,8 +86,29 @@ func NewEventLog(size int, first uint64) *EventLog {
 		size = DefaultEvents
 	}
 	first = max(first, 1)
-	return &EventLog{size: size, first: first, next: first}
+	return &EventLog{size: size, next: first, floor: first - 1}
 }
+
+// Replay puts the events of earlier runs before those of this one, whose ids
+// will be larger whatever the clock says now. It is called before any other
+// method. What is out of order, or more than the log keeps, is left out.
+func (l *EventLog) Replay(events []Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range events {
+		if e.ID > 0 && e.ID < maxID && e.Kind != EventGap && (len(l.events) == 0 || e.ID > l.events[len(l.events)-1].ID) {
+			l.events = append(l.events, e)
+		}
+	}
+	l.events = l.events[max(0, len(l.events)-l.size):]
+	if n := len(l.events); n > 0 {
+		l.floor = l.events[0].ID - 1
+		l.next = max(l.next, l.events[n-1].ID+1)
+	}
+}
+
+// maxID is where ids are not exact in JavaScript any more.
+const maxID = 1 << 53
 
 // FirstID returns the first id for a daemon that starts at t. Microseconds
 // outrun any count of events, and remain exact in JavaScript until the year 2255.
@@ -99,10 +124,12 @@ func (l *EventLog) Append(e Event) Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e.ID = l.next
-	if len(l.ring) < l.size {
-		l.ring = append(l.ring, e)
-	} else {
-		l.ring[l.slot(e.ID)] = e
+	l.events = append(l.events, e)
+	if len(l.events) > l.size {
+		l.last = l.events[0].ID
+		l.dropped++
+		l.events[0] = Event{} // its memory goes when the array is replaced
+		l.events = l.events[1:]
 	}
 	l.next++
 	if l.grown != nil {
@@ -146,17 +173,19 @@ func (l *EventLog) Subscribe(ctx context.Context, id uint64) iter.Seq[Event] {
 	}
 }
 
-// start returns the position of a reader that has seen the event id last.
+// start returns the position of a reader that has seen the event id last. What
+// is older than all that was kept at the beginning, or was never given out, is of
+// another time: its reader gets everything.
 func (l *EventLog) start(id uint64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case id == 0 || id >= l.next:
-		return l.oldest() - 1
-	case id < l.first: // of an earlier run: nothing of this one was seen
-		return l.first - 1
+	if id == 0 || id >= l.next {
+		if len(l.events) == 0 {
+			return l.next - 1
+		}
+		return l.events[0].ID - 1
 	}
-	return id
+	return max(id, l.floor)
 }
 
 // read returns some events after pos, or what to wait for.
@@ -176,22 +205,14 @@ func (l *EventLog) read(pos uint64) ([]Event, <-chan struct{}) {
 // The lock is held.
 func (l *EventLog) after(pos uint64, limit int) []Event {
 	var events []Event
-	want, oldest := pos+1, l.oldest()
-	if want < oldest {
-		lost := oldest - want
+	if pos < l.last {
+		// Ids of different runs are far apart, so their difference may be too much.
+		lost := min(l.last-pos, l.dropped)
 		events = append(events, Event{
-			ID: oldest - 1, Time: At(time.Now()), Kind: EventGap, Lost: lost,
+			ID: l.last, Time: At(time.Now()), Kind: EventGap, Lost: lost,
 			Message: fmt.Sprintf("%d older events are not kept any more", lost),
 		})
-		want = oldest
 	}
-	for ; want < l.next && limit > 0; limit-- {
-		events = append(events, l.ring[l.slot(want)])
-		want++
-	}
-	return events
+	from, _ := slices.BinarySearchFunc(l.events, pos+1, func(e Event, id uint64) int { return cmp.Compare(e.ID, id) })
+	return append(events, l.events[from:min(len(l.events), from+limit)]...)
 }
-
-func (l *EventLog) oldest() uint64 { return l.next - uint64(len(l.ring)) }
-
-func (l *EventLog) slot(id uint64) int { return int((id - l.first) % uint64(l.size)) }

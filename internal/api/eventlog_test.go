@@ -105,6 +105,48 @@ func TestIDsGrowOverARestart(t *testing.T) {
 	}
 }
 
+// replayed is a log of four with two events of each of two earlier runs.
+func replayed() *EventLog {
+	l := NewEventLog(4, 901)
+	l.Replay([]Event{{ID: 101, Kind: EventStart}, {ID: 102, Kind: EventRepair}, {ID: 501, Kind: EventStart}, {ID: 502, Kind: EventRepair}})
+	return l
+}
+
+func TestWhatWasBeforeARestartIsThereToo(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		events int
+		id     uint64
+		want   []string
+	}{
+		{"all of it", 0, 0, []string{"101", "102", "501", "502"}},
+		{"with what came later", 2, 0, []string{"501", "502", "901", "902"}},
+		{"from an event of an earlier run on", 1, 102, []string{"501", "502", "901"}},
+		{"from an event between two runs on", 1, 300, []string{"501", "502", "901"}},
+		{"from an event that was dropped on", 2, 101, []string{"-1", "501", "502", "901", "902"}},
+		{"from before everything", 1, 5, []string{"-1", "102", "501", "502", "901"}},
+		{"from before everything, nothing dropped", 0, 5, []string{"101", "102", "501", "502"}},
+		{"from the last on", 1, 901, []string{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := replayed()
+			fill(l, test.events)
+			if diff := cmp.Diff(test.want, brief(l.Since(test.id))); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReplayTakesWhatIsInOrderAndOutrunsAClockThatWentBack(t *testing.T) {
+	l := NewEventLog(3, 7)
+	l.Replay([]Event{{ID: 100}, {ID: 0}, {ID: 99}, {ID: 101}, {ID: 101}, {ID: 1 << 60}, {ID: 102, Kind: EventGap}, {ID: 103}, {ID: 104}})
+	fill(l, 1)
+	if diff := cmp.Diff([]string{"103", "104", "105"}, brief(l.Since(0))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestSubscribeGetsOldAndNewUntilItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewEventLog(200, 1)

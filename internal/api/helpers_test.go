@@ -37,6 +37,7 @@ func sampleStatus() Status {
 		Uplinks: []Uplink{
 			{
 				Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 3, Table: 11701, Mark: 0x01000000,
+				Failback: "after-stable", ProbeBytesToday: 1234567,
 				IPv4: FamilyStatus{
 					State: uplink.Up, Reason: "first answer", Since: At(noon.Add(-49*time.Hour - 250*time.Millisecond)),
 					Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")},
@@ -53,8 +54,8 @@ func sampleStatus() Status {
 			},
 			{
 				Name: "lte", Kind: "isp", Device: "wwan0", Tier: 2, Weight: 1, Table: 11702, Mark: 0x02000000,
-				Drained: true, Metered: true,
-				IPv4: FamilyStatus{State: uplink.Down, Reason: "carrier lost", Since: At(noon.Add(-8 * time.Second)), Share: 0.004},
+				Drained: true, Metered: true, Failback: "manual", ProbeBytesToday: 45678,
+				IPv4: FamilyStatus{State: uplink.Down, Reason: "carrier lost", Since: At(noon.Add(-8 * time.Second)), Share: 0.004, AwaitsUndrain: true, Portal: true},
 				IPv6: FamilyStatus{State: uplink.Disabled, Reason: "ipv6 is off by configuration"},
 			},
 		},

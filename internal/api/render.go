@@ -42,6 +42,7 @@ func WriteStatus(w io.Writer, s Status, opt RenderOptions) error {
 	if len(s.Uplinks) > 0 {
 		b.WriteByte('\n')
 		writeTable(&b, uplinkTable(s, opt), opt.Color)
+		writeSpent(&b, s)
 	}
 	for _, p := range s.Problems {
 		b.WriteByte('\n')
@@ -72,6 +73,30 @@ func writeSummary(b *strings.Builder, s Status, opt RenderOptions) {
 	if len(s.Uplinks) == 0 {
 		b.WriteString("no uplinks\n")
 	}
+}
+
+// writeSpent says what probing has cost today, where that is anything.
+func writeSpent(b *strings.Builder, s Status) {
+	var parts []string
+	for i := range s.Uplinks {
+		if u := &s.Uplinks[i]; u.ProbeBytesToday > 0 {
+			parts = append(parts, clean(u.Name)+" "+amount(u.ProbeBytesToday))
+		}
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(b, "probes today: %s\n", strings.Join(parts, ", "))
+	}
+}
+
+// amount writes a number of bytes in powers of ten, as providers count.
+func amount(n int64) string {
+	switch {
+	case n < 1000:
+		return fmt.Sprintf("%d B", n)
+	case n < 1000_000:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 }
 
 // uplinkTable returns the lines of the table, its head first. The column of
@@ -120,6 +145,12 @@ func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) 
 	}
 	if u.Metered {
 		marks = append(marks, "metered")
+	}
+	if f.AwaitsUndrain {
+		marks = append(marks, "awaits undrain")
+	}
+	if f.Portal {
+		marks = append(marks, "portal")
 	}
 	if len(marks) > 0 {
 		name += " (" + strings.Join(marks, ", ") + ")"

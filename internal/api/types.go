@@ -31,17 +31,19 @@ type Status struct {
 
 // Uplink is one uplink in both families.
 type Uplink struct {
-	Name    string       `json:"name"`
-	Kind    string       `json:"kind"`
-	Device  string       `json:"device"`
-	Tier    int          `json:"tier"`
-	Weight  int          `json:"weight"`
-	Table   int          `json:"table"`
-	Mark    Mark         `json:"mark"`
-	Drained bool         `json:"drained"`
-	Metered bool         `json:"metered"`
-	IPv4    FamilyStatus `json:"ipv4"`
-	IPv6    FamilyStatus `json:"ipv6"`
+	Name            string       `json:"name"`
+	Kind            string       `json:"kind"`
+	Device          string       `json:"device"`
+	Tier            int          `json:"tier"`
+	Weight          int          `json:"weight"`
+	Table           int          `json:"table"`
+	Mark            Mark         `json:"mark"`
+	Drained         bool         `json:"drained"`
+	Metered         bool         `json:"metered"`
+	Failback        string       `json:"failback"`          // "after-stable", "immediate" or "manual"
+	ProbeBytesToday int64        `json:"probe_bytes_today"` // both directions, since midnight where the router is
+	IPv4            FamilyStatus `json:"ipv4"`
+	IPv6            FamilyStatus `json:"ipv6"`
 }
 
 // Family returns the half of the uplink that belongs to f.
@@ -55,17 +57,19 @@ func (u *Uplink) Family(f rules.Family) *FamilyStatus {
 // FamilyStatus is one uplink in one family. A family that is off has all the
 // fields too, and the state "disabled".
 type FamilyStatus struct {
-	State     uplink.State       `json:"state"`
-	Reason    string             `json:"reason"`
-	Since     Time               `json:"since"`
-	Addresses List[netip.Prefix] `json:"addresses"`
-	Gateway   netip.Addr         `json:"gateway"`   // "" without one
-	Share     float64            `json:"share"`     // of new flows without a policy, 0..1
-	RTTms     float64            `json:"rtt_ms"`    // smoothed; 0 without an answer
-	JitterMs  float64            `json:"jitter_ms"` // of the same target
-	Loss      float64            `json:"loss"`      // 0..1
-	Targets   List[Target]       `json:"targets"`
-	Delegated []Delegated        `json:"delegated,omitempty"` // IPv6 only
+	State         uplink.State       `json:"state"`
+	Reason        string             `json:"reason"`
+	Since         Time               `json:"since"`
+	Addresses     List[netip.Prefix] `json:"addresses"`
+	Gateway       netip.Addr         `json:"gateway"`   // "" without one
+	Share         float64            `json:"share"`     // of new flows without a policy, 0..1
+	RTTms         float64            `json:"rtt_ms"`    // smoothed; 0 without an answer
+	JitterMs      float64            `json:"jitter_ms"` // of the same target
+	Loss          float64            `json:"loss"`      // 0..1
+	Targets       List[Target]       `json:"targets"`
+	AwaitsUndrain bool               `json:"awaits_undrain"`      // was down, and failback is "manual"
+	Portal        bool               `json:"portal"`              // something on the way answers in the place of a target
+	Delegated     []Delegated        `json:"delegated,omitempty"` // IPv6 only
 }
 
 // Target is one probe target.

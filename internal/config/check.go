@@ -178,6 +178,35 @@ func parseMask(name, s string) (uint32, string) {
 	return mask, ""
 }
 
+// byteUnits are powers of ten, as in the contracts of providers; the longest suffixes first.
+var byteUnits = []struct {
+	suffix string
+	bytes  float64
+}{{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}}
+
+const (
+	minBudget = 10e3
+	maxBudget = 1e12
+)
+
+func parseBudget(name, s string) (int64, string) {
+	for _, u := range byteUnits {
+		digits, ok := strings.CutSuffix(s, u.suffix)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
+		if err != nil || strings.Trim(digits, "0123456789. ") != "" {
+			break
+		}
+		if bytes := n * u.bytes; bytes >= minBudget && bytes <= maxBudget {
+			return int64(bytes), ""
+		}
+		return 0, fmt.Sprintf("%s = %s is out of range: it must be 10kB to 1TB a day", name, quote(s))
+	}
+	return 0, fmt.Sprintf("%s must be a number of bytes with its unit (kB, MB, GB), and %s is none: write %s = \"0.5MB\"", name, quote(s), name)
+}
+
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
 
 // reservedNames mean something to ip route show table, which uplinks' names are made for, or to ourselves.

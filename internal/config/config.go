@@ -27,6 +27,16 @@ const (
 	MethodOff    Method = "off"    // the uplink does not carry this family
 )
 
+// Failback says when an uplink that was down carries new traffic again. Flows that have moved elsewhere stay there.
+type Failback string
+
+// The failback policies.
+const (
+	FailbackAfterStable Failback = "after-stable" // when it is up: Probe.Rise answers in a row over ten seconds
+	FailbackImmediate   Failback = "immediate"    // at the first answer
+	FailbackManual      Failback = "manual"       // when the operator says so, or nothing else is usable
+)
+
 // Config is a whole configuration with all defaults applied. Values that Parse or Load return satisfy every range
 // given here.
 type Config struct {
@@ -55,15 +65,16 @@ type Kernel struct {
 
 // Uplink is one [[uplink]] section.
 type Uplink struct {
-	Name    string // name: unique; a lower-case letter or digit, then up to 31 more of those, '-' and '_'
-	Kind    string // kind: KindISP
-	Device  string // device: unique; a network interface's name, at most 15 bytes
-	Tier    int    // tier: 1..255, the lowest is used first
-	Weight  int    // weight: 1..256, share of new flows among the usable uplinks of one tier
-	Metered bool   // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default
-	IPv4    IP     // [uplink.ipv4]
-	IPv6    IP     // [uplink.ipv6]; not off if IPv4 is off
-	Probe   Probe  // [uplink.probe]
+	Name     string   // name: unique; a lower-case letter or digit, then up to 31 more of those, '-' and '_'
+	Kind     string   // kind: KindISP
+	Device   string   // device: unique; a network interface's name, at most 15 bytes
+	Tier     int      // tier: 1..255, the lowest is used first
+	Weight   int      // weight: 1..256, share of new flows among the usable uplinks of one tier
+	Metered  bool     // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default
+	Failback Failback // failback: when the uplink carries new traffic again after it was down
+	IPv4     IP       // [uplink.ipv4]
+	IPv6     IP       // [uplink.ipv6]; not off if IPv4 is off
+	Probe    Probe    // [uplink.probe]
 }
 
 // IP is one family of an uplink, [uplink.ipv4] or [uplink.ipv6].
@@ -88,11 +99,13 @@ type Probe struct {
 	// addresses; of each family that is not off there are MinTargetsUp targets or more. There may be targets of a
 	// family that is off: they are not asked.
 	Targets      []string
-	Interval     time.Duration // interval: calm pace per target; 100ms..1h
+	Interval     time.Duration // interval: calm pace, over all targets; 100ms..1h
+	Fixed        bool          // interval is in the file: it holds also while the uplink carries no new traffic
 	FastInterval time.Duration // fast_interval: pace of the burst after a first miss; 20ms..10s, at most Interval
 	Timeout      time.Duration // timeout: upper bound of the wait for one answer; 150ms..10s
 	Fall         int           // fall: misses in the burst, over all targets, to become suspect; 1..20
 	Rise         int           // rise: successes to be trusted again; 1..1000
+	Budget       int64         // budget: bytes a day, for both families; 0 is unbounded, else 10 kB..1 TB
 	MinTargetsUp int           // min_targets_up: targets of a family that must answer for it to be up; at least 1
 }
 
@@ -118,13 +131,14 @@ func Default() *Config {
 // DefaultUplink returns the uplink that a section with only these two keys stands for. It checks neither of them.
 func DefaultUplink(name, device string) Uplink {
 	return Uplink{
-		Name:   name,
-		Kind:   KindISP,
-		Device: device,
-		Tier:   1,
-		Weight: 1,
-		IPv4:   IP{Method: MethodAuto, Masquerade: true},
-		IPv6:   IP{Method: MethodAuto},
+		Name:     name,
+		Kind:     KindISP,
+		Device:   device,
+		Tier:     1,
+		Weight:   1,
+		Failback: FailbackAfterStable,
+		IPv4:     IP{Method: MethodAuto, Masquerade: true},
+		IPv6:     IP{Method: MethodAuto},
 		Probe: Probe{
 			Targets:      defaultTargets(),
 			Interval:     time.Second,

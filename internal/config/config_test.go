@@ -116,7 +116,7 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Uplink{{
-		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1,
+		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: true},
 		IPv6: IP{Method: MethodAuto},
 		Probe: Probe{
@@ -156,6 +156,7 @@ device = "ppp0"
 tier = 2
 weight = 256
 metered = true
+failback = "manual"
 [uplink.ipv4]
 method = "static"
 address = "198.51.100.2/30"
@@ -178,6 +179,7 @@ fast_interval = "10s"
 timeout = "150ms"
 fall = 20
 rise = 1000
+budget = "0.5MB"
 min_targets_up = 4
 `
 
@@ -190,7 +192,7 @@ var everyValue = Config{
 		TableNames: "/srv/tables.conf",
 	},
 	Uplinks: []Uplink{{
-		Name: "office", Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true,
+		Name: "office", Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Failback: FailbackManual,
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),
@@ -206,7 +208,7 @@ var everyValue = Config{
 				"http://192.0.2.3/generate_204", "https://[2001:db8::3]:8443?x=%20y",
 				"dns://192.0.2.53?name=example.net", "dns://[2001:db8::53]:5353?name=_x.example.net.",
 			},
-			Interval: 90 * time.Second, FastInterval: 10 * time.Second, Timeout: 150 * time.Millisecond,
+			Fixed: true, Budget: 500000, Interval: 90 * time.Second, FastInterval: 10 * time.Second, Timeout: 150 * time.Millisecond,
 			Fall: 20, Rise: 1000, MinTargetsUp: 4,
 		},
 	}},

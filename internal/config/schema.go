@@ -145,6 +145,9 @@ func uplinkSection(u *Uplink) section {
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
 		boolean("metered", &u.Metered),
+		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackManual}, map[string]string{
+			"new-flows-only": later(`failback "new-flows-only"`, `never moves established flows back: write "after-stable"`),
+		}),
 		subtable("ipv4", titleIPv4, func(r *reader, t *table) { r.ip(t, ipv4Section(&u.IPv4), &u.IPv4) }),
 		subtable("ipv6", titleIPv6, func(r *reader, t *table) { r.ip(t, ipv6Section(&u.IPv6), &u.IPv6) }),
 		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
@@ -257,6 +260,7 @@ func probeSection(p *Probe) section {
 		duration("timeout", &p.Timeout, 150*time.Millisecond, 10*time.Second),
 		integer("fall", &p.Fall, 1, 20, nil),
 		integer("rise", &p.Rise, 1, 1000, nil),
+		parsed("budget", &p.Budget, "0.5MB", parseBudget),
 		integer("min_targets_up", &p.MinTargetsUp, 1, maxTargets, nil),
 	}}
 }
@@ -306,7 +310,8 @@ func (r *reader) probe(t *table, u *Uplink) {
 	if v := t.values["probe"]; v != nil && v.table != nil {
 		probe = v.table
 	}
-	if u.Metered && probe.values["interval"] == nil {
+	u.Probe.Fixed = probe.values["interval"] != nil
+	if u.Metered && !u.Probe.Fixed {
 		u.Probe.Interval = max(MeteredInterval, u.Probe.FastInterval)
 	}
 	if p := u.Probe; p.FastInterval > p.Interval && probe.usable("fast_interval") && probe.usable("interval") {

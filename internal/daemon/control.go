@@ -38,6 +38,10 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 func (d *Daemon) onPass(r reconcile.Result) {
 	d.metrics.ObserveReconcile(r.Duration)
 	d.judge.settle(r.Report.Facts)
+	d.judge.carry(r.Report.Defaults)
+	if d.judge.takeUnkept() { // only now: the disk may be slow, and traffic has moved already
+		d.save(docAwaits, func() any { return d.judge.awaiting() })
+	}
 	if len(r.Changes) > 0 {
 		d.reportSwitches(r)
 	}
@@ -76,6 +80,9 @@ func (d *Daemon) Drain(name string, drained bool) error {
 		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
 	d.judge.drain(name, drained)
+	if !drained {
+		d.judge.release(name)
+	}
 	d.save(docDrained, func() any { return d.judge.isDrained() })
 	d.engine.Hint()
 	word := "drained: new traffic goes elsewhere, flows that it carries go on"

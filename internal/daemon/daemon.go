@@ -26,6 +26,9 @@ const (
 	docRecorded = "recorded" // what the kernel held before us
 	docVerdicts = "verdicts" // uplink/family to verdict
 	docDrained  = "drained"  // names of drained uplinks
+	docAwaits   = "awaits"   // uplink/family that wait for undrain, by their failback policy
+	docEvents   = "events"   // the decision log
+	docSpent    = "spent"    // bytes of today's probes, by uplink
 )
 
 // Options are what a daemon is started with.
@@ -109,9 +112,11 @@ func New(o Options) (_ *Daemon, err error) {
 		d.o.Prober = probe.New()
 	}
 	d.judge = newJudge(d.o.Prober, d.onTransition, d.metrics.ObserveRTT)
+	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
 	var recorded rules.Recorded
+	var history []api.Event
 	d.leases = newLeases(d.log, d.save, d.onLease)
-	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained, docLeases: &d.leases.held} {
+	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained, docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docEvents: &history, docLeases: &d.leases.held} {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
 			d.log.Warn("starting afresh", "err", err)
 			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it where that is possible")
@@ -119,6 +124,7 @@ func New(o Options) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
+	d.events.Replay(history)
 	d.leases.forgetExpired(d.started)
 	d.engine = reconcile.New(reconcile.Options{
 		Kernel: d.kernel, Judge: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
@@ -210,12 +216,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
-		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.beat, d.saveAgain,
+		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.beat, d.saveAgain, d.keepHistory,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 	}
 	err = together(ctx, parts)
 	d.saveVerdicts()
+	d.saveHistory()
+	d.saveSpent()
 	d.o.Notify("STOPPING=1")
 	d.log.Info("stopped; kernel state is left as it is", "err", err)
 	return err

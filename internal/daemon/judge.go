@@ -20,8 +20,19 @@ type judge struct {
 	prober   probe.Prober
 	onChange func(uplink.Transition)
 	onRTT    func(uplink string, family rules.Family, rtt time.Duration)
+	wake     func()          // it is time to Judge
+	tell     func(api.Event) // for the decision log
 
 	mu       sync.Mutex
+	court    *uplink.Court
+	rulings  map[rules.Path]uplink.Ruling
+	causes   map[rules.Family]uplink.Cause // as they were told
+	alarm    *time.Timer                   // wakes when the court must rule again
+	missedAt map[rules.Family]time.Time    // the latest miss of a path that was fine
+	carries  map[rules.Path]bool           // new traffic; nil when that is not known yet
+	spent    ledger
+	awaits   map[string]bool // by verdictKey: was down, and the operator decides when it carries traffic again
+	unkept   bool            // awaits has changed since it was taken to be kept
 	numbers  rules.Kernel
 	ctx      context.Context // of run; nil before
 	running  sync.WaitGroup
@@ -31,16 +42,24 @@ type judge struct {
 }
 
 func newJudge(p probe.Prober, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
-	return &judge{prober: p, onChange: onChange, onRTT: onRTT, watched: make(map[rules.Path]*watched),
-		drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
+	return &judge{prober: p, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(api.Event) {}, watched: make(map[rules.Path]*watched),
+		court: uplink.NewCourt(), missedAt: make(map[rules.Family]time.Time), awaits: make(map[string]bool), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
 }
 
 type watched struct {
 	*uplink.Watcher
-	name   string
-	device string
-	config watcherKey
-	stop   context.CancelFunc
+	name     string
+	device   string
+	uplink   config.Uplink // as configured now
+	config   watcherKey
+	stop     context.CancelFunc
+	perProbe float64       // mean bytes of a probe
+	pace     time.Duration // the interval that it has
+	counted  uint64        // bytes of probes that are in the ledger
+	proven   bool          // was up since the daemon has started
+	blockage blockage
+	heardAt  time.Time // when its device last received something
+	hintedAt time.Time // when its traffic last looked one-way
 
 	settled way // as the kernel routes it now
 }
@@ -66,6 +85,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.numbers = kernelNumbers(c.Kernel)
+	j.setPaces(time.Now()) // counts what the watchers that go have spent
 	next := make(map[rules.Path]*watched)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
@@ -83,6 +103,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 			}
 			path := rules.Path{Uplink: ids[u.Name], Family: family}
 			next[path] = j.watch(path, u, targets)
+			next[path].uplink = *u
 		}
 	}
 	for path, w := range j.watched {
@@ -94,6 +115,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 	for _, w := range next {
 		j.start(w)
 	}
+	j.forgetAwaits()
 	return nil
 }
 
@@ -105,18 +127,22 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 	if old != nil && old.config == key {
 		return old
 	}
-	w := &watched{name: u.Name, device: u.Device, config: key, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
+	w := &watched{name: u.Name, device: u.Device, config: key, perProbe: perProbe(targets, path.Family), pace: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
 		Uplink: u.Name, Family: path.Family, Targets: targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
 		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp,
-		Prober: j.prober, OnChange: j.onChange, OnMiss: func() { j.hintSibling(path) },
-		OnRTT: func(_ probe.Target, rtt time.Duration) { j.onRTT(u.Name, path.Family, rtt) },
+		Prober: j.prober, OnChange: j.onChange, OnMiss: func() { j.missed(path) },
+		OnRTT: func(_ probe.Target, rtt time.Duration) {
+			j.onRTT(u.Name, path.Family, rtt)
+			j.answered(path, rtt)
+		},
 	})}
 	kept, ok := j.restored[verdictKey(u.Name, path.Family)]
 	delete(j.restored, verdictKey(u.Name, path.Family)) // stale by the time that the uplink is removed and comes back
 	if old != nil && old.name == u.Name {
 		v := old.Verdict()
 		kept, ok = keptVerdict{v.State, v.Since}, true
+		w.proven = old.proven
 	}
 	if ok && kept.State.Valid() {
 		w.Restore(kept.State, kept.Since)
@@ -124,15 +150,17 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 	return w
 }
 
-// hintSibling lets the other family of an uplink look at once: both mostly die together.
-func (j *judge) hintSibling(path rules.Path) {
-	path.Family = rules.IPv4 + rules.IPv6 - path.Family
-	j.hint([]rules.Path{path})
-}
-
 // hint has paths probed at once. The probes alone decide.
 func (j *judge) hint(paths []rules.Path) {
-	for _, w := range j.watchers(paths) {
+	asked := j.watchers(paths)
+	j.mu.Lock()
+	now := time.Now()
+	for _, w := range asked {
+		w.hintedAt = now
+	}
+	j.setPaces(now) // a hint comes through once in an interval
+	j.mu.Unlock()
+	for _, w := range asked {
 		w.Hint()
 	}
 }
@@ -176,8 +204,13 @@ func (j *judge) run(ctx context.Context) error {
 		j.start(w)
 	}
 	j.mu.Unlock()
-	<-ctx.Done()
+	j.keepPaces(ctx.Done())
 	j.running.Wait()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.alarm != nil {
+		j.alarm.Stop()
+	}
 	return nil
 }
 
@@ -185,18 +218,35 @@ func (j *judge) run(ctx context.Context) error {
 // is new, or leaves in another way than before, is not probed until settle: the kernel does not route by
 // its mark yet.
 func (j *judge) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	verdicts := make(map[rules.Path]rules.Verdict, len(j.watched))
-	for path, w := range j.watched {
-		f, ok := facts[path]
-		if !ok {
-			continue
-		}
-		state := w.SetPath(j.pathFacts(path, w, f))
-		verdicts[path] = rules.Verdict{Health: health(state), State: string(state), Drained: j.drained[w.name]}
+	verdicts, events := j.hear(facts)
+	for _, e := range events {
+		j.tell(e)
 	}
 	return verdicts
+}
+
+func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []api.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	testimony := make(map[rules.Path]uplink.Testimony, len(j.watched))
+	for path, w := range j.watched {
+		if f, ok := facts[path]; ok {
+			w.SetPath(j.pathFacts(path, w, f))
+			testimony[path] = w.Testify()
+		}
+	}
+	j.rule(testimony)
+	j.setPaces(time.Now())
+	verdicts := make(map[rules.Path]rules.Verdict, len(testimony))
+	events := j.newCauses()
+	for path, t := range testimony {
+		h, held, event := j.failback(path, t.State)
+		if event != nil {
+			events = append(events, *event)
+		}
+		verdicts[path] = rules.Verdict{Health: health(h), State: string(t.State), Drained: held || j.drained[j.watched[path].name]}
+	}
+	return verdicts, events
 }
 
 func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.PathFacts {
@@ -230,8 +280,8 @@ type way struct {
 func wayOf(f rules.Facts) way { return way{f.Index, f.Source(), f.Gateway} }
 
 // health translates the levels of the judging package into those of the planning package.
-func health(s uplink.State) rules.Health {
-	switch s.Health() {
+func health(h uplink.Health) rules.Health {
+	switch h {
 	case uplink.HealthGood:
 		return rules.Good
 	case uplink.HealthDoubtful:

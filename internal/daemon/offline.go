@@ -75,6 +75,7 @@ type keptState struct {
 	recorded    rules.Recorded
 	verdicts    map[string]keptVerdict
 	drained     map[string]bool
+	awaits      map[string]bool
 	assignments Assignments
 }
 
@@ -83,7 +84,7 @@ func readKept(dir string) (*keptState, error) {
 	k := &keptState{ids: make(map[string]int)}
 	state := store.View(dir)
 	held := newLeases(nil, nil, nil)
-	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained, docLeases: &held.held} {
+	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained, docAwaits: &k.awaits, docLeases: &held.held} {
 		// The daemon would start afresh where a document is damaged.
 		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
 			return nil, err
@@ -109,7 +110,7 @@ func (k *keptState) judge(cfg rules.Config, facts map[rules.Path]rules.Facts) ma
 			if !f.Carrier || !f.HasAddress() || !f.HasDefault {
 				state = uplink.Down
 			}
-			verdicts[path] = rules.Verdict{Health: health(state), State: string(state), Drained: k.drained[u.Name]}
+			verdicts[path] = rules.Verdict{Health: health(state.Health()), State: string(state), Drained: k.drained[u.Name] || k.awaits[verdictKey(u.Name, family)]}
 		}
 	}
 	return verdicts

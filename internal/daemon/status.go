@@ -25,8 +25,9 @@ func (d *Daemon) Status() api.Status {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
-	slices.SortFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
-	drained := d.judge.isDrained()
+	s.Problems = append(s.Problems, d.judge.problems()...)
+	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
+	drained, spent := d.judge.isDrained(), d.judge.spentToday()
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		id := ids[u.Name]
@@ -35,21 +36,23 @@ func (d *Daemon) Status() api.Status {
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
 			Table: int(numbers.Table(id)), Mark: api.Mark(numbers.Mark(id)),
 			Drained: drained[u.Name], Metered: u.Metered,
-			IPv4: d.familyStatus(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}, &last),
-			IPv6: d.familyStatus(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}, &last),
+			Failback: string(u.Failback), ProbeBytesToday: spent.Bytes[u.Name],
+			IPv4: d.familyStatus(u.Name, u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}, &last),
+			IPv6: d.familyStatus(u.Name, u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}, &last),
 		})
 	}
 	return s
 }
 
-func (d *Daemon) familyStatus(ip config.IP, path rules.Path, last *reconcile.Result) api.FamilyStatus {
+func (d *Daemon) familyStatus(name string, ip config.IP, path rules.Path, last *reconcile.Result) api.FamilyStatus {
 	if ip.Method == config.MethodOff {
 		return api.FamilyStatus{State: uplink.Disabled}
 	}
 	facts := last.Report.Facts[path]
 	v, _ := d.judge.verdict(path)
-	s := api.FamilyStatus{State: v.State, Reason: v.Reason, Since: api.At(v.Since), Loss: v.Loss,
-		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter)}
+	s := api.FamilyStatus{State: v.State, Reason: d.judge.explain(path, v.Reason), Since: api.At(v.Since), Loss: v.Loss,
+		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter),
+		AwaitsUndrain: d.judge.awaiting()[verdictKey(name, path.Family)], Portal: v.Portal}
 	choice := last.Report.Defaults[path.Family]
 	for _, m := range choice.Members {
 		if m.Uplink == path.Uplink {

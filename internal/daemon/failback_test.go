@@ -1,0 +1,107 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// policy gives fiber a failback policy.
+func policy(f config.Failback) func(*config.Config) {
+	return func(c *config.Config) { c.Uplinks[0].Failback = f }
+}
+
+// diesAndReturns takes fiber down and up again, until it has answered once.
+func (c *court) diesAndReturns() {
+	c.t.Helper()
+	c.pass()
+	after(10 * time.Second)
+	c.pass()
+	c.set("fiber", false)
+	for range 60 {
+		after(50 * time.Millisecond)
+		c.pass()
+	}
+	c.wants(fiber4, uplink.Down)
+	c.wantsHealth(fiber4, rules.Dead)
+	c.set("fiber", true)
+	after(1500 * time.Millisecond)
+	c.wants(fiber4, uplink.Recovering)
+}
+
+func TestAfterStableTrustsWhatHasAnsweredForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.diesAndReturns()
+		c.wantsHealth(fiber4, rules.Doubtful)
+		after(15 * time.Second)
+		c.wantsHealth(fiber4, rules.Good)
+	})
+}
+
+func TestImmediateTrustsTheFirstAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.reload(policy(config.FailbackImmediate))
+		c.diesAndReturns()
+		c.wantsHealth(fiber4, rules.Good)
+	})
+}
+
+func TestManualWaitsForTheOperator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		var events []api.Event
+		c.tell = func(e api.Event) { events = append(events, e) }
+		c.reload(policy(config.FailbackManual))
+		c.diesAndReturns()
+		after(time.Hour)
+		if v := c.Judge(c.facts)[fiber4]; v.Health != rules.Good || !v.Drained {
+			t.Errorf("%+v", v)
+		}
+		if len(events) != 1 || events[0].Uplink != "fiber" || !strings.Contains(events[0].Message, "uplinkd undrain fiber") {
+			t.Errorf("%+v", events)
+		}
+		if !c.takeUnkept() || c.takeUnkept() || !c.awaiting()["fiber/ipv4"] {
+			t.Errorf("it is not kept: %v", c.awaiting())
+		}
+		c.release("fiber")
+		if v := c.Judge(c.facts)[fiber4]; v.Drained || !c.takeUnkept() {
+			t.Errorf("%+v", v)
+		}
+		// Another policy has nobody wait.
+		c.set("fiber", false)
+		for range 60 {
+			after(50 * time.Millisecond)
+			c.pass()
+		}
+		if !c.awaiting()["fiber/ipv4"] {
+			t.Error("it does not wait the second time")
+		}
+		c.reload(nil)
+		if len(c.awaiting()) != 0 {
+			t.Errorf("%v", c.awaiting())
+		}
+	})
+}
+
+func TestALineWithoutCarrierAtStartHasNotFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {uplink.Up, time.Now()}})
+		c.reload(policy(config.FailbackManual))
+		f := whole(2, 2)
+		f.Carrier = false
+		c.facts[fiber4] = f
+		c.pass()
+		after(10 * time.Second)
+		if v := c.Judge(c.facts)[fiber4]; v.Health != rules.Dead || v.Drained {
+			t.Errorf("%+v", v)
+		}
+	})
+}

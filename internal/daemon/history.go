@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+)
+
+const (
+	// historyPace is how often the decision log is written at most, and spentPace how often what probing
+	// has cost: flash wears out.
+	historyPace = time.Second
+	spentPace   = 10 * time.Minute
+	// historySize bounds the decision log on disk, in bytes of text; what is older is left out.
+	historySize = 1 << 20
+)
+
+// keepHistory writes the decision log soon after it has grown.
+func (d *Daemon) keepHistory(ctx context.Context) error {
+	grown, following := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(following)
+		for range d.events.Subscribe(ctx, 0) {
+			select {
+			case grown <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	defer func() { <-following }()
+	spent := time.NewTicker(spentPace)
+	defer spent.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-spent.C:
+			d.saveSpent()
+			continue
+		case <-grown:
+		}
+		d.saveHistory()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(historyPace):
+		}
+	}
+}
+
+func (d *Daemon) saveHistory() {
+	d.save(docEvents, func() any { return latest(d.events.Since(0), historySize) })
+}
+
+func (d *Daemon) saveSpent() { d.save(docSpent, func() any { return d.judge.spentToday() }) }
+
+// latest returns the last events that have no more text than size.
+func latest(events []api.Event, size int) []api.Event {
+	first := len(events)
+	for ; first > 0; first-- {
+		e := &events[first-1]
+		size -= 200 + len(e.Uplink) + len(e.From) + len(e.To) + len(e.Reason) + len(e.Message) // 200 for names and the rest
+		for _, line := range e.Evidence {
+			size -= 20 + len(line)
+		}
+		if size < 0 {
+			break
+		}
+	}
+	return events[first:]
+}

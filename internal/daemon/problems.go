@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// problems lists what probing has found out that is not an uplink's verdict.
+func (j *judge) problems() []rules.Problem {
+	verdicts := j.verdicts()
+	slices.SortFunc(verdicts, func(a, b api.PathVerdict) int {
+		return cmp.Or(cmp.Compare(a.Uplink, b.Uplink), cmp.Compare(a.Family, b.Family))
+	})
+	problems := append(deadTargets(verdicts), portals(verdicts)...)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	problems = append(problems, j.blocked(time.Now())...)
+	for _, family := range rules.Families {
+		if cause, ok := j.causes[family]; ok {
+			problems = append(problems, rules.Problem{Code: "common-cause", Severity: "error", Message: commonCause(family, cause),
+				Fix: "look for what the uplinks have in common: the targets, a provider behind both, a firewall of this machine"})
+		}
+	}
+	return problems
+}
+
+// deadTargets names the targets that answer by no uplink while others do.
+func deadTargets(verdicts []api.PathVerdict) []rules.Problem {
+	var order []string
+	dead := make(map[string][]string) // by target, the uplinks by which it is
+	alive := make(map[string]bool)
+	for _, p := range verdicts {
+		for _, t := range p.Verdict.Targets {
+			switch {
+			case t.Dead:
+				if len(dead[t.Target]) == 0 {
+					order = append(order, t.Target)
+				}
+				dead[t.Target] = append(dead[t.Target], p.Uplink)
+			case t.Up:
+				alive[t.Target] = true
+			}
+		}
+	}
+	var problems []rules.Problem
+	for _, target := range order {
+		if !alive[target] {
+			problems = append(problems, rules.Problem{Code: "dead-target", Severity: "warning",
+				Message: fmt.Sprintf("target %s does not answer while others do, by %s: it has no vote until it does", target, strings.Join(dead[target], ", ")),
+				Fix:     "choose another target in [uplink.probe], unless it is known to come back"})
+		}
+	}
+	return problems
+}
+
+// portals names the uplinks where something else answers in the place of a target.
+func portals(verdicts []api.PathVerdict) []rules.Problem {
+	var problems []rules.Problem
+	for _, p := range verdicts {
+		if p.Verdict.Portal {
+			problems = append(problems, rules.Problem{Code: "captive-portal", Severity: "warning",
+				Message: fmt.Sprintf("a captive portal answers in the place of the targets of %s in %v", p.Uplink, p.Family),
+				Fix:     "log in to that network from a host behind it, or pay the provider"})
+		}
+	}
+	return problems
+}
+
+// blockage is the latest probe that this machine kept from leaving.
+type blockage struct {
+	at    time.Time
+	fault string
+}
+
+// noteBlockage looks whether the latest probe of a path was kept from leaving by this machine's own rules. A
+// netfilter rule that drops what is sent shows itself as EPERM. The lock is held.
+func (w *watched) noteBlockage(now time.Time) {
+	if fault := w.LocalFault(); strings.Contains(fault, syscall.EPERM.Error()) {
+		w.blockage = blockage{now, fault}
+	}
+}
+
+// blocked names the paths whose probes do not leave. Targets take turns, and only some may be concerned, so
+// each blockage is believed for three rounds. The lock is held.
+func (j *judge) blocked(now time.Time) []rules.Problem {
+	var problems []rules.Problem
+	for path, w := range j.watched {
+		rounds := 3 * time.Duration(len(w.uplink.Probe.Targets)) * w.pace
+		if w.blockage.at.IsZero() || now.Sub(w.blockage.at) > max(rounds, 10*time.Second) {
+			continue
+		}
+		p := rules.Problem{Code: "probe-blocked", Severity: "error",
+			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %s", w.name, path.Family, w.blockage.fault),
+			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", j.numbers.MarkMask, j.numbers.Mark(path.Uplink))}
+		if strings.Contains(w.blockage.fault, "marking the socket") {
+			p.Fix = "run uplinkd with CAP_NET_ADMIN and CAP_NET_RAW"
+		}
+		problems = append(problems, p)
+	}
+	slices.SortFunc(problems, func(a, b rules.Problem) int { return cmp.Compare(a.Message, b.Message) })
+	return problems
+}

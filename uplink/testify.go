@@ -1,0 +1,32 @@
+package uplink
+
+// Testify returns what a [Court] has to know about the path.
+func (w *Watcher) Testify() Testimony {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Testimony{
+		Name: w.cfg.Uplink, State: w.machine.State(), Unprobed: len(w.cfg.Targets) == 0,
+		Whole: w.machine.path.Whole() && w.machine.Reason() != ReasonRoute,
+	}
+}
+
+// State returns the verdict.
+func (w *Watcher) State() State {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.machine.State()
+}
+
+// Spent returns the bytes that probes have moved in both directions, estimated.
+func (w *Watcher) Spent() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counters.bytes
+}
+
+// LocalFault returns why the latest probe did not leave; "" when it left.
+func (w *Watcher) LocalFault() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counters.localFault
+}
