@@ -5,8 +5,8 @@ func (w *Watcher) Testify() Testimony {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return Testimony{
-		Name: w.cfg.Uplink, State: w.machine.State(), Unprobed: len(w.cfg.Targets) == 0,
-		Whole: w.machine.path.Whole() && w.machine.Reason() != ReasonRoute,
+		Name: w.cfg.Uplink, State: w.judge.machine.State(), Unprobed: len(w.cfg.Targets) == 0,
+		Whole: w.judge.machine.path.Whole() && w.judge.machine.Reason() != ReasonRoute,
 	}
 }
 
@@ -14,7 +14,7 @@ func (w *Watcher) Testify() Testimony {
 func (w *Watcher) State() State {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.machine.State()
+	return w.judge.machine.State()
 }
 
 // Spent returns the bytes that probes have moved in both directions, estimated.
