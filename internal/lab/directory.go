@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -117,9 +118,21 @@ func (d *directory) empty() (removed int, err error) {
 	return removed, errors.Join(errs...)
 }
 
-// remove takes the directory away and then gives up the lock.
+// removeTries bounds how often remove begins anew, 10 ms apart.
+const removeTries = 100
+
+// remove takes the directory away and then gives up the lock. A process of the lab that has been told to end may
+// still write a last file into it.
 func (d *directory) remove() error {
-	if err := errors.Join(os.RemoveAll(d.path), d.lock.Close()); err != nil {
+	err := os.RemoveAll(d.path)
+	for range removeTries {
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		err = os.RemoveAll(d.path)
+	}
+	if err := errors.Join(err, d.lock.Close()); err != nil {
 		return fmt.Errorf("removing the lab's directory: %w", err)
 	}
 	return nil
