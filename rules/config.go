@@ -100,8 +100,9 @@ type Health uint8
 const (
 	Unknown  Health = iota // not judged: treated like Dead
 	Dead                   // down: used only when nothing better is left
-	Doubtful               // suspect or recovering: used when nothing good is left
-	Good                   // init, up or degraded
+	Doubtful               // suspect or recovering: used when nothing better is left
+	Impaired               // degraded: works, and loses much
+	Good                   // init or up
 )
 
 // Verdict is what planning needs to know of a path's judgement.

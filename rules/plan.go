@@ -463,10 +463,11 @@ const (
 	classDead
 	classDrained
 	classDoubtful
+	classImpaired
 	classGood
 )
 
-var classNames = [...]string{"nothing is alive, the least bad", "nothing is alive, the least bad", "only drained ones are alive, those", "none is surely alive, the best hope", "usable"}
+var classNames = [...]string{"nothing is alive, the least bad", "nothing is alive, the least bad", "only drained ones are alive, those", "none is surely alive, the best hope", "none is without loss, the best", "usable"}
 
 func class(v Verdict, facts Facts) int {
 	switch {
@@ -474,6 +475,8 @@ func class(v Verdict, facts Facts) int {
 		return classDrained
 	case v.Health == Good:
 		return classGood
+	case v.Health == Impaired:
+		return classImpaired
 	case v.Health == Doubtful:
 		return classDoubtful
 	case facts.Carrier:

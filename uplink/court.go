@@ -27,6 +27,8 @@ type Testimony struct {
 	Whole bool
 	// Unprobed: there are no targets, so the path vouches for nothing but itself.
 	Unprobed bool
+	// Suppressed: it fails so often that it shall carry nothing while another can.
+	Suppressed bool
 }
 
 // Ruling is what planning is to believe of one path.

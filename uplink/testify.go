@@ -1,11 +1,14 @@
 package uplink
 
+import "time"
+
 // Testify returns what a [Court] has to know about the path.
 func (w *Watcher) Testify() Testimony {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	_, suppressed := w.judge.machine.Damping().Suppressed(time.Now())
 	return Testimony{
-		Name: w.cfg.Uplink, State: w.judge.machine.State(), Unprobed: len(w.cfg.Targets) == 0,
+		Suppressed: suppressed, Name: w.cfg.Uplink, State: w.judge.machine.State(), Unprobed: len(w.cfg.Targets) == 0,
 		Whole: w.judge.machine.path.Whole() && w.judge.machine.Reason() != ReasonRoute,
 	}
 }

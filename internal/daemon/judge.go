@@ -244,7 +244,8 @@ func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Ver
 		if event != nil {
 			events = append(events, *event)
 		}
-		verdicts[path] = rules.Verdict{Health: health(h), State: string(t.State), Drained: held || j.drained[j.watched[path].name]}
+		verdicts[path] = rules.Verdict{Health: health(h, t.State), State: string(t.State),
+			Drained: held || t.Suppressed || j.drained[j.watched[path].name]}
 	}
 	return verdicts, events
 }
@@ -279,14 +280,17 @@ type way struct {
 
 func wayOf(f rules.Facts) way { return way{f.Index, f.Source(), f.Gateway} }
 
-// health translates the levels of the judging package into those of the planning package.
-func health(h uplink.Health) rules.Health {
-	switch h {
-	case uplink.HealthGood:
+// health translates what the court believes into the levels of the planning package. A degraded path is
+// as alive as any; planning prefers one that does not lose much.
+func health(h uplink.Health, s uplink.State) rules.Health {
+	switch {
+	case h == uplink.HealthGood && s == uplink.Degraded:
+		return rules.Impaired
+	case h == uplink.HealthGood:
 		return rules.Good
-	case uplink.HealthDoubtful:
+	case h == uplink.HealthDoubtful:
 		return rules.Doubtful
-	case uplink.HealthDead:
+	case h == uplink.HealthDead:
 		return rules.Dead
 	}
 	return rules.Unknown

@@ -110,7 +110,7 @@ func (k *keptState) judge(cfg rules.Config, facts map[rules.Path]rules.Facts) ma
 			if !f.Carrier || !f.HasAddress() || !f.HasDefault {
 				state = uplink.Down
 			}
-			verdicts[path] = rules.Verdict{Health: health(state.Health()), State: string(state), Drained: k.drained[u.Name] || k.awaits[verdictKey(u.Name, family)]}
+			verdicts[path] = rules.Verdict{Health: health(state.Health(), state), State: string(state), Drained: k.drained[u.Name] || k.awaits[verdictKey(u.Name, family)]}
 		}
 	}
 	return verdicts

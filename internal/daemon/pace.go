@@ -114,6 +114,7 @@ func (j *judge) heard(paths []rules.Path) {
 	for _, path := range paths {
 		if w := j.watched[path]; w != nil {
 			w.heardAt = time.Now()
+			w.Received(w.heardAt)
 		}
 	}
 }

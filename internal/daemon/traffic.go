@@ -12,15 +12,6 @@ import (
 // trafficPace is how often the packet counters are looked at.
 const trafficPace = 50 * time.Millisecond
 
-// receptionPace is how often it is noted at most that a device receives.
-const receptionPace = time.Second
-
-// reception is what was noted last.
-type reception struct {
-	packets uint64
-	at      time.Time
-}
-
 // watchTraffic has the paths of a device probed at once when traffic leaves by it and none comes back:
 // a dead provider is then noticed without waiting for the calm pace.
 func (d *Daemon) watchTraffic(ctx context.Context) error {
@@ -30,7 +21,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 	}
 	defer counters.Close()
 	devices := make(map[int]*uplink.Silence) // by interface index, as the next
-	received := make(map[int]reception)
+	received := make(map[int]uint64)         // packets
 	now := make(map[int]kernel.Counters)
 	ticker := time.NewTicker(trafficPace)
 	defer ticker.Stop()
@@ -54,8 +45,8 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 			if devices[index] == nil {
 				devices[index] = new(uplink.Silence)
 			}
-			if r := received[index]; r.packets != c.Received && time.Since(r.at) >= receptionPace {
-				received[index] = reception{c.Received, time.Now()}
+			if received[index] != c.Received {
+				received[index] = c.Received
 				d.judge.heard(paths)
 			}
 			if devices[index].Observe(time.Now(), c.Received, c.Sent, func() time.Duration { return d.judge.slowest(paths) }) {
