@@ -585,7 +585,9 @@ func (w *witness) observe(signal probe.Signal) {
 			w.Fatal("an answer did not clear suspicion")
 		}
 	case probe.Failing:
-		w.failing = w.now
+		if before != Suspect { // a second one tells nothing new
+			w.failing = w.now
+		}
 		if changed && tr.To == Down && before != Recovering {
 			w.Fatalf("%v to down without confirmation", before)
 		}
