@@ -11,7 +11,8 @@
 // [Machine] is pure: every input carries the time, and Deadline says when Tick
 // is due. [Judge] joins it with a [probe.Detector] and is pure like both.
 // [Watcher] runs the probes for a Judge and keeps the lock; it is the only part
-// here that starts goroutines.
+// here that starts goroutines. [Court] hears what the watchers of all uplinks say,
+// and tells a dead uplink from dead targets.
 //
 // # Verdicts
 //

@@ -149,6 +149,9 @@ func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) 
 	if f.AwaitsUndrain {
 		marks = append(marks, "awaits undrain")
 	}
+	if f.Suppressed {
+		marks = append(marks, "suppressed")
+	}
 	if f.Portal {
 		marks = append(marks, "portal")
 	}

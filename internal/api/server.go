@@ -111,6 +111,7 @@ type face struct {
 func (s *Server) handler(local bool) http.Handler {
 	f := &face{Server: s, local: local, streams: make(chan struct{}, s.limits.streams)}
 	mux := http.NewServeMux()
+	mux.Handle("/{$}", reading(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/api/v1/status", http.StatusFound) }))
 	mux.Handle("/api/v1/status", reading(f.status))
 	mux.Handle("/api/v1/uplinks/{name}", reading(f.uplink))
 	mux.Handle("/api/v1/events", only(f.events, http.MethodGet))

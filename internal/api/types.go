@@ -61,11 +61,13 @@ type FamilyStatus struct {
 	Reason        string             `json:"reason"`
 	Since         Time               `json:"since"`
 	Addresses     List[netip.Prefix] `json:"addresses"`
-	Gateway       netip.Addr         `json:"gateway"`   // "" without one
-	Share         float64            `json:"share"`     // of new flows without a policy, 0..1
-	RTTms         float64            `json:"rtt_ms"`    // smoothed; 0 without an answer
-	JitterMs      float64            `json:"jitter_ms"` // of the same target
-	Loss          float64            `json:"loss"`      // 0..1
+	Gateway       netip.Addr         `json:"gateway"`    // "" without one
+	Share         float64            `json:"share"`      // of new flows without a policy, 0..1
+	RTTms         float64            `json:"rtt_ms"`     // smoothed; 0 without an answer
+	JitterMs      float64            `json:"jitter_ms"`  // of the same target
+	Loss          float64            `json:"loss"`       // 0..1
+	Class         string             `json:"class"`      // "good", "fair" or "poor"; "" when not judged
+	Suppressed    bool               `json:"suppressed"` // fails so often that it carries nothing while another can
 	Targets       List[Target]       `json:"targets"`
 	AwaitsUndrain bool               `json:"awaits_undrain"`      // was down, and failback is "manual"
 	Portal        bool               `json:"portal"`              // something on the way answers in the place of a target

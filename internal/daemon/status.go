@@ -52,7 +52,8 @@ func (d *Daemon) familyStatus(name string, ip config.IP, path rules.Path, last *
 	v, _ := d.judge.verdict(path)
 	s := api.FamilyStatus{State: v.State, Reason: d.judge.explain(path, v.Reason), Since: api.At(v.Since), Loss: v.Loss,
 		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter),
-		AwaitsUndrain: d.judge.awaiting()[verdictKey(name, path.Family)], Portal: v.Portal}
+		AwaitsUndrain: d.judge.awaiting()[verdictKey(name, path.Family)], Portal: v.Portal,
+		Class: v.Class.String(), Suppressed: v.Suppressed}
 	choice := last.Report.Defaults[path.Family]
 	for _, m := range choice.Members {
 		if m.Uplink == path.Uplink {
