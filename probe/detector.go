@@ -286,17 +286,6 @@ func (d *Detector) Skip(index int, now time.Time, most time.Duration) bool {
 	return true
 }
 
-// voter returns the next target in turn that may vote. There always is one:
-// no target is dead unless others live.
-func (d *Detector) voter() int {
-	for i := range d.targets {
-		if j := (d.cursor + i) % len(d.targets); !d.targets[j].dead {
-			return j
-		}
-	}
-	return d.cursor
-}
-
 // Sent records that the target is asked at the given time, and returns the id
 // with which its outcome is to be reported by Reply, Miss, Local or Drop.
 func (d *Detector) Sent(index int, at time.Time) (id uint64) {
@@ -428,17 +417,6 @@ func (d *Detector) tell(f flight, kind OutcomeKind) {
 	if d.cfg.Tell != nil && f.votes && !d.targets[f.target].dead {
 		d.cfg.Tell(Outcome{f.target, d.voters(), kind})
 	}
-}
-
-// voters counts the targets that may vote.
-func (d *Detector) voters() int {
-	n := 0
-	for i := range d.targets {
-		if !d.targets[i].dead {
-			n++
-		}
-	}
-	return n
 }
 
 // Miss records the end of a probe without an answer: its listening window has
@@ -597,50 +575,6 @@ func (d *Detector) land(id uint64, outcome byte) (flight, bool) {
 		}
 	}
 	return flight{}, false
-}
-
-// answering counts the targets that have answered since the last trouble began.
-func (d *Detector) answering() int {
-	n := 0
-	for i := range d.targets {
-		if d.targets[i].epoch == d.epoch {
-			n++
-		}
-	}
-	return n
-}
-
-// strike holds their misses against the targets that were silent although the
-// answered probe left no earlier than theirs. An outage of the uplink strikes
-// each target once at most, when it ends.
-func (d *Detector) strike(answered flight) {
-	for i := range d.targets {
-		t := &d.targets[i]
-		if i == answered.target || !t.pending || answered.sent.Before(t.missSent) {
-			continue
-		}
-		t.pending = false
-		if t.strikes++; t.strikes >= deadStrikes && !t.dead && d.others(i) >= d.cfg.MinTargetsUp {
-			t.dead = true
-			t.due = answered.sent.Add(deadPace * d.cfg.Interval)
-			d.history.forget(i)
-			if d.cfg.Tell != nil {
-				d.cfg.Tell(Outcome{i, d.voters(), Forgotten})
-			}
-		}
-	}
-}
-
-// others counts the voters beside one target that have answered several probes
-// in a row: where probes to all of them get lost, it is the uplink that loses.
-func (d *Detector) others(index int) int {
-	n := 0
-	for i := range d.targets {
-		if t := &d.targets[i]; i != index && t.streak >= deadStrikes && !t.dead {
-			n++
-		}
-	}
-	return n
 }
 
 func later(a, b time.Time) time.Time {
