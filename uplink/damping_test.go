@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"github.com/uplinkd/uplinkd/probe"
 	"testing"
 	"time"
 
@@ -78,4 +79,24 @@ func TestDampingSuppressionEndsWithinHalfAnHour(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestALineThatIsGivenAnotherAddressHasNotFailed(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	lose := map[string]Path{
+		"carrier": {HasAddress: true, HasGateway: true},
+		"address": {Carrier: true, HasGateway: true},
+		"gateway": {Carrier: true, HasAddress: true},
+	}
+	for what, lost := range lose {
+		m := NewMachine(MachineConfig{}, now)
+		m.SetPath(Path{Carrier: true, HasAddress: true, HasGateway: true}, now)
+		m.Observe(Observation{Signal: probe.Alive}, now)
+		if _, changed := m.SetPath(lost, now); !changed || m.State() != Down {
+			t.Fatalf("without %s it is %v", what, m.State())
+		}
+		if failed := m.Damping().Penalty(now) > 0; failed != (what == "carrier") {
+			t.Errorf("losing the %s counts as a failure: %v", what, failed)
+		}
+	}
 }

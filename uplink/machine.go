@@ -414,8 +414,10 @@ func (m *Machine) Damping() *Damping { return &m.damping }
 // to changes the verdict and forgets what belonged to the old one.
 func (m *Machine) to(s State, reason string, now time.Time) Transition {
 	t := Transition{Uplink: m.cfg.Uplink, Family: m.cfg.Family, From: m.state, To: s, Reason: reason, Class: m.quality.Class(), At: now}
-	// What never worked has not failed.
-	if s == Down && m.state != Init {
+	// What never worked has not failed, and a line that is being given another address (a redial, a
+	// renumbering) has not either.
+	readdressed := reason == ReasonAddress || reason == ReasonGateway
+	if s == Down && m.state != Init && !readdressed {
 		m.damping.Down(now)
 	} else if m.state == Down && s == Up || m.state == Recovering && s != Down {
 		m.damping.Up(now)
