@@ -1,11 +1,12 @@
 package uplink
 
 import (
-	"github.com/uplinkd/uplinkd/probe"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 func TestDampingSuppressesAfterThreeDownsInAFewMinutes(t *testing.T) {
