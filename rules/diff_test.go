@@ -3,6 +3,7 @@ package rules_test
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -275,16 +276,22 @@ func shares(w *world, u *rules.Uplink) []int {
 func TestNoStateOnTheWayIsWorseThanBothEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := worlds().Draw(t, "world")
+		event := ""
 		if flip(t, "not the first start") {
 			w.converge(t)
 			if seldom(t, "clean") {
 				w.cfg.Uplinks = nil
 			} else {
-				w.happen(t, eventNames...)
+				event = w.happen(t, eventNames...)
 			}
 		}
 		states, names := passage(t, w)
 		first, last := states[0], states[len(states)-1]
+		if event == "ours deleted" {
+			// With some of ours gone, replies from an address that two uplinks share may take the right
+			// one by chance. No order of repair keeps every chance.
+			maps.DeleteFunc(first, func(item string, _ bool) bool { return w.sharesAddress(item) })
+		}
 		for i, s := range states {
 			for item := range first {
 				if last[item] && !s[item] {
@@ -351,6 +358,17 @@ func (w *world) working(uplinks []rules.Uplink) map[string]bool {
 		}
 	}
 	return works
+}
+
+// sharesAddress reports whether an item is about the replies of an uplink whose address another has too.
+func (w *world) sharesAddress(item string) bool {
+	return slices.ContainsFunc(w.cfg.Uplinks, func(u rules.Uplink) bool {
+		return strings.HasSuffix(item, "replies by "+u.Name) && slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool {
+			return a.Device == u.Device && slices.ContainsFunc(w.obs.Addrs, func(b rules.Addr) bool {
+				return b.Device != a.Device && b.Prefix.Addr() == a.Prefix.Addr() && !b.LinkScope
+			})
+		})
+	})
 }
 
 // answers reports whether a reply from any address of the uplink leaves by it.

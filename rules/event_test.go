@@ -69,14 +69,15 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 var eventNames = []string{"verdict", "renumbering", "lease lost", "carrier", "down", "up", "unplugged", "plugged in", "reload", "removed", "routes of others", "ours deleted"}
 
 // happen lets one of the named events happen, to any uplink. With no uplink left, all that can happen is
-// nothing.
-func (w *world) happen(t *rapid.T, names ...string) {
+// nothing. It returns the event's name.
+func (w *world) happen(t *rapid.T, names ...string) string {
 	name := rapid.SampledFrom(names).Draw(t, "event")
 	if len(w.cfg.Uplinks) == 0 {
-		return
+		return name
 	}
 	w.cfg.Uplinks = slices.Clone(w.cfg.Uplinks)
 	events[name](t, w, draw(t, "uplink", len(w.cfg.Uplinks)))
+	return name
 }
 
 // renumber gives an uplink another IPv4 address of the same subnet, or another network.

@@ -80,9 +80,15 @@ func (f *Facts) readDefault(a Addressing, foreign *Route, neighbours []netip.Pre
 		f.Gateway, f.MTU = foreign.Nexthops[0].Gateway, foreign.MTU
 		// A route outlives the connected route that its gateway was found by; the kernel would refuse
 		// a copy of it, and with it a default that is shared with healthy uplinks.
-		f.Onlink = foreign.Nexthops[0].Onlink || f.Gateway.IsValid() && !f.Gateway.IsLinkLocalUnicast() &&
-			!slices.ContainsFunc(neighbours, func(n netip.Prefix) bool { return n.Contains(f.Gateway) })
+		f.Onlink = foreign.Nexthops[0].Onlink || uncovered(f.Gateway, neighbours)
 	}
+}
+
+// uncovered reports whether the kernel would refuse a route through the gateway unless it is told that
+// the gateway is on the link (fib_check_nh_v4_gw).
+func uncovered(gateway netip.Addr, neighbours []netip.Prefix) bool {
+	return gateway.IsValid() && !gateway.IsLinkLocalUnicast() &&
+		!slices.ContainsFunc(neighbours, func(n netip.Prefix) bool { return n.Contains(gateway) })
 }
 
 // neighbourhoods lists, per device and family, what main reaches without a gateway.

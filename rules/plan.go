@@ -114,12 +114,17 @@ func (p *planner) addresses() {
 // of leaking out of another with a foreign source.
 func (p *planner) uplinkTables() {
 	byDevice := p.deviceRoutes()
+	neighbours := neighbourhoods(p.obs)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		table := p.k.Table(u.ID)
-		for _, r := range byDevice[deviceFamily{u.Device, family}] {
+		at := deviceFamily{u.Device, family}
+		for _, r := range byDevice[at] {
 			r.Table, r.Protocol = table, p.k.Protocol
 			r.Nexthops = slices.Clone(r.Nexthops)
-			r.Nexthops[0].Weight = 1
+			via := &r.Nexthops[0]
+			via.Weight = 1
+			// A static route outlives the address that its gateway was reached from.
+			via.Onlink = via.Onlink || uncovered(via.Gateway, neighbours[at])
 			p.state.Routes = append(p.state.Routes, r)
 		}
 		// An address that we are about to assign has no connected route in main yet, but its gateway

@@ -90,3 +90,21 @@ func TestAGatewayThatHasMovedAwayDoesNotSpoilTheSharedDefault(t *testing.T) {
 		t.Errorf("new traffic leaves by %q", got)
 	}
 }
+
+// A static route outlives the address that its gateway was reached from. In the uplink's table it would be
+// refused as it is, and every later change with it.
+func TestAStaticRouteByAGatewayThatHasMovedAwayDoesNotStopThePlan(t *testing.T) {
+	w := dual()
+	w.addForeignRoute(static("192.0.2.64/26", "wan1", netip.MustParseAddr("198.51.100.1"), 5))
+	w.hold("wan1", "198.51.100.130/26")
+	if err := w.delAddr("wan1", netip.MustParsePrefix("198.51.100.2/26")); err != nil {
+		t.Fatal(err)
+	}
+	w.converge(t)
+	want, _ := w.plan()
+	if !slices.ContainsFunc(want.Routes, func(r rules.Route) bool {
+		return r.Table == numbers.Table(1) && r.Dst == netip.MustParsePrefix("192.0.2.64/26") && r.Nexthops[0].Onlink
+	}) {
+		t.Errorf("the static route is not in the uplink's table: %v", want.Routes)
+	}
+}
