@@ -9,8 +9,17 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// trafficPace is how often the packet counters are looked at.
-const trafficPace = 50 * time.Millisecond
+const (
+	// busyPace is how often the packet counters are looked at while people use an uplink, and idlePace
+	// while there is hardly more than our own probes: each look wakes the processor.
+	busyPace = 50 * time.Millisecond
+	idlePace = 500 * time.Millisecond
+	// busyPackets is how many packets, sent by one device within busyWindow, are more than our probes, and
+	// busySpan how long it counts as used for them.
+	busyPackets = 20
+	busyWindow  = time.Second
+	busySpan    = 10 * time.Second
+)
 
 // watchTraffic has the paths of a device probed at once when traffic leaves by it and none comes back:
 // a dead provider is then noticed without waiting for the calm pace.
@@ -20,40 +29,76 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 		return err
 	}
 	defer counters.Close()
-	devices := make(map[int]*uplink.Silence) // by interface index, as the next
-	received := make(map[int]uint64)         // packets
-	now := make(map[int]kernel.Counters)
-	ticker := time.NewTicker(trafficPace)
-	defer ticker.Stop()
+	devices := make(map[int]*deviceTraffic) // by interface index
+	seen := make(map[int]kernel.Counters)
+	var used time.Time // when a device was last seen in use
+	timer := time.NewTimer(busyPace)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		if err := counters.Read(now); err != nil {
+		now := time.Now()
+		timer.Reset(trafficPace(now.Sub(used)))
+		if err := counters.Read(seen); err != nil {
 			d.log.Debug("packet counters cannot be read", "err", err)
 			continue
 		}
 		for index, paths := range d.pathsByDevice() {
-			c, exists := now[index]
+			c, exists := seen[index]
 			if !exists {
 				delete(devices, index)
-				delete(received, index)
 				continue
 			}
-			if devices[index] == nil {
-				devices[index] = new(uplink.Silence)
+			device := devices[index]
+			if device == nil {
+				device = &deviceTraffic{Counters: c}
+				devices[index] = device
 			}
-			if received[index] != c.Received {
-				received[index] = c.Received
+			if device.use.observe(now, c.Sent) {
+				used = now
+			}
+			if device.Received != c.Received {
 				d.judge.heard(paths)
 			}
-			if devices[index].Observe(time.Now(), c.Received, c.Sent, func() time.Duration { return d.judge.slowest(paths) }) {
+			device.Counters = c
+			if device.silence.Observe(now, c.Received, c.Sent, func() time.Duration { return d.judge.slowest(paths) }) {
 				d.judge.hint(paths)
 			}
 		}
 	}
+}
+
+// deviceTraffic is what the looks at a device have shown.
+type deviceTraffic struct {
+	kernel.Counters
+	silence uplink.Silence
+	use     usage
+}
+
+// usage tells whether people use a device, from its counter of packets sent.
+type usage struct {
+	since time.Time
+	sent  uint64 // at that time
+}
+
+// observe reports whether the device has sent more than our probes, lately.
+func (u *usage) observe(now time.Time, sent uint64) bool {
+	used := sent-u.sent > busyPackets && !u.since.IsZero()
+	if used || now.Sub(u.since) >= busyWindow {
+		u.since, u.sent = now, sent
+	}
+	return used
+}
+
+// trafficPace returns how long to wait for the next look, given how long no device was seen in use.
+func trafficPace(unused time.Duration) time.Duration {
+	if unused < busySpan {
+		return busyPace
+	}
+	return idlePace
 }
 
 // pathsByDevice groups the paths whose device has carrier by its interface index.
