@@ -16,7 +16,21 @@ func (f Family) flag() string {
 
 // Command writes the change as a line for a shell.
 func (o AddAddr) Command() string {
-	return fmt.Sprintf("ip %s address add %s dev %s", FamilyOf(o.Prefix.Addr()).flag(), o.Prefix, o.Device)
+	return "ip " + FamilyOf(o.Prefix.Addr()).flag() + " address add " + o.String()
+}
+
+// Command writes the change as a line for a shell.
+func (o ChangeAddr) Command() string {
+	return "ip " + FamilyOf(o.Prefix.Addr()).flag() + " address change " + o.String()
+}
+
+// String writes the assignment in iproute2's syntax.
+func (a AddrAssignment) String() string {
+	s := a.Prefix.String() + " dev " + a.Device
+	if a.Deprecated {
+		s += " preferred_lft 0"
+	}
+	return s
 }
 
 // Command writes the change as a line for a shell.

@@ -1,6 +1,9 @@
 package rules
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // MaxUplinks is how many uplinks (and later groups) the default mark mask can tell apart: 62 ids,
 // because 0 means "not pinned" and the all-ones value is left to other programs.
@@ -47,6 +50,7 @@ func trailingZeros(mask uint32) int {
 type Config struct {
 	Kernel  Kernel
 	Uplinks []Uplink
+	LANs    []LAN
 }
 
 // Uplink is one way out, on one device.
@@ -58,6 +62,8 @@ type Uplink struct {
 	Weight int // 1..256, the share among uplinks of one tier
 	IPv4   Addressing
 	IPv6   Addressing
+	// Delegations are the IPv6 prefixes that the provider routes to us by this uplink.
+	Delegations []Delegation
 }
 
 // Addressing says where one family of an uplink gets its addresses and its gateway.
@@ -70,13 +76,40 @@ type Addressing struct {
 	// (a DHCP client without a lease): routes that others installed are then not followed.
 	Managed    bool
 	Masquerade bool // rewrite sources that are not the uplink's own
+	// Translate rewrites the prefixes of the LANs to the delegation's, host by host (RFC 6296). IPv6 only.
+	Translate bool
 }
 
-// Assignment is an address and a gateway that we put on a device.
+// Assignment is what we put on a device: addresses, and ways out.
 type Assignment struct {
-	Address netip.Prefix // with host bits
-	Gateway netip.Addr   // zero: the default route is on-link (point-to-point)
-	MTU     int          // bytes; 0 leaves the device's
+	Addresses []Address
+	NoDefault bool       // there is no way to the Internet (router lifetime 0)
+	Gateway   netip.Addr // zero: the default route is on-link (point-to-point)
+	MTU       int        // bytes; 0 leaves the device's
+	// Routes are further destinations and their gateways on the device (RFC 4191).
+	Routes []AssignedRoute
+}
+
+// Address is an address with host bits, and whether its preferred lifetime is over.
+type Address struct {
+	Prefix     netip.Prefix
+	Deprecated bool
+}
+
+// AssignedRoute is a destination that a router on the uplink's link offers besides the Internet.
+type AssignedRoute struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr
+}
+
+// has reports whether an address, with its prefix length, is assigned.
+func (a *Assignment) has(address netip.Prefix) bool {
+	return slices.ContainsFunc(a.Addresses, func(have Address) bool { return have.Prefix == address })
+}
+
+// covers reports whether an assigned address makes another one a neighbour.
+func (a *Assignment) covers(neighbour netip.Addr) bool {
+	return slices.ContainsFunc(a.Addresses, func(have Address) bool { return have.Prefix.Masked().Contains(neighbour) })
 }
 
 // Family returns the addressing of one family.

@@ -13,6 +13,8 @@ type Op interface {
 type (
 	// AddAddr puts an address on a device.
 	AddAddr struct{ AddrAssignment }
+	// ChangeAddr says anew whether an address of ours is deprecated.
+	ChangeAddr struct{ AddrAssignment }
 	// DelAddr takes an address of ours off a device.
 	DelAddr struct{ AddrAssignment }
 	// PutRoute installs a route. It replaces the one of ours in the same place, except that Prepend
@@ -47,7 +49,7 @@ func Ours(k Kernel, obs *Observed) State {
 	s := State{Table: obs.Table}
 	for _, a := range obs.Addrs {
 		if obs.owns(k, a) {
-			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix})
+			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix, Deprecated: a.Deprecated})
 		}
 	}
 	for _, r := range obs.Routes {
@@ -79,7 +81,7 @@ func Diff(have, want State) []Op {
 	var d differ
 	d.sysctls(have, want, false)
 	d.groups(have, want)
-	add(&d, have.Addrs, want.Addrs, func(a AddrAssignment) Op { return AddAddr{a} })
+	removedAddrs := d.addrs(have.Addrs, want.Addrs)
 	shared := sharedTables(have, want)
 	ruleTable := func(r Rule) uint32 { return r.Table }
 	haveRules, wantRules := part(have.Rules, ruleTable, shared), part(want.Rules, ruleTable, shared)
@@ -115,7 +117,7 @@ func Diff(have, want State) []Op {
 	}
 	d.delRoutes(haveRoutes.shared, wantRoutes.shared)
 	d.delRoutes(haveRoutes.selected, wantRoutes.selected)
-	for _, a := range missing(want.Addrs, have.Addrs) {
+	for _, a := range removedAddrs {
 		d.ops = append(d.ops, DelAddr{a})
 	}
 	d.ops = append(d.ops, d.late...)
@@ -173,6 +175,25 @@ func add[T comparable](d *differ, have, want []T, op func(T) Op) {
 	for _, x := range missing(have, want) {
 		d.ops = append(d.ops, op(x))
 	}
+}
+
+// addrs adds and changes addresses, and returns those that are to be removed.
+func (d *differ) addrs(have, want []AddrAssignment) (remove []AddrAssignment) {
+	deprecated := make(map[AddrAssignment]bool, len(have))
+	for _, a := range have {
+		deprecated[a.place()] = a.Deprecated
+	}
+	wanted := make(map[AddrAssignment]bool, len(want))
+	for _, a := range want {
+		wanted[a.place()] = true
+		switch now, exists := deprecated[a.place()]; {
+		case !exists:
+			d.ops = append(d.ops, AddAddr{a})
+		case now != a.Deprecated:
+			d.ops = append(d.ops, ChangeAddr{a})
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(have), func(a AddrAssignment) bool { return wanted[a.place()] })
 }
 
 func (d *differ) addRules(have, want []Rule) {

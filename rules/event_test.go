@@ -17,6 +17,13 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 		w.verdicts[rules.Path{Uplink: w.cfg.Uplinks[n].ID, Family: family}] = drawVerdict(t)
 	},
 	"renumbering": func(t *rapid.T, w *world, n int) { w.renumber(t, &w.cfg.Uplinks[n]) },
+	"delegation": func(t *rapid.T, w *world, n int) {
+		if u := &w.cfg.Uplinks[n]; u.IPv6.Enabled {
+			if u.Delegations = nil; often(t, "delegates") {
+				u.Delegations = drawDelegations(t, n)
+			}
+		}
+	},
 	"lease lost": func(t *rapid.T, w *world, n int) {
 		if a := &w.cfg.Uplinks[n].IPv4; a.Managed {
 			a.Assign = nil
@@ -66,7 +73,7 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 }
 
 // eventNames are the events that strike one uplink, for the generator: in an order that does not change.
-var eventNames = []string{"verdict", "renumbering", "lease lost", "carrier", "down", "up", "unplugged", "plugged in", "reload", "removed", "routes of others", "ours deleted"}
+var eventNames = []string{"verdict", "renumbering", "delegation", "lease lost", "carrier", "down", "up", "unplugged", "plugged in", "reload", "removed", "routes of others", "ours deleted"}
 
 // happen lets one of the named events happen, to any uplink. With no uplink left, all that can happen is
 // nothing. It returns the event's name.

@@ -71,9 +71,9 @@ func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
 func (f *Facts) readDefault(a Addressing, foreign *Route, neighbours []netip.Prefix) {
 	switch {
 	case a.Assign != nil:
-		f.HasDefault = true
+		f.HasDefault = !a.Assign.NoDefault
 		f.Gateway, f.MTU = a.Assign.Gateway, a.Assign.MTU
-		f.Onlink = f.Gateway.IsValid() && !f.Gateway.IsLinkLocalUnicast() && !a.Assign.Address.Masked().Contains(f.Gateway)
+		f.Onlink = f.Gateway.IsValid() && !f.Gateway.IsLinkLocalUnicast() && !a.Assign.covers(f.Gateway)
 	case a.Managed || foreign == nil:
 	default:
 		f.HasDefault = true

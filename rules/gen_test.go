@@ -54,11 +54,17 @@ func (w *world) String() string {
 			if a.Enabled {
 				v := w.verdicts[rules.Path{Uplink: u.ID, Family: f}]
 				fmt.Fprintf(&b, "\n  %v masquerade %v managed %v health %d drained %v", f, a.Masquerade, a.Managed, v.Health, v.Drained)
+				for _, d := range u.Delegations {
+					fmt.Fprintf(&b, "\n  delegates %v but %v deprecated %v translate %v", d.Prefix, d.Exclude, d.Deprecated, a.Translate)
+				}
 				if a.Assign != nil {
-					fmt.Fprintf(&b, " assign %v via %v", a.Assign.Address, a.Assign.Gateway)
+					fmt.Fprintf(&b, " assign %v via %v", a.Assign.Addresses[0].Prefix, a.Assign.Gateway)
 				}
 			}
 		}
+	}
+	for _, lan := range w.cfg.LANs {
+		fmt.Fprintf(&b, "\nlan %s subnet %d from %v ula %v", lan.Device, lan.SubnetID, lan.From, lan.ULA)
 	}
 	b.WriteString(w.machine.String())
 	return b.String() + "\n"
@@ -109,6 +115,7 @@ func worlds() *rapid.Generator[*world] {
 		for n := range draw(t, "lans", 3) {
 			w.addLAN(t, n+1)
 		}
+		w.drawDelegations(t)
 		w.addSysctls(t)
 		if seldom(t, "vpn") {
 			w.addVPN()
@@ -121,6 +128,43 @@ func worlds() *rapid.Generator[*world] {
 		}
 		return w
 	})
+}
+
+// drawDelegations has providers delegate prefixes, and gives the LANs a part of them.
+func (w *world) drawDelegations(t *rapid.T) {
+	for i := range w.cfg.Uplinks {
+		u := &w.cfg.Uplinks[i]
+		if u.IPv6.Enabled && flip(t, "delegates") {
+			u.Delegations = drawDelegations(t, i)
+			u.IPv6.Translate = seldom(t, "translate")
+		}
+	}
+	for n, device := range w.lans {
+		lan := rules.LAN{Device: device, SubnetID: n + draw(t, "subnet id", 2)*7}
+		for i := range w.cfg.Uplinks {
+			if often(t, "draws on it") {
+				lan.From = append(lan.From, w.cfg.Uplinks[i].ID)
+			}
+		}
+		if flip(t, "ula") {
+			lan.ULA = netip.MustParsePrefix(fmt.Sprintf("fd00:77:0:%x::/64", n))
+		}
+		w.cfg.LANs = append(w.cfg.LANs, lan)
+	}
+}
+
+// drawDelegations draws what the nth provider delegates: a network, a single /64, or two of them.
+func drawDelegations(t *rapid.T, n int) []rules.Delegation {
+	var list []rules.Delegation
+	for i := range 1 + draw(t, "more", 2) {
+		d := rules.Delegation{Deprecated: seldom(t, "deprecated"), Prefix: netip.MustParsePrefix(
+			fmt.Sprintf("2001:db8:%x%x00::/%d", 0xc+draw(t, "renumbered", 2), n<<1+i, rapid.SampledFrom([]int{56, 60, 64}).Draw(t, "length")))}
+		if d.Prefix.Bits() < 64 && seldom(t, "exclude") {
+			d.Exclude = netip.PrefixFrom(d.Prefix.Addr(), 64)
+		}
+		list = append(list, d)
+	}
+	return list
 }
 
 func newWorld() *world {
@@ -230,7 +274,7 @@ func (w *world) drawAddressing(t *rapid.T, device string, f rules.Family) rules.
 }
 
 func (s *supply) assignment() *rules.Assignment {
-	return &rules.Assignment{Address: s.address, Gateway: s.gateway}
+	return &rules.Assignment{Addresses: []rules.Address{{Prefix: s.address}}, Gateway: s.gateway}
 }
 
 func drawVerdict(t *rapid.T) rules.Verdict {

@@ -20,6 +20,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
+		"delegated": delegated, "translated": translated,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -113,12 +114,29 @@ func twins() *world {
 func staticAddresses() *world {
 	w := box(rules.Link{}, "wan1", "wan2")
 	assign := func(n int, address, gateway string) *rules.Assignment {
-		return &rules.Assignment{Address: netip.MustParsePrefix(address), Gateway: netip.MustParseAddr(gateway), MTU: 1500 - 8*n}
+		return &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway), MTU: 1500 - 8*n}
 	}
 	w.cfg.Uplinks[0].IPv4.Assign = assign(0, "198.51.100.2/26", "198.51.100.1")
 	w.cfg.Uplinks[0].IPv6.Assign = assign(0, "2001:db8:a::2/64", "2001:db8:a::1")
 	w.cfg.Uplinks[1].IPv4.Assign = assign(1, "203.0.113.2/32", "203.0.113.1") // the gateway is behind no connected route
 	w.cfg.Uplinks[1].IPv6.Assign = assign(1, "2001:db8:b::2/64", "fe80::1")
+	return w
+}
+
+// delegated is two providers that delegate prefixes, of which the first is down.
+func delegated() *world {
+	w := tiers()
+	_ = w.delAddr("wan2", netip.MustParsePrefix("2001:db8:b::2/64"))
+	w.cfg.Uplinks[0].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:a00::/56"), Exclude: netip.MustParsePrefix("2001:db8:a00::/64")}}
+	w.cfg.Uplinks[1].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:b00::/64")}}
+	w.cfg.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{1, 2}, ULA: netip.MustParsePrefix("fd00:77:0:1::/64")}}
+	return w
+}
+
+// translated is the same for hosts that cannot be told to change their addresses.
+func translated() *world {
+	w := delegated()
+	w.cfg.Uplinks[1].IPv6.Translate = true
 	return w
 }
 

@@ -105,7 +105,19 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			p.src = choice[nth%len(choice)]
 			p.conn.source = p.src
 			return "accept"
-		case rules.NftDrop:
+		case rules.NftDestination:
+			if !e.Prefix.Contains(p.dst) {
+				return ""
+			}
+		case rules.NftPrefixNAT:
+			if e.Dest {
+				p.dst = mapped(p.dst, e.To)
+			} else {
+				p.src = mapped(p.src, e.To)
+				p.conn.source = p.src
+			}
+			return "accept"
+		case rules.NftDrop, rules.NftReject:
 			return "drop"
 		case rules.NftReturn:
 			return "return"
@@ -114,6 +126,13 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 		}
 	}
 	return ""
+}
+
+// mapped is nf_nat's NF_NAT_RANGE_NETMAP: another prefix, the same rest.
+func mapped(a netip.Addr, to netip.Prefix) netip.Addr {
+	b, prefix := a.As16(), to.Addr().As16()
+	copy(b[:to.Bits()/8], prefix[:])
+	return netip.AddrFrom16(b)
 }
 
 // masqueradeSources lists what inet_select_addr and ipv6_dev_get_saddr may choose for packets to the
@@ -206,13 +225,20 @@ func (m *machine) receive(p packet, forward netip.Addr) []departure {
 	case !m.arrives(p.src, p.dst, p.iif, out, p.mark):
 		return []departure{{why: "filtered"}}
 	}
-	return m.leave(p, ways)
+	return m.leave(p, slices.DeleteFunc(ways, func(w way) bool {
+		one := p
+		one.oif = w.device
+		return !w.local && !m.hook("forward", &one, 0)
+	}))
 }
 
 // leave runs the packet through the postrouting chains of every device that it may leave by, with every
 // source that it may be given there.
 func (m *machine) leave(p packet, ways []way) []departure {
 	var out []departure
+	if len(ways) == 0 {
+		out = append(out, departure{why: "dropped"})
+	}
 	for _, w := range ways {
 		switch {
 		case w.local:

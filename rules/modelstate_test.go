@@ -51,7 +51,14 @@ func (m *machine) apply(op rules.Op) error {
 	var err error
 	switch op := op.(type) {
 	case rules.AddAddr:
-		err = m.addAddr(rules.Addr{Device: op.Device, Prefix: op.Prefix, Protocol: m.numbers.Protocol})
+		err = m.addAddr(rules.Addr{Device: op.Device, Prefix: op.Prefix, Deprecated: op.Deprecated, Protocol: m.numbers.Protocol})
+	case rules.ChangeAddr:
+		err = errors.New("cannot find the address")
+		for i, a := range m.obs.Addrs {
+			if a.Device == op.Device && a.Prefix == op.Prefix {
+				m.obs.Addrs[i].Deprecated, err = op.Deprecated, nil
+			}
+		}
 	case rules.DelAddr:
 		err = m.delAddr(op.Device, op.Prefix)
 	case rules.PutRoute:

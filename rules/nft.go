@@ -20,7 +20,7 @@ type Table struct {
 type Chain struct {
 	Name     string
 	Type     string // "filter", "route" or "nat"
-	Hook     string // "prerouting", "output" or "postrouting"
+	Hook     string // "prerouting", "forward", "output" or "postrouting"
 	Priority int
 	Rules    []NftRule
 }
@@ -55,8 +55,17 @@ type (
 	NftCounter struct{}
 	// NftMasquerade rewrites the source to an address of the output device.
 	NftMasquerade struct{}
+	// NftDestination matches the destination address.
+	NftDestination struct{ Prefix netip.Prefix }
+	// NftPrefixNAT rewrites the prefix of the IPv6 source, or of the destination, and keeps the rest of it.
+	NftPrefixNAT struct {
+		To   netip.Prefix
+		Dest bool
+	}
 	// NftDrop drops the packet.
 	NftDrop struct{}
+	// NftReject drops the IPv6 packet and tells its sender that the source failed a policy.
+	NftReject struct{}
 	// NftReturn ends the chain for this packet.
 	NftReturn struct{}
 )
@@ -68,19 +77,32 @@ func (e NftDevice) appendTo(b []byte) []byte {
 	}
 	return strconv.AppendQuote(append(b, "iifname "...), e.Name)
 }
-func (e NftCtMark) String() string { return fmt.Sprintf("ct mark & %#08x == %#08x", e.Mask, e.Value) }
-func (e NftSource) String() string { return string(e.appendTo(nil)) }
-func (e NftSource) appendTo(b []byte) []byte {
-	if e.Prefix.Addr().Is6() {
-		b = append(b, "ip6 saddr "...)
+func (e NftCtMark) String() string           { return fmt.Sprintf("ct mark & %#08x == %#08x", e.Mask, e.Value) }
+func (e NftSource) String() string           { return string(e.appendTo(nil)) }
+func (e NftSource) appendTo(b []byte) []byte { return appendMatch(b, "saddr ", e.Prefix) }
+func (e NftDestination) String() string      { return string(appendMatch(nil, "daddr ", e.Prefix)) }
+
+func appendMatch(b []byte, field string, prefix netip.Prefix) []byte {
+	if prefix.Addr().Is6() {
+		b = append(b, "ip6 "...)
 	} else {
-		b = append(b, "ip saddr "...)
+		b = append(b, "ip "...)
 	}
-	if e.Prefix.IsSingleIP() {
-		return e.Prefix.Addr().AppendTo(b)
+	b = append(b, field...)
+	if prefix.IsSingleIP() {
+		return prefix.Addr().AppendTo(b)
 	}
-	return e.Prefix.Masked().AppendTo(b)
+	return prefix.Masked().AppendTo(b)
 }
+
+func (e NftPrefixNAT) String() string {
+	if e.Dest {
+		return "dnat ip6 prefix to " + e.To.String()
+	}
+	return "snat ip6 prefix to " + e.To.String()
+}
+func (NftReject) String() string { return "reject with icmpv6 type policy-fail" }
+
 func (e NftSetMark) String() string {
 	return fmt.Sprintf("meta mark set meta mark & %#08x | %#08x", ^e.Mask, e.Value)
 }

@@ -8,6 +8,8 @@ import (
 // Priorities of our base chains, relative to the well-known ones of linux/netfilter_ipv4.h.
 const (
 	prioMangle = -150 // after connection tracking, before destination NAT
+	prioDest   = -100 // destination NAT
+	prioReject = -10  // before the owner's firewall, which would leave hosts without an answer
 	prioSource = 100  // source NAT
 	prioGuard  = 200  // after source NAT: sees what really leaves
 )
@@ -22,6 +24,8 @@ func (p *planner) nftables() {
 	prerouting := Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioMangle}
 	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioMangle}
 	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioMangle}
+	dstnat := Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
+	foreign := Chain{Name: "foreign", Type: "filter", Hook: "forward", Priority: prioReject}
 	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
 	guard := Chain{Name: "guard", Type: "filter", Hook: "postrouting", Priority: prioGuard}
 
@@ -44,20 +48,98 @@ func (p *planner) nftables() {
 	guard.Rules = make([]NftRule, 0, len(p.cfg.Uplinks)*(len(uplinks[IPv4])+len(uplinks[IPv6])+len(lans)))
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		own := p.sources(u, family, facts)
-		rewrite := u.Family(family).Masquerade
+		rewrite := u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate
 		var out NftExpr = NftDevice{Out: true, Name: u.Device}
 		if rewrite {
 			for _, source := range own {
 				srcnat.add(u.Name+": own source stays", out, NftSource{source}, NftReturn{})
 			}
-			srcnat.add(u.Name+": others get its address", NftFamily{family}, out, NftMasquerade{})
+			if family == IPv6 && u.IPv6.Translate {
+				p.translate(u, &srcnat, &dstnat)
+			}
+			if u.Family(family).Masquerade {
+				srcnat.add(u.Name+": others get its address", NftFamily{family}, out, NftMasquerade{})
+			}
+		}
+		if family == IPv6 {
+			p.rejectForeign(u, &foreign)
 		}
 		why := "never leaves by " + u.Name
 		for _, source := range foreignSources(family, own, uplinks[family], lans, rewrite) {
 			guard.add(why, out, NftSource{source}, NftCounter{}, NftDrop{})
 		}
 	})
-	p.state.Table = &Table{Chains: []Chain{prerouting, output, postrouting, srcnat, guard}}
+	p.state.Table = &Table{Chains: []Chain{prerouting, output, postrouting}}
+	for _, chain := range []Chain{dstnat, foreign} { // most boxes need neither
+		if len(chain.Rules) > 0 {
+			p.state.Table.Chains = append(p.state.Table.Chains, chain)
+		}
+	}
+	p.state.Table.Chains = append(p.state.Table.Chains, srcnat, guard)
+}
+
+// rejectForeign tells hosts at once when they have chosen a source that is of no use behind an uplink: a
+// prefix of another provider, their unique-local one, or that of an uplink which is down while another is
+// not. ICMPv6 type 1 code 5 makes them choose again (RFC 4443 section 3.1), where silence would cost a timeout.
+func (p *planner) rejectForeign(u *Uplink, foreign *Chain) {
+	out := NftDevice{Out: true, Name: u.Device}
+	reject := func(why string, source netip.Prefix) {
+		foreign.add(why, out, NftSource{source}, NftCounter{}, NftReject{})
+	}
+	choice := p.report.Defaults[IPv6]
+	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
+		for _, d := range u.Delegations {
+			reject(u.Name+" is down: take another source", d.Prefix)
+		}
+	}
+	if u.rewritesIPv6() {
+		return
+	}
+	for i := range p.cfg.Uplinks {
+		other := &p.cfg.Uplinks[i]
+		for _, d := range other.Delegations {
+			if other.ID != u.ID && other.IPv6.Enabled && !slices.Contains(u.Delegations, d) {
+				reject(other.Name+"'s prefix never leaves by "+u.Name, d.Prefix)
+			}
+		}
+	}
+	for i := range p.cfg.LANs {
+		if ula := p.cfg.LANs[i].ULA; ula.IsValid() {
+			reject("unique-local addresses never leave by "+u.Name, ula)
+		}
+	}
+}
+
+// translate maps the /64 of each LAN, whichever prefix its hosts use, to the one of the same number that
+// the uplink delegates, host by host; and back for those who ask from outside.
+func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
+	if len(u.Delegations) == 0 {
+		return
+	}
+	if own, ok := p.ownOfDelegation(u); ok {
+		dstnat.add(u.Name+": its own address is the router's", NftDevice{Name: u.Device}, NftDestination{netip.PrefixFrom(own.Addr(), 128)}, NftReturn{})
+	}
+	for _, lan := range p.lansFrom(u.ID) {
+		outside, ok := p.translated(u, lan)
+		if !ok {
+			continue
+		}
+		inside := make([]netip.Prefix, 0, 4)
+		if lan.ULA.IsValid() {
+			inside = append(inside, lan.ULA)
+		}
+		for _, s := range p.report.Subnets {
+			if s.Device == lan.Device {
+				inside = append(inside, s.Prefix)
+			}
+		}
+		for _, source := range inside {
+			srcnat.add(u.Name+": "+lan.Device+" appears by the delegation", NftDevice{Out: true, Name: u.Device}, NftSource{source}, NftPrefixNAT{To: outside})
+		}
+		if len(inside) > 0 {
+			dstnat.add(u.Name+": the delegation leads to "+lan.Device, NftDevice{Name: u.Device}, NftDestination{outside}, NftPrefixNAT{To: inside[0], Dest: true})
+		}
+	}
 }
 
 func (c *Chain) add(why string, exprs ...NftExpr) { c.Rules = append(c.Rules, newRule(why, exprs...)) }
@@ -69,13 +151,18 @@ func (p *planner) localNetworks() []netip.Prefix {
 		uplinks[p.cfg.Uplinks[i].Device] = true
 	}
 	var nets []netip.Prefix
-	for _, a := range p.obs.Addrs {
-		net := a.Prefix.Masked()
-		link, _ := p.obs.Link(a.Device)
-		if uplinks[a.Device] || link.Loopback || !a.Prefix.Addr().IsGlobalUnicast() || slices.Contains(nets, net) {
-			continue
+	note := func(device string, address netip.Prefix) {
+		net := address.Masked()
+		link, _ := p.obs.Link(device)
+		if !uplinks[device] && !link.Loopback && address.Addr().IsGlobalUnicast() && !slices.Contains(nets, net) {
+			nets = append(nets, net)
 		}
-		nets = append(nets, net)
+	}
+	for _, a := range p.obs.Addrs {
+		note(a.Device, a.Prefix)
+	}
+	for _, a := range p.state.Addrs {
+		note(a.Device, a.Prefix)
 	}
 	slices.SortFunc(nets, netip.Prefix.Compare)
 	return nets
@@ -87,7 +174,8 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	seen := make(map[netip.Prefix]bool)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		for _, source := range p.sources(u, family, facts) {
-			if !seen[source] {
+			covered := source.IsSingleIP() && slices.ContainsFunc(u.Delegations, func(d Delegation) bool { return d.Prefix.Contains(source.Addr()) })
+			if !seen[source] && !covered {
 				seen[source] = true
 				all[family] = append(all[family], source)
 			}
@@ -109,7 +197,7 @@ func foreignSources(family Family, own, uplinks, lans []netip.Prefix, rewrite bo
 	}
 	if rewrite {
 		for _, net := range lans {
-			covers := slices.ContainsFunc(own, func(o netip.Prefix) bool { return net.Contains(o.Addr()) })
+			covers := slices.ContainsFunc(own, func(o netip.Prefix) bool { return net.Overlaps(o) })
 			if FamilyOf(net.Addr()) == family && !covers {
 				foreign = append(foreign, net)
 			}

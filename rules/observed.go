@@ -44,8 +44,8 @@ func (r *Recorded) Note(ops []Op) bool {
 		case SetGroup:
 			changed = !op.Restore && note(&r.Groups, op.Device, op.From) || changed
 		case AddAddr:
-			if !slices.Contains(r.Addrs, op.AddrAssignment) {
-				r.Addrs, changed = append(r.Addrs, op.AddrAssignment), true
+			if at := op.place(); !slices.Contains(r.Addrs, at) {
+				r.Addrs, changed = append(r.Addrs, at), true
 			}
 		}
 	}
@@ -73,7 +73,9 @@ func (r *Recorded) Forget(want *State) bool {
 	maps.DeleteFunc(r.Groups, func(device string, _ uint32) bool {
 		return !slices.ContainsFunc(want.Groups, func(g LinkGroup) bool { return g.Device == device && !g.Restore })
 	})
-	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool { return !slices.Contains(want.Addrs, a) })
+	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool {
+		return !slices.ContainsFunc(want.Addrs, func(w AddrAssignment) bool { return w.place() == a })
+	})
 	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs) != before
 }
 

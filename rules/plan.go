@@ -18,6 +18,7 @@ const metricV6 = 1024
 type Report struct {
 	Facts    map[Path]Facts
 	Defaults map[Family]Choice
+	Subnets  []Subnet // what the LANs have of the delegations
 	Problems []Problem
 }
 
@@ -58,6 +59,8 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.addresses()
 		p.uplinkTables()
 		p.defaults()
+		p.subnets()
+		p.lans()
 		p.rules()
 		p.nftables()
 		p.groups()
@@ -92,19 +95,13 @@ func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
 	}
 }
 
-// addresses assigns what is not there already. An address that somebody else has put on the device stays
-// theirs: if it became ours, it would go with us, and with it the way to the box.
+// addresses assigns what the configuration and leases give the uplinks.
 func (p *planner) addresses() {
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		a := u.Family(family).Assign
-		if a == nil || !facts.Present {
-			return
-		}
-		theirs := slices.ContainsFunc(p.obs.Addrs, func(o Addr) bool {
-			return o.Device == u.Device && o.Prefix == a.Address && !p.obs.owns(p.k, o)
-		})
-		if !theirs {
-			p.state.Addrs = append(p.state.Addrs, AddrAssignment{Device: u.Device, Prefix: a.Address})
+	p.eachPath(func(u *Uplink, family Family, _ Facts) {
+		if a := u.Family(family).Assign; a != nil {
+			for _, address := range a.Addresses {
+				p.assign(u.Device, address.Prefix, address.Deprecated)
+			}
 		}
 	})
 }
@@ -130,7 +127,13 @@ func (p *planner) uplinkTables() {
 		// An address that we are about to assign has no connected route in main yet, but its gateway
 		// needs one, and main will have it in a moment.
 		if a := u.Family(family).Assign; a != nil && facts.Up {
-			p.addConnected(table, u.Device, family, a.Address)
+			for _, address := range a.Addresses {
+				p.addConnected(table, u.Device, family, address.Prefix)
+			}
+			p.offeredRoutes(u, family, table, a.Routes)
+		}
+		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && facts.Up {
+			p.addConnected(table, u.Device, family, own)
 		}
 		if facts.Up && facts.HasDefault {
 			p.state.Routes = append(p.state.Routes, p.defaultRoute(family, table, facts.MTU, hop(u, facts, 1)))
@@ -138,6 +141,23 @@ func (p *planner) uplinkTables() {
 		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
 			Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
 	})
+}
+
+// offeredRoutes adds the routes that a router on the link offers, in main for everybody and in the
+// uplink's table for what belongs to it.
+func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, offered []AssignedRoute) {
+	for _, o := range offered {
+		for _, t := range []uint32{table, TableMain} {
+			r := Route{Family: family, Table: t, Type: Unicast, Dst: o.Dst, Protocol: p.k.Protocol,
+				Nexthops: []Nexthop{{Device: u.Device, Gateway: o.Gateway, Weight: 1}}}
+			if family == IPv6 {
+				r.Metric = metricV6
+			}
+			if !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
+				p.state.Routes = append(p.state.Routes, r)
+			}
+		}
+	}
 }
 
 // deviceRoutes lists what main holds for each device, defaults left out. Main may hold two IPv4 routes
@@ -296,7 +316,7 @@ func (p *planner) rules() {
 		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask
 		rule(family, prefDevice+u.ID, table).OIF = u.Device
 		for _, source := range p.sources(u, family, facts) {
-			if facts.Up && facts.HasDefault || !p.leadsOutElsewhere(u, family, source) {
+			if (facts.Up && facts.HasDefault || !p.leadsOutElsewhere(u, family, source)) && !p.rewrittenElsewhere(u, source) {
 				rule(family, prefSource+u.ID, table).From = source
 			}
 		}
@@ -317,15 +337,35 @@ func (p *planner) leadsOutElsewhere(u *Uplink, family Family, source netip.Prefi
 	return false
 }
 
-// addressesOf lists the addresses of a path, also one that is assigned in this very plan.
-func (p *planner) addressesOf(u *Uplink, family Family, facts Facts) []netip.Prefix {
-	if a := u.Family(family).Assign; a != nil && facts.Present && !slices.Contains(facts.Addresses, a.Address) {
-		return append(slices.Clone(facts.Addresses), a.Address)
-	}
-	return facts.Addresses
+// rewrittenElsewhere reports whether hosts may go on using a delegation while its uplink carries no new
+// traffic. Answers by the uplink have its mark.
+func (p *planner) rewrittenElsewhere(u *Uplink, source netip.Prefix) bool {
+	return !source.IsSingleIP() && source.Addr().Is6() && p.rewritten(u)
 }
 
-// sources lists what selects the uplink's table by source: each of its addresses.
+// addressesOf lists the addresses of a path, also those that are assigned in this very plan.
+func (p *planner) addressesOf(u *Uplink, family Family, facts Facts) []netip.Prefix {
+	if !facts.Present {
+		return facts.Addresses
+	}
+	addresses := slices.Clone(facts.Addresses)
+	note := func(address netip.Prefix) {
+		if !slices.Contains(addresses, address) {
+			addresses = append(addresses, address)
+		}
+	}
+	if a := u.Family(family).Assign; a != nil {
+		for _, assigned := range a.Addresses {
+			note(assigned.Prefix)
+		}
+	}
+	if own, ok := p.ownOfDelegation(u); ok && family == IPv6 {
+		note(own)
+	}
+	return addresses
+}
+
+// sources lists what selects the uplink's table by source: each of its addresses, and its delegations.
 func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix {
 	seen := make(map[netip.Addr]bool)
 	for _, a := range p.addressesOf(u, family, facts) {
@@ -334,6 +374,11 @@ func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix 
 	sources := make([]netip.Prefix, 0, len(seen))
 	for _, addr := range slices.SortedFunc(maps.Keys(seen), netip.Addr.Compare) {
 		sources = append(sources, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	if family == IPv6 {
+		for _, d := range u.Delegations {
+			sources = append(sources, d.Prefix)
+		}
 	}
 	return sources
 }

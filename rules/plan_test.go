@@ -310,6 +310,13 @@ func sources(w *world, f rules.Family) []netip.Addr {
 		}
 	}
 	w.eachLANHost(f, func(_ string, host netip.Addr) { list = append(list, host) })
+	for i := range w.cfg.Uplinks {
+		for _, d := range w.cfg.Uplinks[i].Delegations {
+			if f == rules.IPv6 {
+				list = append(list, d.Prefix.Addr().Next().Next())
+			}
+		}
+	}
 	return list
 }
 
@@ -328,7 +335,8 @@ func connections(w *world) map[string]*connection {
 // uplink, or of a local network where sources shall be rewritten.
 func foreignTo(w *world, p *path, paths []path, src netip.Addr) bool {
 	has := func(o *path) bool {
-		return o.family == p.family && slices.ContainsFunc(o.Addresses, func(a netip.Prefix) bool { return a.Addr() == src })
+		return o.family == p.family && (slices.ContainsFunc(o.Addresses, func(a netip.Prefix) bool { return a.Addr() == src }) ||
+			slices.ContainsFunc(o.Delegations, func(d rules.Delegation) bool { return d.Prefix.Contains(src) }))
 	}
 	if has(p) {
 		return false

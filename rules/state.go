@@ -18,8 +18,14 @@ type State struct {
 
 // AddrAssignment is an address that we put on a device.
 type AddrAssignment struct {
-	Device string       `json:"device"`
-	Prefix netip.Prefix `json:"prefix"` // with host bits
+	Device     string       `json:"device"`
+	Prefix     netip.Prefix `json:"prefix"` // with host bits
+	Deprecated bool         `json:"-"`      // IPv6: not for new connections (preferred lifetime 0)
+}
+
+// place returns what identifies the assignment, whatever its lifetimes.
+func (a AddrAssignment) place() AddrAssignment {
+	return AddrAssignment{Device: a.Device, Prefix: a.Prefix}
 }
 
 // LinkGroup is the group that a device is in, or shall be in.

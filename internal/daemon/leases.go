@@ -171,7 +171,7 @@ func (l *leases) all() Assignments {
 }
 
 func assignment(l dhcp4.Lease) *rules.Assignment {
-	return &rules.Assignment{Address: l.Address, Gateway: l.Gateway, MTU: l.MTU}
+	return &rules.Assignment{Addresses: []rules.Address{{Prefix: l.Address}}, Gateway: l.Gateway, MTU: l.MTU}
 }
 
 // onLease hears of a new or lost lease.

@@ -35,7 +35,7 @@ func addressing(ip config.IP, lease *rules.Assignment) rules.Addressing {
 	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade}
 	switch ip.Method {
 	case config.MethodStatic:
-		a.Managed, a.Assign = true, &rules.Assignment{Address: ip.Address, Gateway: ip.Gateway}
+		a.Managed, a.Assign = true, &rules.Assignment{Addresses: []rules.Address{{Prefix: ip.Address}}, Gateway: ip.Gateway}
 	case config.MethodDHCP:
 		a.Managed, a.Assign = true, lease
 	}

@@ -138,7 +138,7 @@ device = "wan4"
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease := &rules.Assignment{Address: netip.MustParsePrefix("203.0.113.2/26"), Gateway: netip.MustParseAddr("203.0.113.1"), MTU: 1400}
+	lease := &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("203.0.113.2/26")}}, Gateway: netip.MustParseAddr("203.0.113.1"), MTU: 1400}
 	ids := map[string]int{"follows": 4, "static": 3, "leased": 2, "waiting": 1, "gone": 5}
 	got := planInput(c, ids, Assignments{"leased": lease, "follows": lease, "gone": lease})
 	auto := rules.Addressing{Enabled: true}
@@ -149,8 +149,8 @@ device = "wan4"
 			{ID: 4, Name: "follows", Device: "wan1", Tier: 2, Weight: 9, IPv4: masqueraded},
 			{ID: 3, Name: "static", Device: "wan2", Tier: 1, Weight: 1,
 				IPv4: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{
-					Address: netip.MustParsePrefix("198.51.100.2/26"), Gateway: netip.MustParseAddr("198.51.100.1")}},
-				IPv6: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{Address: netip.MustParsePrefix("2001:db8:a::2/64")}}},
+					Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.2/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}},
+				IPv6: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:a::2/64")}}}}},
 			{ID: 2, Name: "leased", Device: "wan3", Tier: 1, Weight: 1,
 				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: lease}, IPv6: auto},
 			{ID: 1, Name: "waiting", Device: "wan4", Tier: 1, Weight: 1,

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -73,12 +74,28 @@ func (k *Kernel) changeAddr(msgType, flags int, a rules.AddrAssignment) error {
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip))
 	if msgType == unix.RTM_NEWADDR {
 		req.AddData(nl.NewRtAttr(ifaProto, []byte{k.numbers.Protocol}))
+		if a.Prefix.Addr().Is6() {
+			req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes(a.Deprecated)))
+		}
 		if a.Prefix.Addr().Is4() && a.Prefix.Bits() < 31 {
 			req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(a.Prefix)))
 		}
 	}
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
+}
+
+// lifetimes is struct ifa_cacheinfo of linux/if_addr.h: preferred and valid seconds, and two times that the
+// kernel keeps. Ours are valid until we take them away: a daemon that stands still takes no address along.
+func lifetimes(deprecated bool) []byte {
+	const forever = 1<<32 - 1 // INFINITY_LIFE_TIME
+	preferred := uint32(forever)
+	if deprecated {
+		preferred = 0
+	}
+	b := binary.NativeEndian.AppendUint32(make([]byte, 0, 16), preferred)
+	b = binary.NativeEndian.AppendUint32(b, forever)
+	return append(b, make([]byte, 8)...)
 }
 
 func broadcast(p netip.Prefix) []byte {

@@ -40,6 +40,9 @@ hold wan2 203.0.113.2/26 2001:db8:b::2/64
 lead wan1 198.51.100.1 100
 lead wan2 203.0.113.1 200
 `
+	delegatedTo = dual + `
+ip -6 address del 2001:db8:b::2/64 dev wan2
+`
 	twins = providers + `
 for n in 1 2; do
   hold wan$n 198.51.100.2/26 2001:db8:a::2/64
@@ -64,21 +67,30 @@ var machines = map[string]struct {
 	config func(*rules.Config)
 	health []rules.Health
 }{
-	"dual":   {script: dual},
-	"tiers":  {script: dual, config: func(c *rules.Config) { c.Uplinks[1].Tier = 2 }, health: []rules.Health{rules.Dead, rules.Good}},
-	"twins":  {script: twins},
-	"static": {script: providers, config: assignAddresses},
-	"ppp":    {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
+	"dual":       {script: dual},
+	"tiers":      {script: dual, config: func(c *rules.Config) { c.Uplinks[1].Tier = 2 }, health: []rules.Health{rules.Dead, rules.Good}},
+	"twins":      {script: twins},
+	"static":     {script: providers, config: assignAddresses},
+	"delegated":  {script: delegatedTo, config: delegate, health: []rules.Health{rules.Dead, rules.Good}},
+	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.Translate = true }, health: []rules.Health{rules.Dead, rules.Good}},
+	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
 }
 
 func assignAddresses(c *rules.Config) {
 	assign := func(address, gateway string, mtu int) *rules.Assignment {
-		return &rules.Assignment{Address: netip.MustParsePrefix(address), Gateway: netip.MustParseAddr(gateway), MTU: mtu}
+		return &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway), MTU: mtu}
 	}
 	c.Uplinks[0].IPv4.Assign = assign("198.51.100.2/26", "198.51.100.1", 1500)
 	c.Uplinks[0].IPv6.Assign = assign("2001:db8:a::2/64", "2001:db8:a::1", 1500)
 	c.Uplinks[1].IPv4.Assign = assign("203.0.113.2/32", "203.0.113.1", 1492)
 	c.Uplinks[1].IPv6.Assign = assign("2001:db8:b::2/64", "fe80::1", 1492)
+}
+
+func delegate(c *rules.Config) {
+	c.Uplinks[1].Tier = 2
+	c.Uplinks[0].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:a00::/56"), Exclude: netip.MustParsePrefix("2001:db8:a00::/64")}}
+	c.Uplinks[1].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:b00::/64")}}
+	c.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{1, 2}, ULA: netip.MustParsePrefix("fd00:77:0:1::/64")}}
 }
 
 const goldenDir = "../../rules/testdata"
@@ -186,14 +198,14 @@ func TestAnAddressOfTheSameSubnetOutlivesTheOldOne(t *testing.T) {
 			if err := k.Apply(ops); err != nil {
 				t.Fatal(err)
 			}
-			if out := sh(t, "ip -4 -o address show dev wan1"); !strings.Contains(out, cfg.Uplinks[0].IPv4.Assign.Address.String()) {
+			if out := sh(t, "ip -4 -o address show dev wan1"); !strings.Contains(out, cfg.Uplinks[0].IPv4.Assign.Addresses[0].Prefix.String()) {
 				t.Fatalf("the new address is lost:\n%s", out)
 			}
 		}
 		t.Fatal("not converged after three rounds")
 	}
 	settle()
-	cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Address: netip.MustParsePrefix("198.51.100.9/26"), Gateway: netip.MustParseAddr("198.51.100.1")}
+	cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.9/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}
 	settle()
 	if out := sh(t, "ip -4 -o address show dev wan1"); strings.Contains(out, "198.51.100.2/") {
 		t.Errorf("the old address is still there:\n%s", out)

@@ -86,6 +86,8 @@ func (k *Kernel) apply(op rules.Op) error {
 	switch op := op.(type) {
 	case rules.AddAddr:
 		return k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, op.AddrAssignment)
+	case rules.ChangeAddr:
+		return k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_REPLACE, op.AddrAssignment)
 	case rules.DelAddr:
 		return gone(k.changeAddr(unix.RTM_DELADDR, 0, op.AddrAssignment))
 	case rules.PutRoute:

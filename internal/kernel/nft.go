@@ -3,6 +3,8 @@ package kernel
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -103,6 +105,7 @@ func (k *Kernel) listTable() (*rules.Table, error) {
 // The hooks that our chains use, by number and by name.
 var hooks = map[string]*nftables.ChainHook{
 	"prerouting":  nftables.ChainHookPrerouting,
+	"forward":     nftables.ChainHookForward,
 	"output":      nftables.ChainHookOutput,
 	"postrouting": nftables.ChainHookPostrouting,
 }
@@ -172,7 +175,13 @@ func compile(r rules.NftRule) []expr.Any {
 		case rules.NftFamily:
 			out = append(out, matchFamily(e.Family)...)
 		case rules.NftSource:
-			out = append(out, matchSource(e)...)
+			out = append(out, matchAddress(e.Prefix, 12, 8)...)
+		case rules.NftDestination:
+			out = append(out, matchAddress(e.Prefix, 16, 24)...)
+		case rules.NftPrefixNAT:
+			out = append(out, prefixNAT(e)...)
+		case rules.NftReject:
+			out = append(out, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpv6PolicyFail})
 		case rules.NftCounter:
 			out = append(out, &expr.Counter{})
 		case rules.NftMasquerade:
@@ -201,21 +210,40 @@ func matchFamily(f rules.Family) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{familyNumber(f)})}
 }
 
-// matchSource loads the source address: at offset 12 of an IPv4 header, 8 of an IPv6 header.
-func matchSource(e rules.NftSource) []expr.Any {
-	addr := e.Prefix.Masked().Addr()
+// matchAddress compares the address at an offset of the header, in bytes, of its family.
+func matchAddress(prefix netip.Prefix, offset4, offset6 uint32) []expr.Any {
+	addr := prefix.Masked().Addr()
 	family := rules.FamilyOf(addr)
-	offset, size := uint32(12), uint32(4)
+	offset, size := offset4, uint32(4)
 	if family == rules.IPv6 {
-		offset, size = 8, 16
+		offset, size = offset6, 16
 	}
 	out := append(matchFamily(family), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size})
-	if !e.Prefix.IsSingleIP() {
+	if !prefix.IsSingleIP() {
 		mask := make([]byte, size)
-		for bit := range e.Prefix.Bits() {
+		for bit := range prefix.Bits() {
 			mask[bit/8] |= 0x80 >> (bit % 8)
 		}
 		out = append(out, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)})
 	}
 	return append(out, equal(addr.AsSlice()))
+}
+
+// icmpv6PolicyFail is code 5 of ICMPv6 destination unreachable (RFC 4443 section 3.1).
+const icmpv6PolicyFail = 5
+
+// prefixNAT rewrites what the prefix covers and keeps the rest (NF_NAT_RANGE_NETMAP): the range of
+// addresses from the first of the prefix to its last.
+func prefixNAT(e rules.NftPrefixNAT) []expr.Any {
+	first := e.To.Masked().Addr().AsSlice()
+	last := slices.Clone(first)
+	for bit := e.To.Bits(); bit < 128; bit++ {
+		last[bit/8] |= 0x80 >> (bit % 8)
+	}
+	kind := expr.NATTypeSourceNAT
+	if e.Dest {
+		kind = expr.NATTypeDestNAT
+	}
+	return []expr.Any{&expr.Immediate{Register: 1, Data: first}, &expr.Immediate{Register: 2, Data: last},
+		&expr.NAT{Type: kind, Family: unix.NFPROTO_IPV6, RegAddrMin: 1, RegAddrMax: 2, Prefix: true}}
 }

@@ -315,7 +315,7 @@ func TestEveryLostHintIsMadeGoodByTheNextLook(t *testing.T) {
 func TestAManagedDeviceIsBroughtUpOnce(t *testing.T) {
 	cfg := config()
 	cfg.Uplinks[0].IPv4.Managed = true
-	cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Address: netip.MustParsePrefix("198.51.100.2/26"), Gateway: netip.MustParseAddr("198.51.100.1")}
+	cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.2/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}
 	b := newBench(cfg)
 	down := func(o *rules.Observed) { o.Links[1].Up, o.Links[1].Carrier = false, false }
 	b.kernel.Change(down)

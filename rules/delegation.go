@@ -1,0 +1,202 @@
+package rules
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Delegation is an IPv6 prefix that the provider of an uplink routes to us (RFC 9915 section 6.3).
+type Delegation struct {
+	Prefix     netip.Prefix // masked
+	Exclude    netip.Prefix // what the provider keeps of it (RFC 6603); zero: nothing
+	Deprecated bool         // its preferred lifetime is over
+}
+
+// lanBits is the length of a LAN's prefix: what hosts need to make addresses of their own (RFC 4862).
+const lanBits = 64
+
+// Subnet returns the /64 with a number, counted from 0. It is false when the delegation is too small for
+// that, or keeps this one for the provider.
+func (d Delegation) Subnet(id int) (netip.Prefix, bool) {
+	bits := d.Prefix.Bits()
+	if bits > lanBits || id < 0 || bits > 0 && uint64(id)>>min(lanBits-bits, 63) != 0 {
+		return netip.Prefix{}, false
+	}
+	b := d.Prefix.Masked().Addr().As16()
+	binary.BigEndian.PutUint64(b[:8], binary.BigEndian.Uint64(b[:8])|uint64(id))
+	subnet := netip.PrefixFrom(netip.AddrFrom16(b), lanBits)
+	return subnet, !(d.Exclude.IsValid() && d.Exclude.Overlaps(subnet))
+}
+
+// LAN is a network of hosts that are given prefixes of ours.
+type LAN struct {
+	Device   string
+	SubnetID int          // which /64 of each delegation; no two LANs of an uplink have the same
+	From     []int        // the uplinks whose delegations it draws on
+	ULA      netip.Prefix // its /64 of the router's own addresses (RFC 4193); zero: none
+}
+
+// Subnet is what a LAN has of one delegation.
+type Subnet struct {
+	Device     string // the LAN's
+	Uplink     int
+	Prefix     netip.Prefix // a /64
+	Delegation Delegation
+	// Usable is true when hosts may use it for new connections: its uplink carries new traffic, or those
+	// that do rewrite sources.
+	Usable bool
+}
+
+// routerID is the interface identifier of the router in each of its LANs.
+const routerID = 1
+
+// ownID is that of the address which an uplink gets of its own delegation when its provider gives it no
+// other (RFC 7084 WAA-7). It spells "uplink".
+const ownID = 0x75706c696e6b
+
+func addressIn(subnet netip.Prefix, id uint64, bits int) netip.Prefix {
+	b := subnet.Addr().As16()
+	binary.BigEndian.PutUint64(b[8:], id)
+	return netip.PrefixFrom(netip.AddrFrom16(b), bits)
+}
+
+// subnets deals the delegations out to the LANs.
+func (p *planner) subnets() {
+	choice := p.report.Defaults[IPv6]
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		if !u.IPv6.Enabled || p.obs.NoIPv6 {
+			continue
+		}
+		usable := choice.Has(u.ID) && !choice.LastResort || p.rewritten(u)
+		for _, d := range u.Delegations {
+			for _, lan := range p.lansFrom(u.ID) {
+				subnet, ok := p.subnet(u, d, lan)
+				switch {
+				case !ok:
+					p.problem("subnet-unavailable", "warning",
+						fmt.Sprintf("%s delegates %v, which has no subnet %d for %s", u.Name, d.Prefix, lan.SubnetID, lan.Device),
+						"choose another subnet_id for the LAN, or ask the provider for more by prefix_hint")
+				case !u.IPv6.Translate: // hosts never see a prefix that is translated to
+					p.report.Subnets = append(p.report.Subnets, Subnet{lan.Device, u.ID, subnet, d, usable && !d.Deprecated})
+				}
+			}
+		}
+	}
+}
+
+// subnet returns the part of a delegation that is a LAN's. A single /64 goes to the LAN of the lowest
+// number, whatever that is: most owners number their only LAN 1, and not every provider delegates more.
+func (p *planner) subnet(u *Uplink, d Delegation, lan *LAN) (netip.Prefix, bool) {
+	if d.Prefix.Bits() == lanBits && p.lansFrom(u.ID)[0] == lan {
+		return d.Subnet(0)
+	}
+	return d.Subnet(lan.SubnetID)
+}
+
+// lansFrom lists the LANs that draw on an uplink, by their number.
+func (p *planner) lansFrom(uplink int) []*LAN {
+	var lans []*LAN
+	for i := range p.cfg.LANs {
+		if slices.Contains(p.cfg.LANs[i].From, uplink) {
+			lans = append(lans, &p.cfg.LANs[i])
+		}
+	}
+	slices.SortStableFunc(lans, func(a, b *LAN) int { return a.SubnetID - b.SubnetID })
+	return lans
+}
+
+// rewritten reports whether hosts may use the delegations of an uplink whoever carries new traffic,
+// because all that do give the packets of these LANs sources of their own.
+func (p *planner) rewritten(u *Uplink) bool {
+	choice, lans := p.report.Defaults[IPv6], p.lansFrom(u.ID)
+	if len(lans) == 0 || len(choice.Members) == 0 || choice.LastResort || choice.Has(u.ID) {
+		return false
+	}
+	return !slices.ContainsFunc(choice.Members, func(m Member) bool {
+		by := p.uplink(m.Uplink)
+		if by.IPv6.Masquerade && len(p.addressesOf(by, IPv6, p.fact(by, IPv6))) > 0 {
+			return false
+		}
+		return slices.ContainsFunc(lans, func(lan *LAN) bool {
+			_, ok := p.translated(by, lan)
+			return !ok
+		})
+	})
+}
+
+// translated returns the prefix that the hosts of a LAN appear by behind an uplink that translates.
+func (p *planner) translated(u *Uplink, lan *LAN) (netip.Prefix, bool) {
+	if !u.IPv6.Translate || len(u.Delegations) == 0 || !slices.Contains(lan.From, u.ID) {
+		return netip.Prefix{}, false
+	}
+	return p.subnet(u, u.Delegations[0], lan)
+}
+
+func (u *Uplink) rewritesIPv6() bool { return u.IPv6.Masquerade || u.IPv6.Translate }
+
+// lans gives the router its addresses in the LANs, and rejects what is delegated and not in use: such
+// packets would go to the provider and come back until their hop limit ends (RFC 7084 WPD-5).
+func (p *planner) lans() {
+	for _, s := range p.report.Subnets {
+		p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !s.Usable)
+	}
+	for i := range p.cfg.LANs {
+		if lan := &p.cfg.LANs[i]; lan.ULA.IsValid() && !p.obs.NoIPv6 {
+			p.assign(lan.Device, addressIn(lan.ULA, routerID, lanBits), false)
+		}
+	}
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		if family != IPv6 {
+			return
+		}
+		if own, ok := p.ownOfDelegation(u); ok && facts.Present {
+			p.assign(u.Device, own, false)
+		}
+		for _, d := range u.Delegations {
+			p.state.Routes = append(p.state.Routes, Route{Family: IPv6, Table: TableMain, Type: Unreachable, Dst: d.Prefix,
+				Metric: metricUnreachable, Protocol: p.k.Protocol})
+		}
+	})
+}
+
+// assign wants an address on a device that is there. An address that somebody else has put on the device
+// stays theirs: if it became ours, it would go with us, and with it the way to the box.
+func (p *planner) assign(device string, address netip.Prefix, deprecated bool) {
+	if _, present := p.obs.Link(device); !present || slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool {
+		return a.Device == device && a.Prefix == address
+	}) {
+		return
+	}
+	theirs := slices.ContainsFunc(p.obs.Addrs, func(o Addr) bool {
+		return o.Device == device && o.Prefix == address && !p.obs.owns(p.k, o)
+	})
+	if !theirs {
+		p.state.Addrs = append(p.state.Addrs, AddrAssignment{Device: device, Prefix: address, Deprecated: deprecated})
+	}
+}
+
+// ownOfDelegation returns the address that an uplink gets of its delegation. Without one its own packets
+// would leave with an address of some other device, which may belong to another uplink.
+func (p *planner) ownOfDelegation(u *Uplink) (netip.Prefix, bool) {
+	if u.IPv6.Assign != nil && len(u.IPv6.Assign.Addresses) > 0 {
+		return netip.Prefix{}, false
+	}
+	for _, d := range u.Delegations {
+		for id := range 2 { // one of two is not excluded
+			subnet, ok := d.Subnet(id)
+			if !ok {
+				continue
+			}
+			own := addressIn(subnet, ownID, 128)
+			others := slices.ContainsFunc(p.obs.Addrs, func(a Addr) bool {
+				return a.Device == u.Device && a.Prefix != own && !a.Tentative && !a.LinkScope && a.Prefix.Addr().Is6() &&
+					a.Prefix.Addr().IsGlobalUnicast() && !a.Prefix.Addr().IsPrivate() && !p.obs.owns(p.k, a)
+			})
+			return own, !others
+		}
+	}
+	return netip.Prefix{}, false
+}

@@ -1,0 +1,210 @@
+package rules_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func TestSubnetsOfADelegation(t *testing.T) {
+	for _, c := range []struct {
+		delegation, exclude string
+		id                  int
+		want                string // "" for none
+	}{
+		{delegation: "2001:db8:a00::/56", id: 0, want: "2001:db8:a00::/64"},
+		{delegation: "2001:db8:a00::/56", id: 255, want: "2001:db8:a00:ff::/64"},
+		{delegation: "2001:db8:a00::/56", id: 256},
+		{delegation: "2001:db8:a00:10::/60", id: 15, want: "2001:db8:a00:1f::/64"},
+		{delegation: "2001:db8:a00::/64", id: 0, want: "2001:db8:a00::/64"},
+		{delegation: "2001:db8:a00::/64", id: 1},
+		{delegation: "2001:db8:a00::/65", id: 0},
+		{delegation: "2001:db8::/32", id: 65535, want: "2001:db8:0:ffff::/64"},
+		{delegation: "2001:db8:a00::/56", exclude: "2001:db8:a00:3::/64", id: 2, want: "2001:db8:a00:2::/64"},
+		{delegation: "2001:db8:a00::/56", exclude: "2001:db8:a00:3::/64", id: 3},
+		{delegation: "2001:db8:a00::/56", exclude: "2001:db8:a00:3::7/128", id: 3},
+		{delegation: "2001:db8:a00::/56", id: -1},
+	} {
+		d := rules.Delegation{Prefix: netip.MustParsePrefix(c.delegation)}
+		if c.exclude != "" {
+			d.Exclude = netip.MustParsePrefix(c.exclude)
+		}
+		got, ok := d.Subnet(c.id)
+		if s := got.String(); ok != (c.want != "") || ok && s != c.want {
+			t.Errorf("subnet %d of %s but %q: %s, %v; want %q", c.id, c.delegation, c.exclude, s, ok, c.want)
+		}
+	}
+}
+
+// A host in a LAN has an address of each provider and chooses one. Wherever the load goes, its packets take
+// the uplink that the address belongs to, or are rejected.
+func TestPacketsFromADelegatedPrefixLeaveByItsUplink(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		choice := report.Defaults[rules.IPv6]
+		for _, s := range report.Subnets {
+			u := w.uplinkByID(s.Uplink)
+			facts := report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv6}]
+			host := hostIn(s.Prefix)
+			got := w.receive(packet{query: query{src: host, dst: internet[rules.IPv6], iif: s.Device}, conn: &connection{fresh: true}}, netip.Addr{})
+			for _, d := range got {
+				switch {
+				case d.device == "" || d.device == u.Device:
+				case !choice.Has(u.ID) && d.src != host: // rewritten
+				default:
+					t.Errorf("from %v of %s: %v", host, u.Name, d)
+				}
+			}
+			works := facts.Up && facts.HasDefault
+			if left := slices.ContainsFunc(got, func(d departure) bool { return d.device != "" }); s.Usable && works && !left && !u.IPv6.Masquerade {
+				t.Errorf("%v of %s is said to be usable: %v", host, u.Name, got)
+			}
+		}
+	})
+}
+
+// Somebody outside asks a host in a LAN: the answer goes back where the question came from, also while the
+// prefix is deprecated.
+func TestAnswersFromADelegatedPrefixLeaveByTheirArrivalUplink(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		for _, s := range report.Subnets {
+			u := w.uplinkByID(s.Uplink)
+			p := path{u, report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv6}], rules.IPv6}
+			host := hostIn(s.Prefix)
+			conn := w.arrive(&p, internet[rules.IPv6], host)
+			answer := w.receive(packet{query: query{src: host, dst: internet[rules.IPv6], iif: s.Device}, conn: conn}, netip.Addr{})
+			for _, d := range answer {
+				if d.device != u.Device && d.device != "" {
+					t.Errorf("from %v by %s: %v", host, u.Name, d)
+				}
+			}
+		}
+	})
+}
+
+// RFC 7084 WPD-5: what is delegated and not in use goes nowhere, least of all back to the provider.
+func TestUnusedPartsOfADelegationAreRejected(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, _ rules.Report) {
+		for i := range w.cfg.Uplinks {
+			u := &w.cfg.Uplinks[i]
+			for _, d := range u.Delegations {
+				b := d.Prefix.Addr().As16()
+				if d.Prefix.Bits() == 64 || !u.IPv6.Enabled {
+					continue
+				}
+				b[7] |= 0xe // no LAN has such a number
+				stray := netip.AddrFrom16(b)
+				for _, iif := range []string{"lo", u.Device} {
+					if got := devices(w.lookup(query{src: internet[rules.IPv6], dst: stray, iif: iif})); got != "rejected" {
+						t.Errorf("to %v by %s: %s", stray, iif, got)
+					}
+				}
+			}
+		}
+	})
+}
+
+// Every uplink that has only a link-local address and a delegation gets an address of that one: without it
+// the kernel would take a source that belongs to another uplink.
+func TestAnUplinkWithADelegationHasASourceOfItsOwn(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		for i := range w.cfg.Uplinks {
+			u := &w.cfg.Uplinks[i]
+			facts := report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv6}]
+			if !facts.Present || !u.IPv6.Enabled || len(u.Delegations) == 0 || u.Delegations[0].Deprecated {
+				continue
+			}
+			if len(facts.Addresses) == 0 {
+				t.Errorf("%s has no address", u.Name)
+			}
+		}
+	})
+}
+
+func TestTheOnlyPrefixGoesToTheLANOfTheLowestNumber(t *testing.T) {
+	w := dual()
+	w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true})
+	w.cfg.Uplinks[0].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:a00::/64")}}
+	w.cfg.LANs = []rules.LAN{{Device: "lan1", SubnetID: 7, From: []int{1}}, {Device: "lan0", SubnetID: 1, From: []int{1, 2}}}
+	_, report := w.converge(t)
+	var got []string
+	for _, s := range report.Subnets {
+		got = append(got, fmt.Sprint(s.Device, " ", s.Prefix, " ", s.Usable))
+	}
+	if diff := gocmp.Diff([]string{"lan0 2001:db8:a00::/64 true"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if codes := codes(report); !slices.Equal(codes, []string{"subnet-unavailable"}) {
+		t.Errorf("problems: %q", codes)
+	}
+}
+
+// What an uplink's prefix is good for follows its verdict, and so does the router's address of it.
+func TestAPrefixIsDeprecatedWhileItsUplinkIsDown(t *testing.T) {
+	w := delegated()
+	w.converge(t)
+	fiber, lte := netip.MustParsePrefix("2001:db8:a00:1::1/64"), netip.MustParsePrefix("2001:db8:b00::1/64")
+	deprecated := func(a netip.Prefix) bool {
+		i := slices.IndexFunc(w.obs.Addrs, func(o rules.Addr) bool { return o.Device == "lan0" && o.Prefix == a })
+		if i < 0 {
+			t.Fatalf("lan0 has no address %v", a)
+		}
+		return w.obs.Addrs[i].Deprecated
+	}
+	if !deprecated(fiber) || deprecated(lte) {
+		t.Error("while the fiber is down, its prefix must be deprecated and the other must not")
+	}
+	host := hostIn(netip.MustParsePrefix("2001:db8:a00:1::/64"))
+	out := packet{query: query{src: host, dst: internet[rules.IPv6], iif: "lan0"}, conn: &connection{fresh: true}}
+	if got := w.receive(out, netip.Addr{}); len(got) != 1 || got[0].why != "dropped" {
+		t.Errorf("a host that goes on using it is not told: %v", got)
+	}
+	for _, f := range rules.Families {
+		w.verdicts[rules.Path{Uplink: 1, Family: f}] = rules.Verdict{Health: rules.Good, State: "up"}
+	}
+	ops, _ := w.converge(t)
+	if deprecated(fiber) || !deprecated(lte) {
+		t.Error("when the fiber is back, its prefix must be preferred, and the other deprecated: it is of a worse tier")
+	}
+	if got := w.receive(out, netip.Addr{}); len(got) != 1 || got[0].device != "wan1" {
+		t.Errorf("and it leads nowhere: %v", got)
+	}
+	for _, op := range ops {
+		if _, ok := op.(rules.DelAddr); ok {
+			t.Errorf("%s: hosts would lose their way to the router", op.Command())
+		}
+	}
+}
+
+// With translation hosts need not know which provider carries them.
+func TestTranslatedHostsKeepTheirAddresses(t *testing.T) {
+	w := translated()
+	w.converge(t)
+	for _, inside := range []string{"fd00:77:0:1::9", "2001:db8:a00:1::9"} {
+		conn := &connection{fresh: true}
+		got := w.receive(packet{query: query{src: netip.MustParseAddr(inside), dst: internet[rules.IPv6], iif: "lan0"}, conn: conn}, netip.Addr{})
+		if len(got) != 1 || got[0].device != "wan2" || got[0].src != netip.MustParseAddr("2001:db8:b00::9") {
+			t.Errorf("from %s: %v", inside, got)
+		}
+	}
+	in := packet{query: query{src: internet[rules.IPv6], dst: netip.MustParseAddr("2001:db8:b00::9"), iif: "wan2"}, conn: &connection{fresh: true}}
+	if w.hook("prerouting", &in, 0); in.dst != netip.MustParseAddr("fd00:77:0:1::9") {
+		t.Errorf("from outside to the translated address: %v", in.dst)
+	}
+}
+
+func (w *world) uplinkByID(id int) *rules.Uplink {
+	i := slices.IndexFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id })
+	return &w.cfg.Uplinks[i]
+}
+
+func hostIn(subnet netip.Prefix) netip.Addr {
+	b := subnet.Addr().As16()
+	b[15] = 9
+	return netip.AddrFrom16(b)
+}
