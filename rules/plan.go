@@ -345,7 +345,8 @@ func (p *planner) rewrittenElsewhere(u *Uplink, source netip.Prefix) bool {
 
 // addressesOf lists the addresses of a path, also those that are assigned in this very plan.
 func (p *planner) addressesOf(u *Uplink, family Family, facts Facts) []netip.Prefix {
-	if !facts.Present {
+	a := u.Family(family).Assign
+	if !facts.Present || a == nil && len(u.Delegations) == 0 {
 		return facts.Addresses
 	}
 	addresses := slices.Clone(facts.Addresses)
@@ -354,7 +355,7 @@ func (p *planner) addressesOf(u *Uplink, family Family, facts Facts) []netip.Pre
 			addresses = append(addresses, address)
 		}
 	}
-	if a := u.Family(family).Assign; a != nil {
+	if a != nil {
 		for _, assigned := range a.Addresses {
 			note(assigned.Prefix)
 		}

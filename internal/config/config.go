@@ -19,10 +19,11 @@ const KindISP = "isp"
 // Method says where the addresses and the gateway of one family of an uplink come from.
 type Method string
 
-// The methods. MethodDHCP exists for IPv4 only.
+// The methods. MethodDHCP exists for IPv4 only, MethodRA for IPv6 only.
 const (
 	MethodAuto   Method = "auto"   // follow what the kernel has, whoever put it there
 	MethodDHCP   Method = "dhcp"   // the lease of a DHCPv4 client
+	MethodRA     Method = "ra"     // IPv6: what routers advertise, by our own router discovery
 	MethodStatic Method = "static" // Address and Gateway of the configuration
 	MethodOff    Method = "off"    // the uplink does not carry this family
 )
@@ -43,6 +44,7 @@ type Config struct {
 	Daemon  Daemon
 	Kernel  Kernel
 	Uplinks []Uplink // in the order of the file; at most MaxUplinks; none if the file names none
+	LANs    []LAN    // in the order of the file; at most MaxLANs
 }
 
 // Daemon is the [daemon] section: where the daemon keeps things and listens.
@@ -51,6 +53,13 @@ type Daemon struct {
 	Socket    string // socket: absolute path of the control socket, at most 107 bytes (sun_path, unix(7))
 	Listen    string // listen: IP:PORT or localhost:PORT of the TCP listener; "" is off
 	TokenFile string // token_file: absolute path of a file that holds the token for changes over TCP; "" is none
+	ULA       ULA    // ula: the prefix of addresses that hold without any provider
+}
+
+// ULA is the unique-local prefix (RFC 4193) that each LAN has a /64 of.
+type ULA struct {
+	Off    bool         // LANs have none
+	Prefix netip.Prefix // a /48; invalid: one is drawn at the first start, and kept
 }
 
 // Kernel is the [kernel] section: the numbers that mark kernel objects as ours.
@@ -90,6 +99,16 @@ type IP struct {
 	// Masquerade says whether forwarded traffic leaves with the uplink's own address: NAT44 in IPv4; in IPv6 NAT66
 	// for hosts without a prefix of this uplink.
 	Masquerade bool
+
+	// The rest is for IPv6. Delegation asks the provider for a prefix (DHCPv6-PD) of about the length and address of
+	// PrefixHint, if that is valid.
+	Delegation bool         // delegation
+	PrefixHint netip.Prefix // prefix_hint: length 1..64
+	// RequestAddress asks by DHCPv6 for an address of the uplink's own too (IA_NA). For MethodRA only.
+	RequestAddress bool // request_address
+	// Translate gives forwarded traffic the delegation's prefix (NPTv6, RFC 6296) instead of telling hosts of it. Needs
+	// Delegation; not together with Masquerade.
+	Translate bool // translate
 }
 
 // Probe is [uplink.probe]: how the health of an uplink is found out.

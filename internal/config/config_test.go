@@ -101,11 +101,11 @@ func TestAnEmptyFileMeansTheDefaults(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", text, err)
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, got, byValue, byPrefix); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", text, diff)
 		}
 	}
-	if diff := cmp.Diff(want, Default()); diff != "" {
+	if diff := cmp.Diff(want, Default(), byValue, byPrefix); diff != "" {
 		t.Errorf("Default (-want +got):\n%s", diff)
 	}
 }
@@ -140,6 +140,7 @@ state_dir = "/srv/uplinkd"
 socket = "/srv/uplinkd.sock"
 listen = "[::1]:80"
 token_file = "/srv/token"
+ula = "fd12:3456:789a::/48"
 
 [kernel]
 protocol = 200
@@ -181,11 +182,30 @@ fall = 20
 rise = 1000
 budget = "0.5MB"
 min_targets_up = 4
+
+[[uplink]]
+name = "tunnel"
+device = "gre1"
+[uplink.ipv6]
+method = "ra"
+delegation = true
+prefix_hint = "2001:db8:a00::/56"
+request_address = true
+translate = true
+
+[[lan]]
+device = "br-lan"
+subnet_id = 0xffff
+prefixes_from = ["tunnel"]
+advertise = false
+dns = ["uplinks", "self", "2001:db8::53"]
+search = ["home.example"]
 `
 
 var everyValue = Config{
 	Daemon: Daemon{
 		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", Listen: "[::1]:80", TokenFile: "/srv/token",
+		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
 	},
 	Kernel: Kernel{
 		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9,
@@ -211,7 +231,36 @@ var everyValue = Config{
 			Fixed: true, Budget: 500000, Interval: 90 * time.Second, FastInterval: 10 * time.Second, Timeout: 150 * time.Millisecond,
 			Fall: 20, Rise: 1000, MinTargetsUp: 4,
 		},
+	}, {
+		Name: "tunnel", Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Failback: FailbackAfterStable,
+		IPv4: IP{Method: MethodAuto, Masquerade: true},
+		IPv6: IP{
+			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"),
+			RequestAddress: true, Translate: true,
+		},
+		Probe: DefaultUplink("", "").Probe,
 	}},
+	LANs: []LAN{{
+		Device: "br-lan", SubnetID: 65535, PrefixesFrom: []string{"tunnel"},
+		DNS:    DNS{Uplinks: true, Self: true, Servers: []netip.Addr{netip.MustParseAddr("2001:db8::53")}},
+		Search: []string{"home.example"},
+	}},
+}
+
+func TestALANNeedsOnlyADevice(t *testing.T) {
+	const uplinks = "[[uplink]]\nname = \"fiber\"\ndevice = \"eth1\"\n[uplink.ipv6]\ndelegation = true\n" +
+		"[[uplink]]\nname = \"dsl\"\ndevice = \"eth2\"\n" +
+		"[[uplink]]\nname = \"lte\"\ndevice = \"eth3\"\n[uplink.ipv6]\ndelegation = true\n"
+	want := []LAN{{Device: "br-lan", Advertise: true, PrefixesFrom: []string{"fiber", "lte"}, DNS: DNS{Uplinks: true}}}
+	for _, text := range []string{uplinks + "[[lan]]\ndevice = \"br-lan\"\n", "[[lan]]\ndevice = \"br-lan\"\n" + uplinks} {
+		got, err := Parse("x.toml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got.LANs, byValue, byPrefix); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
 }
 
 func TestEveryKeyIsHonoured(t *testing.T) {
@@ -418,7 +467,7 @@ func TestHostileTextIsReadInLinearTime(t *testing.T) {
 		"unknown keys on a line": "daemon = {" + strings.TrimSuffix(strings.Repeat("aaaaaaaa=1,", MaxSize/12), ",") + "}",
 		"many broken lines":      strings.Repeat("=\n", MaxSize/2),
 		"many sections":          strings.Repeat("[[uplink]]\n", MaxSize/11),
-		"many other sections":    strings.Repeat("[[lan]]\n", MaxSize/8),
+		"many other sections":    strings.Repeat("[[policy]]\n", MaxSize/11),
 		"a section many times":   strings.Repeat("[daemon]\n", MaxSize/9),
 	} {
 		t.Run(name, func(t *testing.T) {

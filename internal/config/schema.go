@@ -23,7 +23,7 @@ func sections() []section {
 	var u Uplink
 	return []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
-		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe),
+		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)),
 	}
 }
 
@@ -41,12 +41,19 @@ func (r *reader) config(root *table) *Config {
 	r.section(root, section{"", []field{
 		subtable("daemon", titleDaemon, func(r *reader, t *table) { r.section(t, daemonSection(&c.Daemon)) }),
 		subtable("kernel", titleKernel, func(r *reader, t *table) { r.section(t, kernelSection(&c.Kernel)) }),
-		{"uplink", func(r *reader, v *value) { c.Uplinks = r.uplinks(v) }},
-		refused("lan", "[[lan]]", onlyISP),
+		{"uplink", func(r *reader, v *value) {
+			seen := uplinksSeen{names: make(map[string]int), devices: make(map[string]int)}
+			r.several(v, "uplink", "an uplink", MaxUplinks, func(t *table) { c.Uplinks = append(c.Uplinks, r.uplink(t, seen)) })
+		}},
+		{"lan", func(*reader, *value) {}}, // when the uplinks are known
 		refused("policy", "[[policy]]", onlyISP),
 		refused("tunnel", "[[tunnel]]", onlyISP),
 		refused("tproxy", "[[tproxy]]", onlyISP),
 	}})
+	if v := root.values["lan"]; v != nil {
+		seen := lansSeen{devices: make(map[string]int), subnets: make(map[int]int)}
+		r.several(v, "lan", "a LAN", MaxLANs, func(t *table) { c.LANs = append(c.LANs, r.lan(t, c, seen)) })
+	}
 	r.samePaths(root, c)
 	return c
 }
@@ -57,6 +64,7 @@ func daemonSection(d *Daemon) section {
 		text("socket", &d.Socket, "/run/uplinkd/uplinkd.sock", checkSocket),
 		text("listen", &d.Listen, "127.0.0.1:9275", checkListen),
 		text("token_file", &d.TokenFile, "/etc/uplinkd/token", checkOptionalPath),
+		parsed("ula", &d.ULA, exampleULA, parseULA),
 	}}
 }
 
@@ -95,38 +103,35 @@ func (r *reader) samePaths(root *table, c *Config) {
 	}
 }
 
-// uplinks reads all [[uplink]] sections, or what somebody wrote in their place.
-func (r *reader) uplinks(v *value) []Uplink {
+// several reads all sections [[name]], or what somebody wrote in their place.
+func (r *reader) several(v *value, name, what string, limit int, read func(*table)) {
 	elems := v.elems
 	switch {
 	case v.kind == kindTable:
 		elems = []*value{v}
 	case v.kind != kindList:
-		r.fail(v, v.off, "uplink must be a list of sections, not %s: write [[uplink]] on a line of its own and its "+
-			"keys below", v.kind)
-		return nil
+		r.fail(v, v.off, "%s must be a list of sections, not %s: write [[%s]] on a line of its own and its "+
+			"keys below", name, v.kind, name)
+		return
 	}
-	var all []Uplink
-	seen := uplinksSeen{names: make(map[string]int), devices: make(map[string]int)}
 	for i, e := range elems {
 		if e.kind != kindTable {
-			r.fail(v, e.off, "an uplink must be a section, not %s: write [[uplink]] on a line of its own and its keys "+
-				"below", e.kind)
+			r.fail(v, e.off, "%s must be a section, not %s: write [[%s]] on a line of its own and its keys "+
+				"below", what, e.kind, name)
 			continue
 		}
 		if e.table.origin == originImplicit {
-			r.fail(v, e.off, "there is no [[uplink]] above that this section could belong to")
+			r.fail(v, e.off, "there is no [[%s]] above that this section could belong to", name)
 			continue
 		}
 		if v.kind == kindTable || e.table.origin == originHeader {
-			r.fail(v, e.off, "an uplink needs double brackets, because there may be several: write [[uplink]]")
+			r.fail(v, e.off, "%s needs double brackets, because there may be several: write [[%s]]", what, name)
 		}
-		if i == MaxUplinks {
-			r.fail(v, e.off, "this is uplink number %d: there can be at most %d", i+1, MaxUplinks)
+		if i == limit {
+			r.fail(v, e.off, "this is %s number %d: there can be at most %d", name, i+1, limit)
 		}
-		all = append(all, r.uplink(e.table, seen))
+		read(e.table)
 	}
-	return all
 }
 
 // uplinksSeen are the values that only one uplink may have, with their first offsets.
@@ -163,24 +168,24 @@ func uplinkSection(u *Uplink) section {
 func (r *reader) uplink(t *table, seen uplinksSeen) Uplink {
 	u := DefaultUplink("", "")
 	r.section(t, uplinkSection(&u))
-	r.required(t, "name", "name", "fiber", u.Name, seen.names)
-	r.required(t, "device", "device", "eth1", u.Device, seen.devices)
+	r.required(t, "uplink", "name", "name", "fiber", u.Name, seen.names)
+	r.required(t, "uplink", "device", "device", "eth1", u.Device, seen.devices)
 	r.families(t, &u)
 	r.probe(t, &u)
 	return u
 }
 
-// required reports a key that is absent, or whose value another uplink has already.
-func (r *reader) required(t *table, key, what, example, val string, seen map[string]int) {
+// required reports a key that is absent, or whose value another section of the same name has already.
+func (r *reader) required(t *table, section, key, what, example, val string, seen map[string]int) {
 	v := t.values[key]
 	switch {
 	case v == nil && t.meant[key]:
 	case v == nil:
-		r.errorf(t.off, "this uplink has no %s: write %s = %q below, with your own", what, key, example)
+		r.errorf(t.off, "this %s has no %s: write %s = %q below, with your own", section, what, key, example)
 	case v.bad:
 	default:
 		if first, taken := seen[val]; taken {
-			r.fail(v, v.off, "%s %s is that of another uplink already, at %s", what, quote(val), r.where(first))
+			r.fail(v, v.off, "%s %s is that of another %s already, at %s", what, quote(val), section, r.where(first))
 			return
 		}
 		seen[val] = v.off
@@ -210,15 +215,16 @@ func ipv4Section(ip *IP) section {
 
 func ipv6Section(ip *IP) section {
 	return section{titleIPv6, []field{
-		choice("method", &ip.Method, []Method{MethodAuto, MethodStatic, MethodOff}, map[string]string{
-			"ra":   later(`method "ra"`, `follows what the kernel does with router advertisements: write "auto"`),
-			"dhcp": `method "dhcp" is for ipv4: write "auto", "static" or "off"`,
+		choice("method", &ip.Method, []Method{MethodAuto, MethodRA, MethodStatic, MethodOff}, map[string]string{
+			"dhcp": `method "dhcp" is for ipv4: write "auto", "ra", "static" or "off"`,
 		}),
 		parsed("address", &ip.Address, exampleAddress6, parseAddress6),
 		parsed("gateway", &ip.Gateway, exampleGateway6, parseGateway6),
 		boolean("masquerade", &ip.Masquerade),
-		refused("delegation", "delegation", "asks for no prefixes"),
-		refused("prefix_hint", "prefix_hint", "asks for no prefixes"),
+		boolean("delegation", &ip.Delegation),
+		parsed("prefix_hint", &ip.PrefixHint, exampleHint, parseHint),
+		boolean("request_address", &ip.RequestAddress),
+		boolean("translate", &ip.Translate),
 	}}
 }
 
@@ -228,6 +234,7 @@ func (r *reader) ip(t *table, s section, ip *IP) {
 	if !t.usable("method") {
 		return
 	}
+	r.delegation(t, ip)
 	if ip.Method != MethodStatic {
 		for _, key := range []string{"address", "gateway"} {
 			if v := t.values[key]; v != nil {
@@ -249,6 +256,30 @@ func (r *reader) ip(t *table, s section, ip *IP) {
 	}
 	if msg := checkGateway(ip.Gateway, ip.Address); msg != "" {
 		r.fail(t.values["gateway"], t.offset("gateway"), "%s", msg)
+	}
+}
+
+// delegation checks what has to do with prefixes from the provider.
+func (r *reader) delegation(t *table, ip *IP) {
+	complain := func(key, format string, args ...any) {
+		if v := t.values[key]; v != nil && !v.bad {
+			r.fail(v, v.key, format, args...)
+		}
+	}
+	if ip.Method == MethodOff && ip.Delegation {
+		complain("delegation", `delegation asks for a prefix that method "off" has no use for: take one of them out`)
+	}
+	if t.usable("delegation") && !ip.Delegation {
+		complain("prefix_hint", "prefix_hint is asked for with delegation = true only: add it")
+		if ip.Translate {
+			complain("translate", "translate needs a prefix to translate to: add delegation = true")
+		}
+	}
+	if ip.Translate && ip.Masquerade {
+		complain("translate", "translate and masquerade are two ways to rewrite the same packets: take one of them out")
+	}
+	if ip.RequestAddress && ip.Method != MethodRA {
+		complain("request_address", `request_address is for method = "ra" only, and the method here is %q`, ip.Method)
 	}
 }
 
