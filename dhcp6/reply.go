@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/insomniacslk/dhcp/iana"
 )
 
 // surePreference makes a client take an Advertise without waiting for others (RFC 9915 section 18.2.1).
 const surePreference = 255
+
+// disownedWait is how long other servers have to answer a Rebind when one does not know us. It is that of the
+// first RT of a Solicit, and short, for the lease may be about to expire.
+const disownedWait = time.Second
 
 // advertise takes in an Advertise: all of the first RT are collected, later the first is taken.
 func (m *machine) advertise(msg *message, now instant) {
@@ -121,10 +126,13 @@ func (m *machine) replyToRenew(msg *message, outs []outcome, reason Reason, now 
 		m.note("server %v has no binding: %s", msg.server, msg.explain())
 		m.requestHeld(msg.server, now)
 	case none || empty:
-		// Another server may know us and be slower: its Reply counts until the next retransmission is due.
-		// Some answer a Rebind of what they know with an empty association, and a Request with the prefix.
+		// Another server may know us and be slower. Some answer a Rebind of what they know with an empty
+		// association, and a Request with the prefix.
 		m.note("server %v knows of no lease of ours: %s", msg.server, msg.explain())
-		m.disowned = msg.server
+		if m.disowned == nil {
+			m.disowned = msg.server
+			m.ex.at = min(m.ex.at, now.mono+disownedWait)
+		}
 	default:
 		m.note("Reply from server %v renews nothing: %s", msg.server, msg.explain())
 	}
