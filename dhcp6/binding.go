@@ -264,7 +264,7 @@ func choose(life time.Duration) (t1, t2 time.Duration) {
 		return never, never
 	}
 	t1 = max(life/2, minTimes)
-	return t1, max(life/5*4, t1)
+	return t1, t1 / 5 * 8
 }
 
 // end returns when the first and the last entry expire; never for none.

@@ -72,6 +72,8 @@ const (
 	// readyTries is how often a device may lack an address before that is worth a line: the kernel looks
 	// for duplicates for one or two seconds.
 	readyTries = 6
+	// maxNoted bounds what is remembered to have been logged: servers choose the words.
+	maxNoted = 32
 	// maxSleep is how often the clocks are looked at: Go's timers stand still while the machine sleeps, and
 	// nothing tells that the wall clock has stepped.
 	maxSleep = time.Minute
@@ -139,7 +141,7 @@ func (c *Client) Run(ctx context.Context) error {
 	if err := w.check(); err != nil {
 		return fmt.Errorf("DHCPv6 on %s: %w", c.cfg.Device, err)
 	}
-	r := &run{Client: c, timer: time.NewTimer(0)}
+	r := &run{Client: c, timer: time.NewTimer(0), noted: make(map[string]bool)}
 	defer r.timer.Stop()
 	defer func() { r.session.close() }()
 	defer func() {
@@ -207,20 +209,23 @@ type run struct {
 	machine   *machine
 	session   *session // nil: none open
 	timer     *time.Timer
-	reopenAt  time.Duration // monotonic: not opened again before
-	tries     int           // of opening it, failed in a row
-	complaint string        // logged last about the socket
-	noted     string        // logged last about the protocol
+	reopenAt  time.Duration   // monotonic: not opened again before
+	tries     int             // of opening it, failed in a row
+	complaint string          // logged last about the socket
+	noted     map[string]bool // logged about the protocol since the last change
 	releasers []chan<- struct{}
 }
 
 // handle does what the machine wants.
 func (r *run) handle(fx effects) {
+	if len(fx.changes) > 0 || len(r.noted) > maxNoted {
+		clear(r.noted)
+	}
 	for _, n := range fx.notes {
-		if n != r.noted {
+		if !r.noted[n] {
 			r.cfg.Log.Info("DHCPv6: "+n, "device", r.cfg.Device)
 		}
-		r.noted = n
+		r.noted[n] = true
 	}
 	for _, ch := range fx.changes {
 		if r.cfg.OnChange != nil {

@@ -342,7 +342,7 @@ func (m *machine) transmit(now instant) {
 	m.limit.sent(now.mono)
 	r := m.request(now)
 	if m.ex.sent == unanswered && m.state != verifying {
-		m.note("%v is unanswered for %v", r.kind, (now.mono - m.ex.began).Round(time.Second))
+		m.note("%v is unanswered: sent %d times", r.kind, unanswered-1)
 	}
 	m.fx.send = r.bytes()
 }

@@ -44,7 +44,9 @@ type message struct {
 	domains        []string
 	// badDNS and badDomains: the option was there but malformed.
 	badDNS, badDomains bool
-	faults             []string
+
+	faults []string // the first of what was malformed
+	flaws  int      // all of it
 }
 
 // status is a Status Code option; the zero value is success.
@@ -66,6 +68,7 @@ type ia struct {
 	t1, t2 time.Duration
 	status status
 	grants []grant
+	bad    bool // something in it was malformed
 }
 
 // grant is an IA_PREFIX, or an IA_ADDR as a prefix of 128 bits.
@@ -112,7 +115,7 @@ func (m *message) walk(where string, b []byte, each func(code dhcpv6.OptionCode,
 
 func (m *message) fault(format string, args ...any) {
 	const enough = 8
-	if len(m.faults) < enough {
+	if m.flaws++; m.flaws <= enough {
 		m.faults = append(m.faults, fmt.Sprintf(format, args...))
 	}
 }
@@ -165,6 +168,7 @@ func (m *message) association(pd bool, data []byte) error {
 	if a.t1 > a.t2 && a.t2 > 0 {
 		return fmt.Errorf("%v has T1 %v > T2 %v", a.iaKey, a.t1, a.t2)
 	}
+	before := m.flaws
 	m.walk(a.String(), data[12:], func(code dhcpv6.OptionCode, data []byte) (err error) {
 		var g grant
 		switch {
@@ -183,6 +187,7 @@ func (m *message) association(pd bool, data []byte) error {
 		}
 		return err
 	})
+	a.bad = m.flaws > before
 	m.ias = append(m.ias, a)
 	return nil
 }

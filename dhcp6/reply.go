@@ -202,7 +202,7 @@ func anyCode(outs []outcome, code iana.StatusCode) bool {
 	return slices.ContainsFunc(outs, func(o outcome) bool { return o.code == code })
 }
 
-// empty reports an association that says nothing at all.
+// empty reports an association that says nothing at all, and not for being malformed.
 func (o outcome) empty() bool {
-	return o.code == iana.StatusSuccess && len(o.live) == 0 && len(o.gone) == 0
+	return !o.bad && o.code == iana.StatusSuccess && len(o.live) == 0 && len(o.gone) == 0
 }
