@@ -18,6 +18,7 @@ var allowed = map[string][]string{
 	"probe":                      nil,
 	"uplink":                     {"rules", "probe"},
 	"uplink/simulate":            {"probe", "uplink"},
+	"dhcp6":                      nil,
 	"internal/config":            nil,
 	"internal/store":             nil,
 	"internal/lab":               nil,

@@ -1,0 +1,45 @@
+// Package dhcp6 keeps delegated prefixes, and addresses if wanted, on one uplink: a DHCPv6 client after
+// RFC 9915 with prefix exclusion (RFC 6603).
+//
+//	              SetLink, Release
+//	                    │
+//	Conn ─ datagrams ─► Client ─ bytes, instants ─► machine ─► what to send, Changes
+//	(socket.go,         one goroutine and           pure: owns no clock, socket or randomness
+//	 or a fake)         one reader                    │
+//	                                                  ├─ parse.go     datagram -> message, tolerant
+//	                                                  ├─ build.go     message -> datagram
+//	                                                  ├─ retransmit.go  section 15, rate limit
+//	                                                  ├─ offer.go     which Advertise
+//	                                                  └─ binding.go   what we hold, until when
+//
+// # States
+//
+//	stopped    -> verifying   the link comes up, and there is a lease or the memory of one
+//	stopped    -> soliciting  the link comes up, and there is none
+//	soliciting -> requesting  an Advertise was chosen
+//	soliciting -> bound       Rapid Commit
+//	requesting -> bound       a Reply grants something
+//	requesting -> soliciting  refused, or ten times unanswered by each server that advertised
+//	bound      -> renewing    T1
+//	renewing   -> rebinding   T2
+//	renewing, rebinding, verifying -> bound       renewed
+//	renewing, rebinding, verifying -> requesting  the server has no binding
+//	verifying  -> bound       ten seconds of silence: the lease holds (RFC 9915 section 18.2.12)
+//	any        -> soliciting  the last lease has expired or was withdrawn
+//	any        -> stopped     the link goes
+//	any        -> releasing -> released            only when told to
+//
+// What is held is independent of the state: a lease is used until it expires, or until a server says that
+// it is over, whatever is being asked meanwhile.
+//
+// # Clocks
+//
+// Within a run all timers go by a monotonic clock that counts time asleep, so no step of the wall clock
+// ends or prolongs a lease. A [Lease] carries wall-clock times for the next run. When the wall clock steps,
+// the lease is told again with corrected times, so that the stored one is right too.
+//
+// A stored lease is judged by the wall clock at start. If it was stored in the future, the clock is wrong
+// and says nothing about its age: it gets the lifetimes that the server gave, counted from now. If it seems
+// to have expired it is not used, for it may be somebody else's, but the client asks for it by Rebind
+// before anything else; only silence or a refusal makes it solicit, and still with that prefix as a wish.
+package dhcp6

@@ -1,0 +1,208 @@
+package dhcp6
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// surePreference makes a client take an Advertise without waiting for others (RFC 9915 section 18.2.1).
+const surePreference = 255
+
+// disownedWait is how long other servers have to answer a Rebind when one does not know us. It is that of the
+// first RT of a Solicit, and short, for the lease may be about to expire.
+const disownedWait = time.Second
+
+// advertise takes in an Advertise: all of the first RT are collected, later the first is taken.
+func (m *machine) advertise(msg *message, now instant) {
+	o := offerOf(msg, m.keys())
+	if !o.usable() {
+		m.note("Advertise from server %v not used: %s", msg.server, msg.explain())
+		return
+	}
+	m.offers = addOffer(m.offers, o)
+	if m.ex.sent > 1 || o.preference == surePreference && o.whole(m.keys()) {
+		m.requestNext(now)
+	}
+}
+
+// reply takes in a Reply by what was asked.
+func (m *machine) reply(msg *message, now instant) {
+	outs := msg.outcomes(m.keys())
+	switch m.state {
+	case soliciting:
+		m.replyToSolicit(msg, outs, now)
+	case requesting:
+		m.replyToRequest(msg, outs, now)
+	case verifying:
+		if m.confirming() {
+			m.replyToConfirm(msg, now)
+			return
+		}
+		m.replyToRenew(msg, outs, Verified, now)
+	case renewing:
+		m.replyToRenew(msg, outs, Renewed, now)
+	case rebinding:
+		m.replyToRenew(msg, outs, Rebound, now)
+	case releasing:
+		m.state = released // whatever the status (section 18.2.10.2)
+	}
+}
+
+// replyToSolicit wants Rapid Commit on both sides (section 18.2.1), and as much as of an Advertise.
+func (m *machine) replyToSolicit(msg *message, outs []outcome, now instant) {
+	switch {
+	case !m.rapid || !msg.rapid:
+		m.note("Reply from server %v to a Solicit without Rapid Commit not used", msg.server)
+	case !anyLive(outs):
+		m.note("Reply from server %v not used: %s", msg.server, msg.explain())
+	default:
+		m.accept(msg, outs, Granted, true, now)
+		m.settle(now)
+	}
+}
+
+func (m *machine) replyToRequest(msg *message, outs []outcome, now instant) {
+	if anyLive(outs) {
+		m.accept(msg, outs, Granted, true, now)
+		m.settle(now)
+		return
+	}
+	m.note("Request refused by server %v: %s", msg.server, msg.explain())
+	switch {
+	case msg.status.code == iana.StatusNotOnLink:
+		// What we named does not belong here: ask without it (section 18.2.10.1).
+		m.former, m.offers = nil, nil
+		m.deny(msg, outs, now)
+		m.requestNext(now)
+	case msg.failed() || anyCode(outs, iana.StatusUnspecFail):
+		// A failure of the moment: the next try is the retransmission, of which there are ten.
+	default:
+		m.deny(msg, outs, now)
+		m.requestNext(now)
+	}
+}
+
+// deny gives up what the server that we got it from says not to have and, asked for it, not to give. What
+// another server says is no word about it.
+func (m *machine) deny(msg *message, outs []outcome, now instant) {
+	if !bytes.Equal(msg.server, m.held.server) {
+		return
+	}
+	fates := make(map[netip.Prefix]Fate)
+	m.held.drop(fates, Refused, func(e entry) bool {
+		if i := slices.IndexFunc(outs, func(o outcome) bool { return o.iaKey == e.ia }); i >= 0 {
+			return refusal(outs[i].code)
+		}
+		switch msg.status.code {
+		case iana.StatusNoPrefixAvail:
+			return e.ia.pd
+		case iana.StatusNoAddrsAvail, iana.StatusNotOnLink:
+			return !e.ia.pd
+		}
+		return msg.status.code == iana.StatusNoBinding
+	})
+	if len(fates) > 0 {
+		m.tell(Denied, partsOf(fates), msg.explain(), now)
+	}
+}
+
+// replyToRenew takes in the Reply to a Renew or Rebind.
+func (m *machine) replyToRenew(msg *message, outs []outcome, reason Reason, now instant) {
+	some := anyLive(outs) || m.anyGone(outs)
+	if some {
+		m.accept(msg, outs, reason, false, now)
+	}
+	none := anyCode(outs, iana.StatusNoBinding) || len(outs) == 0 && msg.status.code == iana.StatusNoBinding
+	empty := reason != Renewed && !some && slices.ContainsFunc(outs, outcome.empty)
+	switch {
+	case some && !none:
+		m.settle(now)
+	case none && (some || reason == Renewed):
+		// Section 18.2.10.1: a Request with all associations; what is held stays in use meanwhile.
+		m.note("server %v has no binding: %s", msg.server, msg.explain())
+		m.requestHeld(msg.server, now)
+	case none || empty:
+		// Another server may know us and be slower. Some answer a Rebind of what they know with an empty
+		// association, and a Request with the prefix.
+		m.note("server %v knows of no lease of ours: %s", msg.server, msg.explain())
+		if m.disowned == nil {
+			m.disowned = msg.server
+			m.ex.at = min(m.ex.at, now.mono+disownedWait)
+		}
+	default:
+		m.note("Reply from server %v renews nothing: %s", msg.server, msg.explain())
+	}
+}
+
+// replyToConfirm takes in the status of a Confirm (section 18.2.10.3).
+func (m *machine) replyToConfirm(msg *message, now instant) {
+	switch msg.status.code {
+	case iana.StatusSuccess:
+		m.tell(Verified, m.all(Kept), "", now)
+		m.resume(now)
+	case iana.StatusNotOnLink:
+		parts := m.all(Refused)
+		m.held.entries = nil
+		m.tell(Denied, parts, msg.explain(), now)
+		m.begin(soliciting, now)
+	default:
+		m.note("Reply from server %v to a Confirm not used: %s", msg.server, msg.explain())
+	}
+}
+
+// all returns one fate for all that is held.
+func (m *machine) all(f Fate) []Part {
+	fates := make(map[netip.Prefix]Fate)
+	for _, e := range m.held.entries {
+		fates[e.prefix] = f
+	}
+	return partsOf(fates)
+}
+
+// accept takes a Reply into what is held.
+func (m *machine) accept(msg *message, outs []outcome, reason Reason, fresh bool, now instant) {
+	parts := m.held.merge(msg, outs, now.mono, fresh)
+	m.held.schedule(outs, m.keys(), now.mono)
+	m.former, m.offers, m.failures = nil, nil, 0
+	note := ""
+	if msg.status.code != iana.StatusSuccess || slices.ContainsFunc(outs, func(o outcome) bool { return o.code != iana.StatusSuccess }) {
+		note = msg.explain()
+	}
+	m.tell(reason, parts, note, now)
+}
+
+// settle ends an exchange that a Reply has answered.
+func (m *machine) settle(now instant) {
+	if len(m.held.entries) == 0 {
+		m.failures++
+		m.begin(soliciting, now)
+		return
+	}
+	m.state = bound
+}
+
+func anyLive(outs []outcome) bool {
+	return slices.ContainsFunc(outs, func(o outcome) bool { return len(o.live) > 0 })
+}
+
+// anyGone reports whether something that is held is withdrawn.
+func (m *machine) anyGone(outs []outcome) bool {
+	return slices.ContainsFunc(outs, func(o outcome) bool {
+		return slices.ContainsFunc(o.gone, func(g grant) bool {
+			return slices.ContainsFunc(m.held.entries, func(e entry) bool { return e.ia == o.iaKey && e.prefix == g.prefix })
+		})
+	})
+}
+
+func anyCode(outs []outcome, code iana.StatusCode) bool {
+	return slices.ContainsFunc(outs, func(o outcome) bool { return o.code == code })
+}
+
+// empty reports an association that says nothing at all, and not for being malformed.
+func (o outcome) empty() bool {
+	return !o.bad && o.code == iana.StatusSuccess && len(o.live) == 0 && len(o.gone) == 0
+}

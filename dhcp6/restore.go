@@ -1,0 +1,62 @@
+package dhcp6
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// restore takes over the lease of an earlier run. What the wall clock says to be over comes back as former:
+// it is not held, but asked for again. doc.go says why a lease from the future is believed.
+func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entry, parts []Part) {
+	held = binding{server: l.Server, t1: never, t2: never, dns: l.DNS, domains: l.Domains}
+	if len(l.Server) < minDUID || len(l.Server) > maxDUID {
+		held.server = nil
+	}
+	read := now.wall
+	if l.Heard.After(read) {
+		read = l.Heard
+	}
+	moment := func(t time.Time) time.Duration {
+		if !t.Before(Never()) {
+			return never
+		}
+		// Not below 0, which the arithmetic of old times would otherwise wrap: past is past.
+		return max(after(now.mono, t.Sub(read)), 0)
+	}
+	held.heard = moment(l.Heard)
+	fates := make(map[netip.Prefix]Fate)
+	take := func(e entry) {
+		switch {
+		case !slices.Contains(wanted, e.ia):
+			fates[e.prefix] = Unwanted
+		case e.valid <= now.mono:
+			fates[e.prefix] = Expired
+			former = append(former, e)
+		default:
+			fates[e.prefix] = Kept
+			held.put(e)
+		}
+	}
+	for _, d := range l.Prefixes {
+		if p := d.Prefix.Masked(); p.IsValid() && p.Bits() >= shortestPrefix && routable(p.Addr()) {
+			exclude := d.Exclude.Masked()
+			if exclude.Bits() <= p.Bits() || !p.Contains(exclude.Addr()) {
+				exclude = netip.Prefix{}
+			}
+			take(entry{iaKey{true, d.IAID}, p, exclude, moment(d.Preferred), moment(d.Valid)})
+		}
+	}
+	for _, a := range l.Addresses {
+		if routable(a.Address) {
+			take(entry{iaKey{false, a.IAID}, netip.PrefixFrom(a.Address, 128), netip.Prefix{}, moment(a.Preferred), moment(a.Valid)})
+		}
+	}
+	held.t1, held.t2 = moment(l.Renew), moment(l.Rebind)
+	if held.server == nil {
+		// There is nobody to renew with.
+		held.t2 = min(held.t1, held.t2)
+	}
+	held.t1 = min(held.t1, held.t2)
+	return held, former, partsOf(fates)
+}

@@ -1,0 +1,155 @@
+package dhcp6
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/mdlayher/socket"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxDatagram is the largest message read, in bytes. Replies with many options are fragmented.
+	maxDatagram = 0xffff
+
+	// addressFile lists the addresses of the namespace that the calling thread is in, with their flags.
+	addressFile = "/proc/thread-self/net/if_inet6"
+)
+
+// udpConn is a Conn on a UDP socket.
+//
+// It is bound to the device and to its link-local address. The device makes several clients in one process,
+// and other clients on other devices, keep out of each other's way. The address makes it the most specific
+// socket of port 546 there is: with SO_REUSEADDR, which such programs set, it can be opened beside a dhclient
+// that holds the port on all addresses, and the kernel gives replies to the more specific socket.
+// SO_REUSEPORT would spread replies over both.
+type udpConn struct {
+	conn    *socket.Conn
+	index   int
+	address netip.Addr
+	servers *unix.SockaddrInet6
+}
+
+var _ Conn = (*udpConn)(nil)
+
+func openUDP(device string) (Conn, error) {
+	ifc, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, fmt.Errorf("looking up %s: %w", device, err)
+	}
+	usable, err := linkLocals(ifc.Index)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", device, err)
+	}
+	address := usable[0]
+	conn, err := socket.Socket(unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP, "dhcpv6", nil)
+	if err != nil {
+		return nil, fmt.Errorf("making a UDP socket for %s: %w", device, err)
+	}
+	u := &udpConn{conn: conn, index: ifc.Index, address: address, servers: &unix.SockaddrInet6{
+		Port: dhcpv6.DefaultServerPort, ZoneId: uint32(ifc.Index),
+		Addr: netip.MustParseAddr("ff02::1:2").As16(),
+	}}
+	if err := u.prepare(device); err != nil {
+		return nil, errors.Join(fmt.Errorf("binding [%v%%%s]:%d: %w", address, device, dhcpv6.DefaultClientPort, err), conn.Close())
+	}
+	return u, nil
+}
+
+func (u *udpConn) prepare(device string) error {
+	for _, o := range []struct{ level, name, value int }{
+		{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+		// A server of this router's LAN side must not hear its own uplink's client.
+		{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 0},
+		{unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, u.index},
+	} {
+		if err := u.conn.SetsockoptInt(o.level, o.name, o.value); err != nil {
+			return err
+		}
+	}
+	if err := u.conn.SetsockoptString(unix.SOL_SOCKET, unix.SO_BINDTODEVICE, device); err != nil {
+		return err
+	}
+	return u.conn.Bind(&unix.SockaddrInet6{Port: dhcpv6.DefaultClientPort, ZoneId: uint32(u.index), Addr: u.address.As16()})
+}
+
+// Send looks first whether the address is still there: the kernel would go on sending from it for ever, and
+// drop the answers.
+func (u *udpConn) Send(b []byte) error {
+	usable, err := linkLocals(u.index)
+	if err != nil || !slices.Contains(usable, u.address) {
+		return fmt.Errorf("%w: %v is not usable any more", ErrStale, u.address)
+	}
+	err = u.conn.Sendto(context.Background(), b, 0, u.servers)
+	switch {
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: %w", ErrStale, err)
+	case err != nil:
+		return fmt.Errorf("sending to ff02::1:2: %w", err)
+	}
+	return nil
+}
+
+func (u *udpConn) Receive() ([]byte, error) {
+	b := make([]byte, maxDatagram)
+	n, _, err := u.conn.Recvfrom(context.Background(), b, 0)
+	if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
+		return nil, errClosed
+	}
+	if err != nil {
+		return nil, fmt.Errorf("receiving on port %d: %w", dhcpv6.DefaultClientPort, err)
+	}
+	return b[:n:n], nil
+}
+
+func (u *udpConn) Close() error { return u.conn.Close() }
+
+// linkLocals returns the link-local addresses of a device that may be bound, sorted since the kernel lists
+// them in no order; ErrNotReady if there is none. While the kernel looks for duplicates, binding fails with
+// EADDRNOTAVAIL.
+func linkLocals(index int) ([]netip.Addr, error) {
+	f, err := os.Open(addressFile)
+	if err != nil {
+		return nil, fmt.Errorf("%w: IPv6 is off: %w", ErrNotReady, err)
+	}
+	defer f.Close()
+	var found []netip.Addr
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if a, ok := usableLinkLocal(lines.Text(), index); ok {
+			found = append(found, a)
+		}
+	}
+	if len(found) == 0 {
+		return nil, ErrNotReady
+	}
+	slices.SortFunc(found, netip.Addr.Compare)
+	return found, nil
+}
+
+// usableLinkLocal reads a line of /proc/net/if_inet6: address, index, prefix length, scope, flags (all
+// hexadecimal) and name.
+func usableLinkLocal(line string, index int) (netip.Addr, bool) {
+	fields := strings.Fields(line)
+	if len(fields) != 6 {
+		return netip.Addr{}, false
+	}
+	b, err1 := hex.DecodeString(fields[0])
+	at, err2 := strconv.ParseUint(fields[1], 16, 32)
+	flags, err3 := strconv.ParseUint(fields[4], 16, 32)
+	a, ok := netip.AddrFromSlice(b)
+	if errors.Join(err1, err2, err3) != nil || !ok || int(at) != index || !a.IsLinkLocalUnicast() {
+		return netip.Addr{}, false
+	}
+	return a, flags&unix.IFA_F_DADFAILED == 0 && (flags&unix.IFA_F_TENTATIVE == 0 || flags&unix.IFA_F_OPTIMISTIC != 0)
+}
