@@ -82,7 +82,7 @@ func (d *Discoverer) Run(ctx context.Context) error {
 			m.linkDown()
 		}
 		if m.tick(now) && !d.solicit(now) {
-			d.cfg.Log.Debug("router solicitation not sent", "device", d.cfg.Device)
+			m.unsent(now)
 		}
 		if m.changed {
 			m.changed = false

@@ -83,8 +83,8 @@ func (l *Ledger) Update(in Input, now time.Time) Content {
 			next = append(next, old)
 		}
 	}
-	for _, p := range live {
-		next = append(next, (Entry{Announcement: Announcement{Prefix: p.Prefix}}).renew(p, in.AnyUsable, now))
+	for _, p := range live { // new ones: as if they came back after all had forgotten them
+		next = append(next, (Entry{Announcement: Announcement{Prefix: p.Prefix, Stale: true}}).renew(p, in.AnyUsable, now))
 	}
 	slices.SortFunc(next, func(a, b Entry) int { return a.Prefix.Compare(b.Prefix) })
 	l.Entries = bounded(next)

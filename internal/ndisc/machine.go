@@ -137,6 +137,10 @@ func (m *machine) tick(now time.Time) bool {
 	return true
 }
 
+// unsent is told that the solicitation which was due could not be sent. The link is in trouble, no router is
+// silent: the series begins anew.
+func (m *machine) unsent(now time.Time) { m.tries, m.next = 0, now.Add(firstSolicit) }
+
 // following is the span until the next solicitation, as in RFC 8415 section 15 without an end.
 func (m *machine) following() time.Duration {
 	random := (2*m.rand() - 1) * solicitJitter

@@ -39,10 +39,10 @@ type schedule struct {
 	burst   int       // still to be sent soon after a change
 	last    time.Time // of the latest multicast one
 	next    time.Time // of the next multicast one; zero: none is due
-	// credit grows by one each minDelay up to urgentAdvertsInRow. RFC 4861 section 6.2.6 wants minDelay
-	// between two multicast advertisements. That a prefix is dead cannot wait for it: each second costs every
-	// host's connections. So a change goes out at once for one credit, which keeps to that rate in the
-	// long run, also when changes come without an end.
+	// credit grows by one each minDelay up to urgentAdvertsInRow, and each multicast advertisement costs one.
+	// RFC 4861 section 6.2.6 wants minDelay between any two of them. That a prefix is dead cannot wait for
+	// it: each second costs every host's connections. So a change goes out at once while there is credit,
+	// which keeps to that rate in the long run, also when changes come without an end.
 	credit     float64
 	creditedAt time.Time
 	pending    map[netip.Addr]time.Time // answers to single hosts
@@ -100,7 +100,6 @@ func (s *schedule) changed(c change, now time.Time) {
 		s.burst = burstAdverts
 		s.earn(now)
 		if s.credit >= 1 {
-			s.credit--
 			when = now
 		}
 	}
@@ -161,6 +160,8 @@ func (s *schedule) due(now time.Time) []netip.Addr {
 // sent is told that an advertisement to all went out; least is the shortest lifetime in it.
 func (s *schedule) sent(least time.Duration, now time.Time) {
 	s.last = now
+	s.earn(now)
+	s.credit = max(s.credit-1, 0)
 	longest := min(maxInterval, max(least/perLifetime, initialMax))
 	wait := s.between(time.Duration(minIntervalShare*float64(longest)), longest)
 	if s.initial > 0 {

@@ -33,7 +33,6 @@ type rawConn struct {
 	*ipv6.PacketConn
 	link  Link
 	index int
-	name  string
 }
 
 var _ Conn = (*rawConn)(nil)
@@ -73,7 +72,7 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 	for _, t := range types {
 		filter.Accept(t)
 	}
-	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: addr, Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index, device}
+	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: addr, Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index}
 	err = errors.Join(
 		c.SetICMPFilter(&filter),
 		c.SetHopLimit(hopLimit),
@@ -91,13 +90,15 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 func (c *rawConn) Link() Link { return c.link }
 
 // Send names source and device itself: the kernel would take a wider address towards a host's wider one, and
-// an advertisement from anything but a link-local address is void (RFC 4861 section 6.1.2).
+// an advertisement from anything but a link-local address is void (RFC 4861 section 6.1.2). The destination
+// has no zone: package net would turn its name into an index that may be a minute old, of a device that has
+// been made anew since, and the kernel would say EINVAL.
 func (c *rawConn) Send(message []byte, to netip.Addr) error {
 	if err := c.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
 		return err
 	}
 	from := &ipv6.ControlMessage{Src: c.link.Addr.AsSlice(), IfIndex: c.index}
-	_, err := c.WriteTo(message, from, &net.IPAddr{IP: to.AsSlice(), Zone: c.name})
+	_, err := c.WriteTo(message, from, &net.IPAddr{IP: to.AsSlice()})
 	return err
 }
 
