@@ -74,7 +74,9 @@ type Addressing struct {
 	Assign *Assignment
 	// Managed is true when the device's addresses are our own business even while Assign is nil
 	// (a DHCP client without a lease): routes that others installed are then not followed.
-	Managed    bool
+	Managed bool
+	// Discovers is true when we listen to router advertisements in the kernel's place. IPv6 only.
+	Discovers  bool
 	Masquerade bool // rewrite sources that are not the uplink's own
 	// Translate rewrites the prefixes of the LANs to the delegation's, host by host (RFC 6296). IPv6 only.
 	Translate bool

@@ -85,6 +85,12 @@ func (p *planner) subnets() {
 			}
 		}
 	}
+	p.report.Online = make(map[string]bool, len(p.cfg.LANs))
+	for i := range p.cfg.LANs {
+		lan := &p.cfg.LANs[i]
+		p.report.Online[lan.Device] = slices.ContainsFunc(p.report.Subnets, func(s Subnet) bool { return s.Device == lan.Device && s.Usable }) ||
+			lan.ULA.IsValid() && len(choice.Members) > 0 && !choice.LastResort && p.rewrittenBy(&choice, lan)
+	}
 }
 
 // subnet returns the part of a delegation that is a LAN's. A single /64 goes to the LAN of the lowest
@@ -115,15 +121,19 @@ func (p *planner) rewritten(u *Uplink) bool {
 	if len(lans) == 0 || len(choice.Members) == 0 || choice.LastResort || choice.Has(u.ID) {
 		return false
 	}
+	return !slices.ContainsFunc(lans, func(lan *LAN) bool { return !p.rewrittenBy(&choice, lan) })
+}
+
+// rewrittenBy reports whether every uplink that carries new traffic gives the packets of a LAN a source of
+// its own.
+func (p *planner) rewrittenBy(choice *Choice, lan *LAN) bool {
 	return !slices.ContainsFunc(choice.Members, func(m Member) bool {
 		by := p.uplink(m.Uplink)
 		if by.IPv6.Masquerade && len(p.addressesOf(by, IPv6, p.fact(by, IPv6))) > 0 {
 			return false
 		}
-		return slices.ContainsFunc(lans, func(lan *LAN) bool {
-			_, ok := p.translated(by, lan)
-			return !ok
-		})
+		_, ok := p.translated(by, lan)
+		return !ok
 	})
 }
 

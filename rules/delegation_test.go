@@ -181,6 +181,52 @@ func TestAPrefixIsDeprecatedWhileItsUplinkIsDown(t *testing.T) {
 	}
 }
 
+// On a router the kernel ignores advertisements unless it is told to heed them; and where we listen, it is
+// told not to. What stood there before comes back.
+func TestWhoHeedsRouterAdvertisements(t *testing.T) {
+	for _, c := range []struct {
+		name                     string
+		accept, forwarding, want string
+		managed, discovers       bool
+	}{
+		{name: "the kernel of a host", accept: "1", forwarding: "0", want: "1"},
+		{name: "the kernel of a router", accept: "1", forwarding: "1", want: "2"},
+		{name: "a network daemon", accept: "0", forwarding: "1", want: "0"},
+		{name: "the kernel, told by the owner", accept: "2", forwarding: "1", want: "2"},
+		{name: "we", accept: "2", forwarding: "1", managed: true, discovers: true, want: "0"},
+		{name: "nobody, for the address is static", accept: "1", forwarding: "1", managed: true, want: "1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := dual()
+			w.obs.Sysctls["net/ipv6/conf/wan1/accept_ra"], w.obs.Sysctls["net/ipv6/conf/wan1/forwarding"] = c.accept, c.forwarding
+			w.cfg.Uplinks[0].IPv6.Managed, w.cfg.Uplinks[0].IPv6.Discovers = c.managed, c.discovers
+			w.converge(t)
+			if got := w.obs.Sysctls["net/ipv6/conf/wan1/accept_ra"]; got != c.want {
+				t.Errorf("accept_ra is %s, want %s", got, c.want)
+			}
+			w.cfg.Uplinks = nil
+			w.converge(t)
+			if got := w.obs.Sysctls["net/ipv6/conf/wan1/accept_ra"]; got != c.accept {
+				t.Errorf("accept_ra is left at %s, it was %s", got, c.accept)
+			}
+		})
+	}
+}
+
+func TestALANIsOnlineWhileOneOfItsPrefixesIsUsable(t *testing.T) {
+	w := delegated()
+	_, report := w.converge(t)
+	if !report.Online["lan0"] {
+		t.Error("the LAN has a prefix of the mobile network and is not online")
+	}
+	for id := range 2 {
+		w.verdicts[rules.Path{Uplink: id + 1, Family: rules.IPv6}] = rules.Verdict{Health: rules.Dead, State: "down"}
+	}
+	if _, report = w.converge(t); report.Online["lan0"] {
+		t.Error("all uplinks are down, and the LAN is said to be online")
+	}
+}
+
 // With translation hosts need not know which provider carries them.
 func TestTranslatedHostsKeepTheirAddresses(t *testing.T) {
 	w := translated()

@@ -104,6 +104,7 @@ type Addr struct {
 	Temporary  bool // RFC 8981, or an IPv4 secondary address
 	Deprecated bool // preferred lifetime over
 	Tentative  bool // duplicate address detection not passed, or failed
+	Failed     bool // it has failed: somebody else on the link has the address
 	Protocol   uint8
 }
 

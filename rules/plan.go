@@ -18,7 +18,8 @@ const metricV6 = 1024
 type Report struct {
 	Facts    map[Path]Facts
 	Defaults map[Family]Choice
-	Subnets  []Subnet // what the LANs have of the delegations
+	Subnets  []Subnet        // what the LANs have of the delegations
+	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems []Problem
 }
 

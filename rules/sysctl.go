@@ -8,16 +8,25 @@ import (
 // below /proc/sys: a device name may hold dots ("eth0.7"), never a slash.
 var perDevice = [...]string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce", "promote_secondaries"}
 
-func devSysctl(device, key string) string { return "net/ipv4/conf/" + device + "/" + key }
+// perDevice6 are those of IPv6.
+var perDevice6 = [...]string{"accept_ra", "forwarding"}
+
+func devSysctl(device, key string) string  { return "net/ipv4/conf/" + device + "/" + key }
+func devSysctl6(device, key string) string { return "net/ipv6/conf/" + device + "/" + key }
 
 // SysctlNames lists what a snapshot must read for Plan: paths below /proc/sys, of devices that may not
 // exist at the moment.
 func SysctlNames(cfg Config) []string {
-	names := make([]string, 0, len(perDevice)*(len(cfg.Uplinks)+1))
+	names := make([]string, 0, (len(perDevice)+len(perDevice6))*(len(cfg.Uplinks)+1))
 	for _, key := range perDevice {
 		names = append(names, devSysctl("all", key))
 		for i := range cfg.Uplinks {
 			names = append(names, devSysctl(cfg.Uplinks[i].Device, key))
+		}
+	}
+	for i := range cfg.Uplinks {
+		for _, key := range perDevice6 {
+			names = append(names, devSysctl6(cfg.Uplinks[i].Device, key))
 		}
 	}
 	return names
@@ -25,6 +34,7 @@ func SysctlNames(cfg Config) []string {
 
 // sysctls sets only what this box needs, and per device: what is set for "all" belongs to the owner.
 func (p *planner) sysctls() {
+	p.acceptRA()
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if _, present := p.obs.Link(u.Device); !present || !u.IPv4.Enabled {
@@ -52,6 +62,28 @@ func (p *planner) sysctls() {
 			if p.effective(u.Device, "arp_announce") < 2 {
 				p.wantSysctl(u.Device, "arp_announce", 2, u.Name+" shares its subnet with another uplink: each device asks with its own address")
 			}
+		}
+	}
+}
+
+// acceptRA keeps the kernel from answering router advertisements where we do, and has it heed them where
+// nobody else does: on a router, accept_ra=1 means no (Documentation/networking/ip-sysctl.rst).
+func (p *planner) acceptRA() {
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		name := devSysctl6(u.Device, "accept_ra")
+		value, known := p.obs.Sysctls[name]
+		if former, ours := p.obs.Recorded.Sysctls[name]; ours {
+			value = former
+		}
+		if _, present := p.obs.Link(u.Device); !present || !known || !u.IPv6.Enabled {
+			continue
+		}
+		switch {
+		case u.IPv6.Discovers && value != "0":
+			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: "0", Why: "uplinkd listens to the routers of " + u.Name + " itself"})
+		case !u.IPv6.Managed && value == "1" && p.obs.Sysctls[devSysctl6(u.Device, "forwarding")] == "1":
+			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: "2", Why: "a router heeds the advertisements of " + u.Name + "'s routers only then"})
 		}
 	}
 }

@@ -56,6 +56,7 @@ func (k *Kernel) decodeAddr(m []byte) (rules.Addr, bool) {
 	a.Temporary = flags&unix.IFA_F_TEMPORARY != 0 // the same bit as IFA_F_SECONDARY
 	a.Deprecated = flags&unix.IFA_F_DEPRECATED != 0
 	a.Tentative = flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && flags&unix.IFA_F_OPTIMISTIC == 0
+	a.Failed = flags&unix.IFA_F_DADFAILED != 0
 	return a, a.Device != "" && a.Prefix.IsValid()
 }
 
