@@ -52,6 +52,11 @@ type Subnet struct {
 // routerID is the interface identifier of the router in each of its LANs.
 const routerID = 1
 
+// RouterAddress returns the router's address in a LAN's /64.
+func RouterAddress(subnet netip.Prefix) netip.Addr {
+	return addressIn(subnet, routerID, lanBits).Addr()
+}
+
 // ownID is that of the address which an uplink gets of its own delegation when its provider gives it no
 // other (RFC 7084 WAA-7). It spells "uplink".
 const ownID = 0x75706c696e6b

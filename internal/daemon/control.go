@@ -32,6 +32,9 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		}
 	}
 	d.leases.observe(obs)
+	d.routers.observe(obs)
+	d.delegations.observe(obs)
+	d.lans.observe(obs)
 }
 
 // onPass hears the outcome of each look at the kernel, from the engine's goroutine.
@@ -39,6 +42,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.metrics.ObserveReconcile(r.Duration)
 	d.judge.settle(r.Report.Facts)
 	d.judge.carry(r.Report.Defaults)
+	d.tellLANs(&r.Report)
 	if d.judge.takeUnkept() { // only now: the disk may be slow, and traffic has moved already
 		d.save(docAwaits, func() any { return d.judge.awaiting() })
 	}

@@ -57,13 +57,19 @@ type Daemon struct {
 	hints   *kernel.Watcher
 	engine  *reconcile.Engine
 	judge   *judge
-	leases  *leases
 	events  *api.EventLog
 	metrics *api.Metrics
 
-	reloading sync.Mutex // one configuration change at a time
-	discovery *discovery // guarded by reloading; nil with a configuration file
-	saving    sync.Mutex // one document at a time
+	identity    identity     // complete before anything else is made
+	leases      *leases      // DHCPv4, by uplink
+	routers     *routers     // what they advertise, by uplink
+	delegations *delegations // DHCPv6, by uplink
+	lans        *lans
+
+	reloading sync.Mutex   // one configuration change at a time
+	discovery *discovery   // guarded by reloading; nil with a configuration file
+	planned   rules.Config // guarded by reloading; what the engine works towards
+	saving    sync.Mutex   // one document at a time
 
 	mu       sync.Mutex // guards what follows
 	config   *config.Config
@@ -113,10 +119,15 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	d.judge = newJudge(d.o.Prober, d.onTransition, d.metrics.ObserveRTT)
 	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
+	d.leases = newLeases(d.log, d.save, d.onLease)
+	d.routers = newRouters(d.log, d.save, d.onRouters)
+	d.delegations = newDelegations(d.log, d.save, d.onDelegation)
+	d.lans = newLANs(d.log, d.save)
 	var recorded rules.Recorded
 	var history []api.Event
-	d.leases = newLeases(d.log, d.save, d.onLease)
-	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained, docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docEvents: &history, docLeases: &d.leases.held} {
+	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
+		docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docEvents: &history, docIdentity: &d.identity,
+		docLeases: &d.leases.held, docRouters: &d.routers.kept, docLeases6: &d.delegations.held, docLANs: &d.lans.ledgers} {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
 			d.log.Warn("starting afresh", "err", err)
 			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it where that is possible")
@@ -124,6 +135,11 @@ func New(o Options) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
+	if d.identity.complete() {
+		identity := d.identity
+		d.save(docIdentity, func() any { return identity }) // before any server hears of it
+	}
+	d.routers.restore(d.started)
 	d.events.Replay(history)
 	d.leases.forgetExpired(d.started)
 	d.engine = reconcile.New(reconcile.Options{
@@ -192,7 +208,10 @@ func (d *Daemon) adopt(c *config.Config) error {
 		d.saveIDs() // before the kernel hears of them
 	}
 	d.leases.configure(c)
-	d.engine.SetConfig(planInput(c, ids, d.leases.assignments()))
+	d.routers.configure(c, d.identity.Secret)
+	d.delegations.configure(c, ids, d.identity.DUID)
+	d.lans.configure(c)
+	d.planFor(c, ids)
 	d.writeTableNames(c, ids)
 	return nil
 }
@@ -216,7 +235,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
-		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.beat, d.saveAgain, d.keepHistory,
+		d.judge.run, d.leases.run, d.routers.run, d.delegations.run, d.lans.run, d.keepTime,
+		d.engine.Run, d.watchTraffic, d.beat, d.saveAgain, d.keepHistory,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 	}

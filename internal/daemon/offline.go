@@ -51,7 +51,7 @@ func Plan(configFile string) (*Preview, error) {
 	if _, err := assignIDs(c, kept.ids); err != nil {
 		return nil, err
 	}
-	cfg := planInput(c, kept.ids, kept.assignments)
+	cfg := planInput(c, kept.ids, kept.supplies, kept.identity.ula(c.Daemon.ULA))
 	names := rules.SysctlNames(cfg)
 	for name := range kept.recorded.Sysctls {
 		names = append(names, name)
@@ -71,27 +71,34 @@ func Plan(configFile string) (*Preview, error) {
 
 // keptState is what the state directory holds.
 type keptState struct {
-	ids         map[string]int
-	recorded    rules.Recorded
-	verdicts    map[string]keptVerdict
-	drained     map[string]bool
-	awaits      map[string]bool
-	assignments Assignments
+	ids      map[string]int
+	recorded rules.Recorded
+	verdicts map[string]keptVerdict
+	drained  map[string]bool
+	awaits   map[string]bool
+	supplies Supplies
+	identity identity
 }
 
 // readKept reads the state directory without making it.
 func readKept(dir string) (*keptState, error) {
-	k := &keptState{ids: make(map[string]int)}
+	k := &keptState{ids: make(map[string]int), supplies: make(Supplies)}
 	state := store.View(dir)
-	held := newLeases(nil, nil, nil)
-	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained, docAwaits: &k.awaits, docLeases: &held.held} {
+	held, heard, delegated := newLeases(nil, nil, nil), newRouters(nil, nil, nil), newDelegations(nil, nil, nil)
+	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained,
+		docAwaits: &k.awaits, docIdentity: &k.identity, docLeases: &held.held, docRouters: &heard.kept, docLeases6: &delegated.held} {
 		// The daemon would start afresh where a document is damaged.
 		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
 			return nil, err
 		}
 	}
-	held.forgetExpired(time.Now())
-	k.assignments = held.all()
+	k.identity.complete() // where there is none yet, the daemon will draw another
+	now := time.Now()
+	held.forgetExpired(now)
+	heard.restore(now)
+	held.supply(k.supplies)
+	heard.supply(k.supplies, now)
+	delegated.supply(k.supplies, now)
 	return k, nil
 }
 

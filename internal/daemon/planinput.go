@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -15,29 +16,47 @@ func kernelNumbers(k config.Kernel) rules.Kernel {
 		MarkMask: k.MarkMask, LinkGroup: k.LinkGroup}
 }
 
-// Assignments holds, per uplink name, the address that a lease gives its IPv4 side.
-type Assignments map[string]*rules.Assignment
-
-// planInput turns a configuration into what planning takes.
-func planInput(c *config.Config, ids map[string]int, leases Assignments) rules.Config {
+// planInput turns a configuration, and what leases and routers give, into what planning takes. Site is the
+// router's own /48; invalid: none.
+func planInput(c *config.Config, ids map[string]int, supplies Supplies, site netip.Prefix) rules.Config {
 	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks))}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
+		var given Supply
+		if s := supplies[u.Name]; s != nil {
+			given = *s
+		}
 		out.Uplinks[i] = rules.Uplink{
 			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
-			IPv4: addressing(u.IPv4, leases[u.Name]), IPv6: addressing(u.IPv6, nil),
+			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6),
 		}
+		if u.IPv6.Delegation {
+			out.Uplinks[i].Delegations = given.Delegations
+		}
+	}
+	for i := range c.LANs {
+		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID}
+		for _, name := range c.LANs[i].PrefixesFrom {
+			lan.From = append(lan.From, ids[name])
+		}
+		if site.IsValid() {
+			lan.ULA = ulaOf(site, lan.SubnetID)
+		}
+		out.LANs = append(out.LANs, lan)
 	}
 	return out
 }
 
-func addressing(ip config.IP, lease *rules.Assignment) rules.Addressing {
-	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade}
+// addressing says where one family gets its addresses; given is what a lease or routers offer.
+func addressing(ip config.IP, given *rules.Assignment) rules.Addressing {
+	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade, Translate: ip.Translate}
 	switch ip.Method {
 	case config.MethodStatic:
 		a.Managed, a.Assign = true, &rules.Assignment{Addresses: []rules.Address{{Prefix: ip.Address}}, Gateway: ip.Gateway}
 	case config.MethodDHCP:
-		a.Managed, a.Assign = true, lease
+		a.Managed, a.Assign = true, given
+	case config.MethodRA:
+		a.Managed, a.Discovers, a.Assign = true, true, given
 	}
 	return a
 }

@@ -129,19 +129,30 @@ name = "leased"
 device = "wan3"
   [uplink.ipv4]
   method = "dhcp"
+  [uplink.ipv6]
+  method = "ra"
+  delegation = true
+  translate = true
 [[uplink]]
 name = "waiting"
 device = "wan4"
   [uplink.ipv4]
   method = "dhcp"
+  [uplink.ipv6]
+  method = "ra"
+[[lan]]
+device = "lan0"
+subnet_id = 0xabc
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	lease := &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("203.0.113.2/26")}}, Gateway: netip.MustParseAddr("203.0.113.1"), MTU: 1400}
 	ids := map[string]int{"follows": 4, "static": 3, "leased": 2, "waiting": 1, "gone": 5}
-	got := planInput(c, ids, Assignments{"leased": lease, "follows": lease, "gone": lease})
-	auto := rules.Addressing{Enabled: true}
+	routed := &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:c::2/64")}}, Gateway: netip.MustParseAddr("fe80::1")}
+	delegations := []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:c00::/56")}}
+	all := &Supply{IPv4: lease, IPv6: routed, Delegations: delegations}
+	got := planInput(c, ids, Supplies{"leased": all, "follows": all, "gone": all}, netip.MustParsePrefix("fd00:77::/48"))
 	masqueraded := rules.Addressing{Enabled: true, Masquerade: true}
 	want := rules.Config{
 		Kernel: rules.Kernel{Protocol: 200, RulePriority: 20000, TableBase: 20000, MarkMask: 0x00fc0000, LinkGroup: 7},
@@ -152,10 +163,14 @@ device = "wan4"
 					Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.2/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}},
 				IPv6: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:a::2/64")}}}}},
 			{ID: 2, Name: "leased", Device: "wan3", Tier: 1, Weight: 1,
-				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: lease}, IPv6: auto},
+				IPv4:        rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: lease},
+				IPv6:        rules.Addressing{Enabled: true, Managed: true, Discovers: true, Translate: true, Assign: routed},
+				Delegations: delegations},
 			{ID: 1, Name: "waiting", Device: "wan4", Tier: 1, Weight: 1,
-				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true}, IPv6: auto},
+				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true},
+				IPv6: rules.Addressing{Enabled: true, Managed: true, Discovers: true}},
 		},
+		LANs: []rules.LAN{{Device: "lan0", SubnetID: 0xabc, From: []int{2}, ULA: netip.MustParsePrefix("fd00:77:0:abc::/64")}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

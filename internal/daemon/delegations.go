@@ -1,0 +1,187 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/uplinkd/uplinkd/dhcp6"
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// docLeases6 is the document of DHCPv6 leases, by uplink name.
+const docLeases6 = "leases6"
+
+// releasePatience is how long a server is told that we give a prefix back (RFC 9915 section 18.2.7 tries for
+// some 15 s; whoever changed the configuration does not want to wait so long for the next client).
+const releasePatience = 3 * time.Second
+
+// delegations runs a DHCPv6 client for each uplink that asks for a prefix, or for an address.
+type delegations struct {
+	crew[*dhcp6.Client]
+	log     *slog.Logger
+	save    func(document string, read func() any)
+	changed func(uplink string, c dhcp6.Change)
+
+	holding sync.Mutex
+	held    map[string]dhcp6.Lease // by uplink name
+}
+
+func newDelegations(log *slog.Logger, save func(document string, read func() any), changed func(string, dhcp6.Change)) *delegations {
+	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease)}
+}
+
+// wish is what a client is configured to ask for.
+type wish struct {
+	id         int // of the uplink, which is the IAID: kept for life, and no other uplink's
+	delegation bool
+	hint       netip.Prefix
+	address    bool
+}
+
+// configure starts and stops clients so that each uplink that asks for something has one.
+func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6.DUID) {
+	posts := make(map[string]post[*dhcp6.Client])
+	for i := range c.Uplinks {
+		u := &c.Uplinks[i]
+		w := wish{ids[u.Name], u.IPv6.Delegation, u.IPv6.PrefixHint, u.IPv6.RequestAddress}
+		if w.delegation || w.address {
+			posts[u.Name] = post[*dhcp6.Client]{device: u.Device, terms: w, goodbye: release,
+				make: func(current func() bool) *dhcp6.Client { return l.client(u.Name, u.Device, w, duid, current) }}
+		}
+	}
+	l.holding.Lock()
+	maps.DeleteFunc(l.held, func(name string, _ dhcp6.Lease) bool { return posts[name].make == nil })
+	l.holding.Unlock()
+	l.staff(posts)
+}
+
+// release gives back what the configuration no longer asks for. A restart does not: the prefix shall be there
+// afterwards.
+func release(ctx context.Context, c *dhcp6.Client) {
+	ctx, cancel := context.WithTimeout(ctx, releasePatience)
+	defer cancel()
+	_ = c.Release(ctx) // a server that does not answer keeps it until it expires
+}
+
+func (l *delegations) client(name, device string, w wish, duid dhcp6.DUID, current func() bool) *dhcp6.Client {
+	cfg := dhcp6.Config{Device: device, DUID: duid, Log: l.log.With("uplink", name), OnChange: func(c dhcp6.Change) {
+		if current() {
+			l.update(name, c)
+		}
+	}}
+	if w.delegation {
+		cfg.IAPD = []dhcp6.IAPD{{ID: uint32(w.id), Hint: w.hint}}
+	}
+	if w.address {
+		cfg.IANA = []uint32{uint32(w.id)}
+	}
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	if held, ok := l.held[name]; ok {
+		cfg.Last = &held
+	}
+	return dhcp6.New(cfg)
+}
+
+// update takes a change of a lease, from a client's goroutine.
+func (l *delegations) update(name string, c dhcp6.Change) {
+	l.holding.Lock()
+	if c.Lease == nil {
+		delete(l.held, name)
+	} else {
+		l.held[name] = *c.Lease
+	}
+	l.holding.Unlock()
+	l.save(docLeases6, func() any {
+		l.holding.Lock()
+		defer l.holding.Unlock()
+		return maps.Clone(l.held)
+	})
+	l.changed(name, c)
+}
+
+// lease returns what an uplink holds.
+func (l *delegations) lease(name string) (dhcp6.Lease, bool) {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	lease, ok := l.held[name]
+	return lease, ok
+}
+
+// supply adds what the leases give now. An expired one is not used, even if the client has not been asked yet.
+func (l *delegations) supply(s Supplies, now time.Time) {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	for name, lease := range l.held {
+		supply := s.of(name)
+		for _, p := range lease.Prefixes {
+			if now.Before(p.Valid) {
+				supply.Delegations = append(supply.Delegations, rules.Delegation{Prefix: p.Prefix, Exclude: p.Exclude, Deprecated: !now.Before(p.Preferred)})
+			}
+		}
+		for _, a := range lease.Addresses {
+			if now.Before(a.Valid) {
+				if supply.IPv6 == nil {
+					supply.IPv6 = &rules.Assignment{NoDefault: true}
+				}
+				supply.IPv6.Addresses = append(supply.IPv6.Addresses, rules.Address{Prefix: netip.PrefixFrom(a.Address, 128), Deprecated: !now.Before(a.Preferred)})
+			}
+		}
+	}
+}
+
+// onDelegation hears of a changed lease.
+func (d *Daemon) onDelegation(name string, c dhcp6.Change) {
+	d.resupply()
+	parts := make([]string, len(c.Parts))
+	changed := false
+	for i, p := range c.Parts {
+		parts[i] = fmt.Sprintf("%v %s", p.Prefix, p.Fate)
+		changed = changed || p.Fate != dhcp6.Extended
+	}
+	log := d.log.Debug
+	if changed {
+		log = d.log.Info
+		d.event(api.Event{Kind: api.EventLease, Uplink: name, Family: rules.IPv6.String(), Reason: string(c.Reason), Evidence: noted(c.Note),
+			Message: strings.Join(parts, ", ")})
+	}
+	log("delegation", "uplink", name, "reason", string(c.Reason), "parts", strings.Join(parts, ", "), "note", c.Note)
+}
+
+func noted(note string) []string {
+	if note == "" {
+		return nil
+	}
+	return []string{note}
+}
+
+// delegated lists an uplink's delegations for the status, with what remains of their lifetimes.
+func delegated(lease dhcp6.Lease, now time.Time) []api.Delegated {
+	var list []api.Delegated
+	for _, p := range lease.Prefixes {
+		if now.Before(p.Valid) {
+			list = append(list, api.Delegated{Prefix: p.Prefix, PreferredS: remaining(p.Preferred, now), ValidS: remaining(p.Valid, now)})
+		}
+	}
+	slices.SortFunc(list, func(a, b api.Delegated) int { return a.Prefix.Compare(b.Prefix) })
+	return list
+}
+
+// forEver is what an infinite lifetime looks like in seconds (RFC 9915 section 7.7).
+const forEver = 1<<32 - 1
+
+func remaining(until, now time.Time) int64 {
+	if until.Equal(dhcp6.Never()) || until.IsZero() {
+		return forEver
+	}
+	return max(0, int64(until.Sub(now)/time.Second))
+}

@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"crypto/rand"
+	"net/netip"
+
+	"github.com/uplinkd/uplinkd/dhcp6"
+	"github.com/uplinkd/uplinkd/internal/config"
+)
+
+// docIdentity is the document of what this router is known by.
+const docIdentity = "identity"
+
+// identity is what this router is known by on its links. It is drawn once and kept for life.
+type identity struct {
+	DUID   dhcp6.DUID   `json:"duid"`   // to DHCPv6 servers
+	Secret []byte       `json:"secret"` // keys the addresses that it forms (RFC 7217)
+	ULA    netip.Prefix `json:"ula"`    // its own prefix, a /48
+}
+
+const secretBytes = 32
+
+// complete draws what is missing and reports whether anything was.
+func (i *identity) complete() (drawn bool) {
+	if len(i.DUID) == 0 {
+		i.DUID, drawn = dhcp6.NewDUID(), true
+	}
+	if len(i.Secret) < secretBytes {
+		i.Secret, drawn = make([]byte, secretBytes), true
+		_, _ = rand.Read(i.Secret) // never fails
+	}
+	if i.ULA.Bits() != 48 {
+		// RFC 4193 section 3.2: fd00::/8 and 40 random bits.
+		b := [16]byte{0: 0xfd}
+		_, _ = rand.Read(b[1:6])
+		i.ULA, drawn = netip.PrefixFrom(netip.AddrFrom16(b), 48), true
+	}
+	return drawn
+}
+
+// ula returns the prefix that LANs have unique-local addresses of; invalid: none.
+func (i *identity) ula(c config.ULA) netip.Prefix {
+	switch {
+	case c.Off:
+		return netip.Prefix{}
+	case c.Prefix.IsValid():
+		return c.Prefix
+	}
+	return i.ULA
+}

@@ -1,0 +1,228 @@
+package daemon
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/ndisc"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+const (
+	// docLANs is the document of what the hosts of each LAN were told, by device.
+	docLANs = "lans6"
+	// docPrefixes begins the name of the document with the live prefixes of a LAN, for other programs.
+	docPrefixes = "prefixes-"
+	// withdrawPatience is how long a LAN is told that we go: three advertisements.
+	withdrawPatience = 7 * time.Second
+	// hopLimit is what hosts are told to send with, the recommended one (RFC 4861 section 6.3.4 leaves it to us).
+	hopLimit = 64
+	// minMTU is the least that every IPv6 link carries (RFC 8200 section 5).
+	minMTU = 1280
+	// lanTick is how often the LANs are thought over without an event: leases end.
+	lanTick = time.Second
+)
+
+// lans runs an advertiser on each LAN, and knows what its hosts have been told.
+type lans struct {
+	crew[*ndisc.Advertiser]
+	log  *slog.Logger
+	save func(document string, read func() any)
+
+	holding sync.Mutex
+	ledgers map[string]*ndisc.Ledger // by device, as all of these
+	kept    map[string][]byte        // the ledgers as they were last saved
+	inputs  map[string]ndisc.Input   // the latest
+	others  map[string][]ndisc.Other
+	files   map[string][]byte // the live prefixes as they were last written down
+}
+
+func newLANs(log *slog.Logger, save func(document string, read func() any)) *lans {
+	return &lans{log: log, save: save, ledgers: make(map[string]*ndisc.Ledger), kept: make(map[string][]byte), inputs: make(map[string]ndisc.Input),
+		others: make(map[string][]ndisc.Other), files: make(map[string][]byte)}
+}
+
+// configure starts and stops advertisers so that each LAN that is to have one has one.
+func (l *lans) configure(c *config.Config) {
+	posts := make(map[string]post[*ndisc.Advertiser])
+	for i := range c.LANs {
+		if device := c.LANs[i].Device; c.LANs[i].Advertise {
+			posts[device] = post[*ndisc.Advertiser]{device: device, goodbye: l.withdraw, make: func(current func() bool) *ndisc.Advertiser {
+				return ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: l.log.With("lan", device), OnOthers: func(others []ndisc.Other) {
+					if current() {
+						l.holding.Lock()
+						l.others[device] = others
+						l.holding.Unlock()
+					}
+				}})
+			}}
+		}
+	}
+	l.staff(posts)
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	for _, known := range []map[string][]byte{l.kept, l.files} {
+		maps.DeleteFunc(known, func(device string, _ []byte) bool { return posts[device].make == nil })
+	}
+	maps.DeleteFunc(l.others, func(device string, _ []ndisc.Other) bool { return posts[device].make == nil })
+	maps.DeleteFunc(l.inputs, func(device string, _ ndisc.Input) bool {
+		return !slices.ContainsFunc(c.LANs, func(lan config.LAN) bool { return lan.Device == device })
+	})
+	maps.DeleteFunc(l.ledgers, func(device string, _ *ndisc.Ledger) bool { return posts[device].make == nil })
+}
+
+// withdraw tells the hosts of a LAN that we are its router no more.
+func (l *lans) withdraw(ctx context.Context, a *ndisc.Advertiser) {
+	ctx, cancel := context.WithTimeout(ctx, withdrawPatience)
+	defer cancel()
+	_ = a.Withdraw(ctx, ndisc.Content{}.Withdrawn()) // a link that is down has nobody to be told
+}
+
+// supply is what a LAN's hosts may be told of one uplink.
+type lanSupply struct {
+	lease func(prefix netip.Prefix) (preferred, valid time.Time, ok bool)
+	dns   []netip.Addr
+	mtu   int // bytes, of the path; 0: not known
+}
+
+// update tells the LANs what the latest plan gives them.
+func (l *lans) update(c *config.Config, report *rules.Report, names map[int]string, site netip.Prefix, supplies map[string]lanSupply, now time.Time) {
+	l.holding.Lock()
+	changed := false
+	for i := range c.LANs {
+		lan := &c.LANs[i]
+		in, mtu := input(lan, report, names, site, supplies)
+		l.inputs[lan.Device] = in
+		if !lan.Advertise {
+			continue
+		}
+		if l.ledgers[lan.Device] == nil {
+			l.ledgers[lan.Device] = new(ndisc.Ledger)
+		}
+		content := l.ledgers[lan.Device].Update(in, now)
+		content.HopLimit, content.MTU = hopLimit, mtu
+		if m := l.current(lan.Device); m != nil {
+			if err := m.worker.SetContent(content); err != nil {
+				l.log.Error("hosts are not told", "lan", lan.Device, "err", err)
+			}
+		}
+		if text, err := json.Marshal(l.ledgers[lan.Device]); err == nil && !bytes.Equal(text, l.kept[lan.Device]) {
+			l.kept[lan.Device], changed = text, true
+		}
+	}
+	l.holding.Unlock()
+	if changed {
+		l.save(docLANs, func() any {
+			l.holding.Lock()
+			defer l.holding.Unlock()
+			kept := make(map[string]json.RawMessage, len(l.kept))
+			for device, text := range l.kept {
+				kept[device] = text
+			}
+			return kept
+		})
+	}
+	l.writePrefixes(c, now)
+}
+
+// input gathers what a LAN's ledger wants to know, and the MTU of the narrowest path that its hosts may take.
+func input(lan *config.LAN, report *rules.Report, names map[int]string, site netip.Prefix, supplies map[string]lanSupply) (in ndisc.Input, mtu int) {
+	in = ndisc.Input{AnyUsable: report.Online[lan.Device], Search: lan.Search, DNS: slices.Clone(lan.DNS.Servers)}
+	if site.IsValid() {
+		in.ULA, in.Site = ulaOf(site, lan.SubnetID), site
+	}
+	for _, s := range report.Subnets {
+		if s.Device != lan.Device {
+			continue
+		}
+		from := supplies[names[s.Uplink]]
+		preferred, valid, ok := from.lease(s.Delegation.Prefix)
+		if !ok {
+			continue // the lease has ended since; the next plan knows
+		}
+		in.Prefixes = append(in.Prefixes, ndisc.LivePrefix{Prefix: s.Prefix, Uplink: names[s.Uplink], Delegation: s.Delegation.Prefix,
+			Preferred: preferred, Valid: valid, Usable: s.Usable})
+		if s.Usable && lan.DNS.Uplinks {
+			in.DNS = append(in.DNS, from.dns...)
+		}
+		if from.mtu >= minMTU && (mtu == 0 || from.mtu < mtu) {
+			mtu = from.mtu
+		}
+	}
+	if self, ok := routerAddress(&in); ok && lan.DNS.Self {
+		in.DNS = append(in.DNS, self)
+	}
+	slices.SortFunc(in.DNS, netip.Addr.Compare)
+	in.DNS = slices.Compact(in.DNS)
+	return in, mtu
+}
+
+// routerAddress is the router's own address on a LAN: the one that no provider can take away, where there is
+// one.
+func routerAddress(in *ndisc.Input) (netip.Addr, bool) {
+	if in.ULA.IsValid() {
+		return rules.RouterAddress(in.ULA), true
+	}
+	for _, p := range in.Prefixes {
+		if p.Usable {
+			return rules.RouterAddress(p.Prefix), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// ulaOf returns a LAN's /64 of the router's own /48.
+func ulaOf(site netip.Prefix, subnetID int) netip.Prefix {
+	subnet, _ := rules.Delegation{Prefix: site}.Subnet(subnetID)
+	return subnet
+}
+
+// prefixFile is what other advertisers read of a LAN that we leave to them.
+type prefixFile struct {
+	Device   string         `json:"device"`
+	Prefixes []prefixInFile `json:"prefixes"`
+}
+
+// prefixInFile is one prefix; hosts may use it until Preferred, and keep it until Valid. Deprecated says that
+// its uplink carries nothing new now.
+type prefixInFile struct {
+	Prefix     netip.Prefix `json:"prefix"`
+	Uplink     string       `json:"uplink"`
+	Deprecated bool         `json:"deprecated"`
+	Preferred  time.Time    `json:"preferred"`
+	Valid      time.Time    `json:"valid"`
+}
+
+// writePrefixes writes the live prefixes of the LANs that others advertise on into a file each.
+func (l *lans) writePrefixes(c *config.Config, now time.Time) {
+	for i := range c.LANs {
+		if c.LANs[i].Advertise {
+			continue
+		}
+		device := c.LANs[i].Device
+		l.holding.Lock()
+		file := prefixFile{Device: device, Prefixes: []prefixInFile{}}
+		for _, p := range l.inputs[device].Prefixes {
+			file.Prefixes = append(file.Prefixes, prefixInFile{Prefix: p.Prefix, Uplink: p.Uplink, Deprecated: !p.Usable, Preferred: p.Preferred, Valid: p.Valid})
+		}
+		slices.SortFunc(file.Prefixes, func(a, b prefixInFile) int {
+			return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Uplink, b.Uplink))
+		})
+		text, err := json.Marshal(file)
+		same := err == nil && bytes.Equal(text, l.files[device])
+		l.files[device] = text
+		l.holding.Unlock()
+		if !same {
+			l.save(docPrefixes+device, func() any { return file })
+		}
+	}
+}
