@@ -3,6 +3,7 @@ package lab
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"strings"
 )
@@ -51,8 +52,11 @@ func sourceFilter(p *isp) string {
 func allowOnly(u *uplink) string {
 	v4, v6 := u.allowed()
 	var b strings.Builder
-	for set, net := range map[string]string{u.name + "_net4": v4.String(), u.name + "_net6": v6.String()} {
-		fmt.Fprintf(&b, "flush set netdev isp %s\nadd element netdev isp %s { %s }\n", set, set, net)
+	for set, nets := range map[string][]netip.Prefix{u.name + "_net4": {v4}, u.name + "_net6": append([]netip.Prefix{v6}, u.delegated...)} {
+		fmt.Fprintf(&b, "flush set netdev isp %s\n", set)
+		for _, net := range nets {
+			fmt.Fprintf(&b, "add element netdev isp %s { %s }\n", set, net)
+		}
 	}
 	return b.String()
 }

@@ -76,6 +76,7 @@ type uplink struct {
 	isp          *isp
 	plans        [2]addressing
 	renumbered   bool
+	delegated    []netip.Prefix
 	breaks       map[string]*broken // by kind
 }
 

@@ -103,7 +103,12 @@ func (w *World) Uplink(name string) Uplink {
 // UplinkOf tells which uplink a flow used, from the source address that the Internet saw; "" if none has it.
 func (w *World) UplinkOf(source netip.Addr) string {
 	source = source.Unmap()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, u := range w.uplinks {
+		if slices.ContainsFunc(u.delegated, func(p netip.Prefix) bool { return p.Contains(source) }) {
+			return u.name
+		}
 		for _, a := range u.plans {
 			switch {
 			case u.isp.nat && source.Is4():

@@ -1,0 +1,86 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+)
+
+// Delegate has an uplink's ISP route a prefix to the router, by the router's link-local address as it is now, and let
+// its addresses pass as sources. It is what an ISP does for a prefix that its DHCPv6 server has delegated; for the same
+// prefix again it follows a router whose device was made anew.
+func (w *World) Delegate(ctx context.Context, uplink string, prefix netip.Prefix) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u, err := w.find(uplink)
+	if err != nil {
+		return err
+	}
+	router, err := w.linkLocal(Router, u.device)
+	if err != nil {
+		return err
+	}
+	p := u.isp
+	if err := w.hosts[p.name].ip(ctx, []string{fmt.Sprintf("route replace %s via %s dev %s", prefix, router, p.device(u))}); err != nil {
+		return err
+	}
+	if slices.Contains(u.delegated, prefix) {
+		return nil
+	}
+	element := fmt.Sprintf("add element netdev isp %s_net6 { %s }\n", u.name, prefix)
+	if err := w.hosts[p.name].nft(ctx, element); err != nil {
+		return err
+	}
+	u.delegated = append(u.delegated, prefix)
+	return w.hosts[Internet].ip(ctx, returnRoutes("replace", p, []netip.Prefix{prefix}))
+}
+
+// Revoke undoes Delegate.
+func (w *World) Revoke(ctx context.Context, uplink string, prefix netip.Prefix) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u, err := w.find(uplink)
+	if err != nil {
+		return err
+	}
+	i := slices.Index(u.delegated, prefix)
+	if i < 0 {
+		return fmt.Errorf("%s has not delegated %v", uplink, prefix)
+	}
+	u.delegated = slices.Delete(u.delegated, i, i+1)
+	element := fmt.Sprintf("delete element netdev isp %s_net6 { %s }\n", u.name, prefix)
+	if err := w.hosts[u.isp.name].nft(ctx, element); err != nil {
+		return err
+	}
+	if err := w.hosts[Internet].ip(ctx, returnRoutes("delete", u.isp, []netip.Prefix{prefix})); err != nil {
+		return err
+	}
+	return w.hosts[u.isp.name].ip(ctx, []string{fmt.Sprintf("route delete %s", prefix)})
+}
+
+// linkLocal returns a device's link-local address.
+func (w *World) linkLocal(host, device string) (addr netip.Addr, err error) {
+	err = w.hosts[host].Do(func() error {
+		data, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			if len(f) != 6 || f[5] != device || !strings.HasPrefix(f[0], "fe80") {
+				continue
+			}
+			var groups []string
+			for i := 0; i < len(f[0]); i += 4 {
+				groups = append(groups, f[0][i:i+4])
+			}
+			addr, err = netip.ParseAddr(strings.Join(groups, ":"))
+			return err
+		}
+		return fmt.Errorf("%s of %s has no link-local address", device, host)
+	})
+	return addr, err
+}
