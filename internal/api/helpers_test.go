@@ -66,6 +66,20 @@ func sampleStatus() Status {
 	}
 }
 
+// sampleExplanation explains any packet alike: by fiber, past a rule that is not for it.
+func sampleExplanation(p rules.Packet) Explanation {
+	way := rules.Way{Device: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Table: 11700, Uplink: "fiber", Source: netip.MustParseAddr("198.51.100.2"), Weight: 3, MTU: 1492}
+	e := rules.Explanation{Packet: p, Outcome: rules.Leaves, Reason: "leads to fiber", Ways: []rules.Way{way},
+		Steps: []rules.Step{
+			{Kind: rules.StepRule, What: "pref 10010 from all fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117", Why: "the mark is 0x0", Because: rules.Origin{Uplink: "fiber", Key: "name"}},
+			{Kind: rules.StepRule, What: "pref 10900 from all lookup 11700 protocol 117", Counts: true, Why: "matches every packet", Because: rules.Origin{Key: "kernel.rule_priority"}},
+			{Kind: rules.StepRoute, What: "default via 198.51.100.1 dev eth1 table 11700 proto 117", Counts: true, Why: "leads to fiber", Because: rules.Origin{Uplink: "fiber", Key: "tier"}},
+		},
+		Lookup: &rules.Lookup{Packet: p, Outcome: rules.Leaves, Ways: []rules.Way{way}}}
+	answer := rules.Answer{Device: "eth1", Gateway: way.Gateway, Table: 11700, Source: way.Source}
+	return NewExplanation(&e, &answer, "/etc/uplinkd/uplinkd.toml", func(o rules.Origin) int { return len(o.Uplink) })
+}
+
 // daemon is a Source with two uplinks.
 type daemon struct {
 	mu        sync.Mutex
@@ -104,6 +118,13 @@ func (d *daemon) Reload() error {
 	defer d.mu.Unlock()
 	d.reloads++
 	return d.reloadErr
+}
+
+func (d *daemon) Explain(p rules.Packet) (Explanation, error) {
+	if p.Out == "nodev" {
+		return Explanation{}, fmt.Errorf("%w: there is no device nodev", rules.ErrPacket)
+	}
+	return sampleExplanation(p), nil
 }
 
 func (d *daemon) Healthy() error {

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // ErrUnknownUplink is what a Source returns for a name that is not configured,
@@ -27,6 +29,8 @@ type Source interface {
 	// Reload reads the configuration again. An error means that the new one is
 	// wrong and that nothing has changed; its text is shown to the operator.
 	Reload() error
+	// Explain says what would become of a packet. An error that is [rules.ErrPacket] is the asker's.
+	Explain(rules.Packet) (Explanation, error)
 	// Healthy returns why the daemon does not do its work, or nil.
 	Healthy() error
 }
@@ -115,6 +119,7 @@ func (s *Server) handler(local bool) http.Handler {
 	mux.Handle("/api/v1/status", reading(f.status))
 	mux.Handle("/api/v1/uplinks/{name}", reading(f.uplink))
 	mux.Handle("/api/v1/events", only(f.events, http.MethodGet))
+	mux.Handle("/api/v1/explain", reading(f.explain))
 	mux.Handle("/api/v1/uplinks/{name}/drain", f.changing(f.drain(true)))
 	mux.Handle("/api/v1/uplinks/{name}/undrain", f.changing(f.drain(false)))
 	mux.Handle("/api/v1/reload", f.changing(f.reload))

@@ -65,8 +65,11 @@ type Daemon struct {
 	discovery *discovery // guarded by reloading; nil with a configuration file
 	saving    sync.Mutex // one document at a time
 
+	explaining sync.Mutex // one explanation at a time
+
 	mu       sync.Mutex // guards what follows
 	config   *config.Config
+	lines    config.Lines // of the configuration in its file; nil without one
 	ids      map[string]int
 	problems map[string]rules.Problem // of the daemon itself, by code
 	unsaved  map[string]func() any    // documents that could not be written, by name
@@ -85,7 +88,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	c, err := o.load()
+	c, lines, err := o.load()
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +141,7 @@ func New(o Options) (_ *Daemon, err error) {
 		d.discovery = newDiscovery(c)
 		c, _ = d.discovery.look(obs)
 	}
-	return d, d.adopt(c)
+	return d, d.adopt(c, lines)
 }
 
 // Close gives back what New opened.
@@ -152,21 +155,21 @@ func (d *Daemon) Close() {
 }
 
 // load reads the configuration file, or takes the defaults when there is none.
-func (o *Options) load() (*config.Config, error) {
+func (o *Options) load() (*config.Config, config.Lines, error) {
 	if o.ConfigFile != "" {
-		return config.Load(o.ConfigFile)
+		return config.LoadLines(o.ConfigFile)
 	}
 	if o.Base != nil {
-		return o.Base, nil
+		return o.Base, nil, nil
 	}
-	return config.Default(), nil
+	return config.Default(), nil, nil
 }
 
 // discovers reports whether uplinks are taken from the kernel's default routes.
 func (d *Daemon) discovers() bool { return d.o.ConfigFile == "" }
 
 // adopt makes a configuration the one in force. It changes nothing when it fails.
-func (d *Daemon) adopt(c *config.Config) error {
+func (d *Daemon) adopt(c *config.Config, lines config.Lines) error {
 	d.mu.Lock()
 	ids := maps.Clone(d.ids)
 	d.mu.Unlock()
@@ -179,7 +182,7 @@ func (d *Daemon) adopt(c *config.Config) error {
 	}
 	d.mu.Lock()
 	former := d.config
-	d.config, d.ids = c, ids
+	d.config, d.ids, d.lines = c, ids, lines
 	d.mu.Unlock()
 	if former != nil {
 		for i := range former.Uplinks {
