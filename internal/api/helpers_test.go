@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -80,6 +81,19 @@ func sampleExplanation(p rules.Packet) Explanation {
 	return NewExplanation(&e, &answer, "/etc/uplinkd/uplinkd.toml", func(o rules.Origin) int { return len(o.Uplink) })
 }
 
+// sampleHistory is three steps of one uplink, the second of them without an answer.
+func sampleHistory() History {
+	none := float32(math.NaN())
+	h := History{Range: "5m", StepS: 1, First: noon.Unix(), Samples: 3}
+	u := UplinkHistory{Name: "fiber", Received: Numbers{0, 1234567.8, none}, Sent: Numbers{0.12345, 5, none}}
+	u.IPv4.Append(11.23456, 0, "up")
+	u.IPv4.Append(none, 0.5, "up")
+	u.IPv4.Append(12, 0.25, "suspect")
+	u.IPv6 = PathHistory{RTTms: Numbers{none, none, none}, Loss: Numbers{none, none, none}, States: List[Run]{{"", 3}}}
+	h.Uplinks = List[UplinkHistory]{u}
+	return h
+}
+
 // daemon is a Source with two uplinks.
 type daemon struct {
 	mu        sync.Mutex
@@ -125,6 +139,17 @@ func (d *daemon) Explain(p rules.Packet) (Explanation, error) {
 		return Explanation{}, fmt.Errorf("%w: there is no device nodev", rules.ErrPacket)
 	}
 	return sampleExplanation(p), nil
+}
+
+func (d *daemon) History(name string, after time.Time) (History, bool) {
+	if name != "" && name != "5m" && name != "1h" && name != "24h" {
+		return History{}, false
+	}
+	h := sampleHistory()
+	if !after.IsZero() {
+		h.Uplinks, h.Samples = nil, 0
+	}
+	return h, true
 }
 
 func (d *daemon) Healthy() error {

@@ -31,6 +31,9 @@ type Source interface {
 	Reload() error
 	// Explain says what would become of a packet. An error that is [rules.ErrPacket] is the asker's.
 	Explain(rules.Packet) (Explanation, error)
+	// History returns what was seen after a time; false when there is no range of that name. "" is the
+	// shortest.
+	History(name string, after time.Time) (History, bool)
 	// Healthy returns why the daemon does not do its work, or nil.
 	Healthy() error
 }
@@ -115,10 +118,11 @@ type face struct {
 func (s *Server) handler(local bool) http.Handler {
 	f := &face{Server: s, local: local, streams: make(chan struct{}, s.limits.streams)}
 	mux := http.NewServeMux()
-	mux.Handle("/{$}", reading(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/api/v1/status", http.StatusFound) }))
+	mux.Handle("/{$}", reading(dashboard()))
 	mux.Handle("/api/v1/status", reading(f.status))
 	mux.Handle("/api/v1/uplinks/{name}", reading(f.uplink))
 	mux.Handle("/api/v1/events", only(f.events, http.MethodGet))
+	mux.Handle("/api/v1/history", reading(f.history))
 	mux.Handle("/api/v1/explain", reading(f.explain))
 	mux.Handle("/api/v1/uplinks/{name}/drain", f.changing(f.drain(true)))
 	mux.Handle("/api/v1/uplinks/{name}/undrain", f.changing(f.drain(false)))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
@@ -60,6 +61,7 @@ type Daemon struct {
 	leases  *leases
 	events  *api.EventLog
 	metrics *api.Metrics
+	history *history.Store
 
 	reloading sync.Mutex // one configuration change at a time
 	discovery *discovery // guarded by reloading; nil with a configuration file
@@ -96,7 +98,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state,
+	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state, history: history.New(),
 		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
@@ -219,7 +221,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
-		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.beat, d.saveAgain, d.keepHistory,
+		d.judge.run, d.leases.run, d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 	}

@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules"},
 	"internal/api":               {"rules", "uplink"},
-	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/dhcp4",
+	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/dhcp4", "internal/history",
 		"internal/kernel", "internal/reconcile", "internal/store"},
 	"cmd/uplinkd": {"rules", "internal/api", "internal/config", "internal/daemon", "internal/lab"},
 }
