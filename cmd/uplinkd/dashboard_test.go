@@ -144,7 +144,7 @@ func TestTheDrainButtonNeedsTheToken(t *testing.T) {
 	b.keys("#token", dashboardToken+"\ue007")
 	b.await("the dialog to close", `return !document.getElementById("unlock").open`)
 	b.click(button)
-	b.await("the page to say drained", `return document.querySelector('[data-name="fiber"] .chip').textContent === "drained"`)
+	b.await("the page to say drained", `return document.querySelector('[data-name="fiber"] .chip')?.textContent === "drained"`)
 	b.await("the answer to be lte", `return document.getElementById("answer").textContent.includes("Online by lte")`)
 	if !drained() {
 		t.Error("the page says drained and the daemon does not")
