@@ -110,6 +110,14 @@ func (t RouteType) String() string {
 	switch t {
 	case Unicast:
 		return "unicast"
+	case Local:
+		return "local"
+	case Broadcast:
+		return "broadcast"
+	case Anycast:
+		return "anycast"
+	case Multicast:
+		return "multicast"
 	case Blackhole:
 		return "blackhole"
 	case Unreachable:
@@ -139,6 +147,9 @@ func (n Nexthop) String() string {
 func (r Rule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pref %d", r.Priority)
+	if r.More.Not {
+		b.WriteString(" not")
+	}
 	if r.From.IsValid() {
 		b.WriteString(" from " + r.From.String())
 	} else {
@@ -156,7 +167,8 @@ func (r Rule) String() string {
 	if r.OIF != "" {
 		b.WriteString(" oif " + r.OIF)
 	}
-	fmt.Fprintf(&b, " lookup %d", r.Table)
+	b.WriteString(r.More.selectors())
+	b.WriteString(r.action())
 	if r.SuppressPrefixLen >= 0 {
 		fmt.Fprintf(&b, " suppress_prefixlength %d", r.SuppressPrefixLen)
 	}

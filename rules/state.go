@@ -50,6 +50,10 @@ type RouteType uint8
 // The route types that we install or have to understand.
 const (
 	Unicast     RouteType = 1
+	Local       RouteType = 2
+	Broadcast   RouteType = 3
+	Anycast     RouteType = 4
+	Multicast   RouteType = 5
 	Blackhole   RouteType = 6
 	Unreachable RouteType = 7
 	Prohibit    RouteType = 8
@@ -115,8 +119,8 @@ func (f Family) suppressLen() int {
 	return 1
 }
 
-// Rule is a policy routing rule that looks up a table. Rules of other programs may have more selectors
-// than are shown here; those are marked Other and are never ours.
+// Rule is a policy routing rule that looks up a table. Rules of other programs may have selectors and
+// actions that ours never have; those are marked Other, and More says which.
 type Rule struct {
 	Family            Family
 	Priority          int
@@ -128,6 +132,7 @@ type Rule struct {
 	SuppressGroup     int64 // -1: none; else routes through devices of this group do not count
 	Protocol          uint8
 	Other             bool // has selectors or an action beyond these
+	More              More
 }
 
 // compareRules orders rules as the kernel would walk them, IPv4 before IPv6.

@@ -35,33 +35,28 @@ func dial(socket string) *api.Client { return api.Dial(socketPath(socket)) }
 // redrawEvery is the pace of status --watch.
 const redrawEvery = time.Second
 
-func runStatus(ctx context.Context, args []string, s streams) error {
-	var socket *string
-	var asJSON, watch *bool
-	_, err := flags("status", args, 0, s, func(set *flag.FlagSet) {
-		socket = socketFlag(set)
-		asJSON = set.Bool("json", false, "print JSON")
-		watch = set.Bool("watch", false, "show it anew every second")
-	})
-	if err != nil {
-		return err
-	}
-	client := dial(*socket)
-	for {
-		status, err := client.Status(ctx)
-		if err != nil {
-			return err
-		}
-		if *watch && !*asJSON {
-			fmt.Fprint(s.out, "\x1b[H\x1b[2J")
-		}
-		if err := printStatus(s, status, *asJSON); err != nil || !*watch {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(redrawEvery):
+func statusCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	asJSON := set.Bool("json", false, "print JSON")
+	watch := set.Bool("watch", false, "show it anew every second")
+	return func(ctx context.Context, _ []string, s streams) error {
+		client := dial(*socket)
+		for {
+			status, err := client.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if *watch && !*asJSON {
+				fmt.Fprint(s.out, "\x1b[H\x1b[2J")
+			}
+			if err := printStatus(s, status, *asJSON); err != nil || !*watch {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(redrawEvery):
+			}
 		}
 	}
 }
@@ -85,42 +80,28 @@ func colorful(s streams) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-func runEvents(ctx context.Context, args []string, s streams) error {
-	var socket *string
-	var follow *bool
-	_, err := flags("events", args, 0, s, func(set *flag.FlagSet) {
-		socket = socketFlag(set)
-		follow = set.Bool("follow", false, "wait for further ones")
-	})
-	if err != nil {
-		return err
-	}
-	err = dial(*socket).Events(ctx, 0, *follow, func(e api.Event) error { return api.WriteEvent(s.out, e) })
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-func drain(drained bool) func(context.Context, []string, streams) error {
-	name := "undrain"
-	if drained {
-		name = "drain"
-	}
-	return func(ctx context.Context, args []string, s streams) error {
-		var socket *string
-		rest, err := flags(name, args, 1, s, func(set *flag.FlagSet) { socket = socketFlag(set) })
-		if err != nil {
-			return err
+func eventsCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	follow := set.Bool("follow", false, "wait for further ones")
+	return func(ctx context.Context, _ []string, s streams) error {
+		err := dial(*socket).Events(ctx, 0, *follow, func(e api.Event) error { return api.WriteEvent(s.out, e) })
+		if ctx.Err() != nil {
+			return nil
 		}
-		return dial(*socket).Drain(ctx, rest[0], drained)
+		return err
 	}
 }
 
-func runReload(ctx context.Context, args []string, s streams) error {
-	var socket *string
-	if _, err := flags("reload", args, 0, s, func(set *flag.FlagSet) { socket = socketFlag(set) }); err != nil {
-		return err
+func drainCommand(drained bool) func(*flag.FlagSet) runner {
+	return func(set *flag.FlagSet) runner {
+		socket := socketFlag(set)
+		return func(ctx context.Context, rest []string, _ streams) error {
+			return dial(*socket).Drain(ctx, rest[0], drained)
+		}
 	}
-	return dial(*socket).Reload(ctx)
+}
+
+func reloadCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	return func(ctx context.Context, _ []string, _ streams) error { return dial(*socket).Reload(ctx) }
 }

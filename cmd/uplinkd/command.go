@@ -31,27 +31,39 @@ type streams struct {
 	out, err io.Writer
 }
 
-// command is a word after "uplinkd".
+// command is a word after "uplinkd". The list of them is what the usage, the manual page and the completion of
+// shells are made from, so that none of these can differ from what is parsed.
 type command struct {
-	name, args, does string
-	run              func(ctx context.Context, args []string, s streams) error
+	name  string
+	words []string // that follow the options
+	does  string
+	about string // for the manual page: what the one line leaves out
+	setup func(*flag.FlagSet) runner
 }
+
+// runner does the work of a command whose options were parsed into what its setup keeps. It gets the words.
+type runner func(ctx context.Context, words []string, s streams) error
 
 func commands() []command {
 	return []command{
-		{"run", "[-c FILE]", "run the daemon; without a file, every device with a default route is an uplink", runDaemon},
-		{"check", "[-c FILE]", "validate a configuration; touches nothing", runCheck},
-		{"plan", "[-c FILE] [--json]", "show what run would change in the kernel; changes nothing", runPlan},
-		{"status", "[--json] [--watch]", "show each uplink's verdict and why", runStatus},
-		{"events", "[--follow]", "show the decision log", runEvents},
-		{"drain", "NAME", "send new traffic elsewhere; old flows finish", drain(true)},
-		{"undrain", "NAME", "take new traffic again", drain(false)},
-		{"reload", "", "read the configuration again; a mistake in it changes nothing", runReload},
-		{"clean", "[-c FILE]", "remove all that is ours from the kernel", runClean},
-		{"lab", "run|break|heal|exec|status|down", "try everything in a world of network namespaces", nil},
-		{"version", "", "show the version", runVersion},
+		{"run", nil, "run the daemon; without a file, every device with a default route is an uplink",
+			"SIGHUP makes it read its configuration again, SIGTERM ends it and leaves the kernel as it is, so that a restart interrupts no traffic.", runCommand},
+		{"check", nil, "validate a configuration; touches nothing", "Every mistake is named with its line and column. Exit code 2.", checkCommand},
+		{"plan", nil, "show what run would change in the kernel; changes nothing", "Each change is a line for a shell: ip, nft or sysctl.", planCommand},
+		{"status", nil, "show each uplink's verdict and why", "Colours appear on terminals only, and not when NO_COLOR is set.", statusCommand},
+		{"explain", nil, "say what becomes of a packet: which rule, table and uplink, and why",
+			"It walks the policy rules and tables as the kernel does, names the line of the configuration that made each step, and compares with the kernel's own answer. It works without a running daemon too. Exit code 1 when the kernel says something else.", explainCommand},
+		{"events", nil, "show the decision log", "", eventsCommand},
+		{"drain", []string{"NAME"}, "send new traffic elsewhere; old flows finish", "It lasts over restarts, until undrain.", drainCommand(true)},
+		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
+		{"reload", nil, "read the configuration again; a mistake in it changes nothing", "", reloadCommand},
+		{"clean", nil, "remove all that is ours from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
+		{"version", nil, "show the version", "", versionCommand},
 	}
 }
+
+// labUsage stands for the commands of package lab, which parses its own.
+const labUsage, labDoes = "lab run|break|heal|exec|status|down", "try everything in a world of network namespaces"
 
 // usageError is a mistake in how the program was called; it ends with exit code 2.
 type usageError struct{ error }
@@ -98,26 +110,71 @@ func report(err error, w io.Writer) int {
 func usage(w io.Writer) {
 	fmt.Fprint(w, "uplinkd keeps a Linux router with several uplinks online.\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-50s %s\n", strings.TrimSpace("uplinkd "+c.name+" "+c.args), c.does)
+		fmt.Fprintf(w, "  %-50s %s\n", c.synopsis(), c.does)
 	}
-	fmt.Fprintf(w, "\nFILE is %s unless named; status, events, drain and reload also take --socket PATH.\n", defaultConfigFile)
+	fmt.Fprintf(w, "  %-50s %s\n", "uplinkd "+labUsage, labDoes)
+	fmt.Fprintf(w, "\nFILE is %s unless named; status, explain, events, drain and reload also take --socket PATH.\n"+
+		"\"uplinkd COMMAND --help\" lists the options of a command.\n", defaultConfigFile)
 }
 
-// flags parses the options of a command; rest says how many words may follow them.
-func flags(name string, args []string, rest int, s streams, define func(*flag.FlagSet)) ([]string, error) {
-	set := flag.NewFlagSet("uplinkd "+name, flag.ContinueOnError)
+// options makes the command's set of options, empty of values.
+func (c *command) options() (*flag.FlagSet, runner) {
+	set := flag.NewFlagSet("uplinkd "+c.name, flag.ContinueOnError)
+	return set, c.setup(set)
+}
+
+// run parses the options and does the work.
+func (c *command) run(ctx context.Context, args []string, s streams) error {
+	set, work := c.options()
 	set.SetOutput(s.err)
-	define(set)
+	set.Usage = func() { c.help(set, s.err) }
 	if err := set.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			return nil, err
+			return err
 		}
-		return nil, usageError{err}
+		return usageError{err}
 	}
-	if set.NArg() != rest {
-		return nil, usagef("%s takes %d words after its options, not %d", name, rest, set.NArg())
+	if set.NArg() != len(c.words) {
+		return usagef("%s takes %d words after its options, not %d", c.name, len(c.words), set.NArg())
 	}
-	return set.Args(), nil
+	return work(ctx, set.Args(), s)
+}
+
+// help says what a command does and what its options are.
+func (c *command) help(set *flag.FlagSet, w io.Writer) {
+	fmt.Fprintf(w, "usage: %s\n%s\n", c.synopsis(), c.does)
+	set.VisitAll(func(f *flag.Flag) {
+		value, what := flag.UnquoteUsage(f)
+		fmt.Fprintf(w, "  %-22s %s\n", strings.TrimSpace(dashes(f.Name)+" "+value), what)
+	})
+}
+
+// dashes writes an option as people type it.
+func dashes(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+// fewOptions is how many are named on the line of a command.
+const fewOptions = 3
+
+// synopsis is the command with its options, as far as there are few.
+func (c *command) synopsis() string {
+	set, _ := c.options()
+	var options []string
+	set.VisitAll(func(f *flag.Flag) {
+		if f.Name == "socket" {
+			return // every client has it; the usage says so once
+		}
+		value, _ := flag.UnquoteUsage(f)
+		options = append(options, "["+strings.TrimSpace(dashes(f.Name)+" "+value)+"]")
+	})
+	if len(options) > fewOptions {
+		options = []string{"[OPTION...]"}
+	}
+	return strings.Join(append(append([]string{"uplinkd", c.name}, options...), c.words...), " ")
 }
 
 // configFlag defines -c.
@@ -153,10 +210,9 @@ func version() string {
 	return "devel"
 }
 
-func runVersion(_ context.Context, args []string, s streams) error {
-	if _, err := flags("version", args, 0, s, func(*flag.FlagSet) {}); err != nil {
-		return err
+func versionCommand(*flag.FlagSet) runner {
+	return func(_ context.Context, _ []string, s streams) error {
+		fmt.Fprintln(s.out, "uplinkd", version())
+		return nil
 	}
-	fmt.Fprintln(s.out, "uplinkd", version())
-	return nil
 }

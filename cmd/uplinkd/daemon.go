@@ -18,21 +18,19 @@ import (
 	"github.com/uplinkd/uplinkd/internal/daemon"
 )
 
-func runDaemon(ctx context.Context, args []string, s streams) error {
-	var file, level *string
-	_, err := flags("run", args, 0, s, func(set *flag.FlagSet) {
-		file = configFlag(set)
-		level = set.String("log", "info", "`LEVEL`: debug, info, warn or error")
-	})
-	if err != nil {
-		return err
-	}
-	log, err := logger(s.err, *level)
+func runCommand(set *flag.FlagSet) runner {
+	file := configFlag(set)
+	level := set.String("log", "info", "`LEVEL`: debug, info, warn or error")
+	return func(ctx context.Context, _ []string, s streams) error { return runDaemon(ctx, *file, *level, s) }
+}
+
+func runDaemon(ctx context.Context, file, level string, s streams) error {
+	log, err := logger(s.err, level)
 	if err != nil {
 		return err
 	}
 	notify, watchdog := serviceManager()
-	d, err := daemon.New(daemon.Options{ConfigFile: configFile(*file), Version: version(), Log: log, Notify: notify, Watchdog: watchdog})
+	d, err := daemon.New(daemon.Options{ConfigFile: configFile(file), Version: version(), Log: log, Notify: notify, Watchdog: watchdog})
 	if err != nil {
 		return err
 	}
@@ -89,19 +87,18 @@ func serviceManager() (notify func(string), watchdog time.Duration) {
 	return func(state string) { _ = n.Notify(state) }, watchdog
 }
 
-func runCheck(_ context.Context, args []string, s streams) error {
-	var file *string
-	if _, err := flags("check", args, 0, s, func(set *flag.FlagSet) { file = configFlag(set) }); err != nil {
-		return err
+func checkCommand(set *flag.FlagSet) runner {
+	file := configFlag(set)
+	return func(_ context.Context, _ []string, s streams) error {
+		path := configFile(*file)
+		if path == "" {
+			return usagef("there is no %s; name a file with -c (run works without one)", defaultConfigFile)
+		}
+		c, err := config.Load(path)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(s.out, "%s: fine, %d uplinks\n", path, len(c.Uplinks))
+		return nil
 	}
-	path := configFile(*file)
-	if path == "" {
-		return usagef("there is no %s; name a file with -c (run works without one)", defaultConfigFile)
-	}
-	c, err := config.Load(path)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(s.out, "%s: fine, %d uplinks\n", path, len(c.Uplinks))
-	return nil
 }

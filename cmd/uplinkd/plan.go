@@ -12,20 +12,18 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-func runPlan(_ context.Context, args []string, s streams) error {
-	var file *string
-	var asJSON *bool
-	_, err := flags("plan", args, 0, s, func(set *flag.FlagSet) {
-		file, asJSON = configFlag(set), set.Bool("json", false, "print JSON")
-	})
+func planCommand(set *flag.FlagSet) runner {
+	file := configFlag(set)
+	asJSON := set.Bool("json", false, "print JSON")
+	return func(_ context.Context, _ []string, s streams) error { return runPlan(*file, *asJSON, s) }
+}
+
+func runPlan(file string, asJSON bool, s streams) error {
+	p, err := daemon.Plan(configFile(file))
 	if err != nil {
 		return err
 	}
-	p, err := daemon.Plan(configFile(*file))
-	if err != nil {
-		return err
-	}
-	if *asJSON {
+	if asJSON {
 		return planJSON(p, s)
 	}
 	for _, family := range rules.Families {
@@ -77,12 +75,13 @@ func planJSON(p *daemon.Preview, s streams) error {
 	return enc.Encode(out)
 }
 
-func runClean(ctx context.Context, args []string, s streams) error {
-	var file *string
-	if _, err := flags("clean", args, 0, s, func(set *flag.FlagSet) { file = configFlag(set) }); err != nil {
-		return err
-	}
-	path := configFile(*file)
+func cleanCommand(set *flag.FlagSet) runner {
+	file := configFlag(set)
+	return func(ctx context.Context, _ []string, s streams) error { return runClean(ctx, *file, s) }
+}
+
+func runClean(ctx context.Context, file string, s streams) error {
+	path := configFile(file)
 	c := config.Default()
 	if path != "" {
 		var err error

@@ -258,3 +258,17 @@ func (r *router) awaitFlow(p *lab.FlowProbe, uplink string) {
 		r.Fatal(err)
 	}
 }
+
+// decisions is the decision log as it stands.
+func (r *router) decisions() []api.Event {
+	r.Helper()
+	var events []api.Event
+	err := r.client.Events(context.Background(), 0, false, func(e api.Event) error {
+		events = append(events, e)
+		return nil
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return events
+}

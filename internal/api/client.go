@@ -22,6 +22,8 @@ var (
 	ErrNotRunning = errors.New("no uplinkd answers")
 	// ErrBadConfig is the error of Reload when the configuration is wrong.
 	ErrBadConfig = errors.New("wrong configuration")
+	// ErrBadQuestion is the error of a question that makes no sense.
+	ErrBadQuestion = errors.New("wrong question")
 	// ErrStreamEnded is the error of Events when the daemon ends the stream.
 	ErrStreamEnded = errors.New("uplinkd has ended the stream of events")
 )
@@ -58,16 +60,30 @@ func Dial(socket string) *Client {
 
 // Status returns what the daemon tells about itself.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	resp, err := c.do(ctx, http.MethodGet, "/api/v1/status")
+	var s Status
+	err := c.get(ctx, "/api/v1/status", "the status", &s)
+	return s, err
+}
+
+// Explain asks what would become of a packet; the query is that of [ParsePacket]. A question that makes no
+// sense is an [ErrBadQuestion] with the daemon's text.
+func (c *Client) Explain(ctx context.Context, query url.Values) (Explanation, error) {
+	var e Explanation
+	err := c.get(ctx, "/api/v1/explain?"+query.Encode(), "the explanation", &e)
+	return e, err
+}
+
+// get reads an answer's JSON into v.
+func (c *Client) get(ctx context.Context, path, what string, v any) error {
+	resp, err := c.do(ctx, http.MethodGet, path)
 	if err != nil {
-		return Status{}, err
+		return err
 	}
 	defer closeBody(resp)
-	var s Status
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxResponse)).Decode(&s); err != nil {
-		return Status{}, fmt.Errorf("reading the status: %w", err)
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxResponse)).Decode(v); err != nil {
+		return fmt.Errorf("reading %s: %w", what, err)
 	}
-	return s, nil
+	return nil
 }
 
 // Drain moves new flows away from an uplink, or ends that. For a name that the
@@ -200,6 +216,8 @@ func refusal(resp *http.Response) error {
 	switch resp.StatusCode {
 	case http.StatusNotFound:
 		refused.causes = []error{ErrUnknownUplink}
+	case http.StatusBadRequest:
+		refused.causes = []error{ErrBadQuestion}
 	case http.StatusUnprocessableEntity:
 		refused.causes = []error{ErrBadConfig}
 	}

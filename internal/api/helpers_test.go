@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -66,6 +67,33 @@ func sampleStatus() Status {
 	}
 }
 
+// sampleExplanation explains any packet alike: by fiber, past a rule that is not for it.
+func sampleExplanation(p rules.Packet) Explanation {
+	way := rules.Way{Device: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Table: 11700, Uplink: "fiber", Source: netip.MustParseAddr("198.51.100.2"), Weight: 3, MTU: 1492}
+	e := rules.Explanation{Packet: p, Outcome: rules.Leaves, Reason: "leads to fiber", Ways: []rules.Way{way},
+		Steps: []rules.Step{
+			{Kind: rules.StepRule, What: "pref 10010 from all fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117", Why: "the mark is 0x0", Because: rules.Origin{Uplink: "fiber", Key: "name"}},
+			{Kind: rules.StepRule, What: "pref 10900 from all lookup 11700 protocol 117", Counts: true, Why: "matches every packet", Because: rules.Origin{Key: "kernel.rule_priority"}},
+			{Kind: rules.StepRoute, What: "default via 198.51.100.1 dev eth1 table 11700 proto 117", Counts: true, Why: "leads to fiber", Because: rules.Origin{Uplink: "fiber", Key: "tier"}},
+		},
+		Lookup: &rules.Lookup{Packet: p, Outcome: rules.Leaves, Ways: []rules.Way{way}}}
+	answer := rules.Answer{Device: "eth1", Gateway: way.Gateway, Table: 11700, Source: way.Source}
+	return NewExplanation(&e, &answer, "/etc/uplinkd/uplinkd.toml", func(o rules.Origin) int { return len(o.Uplink) })
+}
+
+// sampleHistory is three steps of one uplink, the second of them without an answer.
+func sampleHistory() History {
+	none := float32(math.NaN())
+	h := History{Range: "5m", StepS: 1, First: noon.Unix(), Samples: 3}
+	u := UplinkHistory{Name: "fiber", Received: Numbers{0, 1234567.8, none}, Sent: Numbers{0.12345, 5, none}}
+	u.IPv4.Append(11.23456, 0, "up")
+	u.IPv4.Append(none, 0.5, "up")
+	u.IPv4.Append(12, 0.25, "suspect")
+	u.IPv6 = PathHistory{RTTms: Numbers{none, none, none}, Loss: Numbers{none, none, none}, States: List[Run]{{"", 3}}}
+	h.Uplinks = List[UplinkHistory]{u}
+	return h
+}
+
 // daemon is a Source with two uplinks.
 type daemon struct {
 	mu        sync.Mutex
@@ -104,6 +132,24 @@ func (d *daemon) Reload() error {
 	defer d.mu.Unlock()
 	d.reloads++
 	return d.reloadErr
+}
+
+func (d *daemon) Explain(p rules.Packet) (Explanation, error) {
+	if p.Out == "nodev" {
+		return Explanation{}, fmt.Errorf("%w: there is no device nodev", rules.ErrPacket)
+	}
+	return sampleExplanation(p), nil
+}
+
+func (d *daemon) History(name string, after time.Time) (History, bool) {
+	if name != "" && name != "5m" && name != "1h" && name != "24h" {
+		return History{}, false
+	}
+	h := sampleHistory()
+	if !after.IsZero() {
+		h.Uplinks, h.Samples = nil, 0
+	}
+	return h, true
 }
 
 func (d *daemon) Healthy() error {

@@ -166,7 +166,7 @@ type emit func(d *prometheus.Desc, kind prometheus.ValueType, value float64, lab
 func (c *verdictCollector) collect(p PathVerdict, emit emit) {
 	v := p.Verdict
 	for _, state := range uplink.States {
-		emit(c.state, prometheus.GaugeValue, number(v.State == state), string(state))
+		emit(c.state, prometheus.GaugeValue, oneIf(v.State == state), string(state))
 	}
 	emit(c.requests, prometheus.CounterValue, float64(v.Requests))
 	emit(c.replies, prometheus.CounterValue, float64(v.Replies))
@@ -178,12 +178,12 @@ func (c *verdictCollector) collect(p PathVerdict, emit emit) {
 	for _, t := range v.Targets {
 		if !seen[t.Target] {
 			seen[t.Target] = true
-			emit(c.target, prometheus.GaugeValue, number(t.Up), t.Target)
+			emit(c.target, prometheus.GaugeValue, oneIf(t.Up), t.Target)
 		}
 	}
 }
 
-func number(b bool) float64 {
+func oneIf(b bool) float64 {
 	if b {
 		return 1
 	}

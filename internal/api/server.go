@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // ErrUnknownUplink is what a Source returns for a name that is not configured,
@@ -27,6 +29,11 @@ type Source interface {
 	// Reload reads the configuration again. An error means that the new one is
 	// wrong and that nothing has changed; its text is shown to the operator.
 	Reload() error
+	// Explain says what would become of a packet. An error that is [rules.ErrPacket] is the asker's.
+	Explain(rules.Packet) (Explanation, error)
+	// History returns what was seen after a time; false when there is no range of that name. "" is the
+	// shortest.
+	History(name string, after time.Time) (History, bool)
 	// Healthy returns why the daemon does not do its work, or nil.
 	Healthy() error
 }
@@ -111,21 +118,34 @@ type face struct {
 func (s *Server) handler(local bool) http.Handler {
 	f := &face{Server: s, local: local, streams: make(chan struct{}, s.limits.streams)}
 	mux := http.NewServeMux()
-	mux.Handle("/{$}", reading(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/api/v1/status", http.StatusFound) }))
-	mux.Handle("/api/v1/status", reading(f.status))
-	mux.Handle("/api/v1/uplinks/{name}", reading(f.uplink))
-	mux.Handle("/api/v1/events", only(f.events, http.MethodGet))
-	mux.Handle("/api/v1/uplinks/{name}/drain", f.changing(f.drain(true)))
-	mux.Handle("/api/v1/uplinks/{name}/undrain", f.changing(f.drain(false)))
-	mux.Handle("/api/v1/reload", f.changing(f.reload))
-	mux.Handle("/healthz", reading(f.healthz))
-	if s.o.Metrics != nil {
-		mux.Handle("/metrics", reading(s.o.Metrics.handler(s.log).ServeHTTP))
+	for path, h := range f.routes() {
+		mux.Handle(path, h)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))
 	})
 	return f.guard(mux)
+}
+
+// routes are all that there is; openapi.json describes each.
+func (f *face) routes() map[string]http.Handler {
+	routes := map[string]http.Handler{
+		"/{$}":                           reading(dashboard()),
+		"/api/v1/status":                 reading(f.status),
+		"/api/v1/uplinks/{name}":         reading(f.uplink),
+		"/api/v1/events":                 only(f.events, http.MethodGet),
+		"/api/v1/history":                reading(f.history),
+		"/api/v1/explain":                reading(f.explain),
+		"/api/v1/openapi.json":           reading(describe),
+		"/api/v1/uplinks/{name}/drain":   f.changing(f.drain(true)),
+		"/api/v1/uplinks/{name}/undrain": f.changing(f.drain(false)),
+		"/api/v1/reload":                 f.changing(f.reload),
+		"/healthz":                       reading(f.healthz),
+	}
+	if f.o.Metrics != nil {
+		routes["/metrics"] = reading(f.o.Metrics.handler(f.log).ServeHTTP)
+	}
+	return routes
 }
 
 // only answers the methods and refuses all others.
@@ -147,13 +167,18 @@ func reading(h http.HandlerFunc) http.Handler { return only(h, http.MethodGet, h
 
 func (f *face) status(w http.ResponseWriter, r *http.Request) {
 	status := f.o.Source.Status()
-	body, err := json.Marshal(status)
+	f.tagged(w, r, "the status", status.Generation, status)
+}
+
+// tagged answers with the JSON of v, unless the client has it already.
+func (f *face) tagged(w http.ResponseWriter, r *http.Request, what string, generation uint64, v any) {
+	body, err := json.Marshal(v)
 	if err != nil {
-		f.fail(w, r, fmt.Errorf("encoding the status: %w", err))
+		f.fail(w, r, fmt.Errorf("encoding %s: %w", what, err))
 		return
 	}
 	sum := sha256.Sum256(body)
-	tag := fmt.Sprintf(`"%d-%s"`, status.Generation, hex.EncodeToString(sum[:8]))
+	tag := fmt.Sprintf(`"%d-%s"`, generation, hex.EncodeToString(sum[:8]))
 	w.Header().Set("ETag", tag)
 	if matches(r.Header.Values("If-None-Match"), tag) {
 		w.WriteHeader(http.StatusNotModified)
@@ -182,12 +207,7 @@ func (f *face) uplink(w http.ResponseWriter, r *http.Request) {
 		if status.Uplinks[i].Name != name {
 			continue
 		}
-		body, err := json.Marshal(status.Uplinks[i])
-		if err != nil {
-			f.fail(w, r, fmt.Errorf("encoding uplink %s: %w", name, err))
-			return
-		}
-		writeBody(w, http.StatusOK, body)
+		f.tagged(w, r, "uplink "+name, status.Generation, status.Uplinks[i])
 		return
 	}
 	writeError(w, http.StatusNotFound, fmt.Sprintf("%v %q", ErrUnknownUplink, name))

@@ -102,18 +102,11 @@ func TestHealth(t *testing.T) {
 func TestUnknownPaths(t *testing.T) {
 	h := newServer(newDaemon()).handler(true)
 	for _, path := range []string{
-		"/index.html", "/api", "/api/v1/", "/api/v2/status", "/api/v1/explain", "/api/v1/uplinks/",
+		"/index.html", "/api", "/api/v1/", "/api/v2/status", "/api/v1/explained", "/api/v1/uplinks/",
 		"/api/v1/uplinks/fiber/drain/x", "/api/v1/status/", "/metrics", "/debug/pprof/",
 	} {
 		wantError(t, ask(h, "GET", path), 404, "there is nothing at")
 		wantError(t, ask(h, "POST", path), 404, "there is nothing at")
-	}
-}
-
-func TestTheRootLeadsToTheStatus(t *testing.T) {
-	w := ask(newServer(newDaemon()).handler(true), "GET", "/")
-	if w.Code != 302 || w.Header().Get("Location") != "/api/v1/status" {
-		t.Errorf("%d, %q", w.Code, w.Header().Get("Location"))
 	}
 }
 

@@ -42,6 +42,10 @@ type Uplink struct {
 	Metered         bool         `json:"metered"`
 	Failback        string       `json:"failback"`          // "after-stable", "immediate" or "manual"
 	ProbeBytesToday int64        `json:"probe_bytes_today"` // both directions, since midnight where the router is
+	BytesToday      int64        `json:"bytes_today"`       // both directions, of a metered uplink
+	BytesMonth      int64        `json:"bytes_month"`
+	QuotaBytes      int64        `json:"quota_bytes"` // bytes a month; 0 for none
+	OverQuota       bool         `json:"over_quota"`  // new flows go elsewhere until the month is over
 	IPv4            FamilyStatus `json:"ipv4"`
 	IPv6            FamilyStatus `json:"ipv6"`
 }

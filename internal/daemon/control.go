@@ -26,7 +26,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
 		if c, changed := d.discovery.look(obs); changed {
-			if err := d.adopt(c); err != nil {
+			if err := d.adopt(c, nil); err != nil {
 				d.log.Warn("a discovered uplink cannot be used", "err", err)
 			}
 		}
@@ -115,7 +115,7 @@ func (d *Daemon) Reload() error {
 }
 
 func (d *Daemon) reload() error {
-	c, err := config.Load(d.o.ConfigFile)
+	c, lines, err := config.LoadLines(d.o.ConfigFile)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (d *Daemon) reload() error {
 	if c.Daemon != have.Daemon || c.Kernel != have.Kernel {
 		return errors.New("[daemon] and [kernel] change only with a restart, and nothing else of this file was taken over")
 	}
-	return d.adopt(c)
+	return d.adopt(c, lines)
 }
 
 // Healthy says why the daemon does not do its work, nil when it does.

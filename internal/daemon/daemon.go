@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
@@ -59,6 +60,7 @@ type Daemon struct {
 	judge   *judge
 	events  *api.EventLog
 	metrics *api.Metrics
+	history *history.Store
 
 	identity    identity     // complete before anything else is made
 	leases      *leases      // DHCPv4, by uplink
@@ -71,8 +73,11 @@ type Daemon struct {
 	planned   rules.Config // guarded by reloading; what the engine works towards
 	saving    sync.Mutex   // one document at a time
 
+	explaining sync.Mutex // one explanation at a time
+
 	mu       sync.Mutex // guards what follows
 	config   *config.Config
+	lines    config.Lines // of the configuration in its file; nil without one
 	ids      map[string]int
 	problems map[string]rules.Problem // of the daemon itself, by code
 	unsaved  map[string]func() any    // documents that could not be written, by name
@@ -91,7 +96,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	c, err := o.load()
+	c, lines, err := o.load()
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +104,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state,
+	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state, history: history.New(),
 		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
@@ -154,7 +159,7 @@ func New(o Options) (_ *Daemon, err error) {
 		d.discovery = newDiscovery(c)
 		c, _ = d.discovery.look(obs)
 	}
-	return d, d.adopt(c)
+	return d, d.adopt(c, lines)
 }
 
 // Close gives back what New opened.
@@ -168,21 +173,21 @@ func (d *Daemon) Close() {
 }
 
 // load reads the configuration file, or takes the defaults when there is none.
-func (o *Options) load() (*config.Config, error) {
+func (o *Options) load() (*config.Config, config.Lines, error) {
 	if o.ConfigFile != "" {
-		return config.Load(o.ConfigFile)
+		return config.LoadLines(o.ConfigFile)
 	}
 	if o.Base != nil {
-		return o.Base, nil
+		return o.Base, nil, nil
 	}
-	return config.Default(), nil
+	return config.Default(), nil, nil
 }
 
 // discovers reports whether uplinks are taken from the kernel's default routes.
 func (d *Daemon) discovers() bool { return d.o.ConfigFile == "" }
 
 // adopt makes a configuration the one in force. It changes nothing when it fails.
-func (d *Daemon) adopt(c *config.Config) error {
+func (d *Daemon) adopt(c *config.Config, lines config.Lines) error {
 	d.mu.Lock()
 	ids := maps.Clone(d.ids)
 	d.mu.Unlock()
@@ -195,7 +200,7 @@ func (d *Daemon) adopt(c *config.Config) error {
 	}
 	d.mu.Lock()
 	former := d.config
-	d.config, d.ids = c, ids
+	d.config, d.ids, d.lines = c, ids, lines
 	d.mu.Unlock()
 	if former != nil {
 		for i := range former.Uplinks {
@@ -236,7 +241,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.judge.run, d.leases.run, d.routers.run, d.delegations.run, d.lans.run, d.keepTime,
-		d.engine.Run, d.watchTraffic, d.beat, d.saveAgain, d.keepHistory,
+		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 	}

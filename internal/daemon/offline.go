@@ -27,36 +27,17 @@ type Preview struct {
 // Plan computes what Run would change now. It changes nothing, neither in the kernel nor in the state
 // directory, and judges paths as the running daemon, or the last one, did.
 func Plan(configFile string) (*Preview, error) {
-	o := Options{ConfigFile: configFile}
-	c, err := o.load()
+	in, err := prepare(configFile)
 	if err != nil {
 		return nil, err
 	}
-	k, err := kernel.Open(kernelNumbers(c.Kernel), slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
-	defer k.Close()
-	if configFile == "" {
-		obs, err := k.Snapshot(nil)
-		if err != nil {
-			return nil, err
-		}
-		c, _ = newDiscovery(c).look(obs)
-	}
-	kept, err := readKept(c.Daemon.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := assignIDs(c, kept.ids); err != nil {
-		return nil, err
-	}
-	cfg := planInput(c, kept.ids, kept.supplies, kept.identity.ula(c.Daemon.ULA))
+	defer in.kernel.Close()
+	cfg, kept := in.cfg, in.kept
 	names := rules.SysctlNames(cfg)
 	for name := range kept.recorded.Sysctls {
 		names = append(names, name)
 	}
-	obs, err := k.Snapshot(names)
+	obs, err := in.kernel.Snapshot(names)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +47,47 @@ func Plan(configFile string) (*Preview, error) {
 	for i := range cfg.Uplinks {
 		p.Names[cfg.Uplinks[i].ID] = cfg.Uplinks[i].Name
 	}
+	return p, nil
+}
+
+// prepared is what a look from outside starts from.
+type prepared struct {
+	kernel *kernel.Kernel // to be closed
+	config *config.Config
+	lines  config.Lines
+	cfg    rules.Config
+	kept   *keptState
+}
+
+// prepare reads the configuration, or discovers one, and the state directory.
+func prepare(configFile string) (_ *prepared, err error) {
+	o := Options{ConfigFile: configFile}
+	p := &prepared{}
+	if p.config, p.lines, err = o.load(); err != nil {
+		return nil, err
+	}
+	if p.kept, err = readKept(p.config.Daemon.StateDir); err != nil {
+		return nil, err
+	}
+	if p.kernel, err = kernel.Open(kernelNumbers(p.config.Kernel), slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			p.kernel.Close()
+		}
+	}()
+	if configFile == "" {
+		obs, err := p.kernel.Snapshot(nil)
+		if err != nil {
+			return nil, err
+		}
+		p.config, _ = newDiscovery(p.config).look(obs)
+	}
+	if _, err := assignIDs(p.config, p.kept.ids); err != nil {
+		return nil, err
+	}
+	p.cfg = planInput(p.config, p.kept.ids, p.kept.supplies, p.kept.identity.ula(p.config.Daemon.ULA))
 	return p, nil
 }
 
@@ -130,7 +152,7 @@ var ErrRunning = errors.New("uplinkd is running; stop it first")
 // changes that it made.
 func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	o := Options{ConfigFile: configFile}
-	c, err := o.load()
+	c, _, err := o.load()
 	if err != nil {
 		return nil, err
 	}

@@ -25,15 +25,22 @@ func (k *Kernel) relevant(table uint32, protocol uint8) bool {
 }
 
 func (k *Kernel) decodeRoute(m []byte) (rules.Route, bool) {
+	r, ok := k.decodeTableRoute(m)
+	return r.Route, ok && r.Table != unix.RT_TABLE_LOCAL && k.relevant(r.Table, r.Protocol)
+}
+
+// decodeTableRoute reads a route of any table.
+func (k *Kernel) decodeTableRoute(m []byte) (rules.TableRoute, bool) {
 	if len(m) < unix.SizeofRtMsg {
-		return rules.Route{}, false
+		return rules.TableRoute{}, false
 	}
 	msg := nl.DeserializeRtMsg(m)
 	family, known := familyOf(msg.Family)
-	if !known || msg.Table == unix.RT_TABLE_LOCAL || msg.Flags&unix.RTM_F_CLONED != 0 {
-		return rules.Route{}, false
+	if !known || msg.Flags&unix.RTM_F_CLONED != 0 {
+		return rules.TableRoute{}, false
 	}
-	r := rules.Route{Family: family, Table: uint32(msg.Table), Type: rules.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}
+	r := rules.TableRoute{TOS: msg.Tos}
+	r.Route = rules.Route{Family: family, Table: uint32(msg.Table), Type: rules.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}
 	if family == rules.IPv4 {
 		r.Scope = msg.Scope
 	}
@@ -45,6 +52,10 @@ func (k *Kernel) decodeRoute(m []byte) (rules.Route, bool) {
 		case unix.RTA_DST:
 			if ip, ok := netip.AddrFromSlice(value); ok {
 				r.Dst = netip.PrefixFrom(ip, int(msg.Dst_len))
+			}
+		case unix.RTA_SRC:
+			if ip, ok := netip.AddrFromSlice(value); ok {
+				r.From = netip.PrefixFrom(ip, int(msg.Src_len))
 			}
 		case unix.RTA_PRIORITY:
 			r.Metric = native32(value)
@@ -61,14 +72,23 @@ func (k *Kernel) decodeRoute(m []byte) (rules.Route, bool) {
 				}
 			}
 		case unix.RTA_MULTIPATH:
-			r.Nexthops = k.decodeNexthops(value)
+			k.decodeNexthops(value, &r)
 		}
 	}
-	if r.Type == rules.Unicast && r.Nexthops == nil && single.Device != "" {
-		r.Nexthops = []rules.Nexthop{single}
+	if carries(r.Type) && r.Nexthops == nil && single.Device != "" {
+		r.AddNexthop(single, msg.Flags&unix.RTNH_F_DEAD != 0, msg.Flags&unix.RTNH_F_LINKDOWN != 0)
 	}
-	usable := r.Type != rules.Unicast || len(r.Nexthops) > 0
-	return r, usable && k.relevant(r.Table, r.Protocol)
+	return r, !carries(r.Type) || len(r.Nexthops) > 0
+}
+
+// carries reports whether routes of a type have nexthops that matter. Those that refuse are on device lo
+// in IPv6, and on none in IPv4.
+func carries(t rules.RouteType) bool {
+	switch t {
+	case rules.Unicast, rules.Local, rules.Broadcast, rules.Anycast, rules.Multicast:
+		return true
+	}
+	return false
 }
 
 func decodeGateway(typ uint16, value []byte) netip.Addr {
@@ -80,8 +100,7 @@ func decodeGateway(typ uint16, value []byte) netip.Addr {
 }
 
 // decodeNexthops reads RTA_MULTIPATH: rtnexthop headers, each with attributes of its own.
-func (k *Kernel) decodeNexthops(b []byte) []rules.Nexthop {
-	var hops []rules.Nexthop
+func (k *Kernel) decodeNexthops(b []byte, r *rules.TableRoute) {
 	for len(b) >= unix.SizeofRtNexthop {
 		length := int(binary.NativeEndian.Uint16(b))
 		if length < unix.SizeofRtNexthop || length > len(b) {
@@ -97,10 +116,9 @@ func (k *Kernel) decodeNexthops(b []byte) []rules.Nexthop {
 				hop.Gateway = decodeGateway(typ, value)
 			}
 		}
-		hops = append(hops, hop)
+		r.AddNexthop(hop, b[2]&unix.RTNH_F_DEAD != 0, b[2]&unix.RTNH_F_LINKDOWN != 0)
 		b = b[min(len(b), (length+3)&^3):]
 	}
-	return hops
 }
 
 func (k *Kernel) changeRoute(msgType, flags int, r rules.Route) error {

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
@@ -33,7 +34,10 @@ func decodeRule(m []byte) (rules.Rule, bool) {
 		return rules.Rule{}, false
 	}
 	r := rules.Rule{Family: family, Table: uint32(msg.Table), SuppressPrefixLen: -1, SuppressGroup: -1}
-	r.Other = msg.Type != nl.FR_ACT_TO_TBL || msg.Tos != 0 || msg.Flags&fibRuleInvert != 0
+	r.More = rules.More{Not: msg.Flags&fibRuleInvert != 0, TOS: msg.Tos}
+	if msg.Type != nl.FR_ACT_TO_TBL {
+		r.More.Action = rules.Action(msg.Type)
+	}
 	for typ, value := range attributes(m[sizeofRuleHeader:]) {
 		switch typ {
 		case nl.FRA_PRIORITY:
@@ -61,10 +65,46 @@ func decodeRule(m []byte) (rules.Rule, bool) {
 				r.Protocol = value[0]
 			}
 		default:
-			r.Other = true
+			decodeMore(&r.More, typ, value)
 		}
 	}
+	r.Other = r.More != rules.More{}
 	return r, true
+}
+
+// Attributes of linux/fib_rules.h that the netlink library does not name.
+const (
+	fraDSCP      = 25
+	fraSPortMask = 28
+	fraDPortMask = 29
+	fraDSCPMask  = 30
+)
+
+// decodeMore reads what rules of ours never have.
+func decodeMore(m *rules.More, typ uint16, value []byte) {
+	full := len(value) == 1 && value[0] == 0x3f || len(value) >= 2 && value[0] == 0xff && value[1] == 0xff
+	switch {
+	case typ == nl.FRA_FLOW, typ == nl.FRA_PAD: // a realm selects nothing
+	case full && (typ == fraSPortMask || typ == fraDPortMask || typ == fraDSCPMask):
+	case typ == nl.FRA_IP_PROTO && len(value) > 0:
+		m.Protocol = value[0]
+	case typ == nl.FRA_SPORT_RANGE && len(value) >= 4:
+		m.SPort = decodePorts(value)
+	case typ == nl.FRA_DPORT_RANGE && len(value) >= 4:
+		m.DPort = decodePorts(value)
+	case typ == nl.FRA_UID_RANGE && len(value) >= 8:
+		m.UIDs = rules.UIDs{Set: true, First: native32(value), Last: native32(value[4:])}
+	case typ == nl.FRA_GOTO:
+		m.Goto = int(native32(value))
+	case typ == fraDSCP && len(value) > 0:
+		m.TOS, m.DSCP = value[0]<<2, true
+	default:
+		m.Unknown = true
+	}
+}
+
+func decodePorts(value []byte) rules.Ports {
+	return rules.Ports{First: binary.NativeEndian.Uint16(value), Last: binary.NativeEndian.Uint16(value[2:])}
 }
 
 func decodePrefix(value []byte, bits uint8) netip.Prefix {

@@ -9,8 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Counters are a device's packet counters.
-type Counters struct{ Received, Sent uint64 }
+// Counters are a device's counters.
+type Counters struct {
+	Received, Sent           uint64 // packets
+	ReceivedBytes, SentBytes uint64
+}
 
 // Traffic reads packet counters many times a second, so it has a plain socket and one buffer of its own.
 // It may be used beside a Kernel, by one goroutine.
@@ -23,7 +26,7 @@ type Traffic struct {
 // Layouts of linux/if_link.h and linux/netlink.h, sizes in bytes.
 const (
 	sizeofStatsMsg  = 12 // struct if_stats_msg: family, 3 bytes of padding, index, filter mask
-	statsLink64     = 1  // IFLA_STATS_LINK_64, which begins with packets received and packets sent
+	statsLink64     = 1  // IFLA_STATS_LINK_64, which begins with packets and then bytes, received and sent
 	trafficBuffer   = 32 << 10
 	trafficPatience = time.Second
 )
@@ -88,8 +91,11 @@ func (t *Traffic) take(b []byte, out map[int]Counters) (done bool, err error) {
 			return true, fmt.Errorf("reading counters: %w", unix.Errno(-int32(native32(body))))
 		case typ == unix.RTM_NEWSTATS && len(body) >= sizeofStatsMsg:
 			for attr, value := range attributes(body[sizeofStatsMsg:]) {
-				if attr == statsLink64 && len(value) >= 16 {
-					out[int(native32(body[4:]))] = Counters{binary.NativeEndian.Uint64(value), binary.NativeEndian.Uint64(value[8:])}
+				if attr == statsLink64 && len(value) >= 32 {
+					out[int(native32(body[4:]))] = Counters{
+						Received: binary.NativeEndian.Uint64(value), Sent: binary.NativeEndian.Uint64(value[8:]),
+						ReceivedBytes: binary.NativeEndian.Uint64(value[16:]), SentBytes: binary.NativeEndian.Uint64(value[24:]),
+					}
 				}
 			}
 		}

@@ -1,0 +1,205 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Explanation is what becomes of a packet and why, with the kernel's own answer beside it.
+type Explanation struct {
+	Packet    ExplainedPacket `json:"packet"`
+	Outcome   rules.Outcome   `json:"outcome"` // "leaves", "local", "refused" or "filtered"
+	Reason    string          `json:"reason"`
+	Uncertain string          `json:"uncertain"` // what the kernel may do differently; "" when nothing
+	Ways      List[Way]       `json:"ways"`
+	Steps     List[Step]      `json:"steps"`
+	File      string          `json:"file"` // the configuration that the lines of the steps are of; "" without one
+	Kernel    KernelAnswer    `json:"kernel"`
+}
+
+// ExplainedPacket is the packet that was asked about.
+type ExplainedPacket struct {
+	To       netip.Addr `json:"to"`
+	From     netip.Addr `json:"from"` // "" when the kernel chooses
+	IIF      string     `json:"iif"`  // "" when this machine makes it
+	OIF      string     `json:"oif"`  // device that its socket is bound to
+	Mark     Mark       `json:"mark"`
+	Protocol string     `json:"protocol"`
+	SPort    uint16     `json:"sport"`
+	DPort    uint16     `json:"dport"`
+	UID      uint32     `json:"uid"`
+	TOS      uint8      `json:"tos"`
+}
+
+// Way is where the packet may go.
+type Way struct {
+	Uplink  string     `json:"uplink"` // "" for another network
+	Device  string     `json:"device"`
+	Gateway netip.Addr `json:"gateway"` // "" on-link
+	Table   uint32     `json:"table"`
+	Source  netip.Addr `json:"source"`
+	Weight  int        `json:"weight"`
+	MTU     int        `json:"mtu"` // of the route; 0 for the device's
+}
+
+// Step is one rule, route or filter that was looked at.
+type Step struct {
+	Kind   rules.StepKind `json:"kind"`
+	What   string         `json:"what"`
+	Counts bool           `json:"counts"` // false: it was passed over
+	Why    string         `json:"why"`
+	Uplink string         `json:"uplink"` // whose configuration made it
+	Key    string         `json:"key"`
+	Line   int            `json:"line"` // of that key in the file; 0 when it is a default, or nobody's
+}
+
+// KernelAnswer is what the kernel itself says.
+type KernelAnswer struct {
+	Asked   bool       `json:"asked"` // false: it cannot be asked for such a packet
+	Agrees  bool       `json:"agrees"`
+	Refused string     `json:"refused"`
+	Local   bool       `json:"local"`
+	Device  string     `json:"device"`
+	Gateway netip.Addr `json:"gateway"`
+	Table   uint32     `json:"table"`
+	Source  netip.Addr `json:"source"`
+}
+
+// NewExplanation puts an explanation into the form of the JSON. Line tells where a key of the configuration
+// stands; the answer is nil when the kernel was not asked.
+func NewExplanation(e *rules.Explanation, answer *rules.Answer, file string, line func(rules.Origin) int) Explanation {
+	p := e.Packet
+	out := Explanation{
+		Packet: ExplainedPacket{To: p.To, From: p.From, IIF: p.In, OIF: p.Out, Mark: Mark(p.Mark), Protocol: protocolName(p.Protocol),
+			SPort: p.SPort, DPort: p.DPort, UID: p.UID, TOS: p.TOS},
+		Outcome: e.Outcome, Reason: e.Reason, Uncertain: e.Uncertain, File: file,
+	}
+	for _, w := range e.Ways {
+		out.Ways = append(out.Ways, Way{w.Uplink, w.Device, w.Gateway, w.Table, w.Source, w.Weight, w.MTU})
+	}
+	for _, s := range e.Steps {
+		out.Steps = append(out.Steps, Step{s.Kind, s.What, s.Counts, s.Why, s.Because.Uplink, s.Because.Key, line(s.Because)})
+	}
+	if answer != nil && e.Lookup != nil {
+		out.Kernel = KernelAnswer{Asked: true, Agrees: e.Lookup.Agrees(*answer), Refused: answer.Refused, Local: answer.Local,
+			Device: answer.Device, Gateway: answer.Gateway, Table: answer.Table, Source: answer.Source}
+	}
+	return out
+}
+
+// protocols are the names of protocols that have one here; the first of a number is the one shown.
+var protocols = []struct {
+	name   string
+	number uint8
+}{{"icmp", 1}, {"tcp", 6}, {"udp", 17}, {"gre", 47}, {"esp", 50}, {"icmpv6", 58}, {"sctp", 132}}
+
+func protocolName(n uint8) string {
+	for _, p := range protocols {
+		if p.number == n {
+			return p.name
+		}
+	}
+	return strconv.Itoa(int(n))
+}
+
+// packetKeys are the parameters of an explain request, and how each is read. The command line has options
+// of the same names.
+var packetKeys = map[string]func(p *rules.Packet, text string) error{
+	"to":    func(p *rules.Packet, text string) error { return address(&p.To, text) },
+	"from":  func(p *rules.Packet, text string) error { return address(&p.From, text) },
+	"iif":   func(p *rules.Packet, text string) error { p.In = text; return nil },
+	"oif":   func(p *rules.Packet, text string) error { p.Out = text; return nil },
+	"mark":  func(p *rules.Packet, text string) error { return number(&p.Mark, text, 32) },
+	"proto": func(p *rules.Packet, text string) error { return protocol(&p.Protocol, text) },
+	"sport": func(p *rules.Packet, text string) error { return number(&p.SPort, text, 16) },
+	"dport": func(p *rules.Packet, text string) error { return number(&p.DPort, text, 16) },
+	"uid":   func(p *rules.Packet, text string) error { return number(&p.UID, text, 32) },
+	"tos":   func(p *rules.Packet, text string) error { return number(&p.TOS, text, 8) },
+}
+
+// ParsePacket reads the parameters of an explain request. Without a protocol the packet is UDP, which is what
+// the kernel's own lookup takes it for. The error says what is wrong in the words of the request.
+func ParsePacket(query url.Values) (rules.Packet, error) {
+	p := rules.Packet{Protocol: 17}
+	for key, values := range query {
+		read, known := packetKeys[key]
+		switch {
+		case !known:
+			return p, fmt.Errorf("there is no parameter %q", key)
+		case len(values) != 1:
+			return p, fmt.Errorf("%s is given %d times", key, len(values))
+		case values[0] == "":
+			continue
+		}
+		if err := read(&p, values[0]); err != nil {
+			return p, fmt.Errorf("%s=%q %w", key, values[0], err)
+		}
+	}
+	if !p.To.IsValid() {
+		return p, errors.New("to, the packet's destination, is missing")
+	}
+	return p, nil
+}
+
+func address(a *netip.Addr, text string) error {
+	ip, err := netip.ParseAddr(text)
+	if err != nil || ip.Zone() != "" {
+		return errors.New("is no address: write it in digits, without a prefix length or zone")
+	}
+	*a = ip.Unmap()
+	return nil
+}
+
+func number[T uint8 | uint16 | uint32](n *T, text string, bits int) error {
+	v, err := strconv.ParseUint(text, 0, bits)
+	if err != nil {
+		return fmt.Errorf("is no number of %d bits", bits)
+	}
+	*n = T(v)
+	return nil
+}
+
+func protocol(n *uint8, text string) error {
+	for _, p := range protocols {
+		if strings.EqualFold(p.name, text) {
+			*n = p.number
+			return nil
+		}
+	}
+	if number(n, text, 8) != nil {
+		return errors.New("is no protocol: write tcp, udp, icmp, icmpv6 or a number")
+	}
+	return nil
+}
+
+// explain answers what would become of a packet.
+func (f *face) explain(w http.ResponseWriter, r *http.Request) {
+	p, err := ParsePacket(r.URL.Query())
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	e, err := f.o.Source.Explain(p)
+	switch {
+	case errors.Is(err, rules.ErrPacket):
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	case err != nil:
+		f.fail(w, r, err)
+		return
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		f.fail(w, r, fmt.Errorf("encoding an explanation: %w", err))
+		return
+	}
+	writeBody(w, http.StatusOK, body)
+}

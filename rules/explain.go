@@ -1,0 +1,246 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+)
+
+// Packet is what a route is looked up for.
+type Packet struct {
+	From         netip.Addr // zero: a socket of this machine that has not chosen its source yet
+	To           netip.Addr
+	In           string // device that the packet came in by; "" when this machine makes it
+	Out          string // device that the socket is bound to; only without In
+	Mark         uint32
+	Protocol     uint8 // 0: none is given, and rules that ask for one do not match (RTM_GETROUTE takes it for UDP)
+	SPort, DPort uint16
+	UID          uint32 // owner of the socket; a forwarded packet counts as root's
+	TOS          uint8
+}
+
+// Routing is all that the kernel's answer depends on.
+type Routing struct {
+	// Observed holds links, addresses, rules and the parameters of LookupSysctls. Its routes are not
+	// looked at: Tables has them all.
+	*Observed
+	Tables []TableRoute // of every table, in the order in which the kernel lists them
+}
+
+// TableRoute is a route as a lookup meets it: with what decides whether it is used.
+type TableRoute struct {
+	Route
+	From     netip.Prefix // IPv6: only for packets with such a source; zero for all
+	TOS      uint8        // IPv4: only for packets with this field; 0 for all
+	Unusable []bool       // by nexthop: the kernel has marked it dead, as on a device that is down
+	Linkdown []bool       // by nexthop: its device has no carrier
+}
+
+// AddNexthop appends a nexthop and what the kernel says of it.
+func (r *TableRoute) AddNexthop(n Nexthop, dead, linkdown bool) {
+	r.Nexthops = append(r.Nexthops, n)
+	r.Unusable, r.Linkdown = append(r.Unusable, dead), append(r.Linkdown, linkdown)
+}
+
+// Explanation says what becomes of a packet, and why.
+type Explanation struct {
+	Packet  Packet
+	Steps   []Step
+	Outcome Outcome
+	// Ways are where it may go: several when a route shares its load, one of which the kernel takes
+	// by a hash of the flow.
+	Ways   []Way
+	Reason string
+	// Uncertain says what the kernel may do differently, "" when nothing.
+	Uncertain string
+	// Lookup is the last route lookup on the way that the kernel can be asked for: its packet has the mark
+	// and the source of that moment, and no packet filter has seen it since. It is nil for an IPv6 socket
+	// that is bound to a device and has a source: RTM_GETROUTE then takes the device for a wish only.
+	Lookup *Lookup
+}
+
+// Lookup is a route lookup and its result.
+type Lookup struct {
+	Packet  Packet
+	Outcome Outcome
+	Ways    []Way
+}
+
+// Answer is what the kernel says of a packet.
+type Answer struct {
+	Refused string // why there is no way, in the words of the error; "" when there is one
+	Local   bool
+	Device  string
+	Gateway netip.Addr
+	Table   uint32
+	Source  netip.Addr // that a socket without one gets
+}
+
+// Agrees reports whether the kernel's answer is one of those that were expected.
+func (l *Lookup) Agrees(a Answer) bool {
+	switch {
+	case a.Refused != "":
+		return l.Outcome == Refused
+	case a.Local:
+		return l.Outcome == Delivered
+	}
+	return l.Outcome == Leaves && slices.ContainsFunc(l.Ways, func(w Way) bool {
+		return w.Device == a.Device && (w.Gateway == a.Gateway || w.Gateway == standIn)
+	})
+}
+
+// Outcome is what becomes of a packet.
+type Outcome string
+
+// The outcomes.
+const (
+	Leaves    Outcome = "leaves"   // by one of the ways
+	Delivered Outcome = "local"    // to this machine itself
+	Refused   Outcome = "refused"  // no route, one that refuses, or a filter of sources
+	Filtered  Outcome = "filtered" // there is a way, and our packet filter drops the packet there
+)
+
+// Way is where a packet may go.
+type Way struct {
+	Device  string
+	Gateway netip.Addr // zero: on-link
+	Table   uint32
+	Source  netip.Addr // that the packet has or, made here without one, would get; zero: not known
+	Uplink  string     // of the device; "" for none
+	Weight  int
+	MTU     int // of the route, 0 for the device's
+
+	bits  int    // length of the prefix that matched
+	first string // device of the route's first nexthop, which is what IPv4 suppression looks at
+	scope uint8
+}
+
+// StepKind says what a step looked at.
+type StepKind string
+
+// The kinds of steps.
+const (
+	StepMark   StepKind = "mark"   // our packet filter sets a mark
+	StepRule   StepKind = "rule"   // a policy rule
+	StepRoute  StepKind = "route"  // a route of the table that the rule leads to
+	StepSource StepKind = "source" // the choice of a source, or its validation
+	StepFilter StepKind = "filter" // our packet filter, on the way out
+)
+
+// Step is one thing that was looked at on the way to the outcome.
+type Step struct {
+	Kind    StepKind
+	What    string // the rule or the route, in iproute2's words
+	Counts  bool   // it decided something; otherwise it was passed over
+	Why     string
+	Because Origin // what in the configuration made it
+}
+
+// Origin points into the configuration. The zero value is somewhere else: the kernel, or another program.
+type Origin struct {
+	Uplink string // name of an uplink
+	Key    string // a key of that uplink or, without one, a key like "kernel.rule_priority"
+}
+
+// ErrPacket is wrapped by the errors of Explain: no packet is such.
+var ErrPacket = errors.New("no such packet")
+
+// Explain walks a packet over the rules and tables as the kernel does, through our packet filter on the
+// way in and out. State is the plan in force, of which the packet filter is taken.
+func Explain(cfg Config, rt *Routing, state *State, p Packet) (*Explanation, error) {
+	p.From, p.To = p.From.Unmap(), p.To.Unmap()
+	if err := rt.check(&p); err != nil {
+		return nil, err
+	}
+	e := explainer{cfg: cfg, rt: rt, table: state.Table, out: &Explanation{Packet: p}}
+	if p.In != "" {
+		e.arrival(p)
+	} else {
+		e.departure(p)
+	}
+	return e.out, nil
+}
+
+type explainer struct {
+	cfg   Config
+	rt    *Routing
+	table *Table
+	out   *Explanation
+	quiet bool // the steps are those of a lookup beside the one that is explained
+}
+
+func (e *explainer) step(s Step) {
+	if !e.quiet {
+		e.out.Steps = append(e.out.Steps, s)
+	}
+}
+
+func (rt *Routing) check(p *Packet) error {
+	reject := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", ErrPacket, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case !p.To.IsValid() || p.To.IsUnspecified() || p.To.IsMulticast() || p.To == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return reject("%v is no address of a single host", p.To)
+	case p.From.IsValid() && FamilyOf(p.From) != FamilyOf(p.To):
+		return reject("%v and %v are of different families", p.From, p.To)
+	case p.From.IsValid() && (p.From.IsUnspecified() || p.From.IsMulticast()):
+		return reject("%v is no address of a single host", p.From)
+	case p.In != "" && p.Out != "":
+		return reject("a forwarded packet is bound to no device")
+	case p.In != "" && !p.From.IsValid():
+		return reject("a packet that came in by %s has a source", p.In)
+	case p.To.Is6() && p.To.IsLinkLocalUnicast() && p.Out == "" && p.In == "":
+		return reject("%v exists on every device: name the one that the socket is bound to", p.To)
+	}
+	for _, device := range []string{p.In, p.Out} {
+		if _, ok := rt.Link(device); device != "" && !ok {
+			return reject("there is no device %s", device)
+		}
+	}
+	return nil
+}
+
+// LookupSysctls lists the parameters that lookups depend on: paths below /proc/sys.
+func LookupSysctls(links []Link) []string {
+	devices := []string{"all"}
+	for _, l := range links {
+		devices = append(devices, l.Name)
+	}
+	var names []string
+	for _, device := range devices {
+		for _, key := range []string{"rp_filter", "src_valid_mark", "accept_local", "forwarding", "ignore_routes_with_linkdown"} {
+			names = append(names, devSysctl(device, key))
+		}
+		for _, key := range []string{"forwarding", "ignore_routes_with_linkdown"} {
+			names = append(names, "net/ipv6/conf/"+device+"/"+key)
+		}
+	}
+	return names
+}
+
+func (rt *Routing) sysctl(name string) int {
+	n, _ := strconv.Atoi(rt.Sysctls[name])
+	return n
+}
+
+// ignoresLinkdown is ip_ignore_linkdown and ip6_ignore_linkdown.
+func (rt *Routing) ignoresLinkdown(family Family, device string) bool {
+	base := "net/" + family.String() + "/conf/"
+	value := rt.sysctl(base + device + "/ignore_routes_with_linkdown")
+	if family == IPv4 {
+		value = max(value, rt.sysctl(base+"all/ignore_routes_with_linkdown"))
+	}
+	return value != 0
+}
+
+// uplinkOn returns the uplink of a device, nil for none.
+func (e *explainer) uplinkOn(device string) *Uplink {
+	i := slices.IndexFunc(e.cfg.Uplinks, func(u Uplink) bool { return u.Device == device })
+	if i < 0 {
+		return nil
+	}
+	return &e.cfg.Uplinks[i]
+}

@@ -1,0 +1,152 @@
+package rules_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// routing is what the kernel adapter would show of the machine: every table, the local one too.
+func (w *world) routing() *rules.Routing {
+	rt := &rules.Routing{Observed: w.snapshot()}
+	for _, r := range w.obs.Routes {
+		t := rules.TableRoute{Route: r}
+		t.Nexthops = nil
+		for _, n := range r.Nexthops {
+			link, _ := w.obs.Link(n.Device)
+			t.AddNexthop(n, !link.Up, !link.Carrier)
+		}
+		rt.Tables = append(rt.Tables, t)
+	}
+	for _, a := range w.obs.Addrs {
+		t := rules.TableRoute{Route: rules.Route{Family: rules.FamilyOf(a.Prefix.Addr()), Table: tableLocal, Type: rules.Local,
+			Dst: netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen()), Protocol: protoKernel}}
+		t.AddNexthop(rules.Nexthop{Device: a.Device, Weight: 1}, false, false)
+		rt.Tables = append(rt.Tables, t)
+	}
+	return rt
+}
+
+// explained lets a converged world explain a packet.
+func (w *world) explained(t *testing.T, p rules.Packet) *rules.Explanation {
+	t.Helper()
+	w.converge(t)
+	state, _ := w.plan()
+	e, err := rules.Explain(w.cfg, w.routing(), &state, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func lanBox(w *world) *world {
+	w.plug(rules.Link{Name: "lan0", Up: true, Carrier: true})
+	w.hold("lan0", "192.168.1.1/24", "2001:db8:1::1/64")
+	for _, device := range []string{"wan1", "wan2", "lan0"} {
+		w.obs.Sysctls["net/ipv4/conf/"+device+"/forwarding"] = "1"
+		w.obs.Sysctls["net/ipv6/conf/"+device+"/forwarding"] = "1"
+	}
+	return w
+}
+
+func TestExplanations(t *testing.T) {
+	addr := netip.MustParseAddr
+	strict := lanBox(dual())
+	strict.obs.Sysctls["net/ipv4/conf/lan0/rp_filter"] = "1"
+	off := lanBox(dual())
+	off.obs.Sysctls["net/ipv4/conf/lan0/forwarding"] = "0"
+	plain := dual()
+	for i := range plain.cfg.Uplinks {
+		plain.cfg.Uplinks[i].IPv4.Masquerade = false
+	}
+	dead := dual()
+	dead.setDown("wan1")
+	for name, c := range map[string]struct {
+		world  *world
+		packet rules.Packet
+		// outcome, then reason, then uplinks of the ways
+		want []string
+		step string // that must be among the steps that count: what | why
+		made rules.Origin
+	}{
+		"new traffic of this machine is shared": {dual(), rules.Packet{To: addr("192.0.2.1")},
+			[]string{"leaves", "shares new flows among fiber, lte, by a hash of each flow", "fiber", "lte"},
+			"lookup 11700 protocol 117 | matches every packet", rules.Origin{Key: "kernel.rule_priority"}},
+		"of two tiers the living one": {tiers(), rules.Packet{To: addr("192.0.2.1")},
+			[]string{"leaves", "leads to lte", "lte"},
+			"203.0.113.2 | is the source that this way gives the socket; with it, the route is looked up once more", rules.Origin{}},
+		"a mark pins, and the guard keeps foreign sources in": {plain, rules.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2"), Mark: numbers.Mark(1)},
+			[]string{"filtered", "its source belongs to another network than the one that it would leave by"},
+			"fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117 | matches by its mark", rules.Origin{Uplink: "fiber", Key: "name"}},
+		"a reply follows its source": {dual(), rules.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2")},
+			[]string{"leaves", "leads to lte", "lte"},
+			"from 203.0.113.2/32 lookup 11702 protocol 117 | matches by its source", rules.Origin{Uplink: "lte", Key: "ipv4"}},
+		"a dead uplink's traffic leaves by no other": {dead, rules.Packet{To: addr("2001:db8:ffff::1"), Mark: numbers.Mark(1)},
+			[]string{"refused", "uplink fiber has no way to the Internet, and what belongs to it leaves by no other"},
+			"unreachable default table 11701", rules.Origin{Uplink: "fiber", Key: "ipv6"}},
+		"a bound socket uses its device": {dual(), rules.Packet{To: addr("2001:db8:ffff::1"), Out: "wan2"},
+			[]string{"leaves", "leads to lte", "lte"},
+			"oif wan2 lookup 11702 protocol 117 | matches by its device", rules.Origin{Uplink: "lte", Key: "device"}},
+		"an address of its own": {dual(), rules.Packet{To: addr("198.51.100.2")},
+			[]string{"local", "is an address of this machine", "fiber"}, "local 198.51.100.2/32 dev wan1 table 255 proto 2 | is an address", rules.Origin{}},
+		"what arrives is pinned to its uplink": {lanBox(dual()), rules.Packet{In: "wan2", From: addr("192.0.2.9"), To: addr("192.168.1.7")},
+			[]string{"leaves", "leads to lan0", ""},
+			"nftables chain prerouting | a connection that begins at wan2 is pinned to it: the mark is 0x2000000 from here on", rules.Origin{Uplink: "lte", Key: "device"}},
+		"a LAN host is masqueraded": {lanBox(tiers()), rules.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
+			[]string{"leaves", "leads to lte", "lte"},
+			"nftables chain srcnat | what leaves by wan2 gets an address of that device", rules.Origin{Uplink: "lte", Key: "ipv4"}},
+		"a strict filter refuses foreign sources": {strict, rules.Packet{In: "lan0", From: addr("192.0.2.9"), To: addr("192.0.2.1")},
+			[]string{"refused", "the source is refused: leads through wan1, wan2 and not through lan0"},
+			"rp_filter 1 on lan0: the way back to 192.0.2.9 | leads through", rules.Origin{}},
+		"forwarding that is off": {off, rules.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
+			[]string{"refused", "forwarding is off on lan0"}, "forwarding of lan0 | is off", rules.Origin{}},
+		"a source that is nobody's": {dual(), rules.Packet{From: addr("192.0.2.77"), To: addr("192.0.2.1")},
+			[]string{"refused", "192.0.2.77 is no address of this machine"}, "192.0.2.77 | is no address", rules.Origin{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := c.world.explained(t, c.packet)
+			got := []string{string(e.Outcome), e.Reason}
+			for _, w := range e.Ways {
+				got = append(got, w.Uplink)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			for _, s := range e.Steps {
+				if s.Counts && strings.Contains(s.What+" | "+s.Why, c.step) || s.Counts && c.step != "" && strings.HasPrefix(s.What+" | "+s.Why, c.step) {
+					if s.Because != c.made {
+						t.Errorf("made by %+v, want %+v", s.Because, c.made)
+					}
+					return
+				}
+			}
+			t.Errorf("no step that counts is %q: %+v", c.step, e.Steps)
+		})
+	}
+}
+
+func TestWhatIsNoPacketIsNotExplained(t *testing.T) {
+	addr := netip.MustParseAddr
+	w := dual()
+	w.converge(t)
+	state, _ := w.plan()
+	for name, p := range map[string]rules.Packet{
+		"no destination":               {},
+		"a multicast group":            {To: addr("224.0.0.1")},
+		"the broadcast address":        {To: addr("255.255.255.255")},
+		"two families":                 {To: addr("192.0.2.1"), From: addr("2001:db8::1")},
+		"forwarded and bound":          {To: addr("192.0.2.1"), From: addr("192.0.2.2"), In: "wan1", Out: "wan2"},
+		"forwarded without source":     {To: addr("192.0.2.1"), In: "wan1"},
+		"a device that does not exist": {To: addr("192.0.2.1"), Out: "nodev"},
+		"link-local without a device":  {To: addr("fe80::1")},
+	} {
+		if _, err := rules.Explain(w.cfg, w.routing(), &state, p); !errors.Is(err, rules.ErrPacket) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,187 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// departure follows a packet that a socket of this machine makes. A socket without a source asks twice:
+// the first answer gives it its source, and that may lead elsewhere by a rule (ip_route_connect,
+// ip6_dst_lookup_tail).
+func (e *explainer) departure(p Packet) {
+	if p.From.Is4() && !e.rt.isLocal(p.From) {
+		e.step(Step{Kind: StepSource, What: p.From.String(), Counts: true, Why: "is no address of this machine: a socket cannot send from it"})
+		e.refuse(p, p.From.String()+" is no address of this machine")
+		return
+	}
+	// ip_route_output_key_hash_rcu asks for the device of a bound socket before anything else.
+	if link, _ := e.rt.Link(p.Out); p.Out != "" && p.To.Is4() && !link.Up {
+		e.step(Step{Kind: StepSource, What: p.Out, Counts: true, Why: "is down, and the socket is bound to it"})
+		e.refuse(p, p.Out+" is down")
+		return
+	}
+	a := e.walk(p)
+	e.asked(p, a)
+	if a.outcome != Leaves || p.From.IsValid() {
+		e.conclude(p, a)
+		return
+	}
+	e.chooseSources(&a)
+	source := a.ways[0].Source
+	same := !slices.ContainsFunc(a.ways, func(w Way) bool { return w.Source != source })
+	if !source.IsValid() || !same {
+		if !same {
+			e.out.Uncertain = "the source depends on the way that the hash takes, and rules by source count from then on"
+		}
+		e.conclude(p, a)
+		return
+	}
+	e.step(Step{Kind: StepSource, What: source.String(), Counts: true,
+		Why: "is the source that this way gives the socket; with it, the route is looked up once more"})
+	p.From = source
+	e.conclude(p, e.walk(p))
+}
+
+// arrival follows a packet that came in by a device: our packet filter may mark it, and IPv4 validates
+// its source.
+func (e *explainer) arrival(p Packet) {
+	e.enter(&p)
+	p.UID = 0 // ip_route_input_slow: that of the namespace's owner
+	a := e.walk(p)
+	if a.outcome == Leaves && e.rt.sysctl("net/"+FamilyOf(p.To).String()+"/conf/"+p.In+"/forwarding") == 0 {
+		e.step(Step{Kind: StepSource, What: "forwarding of " + p.In, Counts: true, Why: "is off: what comes in there is for this machine or for nobody"})
+		e.refuse(p, "forwarding is off on "+p.In)
+		return
+	}
+	if p.To.Is4() && a.outcome != Refused {
+		if why := e.strange(p, &a); why != "" {
+			e.refuse(p, why)
+			return
+		}
+	}
+	e.conclude(p, a)
+}
+
+func (e *explainer) refuse(p Packet, why string) {
+	e.out.Outcome, e.out.Reason = Refused, why
+	e.asked(p, answer{outcome: Refused})
+}
+
+// asked notes a lookup that the kernel can be asked for too.
+func (e *explainer) asked(p Packet, a answer) {
+	if p.To.Is4() || p.Out == "" || !p.From.IsValid() {
+		e.out.Lookup = &Lookup{p, a.outcome, slices.Clone(a.ways)}
+	}
+}
+
+// conclude makes the answer of a walk the outcome, as far as our packet filter lets it.
+func (e *explainer) conclude(p Packet, a answer) {
+	for i := range a.ways {
+		if u := e.uplinkOn(a.ways[i].Device); u != nil {
+			a.ways[i].Uplink = u.Name
+		}
+		if p.From.IsValid() {
+			a.ways[i].Source = p.From
+		}
+	}
+	e.out.Outcome, e.out.Ways, e.out.Reason = a.outcome, a.ways, a.reason
+	e.asked(p, a)
+	if a.outcome == Leaves {
+		e.leave(p)
+	}
+}
+
+// strange is IPv4's validation of sources (net/ipv4/fib_frontend.c __fib_validate_source). It returns why
+// the packet is refused, "" when it is not.
+func (e *explainer) strange(p Packet, onward *answer) string {
+	filter := max(e.rt.sysctl(devSysctl("all", "rp_filter")), e.rt.sysctl(devSysctl(p.In, "rp_filter")))
+	back := Packet{From: p.To, To: p.From, Mark: p.Mark, Protocol: p.Protocol, SPort: p.DPort, DPort: p.SPort, TOS: p.TOS}
+	if e.rt.sysctl(devSysctl("all", "src_valid_mark"))+e.rt.sysctl(devSysctl(p.In, "src_valid_mark")) == 0 {
+		back.Mark = 0
+	}
+	// The flow back comes in where this packet would leave, or from this machine.
+	if onward.outcome == Leaves {
+		back.In = onward.ways[0].Device
+	}
+	silent := explainer{cfg: e.cfg, rt: e.rt, out: new(Explanation), quiet: true}
+	a := silent.walk(back)
+	what := fmt.Sprintf("rp_filter %d on %s: the way back to %v", filter, p.In, p.From)
+	verdict := func(counts bool, why string) string {
+		e.step(Step{Kind: StepSource, What: what, Counts: counts, Why: why})
+		if !counts {
+			return ""
+		}
+		return "the source is refused: " + why
+	}
+	local := e.rt.sysctl(devSysctl("all", "accept_local"))+e.rt.sysctl(devSysctl(p.In, "accept_local")) != 0
+	noAddress := !slices.ContainsFunc(e.rt.Addrs, func(a Addr) bool { return a.Device == p.In && a.Prefix.Addr().Is4() })
+	switch {
+	case a.typ == Broadcast, a.typ == Local && !local:
+		return verdict(true, "it is an address of this machine itself")
+	case a.outcome == Refused && filter != 0:
+		return verdict(true, "no route leads back: "+a.reason)
+	case a.outcome == Refused:
+		return verdict(false, "none is asked for")
+	case slices.Contains(a.devices, p.In):
+		return verdict(false, "leads through "+p.In)
+	case filter == 0 || filter == 2 && !noAddress:
+		return verdict(false, "leads through "+strings.Join(a.devices, ", ")+", which is tolerated")
+	}
+	return verdict(true, "leads through "+strings.Join(a.devices, ", ")+" and not through "+p.In)
+}
+
+func (rt *Routing) isLocal(a netip.Addr) bool {
+	return slices.ContainsFunc(rt.Addrs, func(o Addr) bool { return o.Prefix.Addr() == a }) ||
+		a.IsLoopback() && slices.ContainsFunc(rt.Addrs, func(o Addr) bool { return o.Prefix.Contains(a) && o.Prefix.Addr().IsLoopback() })
+}
+
+// chooseSources gives each way the source that a socket without one would get there.
+func (e *explainer) chooseSources(a *answer) {
+	for i := range a.ways {
+		w := &a.ways[i]
+		if !w.Source.IsValid() {
+			w.Source = e.rt.source(w, e.out.Packet.To)
+		}
+	}
+}
+
+// source is inet_select_addr for IPv4: the primary address of the subnet that the gateway is in, else the
+// first one of the device. For IPv6 it is RFC 6724 as far as the device's own addresses go.
+func (rt *Routing) source(w *Way, to netip.Addr) netip.Addr {
+	var own []Addr
+	for _, a := range rt.Addrs {
+		if a.Device == w.Device && FamilyOf(a.Prefix.Addr()) == FamilyOf(to) {
+			own = append(own, a)
+		}
+	}
+	if to.Is6() {
+		usable, _ := usableAddresses(IPv6, own)
+		if len(usable) == 0 || to.IsLinkLocalUnicast() {
+			return netip.Addr{}
+		}
+		best := slices.MinFunc(usable, func(a, b netip.Prefix) int { return rank6(a.Addr(), to) - rank6(b.Addr(), to) })
+		return best.Addr()
+	}
+	near := w.Gateway
+	if !near.IsValid() {
+		near = to
+	}
+	for _, must := range []bool{true, false} {
+		for _, a := range own {
+			if !a.Temporary && !a.LinkScope && (!must || a.Prefix.Contains(near)) {
+				return a.Prefix.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+// rank6 puts addresses of the destination's sort, global or unique-local, first.
+func rank6(a, to netip.Addr) int {
+	if a.IsPrivate() != to.IsPrivate() {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,89 @@
+package rules
+
+import (
+	"fmt"
+	"strings"
+)
+
+// More holds the selectors and the action of a rule that rules of ours never have. The zero value is a
+// rule with none of them, whose action is to look up its table.
+type More struct {
+	Not          bool // the rule is for what its selectors do not match
+	Protocol     uint8
+	SPort, DPort Ports
+	UIDs         UIDs
+	TOS          uint8 // the field of IPv4 and IPv6 headers
+	DSCP         bool  // TOS is compared with all six bits of the code point, not with the old three of IPv4
+	Unknown      bool  // there are further selectors, which nobody here understands
+	Action       Action
+	Goto         int // preference of the rule that Goto leads to
+}
+
+// Ports is a range of ports; the zero value selects nothing.
+type Ports struct{ First, Last uint16 }
+
+// UIDs is a range of socket owners.
+type UIDs struct {
+	Set         bool
+	First, Last uint32
+}
+
+// Action is what a rule does with a packet (linux/fib_rules.h FR_ACT_*), 0 for looking up its table.
+type Action uint8
+
+// The actions beside the lookup.
+const (
+	Jump             Action = 2 // on to the rule of preference Goto
+	Nop              Action = 3
+	RefuseSilently   Action = 6 // blackhole
+	RefuseNoRoute    Action = 7 // unreachable
+	RefuseProhibited Action = 8
+)
+
+// selectors writes them in iproute2's syntax, each with a leading space.
+func (m *More) selectors() string {
+	var b strings.Builder
+	if m.TOS != 0 || m.DSCP {
+		if m.DSCP {
+			fmt.Fprintf(&b, " dscp %d", m.TOS>>2)
+		} else {
+			fmt.Fprintf(&b, " tos %#x", m.TOS)
+		}
+	}
+	if m.UIDs.Set {
+		fmt.Fprintf(&b, " uidrange %d-%d", m.UIDs.First, m.UIDs.Last)
+	}
+	if m.Protocol != 0 {
+		fmt.Fprintf(&b, " ipproto %d", m.Protocol)
+	}
+	for _, p := range []struct {
+		name string
+		Ports
+	}{{"sport", m.SPort}, {"dport", m.DPort}} {
+		switch {
+		case p.Ports == Ports{}:
+		case p.First == p.Last:
+			fmt.Fprintf(&b, " %s %d", p.name, p.First)
+		default:
+			fmt.Fprintf(&b, " %s %d-%d", p.name, p.First, p.Last)
+		}
+	}
+	return b.String()
+}
+
+// action writes what the rule does in iproute2's syntax, with a leading space.
+func (r *Rule) action() string {
+	switch r.More.Action {
+	case Jump:
+		return fmt.Sprintf(" goto %d", r.More.Goto)
+	case Nop:
+		return " nop"
+	case RefuseSilently:
+		return " blackhole"
+	case RefuseNoRoute:
+		return " unreachable"
+	case RefuseProhibited:
+		return " prohibit"
+	}
+	return fmt.Sprintf(" lookup %d", r.Table)
+}
