@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/rules"
@@ -42,12 +44,13 @@ type lans struct {
 	ledgers map[string]*ndisc.Ledger // by device, as all of these
 	kept    map[string][]byte        // the ledgers as they were last saved
 	inputs  map[string]ndisc.Input   // the latest
+	mtus    map[string]int           // likewise, in bytes
 	others  map[string][]ndisc.Other
 	files   map[string][]byte // the live prefixes as they were last written down
 }
 
 func newLANs(log *slog.Logger, save func(document string, read func() any)) *lans {
-	return &lans{log: log, save: save, ledgers: make(map[string]*ndisc.Ledger), kept: make(map[string][]byte), inputs: make(map[string]ndisc.Input),
+	return &lans{log: log, save: save, ledgers: make(map[string]*ndisc.Ledger), kept: make(map[string][]byte), inputs: make(map[string]ndisc.Input), mtus: make(map[string]int),
 		others: make(map[string][]ndisc.Other), files: make(map[string][]byte)}
 }
 
@@ -56,7 +59,7 @@ func (l *lans) configure(c *config.Config) {
 	posts := make(map[string]post[*ndisc.Advertiser])
 	for i := range c.LANs {
 		if device := c.LANs[i].Device; c.LANs[i].Advertise {
-			posts[device] = post[*ndisc.Advertiser]{device: device, goodbye: l.withdraw, make: func(current func() bool) *ndisc.Advertiser {
+			posts[device] = post[*ndisc.Advertiser]{device: device, goodbye: l.withdraw(device), make: func(current func() bool) *ndisc.Advertiser {
 				return ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: l.log.With("lan", device), OnOthers: func(others []ndisc.Other) {
 					if current() {
 						l.holding.Lock()
@@ -77,17 +80,26 @@ func (l *lans) configure(c *config.Config) {
 	maps.DeleteFunc(l.inputs, func(device string, _ ndisc.Input) bool {
 		return !slices.ContainsFunc(c.LANs, func(lan config.LAN) bool { return lan.Device == device })
 	})
-	maps.DeleteFunc(l.ledgers, func(device string, _ *ndisc.Ledger) bool { return posts[device].make == nil })
 }
 
-// withdraw tells the hosts of a LAN that we are its router no more.
-func (l *lans) withdraw(ctx context.Context, a *ndisc.Advertiser) {
-	ctx, cancel := context.WithTimeout(ctx, withdrawPatience)
-	defer cancel()
-	_ = a.Withdraw(ctx, ndisc.Content{}.Withdrawn()) // a link that is down has nobody to be told
+// withdraw tells the hosts of a LAN that we are its router no more. What they were told is looked up before
+// it is forgotten.
+func (l *lans) withdraw(device string) func(context.Context, *ndisc.Advertiser) {
+	return func(ctx context.Context, a *ndisc.Advertiser) {
+		ctx, cancel := context.WithTimeout(ctx, withdrawPatience)
+		defer cancel()
+		l.holding.Lock()
+		var told ndisc.Content
+		if ledger := l.ledgers[device]; ledger != nil {
+			told = ledger.Content()
+		}
+		delete(l.ledgers, device)
+		l.holding.Unlock()
+		_ = a.Withdraw(ctx, told.Withdrawn()) // a link that is down has nobody to be told
+	}
 }
 
-// supply is what a LAN's hosts may be told of one uplink.
+// lanSupply is what a LAN's hosts may be told of one uplink.
 type lanSupply struct {
 	lease func(prefix netip.Prefix) (preferred, valid time.Time, ok bool)
 	dns   []netip.Addr
@@ -101,7 +113,7 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 	for i := range c.LANs {
 		lan := &c.LANs[i]
 		in, mtu := input(lan, report, names, site, supplies)
-		l.inputs[lan.Device] = in
+		l.inputs[lan.Device], l.mtus[lan.Device] = in, mtu
 		if !lan.Advertise {
 			continue
 		}
@@ -184,6 +196,50 @@ func routerAddress(in *ndisc.Input) (netip.Addr, bool) {
 func ulaOf(site netip.Prefix, subnetID int) netip.Prefix {
 	subnet, _ := rules.Delegation{Prefix: site}.Subnet(subnetID)
 	return subnet
+}
+
+// status tells of the LANs.
+func (l *lans) status(c *config.Config, now time.Time) []json.RawMessage {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	var list []json.RawMessage
+	for i := range c.LANs {
+		lan := &c.LANs[i]
+		in := l.inputs[lan.Device]
+		s := api.LAN{Device: lan.Device, SubnetID: lan.SubnetID, Advertise: lan.Advertise, Online: in.AnyUsable, MTU: l.mtus[lan.Device], DNS: in.DNS}
+		if in.ULA.IsValid() {
+			s.ULA = in.ULA.String()
+		}
+		for _, p := range in.Prefixes {
+			s.Prefixes = append(s.Prefixes, api.LANPrefix{Prefix: p.Prefix, Uplink: p.Uplink, Usable: p.Usable,
+				PreferredS: remaining(p.Preferred, now), ValidS: remaining(p.Valid, now)})
+		}
+		for _, o := range l.others[lan.Device] {
+			s.Others = append(s.Others, api.OtherRouter{Router: o.Router, LifetimeS: int64(o.Lifetime / time.Second), Prefixes: o.Prefixes, Conflicts: o.Conflicts})
+		}
+		list = append(list, s.Raw())
+	}
+	return list
+}
+
+// problems names other routers on the LANs: hosts follow whoever they hear, and those do not know which of our
+// uplinks work.
+func (l *lans) problems() []rules.Problem {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	var problems []rules.Problem
+	for _, device := range slices.Sorted(maps.Keys(l.others)) {
+		for _, o := range l.others[device] {
+			p := rules.Problem{Code: "other-router", Severity: "warning",
+				Message: fmt.Sprintf("another router, %v, advertises on %s", o.Router, device),
+				Fix:     fmt.Sprintf("stop it (radvd, dnsmasq, odhcpd or systemd-networkd on this box, or a router among the hosts), or leave it the job: write advertise = false for %s", device)}
+			for _, c := range o.Conflicts {
+				p.Message += "; " + c
+			}
+			problems = append(problems, p)
+		}
+	}
+	return problems
 }
 
 // prefixFile is what other advertisers read of a LAN that we leave to them.

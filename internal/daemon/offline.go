@@ -1,16 +1,19 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
@@ -175,12 +178,54 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 		Kernel: k, Judge: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
 		Config: rules.Config{Kernel: kernelNumbers(c.Kernel)},
 	})
+	farewell := sayGoodbye(k, state, log)
 	result := engine.Pass()
+	farewell()
 	err = result.Err
 	if err == nil && !result.Converged {
 		err = errors.New("something of ours is still in the kernel: is another program putting it back?")
 	}
 	return slices.Clip(result.Changes), errors.Join(err, removeTableNames(c))
+}
+
+// sayGoodbye tells the hosts of every LAN that was advertised on that this router goes. The function that it
+// returns waits until that is done, and forgets those hosts.
+func sayGoodbye(k *kernel.Kernel, state *store.Dir, log *slog.Logger) (wait func()) {
+	told := newLANs(log, nil)
+	if err := state.Load(docLANs, &told.ledgers); err != nil || len(told.ledgers) == 0 {
+		return func() {}
+	}
+	obs, err := k.Snapshot(nil)
+	if err != nil {
+		log.Warn("hosts are not told", "err", err)
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var saying, running sync.WaitGroup
+	for device, ledger := range told.ledgers {
+		link, _ := obs.Link(device)
+		if !link.Up || !link.Carrier {
+			continue
+		}
+		a := ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: log})
+		a.SetLink(link.Index, true)
+		running.Go(func() { _ = a.Run(ctx) })
+		saying.Go(func() {
+			within, cancel := context.WithTimeout(ctx, withdrawPatience)
+			defer cancel()
+			if err := a.Withdraw(within, ledger.Content().Withdrawn()); err != nil {
+				log.Warn("hosts are not told", "lan", device, "err", err)
+			}
+		})
+	}
+	return func() {
+		saying.Wait()
+		cancel()
+		running.Wait()
+		if err := state.Save(docLANs, struct{}{}); err != nil {
+			log.Warn("what hosts were told is not forgotten", "err", err)
+		}
+	}
 }
 
 func removeTableNames(c *config.Config) error {

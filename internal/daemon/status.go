@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -14,7 +15,7 @@ import (
 
 // Status puts together what the engine last saw and what the watchers know now.
 func (d *Daemon) Status() api.Status {
-	last := d.engine.Last()
+	last, now := d.engine.Last(), time.Now()
 	d.mu.Lock()
 	c, ids := d.config, maps.Clone(d.ids)
 	problems := slices.Collect(maps.Values(d.problems))
@@ -25,7 +26,7 @@ func (d *Daemon) Status() api.Status {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
-	s.Problems = append(s.Problems, d.judge.problems()...)
+	s.Problems = append(append(s.Problems, d.judge.problems()...), d.lans.problems()...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained, spent := d.judge.isDrained(), d.judge.spentToday()
 	for i := range c.Uplinks {
@@ -40,7 +41,11 @@ func (d *Daemon) Status() api.Status {
 			IPv4: d.familyStatus(u.Name, u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}, &last),
 			IPv6: d.familyStatus(u.Name, u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}, &last),
 		})
+		if lease, ok := d.delegations.lease(u.Name); ok {
+			s.Uplinks[i].IPv6.Delegated = delegated(lease, now)
+		}
 	}
+	s.Lans = d.lans.status(c, now)
 	return s
 }
 
