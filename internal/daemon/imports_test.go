@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"internal/store":             nil,
 	"internal/lab":               nil,
 	"internal/dhcp4":             nil,
+	"internal/ndisc":             nil,
 	"internal/kernel":            {"rules"},
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules"},

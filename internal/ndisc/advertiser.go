@@ -1,0 +1,230 @@
+package ndisc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+)
+
+// AdvertiserConfig is what an Advertiser is made of.
+type AdvertiserConfig struct {
+	Device string
+	Log    *slog.Logger
+	// OnOthers hears, from the Advertiser's goroutine, of all other routers on the LAN when they change in
+	// more than time; nil: nobody wants to know.
+	OnOthers func([]Other)
+	// Open makes the Conn; nil is a raw socket.
+	Open func(device string) (Conn, error)
+}
+
+// Advertiser is the router of one LAN, as far as hosts are told.
+type Advertiser struct {
+	cfg  AdvertiserConfig
+	port *port
+
+	mu      sync.Mutex // guards what follows
+	content *Content   // what SetContent or Withdraw said last
+	goodbye *farewell  // nil unless Withdraw waits
+}
+
+// farewell is a Withdraw that is under way.
+type farewell struct {
+	left int           // advertisements still to be sent
+	done chan struct{} // closed at the end
+	once sync.Once
+}
+
+func (f *farewell) finish() { f.once.Do(func() { close(f.done) }) }
+
+// errReplaced ends a Withdraw when new content came in between.
+var errReplaced = errors.New("replaced by new content or another withdrawal")
+
+// NewAdvertiser makes an Advertiser that does nothing before Run, a link and a content.
+func NewAdvertiser(cfg AdvertiserConfig) *Advertiser {
+	if cfg.Open == nil {
+		cfg.Open = openLAN
+	}
+	if cfg.OnOthers == nil {
+		cfg.OnOthers = func([]Other) {}
+	}
+	return &Advertiser{cfg: cfg, port: newPort(cfg.Device, cfg.Log, cfg.Open)}
+}
+
+// SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
+func (a *Advertiser) SetLink(index int, up bool) { a.port.setLink(index, up) }
+
+// SetContent tells what to advertise from now on. What hosts have to act on goes out at once, three times;
+// longer lifetimes go out once; the same content again changes nothing. An error means that it cannot be
+// advertised and that the former stays.
+func (a *Advertiser) SetContent(c Content) error {
+	if err := c.check(); err != nil {
+		return fmt.Errorf("advertising on %s: %w", a.cfg.Device, err)
+	}
+	a.set(c, nil)
+	return nil
+}
+
+// Withdraw says goodbye with what c withdraws, three times within six seconds, and then no more until
+// SetContent. It is for a LAN that we leave for good, and needs no SetContent before: the content of a stored
+// Ledger will do. It returns nil when all was sent; the first goes out at once, so that a context which ends
+// sooner loses the repetitions only. Run has to be running and the link to be up.
+func (a *Advertiser) Withdraw(ctx context.Context, c Content) error {
+	c = c.Withdrawn()
+	if err := c.check(); err != nil {
+		return fmt.Errorf("withdrawing from %s: %w", a.cfg.Device, err)
+	}
+	f := &farewell{left: goodbyes, done: make(chan struct{})}
+	a.set(c, f)
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("withdrawing from %s: %w", a.cfg.Device, ctx.Err())
+	case <-f.done:
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if f.left > 0 {
+		return fmt.Errorf("withdrawing from %s: %w", a.cfg.Device, errReplaced)
+	}
+	return nil
+}
+
+func (a *Advertiser) set(c Content, f *farewell) {
+	c = c.clone()
+	a.mu.Lock()
+	if a.goodbye != nil {
+		a.goodbye.finish()
+	}
+	a.content, a.goodbye = &c, f
+	a.mu.Unlock()
+	a.port.poke()
+}
+
+// speaker is the state of Run.
+type speaker struct {
+	*Advertiser
+	schedule *schedule
+	witness  witness
+	said     *Content  // what is being advertised; nil: nothing
+	leaving  *farewell // the goodbye that is being said
+	link     Link
+}
+
+// Run advertises until the context ends. It does not say goodbye then.
+func (a *Advertiser) Run(ctx context.Context) error {
+	s := &speaker{Advertiser: a, schedule: newSchedule(rand.Float64)}
+	defer a.port.close()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		if a.port.follow(now) {
+			s.link = a.port.session.conn.Link()
+			s.schedule.linkUp(now)
+		} else if a.port.session == nil {
+			s.schedule.linkDown()
+		}
+		s.take(now)
+		s.speak(now)
+		s.witness.forget(now)
+		if s.witness.changed {
+			s.witness.changed = false
+			a.cfg.OnOthers(slices.Clone(s.witness.others))
+		}
+		e := a.port.next(ctx, timer, earlier(s.schedule.deadline(), s.witness.deadline()))
+		if e.ended {
+			return nil
+		}
+		if e.packet != nil {
+			s.hear(*e.packet, time.Now())
+		}
+	}
+}
+
+// take notes a new content.
+func (s *speaker) take(now time.Time) {
+	s.mu.Lock()
+	content, goodbye := s.content, s.goodbye
+	s.mu.Unlock()
+	if content == nil || content == s.said && goodbye == s.leaving {
+		return
+	}
+	former := s.said
+	s.said, s.leaving = content, goodbye
+	switch {
+	case goodbye != nil:
+		s.schedule.farewell(now)
+	case former == nil || !s.schedule.content:
+		s.schedule.begin(now)
+	default:
+		s.schedule.changed(former.changeTo(*content, now), now)
+	}
+}
+
+// speak sends what is due.
+func (s *speaker) speak(now time.Time) {
+	to := s.schedule.due(now)
+	if len(to) == 0 || s.said == nil {
+		return
+	}
+	messages, err := s.said.messages(s.link, now)
+	if err != nil { // check lets nothing pass that could do this
+		s.cfg.Log.Error("router advertisement not made", "device", s.cfg.Device, "err", err)
+		s.schedule.failed(now)
+		return
+	}
+	for _, host := range to {
+		sent := true
+		for _, m := range messages {
+			sent = sent && s.port.send(m, host, now)
+		}
+		if host != allNodes {
+			continue // the host asks again
+		}
+		if !sent {
+			s.schedule.failed(now)
+			continue
+		}
+		s.schedule.sent(s.said.least(now), now)
+		s.goodbyeSent()
+	}
+}
+
+// goodbyeSent counts, and falls silent after the last.
+func (s *speaker) goodbyeSent() {
+	if s.leaving == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving.left--; s.leaving.left <= 0 {
+		s.schedule.stop()
+		s.leaving.finish()
+	}
+}
+
+// hear takes a message of the LAN in.
+func (s *speaker) hear(p Packet, now time.Time) {
+	if p.From == s.link.Addr || len(p.Data) == 0 {
+		return
+	}
+	var err error
+	switch p.Data[0] {
+	case typeSolicit:
+		if err = parseSolicit(p); err == nil {
+			s.schedule.solicited(p.From, now)
+		}
+	case typeAdvert:
+		var heard advert
+		if heard, err = parseAdvert(p); err == nil {
+			s.witness.heard(p.From, heard, s.said, now)
+		}
+	}
+	if err != nil {
+		s.cfg.Log.Debug("neighbour discovery message not used", "device", s.cfg.Device, "from", p.From, "reason", err)
+	}
+}

@@ -1,0 +1,264 @@
+package ndisc
+
+import (
+	"encoding/hex"
+	"net/netip"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mdlayher/ndp"
+)
+
+// discovery is a Discoverer on a wire.
+type discovery struct {
+	*Discoverer
+	*wire
+	seen views
+}
+
+func discover(t *testing.T, last State) *discovery {
+	t.Helper()
+	d := &discovery{wire: &wire{}}
+	d.Discoverer = NewDiscoverer(DiscovererConfig{Device: "wan1", Secret: secret, Last: last, Log: quiet(), OnChange: d.seen.hear, Open: d.open})
+	start(t, d.Discoverer)
+	return d
+}
+
+func answering(s says) func(*wire) {
+	return func(w *wire) {
+		w.answer = func() *Packet { p := s.packet(gateway); return &p }
+	}
+}
+
+func TestSolicitationsBackOffToAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		began := time.Now()
+		d.SetLink(2, true)
+		sleep(24 * time.Hour)
+		sent := d.sent()
+		if first := sent[0].at.Sub(began); first > maxSolicitDelay {
+			t.Errorf("the first came after %v", first)
+		}
+		if sent[0].to != allRouters || hex.EncodeToString(sent[0].message) != "8500000000000000"+"0101020000000001" {
+			t.Errorf("sent % x to %v", sent[0].message, sent[0].to)
+		}
+		spans := gaps(sent)
+		span := time.Duration(0)
+		for i, got := range spans {
+			low, high := 3600*time.Millisecond, 4400*time.Millisecond
+			if i > 0 {
+				low, high = min(span*19/10, 54*time.Minute), min(span*21/10, 66*time.Minute)
+			}
+			if got < low || got > high {
+				t.Errorf("span %d is %v, want %v to %v (RFC 7559)", i, got, low, high)
+			}
+			span = got
+		}
+		if n := len(spans); n < 30 || n > 40 {
+			t.Errorf("%d solicitations in a day of silence", n)
+		}
+	})
+}
+
+func TestAnAdvertisementEndsTheAskingUntilItsLifetimeRunsLow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(answering(plain(1800 * time.Second)))
+		d.SetLink(2, true)
+		sleep(1200 * time.Second)
+		if n := len(d.sent()); n != 1 {
+			t.Errorf("%d solicitations while all is well", n)
+		}
+		sleep(300 * time.Second)
+		if n := len(d.sent()); n != 1 {
+			t.Errorf("%d solicitations when three quarters of the lifetime are over", n)
+		}
+		sleep(24 * time.Hour)
+		for _, gap := range gaps(d.sent()) {
+			if gap < 1260*time.Second || gap > 1440*time.Second {
+				t.Errorf("asked again after %v", gap)
+			}
+		}
+		if v := d.seen.now(); len(v.Routers) != 1 || len(v.Addresses) != 1 {
+			t.Errorf("a router that never speaks unasked was lost: %+v", v)
+		}
+
+		d.script(func(w *wire) { w.answer = nil })
+		sleep(1800 * time.Second)
+		if n := len(d.sent()); n < 5 {
+			t.Errorf("%d solicitations of a router that has gone silent", n)
+		}
+		if v := d.seen.now(); len(v.Routers) != 0 {
+			t.Errorf("its lifetime is over: %+v", v.Routers)
+		}
+	})
+}
+
+func TestALifetimeOf0DoesNotEndTheAsking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(answering(plain(0)))
+		d.SetLink(2, true)
+		sleep(time.Minute)
+		if n := len(d.sent()); n < 4 {
+			t.Errorf("%d solicitations: RFC 7559 section 2.1 goes on until a router offers itself", n)
+		}
+	})
+}
+
+func TestALinkThatBlipsKeepsAllAndAsksAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(answering(plain(1800 * time.Second)))
+		d.SetLink(2, true)
+		sleep(time.Minute)
+		d.sent()
+		d.SetLink(2, false)
+		sleep(time.Minute)
+		if n := len(d.sent()); n != 0 {
+			t.Errorf("%d solicitations on a link that is down", n)
+		}
+		if v := d.seen.now(); len(v.Routers) != 1 || len(v.Addresses) != 1 {
+			t.Errorf("a blip lost something: %+v", v)
+		}
+		back := time.Now()
+		d.SetLink(2, true)
+		sleep(time.Second)
+		if sent := d.sent(); len(sent) != 1 || !sent[0].at.Equal(back) {
+			t.Errorf("sent %v, want one at %v", sent, back)
+		}
+		d.SetLink(3, true) // made anew
+		sleep(time.Second)
+		if n := len(d.sent()); n != 1 || d.openings != 3 {
+			t.Errorf("made anew: %d solicitations, %d openings", n, d.openings)
+		}
+		d.SetLink(3, false)
+		sleep(2 * time.Hour)
+		if v := d.seen.now(); len(v.Routers) != 0 || len(v.Addresses) != 0 {
+			t.Errorf("lifetimes end while the link is down, too: %+v", v)
+		}
+	})
+}
+
+func TestWhatWasLearnedBeforeARestartHoldsUntilARouterIsHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine("wan1", secret, State{}, middle)
+		_ = m.receive(plain(1800*time.Second).packet(gateway), time.Now())
+		d := discover(t, m.state.view().State)
+		if v := d.seen.now(); len(v.Routers) != 1 || len(v.Addresses) != 1 || d.seen.count() != 1 {
+			t.Errorf("told at the start: %+v", v)
+		}
+		d.SetLink(2, true)
+		sleep(10 * time.Second)
+		if n := len(d.sent()); n < 2 {
+			t.Errorf("%d solicitations", n)
+		}
+		d.hear(says{lifetime: 600 * time.Second}.packet(gateway))
+		if v := d.seen.now(); !v.Routers[0].Expires.Equal(time.Now().Add(600 * time.Second)) {
+			t.Errorf("%+v", v.Routers)
+		}
+	})
+}
+
+func TestNothingEndsRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(func(w *wire) { w.missing = errWait })
+		d.SetLink(2, true)
+		sleep(time.Second)
+		d.script(func(w *wire) { w.missing = nil })
+		sleep(2*addressPause + maxSolicitDelay)
+		if n := len(d.sent()); n != 1 {
+			t.Fatalf("%d solicitations once the address is there", n)
+		}
+		d.hear(plain(time.Hour).packet(gateway))
+
+		d.current.broken <- errBroken
+		synctest.Wait()
+		sleep(reopenPause)
+		if n := len(d.sent()); n != 1 || d.openings != 2 {
+			t.Errorf("after a failed read: %d solicitations, %d openings", n, d.openings)
+		}
+		for _, passing := range []error{syscall.ENOBUFS, syscall.ENETDOWN, syscall.EPERM} {
+			d.script(func(w *wire) { w.refuse = passing })
+			d.SetLink(2, false)
+			synctest.Wait()
+			d.SetLink(2, true)
+			sleep(time.Minute)
+			d.script(func(w *wire) { w.refuse = nil })
+			sleep(time.Minute)
+			if n := len(d.sent()); n == 0 {
+				t.Errorf("no solicitation after %v was over", passing)
+			}
+			d.hear(plain(time.Hour).packet(gateway))
+		}
+		openings := d.openings
+		d.script(func(w *wire) { w.refuse = syscall.ENODEV })
+		d.SetLink(2, false)
+		synctest.Wait()
+		d.SetLink(2, true)
+		sleep(10 * time.Second)
+		d.script(func(w *wire) { w.refuse = nil })
+		sleep(2 * time.Second)
+		if n := len(d.sent()); n == 0 || d.openings < openings+3 {
+			t.Errorf("a device that went: %d solicitations, %d openings more", n, d.openings-openings)
+		}
+		if v := d.seen.now(); len(v.Routers) != 1 {
+			t.Errorf("the router was lost: %+v", v)
+		}
+	})
+}
+
+func TestWhatOthersTellReachesTheView(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.SetLink(2, true)
+		sleep(time.Second)
+		d.hear(plain(time.Hour).packet(gateway))
+		d.hear(says{lifetime: time.Hour, preference: ndp.High}.packet(gateway2))
+		first := d.seen.now().Addresses[0].Address.Addr()
+		d.AddressFailed(first)
+		d.SetReachable(gateway2.WithZone("wan1"), false)
+		synctest.Wait()
+		v := d.seen.now()
+		if v.Addresses[0].Address.Addr() == first || v.Addresses[0].Conflicts != 1 {
+			t.Errorf("addresses %+v", v.Addresses)
+		}
+		if v.Routers[0].Addr != gateway || !v.Routers[1].Unreachable {
+			t.Errorf("routers %+v", v.Routers)
+		}
+		n := d.seen.count()
+		d.hear(Packet{Data: []byte{1, 2, 3}, From: gateway, HopLimit: 255})
+		forged := says{}.packet(gateway)
+		forged.HopLimit = 64
+		d.hear(forged)
+		d.hear(says{}.packet(netip.MustParseAddr("2001:db8::1")))
+		if d.seen.count() != n {
+			t.Errorf("rubbish changed something: %+v", d.seen.now())
+		}
+	})
+}
+
+func TestADeviceThatGetsNoAddressIsLookedAtSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(func(w *wire) { w.missing = errWait })
+		d.SetLink(2, true)
+		sleep(time.Second)
+		if d.attempts < 4 {
+			t.Errorf("%d looks in the second that duplicate address detection takes", d.attempts)
+		}
+		sleep(time.Hour)
+		if n := d.attempts; n > 3600/5+50 {
+			t.Errorf("%d looks in an hour", n)
+		}
+		d.script(func(w *wire) { w.missing = nil })
+		sleep(addressPatience + maxSolicitDelay)
+		if n := len(d.sent()); n != 1 {
+			t.Errorf("%d solicitations once it has one", n)
+		}
+	})
+}

@@ -1,0 +1,152 @@
+package ndisc
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// twoHours is what a valid lifetime cannot be cut below by a single, unauthenticated advertisement
+	// (RFC 4862 section 5.5.3 e).
+	twoHours = 2 * time.Hour
+	// maxConflicts is how many addresses of a prefix may be found taken before it is left alone
+	// (IDGEN_RETRIES, RFC 7217 section 6).
+	maxConflicts = 3
+)
+
+// learn takes over the options of an advertisement.
+func (m *machine) learn(a *advert, from netip.Addr, now time.Time) {
+	full := func(format string, args ...any) {
+		a.ignored = append(a.ignored, fmt.Sprintf(format, args...)+": too many are known already")
+	}
+	for _, o := range a.prefixes {
+		if !m.learnPrefix(o, now) {
+			full("prefix %v", o.prefix)
+		}
+		if o.autonomous && !m.learnAddress(o, now) {
+			full("address in %v", o.prefix)
+		}
+	}
+	for _, o := range a.routes {
+		if o.prefix.Bits() > 0 && !m.learnRoute(o, from, now) {
+			full("route to %v", o.prefix)
+		}
+	}
+	for _, o := range a.servers {
+		same := func(s Server) bool { return s.Addr == o.server }
+		if o.lifetime == 0 {
+			m.state.DNS = slices.DeleteFunc(m.state.DNS, same)
+		} else if s := place(&m.state.DNS, maxNames, same); s != nil {
+			s.Addr, s.Expires = o.server, until(now, o.lifetime)
+		} else {
+			full("DNS server %v", o.server)
+		}
+	}
+	for _, o := range a.domains {
+		same := func(d Domain) bool { return d.Name == o.domain }
+		if o.lifetime == 0 {
+			m.state.Search = slices.DeleteFunc(m.state.Search, same)
+		} else if d := place(&m.state.Search, maxNames, same); d != nil {
+			d.Name, d.Expires = o.domain, until(now, o.lifetime)
+		} else {
+			full("search domain %v", o.domain)
+		}
+	}
+}
+
+// learnPrefix keeps the announcement as it is. A valid lifetime of 0 takes it off the link at once (RFC 4861
+// section 6.3.4), whatever becomes of our address. It reports whether there was room.
+func (m *machine) learnPrefix(o prefixOption, now time.Time) bool {
+	same := func(p Prefix) bool { return p.Prefix == o.prefix }
+	if o.valid == 0 {
+		m.state.Prefixes = slices.DeleteFunc(m.state.Prefixes, same)
+		return true
+	}
+	p := place(&m.state.Prefixes, maxPrefixes, same)
+	if p == nil {
+		return false
+	}
+	*p = Prefix{Prefix: o.prefix, OnLink: o.onLink, Autonomous: o.autonomous,
+		Preferred: until(now, o.preferred), Valid: until(now, o.valid)}
+	return true
+}
+
+// learnAddress forms or refreshes our address in an autonomous prefix (RFC 4862 section 5.5.3). It reports
+// whether there was room.
+func (m *machine) learnAddress(o prefixOption, now time.Time) bool {
+	if o.prefix.Bits() != 64 {
+		return true // no room for our identifier (section 5.5.3 d); the prefix itself is in the View
+	}
+	same := func(a Address) bool { return a.Address.Masked() == o.prefix }
+	if i := slices.IndexFunc(m.state.Addresses, same); i >= 0 {
+		a := &m.state.Addresses[i]
+		a.Preferred = until(now, o.preferred)
+		left := remaining(a.Valid, now)
+		switch {
+		case o.valid > twoHours || o.valid > left:
+			a.Valid = until(now, o.valid)
+		case left > twoHours:
+			a.Valid = now.Add(twoHours)
+		}
+		return true
+	}
+	if o.valid == 0 {
+		return true
+	}
+	a := place(&m.state.Addresses, maxPrefixes, same)
+	if a == nil {
+		return false
+	}
+	*a = Address{Address: m.address(o.prefix, 0), Preferred: until(now, o.preferred), Valid: until(now, o.valid)}
+	return true
+}
+
+func (m *machine) address(prefix netip.Prefix, conflicts int) netip.Prefix {
+	return netip.PrefixFrom(StableAddress(prefix, m.device, conflicts, m.secret), 64)
+}
+
+// learnRoute keeps a route of one router: another's to the same prefix is another route (RFC 4191 section
+// 3.1). It reports whether there was room.
+func (m *machine) learnRoute(o routeOption, from netip.Addr, now time.Time) bool {
+	same := func(r Route) bool { return r.Prefix == o.prefix && r.Router == from }
+	if o.lifetime == 0 {
+		m.state.Routes = slices.DeleteFunc(m.state.Routes, same)
+		return true
+	}
+	r := place(&m.state.Routes, maxRoutes, same)
+	if r == nil {
+		return false
+	}
+	*r = Route{Prefix: o.prefix, Router: from, Preference: o.preference, Expires: until(now, o.lifetime)}
+	return true
+}
+
+// addressFailed is told that duplicate address detection found an address taken. The next one takes its
+// place, with its lifetimes, until there have been too many (RFC 7217 section 6).
+func (m *machine) addressFailed(addr netip.Addr) {
+	for i := range m.state.Addresses {
+		a := &m.state.Addresses[i]
+		if a.Address.Addr() != addr || a.Failed {
+			continue
+		}
+		m.changed = true
+		if a.Conflicts >= maxConflicts {
+			a.Failed = true
+			return
+		}
+		a.Conflicts++
+		a.Address = m.address(a.Address.Masked(), a.Conflicts)
+		return
+	}
+}
+
+// setReachable is told whether a router answers neighbour solicitations.
+func (m *machine) setReachable(router netip.Addr, reachable bool) {
+	for i := range m.state.Routers {
+		if r := &m.state.Routers[i]; r.Addr == router && r.Unreachable == reachable {
+			r.Unreachable, m.changed = !reachable, true
+		}
+	}
+}

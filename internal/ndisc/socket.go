@@ -1,0 +1,164 @@
+package ndisc
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxMessage is the largest message read, in bytes. Ones in fragments are dropped by the kernel anyway
+	// (RFC 6980).
+	maxMessage = 9216
+	// sendPatience bounds how long a device whose queue is full can hold us up.
+	sendPatience = time.Second
+	// interfaceFile lists IPv6 addresses with their flags, of the calling thread's network namespace.
+	interfaceFile = "/proc/thread-self/net/if_inet6"
+)
+
+// rawConn is a Conn on a raw ICMPv6 socket.
+type rawConn struct {
+	*ipv6.PacketConn
+	link  Link
+	index int
+}
+
+var _ Conn = (*rawConn)(nil)
+
+// openUplink hears advertisements.
+func openUplink(device string) (Conn, error) {
+	return openRaw(device, allNodes, ipv6.ICMPTypeRouterAdvertisement)
+}
+
+// openLAN hears solicitations, and what other routers say.
+func openLAN(device string) (Conn, error) {
+	return openRaw(device, allRouters, ipv6.ICMPTypeRouterSolicitation, ipv6.ICMPTypeRouterAdvertisement)
+}
+
+// openRaw opens a socket that is bound to the device and hears only the given types. Every interface is in
+// ff02::1 by itself; ff02::2 has to be joined.
+func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, error) {
+	ifc, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, fmt.Errorf("looking up %s: %w", device, err)
+	}
+	addr, err := linkLocal(ifc.Index)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the link-local address of %s: %w", device, err)
+	}
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = unix.BindToDevice(int(fd), device) })
+		return errors.Join(err, failed)
+	}}
+	raw, err := config.ListenPacket(context.Background(), "ip6:ipv6-icmp", "::")
+	if err != nil {
+		return nil, fmt.Errorf("opening an ICMPv6 socket on %s: %w", device, err)
+	}
+	var filter ipv6.ICMPFilter
+	filter.SetAll(true)
+	for _, t := range types {
+		filter.Accept(t)
+	}
+	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: addr, Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index}
+	err = errors.Join(
+		c.SetICMPFilter(&filter),
+		c.SetHopLimit(hopLimit),
+		c.SetMulticastHopLimit(hopLimit),
+		c.SetMulticastLoopback(false),
+		c.SetControlMessage(ipv6.FlagHopLimit, true),
+		c.JoinGroup(ifc, &net.IPAddr{IP: group.AsSlice()}))
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("preparing the ICMPv6 socket on %s: %w", device, err)
+	}
+	return c, nil
+}
+
+func (c *rawConn) Link() Link { return c.link }
+
+// Send names source and device itself: the kernel would take a wider address towards a host's wider one, and
+// an advertisement from anything but a link-local address is void (RFC 4861 section 6.1.2). The destination
+// has no zone: package net would turn its name into an index that may be a minute old, of a device that has
+// been made anew since, and the kernel would say EINVAL.
+func (c *rawConn) Send(message []byte, to netip.Addr) error {
+	if err := c.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
+		return err
+	}
+	from := &ipv6.ControlMessage{Src: c.link.Addr.AsSlice(), IfIndex: c.index}
+	_, err := c.WriteTo(message, from, &net.IPAddr{IP: to.AsSlice()})
+	return err
+}
+
+func (c *rawConn) Receive() (Packet, error) {
+	b := make([]byte, maxMessage)
+	n, control, from, err := c.ReadFrom(b)
+	if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
+		return Packet{}, errClosed
+	}
+	if err != nil {
+		return Packet{}, err
+	}
+	p := Packet{Data: b[:n:n]}
+	if ip, ok := from.(*net.IPAddr); ok {
+		p.From, _ = netip.AddrFromSlice(ip.IP)
+	}
+	if control != nil {
+		p.HopLimit = control.HopLimit
+	}
+	return p, nil
+}
+
+// linkLocal finds the link-local address that the kernel has checked for duplicates. net.Interface does not
+// tell which one that is.
+func linkLocal(index int) (netip.Addr, error) {
+	f, err := os.Open(interfaceFile)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer func() { _ = f.Close() }()
+	taken := false
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		addr, i, flags, ok := interfaceLine(lines.Text())
+		if !ok || i != index || !addr.IsLinkLocalUnicast() {
+			continue
+		}
+		if flags&unix.IFA_F_DADFAILED != 0 {
+			taken = true
+		} else if flags&unix.IFA_F_TENTATIVE == 0 {
+			return addr, nil
+		}
+	}
+	if taken {
+		return netip.Addr{}, errors.New("another host has it (duplicate address detection)")
+	}
+	return netip.Addr{}, errWait
+}
+
+// interfaceLine reads a line of if_inet6: address, index, prefix length, scope, flags, name, all but the last
+// in hexadecimal.
+func interfaceLine(line string) (addr netip.Addr, index int, flags uint64, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 6 {
+		return netip.Addr{}, 0, 0, false
+	}
+	raw, err := hex.DecodeString(fields[0])
+	if err != nil || len(raw) != 16 {
+		return netip.Addr{}, 0, 0, false
+	}
+	i, err1 := strconv.ParseInt(fields[1], 16, 32)
+	flags, err2 := strconv.ParseUint(fields[4], 16, 32)
+	return netip.AddrFrom16([16]byte(raw)), int(i), flags, err1 == nil && err2 == nil
+}

@@ -1,0 +1,168 @@
+package ndisc
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Router is a router that was heard on the link. Times are absolute here and below, so that they survive a
+// restart; the zero time never comes.
+type Router struct {
+	Addr        netip.Addr `json:"addr"` // link-local
+	Preference  Preference `json:"preference"`
+	Default     bool       `json:"default"`               // it offers a default route,
+	Expires     time.Time  `json:"expires,omitzero"`      // until then
+	HopLimit    int        `json:"hop_limit,omitempty"`   // for our packets; 0: not said
+	MTU         int        `json:"mtu,omitempty"`         // bytes; 0: not said
+	Managed     bool       `json:"managed,omitempty"`     // addresses by DHCPv6
+	Other       bool       `json:"other,omitempty"`       // other things by DHCPv6
+	Heard       time.Time  `json:"heard"`                 // its latest advertisement
+	Unreachable bool       `json:"unreachable,omitempty"` // SetReachable said so
+}
+
+// Prefix is a prefix that a router announced for the link.
+type Prefix struct {
+	Prefix     netip.Prefix `json:"prefix"`
+	OnLink     bool         `json:"on_link"`
+	Autonomous bool         `json:"autonomous"`
+	Preferred  time.Time    `json:"preferred,omitzero"` // end; may be past
+	Valid      time.Time    `json:"valid,omitzero"`     // end
+}
+
+// Address is an address that we form in an autonomous /64 (RFC 7217).
+type Address struct {
+	Address   netip.Prefix `json:"address"`             // with host bits
+	Preferred time.Time    `json:"preferred,omitzero"`  // end; may be past
+	Valid     time.Time    `json:"valid,omitzero"`      // end
+	Conflicts int          `json:"conflicts,omitempty"` // the DAD counter: addresses before it that were taken
+	Failed    bool         `json:"failed,omitempty"`    // this one too, and we have given up
+}
+
+// Route is a route that a router announced (RFC 4191). The default route is in Router.
+type Route struct {
+	Prefix     netip.Prefix `json:"prefix"`
+	Router     netip.Addr   `json:"router"`
+	Preference Preference   `json:"preference"`
+	Expires    time.Time    `json:"expires,omitzero"`
+}
+
+// Server is a DNS server (RFC 8106).
+type Server struct {
+	Addr    netip.Addr `json:"addr"` // a link-local one is one of this link
+	Expires time.Time  `json:"expires,omitzero"`
+}
+
+// Domain is a domain of the DNS search list (RFC 8106).
+type Domain struct {
+	Name    string    `json:"name"`
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// State is all that was learned, as it is kept over a restart.
+type State struct {
+	Routers   []Router  `json:"routers,omitempty"` // in the order in which they were first heard
+	Prefixes  []Prefix  `json:"prefixes,omitempty"`
+	Addresses []Address `json:"addresses,omitempty"`
+	Routes    []Route   `json:"routes,omitempty"`
+	DNS       []Server  `json:"dns,omitempty"`
+	Search    []Domain  `json:"search,omitempty"`
+}
+
+// View is what holds now.
+type View struct {
+	Routers   []Router  // that offer a default route, best first
+	Prefixes  []Prefix  // not expired
+	Addresses []Address // not expired, not failed
+	Routes    []Route   // not expired; of several to one prefix the better is first
+	DNS       []Server
+	Search    []Domain
+	MTU       int  // bytes: the smallest that a router has named; 0: none has
+	Managed   bool // a router says that DHCPv6 has addresses
+	Other     bool // a router says that DHCPv6 has other things
+	State     State
+}
+
+// view makes the View of a state from which what is over has been removed.
+func (s State) view() View {
+	s = s.clone()
+	v := View{Prefixes: s.Prefixes, DNS: s.DNS, Search: s.Search, State: s.clone()}
+	for _, r := range s.Routers {
+		if r.Default {
+			v.Routers = append(v.Routers, r)
+		}
+		if r.MTU > 0 && (v.MTU == 0 || r.MTU < v.MTU) {
+			v.MTU = r.MTU
+		}
+		v.Managed, v.Other = v.Managed || r.Managed, v.Other || r.Other
+	}
+	// A router that does not answer comes after all that may, whatever its preference (RFC 4191 section 3.2).
+	// The sort is stable: among equals the one that was heard first stays the choice.
+	slices.SortStableFunc(v.Routers, func(a, b Router) int {
+		if a.Unreachable != b.Unreachable {
+			return ordered(a.Unreachable)
+		}
+		return int(b.Preference - a.Preference)
+	})
+	for _, a := range s.Addresses {
+		if !a.Failed {
+			v.Addresses = append(v.Addresses, a)
+		}
+	}
+	v.Routes = s.Routes
+	unreachable := func(router netip.Addr) bool {
+		return slices.ContainsFunc(s.Routers, func(r Router) bool { return r.Addr == router && r.Unreachable })
+	}
+	slices.SortStableFunc(v.Routes, func(a, b Route) int {
+		if c := a.Prefix.Compare(b.Prefix); c != 0 {
+			return c
+		}
+		if ua, ub := unreachable(a.Router), unreachable(b.Router); ua != ub {
+			return ordered(ua)
+		}
+		return int(b.Preference - a.Preference)
+	})
+	return v
+}
+
+// ordered puts true last.
+func ordered(last bool) int {
+	if last {
+		return 1
+	}
+	return -1
+}
+
+func (s State) clone() State {
+	return State{
+		Routers: slices.Clone(s.Routers), Prefixes: slices.Clone(s.Prefixes), Addresses: slices.Clone(s.Addresses),
+		Routes: slices.Clone(s.Routes), DNS: slices.Clone(s.DNS), Search: slices.Clone(s.Search),
+	}
+}
+
+// until is the end of a lifetime.
+func until(now time.Time, lifetime time.Duration) time.Time {
+	if lifetime == forever {
+		return time.Time{}
+	}
+	return now.Add(lifetime)
+}
+
+// over reports whether an end has come.
+func over(end, now time.Time) bool { return !end.IsZero() && !now.Before(end) }
+
+// remaining is the time until an end; forever when it never comes, and not below zero.
+func remaining(end, now time.Time) time.Duration {
+	if end.IsZero() {
+		return forever
+	}
+	return max(end.Sub(now), 0)
+}
+
+// earlier returns the earlier of two deadlines; zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
