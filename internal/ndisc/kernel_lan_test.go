@@ -192,3 +192,15 @@ func TestARouterThatNobodyToldUsOfIsNoticed(t *testing.T) {
 	stop()
 	t.Logf("conflicts: %q", o.Conflicts)
 }
+
+func TestALANThatBlipsUnnoticedIsAdvertisedOnAgain(t *testing.T) {
+	t.Parallel()
+	w := newLAN(t)
+	w.tell(both(true, true))
+	w.want("preferred", "preferred", "preferred")
+	w.router.sh("ip link set lan0 down")
+	w.tell(both(false, true)) // ENETDOWN, or EINVAL for want of an address
+	w.want("preferred", "preferred", "preferred")
+	w.router.sh("ip link set lan0 up")
+	w.want("deprecated", "preferred", "preferred")
+}

@@ -147,7 +147,7 @@ func TestAnUplinkThatIsMadeAnewIsHeardAgain(t *testing.T) {
 	isp.radvd(`interface isp1 { AdvSendAdvert on; IgnoreIfMissing on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 1800;
 		prefix 2001:db8:a:1::/64 {}; };`)
 	eventually(t, "the router", func() bool { return len(seen.now().Routers) == 1 })
-	router.sh("ip link delete wan1") // nobody says so: a read or a write has to fail by itself, or be told later
+	router.sh("ip link delete wan1")
 	d.SetLink(0, false)
 	connect(router, "wan1", wanMAC, isp, "isp1", ispMAC)
 	isp.linkLocal("isp1")
@@ -219,5 +219,17 @@ func TestRubbishOnTheLinkRemovesNoRouter(t *testing.T) {
 	}
 	if v := seen.now(); len(v.Routers) != 1 || len(v.State.Routers) != 1 {
 		t.Errorf("after the rubbish: %+v", v)
+	}
+}
+
+func TestAnUplinkThatBlipsUnnoticedIsHeardAgain(t *testing.T) {
+	t.Parallel()
+	router, isp, _, seen := uplinkWorld(t)
+	isp.radvd(`interface isp1 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 1800; };`)
+	eventually(t, "the router", func() bool { return len(seen.now().Routers) == 1 })
+	for _, script := range []string{"ip link set wan1 down; sleep 0.1; ip link set wan1 up", "ip -6 address flush dev wan1"} {
+		router.sh(script)
+		before := seen.now().Routers[0].Heard
+		eventually(t, "an advertisement after "+script, func() bool { return seen.now().Routers[0].Heard.After(before) })
 	}
 }
