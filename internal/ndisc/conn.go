@@ -45,8 +45,10 @@ var (
 const (
 	// reopenPause is how long a device that gave an error is left alone.
 	reopenPause = time.Second
-	// addressPause is between two looks at a device whose address is being checked for duplicates.
-	addressPause = 200 * time.Millisecond
+	// addressPause is between two looks at a device whose address is being checked for duplicates, which
+	// takes a second or two. A device that has none for longer is looked at more and more seldom.
+	addressPause    = 200 * time.Millisecond
+	addressPatience = 5 * time.Second // no complaint before, no longer pause after
 )
 
 // port keeps a Conn open while its link is up. Its goroutine is the one that calls follow.
@@ -62,6 +64,7 @@ type port struct {
 
 	session *session
 	retry   time.Time // zero: nothing to open
+	waiting time.Time // since when there is no address; zero: it is not for that
 	said    string    // the latest complaint, which is not repeated
 }
 
@@ -96,7 +99,7 @@ func (p *port) follow(now time.Time) (opened bool) {
 		p.close()
 	}
 	if !up || p.session != nil {
-		p.retry = time.Time{}
+		p.retry, p.waiting = time.Time{}, time.Time{}
 		return false
 	}
 	if now.Before(p.retry) {
@@ -104,16 +107,29 @@ func (p *port) follow(now time.Time) (opened bool) {
 	}
 	conn, err := p.open(p.device)
 	if err != nil {
-		p.retry = now.Add(reopenPause)
-		if errors.Is(err, errWait) {
-			p.retry = now.Add(addressPause)
-		}
-		p.complain("neighbour discovery socket cannot be opened", err)
+		p.postpone(err, now)
 		return false
 	}
-	p.retry, p.said = time.Time{}, ""
+	p.retry, p.waiting, p.said = time.Time{}, time.Time{}, ""
 	p.session = newSession(conn, index)
 	return true
+}
+
+// postpone decides when to try again to open a socket.
+func (p *port) postpone(err error, now time.Time) {
+	if !errors.Is(err, errWait) {
+		p.waiting, p.retry = time.Time{}, now.Add(reopenPause)
+		p.complain("neighbour discovery socket cannot be opened", err)
+		return
+	}
+	if p.waiting.IsZero() {
+		p.waiting = now
+	}
+	waited := now.Sub(p.waiting)
+	p.retry = now.Add(min(max(waited/4, addressPause), addressPatience))
+	if waited >= addressPatience {
+		p.complain("neighbour discovery waits", err)
+	}
 }
 
 // failed ends a session that gave an error; follow opens another after a pause.

@@ -50,7 +50,10 @@ func TestSolicitationsBackOffToAnHour(t *testing.T) {
 		for i, got := range spans {
 			low, high := 3600*time.Millisecond, 4400*time.Millisecond
 			if i > 0 {
-				low, high = min(span*19/10, 54*time.Minute), min(span*21/10, 66*time.Minute)
+				low, high = min(span*19/10, 54*time.Minute), span*21/10
+				if high > maxSolicit {
+					high = 66 * time.Minute
+				}
 			}
 			if got < low || got > high {
 				t.Errorf("span %d is %v, want %v to %v (RFC 7559)", i, got, low, high)
@@ -107,6 +110,66 @@ func TestALifetimeOf0DoesNotEndTheAsking(t *testing.T) {
 			t.Errorf("%d solicitations: RFC 7559 section 2.1 goes on until a router offers itself", n)
 		}
 	})
+}
+
+func TestARouterThatComesAndGoesMakesNoFloodOfSolicitations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.SetLink(2, true)
+		sleep(time.Second)
+		for i := range 600 { // a minute
+			d.hear(plain(time.Duration(i%2) * time.Hour).packet(gateway))
+			sleep(100 * time.Millisecond)
+		}
+		if n := len(d.sent()); n > 60/4+2 {
+			t.Errorf("%d solicitations in a minute", n)
+		}
+	})
+}
+
+func TestALifetimeOfASecondIsNotAskedForEachSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(answering(says{lifetime: time.Hour, options: []ndp.Option{rio("2001:db8:f::/48", ndp.Medium, time.Second)}}))
+		d.SetLink(2, true)
+		sleep(10 * time.Minute)
+		if n := len(d.sent()); n > 600/10+1 {
+			t.Errorf("%d solicitations in ten minutes", n)
+		}
+	})
+}
+
+func TestWhatCouldNotBeSentDoesNotBackOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(func(w *wire) { w.refuse = syscall.ENETDOWN })
+		d.SetLink(2, true)
+		sleep(time.Hour)
+		d.script(func(w *wire) { w.refuse = nil })
+		sleep(firstSolicit)
+		if n := len(d.sent()); n != 1 && n != 2 {
+			t.Errorf("%d solicitations after an hour without a network", n)
+		}
+	})
+}
+
+func TestARouterThatGoesIsAskedForAtOnceHoweverLongTheSilenceBefore(t *testing.T) {
+	for name, then := range map[string]says{"with a goodbye": plain(0), "by its lifetime": plain(2 * time.Second)} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := discover(t, State{})
+				d.SetLink(2, true)
+				sleep(24 * time.Hour)
+				d.hear(plain(time.Hour).packet(gateway))
+				d.sent()
+				d.hear(then.packet(gateway))
+				sleep(then.lifetime + firstSolicit)
+				if n := len(d.sent()); n == 0 {
+					t.Error("not asked for")
+				}
+			})
+		})
+	}
 }
 
 func TestALinkThatBlipsKeepsAllAndAsksAtOnce(t *testing.T) {
@@ -170,7 +233,7 @@ func TestNothingEndsRun(t *testing.T) {
 		d.SetLink(2, true)
 		sleep(time.Second)
 		d.script(func(w *wire) { w.missing = nil })
-		sleep(addressPause + maxSolicitDelay)
+		sleep(2*addressPause + maxSolicitDelay)
 		if n := len(d.sent()); n != 1 {
 			t.Fatalf("%d solicitations once the address is there", n)
 		}
@@ -238,6 +301,27 @@ func TestWhatOthersTellReachesTheView(t *testing.T) {
 		d.hear(says{}.packet(netip.MustParseAddr("2001:db8::1")))
 		if d.seen.count() != n {
 			t.Errorf("rubbish changed something: %+v", d.seen.now())
+		}
+	})
+}
+
+func TestADeviceThatGetsNoAddressIsLookedAtSeldom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := discover(t, State{})
+		d.script(func(w *wire) { w.missing = errWait })
+		d.SetLink(2, true)
+		sleep(time.Second)
+		if d.attempts < 4 {
+			t.Errorf("%d looks in the second that duplicate address detection takes", d.attempts)
+		}
+		sleep(time.Hour)
+		if n := d.attempts; n > 3600/5+50 {
+			t.Errorf("%d looks in an hour", n)
+		}
+		d.script(func(w *wire) { w.missing = nil })
+		sleep(addressPatience + maxSolicitDelay)
+		if n := len(d.sent()); n == 0 {
+			t.Error("no solicitation once it has one")
 		}
 	})
 }

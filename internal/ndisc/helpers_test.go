@@ -79,6 +79,7 @@ type wire struct {
 	answer   func() *Packet // to a solicitation; nil: silence
 	refuse   error          // of Send
 	missing  error          // of Open
+	attempts int            // to open
 	openings int
 	current  *wireEnd
 }
@@ -86,6 +87,7 @@ type wire struct {
 func (w *wire) open(string) (Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.attempts++
 	if w.missing != nil {
 		return nil, w.missing
 	}

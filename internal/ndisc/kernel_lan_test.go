@@ -96,6 +96,7 @@ func (w *lanWorld) want(fiberState, lteState, ulaState string) {
 func (w *lanWorld) routes() string { return w.host.sh("ip -6 route show dev eth0") }
 
 func TestALinuxHostFollowsTheAdvertisements(t *testing.T) {
+	t.Parallel()
 	w := newLAN(t)
 	w.tell(both(true, true))
 	w.want("preferred", "preferred", "preferred")
@@ -130,6 +131,7 @@ func TestALinuxHostFollowsTheAdvertisements(t *testing.T) {
 }
 
 func TestWithdrawingLeavesTheHostWithoutARouter(t *testing.T) {
+	t.Parallel()
 	w := newLAN(t)
 	w.tell(both(true, true))
 	w.want("preferred", "preferred", "preferred")
@@ -145,6 +147,7 @@ func TestWithdrawingLeavesTheHostWithoutARouter(t *testing.T) {
 }
 
 func TestAHostThatComesUpIsAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
 	w := newLAN(t)
 	w.tell(both(true, true))
 	w.want("preferred", "preferred", "preferred")
@@ -161,6 +164,7 @@ func TestAHostThatComesUpIsAnsweredAtOnce(t *testing.T) {
 }
 
 func TestALANThatIsMadeAnewIsAdvertisedOnAgain(t *testing.T) {
+	t.Parallel()
 	w := newLAN(t)
 	w.tell(both(true, true))
 	w.want("preferred", "preferred", "preferred")
@@ -173,6 +177,7 @@ func TestALANThatIsMadeAnewIsAdvertisedOnAgain(t *testing.T) {
 }
 
 func TestARouterThatNobodyToldUsOfIsNoticed(t *testing.T) {
+	t.Parallel()
 	w := newLAN(t)
 	w.tell(both(true, true))
 	w.want("preferred", "preferred", "preferred")
@@ -186,4 +191,16 @@ func TestARouterThatNobodyToldUsOfIsNoticed(t *testing.T) {
 	}
 	stop()
 	t.Logf("conflicts: %q", o.Conflicts)
+}
+
+func TestALANThatBlipsUnnoticedIsAdvertisedOnAgain(t *testing.T) {
+	t.Parallel()
+	w := newLAN(t)
+	w.tell(both(true, true))
+	w.want("preferred", "preferred", "preferred")
+	w.router.sh("ip link set lan0 down")
+	w.tell(both(false, true)) // ENETDOWN, or EINVAL for want of an address
+	w.want("preferred", "preferred", "preferred")
+	w.router.sh("ip link set lan0 up")
+	w.want("deprecated", "preferred", "preferred")
 }

@@ -30,6 +30,7 @@ func uplinkWorld(t *testing.T) (router, isp *host, d *Discoverer, seen *views) {
 var secret = []byte("0123456789abcdef")
 
 func TestARouterOfAProviderIsFoundByAsking(t *testing.T) {
+	t.Parallel()
 	_, isp, _, seen := uplinkWorld(t)
 	stop := isp.radvd(`interface isp1 {
 		AdvSendAdvert on; MinRtrAdvInterval 600; MaxRtrAdvInterval 1800; AdvDefaultLifetime 1900; AdvLinkMTU 1480;
@@ -76,6 +77,7 @@ func TestARouterOfAProviderIsFoundByAsking(t *testing.T) {
 }
 
 func TestAPrefixThatCountsDownKeepsItsEndAndIsDeprecatedAtTheLast(t *testing.T) {
+	t.Parallel()
 	_, isp, _, seen := uplinkWorld(t)
 	stop := isp.radvd(`interface isp1 {
 		AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 60;
@@ -115,6 +117,7 @@ func segment(t *testing.T, hosts ...*host) *host {
 }
 
 func TestTheBestOfSeveralRoutersIsFirst(t *testing.T) {
+	t.Parallel()
 	router, one, two := newHost(t), newHost(t), newHost(t)
 	segment(t, router, one, two)
 	seen := &views{}
@@ -139,11 +142,12 @@ func TestTheBestOfSeveralRoutersIsFirst(t *testing.T) {
 }
 
 func TestAnUplinkThatIsMadeAnewIsHeardAgain(t *testing.T) {
+	t.Parallel()
 	router, isp, d, seen := uplinkWorld(t)
 	isp.radvd(`interface isp1 { AdvSendAdvert on; IgnoreIfMissing on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 1800;
 		prefix 2001:db8:a:1::/64 {}; };`)
 	eventually(t, "the router", func() bool { return len(seen.now().Routers) == 1 })
-	router.sh("ip link delete wan1") // nobody says so: a read or a write has to fail by itself, or be told later
+	router.sh("ip link delete wan1")
 	d.SetLink(0, false)
 	connect(router, "wan1", wanMAC, isp, "isp1", ispMAC)
 	isp.linkLocal("isp1")
@@ -162,6 +166,7 @@ func TestAnUplinkThatIsMadeAnewIsHeardAgain(t *testing.T) {
 }
 
 func TestRubbishOnTheLinkRemovesNoRouter(t *testing.T) {
+	t.Parallel()
 	_, isp, _, seen := uplinkWorld(t)
 	var conn Conn
 	var err error
@@ -214,5 +219,17 @@ func TestRubbishOnTheLinkRemovesNoRouter(t *testing.T) {
 	}
 	if v := seen.now(); len(v.Routers) != 1 || len(v.State.Routers) != 1 {
 		t.Errorf("after the rubbish: %+v", v)
+	}
+}
+
+func TestAnUplinkThatBlipsUnnoticedIsHeardAgain(t *testing.T) {
+	t.Parallel()
+	router, isp, _, seen := uplinkWorld(t)
+	isp.radvd(`interface isp1 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 1800; };`)
+	eventually(t, "the router", func() bool { return len(seen.now().Routers) == 1 })
+	for _, script := range []string{"ip link set wan1 down; sleep 0.1; ip link set wan1 up", "ip -6 address flush dev wan1"} {
+		router.sh(script)
+		before := seen.now().Routers[0].Heard
+		eventually(t, "an advertisement after "+script, func() bool { return seen.now().Routers[0].Heard.After(before) })
 	}
 }

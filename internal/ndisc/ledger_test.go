@@ -341,7 +341,9 @@ func drawInput(t *rapid.T, pool []netip.Prefix, now time.Time) Input {
 		live := LivePrefix{Prefix: p, Uplink: "fiber", Usable: rapid.Bool().Draw(t, "usable")}
 		if rapid.Bool().Draw(t, "ends") {
 			live.Valid = now.Add(time.Duration(rapid.IntRange(0, 10000).Draw(t, "valid")) * time.Second)
-			live.Preferred = live.Valid.Add(-time.Duration(rapid.IntRange(0, 3000).Draw(t, "before")) * time.Second)
+			if rapid.Bool().Draw(t, "preference ends") { // else longer than valid: a server's mistake
+				live.Preferred = live.Valid.Add(-time.Duration(rapid.IntRange(0, 3000).Draw(t, "before")) * time.Second)
+			}
 		}
 		in.AnyUsable = in.AnyUsable || live.Usable
 		in.Prefixes = append(in.Prefixes, live)

@@ -16,6 +16,8 @@ const (
 	// Some providers send no advertisement without being asked. So they are asked when about three quarters
 	// of the shortest lifetime are over, which leaves time for several losses.
 	refreshFrom, refreshTo = 0.7, 0.8
+	// minRefresh keeps a lifetime that counts down from making us ask without pause.
+	minRefresh = 10 * time.Second
 )
 
 // Bounds, so that a host that forges advertisements cannot make us grow. A link has one router or two.
@@ -270,10 +272,10 @@ func (m *machine) receive(p Packet, now time.Time) error {
 
 // refreshAfter is when the router shall be asked again; zero when nothing that it said ends.
 func (m *machine) refreshAfter(a advert, now time.Time) time.Time {
-	shortest := time.Duration(forever)
+	least := time.Duration(forever)
 	note := func(lifetime time.Duration) {
 		if lifetime > 0 {
-			shortest = min(shortest, lifetime)
+			least = min(least, lifetime)
 		}
 	}
 	note(a.lifetime)
@@ -283,11 +285,11 @@ func (m *machine) refreshAfter(a advert, now time.Time) time.Time {
 	for _, r := range a.routes {
 		note(r.lifetime)
 	}
-	if shortest == forever {
+	if least == forever {
 		return time.Time{}
 	}
 	share := refreshFrom + m.rand()*(refreshTo-refreshFrom)
-	return now.Add(max(time.Duration(share*float64(shortest)), firstSolicit))
+	return now.Add(max(time.Duration(share*float64(least)), minRefresh))
 }
 
 // place finds an element or appends one; nil when the list is full.

@@ -2,6 +2,7 @@ package ndisc
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -222,6 +223,37 @@ func TestStableAddressesDependOnEachOfTheirParts(t *testing.T) {
 	}
 }
 
+func TestNamesAreForgottenWhenTheirRouterSaysSo(t *testing.T) {
+	m := machineAt(State{})
+	names := func(lifetime time.Duration) says {
+		return says{lifetime: time.Hour, options: []ndp.Option{
+			&ndp.RecursiveDNSServer{Lifetime: lifetime, Servers: []netip.Addr{gateway}},
+			&ndp.DNSSearchList{Lifetime: lifetime, DomainNames: []string{"lan"}}}}
+	}
+	tell(t, m, names(time.Minute), gateway, noon)
+	want := View{DNS: []Server{{gateway, noon.Add(time.Minute)}}, Search: []Domain{{"lan", noon.Add(time.Minute)}}}
+	if v := m.state.view(); !cmp.Equal(want.DNS, v.DNS, comparable) || !cmp.Equal(want.Search, v.Search, comparable) {
+		t.Errorf("%+v", v)
+	}
+	tell(t, m, names(0), gateway, noon)
+	if v := m.state.view(); len(v.DNS)+len(v.Search) != 0 {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestPreferencesAreWords(t *testing.T) {
+	for _, p := range []Preference{Low, Medium, High} {
+		b, err := json.Marshal(p)
+		var again Preference
+		if err != nil || json.Unmarshal(b, &again) != nil || again != p {
+			t.Errorf("%v: %s, %v, %v", p, b, err, again)
+		}
+	}
+	if p := new(Preference); json.Unmarshal([]byte(`"best"`), p) == nil {
+		t.Error("best is no preference")
+	}
+}
+
 func TestMTUIsTheSmallestThatFitsTheLink(t *testing.T) {
 	m := machineAt(State{})
 	tell(t, m, says{lifetime: time.Hour, options: []ndp.Option{ndp.NewMTU(1480)}}, gateway, noon)
@@ -270,6 +302,29 @@ func TestTheStateOutlastsARestart(t *testing.T) {
 	}
 }
 
+func TestOnlyAnOfferAfterTheLinkCameUpEndsTheAsking(t *testing.T) {
+	m := machineAt(State{Routers: []Router{{Addr: gateway, Default: true, Expires: noon.Add(time.Hour), Heard: noon}}})
+	tell(t, m, says{}, gateway2, noon)
+	if !m.soliciting() {
+		t.Error("a router that offers nothing has answered for one that was known before")
+	}
+	tell(t, m, says{lifetime: time.Hour}, gateway2, noon)
+	if m.soliciting() {
+		t.Error("asks on")
+	}
+}
+
+func TestAnUnspecifiedHopLimitSaysNothingNew(t *testing.T) {
+	m := machineAt(State{})
+	p := says{lifetime: time.Hour}.packet(gateway)
+	for _, limit := range []byte{61, 0} {
+		p.Data[4] = limit
+		if err := m.receive(p, noon); err != nil || m.state.Routers[0].HopLimit != 61 {
+			t.Errorf("after %d: %d, %v", limit, m.state.Routers[0].HopLimit, err)
+		}
+	}
+}
+
 func TestNonsenseInAStoredStateIsLeftOut(t *testing.T) {
 	var last State
 	err := json.Unmarshal([]byte(`{"routers":[{"addr":"2001:db8::1","default":true},{"addr":""}],"prefixes":[{"prefix":""}],
@@ -286,20 +341,22 @@ func TestNonsenseInAStoredStateIsLeftOut(t *testing.T) {
 func TestAFloodOfForgedAdvertisementsHasBounds(t *testing.T) {
 	m := machineAt(State{})
 	tell(t, m, plain(time.Hour), gateway, noon)
-	for i := range 300 {
-		from := netip.AddrFrom16([16]byte{0xfe, 0x80, 14: byte(1 + i/256), 15: byte(i)})
+	for i := range 600 { // the first half by ever new routers, the second by a few
+		from := netip.AddrFrom16([16]byte{0xfe, 0x80, 14: 1, 15: byte(i)})
+		if i >= 300 {
+			from = netip.AddrFrom16([16]byte{0xfe, 0x80, 14: 1, 15: byte(i % 4)})
+		}
 		p := pio("2001:db8:a:1::/64", time.Hour, time.Hour)
 		p.Prefix = netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 6: byte(i / 256), 7: byte(i)})
-		r := rio("2001:db8::/48", ndp.High, time.Hour)
-		r.Prefix, r.PrefixLength = p.Prefix, 64
-		names := &ndp.DNSSearchList{Lifetime: time.Hour, DomainNames: []string{"d" + p.Prefix.String()[10:10]}}
-		names.DomainNames[0] = "d" + strings.Repeat("x", i%60)
-		_ = m.receive(says{lifetime: time.Hour, options: []ndp.Option{p, r, names,
+		r := rio("2001:db8::/64", ndp.High, time.Hour)
+		r.Prefix = p.Prefix
+		_ = m.receive(says{lifetime: time.Hour, options: []ndp.Option{p, r,
+			&ndp.DNSSearchList{Lifetime: time.Hour, DomainNames: []string{fmt.Sprintf("d%d", i)}},
 			&ndp.RecursiveDNSServer{Lifetime: time.Hour, Servers: []netip.Addr{p.Prefix.Next()}}}}.packet(from), noon)
 	}
 	s := m.state
-	if len(s.Routers) > maxRouters || len(s.Prefixes) > maxPrefixes || len(s.Addresses) > maxPrefixes || len(s.Routes) > maxRoutes ||
-		len(s.DNS) > maxNames || len(s.Search) > maxNames || len(m.learned) > maxRouters {
+	if len(s.Routers) != maxRouters || len(s.Prefixes) != maxPrefixes || len(s.Addresses) != maxPrefixes || len(s.Routes) != maxRoutes ||
+		len(s.DNS) != maxNames || len(s.Search) != maxNames || len(m.learned) != maxRouters {
 		t.Errorf("%d routers, %d prefixes, %d addresses, %d routes, %d servers, %d domains, %d to ask", len(s.Routers), len(s.Prefixes),
 			len(s.Addresses), len(s.Routes), len(s.DNS), len(s.Search), len(m.learned))
 	}

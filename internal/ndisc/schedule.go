@@ -10,7 +10,7 @@ const (
 	// MaxRtrAdvInterval: lifetimes of 2700 s and 1800 s survive the loss of two advertisements in a row.
 	maxInterval = 600 * time.Second
 	// MinRtrAdvInterval is the greatest share of it that is allowed. So there are seven an hour on average, as
-	// RFC 7772 section 4.1 asks for the batteries of hosts.
+	// RFC 7772 asks for the batteries of hosts.
 	minIntervalShare = 0.75
 	// Short lifetimes make advertisements come more often: three within the shortest, but no more often than
 	// at the start.
@@ -114,7 +114,7 @@ func (s *schedule) earn(now time.Time) {
 }
 
 // solicited is told of a solicitation. A host that has a link-local address is answered alone, so that the
-// others may sleep on (RFC 7772 section 5.1); a wider source says nothing about how to reach it on this link.
+// others may sleep on (RFC 7772); a wider source says nothing about how to reach it on this link.
 func (s *schedule) solicited(from netip.Addr, now time.Time) {
 	if !s.up || !s.content {
 		return

@@ -45,19 +45,19 @@ const forever = math.MaxUint32 * time.Second
 // errMessage is wrapped by every reason to discard a whole message.
 var errMessage = errors.New("discarded")
 
-// advert is a router advertisement.
+// advert is a router advertisement. Reachable Time and Retrans Timer are left to the kernel, which has the
+// neighbour cache.
 type advert struct {
-	hopLimit           int // of our packets; 0: unspecified
-	managed, other     bool
-	preference         Preference
-	lifetime           time.Duration
-	reachable, retrans time.Duration // 0: unspecified
-	mtu                int           // 0: not said
-	prefixes           []prefixOption
-	routes             []routeOption
-	servers            []serverOption
-	domains            []domainOption
-	ignored            []string // options that are not used, and why
+	hopLimit       int // of our packets; 0: unspecified
+	managed, other bool
+	preference     Preference
+	lifetime       time.Duration
+	mtu            int // 0: not said
+	prefixes       []prefixOption
+	routes         []routeOption
+	servers        []serverOption
+	domains        []domainOption
+	ignored        []string // options that are not used, and why
 }
 
 type prefixOption struct {
@@ -98,9 +98,7 @@ func parseAdvert(p Packet) (advert, error) {
 	b := p.Data
 	a := advert{
 		hopLimit: int(b[4]), managed: b[5]&0x80 != 0, other: b[5]&0x40 != 0,
-		lifetime:  time.Duration(binary.BigEndian.Uint16(b[6:])) * time.Second,
-		reachable: time.Duration(binary.BigEndian.Uint32(b[8:])) * time.Millisecond,
-		retrans:   time.Duration(binary.BigEndian.Uint32(b[12:])) * time.Millisecond,
+		lifetime: time.Duration(binary.BigEndian.Uint16(b[6:])) * time.Second,
 	}
 	a.preference, _ = preferenceOf(b[5]) // the reserved value counts as medium here (RFC 4191 section 2.2)
 	err := walk(b[advertHeader:], func(kind byte, option []byte) {
