@@ -51,6 +51,7 @@ var anHour = lifetimes{600, 1200, 1800, 3600}
 
 // delegationServer is a DHCPv6 server at a provider.
 type delegationServer struct {
+	pid  int
 	log  *safeBuffer
 	stop func()
 }
@@ -70,9 +71,9 @@ func (r *router) delegateByKea(pool netip.Prefix, l lifetimes) *delegationServer
 			"pd-pools": [{"prefix": "%v", "prefix-len": %d, "delegated-len": 56}]}],
 		"loggers": [{"name": "kea-dhcp6", "severity": "INFO", "output_options": [{"output": "stdout"}]}]}}`,
 		l.renew, l.rebind, l.preferred, l.valid, pool.Addr(), pool.Bits()))
-	_, log, stop := r.background("isp1", "env", "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir, "kea-dhcp6", "-c", conf)
+	cmd, log, stop := r.background("isp1", "env", "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir, "kea-dhcp6", "-c", conf)
 	r.delegate("fiber", pool)
-	return &delegationServer{log, stop}
+	return &delegationServer{cmd.Process.Pid, log, stop}
 }
 
 // delegateByISC starts isc-dhcp-server at the provider of lte.
@@ -85,10 +86,10 @@ func (r *router) delegateByISC(pool netip.Prefix, l lifetimes) *delegationServer
 		option dhcp-renewal-time %d; option dhcp-rebinding-time %d; authoritative;
 		subnet6 2001:db8:b::/64 { prefix6 %v %v /56; }`, l.valid, l.preferred, l.renew, l.rebind, pool.Addr(), netip.AddrFrom16(b)))
 	r.write(filepath.Join(dir, "leases"), "")
-	_, log, stop := r.background("isp2", "dhcpd", "-6", "-f", "-d", "-cf", filepath.Join(dir, "conf"), "-lf", filepath.Join(dir, "leases"),
+	cmd, log, stop := r.background("isp2", "dhcpd", "-6", "-f", "-d", "-cf", filepath.Join(dir, "conf"), "-lf", filepath.Join(dir, "leases"),
 		"-pf", filepath.Join(dir, "pid"), "cust2")
 	r.delegate("lte", pool)
-	return &delegationServer{log, stop}
+	return &delegationServer{cmd.Process.Pid, log, stop}
 }
 
 func (r *router) delegate(uplink string, pool netip.Prefix) {

@@ -262,7 +262,9 @@ func TestOtherAdvertisersAreNamedAndMayHaveTheJob(t *testing.T) {
 		}
 		return nil
 	})
-	var file struct{ Prefixes []struct{ Prefix, Uplink string } }
+	var file struct {
+		Prefixes []struct{ Prefix, Uplink string }
+	}
 	r.await("the file with the live prefixes", func() error {
 		text, err := os.ReadFile(filepath.Join(r.dir, "state", "prefixes-lan0.json"))
 		if err != nil {

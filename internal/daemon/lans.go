@@ -101,7 +101,7 @@ func (l *lans) withdraw(device string) func(context.Context, *ndisc.Advertiser) 
 
 // lanSupply is what a LAN's hosts may be told of one uplink.
 type lanSupply struct {
-	lease func(prefix netip.Prefix) (preferred, valid time.Time, ok bool)
+	lease func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool)
 	dns   []netip.Addr
 	mtu   int // bytes, of the path; 0: not known
 }
@@ -157,12 +157,12 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 			continue
 		}
 		from := supplies[names[s.Uplink]]
-		preferred, valid, ok := from.lease(s.Delegation.Prefix)
+		preferred, valid, brief, ok := from.lease(s.Delegation.Prefix)
 		if !ok {
 			continue // the lease has ended since; the next plan knows
 		}
 		in.Prefixes = append(in.Prefixes, ndisc.LivePrefix{Prefix: s.Prefix, Uplink: names[s.Uplink], Delegation: s.Delegation.Prefix,
-			Preferred: preferred, Valid: valid, Usable: s.Usable})
+			Preferred: preferred, Valid: valid, Usable: s.Usable, Brief: brief})
 		if s.Usable && lan.DNS.Uplinks {
 			in.DNS = append(in.DNS, from.dns...)
 		}

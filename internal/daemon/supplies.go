@@ -9,6 +9,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -101,13 +102,13 @@ func (d *Daemon) tellLANs(report *rules.Report) {
 // lanSupply gathers what hosts may be told of an uplink.
 func (d *Daemon) lanSupply(u *config.Uplink, mtu int) lanSupply {
 	lease, _ := d.delegations.lease(u.Name)
-	s := lanSupply{mtu: mtu, dns: slices.Clone(lease.DNS), lease: func(prefix netip.Prefix) (preferred, valid time.Time, ok bool) {
+	s := lanSupply{mtu: mtu, dns: slices.Clone(lease.DNS), lease: func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
 		for _, p := range lease.Prefixes {
 			if p.Prefix == prefix {
-				return finite(p.Preferred), finite(p.Valid), true
+				return finite(p.Preferred), finite(p.Valid), ndisc.IsBrief(p.Preferred.Sub(lease.Heard)), true
 			}
 		}
-		return time.Time{}, time.Time{}, false
+		return time.Time{}, time.Time{}, false, false
 	}}
 	for _, server := range d.routers.view(u.Name).DNS {
 		if !server.Addr.IsLinkLocalUnicast() { // of the uplink's link, where hosts are not

@@ -28,6 +28,9 @@ type Announcement struct {
 	Preferred  time.Time    `json:"preferred,omitzero"` // end of the delegation's; zero: never
 	Valid      time.Time    `json:"valid,omitzero"`     // end of the delegation's; zero: never
 	Deprecated bool         `json:"deprecated,omitempty"`
+	// Brief is a prefix that the provider never gives for as long as Android heeds. It is announced with what
+	// remains, however little: to hide it would help nobody, and all other hosts can use it.
+	Brief bool `json:"brief,omitempty"`
 	// Stale prefixes are announced with lifetimes 0 until Valid, for hosts that may still hold them.
 	Stale bool `json:"stale,omitempty"`
 }
@@ -39,12 +42,19 @@ func (a Announcement) lifetimes(now time.Time) (preferred, valid time.Duration) 
 	if a.Stale {
 		return 0, 0
 	}
-	valid = atLeastShortest(min(maxValid, remaining(a.Valid, now)))
+	round := atLeastShortest
+	if a.Brief {
+		round = func(d time.Duration) time.Duration { return d.Truncate(time.Second) }
+	}
+	valid = round(min(maxValid, remaining(a.Valid, now)))
 	if !a.Deprecated {
-		preferred = atLeastShortest(min(maxPreferred, remaining(a.Preferred, now), valid))
+		preferred = round(min(maxPreferred, remaining(a.Preferred, now), valid))
 	}
 	return preferred, valid
 }
+
+// IsBrief reports whether a delegation that is given for a preferred lifetime is [Announcement.Brief].
+func IsBrief(preferred time.Duration) bool { return preferred > 0 && preferred < 2*shortest }
 
 func atLeastShortest(lifetime time.Duration) time.Duration {
 	if lifetime < shortest {

@@ -107,3 +107,21 @@ func TestWhatHostsHaveToActOnIsUrgent(t *testing.T) {
 		t.Errorf("three seconds: %d", got)
 	}
 }
+
+// A provider that never gives a prefix for three minutes still gives one that most hosts can use.
+func TestAPrefixThatIsOnlyEverLentBrieflyIsAnnouncedWithWhatRemains(t *testing.T) {
+	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	a := Announcement{Prefix: netip.MustParsePrefix("2001:db8:a::/64"), Preferred: now.Add(20500 * time.Millisecond), Valid: now.Add(30 * time.Second)}
+	if preferred, valid := a.lifetimes(now); preferred != 0 || valid != 0 {
+		t.Errorf("at the end of a long lease: %v, %v", preferred, valid)
+	}
+	a.Brief = true
+	if preferred, valid := a.lifetimes(now); preferred != 20*time.Second || valid != 30*time.Second {
+		t.Errorf("of a brief lease: %v, %v", preferred, valid)
+	}
+	for preferred, want := range map[time.Duration]bool{0: false, 20 * time.Second: true, 359 * time.Second: true, 360 * time.Second: false} {
+		if got := IsBrief(preferred); got != want {
+			t.Errorf("preferred for %v: brief %v", preferred, got)
+		}
+	}
+}

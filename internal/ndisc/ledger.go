@@ -24,6 +24,7 @@ type LivePrefix struct {
 	Preferred  time.Time    // end of the delegation's preferred lifetime; zero: never
 	Valid      time.Time    // end of the delegation's valid lifetime; zero: never
 	Usable     bool         // the uplink carries new traffic now
+	Brief      bool         // the provider never gives it for long; see Announcement
 }
 
 // Input is what a Ledger is told of a LAN.
@@ -122,7 +123,7 @@ func (e Entry) renew(p LivePrefix, anyUsable bool, now time.Time) Entry {
 	if over(e.Held, now) {
 		e.Held = time.Time{}
 	}
-	e.Uplink, e.Delegation, e.Preferred, e.Valid = p.Uplink, p.Delegation, p.Preferred, p.Valid
+	e.Uplink, e.Delegation, e.Preferred, e.Valid, e.Brief = p.Uplink, p.Delegation, p.Preferred, p.Valid, p.Brief
 	if p.Usable || anyUsable {
 		e.Deprecated = !p.Usable
 	}

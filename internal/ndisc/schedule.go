@@ -25,7 +25,7 @@ const (
 	sendAgain          = time.Second // after a failure
 	maxSolicitors      = 32          // answered one by one
 	goodbyes           = 3           // MAX_FINAL_RTR_ADVERTISEMENTS
-	urgentAdvertsInRow = 3
+	urgentAdvertsInRow = 6           // at a start: a few leases, one after the other, and then a failure
 )
 
 // schedule is the pure part of an Advertiser that knows when.
