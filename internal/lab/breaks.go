@@ -203,8 +203,13 @@ func (w *World) renumber(u *uplink, on bool) error {
 		return nil
 	}
 	ctx, p := w.ctx, u.isp
-	before, oldGateways, oldNets := u.current(), p.gateways(), p.networks(false)
+	before, oldGateways, oldNets, delegated := u.current(), p.gateways(), p.networks(false), u.delegation()
 	u.renumbered = on
+	if w.opts.Delegation {
+		if err := errors.Join(w.revoke(ctx, u, delegated), w.delegate(ctx, u, u.delegation())); err != nil {
+			return err
+		}
+	}
 	now, newGateways, newNets := u.current(), p.gateways(), p.networks(false)
 
 	atISP := addGateways(p)

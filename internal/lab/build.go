@@ -25,6 +25,9 @@ func (w *World) build(ctx context.Context) error {
 			return err
 		}
 	}
+	if w.opts.Delegation {
+		return w.serveDelegations(ctx)
+	}
 	return nil
 }
 

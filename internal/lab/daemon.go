@@ -41,15 +41,20 @@ tier   = {{tier $i}}
   method     = "auto"
   masquerade = true
   [uplink.ipv6]
-  method     = "auto"
-  masquerade = true
+  method      = "auto"
+  delegation  = true
+  prefix_hint = "::/56"
   [uplink.probe]
   targets = [
 {{- range $.Targets}}
     {{printf "%q" .}},
 {{- end}}
   ]
-{{end}}`
+{{end}}
+[[lan]]
+device    = "lan0"
+subnet_id = 1
+`
 
 // Targets returns the probe targets that the lab's Internet serves, in the configuration's notation.
 func Targets() []string {

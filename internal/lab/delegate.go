@@ -19,6 +19,11 @@ func (w *World) Delegate(ctx context.Context, uplink string, prefix netip.Prefix
 	if err != nil {
 		return err
 	}
+	return w.delegate(ctx, u, prefix)
+}
+
+// delegate is Delegate for a caller that holds mu, or that is still building the world.
+func (w *World) delegate(ctx context.Context, u *uplink, prefix netip.Prefix) error {
 	router, err := w.linkLocal(Router, u.device)
 	if err != nil {
 		return err
@@ -46,9 +51,13 @@ func (w *World) Revoke(ctx context.Context, uplink string, prefix netip.Prefix) 
 	if err != nil {
 		return err
 	}
+	return w.revoke(ctx, u, prefix)
+}
+
+func (w *World) revoke(ctx context.Context, u *uplink, prefix netip.Prefix) error {
 	i := slices.Index(u.delegated, prefix)
 	if i < 0 {
-		return fmt.Errorf("%s has not delegated %v", uplink, prefix)
+		return fmt.Errorf("%s has not delegated %v", u.name, prefix)
 	}
 	u.delegated = slices.Delete(u.delegated, i, i+1)
 	element := fmt.Sprintf("delete element netdev isp %s_net6 { %s }\n", u.name, prefix)

@@ -36,7 +36,7 @@ func parseRun(args []string) (runOptions, error) {
 	if err := parseFlags(f, args); err != nil {
 		return o, err
 	}
-	o.world.DNAT = true
+	o.world.DNAT, o.world.Delegation = true, true
 	if _, err := o.world.withDefaults(); err != nil {
 		return o, fmt.Errorf("%w: %w", errUsage, err)
 	}

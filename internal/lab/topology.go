@@ -20,6 +20,8 @@ type Options struct {
 	// SameSubnet puts wan1 and wan2 into one segment and subnet: two customers of isp1, and no isp2. Each port lets
 	// only its own customer's address pass.
 	SameSubnet bool
+	// Delegation has every ISP delegate a prefix by DHCPv6.
+	Delegation bool
 	// Twins makes two sticks that gave us the same IPv4 address and gateway; each ISP translates to its own address.
 	Twins bool
 }
@@ -71,6 +73,7 @@ type Uplink struct {
 // uplink is the world's own record of an uplink.
 type uplink struct {
 	name, device string
+	number       int    // from 1, in the order of the uplinks
 	port         string // the ISP's end of the router's device
 	metric       int
 	isp          *isp

@@ -60,6 +60,9 @@ func New(ctx context.Context, o Options) (*World, error) {
 	for _, p := range w.isps {
 		w.uplinks = append(w.uplinks, p.uplinks...)
 	}
+	for i, u := range w.uplinks {
+		u.number = i + 1
+	}
 	if err := w.build(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("building the world: %w", err), w.Close())
 	}
