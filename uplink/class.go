@@ -116,6 +116,7 @@ type Quality struct {
 	limits      Classes
 	loss        Loss
 	rtt, jitter grade
+	congestion  Congestion
 	lastRTT     time.Duration
 	lastJitter  time.Duration
 }
@@ -129,6 +130,7 @@ func NewQuality(c Classes) *Quality {
 // Times tells the smoothed round-trip time and its jitter as they are now.
 func (q *Quality) Times(rtt, jitter time.Duration, now time.Time) {
 	q.lastRTT, q.lastJitter = rtt, jitter
+	q.congestion.Times(rtt, now)
 	q.rtt.take(rtt, q.limits.Good.RTT, q.limits.Fair.RTT, now)
 	q.jitter.take(jitter, q.limits.Good.Jitter, q.limits.Fair.Jitter, now)
 }

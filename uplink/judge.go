@@ -74,6 +74,9 @@ func (j *Judge) Skip(index int, now time.Time) bool {
 // Received tells that the device has just received a packet.
 func (j *Judge) Received(now time.Time) { j.machine.Received(now) }
 
+// Load tells how much the device moves. See [Congestion.Load].
+func (j *Judge) Load(bits float64, now time.Time) { j.machine.Load(bits, now) }
+
 // Sent records that a target is asked, and returns the id to tell its outcome by.
 func (j *Judge) Sent(index int, now time.Time) (id uint64) { return j.detector.Sent(index, now) }
 

@@ -230,10 +230,18 @@ func (m *Machine) Moved(now time.Time) {
 
 // Count tells the outcome of one probe, before the Observe of the same event.
 func (m *Machine) Count(o probe.Outcome) {
-	if m.state != Disabled && m.path.Whole() {
-		m.quality.loss.take(o)
+	if m.state == Disabled || !m.path.Whole() {
+		return
 	}
+	// What our own queue loses says nothing about the uplink.
+	if o.Kind == probe.Lost && m.quality.congestion.Congested() {
+		return
+	}
+	m.quality.loss.take(o)
 }
+
+// Load tells how much the uplink moves. See [Congestion.Load].
+func (m *Machine) Load(bits float64, now time.Time) { m.quality.congestion.Load(bits, now) }
 
 // Times tells how long answers take. See [Quality.Times].
 func (m *Machine) Times(rtt, jitter time.Duration, now time.Time) {

@@ -86,6 +86,7 @@ type Verdict struct {
 
 	Class       Class         // how well it works: for choosing among what works
 	ClassReason string        // what makes the class; "" for good
+	Congestion  string        // why it is slow through its own traffic; "" when it is not
 	Confirm     time.Duration // how long silence is confirmed on this link before down
 	Bursts      time.Duration // mean length of its bursts of loss, estimated
 
@@ -398,6 +399,14 @@ func (w *Watcher) Received(at time.Time) {
 	w.judge.Received(at)
 }
 
+// Load tells how many bits a second the device moves, in the direction that moves more. It is to be called
+// every second or so.
+func (w *Watcher) Load(bits float64, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.judge.Load(bits, at)
+}
+
 // SetInterval changes the calm pace, for an uplink that becomes active or
 // standby; 0 is the default.
 func (w *Watcher) SetInterval(interval time.Duration) {
@@ -430,6 +439,7 @@ func (w *Watcher) Verdict() Verdict {
 	}
 	v.Loss, _ = w.judge.detector.Loss()
 	v.Class, v.ClassReason = w.judge.machine.quality.Class(), w.judge.machine.quality.Reason()
+	v.Congestion = w.judge.machine.quality.congestion.Reason()
 	now, damping := time.Now(), w.judge.machine.Damping()
 	v.SuppressedUntil, v.Suppressed = damping.Suppressed(now)
 	if !v.Suppressed {

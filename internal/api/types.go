@@ -71,6 +71,7 @@ type FamilyStatus struct {
 	JitterMs      float64            `json:"jitter_ms"`  // of the same target
 	Loss          float64            `json:"loss"`       // 0..1
 	Class         string             `json:"class"`      // "good", "fair" or "poor"; "" when not judged
+	Congested     bool               `json:"congested"`  // slow through its own traffic; see reason
 	Suppressed    bool               `json:"suppressed"` // fails so often that it carries nothing while another can
 	Targets       List[Target]       `json:"targets"`
 	AwaitsUndrain bool               `json:"awaits_undrain"`      // was down, and failback is "manual"

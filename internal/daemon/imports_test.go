@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"internal/store":             nil,
 	"internal/lab":               nil,
 	"internal/dhcp4":             nil,
+	"internal/history":           nil,
 	"internal/ndisc":             nil,
 	"internal/kernel":            {"rules"},
 	"internal/kernel/fakekernel": {"rules"},

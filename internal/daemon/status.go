@@ -58,7 +58,10 @@ func (d *Daemon) familyStatus(name string, ip config.IP, path rules.Path, last *
 	s := api.FamilyStatus{State: v.State, Reason: d.judge.explain(path, v.Reason), Since: api.At(v.Since), Loss: v.Loss,
 		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter),
 		AwaitsUndrain: d.judge.awaiting()[verdictKey(name, path.Family)], Portal: v.Portal,
-		Class: v.Class.String(), Suppressed: v.Suppressed}
+		Class: v.Class.String(), Suppressed: v.Suppressed, Congested: v.Congestion != ""}
+	if s.Congested {
+		s.Reason += "; " + v.Congestion
+	}
 	choice := last.Report.Defaults[path.Family]
 	for _, m := range choice.Members {
 		if m.Uplink == path.Uplink {

@@ -63,6 +63,9 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 			if device.Received != c.Received {
 				d.judge.heard(paths)
 			}
+			if bits, ok := device.load.observe(now, c); ok {
+				d.judge.load(paths, bits, now)
+			}
 			device.Counters = c
 			if device.silence.Observe(now, c.Received, c.Sent, func() time.Duration { return d.judge.slowest(paths) }) {
 				d.judge.hint(paths)
@@ -76,6 +79,25 @@ type deviceTraffic struct {
 	kernel.Counters
 	silence uplink.Silence
 	use     usage
+	load    load
+}
+
+// load is how much a device moves, over windows of a second.
+type load struct {
+	since time.Time
+	at    kernel.Counters // at that time
+}
+
+// observe returns the bits a second of a window that ends now, in the direction that moved more.
+func (l *load) observe(now time.Time, c kernel.Counters) (bits float64, ok bool) {
+	elapsed := now.Sub(l.since)
+	if elapsed < busyWindow {
+		return 0, false
+	}
+	before := l.at
+	ok = !l.since.IsZero() && c.ReceivedBytes >= before.ReceivedBytes && c.SentBytes >= before.SentBytes
+	l.since, l.at = now, c
+	return 8 * float64(max(c.ReceivedBytes-before.ReceivedBytes, c.SentBytes-before.SentBytes)) / elapsed.Seconds(), ok
 }
 
 // usage tells whether people use a device, from its counter of packets sent.
@@ -99,6 +121,17 @@ func trafficPace(unused time.Duration) time.Duration {
 		return busyPace
 	}
 	return idlePace
+}
+
+// load tells the paths of a device how much it moves.
+func (j *judge) load(paths []rules.Path, bits float64, now time.Time) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, path := range paths {
+		if w := j.watched[path]; w != nil {
+			w.Load(bits, now)
+		}
+	}
 }
 
 // pathsByDevice groups the paths whose device has carrier by its interface index.
