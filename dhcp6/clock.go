@@ -35,7 +35,7 @@ func (i instant) at(mono time.Duration) time.Time {
 
 // after returns the moment that is d after mono; never stays never.
 func after(mono, d time.Duration) time.Duration {
-	if d == never || mono > never-d {
+	if d == never || d > 0 && mono > never-d {
 		return never
 	}
 	return mono + d

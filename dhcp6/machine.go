@@ -70,6 +70,8 @@ type exchange struct {
 	sent  int
 	at    time.Duration // when something is due
 	until time.Duration // when the exchange ends unanswered
+
+	confirm bool // verifying: by Confirm, whatever expires meanwhile
 }
 
 // effects is what an input led to.
@@ -235,7 +237,7 @@ func (m *machine) look(now instant) {
 // begin starts an exchange.
 func (m *machine) begin(s state, now instant) {
 	m.state, m.disowned = s, nil
-	m.ex = exchange{schedule: scheduleOf(s, m.solicitMax), until: never}
+	m.ex = exchange{schedule: scheduleOf(s, m.solicitMax), until: never, confirm: s == verifying && m.onlyAddresses()}
 	for i := range m.ex.xid {
 		m.ex.xid[i] = byte(m.rand() * 256)
 	}
@@ -363,7 +365,7 @@ func (m *machine) request(now instant) *request {
 	case verifying:
 		entries = m.wish()
 		r.kind = dhcpv6.MessageTypeRebind
-		if m.confirming() {
+		if m.ex.confirm {
 			r.kind, r.ias, hints = dhcpv6.MessageTypeConfirm, keysOf(entries), false
 		}
 	case releasing:
@@ -374,9 +376,9 @@ func (m *machine) request(now instant) *request {
 	return r
 }
 
-// confirming reports whether a link that came up is verified by Confirm: only addresses are at stake
+// onlyAddresses reports whether a link that came up is verified by Confirm: only addresses are at stake
 // (section 18.2.12), and held ones, for Confirm revives nothing.
-func (m *machine) confirming() bool {
+func (m *machine) onlyAddresses() bool {
 	pd := func(e entry) bool { return e.ia.pd }
 	return len(m.held.entries) > 0 && len(m.former) == 0 && !slices.ContainsFunc(m.held.entries, pd)
 }

@@ -38,7 +38,7 @@ func (m *machine) reply(msg *message, now instant) {
 	case requesting:
 		m.replyToRequest(msg, outs, now)
 	case verifying:
-		if m.confirming() {
+		if m.ex.confirm {
 			m.replyToConfirm(msg, now)
 			return
 		}
