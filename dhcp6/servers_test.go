@@ -1,7 +1,11 @@
 package dhcp6
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -13,7 +17,10 @@ type life struct{ t1, t2, preferred, valid int }
 type server struct {
 	name, pkg, command string
 	start              func(w *world, l life) *program
+	ready              string // what it says when it listens
 	rebinds            Reason // what it answers to a Rebind of a lease that it knows
+	exclude            string // what it excludes from the first prefix
+	ignores            bool   // it says nothing to a Rebind of a lease that it does not know
 }
 
 func kea(w *world, l life) *program {
@@ -65,10 +72,10 @@ func wide(w *world, l life) *program {
 }
 
 var servers = []server{
-	{"kea", "kea-dhcp6-server", "kea-dhcp6", kea, Rebound},
-	{"isc", "isc-dhcp-server", "dhcpd", isc, Rebound},
-	{"dibbler", "dibbler-server", "dibbler-server", dibbler, Granted},
-	{"wide", "wide-dhcpv6-server", "dhcp6s", wide, Rebound},
+	{name: "kea", pkg: "kea-dhcp6-server", command: "kea-dhcp6", start: kea, ready: "DHCP6_STARTED", rebinds: Rebound, exclude: "2001:db8:a000:0:ff00::/72"},
+	{name: "isc", pkg: "isc-dhcp-server", command: "dhcpd", start: isc, ready: "Sending on", rebinds: Rebound},
+	{name: "dibbler", pkg: "dibbler-server", command: "dibbler-server", start: dibbler, ready: "Accepting connections", rebinds: Granted},
+	{name: "wide", pkg: "wide-dhcpv6-server", command: "dhcp6s", start: wide, ready: "", rebinds: Rebound, ignores: true},
 }
 
 // suspend stops a program for a while, as a busy or unreachable server.
@@ -84,6 +91,7 @@ func (p *program) suspend(t *testing.T, d time.Duration) {
 	}
 }
 
+// each runs a test with every server. They wait most of the time.
 func each(t *testing.T, f func(t *testing.T, s server)) {
 	for _, s := range servers {
 		t.Run(s.name, func(t *testing.T) {
@@ -93,25 +101,150 @@ func each(t *testing.T, f func(t *testing.T, s server)) {
 	}
 }
 
-func TestRealServersDelegateRenewAndRebind(t *testing.T) {
+// delegated wants a lease of one prefix from the servers' pool, and returns it.
+func delegated(t testing.TB, ch Change) netip.Prefix {
+	t.Helper()
+	if ch.Lease == nil || len(ch.Lease.Prefixes) != 1 {
+		t.Fatalf("%s: %+v", ch.Reason, ch.Lease)
+	}
+	p := ch.Lease.Prefixes[0].Prefix
+	if !mustPrefix("2001:db8:a000::/48").Contains(p.Addr()) || p.Bits() != 56 || p != p.Masked() {
+		t.Errorf("%s: %v is not of the pool", ch.Reason, p)
+	}
+	return p
+}
+
+func TestRealServersDelegateRenewRebindAndTakeBack(t *testing.T) {
 	each(t, func(t *testing.T, s server) {
 		w := newWorld(t)
 		w.installed(s.pkg, s.command)
 		p := s.start(w, life{t1: 2, t2: 4, preferred: 6, valid: 10})
 		h := w.household(nil, nil)
-		first := h.await(12*time.Second, Granted, p)
-		prefix := first.Lease.Prefixes[0].Prefix
-		if !mustPrefix("2001:db8:a000::/48").Contains(prefix.Addr()) || prefix.Bits() != 56 || prefix != prefix.Masked() {
-			t.Errorf("delegated %v", prefix)
+		prefix := delegated(t, h.await(12*time.Second, p, Granted))
+		if exclude := h.last.Prefixes[0].Exclude; s.exclude != "" && exclude != mustPrefix(s.exclude) || s.exclude == "" && exclude.IsValid() {
+			t.Errorf("excluded %v, want %s (ipv6.md 1.18)", exclude, s.exclude)
 		}
-		h.await(6*time.Second, Renewed, p)
+		h.await(6*time.Second, p, Renewed)
 		p.suspend(t, time.Until(h.last.Rebind)+1500*time.Millisecond)
-		again := h.await(5*time.Second, s.rebinds, p)
-		if got := again.Lease.Prefixes; len(got) != 1 || got[0].Prefix != prefix || again.Parts[0].Fate != Extended {
+		if again := h.await(5*time.Second, p, s.rebinds); delegated(t, again) != prefix || again.Parts[0].Fate != Extended {
 			t.Errorf("after the Rebind: %+v, want %v extended", again, prefix)
 		}
-		if t.Failed() || testing.Verbose() {
-			t.Logf("client:\n%s\nserver:\n%s", h.log, &p.out)
+		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond) // less than the first RT
+		defer cancel()
+		if err := h.Release(ctx); err != nil {
+			t.Errorf("%v\nserver:\n%s", err, &p.out)
+		}
+		if ch := h.await(time.Second, p, Returned); ch.Lease != nil {
+			t.Errorf("%+v", ch)
 		}
 	})
+}
+
+// ipv6.md 1.13, 1.16.
+func TestRealServersKnowUsAfterRestartsAndFlaps(t *testing.T) {
+	each(t, func(t *testing.T, s server) {
+		w := newWorld(t).noDAD()
+		w.installed(s.pkg, s.command)
+		p := s.start(w, life{t1: 20, t2: 30, preferred: 40, valid: 60})
+		h := w.household(nil, nil)
+		prefix := delegated(t, h.await(12*time.Second, p, Granted))
+		verify := func(what string, h *household) {
+			t.Helper()
+			if got := delegated(t, h.await(4*time.Second, p, Verified, Granted)); got != prefix {
+				t.Errorf("after %s: %v, want %v", what, got, prefix)
+			}
+		}
+		h.end()
+		h = w.household(stored(t, h.last), nil)
+		if got := delegated(t, h.await(time.Second, p, Restored)); got != prefix {
+			t.Errorf("restored %v, want %v", got, prefix)
+		}
+		verify("a restart of the client", h)
+		h.relink("ip link set wan down; ip link set wan up")
+		verify("a flap of the link", h)
+		h.SetLink(w.index(), false)
+		w.wire()
+		h.SetLink(w.index(), true)
+		verify("the device was made anew", h)
+
+		// The server loses its bindings, and all but Kea their DUID too.
+		p.kill()
+		p = s.start(w, life{t1: 20, t2: 30, preferred: 40, valid: 60})
+		p.ready(t, s.ready)
+		h.relink("ip link set wan down; ip link set wan up")
+		if s.ignores {
+			h.quiet(2 * time.Second) // and the lease holds: TestARestartAsksByRebindAndKeepsThePrefix
+			return
+		}
+		ch := h.await(6*time.Second, p, Verified, Granted)
+		t.Logf("after the server's restart: %s %v %s", ch.Reason, ch.Parts, ch.Note)
+		if got := delegated(t, ch); got == prefix && ch.Parts[0].Fate != Extended {
+			t.Errorf("after the server's restart: %+v", ch)
+		}
+	})
+}
+
+// BenchmarkSoak lets every server renew for five minutes at lifetimes of 20 and 30 seconds, and fails if a
+// prefix lapses.
+func BenchmarkSoak(b *testing.B) {
+	const span = 5 * time.Minute
+	for range b.N {
+		var running sync.WaitGroup
+		for _, s := range servers {
+			w := newWorld(b)
+			w.installed(s.pkg, s.command)
+			p := s.start(w, life{t1: 5, t2: 12, preferred: 20, valid: 30})
+			h := w.household(nil, nil)
+			running.Go(func() {
+				count, lapses := h.count(span)
+				b.ReportMetric(float64(count[Renewed]), s.name+"-renewals")
+				b.ReportMetric(float64(lapses), s.name+"-lapses")
+				if count[Renewed] < int(span/time.Second)/16-2 || lapses > 0 {
+					b.Errorf("%s: %v, %d lapses\nclient:\n%s\nserver:\n%s", s.name, count, lapses, h.log, &p.out)
+				}
+			})
+		}
+		running.Wait()
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// count counts changes by reason, and the prefixes that went.
+func (h *household) count(span time.Duration) (reasons map[Reason]int, lapses int) {
+	reasons = make(map[Reason]int)
+	for end := time.After(span); ; {
+		select {
+		case ch := <-h.changes:
+			reasons[ch.Reason]++
+			for _, p := range ch.Parts {
+				if p.Fate.Gone() {
+					lapses++
+				}
+			}
+		case <-end:
+			return reasons, lapses
+		}
+	}
+}
+
+// ready waits for a line of a server's output.
+func (p *program) ready(t *testing.T, line string) {
+	t.Helper()
+	for range 100 {
+		if strings.Contains(p.out.String(), line) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Fatalf("the server never said %q:\n%s", line, &p.out)
+}
+
+// quiet wants no change for a while.
+func (h *household) quiet(d time.Duration) {
+	h.w.t.Helper()
+	select {
+	case ch := <-h.changes:
+		h.w.t.Errorf("unexpected: %+v", ch)
+	case <-time.After(d):
+	}
 }
