@@ -213,8 +213,9 @@ type bench struct {
 	done  chan error
 	stop  func()
 
-	mu      sync.Mutex
-	changes []Change
+	mu       sync.Mutex
+	changes  []Change
+	listener func(Change) // hears them too
 }
 
 // start runs a client; modify may be nil.
@@ -250,6 +251,9 @@ func (b *bench) hear(ch Change) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.changes = append(b.changes, ch)
+	if b.listener != nil {
+		b.listener(ch)
+	}
 }
 
 // heard tells the changes since the last call, one a line: "granted 2001:db8:a::/56 added".

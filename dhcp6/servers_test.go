@@ -114,6 +114,7 @@ func delegated(t testing.TB, ch Change) netip.Prefix {
 	return p
 }
 
+// There is no router advertisement here, with or without M and O flags: ipv6.md 1.20.
 func TestRealServersDelegateRenewRebindAndTakeBack(t *testing.T) {
 	each(t, func(t *testing.T, s server) {
 		w := newWorld(t)
