@@ -47,7 +47,7 @@ type Config struct {
 
 	// Open makes the Conn; nil is a UDP socket.
 	Open func(device string) (Conn, error)
-	// Clock returns a monotonic and the wall clock; nil is those of the system.
+	// Clock returns a clock that never steps and counts time asleep, and time.Now; nil is those of the system.
 	Clock func() (sinceBoot time.Duration, wall time.Time)
 	// Rand returns numbers in [0, 1); nil is math/rand/v2.
 	Rand func() float64
@@ -176,7 +176,7 @@ func (c *Client) Run(ctx context.Context) error {
 
 func (c *Client) now() instant {
 	mono, wall := c.cfg.Clock()
-	return instant{mono, wall.Round(0)}
+	return instant{mono, wall}
 }
 
 // check finds what no server could answer.

@@ -100,13 +100,13 @@ type machine struct {
 	solicitMax time.Duration // SOL_MAX_RT
 	failures   int           // of getting anything, in a row
 	limit      limiter
-	epoch      time.Time // what the wall clock showed at monotonic 0 when a lease was told last
+	told       instant // when a lease was told last
 	fx         effects
 }
 
 // newMachine takes over the lease of an earlier run, nil for none.
 func newMachine(w wishes, last *Lease, rand func() float64, now instant) (*machine, effects) {
-	m := &machine{wishes: w, rand: rand, state: stopped, solicitMax: solMaxRT, epoch: now.wall.Add(-now.mono)}
+	m := &machine{wishes: w, rand: rand, state: stopped, solicitMax: solMaxRT, told: now}
 	if last != nil {
 		var parts []Part
 		m.held, m.former, parts = restore(last, m.keys(), now)
@@ -206,17 +206,14 @@ func (m *machine) note(format string, args ...any) {
 
 // tell reports what holds now.
 func (m *machine) tell(r Reason, parts []Part, note string, now instant) {
-	m.epoch = now.wall.Add(-now.mono)
+	m.told = now
 	m.fx.changes = append(m.fx.changes, Change{Reason: r, Lease: m.held.lease(now), Parts: parts, Note: note})
 }
 
-// look notices what time has done: steps of the wall clock and ends of leases.
+// look notices what time has done: steps of the clock and ends of leases.
 func (m *machine) look(now instant) {
-	if step := now.wall.Add(-now.mono).Sub(m.epoch).Abs(); step > stepLimit {
-		m.epoch = now.wall.Add(-now.mono)
-		if len(m.held.entries) > 0 {
-			m.tell(Reset, nil, "", now)
-		}
+	if now.strayed(m.told) && len(m.held.entries) > 0 {
+		m.tell(Reset, nil, "", now)
 	}
 	before := m.held.entries
 	parts := m.held.expire(now.mono)

@@ -29,6 +29,7 @@ func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entr
 	held.heard = moment(l.Heard)
 	fates := make(map[netip.Prefix]Fate)
 	take := func(e entry) {
+		e.preferred = min(e.preferred, e.valid)
 		switch {
 		case !slices.Contains(wanted, e.ia):
 			fates[e.prefix] = Unwanted

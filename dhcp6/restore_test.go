@@ -244,6 +244,21 @@ func TestAStepOfTheClockLosesNothing(t *testing.T) {
 	})
 }
 
+// Between a step and the next look at the clocks, time.Until of what was told must be right.
+func TestToldTimesHaveAMonotonicReading(t *testing.T) {
+	mono, wall := systemClock()
+	told := instant{mono, wall}.at(mono + time.Hour)
+	if !strings.Contains(told.String(), " m=") || told.Nanosecond() != 0 {
+		t.Errorf("told %v", told)
+	}
+	if left := time.Until(told); left < time.Hour-2*time.Second || left > time.Hour {
+		t.Errorf("an hour from now is %v from now", left)
+	}
+	if again, _ := systemClock(); again < mono {
+		t.Errorf("the clock since boot ran from %v to %v", mono, again)
+	}
+}
+
 // The machine sleeps: Go's timers stand still, the server's lifetimes do not.
 func TestTimeAsleepCounts(t *testing.T) {
 	bubble(t, func(t *testing.T) {
