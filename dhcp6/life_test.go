@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -117,6 +118,40 @@ func TestTheServerOfTheHighestPreferenceIsAsked(t *testing.T) {
 				}
 				if wait := requested.at.Sub(solicited.at); wait > c.within || c.within > time.Second && wait <= time.Second {
 					t.Errorf("asked after %v, want %v", wait, c.within)
+				}
+			})
+		})
+	}
+}
+
+// ipv6.md 1.7: where both are wanted, an address alone is better than nothing, and no more than that.
+func TestAnAddressAloneIsTakenOnlyWhenNoPrefixComes(t *testing.T) {
+	address := iaNA(1, 0, 0, iaAddr("2001:db8::5", 1000, 2000))
+	both := slices.Concat(address, iaPD(1, 0, 0, iaPrefix(held, 1000, 2000)))
+	for _, c := range []struct {
+		name   string
+		others bool // another server has both
+		want   string
+	}{
+		{"a prefix goes before a preference of 255", true, "granted 2001:db8::5/128 added 2001:db8:a::/56 added"},
+		{"nobody has a prefix", false, "granted 2001:db8::5/128 added"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := start(t, func(m *dhcpv6.Message) [][]byte {
+					if m.MessageType != dhcpv6.MessageTypeSolicit {
+						return [][]byte{reply(replies, m, DUID(m.GetOneOption(dhcpv6.OptionServerID).ToBytes()), map[bool][]byte{true: both, false: address}[c.others])}
+					}
+					answers := [][]byte{reply(advertise, m, alpha, pref(255), address)}
+					if c.others {
+						answers = append(answers, reply(advertise, m, beta, both))
+					}
+					return answers
+				}, func(cfg *Config) { cfg.IANA = []uint32{1} })
+				sleep(3 * time.Second)
+				b.wantHeard(c.want)
+				if server := b.wire.sent[1].msg.GetOneOption(dhcpv6.OptionServerID).ToBytes(); c.others && string(server) != string(beta) {
+					t.Errorf("asked %x", server)
 				}
 			})
 		})

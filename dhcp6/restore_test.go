@@ -134,6 +134,7 @@ func TestARestartAsksByRebindAndKeepsThePrefix(t *testing.T) {
 			l := last()
 			l.Prefixes = append(l.Prefixes, Delegation{IAID: 1}, Delegation{IAID: 1, Prefix: mustPrefix("::/0"), Valid: Never()},
 				Delegation{IAID: 1, Prefix: mustPrefix("192.0.2.0/24"), Valid: Never()})
+			l.Prefixes[0].Preferred = Never() // and valid for less
 			l.Prefixes[0].Exclude = mustPrefix("2001:db8:b::/64")
 			l.Addresses = []Address{{IAID: 1, Valid: Never()}}
 			b := restart(t, l, nil)
@@ -145,7 +146,7 @@ func TestARestartAsksByRebindAndKeepsThePrefix(t *testing.T) {
 
 func (b *bench) wantLease(prefix string) {
 	b.t.Helper()
-	if l := b.lease(); l == nil || len(l.Prefixes) != 1 || l.Prefixes[0].Prefix != mustPrefix(prefix) || l.Prefixes[0].Exclude.IsValid() || len(l.Addresses) != 0 {
+	if l := b.lease(); l == nil || len(l.Prefixes) != 1 || l.Prefixes[0].Preferred.After(l.Prefixes[0].Valid) || l.Prefixes[0].Prefix != mustPrefix(prefix) || l.Prefixes[0].Exclude.IsValid() || len(l.Addresses) != 0 {
 		b.t.Errorf("lease %+v, want just %s", l, prefix)
 	}
 }
@@ -180,6 +181,21 @@ func TestALeaseThatSeemsExpiredIsAskedForBeforeItIsGivenUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// ipv6.md 1.9: a configured length that has changed is what is wished for, not the prefix of before.
+func TestAConfiguredLengthOverrulesWhatWasHeld(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		last := earlier(time.Hour, 100*time.Second, 160*time.Second, 200*time.Second, 300*time.Second)
+		b := start(t, nil, func(cfg *Config) { cfg.Last, cfg.IAPD = stored(t, last), []IAPD{{ID: 1, Hint: mustPrefix("::/60")}} })
+		sleep(30 * time.Second)
+		want := map[dhcpv6.MessageType]string{dhcpv6.MessageTypeRebind: held, dhcpv6.MessageTypeSolicit: "::/60"}
+		for _, s := range b.messages() {
+			if got := mentioned(s.msg, 1); got != want[s.msg.MessageType] {
+				t.Errorf("%v mentions %q", s.msg.MessageType, got)
+			}
+		}
+	})
 }
 
 // A machine without a clock of its own starts in the past: the stored lease is from the future.

@@ -12,7 +12,10 @@ import (
 )
 
 // life is how long the servers here let a prefix live, in seconds. WIDE derives T1 and T2 by itself.
-type life struct{ t1, t2, preferred, valid int }
+type life struct {
+	t1, t2, preferred, valid int
+	pool                     string // of 2001:db8:a000::/48, the first part: a000
+}
 
 type server struct {
 	name, pkg, command string
@@ -28,14 +31,14 @@ func kea(w *world, l life) *program {
 		"interfaces-config": {"interfaces": ["isp"]},
 		"lease-database": {"type": "memfile", "persist": false},
 		"server-id": {"type": "EN", "enterprise-id": 32473, "identifier": "0001", "persist": false},
-		"renew-timer": %d, "rebind-timer": %d, "preferred-lifetime": %d, "valid-lifetime": %d,
+		"renew-timer": %[1]d, "rebind-timer": %[2]d, "preferred-lifetime": %[3]d, "valid-lifetime": %[4]d,
 		"option-data": [{"name": "dns-servers", "data": "2001:db8:ffff::53"}],
 		"subnet6": [{"subnet": "2001:db8:ffff::/64", "interface": "isp", "rapid-commit": true,
 			"pools": [{"pool": "2001:db8:ffff::100-2001:db8:ffff::1ff"}],
-			"pd-pools": [{"prefix": "2001:db8:a000::", "prefix-len": 48, "delegated-len": 56,
-				"excluded-prefix": "2001:db8:a000:0:ff00::", "excluded-prefix-len": 72}]}],
+			"pd-pools": [{"prefix": "2001:db8:%[5]s::", "prefix-len": 48, "delegated-len": 56,
+				"excluded-prefix": "2001:db8:%[5]s:0:ff00::", "excluded-prefix-len": 72}]}],
 		"loggers": [{"name": "kea-dhcp6", "severity": "DEBUG", "debuglevel": 40, "output_options": [{"output": "stdout"}]}]}}`,
-		l.t1, l.t2, l.preferred, l.valid))
+		l.t1, l.t2, l.preferred, l.valid, l.pool))
 	return w.command(`cd "$2"; KEA_PIDFILE_DIR="$2" KEA_LOCKFILE_DIR="$2" exec kea-dhcp6 -c "$1"`, conf, w.dir)
 }
 
@@ -43,8 +46,8 @@ func isc(w *world, l life) *program {
 	conf := w.file("dhcpd6.conf", fmt.Sprintf(`default-lease-time %[4]d; preferred-lifetime %[3]d;
 		option dhcp-renewal-time %[1]d; option dhcp-rebinding-time %[2]d;
 		option dhcp6.preference 255; authoritative;
-		subnet6 2001:db8:ffff::/64 { prefix6 2001:db8:a000:: 2001:db8:a000:ff00:: /56; range6 2001:db8:ffff::100 2001:db8:ffff::1ff; }`,
-		l.t1, l.t2, l.preferred, l.valid))
+		subnet6 2001:db8:ffff::/64 { prefix6 2001:db8:%[5]s:: 2001:db8:%[5]s:ff00:: /56; range6 2001:db8:ffff::100 2001:db8:ffff::1ff; }`,
+		l.t1, l.t2, l.preferred, l.valid, l.pool))
 	return w.command(`: > "$2"; exec dhcpd -6 -f -d -cf "$1" -lf "$2" -pf "$3" isp`, conf, w.dir+"/isc.leases", w.dir+"/isc.pid")
 }
 
@@ -56,9 +59,9 @@ func dibbler(w *world, l life) *program {
 			preferred-lifetime %d
 			valid-lifetime %d
 			class { pool 2001:db8:ffff::100-2001:db8:ffff::1ff }
-			pd-class { pd-pool 2001:db8:a000::/48
+			pd-class { pd-pool 2001:db8:%s::/48
 				pd-length 56 }
-		}`, l.t1, l.t2, l.preferred, l.valid))
+		}`, l.t1, l.t2, l.preferred, l.valid, l.pool))
 	// Its paths are fixed.
 	return w.command(`mkdir -p /etc/dibbler /var/lib/dibbler /var/log/dibbler
 		for d in /etc/dibbler /var/lib/dibbler /var/log/dibbler; do mount -t tmpfs tmpfs $d; done
@@ -66,8 +69,8 @@ func dibbler(w *world, l life) *program {
 }
 
 func wide(w *world, l life) *program {
-	conf := w.file("dhcp6s.conf", fmt.Sprintf(`host router { duid %s; prefix 2001:db8:a000:100::/56 %d %d; };
-		interface isp { preference 3; allow rapid-commit; };`, ours, l.preferred, l.valid))
+	conf := w.file("dhcp6s.conf", fmt.Sprintf(`host router { duid %s; prefix 2001:db8:%s:100::/56 %d %d; };
+		interface isp { preference 3; allow rapid-commit; };`, ours, l.pool, l.preferred, l.valid))
 	return w.command(`mount -t tmpfs tmpfs /var/lib/dhcpv6; exec dhcp6s -f -D -c "$1" -P "$2" isp`, conf, w.dir+"/wide.pid")
 }
 
@@ -104,11 +107,16 @@ func each(t *testing.T, f func(t *testing.T, s server)) {
 // delegated wants a lease of one prefix from the servers' pool, and returns it.
 func delegated(t testing.TB, ch Change) netip.Prefix {
 	t.Helper()
+	return delegatedOf(t, ch, "2001:db8:a000::/48")
+}
+
+func delegatedOf(t testing.TB, ch Change, pool string) netip.Prefix {
+	t.Helper()
 	if ch.Lease == nil || len(ch.Lease.Prefixes) != 1 {
 		t.Fatalf("%s: %+v", ch.Reason, ch.Lease)
 	}
 	p := ch.Lease.Prefixes[0].Prefix
-	if !mustPrefix("2001:db8:a000::/48").Contains(p.Addr()) || p.Bits() != 56 || p != p.Masked() {
+	if !mustPrefix(pool).Contains(p.Addr()) || p.Bits() != 56 || p != p.Masked() {
 		t.Errorf("%s: %v is not of the pool", ch.Reason, p)
 	}
 	return p
@@ -119,7 +127,7 @@ func TestRealServersDelegateRenewRebindAndTakeBack(t *testing.T) {
 	each(t, func(t *testing.T, s server) {
 		w := newWorld(t)
 		w.installed(s.pkg, s.command)
-		p := s.start(w, life{t1: 2, t2: 4, preferred: 6, valid: 10})
+		p := s.start(w, life{2, 4, 6, 10, "a000"})
 		h := w.household(nil, nil)
 		prefix := delegated(t, h.await(12*time.Second, p, Granted))
 		if exclude := h.last.Prefixes[0].Exclude; s.exclude != "" && exclude != mustPrefix(s.exclude) || s.exclude == "" && exclude.IsValid() {
@@ -146,7 +154,7 @@ func TestRealServersKnowUsAfterRestartsAndFlaps(t *testing.T) {
 	each(t, func(t *testing.T, s server) {
 		w := newWorld(t).noDAD()
 		w.installed(s.pkg, s.command)
-		p := s.start(w, life{t1: 20, t2: 30, preferred: 40, valid: 60})
+		p := s.start(w, life{20, 30, 40, 60, "a000"})
 		h := w.household(nil, nil)
 		prefix := delegated(t, h.await(12*time.Second, p, Granted))
 		verify := func(what string, h *household) {
@@ -170,10 +178,11 @@ func TestRealServersKnowUsAfterRestartsAndFlaps(t *testing.T) {
 
 		// The server loses its bindings, and all but Kea their DUID too.
 		p.kill()
-		p = s.start(w, life{t1: 20, t2: 30, preferred: 40, valid: 60})
+		p = s.start(w, life{20, 30, 40, 60, "a000"})
 		p.ready(t, s.ready)
 		h.relink("ip link set wan down; ip link set wan up")
 		if s.ignores {
+			p.ready(t, "received rebind")
 			h.quiet(2 * time.Second) // and the lease holds: TestARestartAsksByRebindAndKeepsThePrefix
 			return
 		}
@@ -185,27 +194,62 @@ func TestRealServersKnowUsAfterRestartsAndFlaps(t *testing.T) {
 	})
 }
 
+// The ISP changes its prefixes: what is told is at once what goes and what comes.
+func TestRealServersRenumber(t *testing.T) {
+	each(t, func(t *testing.T, s server) {
+		w := newWorld(t).noDAD()
+		w.installed(s.pkg, s.command)
+		l := life{20, 30, 40, 60, "a000"}
+		if s.ignores {
+			l = life{2, 3, 4, 6, "a000"}
+		}
+		p := s.start(w, l)
+		h := w.household(nil, nil)
+		before := delegated(t, h.await(12*time.Second, p, Granted))
+		p.kill()
+		l.pool = "b000"
+		p = s.start(w, l)
+		p.ready(t, s.ready)
+		if s.ignores {
+			h.await(8*time.Second, p, Lapsed)
+			delegatedOf(t, h.await(8*time.Second, p, Granted), "2001:db8:b000::/48")
+			return
+		}
+		h.relink("ip link set wan down; ip link set wan up")
+		ch := h.await(6*time.Second, p, Verified, Granted)
+		delegatedOf(t, ch, "2001:db8:b000::/48")
+		if len(ch.Parts) != 2 || ch.Parts[0].Prefix != before || !ch.Parts[0].Fate.Gone() || ch.Parts[1].Fate != Added {
+			t.Errorf("%+v", ch)
+		}
+		t.Logf("%s %v %s", ch.Reason, ch.Parts, ch.Note)
+	})
+}
+
 // BenchmarkSoak lets every server renew for five minutes at lifetimes of 20 and 30 seconds, and fails if a
 // prefix lapses.
 func BenchmarkSoak(b *testing.B) {
 	const span = 5 * time.Minute
 	for range b.N {
 		var running sync.WaitGroup
-		for _, s := range servers {
+		counts := make([]map[Reason]int, len(servers))
+		lapses := make([]int, len(servers))
+		for i, s := range servers {
 			w := newWorld(b)
 			w.installed(s.pkg, s.command)
-			p := s.start(w, life{t1: 5, t2: 12, preferred: 20, valid: 30})
+			p := s.start(w, life{5, 12, 20, 30, "a000"})
 			h := w.household(nil, nil)
 			running.Go(func() {
-				count, lapses := h.count(span)
-				b.ReportMetric(float64(count[Renewed]), s.name+"-renewals")
-				b.ReportMetric(float64(lapses), s.name+"-lapses")
-				if count[Renewed] < int(span/time.Second)/16-2 || lapses > 0 {
-					b.Errorf("%s: %v, %d lapses\nclient:\n%s\nserver:\n%s", s.name, count, lapses, h.log, &p.out)
+				counts[i], lapses[i] = h.count(span)
+				if counts[i][Renewed] < int(span/time.Second)/16-2 || lapses[i] > 0 {
+					b.Errorf("%s: %v, %d lapses\nclient:\n%s\nserver:\n%s", s.name, counts[i], lapses[i], h.log, &p.out)
 				}
 			})
 		}
 		running.Wait()
+		for i, s := range servers {
+			b.ReportMetric(float64(counts[i][Renewed]), s.name+"-renewals")
+			b.ReportMetric(float64(lapses[i]), s.name+"-lapses")
+		}
 	}
 	b.ReportMetric(0, "ns/op")
 }
@@ -228,7 +272,7 @@ func (h *household) count(span time.Duration) (reasons map[Reason]int, lapses in
 	}
 }
 
-// ready waits for a line of a server's output.
+// ready waits until a server has said something.
 func (p *program) ready(t *testing.T, line string) {
 	t.Helper()
 	for range 100 {
