@@ -488,6 +488,21 @@ func TestOnlyReleaseReleases(t *testing.T) {
 			b.wantKinds("")
 		})
 	})
+	t.Run("not after the end of the context", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			b := start(t, generous(1000, 2000), nil)
+			sleep(3 * time.Second)
+			b.script(nil)
+			b.kinds()
+			time.AfterFunc(2*time.Second, b.stop)
+			if err := b.Release(t.Context()); !errors.Is(err, ErrEnded) {
+				t.Errorf("%v, want ErrEnded: the server has not answered", err)
+			}
+			if err := b.Release(t.Context()); !errors.Is(err, ErrEnded) {
+				t.Errorf("%v, want ErrEnded", err)
+			}
+		})
+	})
 	t.Run("with a context that ends", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			b := start(t, generous(1000, 2000), nil)
