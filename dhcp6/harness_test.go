@@ -194,9 +194,11 @@ func (w *wire) messages() []sent {
 }
 
 // kinds lists the types of what was sent since the last call, repetitions as one.
-func (w *wire) kinds() string {
+func (w *wire) kinds() string { return kindsOf(w.messages()) }
+
+func kindsOf(messages []sent) string {
 	var out []string
-	for _, s := range w.messages() {
+	for _, s := range messages {
 		out = append(out, s.msg.MessageType.String())
 	}
 	return strings.Join(slices.Compact(out), " ")

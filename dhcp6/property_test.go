@@ -73,6 +73,9 @@ func (k *keeper) take(t *rapid.T, ch Change, now instant) {
 	got := map[netip.Prefix]bool{}
 	if ch.Lease != nil {
 		for _, d := range ch.Lease.Prefixes {
+			if got[d.Prefix] {
+				t.Fatalf("%s: %v is held twice", ch.Reason, d.Prefix)
+			}
 			got[d.Prefix] = true
 			if d.Preferred.After(d.Valid) || d.Valid.Before(now.wall.Add(-time.Second)) {
 				t.Fatalf("%s: %+v at %v", ch.Reason, d, now.wall)

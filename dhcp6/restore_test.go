@@ -183,6 +183,18 @@ func TestALeaseThatSeemsExpiredIsAskedForBeforeItIsGivenUp(t *testing.T) {
 	}
 }
 
+// ipv6.md 1.13: Confirm is for addresses alone; here a prefix is at stake, which it could not revive.
+func TestAnAddressBesideAnExpiredPrefixIsRebound(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		last := earlier(time.Hour, 100*time.Second, 160*time.Second, 200*time.Second, 300*time.Second)
+		last.Addresses = []Address{{IAID: 1, Address: netip.MustParseAddr("2001:db8::5"), Preferred: Never(), Valid: Never()}}
+		b := start(t, nil, func(cfg *Config) { cfg.Last, cfg.IANA = stored(t, last), []uint32{1} })
+		sleep(2 * time.Second)
+		b.wantHeard("restored 2001:db8::5/128 kept 2001:db8:a::/56 expired")
+		b.wantKinds("REBIND")
+	})
+}
+
 // ipv6.md 1.9: a configured length that has changed is what is wished for, not the prefix of before.
 func TestAConfiguredLengthOverrulesWhatWasHeld(t *testing.T) {
 	bubble(t, func(t *testing.T) {
