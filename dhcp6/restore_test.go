@@ -111,6 +111,20 @@ func TestARestartAsksByRebindAndKeepsThePrefix(t *testing.T) {
 			b.wantHeard("lapsed 2001:db8:a::/56 expired (nothing left)")
 		})
 	})
+	t.Run("what has expired since the start is not asked for by Rebind", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			l := last()
+			l.Prefixes = append(l.Prefixes, Delegation{IAID: 1, Prefix: mustPrefix("2001:db8:b::/56"), Preferred: l.Heard, Valid: l.Heard})
+			b := start(t, nil, func(cfg *Config) { cfg.Last = stored(t, l) })
+			b.wantHeard("restored 2001:db8:a::/56 kept 2001:db8:b::/56 expired")
+			b.SetLink(2, false)
+			sleep(300 * time.Second)
+			b.kinds()
+			b.SetLink(2, true)
+			sleep(3 * time.Second)
+			b.wantKinds("SOLICIT")
+		})
+	})
 	t.Run("without the server's name it rebinds at T1", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			l := last()
@@ -352,6 +366,7 @@ func TestAnExcludedPrefixIsTold(t *testing.T) {
 		{"too short", held, []byte{72, 0xff}, ""},
 		{"too long", held, []byte{64, 0xff, 0}, ""},
 		{"empty", held, nil, ""},
+		{"without bits", held, []byte{56}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
