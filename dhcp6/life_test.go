@@ -505,6 +505,18 @@ func TestOnlyReleaseReleases(t *testing.T) {
 			b.wantKinds("")
 		})
 	})
+	t.Run("no longer than the link is there", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			b := start(t, generous(1000, 2000), nil)
+			sleep(3 * time.Second)
+			b.script(nil)
+			began := time.Now()
+			time.AfterFunc(2*time.Second, func() { b.SetLink(2, false) })
+			if err := b.Release(t.Context()); err != nil || time.Since(began) != 2*time.Second {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+		})
+	})
 	t.Run("not after the end of the context", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			b := start(t, generous(1000, 2000), nil)
