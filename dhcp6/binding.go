@@ -2,6 +2,7 @@ package dhcp6
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -104,16 +105,21 @@ func (m *message) explain() string {
 // what is not mentioned. A fresh Reply, to a Request, replaces what it does not mention of an association
 // that it fills or refuses.
 func (b *binding) merge(m *message, outs []outcome, now time.Duration, fresh bool) []Part {
-	fates := make(map[netip.Prefix]Fate)
+	fates, before := make(map[netip.Prefix]Fate), make(map[netip.Prefix]bool)
+	for _, e := range b.entries {
+		before[e.prefix] = true
+	}
 	for _, o := range outs {
 		for _, g := range o.gone {
 			b.drop(fates, Withdrawn, func(e entry) bool { return e.ia == o.iaKey && e.prefix == g.prefix })
 		}
 		for _, g := range o.live {
-			if b.put(entry{o.iaKey, g.prefix, g.exclude, after(now, g.preferred), after(now, g.valid)}) {
+			if !b.put(entry{o.iaKey, g.prefix, g.exclude, after(now, g.preferred), after(now, g.valid)}) {
+				continue
+			}
+			fates[g.prefix] = Added
+			if before[g.prefix] {
 				fates[g.prefix] = Extended
-			} else {
-				fates[g.prefix] = Added
 			}
 		}
 	}
@@ -126,6 +132,8 @@ func (b *binding) merge(m *message, outs []outcome, now time.Duration, fresh boo
 			b.drop(fates, fate, func(e entry) bool { return e.ia == o.iaKey && !o.has(e.prefix) })
 		}
 	}
+	// An association that comes twice may take away what it has just given.
+	maps.DeleteFunc(fates, func(p netip.Prefix, f Fate) bool { return f.Gone() && !before[p] })
 	b.server, b.heard = m.server, now
 	// A malformed option is no word about name servers; a missing one is.
 	if !m.badDNS {
@@ -150,15 +158,16 @@ func refusal(c iana.StatusCode) bool {
 	return false
 }
 
-// put adds or updates an entry, and reports whether it was there.
+// put adds or updates an entry, unless there is no room. A prefix is held once, in the association that a
+// server named last.
 func (b *binding) put(e entry) bool {
-	i, found := slices.BinarySearchFunc(b.entries, e, order)
-	if found {
-		b.entries[i] = e
-	} else if len(b.entries) < maxEntries {
-		b.entries = slices.Insert(b.entries, i, e)
+	b.entries = slices.DeleteFunc(slices.Clone(b.entries), func(have entry) bool { return have.prefix == e.prefix })
+	if len(b.entries) == maxEntries {
+		return false
 	}
-	return found
+	i, _ := slices.BinarySearchFunc(b.entries, e, order)
+	b.entries = slices.Insert(b.entries, i, e)
+	return true
 }
 
 func order(a, b entry) int {

@@ -25,6 +25,8 @@ var (
 	ErrNotReady = errors.New("no usable link-local address")
 	// ErrStale means that the device or the address that a Conn was bound to is gone.
 	ErrStale = errors.New("the socket's device or address is gone")
+	// ErrEnded means that Run returned for another reason, and nothing was released.
+	ErrEnded = errors.New("the client has ended")
 
 	errClosed = errors.New("closed")
 )
@@ -47,7 +49,7 @@ type Config struct {
 
 	// Open makes the Conn; nil is a UDP socket.
 	Open func(device string) (Conn, error)
-	// Clock returns a monotonic and the wall clock; nil is those of the system.
+	// Clock returns a clock that never steps and counts time asleep, and time.Now; nil is those of the system.
 	Clock func() (sinceBoot time.Duration, wall time.Time)
 	// Rand returns numbers in [0, 1); nil is math/rand/v2.
 	Rand func() float64
@@ -57,8 +59,9 @@ type Config struct {
 type Client struct {
 	cfg     Config
 	wake    chan struct{}
-	release chan chan<- struct{}
+	release chan struct{}
 	ended   chan struct{} // closed when Run returns
+	gave    bool          // by Release: read after ended
 
 	mu    sync.Mutex // guards index and up
 	index int
@@ -90,7 +93,7 @@ func New(cfg Config) *Client {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Float64
 	}
-	return &Client{cfg: cfg, wake: make(chan struct{}, 1), release: make(chan chan<- struct{}), ended: make(chan struct{})}
+	return &Client{cfg: cfg, wake: make(chan struct{}, 1), release: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
@@ -115,21 +118,22 @@ func (c *Client) link() (int, bool) {
 
 // Release gives the leases back to the server, for good: OnChange hears that they are gone, the server is
 // told up to four times within some seconds, and Run returns. Without a link the server is not told. A
-// restart must not call it: the prefix shall be there afterwards (RFC 9096 section 3.1).
+// restart must not call it: the prefix shall be there afterwards (RFC 9096 section 3.1). The error is the
+// context's, or ErrEnded. It waits for Run to be called.
 func (c *Client) Release(ctx context.Context) error {
-	done := make(chan struct{})
-	select {
-	case c.release <- done:
-	case <-c.ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ctx.Err())
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ctx.Err())
+	ask := c.release
+	for {
+		select {
+		case ask <- struct{}{}:
+			ask = nil // now wait for the end
+		case <-c.ended:
+			if !c.gave {
+				return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ErrEnded)
+			}
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ctx.Err())
+		}
 	}
 }
 
@@ -144,11 +148,6 @@ func (c *Client) Run(ctx context.Context) error {
 	r := &run{Client: c, timer: time.NewTimer(0), noted: make(map[string]bool)}
 	defer r.timer.Stop()
 	defer func() { r.session.close() }()
-	defer func() {
-		for _, done := range r.releasers {
-			close(done)
-		}
-	}()
 	var fx effects
 	r.machine, fx = newMachine(w, c.cfg.Last, c.cfg.Rand, c.now())
 	r.handle(fx)
@@ -162,8 +161,7 @@ func (c *Client) Run(ctx context.Context) error {
 			r.handle(r.machine.tick(c.now()))
 		case b := <-r.session.receive():
 			r.handle(r.machine.receive(b, c.now()))
-		case done := <-c.release:
-			r.releasers = append(r.releasers, done)
+		case <-c.release:
 			r.handle(r.machine.release(c.now()))
 		case err := <-r.session.failure():
 			r.lose(err)
@@ -171,12 +169,13 @@ func (c *Client) Run(ctx context.Context) error {
 		r.follow()
 		r.arm()
 	}
+	c.gave = true
 	return nil
 }
 
 func (c *Client) now() instant {
 	mono, wall := c.cfg.Clock()
-	return instant{mono, wall.Round(0)}
+	return instant{mono, wall}
 }
 
 // check finds what no server could answer.
@@ -213,7 +212,6 @@ type run struct {
 	tries     int             // of opening it, failed in a row
 	complaint string          // logged last about the socket
 	noted     map[string]bool // logged about the protocol since the last change
-	releasers []chan<- struct{}
 }
 
 // handle does what the machine wants.

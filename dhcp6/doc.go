@@ -6,11 +6,13 @@
 //	Conn ─ datagrams ─► Client ─ bytes, instants ─► machine ─► what to send, Changes
 //	(socket.go,         one goroutine and           pure: owns no clock, socket or randomness
 //	 or a fake)         one reader                    │
-//	                                                  ├─ parse.go     datagram -> message, tolerant
-//	                                                  ├─ build.go     message -> datagram
 //	                                                  ├─ retransmit.go  section 15, rate limit
-//	                                                  ├─ offer.go     which Advertise
-//	                                                  └─ binding.go   what we hold, until when
+//	                                                  ├─ parse.go       datagram -> message, tolerant
+//	                                                  ├─ offer.go       which Advertise
+//	                                                  ├─ reply.go       what a Reply leads to
+//	                                                  ├─ binding.go     what we hold, until when
+//	                                                  ├─ restore.go     what is left of a stored Lease
+//	                                                  └─ build.go       message -> datagram
 //
 // # States
 //
@@ -24,7 +26,8 @@
 //	renewing   -> rebinding   T2
 //	renewing, rebinding, verifying -> bound       renewed
 //	renewing, rebinding, verifying -> requesting  the server has no binding
-//	verifying  -> bound       ten seconds of silence: the lease holds (RFC 9915 section 18.2.12)
+//	verifying  -> bound       ten seconds of silence: the lease holds (RFC 9915 section 18.2.12), and its
+//	                          T1 and T2 say whether it is bound, renewing or rebinding
 //	any        -> soliciting  the last lease has expired or was withdrawn
 //	any        -> stopped     the link goes
 //	any        -> releasing -> released            only when told to
@@ -35,8 +38,8 @@
 // # Clocks
 //
 // Within a run all timers go by a monotonic clock that counts time asleep, so no step of the wall clock
-// ends or prolongs a lease. A [Lease] carries wall-clock times for the next run. When the wall clock steps,
-// the lease is told again with corrected times, so that the stored one is right too.
+// ends or prolongs a lease. A [Lease] is stored in wall-clock times for the next run. When the wall clock
+// steps, the lease is told again with corrected times, so that the stored one is right too.
 //
 // A stored lease is judged by the wall clock at start. If it was stored in the future, the clock is wrong
 // and says nothing about its age: it gets the lifetimes that the server gave, counted from now. If it seems

@@ -194,9 +194,11 @@ func (w *wire) messages() []sent {
 }
 
 // kinds lists the types of what was sent since the last call, repetitions as one.
-func (w *wire) kinds() string {
+func (w *wire) kinds() string { return kindsOf(w.messages()) }
+
+func kindsOf(messages []sent) string {
 	var out []string
-	for _, s := range w.messages() {
+	for _, s := range messages {
 		out = append(out, s.msg.MessageType.String())
 	}
 	return strings.Join(slices.Compact(out), " ")
@@ -213,8 +215,9 @@ type bench struct {
 	done  chan error
 	stop  func()
 
-	mu      sync.Mutex
-	changes []Change
+	mu       sync.Mutex
+	changes  []Change
+	listener func(Change) // hears them too
 }
 
 // start runs a client; modify may be nil.
@@ -250,6 +253,9 @@ func (b *bench) hear(ch Change) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.changes = append(b.changes, ch)
+	if b.listener != nil {
+		b.listener(ch)
+	}
 }
 
 // heard tells the changes since the last call, one a line: "granted 2001:db8:a::/56 added".

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// Lease is what a server has given: for the caller to use, and to store for the next run. Times are of the
-// wall clock and exact to the second; [Never] is for ever.
+// Lease is what a server has given: for the caller to use, and to store for the next run. Times are cut to
+// seconds; [Never] is for ever. Those that a Client tells have a monotonic reading, so that time.Until is right
+// even when the wall clock has just been set; JSON leaves it out.
 type Lease struct {
 	Server DUID      `json:"server"`
 	Heard  time.Time `json:"heard"`  // when the server granted or renewed something last
@@ -68,7 +69,7 @@ const (
 	Denied   Reason = "denied"   // the server has nothing for us, or the address does not belong to the link
 	Lapsed   Reason = "lapsed"   // a lifetime is over
 	Returned Reason = "returned" // Release was called
-	Reset    Reason = "reset"    // the wall clock stepped: the same lease in corrected times
+	Reset    Reason = "reset"    // the clock was set, or the machine slept: the same lease in corrected times
 )
 
 // Fate is what became of a prefix.

@@ -1,10 +1,9 @@
 package dhcp6
 
 import (
-	"context"
-	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -88,6 +87,8 @@ func TestTheServerOfTheHighestPreferenceIsAsked(t *testing.T) {
 			map[string][]byte{"alpha": with(254), "beta": with(255)}, beta, 30 * time.Millisecond},
 		{"of equals the one that gives more", map[string]time.Duration{"alpha": 10, "beta": 500 * time.Millisecond},
 			map[string][]byte{"alpha": give, "beta": two}, beta, 1100 * time.Millisecond},
+		{"the latest word of a server counts", map[string]time.Duration{"alpha": 10, "alpha again": 20 * time.Millisecond, "beta": 500 * time.Millisecond},
+			map[string][]byte{"alpha": with(9), "alpha again": with(1), "beta": with(5)}, beta, 1100 * time.Millisecond},
 		{"of equals the first", map[string]time.Duration{"alpha": 10, "beta": 500 * time.Millisecond},
 			map[string][]byte{"alpha": give, "beta": give}, alpha, 1100 * time.Millisecond},
 		{"one without a prefix never wins", map[string]time.Duration{"alpha": 10, "beta": 20 * time.Millisecond},
@@ -117,6 +118,55 @@ func TestTheServerOfTheHighestPreferenceIsAsked(t *testing.T) {
 				}
 				if wait := requested.at.Sub(solicited.at); wait > c.within || c.within > time.Second && wait <= time.Second {
 					t.Errorf("asked after %v, want %v", wait, c.within)
+				}
+			})
+		})
+	}
+}
+
+// The same for addresses alone: of equals the one that gives more.
+func TestTheServerThatGivesMoreAddressesIsAsked(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		one := iaNA(1, 0, 0, iaAddr("2001:db8::5", 1000, 2000))
+		two := slices.Concat(one, iaNA(2, 0, 0, iaAddr("2001:db8::6", 1000, 2000)))
+		b := start(t, func(m *dhcpv6.Message) [][]byte {
+			return [][]byte{reply(kindFor(m), m, alpha, one), reply(kindFor(m), m, beta, two)}
+		}, func(cfg *Config) { cfg.IAPD, cfg.IANA = nil, []uint32{1, 2} })
+		sleep(3 * time.Second)
+		if server := b.wire.sent[1].msg.GetOneOption(dhcpv6.OptionServerID).ToBytes(); string(server) != string(beta) {
+			t.Errorf("asked %x", server)
+		}
+	})
+}
+
+// ipv6.md 1.7: where both are wanted, an address alone is better than nothing, and no more than that.
+func TestAnAddressAloneIsTakenOnlyWhenNoPrefixComes(t *testing.T) {
+	address := iaNA(1, 0, 0, iaAddr("2001:db8::5", 1000, 2000))
+	both := slices.Concat(address, iaPD(1, 0, 0, iaPrefix(held, 1000, 2000)))
+	for _, c := range []struct {
+		name   string
+		others bool // another server has both
+		want   string
+	}{
+		{"a prefix goes before a preference of 255", true, "granted 2001:db8::5/128 added 2001:db8:a::/56 added"},
+		{"nobody has a prefix", false, "granted 2001:db8::5/128 added"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := start(t, func(m *dhcpv6.Message) [][]byte {
+					if m.MessageType != dhcpv6.MessageTypeSolicit {
+						return [][]byte{reply(replies, m, DUID(m.GetOneOption(dhcpv6.OptionServerID).ToBytes()), map[bool][]byte{true: both, false: address}[c.others])}
+					}
+					answers := [][]byte{reply(advertise, m, alpha, pref(255), address)}
+					if c.others {
+						answers = append(answers, reply(advertise, m, beta, both))
+					}
+					return answers
+				}, func(cfg *Config) { cfg.IANA = []uint32{1} })
+				sleep(3 * time.Second)
+				b.wantHeard(c.want)
+				if server := b.wire.sent[1].msg.GetOneOption(dhcpv6.OptionServerID).ToBytes(); c.others && string(server) != string(beta) {
+					t.Errorf("asked %x", server)
 				}
 			})
 		})
@@ -376,163 +426,5 @@ func TestAddressesAloneAreConfirmed(t *testing.T) {
 				b.wantKinds(c.kinds)
 			})
 		})
-	}
-}
-
-// ipv6.md 1.15.
-func TestOnlyReleaseReleases(t *testing.T) {
-	t.Run("the end of the context does not", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			b := start(t, generous(1000, 2000), nil)
-			sleep(3 * time.Second)
-			b.kinds()
-			b.clear()
-			b.stop()
-			sleep(time.Minute)
-			b.wantKinds("")
-			b.wantHeard()
-		})
-	})
-	t.Run("first the prefix is out of use, then the server hears", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			var b *bench
-			b = start(t, generous(1000, 2000), func(cfg *Config) {
-				cfg.OnChange = func(ch Change) {
-					if ch.Reason == Returned && strings.Contains(b.kinds(), "RELEASE") {
-						t.Error("the Release was sent before the prefix was out of use")
-					}
-					b.hear(ch)
-				}
-			})
-			sleep(3 * time.Second)
-			b.clear()
-			b.kinds()
-			if err := b.Release(t.Context()); err != nil {
-				t.Error(err)
-			}
-			b.wantHeard("returned 2001:db8:a::/56 released (nothing left)")
-			msgs := b.messages()
-			if len(msgs) != 1 || msgs[0].msg.MessageType != dhcpv6.MessageTypeRelease || mentioned(msgs[0].msg, 1) != "2001:db8:a::/56" {
-				t.Errorf("sent %v", msgs)
-			}
-			if err := <-b.done; err != nil {
-				t.Error(err)
-			}
-			b.done <- nil
-		})
-	})
-	t.Run("four times when nobody answers", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			b := start(t, generous(1000, 2000), nil)
-			sleep(3 * time.Second)
-			b.messages()
-			b.script(nil)
-			began := time.Now()
-			if err := b.Release(t.Context()); err != nil {
-				t.Error(err)
-			}
-			if msgs := b.messages(); len(msgs) != 4 {
-				t.Errorf("%d Releases, want 4", len(msgs))
-			}
-			if took := time.Since(began); took < 12*time.Second || took > 19*time.Second {
-				t.Errorf("it took %v, want about 1+2+4+8 s", took)
-			}
-		})
-	})
-	t.Run("without a link, and when it is over already", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			b := start(t, generous(1000, 2000), nil)
-			sleep(3 * time.Second)
-			b.SetLink(2, false)
-			synctest.Wait()
-			b.kinds()
-			if err := errors.Join(b.Release(t.Context()), b.Release(t.Context())); err != nil {
-				t.Error(err)
-			}
-			b.wantKinds("")
-		})
-	})
-	t.Run("with a context that ends", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			b := start(t, generous(1000, 2000), nil)
-			sleep(3 * time.Second)
-			b.script(nil)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			if err := b.Release(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v", err)
-			}
-		})
-	})
-}
-
-func TestABrokenSocketIsOpenedAgain(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := start(t, generous(1000, 2000), nil)
-		sleep(3 * time.Second)
-		b.kinds()
-		b.end.broken <- errors.New("network is down")
-		sleep(3 * time.Second)
-		b.wantKinds("REBIND")
-		b.wantLog("network is down")
-		b.mu.Lock()
-		b.wire.mu.Lock()
-		b.openErr = ErrNotReady
-		b.wire.mu.Unlock()
-		b.mu.Unlock()
-		b.end.broken <- errors.New("gone")
-		sleep(time.Minute)
-		b.wantKinds("")
-		b.wantLog("no usable link-local address")
-		if n := strings.Count(b.log.String(), "cannot be opened"); n != 1 {
-			t.Errorf("a device without an address is logged %d times a minute", n)
-		}
-		b.wire.mu.Lock()
-		b.openErr = nil
-		b.wire.mu.Unlock()
-		sleep(3 * time.Second)
-		b.wantKinds("REBIND")
-	})
-}
-
-func TestASendErrorWaitsForTheRetransmissionAndAStaleSocketIsReplaced(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		b := start(t, nil, nil)
-		sleep(time.Minute)
-		b.messages()
-		set := func(err error) {
-			b.wire.mu.Lock()
-			defer b.wire.mu.Unlock()
-			b.sendErr = err
-		}
-		set(errors.New("operation not permitted"))
-		sleep(10 * time.Minute)
-		if b.openings != 1 {
-			t.Errorf("opened %d times", b.openings)
-		}
-		b.wantLog("operation not permitted")
-		set(ErrStale)
-		sleep(10 * time.Minute)
-		set(nil)
-		if b.openings < 2 {
-			t.Error("the stale socket was kept")
-		}
-		b.script(generous(1000, 2000))
-		sleep(5 * time.Minute)
-		b.wantHeard("granted 2001:db8:a::/56 added")
-	})
-}
-
-func TestAskingForNothingOrAsNobodyIsAnError(t *testing.T) {
-	for want, cfg := range map[string]Config{
-		"DHCPv6 on wan1: the DUID has 0 octets, want 3 to 130":         {IAPD: alwaysPD},
-		"DHCPv6 on wan1: neither a prefix nor an address is asked for": {DUID: ours},
-		"DHCPv6 on wan1: IA_PD 1 is asked for twice":                   {DUID: ours, IAPD: []IAPD{{ID: 1}, {ID: 1}}},
-		"DHCPv6 on wan1: the hint 192.0.2.0/24 is no IPv6 prefix":      {DUID: ours, IAPD: []IAPD{{ID: 1, Hint: mustPrefix("192.0.2.0/24")}}},
-	} {
-		cfg.Device = "wan1"
-		if err := New(cfg).Run(t.Context()); err == nil || err.Error() != want {
-			t.Errorf("%v, want %s", err, want)
-		}
 	}
 }

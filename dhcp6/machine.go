@@ -70,6 +70,8 @@ type exchange struct {
 	sent  int
 	at    time.Duration // when something is due
 	until time.Duration // when the exchange ends unanswered
+
+	confirm bool // verifying: by Confirm, whatever expires meanwhile
 }
 
 // effects is what an input led to.
@@ -98,13 +100,13 @@ type machine struct {
 	solicitMax time.Duration // SOL_MAX_RT
 	failures   int           // of getting anything, in a row
 	limit      limiter
-	epoch      time.Time // what the wall clock showed at monotonic 0 when a lease was told last
+	told       instant // when a lease was told last
 	fx         effects
 }
 
 // newMachine takes over the lease of an earlier run, nil for none.
 func newMachine(w wishes, last *Lease, rand func() float64, now instant) (*machine, effects) {
-	m := &machine{wishes: w, rand: rand, state: stopped, solicitMax: solMaxRT, epoch: now.wall.Add(-now.mono)}
+	m := &machine{wishes: w, rand: rand, state: stopped, solicitMax: solMaxRT, told: now}
 	if last != nil {
 		var parts []Part
 		m.held, m.former, parts = restore(last, m.keys(), now)
@@ -204,17 +206,14 @@ func (m *machine) note(format string, args ...any) {
 
 // tell reports what holds now.
 func (m *machine) tell(r Reason, parts []Part, note string, now instant) {
-	m.epoch = now.wall.Add(-now.mono)
+	m.told = now
 	m.fx.changes = append(m.fx.changes, Change{Reason: r, Lease: m.held.lease(now), Parts: parts, Note: note})
 }
 
-// look notices what time has done: steps of the wall clock and ends of leases.
+// look notices what time has done: steps of the clock and ends of leases.
 func (m *machine) look(now instant) {
-	if step := now.wall.Add(-now.mono).Sub(m.epoch).Abs(); step > stepLimit {
-		m.epoch = now.wall.Add(-now.mono)
-		if len(m.held.entries) > 0 {
-			m.tell(Reset, nil, "", now)
-		}
+	if now.strayed(m.told) && len(m.held.entries) > 0 {
+		m.tell(Reset, nil, "", now)
 	}
 	before := m.held.entries
 	parts := m.held.expire(now.mono)
@@ -235,7 +234,7 @@ func (m *machine) look(now instant) {
 // begin starts an exchange.
 func (m *machine) begin(s state, now instant) {
 	m.state, m.disowned = s, nil
-	m.ex = exchange{schedule: scheduleOf(s, m.solicitMax), until: never}
+	m.ex = exchange{schedule: scheduleOf(s, m.solicitMax), until: never, confirm: s == verifying && m.onlyAddresses()}
 	for i := range m.ex.xid {
 		m.ex.xid[i] = byte(m.rand() * 256)
 	}
@@ -363,7 +362,7 @@ func (m *machine) request(now instant) *request {
 	case verifying:
 		entries = m.wish()
 		r.kind = dhcpv6.MessageTypeRebind
-		if m.confirming() {
+		if m.ex.confirm {
 			r.kind, r.ias, hints = dhcpv6.MessageTypeConfirm, keysOf(entries), false
 		}
 	case releasing:
@@ -374,9 +373,9 @@ func (m *machine) request(now instant) *request {
 	return r
 }
 
-// confirming reports whether a link that came up is verified by Confirm: only addresses are at stake
+// onlyAddresses reports whether a link that came up is verified by Confirm: only addresses are at stake
 // (section 18.2.12), and held ones, for Confirm revives nothing.
-func (m *machine) confirming() bool {
+func (m *machine) onlyAddresses() bool {
 	pd := func(e entry) bool { return e.ia.pd }
 	return len(m.held.entries) > 0 && len(m.former) == 0 && !slices.ContainsFunc(m.held.entries, pd)
 }

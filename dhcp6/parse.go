@@ -259,7 +259,7 @@ func routable(a netip.Addr) bool {
 // readExclude reads OPTION_PD_EXCLUDE (RFC 6603 section 4.2): a length, and the bits that follow the
 // delegated prefix, moved to the left.
 func readExclude(delegated netip.Prefix, data []byte) (netip.Prefix, error) {
-	if len(data) < 2 {
+	if len(data) == 0 {
 		return netip.Prefix{}, errLength
 	}
 	length, bits := int(data[0]), data[1:]

@@ -38,7 +38,7 @@ func (m *machine) reply(msg *message, now instant) {
 	case requesting:
 		m.replyToRequest(msg, outs, now)
 	case verifying:
-		if m.confirming() {
+		if m.ex.confirm {
 			m.replyToConfirm(msg, now)
 			return
 		}
@@ -72,18 +72,15 @@ func (m *machine) replyToRequest(msg *message, outs []outcome, now instant) {
 		return
 	}
 	m.note("Request refused by server %v: %s", msg.server, msg.explain())
-	switch {
-	case msg.status.code == iana.StatusNotOnLink:
-		// What we named does not belong here: ask without it (section 18.2.10.1).
-		m.former, m.offers = nil, nil
-		m.deny(msg, outs, now)
-		m.requestNext(now)
-	case msg.failed() || anyCode(outs, iana.StatusUnspecFail):
-		// A failure of the moment: the next try is the retransmission, of which there are ten.
-	default:
-		m.deny(msg, outs, now)
-		m.requestNext(now)
+	moved := msg.status.code == iana.StatusNotOnLink
+	if !moved && (msg.failed() || anyCode(outs, iana.StatusUnspecFail)) {
+		return // a failure of the moment: the next try is the retransmission, of which there are ten
 	}
+	if moved {
+		m.former = nil // it does not belong here: ask without it (section 18.2.10.1)
+	}
+	m.deny(msg, outs, now)
+	m.requestNext(now)
 }
 
 // deny gives up what the server that we got it from says not to have and, asked for it, not to give. What

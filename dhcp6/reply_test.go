@@ -1,8 +1,11 @@
 package dhcp6
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -66,6 +69,17 @@ func TestARenewIsAnsweredInManyWays(t *testing.T) {
 			heard: []string{"denied 2001:db8:a::/56 refused (nothing left)"}, kinds: "RENEW REQUEST SOLICIT"},
 		{name: "NoBinding, then the failure of a moment", renew: gives(alpha, iaPD(1, 0, 0, stat(noBinding, ""))), request: gives(alpha, stat(unspecFail, "busy")),
 			kinds: "RENEW REQUEST", log: "UnspecFail: busy"},
+		{name: "NoBinding, then the failure of a moment in the IA", renew: gives(alpha, iaPD(1, 0, 0, stat(noBinding, ""))), request: gives(alpha, iaPD(1, 0, 0, stat(unspecFail, "busy"))),
+			kinds: "RENEW REQUEST", log: "UnspecFail: busy"},
+		{name: "NoBinding for two, then one of them", two: true, renew: gives(alpha, stat(noBinding, "")), request: gives(alpha, extend(1, held), iaPD(2, 0, 0, stat(noPrefix, ""))),
+			heard: []string{"granted 2001:db8:a::/56 extended 2001:db8:b::/56 refused"}, kinds: "RENEW REQUEST"},
+		{name: "NoBinding at the top of an empty IA", renew: gives(alpha, stat(noBinding, ""), iaPD(1, 0, 0)), request: again,
+			heard: []string{"granted 2001:db8:a::/56 extended"}, kinds: "RENEW REQUEST"},
+		{name: "a failed IA forbids to use what stands in it", renew: gives(alpha, iaPD(1, 0, 0, stat(unspecFail, ""), iaPrefix("2001:db8:c::/56", 1000, 2000))), kinds: "RENEW"},
+		{name: "an IA that gives, and comes again to withdraw", renew: gives(alpha, iaPD(1, 0, 0, iaPrefix(held, 1000, 2000), iaPrefix("2001:db8:c::/56", 1000, 2000)), iaPD(1, 0, 0, iaPrefix("2001:db8:c::/56", 0, 0))),
+			heard: []string{"renewed 2001:db8:a::/56 extended"}, kinds: "RENEW"},
+		{name: "a prefix that moves to another IA is held once", two: true, renew: gives(alpha, extend(2, held)),
+			heard: []string{"renewed 2001:db8:a::/56 extended"}, kinds: "RENEW"},
 		{name: "NoBinding, then silence", renew: gives(alpha, iaPD(1, 0, 0, stat(noBinding, ""))), kinds: "RENEW REQUEST"},
 		{name: "NoBinding, then another server's refusal", renew: gives(alpha, iaPD(1, 0, 0, stat(noBinding, ""))), request: gives(beta, iaPD(1, 0, 0, stat(noPrefix, ""))),
 			kinds: "RENEW REQUEST SOLICIT"},
@@ -89,10 +103,25 @@ func TestARenewIsAnsweredInManyWays(t *testing.T) {
 					b.wantNames(dhcpv6.MessageTypeRequest, "2001:db8:a::/56", "")
 				}
 				b.wantKinds(c.kinds)
+				b.wantOnce()
 				b.wantHeard(c.heard...)
 				b.wantLog(c.log)
 			})
 		})
+	}
+}
+
+// wantOnce wants the latest lease to have each prefix once.
+func (b *bench) wantOnce() {
+	b.t.Helper()
+	if l := b.lease(); l != nil {
+		seen := map[netip.Prefix]bool{}
+		for _, d := range l.Prefixes {
+			if seen[d.Prefix] {
+				b.t.Errorf("%v is held twice: %+v", d.Prefix, l.Prefixes)
+			}
+			seen[d.Prefix] = true
+		}
 	}
 }
 
@@ -136,11 +165,18 @@ func TestARebindIsAnsweredInManyWays(t *testing.T) {
 				b := settled(t, false)
 				b.script(nil)
 				sleep(797 * time.Second)
-				b.kinds()
 				b.script(byKind{"REBIND": c.rebind, "REQUEST": c.request}.answer)
 				sleep(20 * time.Second)
 				b.wantNames(dhcpv6.MessageTypeRequest, held, "")
-				b.wantKinds("REBIND" + strings.TrimPrefix(c.kinds, "REBIND"))
+				msgs := b.messages()
+				for i, s := range msgs {
+					if s.msg.MessageType == dhcpv6.MessageTypeRequest && s.at.Sub(msgs[i-1].at) != disownedWait {
+						t.Errorf("the Request came %v after the Rebind", s.at.Sub(msgs[i-1].at))
+					}
+				}
+				if got := kindsOf(msgs); got != "RENEW "+c.kinds {
+					t.Errorf("sent %q, want then %q", got, c.kinds)
+				}
 				b.wantHeard(c.heard...)
 			})
 		})
@@ -221,6 +257,7 @@ func TestABadPartDoesNotSpoilTheRest(t *testing.T) {
 		"authentication (Dibbler)":         append(opt(11, make([]byte, 28)), iaPD(1, 0, 0, good)...),
 		"a name server of 15 octets":       append(opt(23, make([]byte, 15)), iaPD(1, 0, 0, good)...),
 		"a domain without an end":          append(opt(24, []byte("\x05local")), iaPD(1, 0, 0, good)...),
+		"a domain with a line break":       append(opt(24, []byte("\x04la\nn\x00")), iaPD(1, 0, 0, good)...),
 		"a status of one octet":            append(opt(13, []byte{0}), iaPD(1, 0, 0, good)...),
 		"a preference of two octets":       append(opt(7, []byte{1, 2}), iaPD(1, 0, 0, good)...),
 		"another IA with T1 > T2":          append(iaPD(2, 30, 20, iaPrefix("2001:db8:b::/56", 100, 200)), iaPD(1, 0, 0, good)...),
@@ -292,6 +329,73 @@ func TestAServerThatOffersAndRefusesIsNotStormed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// ipv6.md 1.11: a link that comes up anew is a new beginning.
+func TestAFlapEndsTheWaitAfterRefusals(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, byKind{"SOLICIT": generous(100, 200), "REQUEST": gives(alpha, stat(noPrefix, ""))}.answer, nil)
+		sleep(24 * time.Hour)
+		b.messages()
+		b.script(generous(100, 200))
+		b.SetLink(2, false)
+		synctest.Wait()
+		b.SetLink(2, true)
+		sleep(3 * time.Second)
+		b.wantHeard("granted 2001:db8:a::/56 added")
+	})
+}
+
+// ipv6.md 1.11: what a Reply leaves out is renewed in time, although the rest says never.
+func TestWhatAReplyLeavesOutIsRenewedInTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := settled(t, true)
+		b.script(gives(alpha, iaPD(1, forever, forever, iaPrefix(held, forever, forever))))
+		sleep(600 * time.Second)
+		b.wantHeard("renewed 2001:db8:a::/56 extended")
+		b.script(gives(alpha, iaPD(1, forever, forever, iaPrefix(held, forever, forever)), iaPD(2, 0, 0, iaPrefix("2001:db8:b::/56", 1000, 2000))))
+		sleep(1000 * time.Second)
+		b.wantHeard("renewed 2001:db8:a::/56 extended 2001:db8:b::/56 extended")
+	})
+}
+
+// Name servers follow the latest Reply, but a malformed option is no word about them.
+func TestNameServersFollowTheReplies(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		give := iaPD(1, 10, 0, iaPrefix(held, 1000, 2000))
+		server := mustPrefix("2001:db8::53/128").Addr()
+		b := start(t, gives(alpha, give, opt(23, server.AsSlice()), opt(24, []byte("\x03lan\x00"))), nil)
+		sleep(3 * time.Second)
+		b.script(gives(alpha, give, opt(23, []byte{1}), opt(24, []byte{5})))
+		sleep(10 * time.Second)
+		if l := b.lease(); !slices.Equal(l.DNS, []netip.Addr{server}) || !slices.Equal(l.Domains, []string{"lan"}) {
+			t.Errorf("after malformed options: %v %v", l.DNS, l.Domains)
+		}
+		b.script(gives(alpha, give))
+		sleep(10 * time.Second)
+		if l := b.lease(); l.DNS != nil || l.Domains != nil {
+			t.Errorf("after none: %v %v", l.DNS, l.Domains)
+		}
+	})
+}
+
+// ipv6.md 1.11: NotOnLink has the client ask without what it named.
+func TestWhatIsNotOnTheLinkIsNotNamedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		last := earlier(time.Hour, 100*time.Second, 160*time.Second, 200*time.Second, 300*time.Second)
+		b := start(t, byKind{"SOLICIT": generous(100, 200), "REQUEST": gives(alpha, stat(notOnLink, ""))}.answer,
+			func(cfg *Config) { cfg.Last = stored(t, last) })
+		sleep(20 * time.Second)
+		var named []string
+		for _, s := range b.messages() {
+			if s.msg.MessageType == dhcpv6.MessageTypeSolicit {
+				named = append(named, mentioned(s.msg, 1))
+			}
+		}
+		if len(named) < 2 || named[0] != held || named[1] != "" {
+			t.Errorf("the Solicits named %q", named)
+		}
+	})
 }
 
 // What one association lacks is asked for again, soon though T1 may be a day away.

@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// longAgo bounds how far back a stored time is told from others, so that arithmetic does not wrap.
+const longAgo = 100 * 365 * 24 * time.Hour
+
 // restore takes over the lease of an earlier run. What the wall clock says to be over comes back as former:
 // it is not held, but asked for again. doc.go says why a lease from the future is believed.
 func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entry, parts []Part) {
@@ -21,12 +24,12 @@ func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entr
 		if !t.Before(Never()) {
 			return never
 		}
-		// Not below 0, which the arithmetic of old times would otherwise wrap: past is past.
-		return max(after(now.mono, t.Sub(read)), 0)
+		return after(now.mono, max(t.Sub(read), -longAgo))
 	}
 	held.heard = moment(l.Heard)
 	fates := make(map[netip.Prefix]Fate)
 	take := func(e entry) {
+		e.preferred = min(e.preferred, e.valid)
 		switch {
 		case !slices.Contains(wanted, e.ia):
 			fates[e.prefix] = Unwanted

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// world is two network namespaces, of an ISP and of a router, joined by a veth pair: "isp" and "wan" in them.
-// They live as long as the threads that made them and the descriptors here.
+// world is two network namespaces, of an ISP and of a router. The ISP's device "isp" is a bridge, so that
+// servers on it live on when the router's device "wan", one end of a veth pair, is made anew.
 type world struct {
 	t           testing.TB
 	isp, router *os.File
@@ -29,19 +30,30 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, isp: namespace(t), router: namespace(t), dir: t.TempDir()}
-	w.sh(w.isp, "ip link set lo up")
-	w.sh(w.router, "ip link set lo up")
+	// Dibbler gives up on a device whose address is still checked for duplicates; the client must not.
+	w.sh(w.isp, `ip link set lo up
+		ip link add isp type bridge mcast_snooping 0 forward_delay 0
+		ip link set isp addrgenmode none up
+		ip address add fe80::1/64 dev isp nodad
+		ip address add 2001:db8:ffff::1/64 dev isp nodad`)
 	w.wire()
 	return w
 }
 
-// wire makes the veth pair anew.
+// wire makes the router's device anew.
 func (w *world) wire() {
 	w.t.Helper()
-	w.sh(w.isp, fmt.Sprintf("ip link add isp type veth peer name wan netns /proc/%d/fd/%d", os.Getpid(), w.router.Fd()))
-	// Dibbler gives up on a device whose address is still checked for duplicates; the client must not.
-	w.sh(w.isp, "ip link set isp addrgenmode none; ip address add fe80::1/64 dev isp nodad; ip address add 2001:db8:ffff::1/64 dev isp nodad; ip link set isp up")
+	w.sh(w.isp, fmt.Sprintf(`ip link show port >/dev/null 2>&1 && ip link delete port
+		ip link add port type veth peer name wan netns /proc/%d/fd/%d
+		ip link set port addrgenmode none master isp up`, os.Getpid(), w.router.Fd()))
 	w.sh(w.router, "ip link set wan up")
+}
+
+// noDAD spares a test the seconds that the kernel looks for duplicates.
+func (w *world) noDAD() *world {
+	w.t.Helper()
+	w.sh(w.router, "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.wan.accept_dad=0")
+	return w
 }
 
 // namespace makes a network namespace.
@@ -218,34 +230,33 @@ func (h *household) end() {
 	h.done <- nil
 }
 
-// await waits for a change with a reason and returns it. Others pass by, except what takes a prefix away.
-func (h *household) await(within time.Duration, reason Reason, server *program) Change {
+// await waits for a change with one of some reasons and returns it. Others pass by, except what takes a prefix
+// away.
+func (h *household) await(within time.Duration, server *program, reasons ...Reason) Change {
 	h.w.t.Helper()
 	deadline := time.After(within)
 	for {
 		select {
 		case ch := <-h.changes:
 			h.last = ch.Lease
-			if ch.Reason == reason {
+			if slices.Contains(reasons, ch.Reason) {
 				return ch
 			}
 			for _, p := range ch.Parts {
 				if p.Fate.Gone() {
-					h.w.t.Errorf("while waiting for %s: %v %s %s", reason, p.Prefix, p.Fate, ch.Note)
+					h.w.t.Errorf("while waiting for %s: %v %s %s", reasons, p.Prefix, p.Fate, ch.Note)
 				}
 			}
 		case <-deadline:
-			h.w.t.Fatalf("no lease was %s within %v\nclient:\n%s\nserver:\n%s", reason, within, h.log, &server.out)
+			h.w.t.Fatalf("no lease was %s within %v\nclient:\n%s\nserver:\n%s", reasons, within, h.log, &server.out)
 		}
 	}
 }
 
-// silent wants no change for a while.
-func (h *household) silent(d time.Duration) {
+// relink tells the client what became of its device.
+func (h *household) relink(script string) {
 	h.w.t.Helper()
-	select {
-	case ch := <-h.changes:
-		h.w.t.Errorf("unexpected: %+v", ch)
-	case <-time.After(d):
-	}
+	h.SetLink(h.w.index(), false)
+	h.w.sh(h.w.router, script)
+	h.SetLink(h.w.index(), true)
 }
