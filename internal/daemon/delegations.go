@@ -95,10 +95,14 @@ func (l *delegations) client(name, device string, w wish, duid dhcp6.DUID, curre
 // update takes a change of a lease, from a client's goroutine.
 func (l *delegations) update(name string, c dhcp6.Change) {
 	l.holding.Lock()
-	if c.Lease == nil {
-		delete(l.held, name)
-	} else {
+	switch {
+	case c.Lease != nil:
 		l.held[name] = *c.Lease
+	case c.Reason == dhcp6.Restored:
+		// It seems to have expired, and the server is being asked for it all the same: the document must
+		// outlast another restart before the answer. Nothing uses it meanwhile.
+	default:
+		delete(l.held, name)
 	}
 	l.holding.Unlock()
 	l.save(docLeases6, func() any {
