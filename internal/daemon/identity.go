@@ -38,7 +38,7 @@ func (i *identity) complete() (drawn bool) {
 	return drawn
 }
 
-// ula returns the prefix that LANs have unique-local addresses of; invalid: none.
+// ula returns the prefix that LANs have unique-local addresses of; invalid: none, or not drawn yet.
 func (i *identity) ula(c config.ULA) netip.Prefix {
 	switch {
 	case c.Off:

@@ -102,7 +102,7 @@ type keptState struct {
 	drained  map[string]bool
 	awaits   map[string]bool
 	supplies Supplies
-	identity identity
+	identity identity // as far as it was drawn
 }
 
 // readKept reads the state directory without making it.
@@ -117,7 +117,6 @@ func readKept(dir string) (*keptState, error) {
 			return nil, err
 		}
 	}
-	k.identity.complete() // where there is none yet, the daemon will draw another
 	now := time.Now()
 	held.forgetExpired(now)
 	heard.restore(now)
