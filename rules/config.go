@@ -104,11 +104,6 @@ type AssignedRoute struct {
 	Gateway netip.Addr
 }
 
-// has reports whether an address, with its prefix length, is assigned.
-func (a *Assignment) has(address netip.Prefix) bool {
-	return slices.ContainsFunc(a.Addresses, func(have Address) bool { return have.Prefix == address })
-}
-
 // covers reports whether an assigned address makes another one a neighbour.
 func (a *Assignment) covers(neighbour netip.Addr) bool {
 	return slices.ContainsFunc(a.Addresses, func(have Address) bool { return have.Prefix.Masked().Contains(neighbour) })
