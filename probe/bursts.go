@@ -138,6 +138,30 @@ func (b *Bursts) end(spacing time.Duration) {
 	b.spacing = b.spacing*keep + b.run.spacing + spacing.Seconds()
 }
 
+// BurstMemory is what was learned of a link, to be kept over a restart.
+type BurstMemory struct {
+	Loss     float64 `json:"loss"`     // 0..1
+	Lost     float64 `json:"lost"`     // probes closely after a lost one that were lost too, of late
+	Answered float64 `json:"answered"` // and that were answered
+	Spacing  float64 `json:"spacing"`  // between them, summed, in seconds
+	Runs     int     `json:"runs"`     // bursts seen
+}
+
+// Memory returns what was learned so far.
+func (b *Bursts) Memory() BurstMemory {
+	return BurstMemory{Loss: b.loss, Lost: b.lost, Answered: b.answered, Spacing: b.spacing, Runs: b.runs}
+}
+
+// restore continues from a memory. One that nothing can have been learned from, as a damaged file may hold,
+// changes nothing.
+func (b *Bursts) restore(m BurstMemory) {
+	positive := func(v, most float64) bool { return v > 0 && v <= most }
+	if !positive(m.Loss, 1) || !positive(m.Lost, 1e6) || !positive(m.Answered, 1e6) || !positive(m.Spacing, 1e6) || m.Runs < 0 {
+		return
+	}
+	b.recent, b.loss, b.lost, b.answered, b.spacing, b.runs = m.Loss, m.Loss, m.Lost, m.Answered, m.Spacing, m.Runs
+}
+
 // Loss returns the ratio of calm probes lost, 0..1, over a memory of about a
 // thousand of them: slower and steadier than [Detector.Loss].
 func (b *Bursts) Loss() float64 { return b.loss }

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -124,4 +125,30 @@ func TestBurstsPropertiesOfAnyOutcomes(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestWhatWasLearnedOfBurstsOutlastsARestart(t *testing.T) {
+	learned := newBursts()
+	at := epoch0
+	for id := uint64(1); id < 4000; id++ { // bursts of some 400 ms, ten an hour or so
+		at = at.Add(100 * ms)
+		learned.sent(id, at, true)
+		outcome := wasAnswered
+		if id%400 < 4 {
+			outcome = wasLost
+		}
+		learned.decided(id, outcome)
+	}
+	fresh := newBursts()
+	fresh.restore(learned.Memory())
+	if got, want := fresh.Confirm(640*ms, time.Second), learned.Confirm(640*ms, time.Second); got != want || want == 640*ms {
+		t.Errorf("confirmed for %v, %v before the restart", got, want)
+	}
+	for _, m := range []BurstMemory{{}, {Loss: 2, Lost: 1, Answered: 1, Spacing: 1}, {Loss: 0.1, Lost: -1, Answered: 1, Spacing: 1}, {Loss: 0.1, Lost: 1, Answered: math.NaN(), Spacing: 1}} {
+		b := newBursts()
+		b.restore(m)
+		if got := b.Confirm(640*ms, time.Second); got != 640*ms {
+			t.Errorf("%+v is believed: %v", m, got)
+		}
+	}
 }

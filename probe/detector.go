@@ -274,18 +274,6 @@ func (d *Detector) Next() (at time.Time, index int, ok bool) {
 	return at, index, true
 }
 
-// Skip leaves out the probe that is due at now, because something else says that
-// the uplink works, and reports whether it did. Only calm probes are left out, and
-// none for longer than most after the last one.
-func (d *Detector) Skip(index int, now time.Time, most time.Duration) bool {
-	next := now.Add(d.cfg.Interval)
-	if d.mode != calm || d.targets[index].dead || d.followUps > 0 || d.greetings > 0 || next.Sub(d.lastSent) > most {
-		return false
-	}
-	d.due = next
-	return true
-}
-
 // Sent records that the target is asked at the given time, and returns the id
 // with which its outcome is to be reported by Reply, Miss, Local or Drop.
 func (d *Detector) Sent(index int, at time.Time) (id uint64) {

@@ -653,30 +653,3 @@ func TestDetectorFollowsUpASingleLoss(t *testing.T) {
 		}
 	}
 }
-
-func TestDetectorSkipsOnlyCalmProbesAndNotForLong(t *testing.T) {
-	d := NewDetector(DetectorConfig{Targets: someTargets(1)})
-	d.Reset(epoch0)
-	d.Reply(d.Sent(0, epoch0), epoch0.Add(20*ms), 20*ms)
-	skipped := 0
-	for range 10 {
-		at, index, _ := d.Next()
-		if d.Skip(index, at, 5*time.Second) {
-			skipped++
-			continue
-		}
-		d.Sent(index, at)
-		if got := at.Sub(epoch0); got != 5*time.Second {
-			t.Errorf("asked again after %v, want 5 s", got)
-		}
-		break
-	}
-	if skipped != 4 {
-		t.Errorf("%d probes were left out, want 4", skipped)
-	}
-	d.Tick(epoch0.Add(7 * time.Second)) // a stall: once more
-	d.Tick(d.Deadline())
-	if at, index, _ := d.Next(); d.Skip(index, at, time.Hour) {
-		t.Error("a probe of a burst was left out")
-	}
-}

@@ -67,6 +67,9 @@ func (d *Detector) Confirm() time.Duration {
 	return d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
 }
 
+// Remember continues with what an earlier run has learned of the link's bursts of loss.
+func (d *Detector) Remember(m BurstMemory) { d.bursts.restore(m) }
+
 // Bursts returns what is known about the loss of this link.
 func (d *Detector) Bursts() *Bursts { return &d.bursts }
 

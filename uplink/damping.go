@@ -99,3 +99,27 @@ func (d *Damping) Reason(now time.Time) string {
 	return fmt.Sprintf("down %d times within the hour: %.0f points, suppressed above %.0f, used again below %.0f",
 		d.downs, d.Penalty(now), suppressAbove, reuseBelow)
 }
+
+// DampingMemory is what is remembered of an uplink's downs, to be kept over a restart.
+type DampingMemory struct {
+	Penalty float64   `json:"penalty"`
+	At      time.Time `json:"at"` // when the penalty was that
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until"` // of the suppression
+	Downs   int       `json:"downs"`
+	Touched time.Time `json:"touched"` // the latest down, or the end of it
+}
+
+// Memory returns what is remembered.
+func (d *Damping) Memory() DampingMemory {
+	return DampingMemory{Penalty: d.penalty, At: d.at, Since: d.since, Until: d.until, Downs: d.downs, Touched: d.touched}
+}
+
+// Restore continues from a memory. What lies in the future, because the clock was wrong then or is now, would
+// suppress for as long: it is forgotten.
+func (d *Damping) Restore(m DampingMemory, now time.Time) {
+	if m.Penalty < 0 || m.Downs < 0 || m.At.After(now) || m.Since.After(now) || m.Touched.After(now) || m.Until.After(now.Add(maxSuppression)) {
+		return
+	}
+	*d = Damping{penalty: m.Penalty, at: m.At, since: m.Since, until: m.Until, downs: m.Downs, touched: m.Touched}
+}

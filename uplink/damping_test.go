@@ -101,3 +101,27 @@ func TestALineThatIsGivenAnotherAddressHasNotFailed(t *testing.T) {
 		}
 	}
 }
+
+// A restart forgets no flapping, and a wrong clock invents none.
+func TestDampingOutlastsARestart(t *testing.T) {
+	var before Damping
+	now := begin
+	for range 3 {
+		before.Down(now)
+		now = now.Add(time.Minute)
+	}
+	until, suppressed := before.Suppressed(now)
+	if !suppressed {
+		t.Fatal("three downs in three minutes suppress nothing")
+	}
+	var after Damping
+	after.Restore(before.Memory(), now)
+	if u, s := after.Suppressed(now); !s || !u.Equal(until) || after.HoldDown() != before.HoldDown() || after.Penalty(now) != before.Penalty(now) {
+		t.Errorf("%+v became %+v", before, after)
+	}
+	var early Damping
+	early.Restore(before.Memory(), begin.Add(-time.Hour))
+	if _, s := early.Suppressed(begin); s || early.HoldDown() != 0 {
+		t.Errorf("what is in the future counts: %+v", early)
+	}
+}

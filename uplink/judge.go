@@ -14,9 +14,6 @@ type Judge struct {
 	machine  *Machine
 	detector *probe.Detector
 
-	save  time.Duration // 0 for no saving
-	saved uint64        // probes that were left out
-
 	changes []Transition
 	missed  bool // a probe went unanswered while the verdict was good
 }
@@ -25,7 +22,6 @@ type Judge struct {
 // the prober of the configuration are not used; its targets are of one family.
 func NewJudge(cfg WatcherConfig, now time.Time) *Judge {
 	j := &Judge{
-		save: cfg.Save,
 		machine: NewMachine(MachineConfig{
 			Uplink: cfg.Uplink, Family: cfg.Family, Disabled: cfg.Disabled, Unprobed: len(cfg.Targets) == 0,
 			Rise: cfg.Rise, Hold: cfg.Hold, Confirm: cfg.Confirm, Stable: cfg.Stable, Classes: cfg.Classes,
@@ -59,17 +55,6 @@ func (j *Judge) End() { j.detector.Stop() }
 // Next returns which target is to be asked next and when, maybe in the past; ok
 // is false for none.
 func (j *Judge) Next() (at time.Time, index int, ok bool) { return j.detector.Next() }
-
-// Skip reports whether the probe that Next tells need not be sent, and leaves it
-// out then: the verdict is up and packets arrive. See WatcherConfig.Save.
-func (j *Judge) Skip(index int, now time.Time) bool {
-	fresh := now.Sub(j.machine.received) < freshSpan
-	if j.save <= 0 || !fresh || j.machine.State() != Up || !j.detector.Skip(index, now, j.save) {
-		return false
-	}
-	j.saved++
-	return true
-}
 
 // Received tells that the device has just received a packet.
 func (j *Judge) Received(now time.Time) { j.machine.Received(now) }

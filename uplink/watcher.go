@@ -32,12 +32,6 @@ type WatcherConfig struct {
 	Stable       time.Duration // least age of a regained path; DefaultStable
 	Classes      Classes       // limits of the classes; DefaultClasses
 
-	// Save leaves out calm probes while packets arrive (see Received) and the
-	// verdict is up, but lets no more than this pass without one; 0 for no saving.
-	// It is for lines that are paid by the byte. Where neighbours are heard, as on
-	// cable and Ethernet, an outage beyond them is found that much later.
-	Save time.Duration
-
 	// Prober is required unless there are no targets. It is used by several
 	// goroutines, and must return when its context ends.
 	Prober probe.Prober
@@ -97,7 +91,6 @@ type Verdict struct {
 	SuppressedReason string        // "" when it is not
 	HoldDown         time.Duration // for how long answers are not trusted after the latest down
 
-	Saved       uint64 // probes left out because packets arrived
 	Vetoes      uint64 // times that packets that arrived put off a down
 	Requests    uint64 // probes begun
 	Replies     uint64 // answers, late ones included
@@ -206,9 +199,7 @@ func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) time.Tim
 		if !ok || at.After(now) {
 			break
 		}
-		if !w.judge.Skip(index, now) {
-			w.launch(ctx, probes, index, now)
-		}
+		w.launch(ctx, probes, index, now)
 	}
 	w.armed = w.judge.Deadline()
 	return w.armed
@@ -380,6 +371,27 @@ func (w *Watcher) Restore(s State, since time.Time) {
 	w.judge.machine.Restore(s, since)
 }
 
+// Memory is what was learned of an uplink, to be kept over a restart.
+type Memory struct {
+	Bursts  probe.BurstMemory `json:"bursts"`
+	Damping DampingMemory     `json:"damping"`
+}
+
+// Memory returns what was learned so far.
+func (w *Watcher) Memory() Memory {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Memory{Bursts: w.judge.detector.Bursts().Memory(), Damping: w.judge.machine.damping.Memory()}
+}
+
+// Remember continues with what an earlier run has learned.
+func (w *Watcher) Remember(m Memory) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.judge.detector.Remember(m.Bursts)
+	w.judge.machine.damping.Restore(m.Damping, time.Now())
+}
+
 // Hint asks for a burst of probes now, because traffic is sent and none comes
 // back, or a neighbour has failed. The probes alone decide. It is cheap to call
 // too often.
@@ -446,7 +458,7 @@ func (w *Watcher) Verdict() Verdict {
 		v.SuppressedUntil = time.Time{}
 	}
 	v.SuppressedReason, v.HoldDown = damping.Reason(now), damping.HoldDown()
-	v.Saved, v.Vetoes = w.judge.saved, uint64(w.judge.machine.vetoes)
+	v.Vetoes = uint64(w.judge.machine.vetoes)
 	v.Confirm, v.Bursts = w.judge.detector.Confirm(), w.judge.detector.Bursts().Mean()
 	for _, s := range w.judge.detector.Stats() {
 		v.Targets = append(v.Targets, TargetStatus{

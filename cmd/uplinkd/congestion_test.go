@@ -91,14 +91,19 @@ func (r *router) awaitElapsed(since time.Time, d time.Duration) {
 // eventsSince returns the decision log from a time on.
 func (r *router) eventsSince(since time.Time) []api.Event {
 	r.Helper()
-	var list []api.Event
-	if err := r.client.Events(context.Background(), 0, false, func(e api.Event) error {
+	list, err := r.eventsAfter(since)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return list
+}
+
+func (r *router) eventsAfter(since time.Time) (list []api.Event, err error) {
+	err = r.client.Events(context.Background(), 0, false, func(e api.Event) error {
 		if e.Time.After(since) {
 			list = append(list, e)
 		}
 		return nil
-	}); err != nil {
-		r.Fatal(err)
-	}
-	return list
+	})
+	return list, err
 }

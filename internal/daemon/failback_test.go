@@ -93,7 +93,7 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 
 func TestALineWithoutCarrierAtStartHasNotFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {uplink.Up, time.Now()}})
+		c := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {State: uplink.Up, Since: time.Now()}})
 		c.reload(policy(config.FailbackManual))
 		f := whole(2, 2)
 		f.Carrier = false

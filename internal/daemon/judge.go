@@ -73,8 +73,9 @@ type watcherKey struct {
 
 // keptVerdict is a verdict on its way over a restart.
 type keptVerdict struct {
-	State uplink.State `json:"state"`
-	Since time.Time    `json:"since"`
+	State  uplink.State  `json:"state"`
+	Since  time.Time     `json:"since"`
+	Memory uplink.Memory `json:"memory"`
 }
 
 func verdictKey(name string, family rules.Family) string { return name + "/" + family.String() }
@@ -141,11 +142,12 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 	delete(j.restored, verdictKey(u.Name, path.Family)) // stale by the time that the uplink is removed and comes back
 	if old != nil && old.name == u.Name {
 		v := old.Verdict()
-		kept, ok = keptVerdict{v.State, v.Since}, true
+		kept, ok = keptVerdict{v.State, v.Since, old.Memory()}, true
 		w.proven = old.proven
 	}
 	if ok && kept.State.Valid() {
 		w.Restore(kept.State, kept.Since)
+		w.Remember(kept.Memory)
 	}
 	return w
 }
@@ -327,7 +329,7 @@ func (j *judge) keep() map[string]keptVerdict {
 	kept := make(map[string]keptVerdict, len(watched))
 	for path, w := range watched {
 		v := w.Verdict()
-		kept[verdictKey(w.name, path.Family)] = keptVerdict{v.State, v.Since}
+		kept[verdictKey(w.name, path.Family)] = keptVerdict{v.State, v.Since, w.Memory()}
 	}
 	return kept
 }

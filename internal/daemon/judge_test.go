@@ -299,7 +299,7 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 		t.Run(string(c.before), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				since := time.Now().Add(-time.Hour)
-				court := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {c.before, since}, "fiber/ipv6": {uplink.Down, since}, "gone/ipv4": {uplink.Down, since}})
+				court := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {State: c.before, Since: since}, "fiber/ipv6": {State: uplink.Down, Since: since}, "gone/ipv4": {State: uplink.Down, Since: since}})
 				court.set("fiber", false)
 				court.Judge(court.facts)
 				court.wants(fiber4, c.want)
@@ -314,7 +314,7 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 
 func TestAVerdictOfAnEarlierRunIsNotRestoredTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, map[string]keptVerdict{"lte/ipv4": {uplink.Down, time.Now()}})
+		c := newCourt(t, map[string]keptVerdict{"lte/ipv4": {State: uplink.Down, Since: time.Now()}})
 		c.wants(lte4, uplink.Down)
 		c.pass()
 		after(20 * time.Second)

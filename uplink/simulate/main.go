@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -28,8 +29,16 @@ func simulate(args []string, out, errs io.Writer) int {
 	flags.IntVar(&n.trials, "trials", 3000, "runs for each fault")
 	flags.IntVar(&n.weeks, "weeks", 4, "runs of a week for each kind of loss")
 	flags.IntVar(&n.hours, "hours", 168, "runs of an hour for moves and flapping")
+	asJSON := flags.Bool("json", false, "print how fast the shipped defaults find faults, and nothing else")
 	if err := flags.Parse(args); err != nil {
 		return 2
+	}
+	if *asJSON {
+		if err := json.NewEncoder(out).Encode(detections(n.trials)); err != nil {
+			fmt.Fprintln(errs, err)
+			return 1
+		}
+		return 0
 	}
 	missed := newReport(out).all(n)
 	for _, m := range missed {
@@ -39,6 +48,30 @@ func simulate(args []string, out, errs io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// detection is how fast a fault is found, for a comparison with measurements.
+type detection struct {
+	Fault  string  `json:"fault"`
+	Signal string  `json:"signal"` // the verdict that counts: "suspect" where nothing comes back, else "degraded"
+	P50ms  float64 `json:"p50_ms"`
+	P99ms  float64 `json:"p99_ms"`
+}
+
+// detections are those of the shipped defaults on an idle line.
+func detections(trials int) []detection {
+	var list []detection
+	for _, f := range faults {
+		all := parallel(trials, func(seed uint64) found { return find(settings{}, seed, f.do) })
+		d := detection{Fault: f.name, Signal: "degraded"}
+		ts := times(all, func(f found) time.Duration { return f.bad })
+		if f.total {
+			d.Signal, ts = "suspect", times(all, func(f found) time.Duration { return f.suspect })
+		}
+		d.P50ms, d.P99ms = float64(ts.p(50).at)/float64(ms), float64(ts.p(99).at)/float64(ms)
+		list = append(list, d)
+	}
+	return list
 }
 
 // report prints tables and remembers which bars were missed.
