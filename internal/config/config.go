@@ -84,6 +84,7 @@ type Uplink struct {
 	IPv4     IP       // [uplink.ipv4]
 	IPv6     IP       // [uplink.ipv6]; not off if IPv4 is off
 	Probe    Probe    // [uplink.probe]
+	Quality  Quality  // [uplink.quality]
 }
 
 // IP is one family of an uplink, [uplink.ipv4] or [uplink.ipv6].
@@ -167,6 +168,7 @@ func DefaultUplink(name, device string) Uplink {
 			Rise:         10,
 			MinTargetsUp: 1,
 		},
+		Quality: defaultQuality(),
 	}
 }
 

@@ -126,6 +126,7 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 			Interval: time.Second, FastInterval: 100 * time.Millisecond, Timeout: time.Second,
 			Fall: 4, Rise: 10, MinTargetsUp: 1,
 		},
+		Quality: Quality{Good: Limits{150 * time.Millisecond, 30 * time.Millisecond, 0.01}, Fair: Limits{300 * time.Millisecond, 60 * time.Millisecond, 0.03}},
 	}}
 	if diff := cmp.Diff(want, got.Uplinks, byValue, byPrefix); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -183,6 +184,13 @@ fall = 20
 rise = 1000
 budget = "0.5MB"
 min_targets_up = 4
+[uplink.quality]
+good_rtt = "50ms"
+good_jitter = "5ms"
+good_loss = 0.002
+fair_rtt = "80ms"
+fair_jitter = "9ms"
+fair_loss = 0.1
 
 [[uplink]]
 name = "tunnel"
@@ -232,6 +240,7 @@ var everyValue = Config{
 			Fixed: true, Budget: 500000, Interval: 90 * time.Second, FastInterval: 10 * time.Second, Timeout: 150 * time.Millisecond,
 			Fall: 20, Rise: 1000, MinTargetsUp: 4,
 		},
+		Quality: Quality{Good: Limits{50 * time.Millisecond, 5 * time.Millisecond, 0.002}, Fair: Limits{80 * time.Millisecond, 9 * time.Millisecond, 0.1}},
 	}, {
 		Name: "tunnel", Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: true},
@@ -239,7 +248,7 @@ var everyValue = Config{
 			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"),
 			RequestAddress: true, Translate: true,
 		},
-		Probe: DefaultUplink("", "").Probe,
+		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality,
 	}},
 	LANs: []LAN{{
 		Device: "br-lan", SubnetID: 65535, PrefixesFrom: []string{"tunnel"},

@@ -23,7 +23,7 @@ func sections() []section {
 	var u Uplink
 	return []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
-		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)),
+		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
 	}
 }
 
@@ -155,6 +155,7 @@ func uplinkSection(u *Uplink) section {
 		}),
 		subtable("ipv4", titleIPv4, func(r *reader, t *table) { r.ip(t, ipv4Section(&u.IPv4), &u.IPv4) }),
 		subtable("ipv6", titleIPv6, func(r *reader, t *table) { r.ip(t, ipv6Section(&u.IPv6), &u.IPv6) }),
+		subtable("quality", titleQuality, func(r *reader, t *table) { r.quality(t, &u.Quality) }),
 		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
 		refused("underlay", "underlay", onlyISP),
 		refused("over", "over", onlyISP),

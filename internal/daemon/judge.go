@@ -69,6 +69,7 @@ type watcherKey struct {
 	name, device, targets    string
 	interval, fast, timeout  time.Duration
 	fall, rise, minTargetsUp int
+	quality                  config.Quality
 }
 
 // keptVerdict is a verdict on its way over a restart.
@@ -123,7 +124,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 // watch returns the watcher of a path, the present one if it fits. The lock is held.
 func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target) *watched {
 	key := watcherKey{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
-		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp}
+		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp, u.Quality}
 	old := j.watched[path]
 	if old != nil && old.config == key {
 		return old
@@ -132,7 +133,8 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 		Uplink: u.Name, Family: path.Family, Targets: targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
 		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp,
-		Prober: j.prober, OnChange: j.onChange, OnMiss: func() { j.missed(path) },
+		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
+		Prober:  j.prober, OnChange: j.onChange, OnMiss: func() { j.missed(path) },
 		OnRTT: func(_ probe.Target, rtt time.Duration) {
 			j.onRTT(u.Name, path.Family, rtt)
 			j.answered(path, rtt)
