@@ -390,6 +390,7 @@ func (d *Daemon) event(e api.Event) {
 func (d *Daemon) onTransition(t uplink.Transition) {
 	d.engine.Hint()
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
+	t.Evidence = append(t.Evidence, d.testimony(t)...)
 	d.events.Append(api.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
 	d.saveVerdicts()
