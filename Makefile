@@ -6,6 +6,7 @@ BIN      := bin/uplinkd
 E2E      := ./cmd/uplinkd
 PKGS     := $(shell $(GO) list ./... | grep -v '/cmd/uplinkd$$')
 FUZZTIME ?= 10s
+NETFUZZTIME ?= 60s
 BENCH    ?= .
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
@@ -26,8 +27,8 @@ test: deps ## every package but the end-to-end tests, with the race detector
 e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
 	GORACE=halt_on_error=1 $(GO) test -race -timeout 20m $(E2E)
 
-fuzz: ## each fuzz target for FUZZTIME
-	@scripts/fuzz $(FUZZTIME)
+fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZTIME
+	@scripts/fuzz $(FUZZTIME) $(NETFUZZTIME)
 
 bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m $(E2E)
