@@ -25,7 +25,7 @@ test: deps ## every package but the end-to-end tests, with the race detector
 	$(GO) test -race -timeout 10m $(PKGS)
 
 e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
-	GORACE=halt_on_error=1 $(GO) test -race -timeout 20m $(E2E)
+	GORACE=halt_on_error=1 $(GO) test -race -timeout 20m -parallel 3 $(E2E)
 
 fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZTIME
 	@scripts/fuzz $(FUZZTIME) $(NETFUZZTIME)

@@ -16,7 +16,8 @@ import (
 // A LAN host fills a line of 10 Mbit/s: probes are late, and lost, in the queue that it has made. That is no reason to
 // leave the line, and the status says what it is. A short queue loses instead of delaying.
 func TestASaturatedUplinkStaysAndIsCalledCongested(t *testing.T) {
-	for i, c := range []struct {
+	t.Parallel()
+	for _, c := range []struct {
 		name, queue string
 		reverse     bool
 		congested   bool
@@ -28,7 +29,7 @@ func TestASaturatedUplinkStaysAndIsCalledCongested(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRouter(t, lab.Options{Prefix: fmt.Sprintf("full%d-", i)}, dualWAN)
+			r := newRouter(t, lab.Options{}, dualWAN)
 			r.sh("router", "tc qdisc add dev wan1 root tbf rate 10mbit burst 16kb "+c.queue)
 			r.sh("isp1", "tc qdisc add dev cust1 root tbf rate 10mbit burst 16kb "+c.queue)
 			r.start()

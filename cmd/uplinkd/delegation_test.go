@@ -177,6 +177,7 @@ func (r *router) hostFlow() *lab.FlowProbe {
 // The scene of a house with two providers: each delegates a prefix, a host has an address of each and uses the
 // one that works.
 func TestHostsFollowTheirProvidersPrefixes(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, twoDelegations)
 	r.listen()
 	r.delegateByKea(pools["fiber"], anHour)
@@ -217,6 +218,7 @@ func TestHostsFollowTheirProvidersPrefixes(t *testing.T) {
 
 // A crash and a restart cost no prefix and no packet: the lease is verified, not asked for anew.
 func TestADelegationSurvivesACrash(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, twoDelegations)
 	r.listen()
 	server := r.delegateByKea(pools["fiber"], anHour)

@@ -80,6 +80,7 @@ func (r *router) switches() []string {
 }
 
 func TestDeadTargetsMoveNoTraffic(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, threeTargets)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -121,6 +122,7 @@ func TestDeadTargetsMoveNoTraffic(t *testing.T) {
 }
 
 func TestTargetsThatAreDeadByOneUplinkMoveTraffic(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -142,6 +144,7 @@ func TestTargetsThatAreDeadByOneUplinkMoveTraffic(t *testing.T) {
 }
 
 func TestTheDecisionLogSurvivesARestart(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -201,6 +204,7 @@ func kinds(events []api.Event) []string {
 }
 
 func TestAnUplinkWithManualFailbackWaitsForTheOperator(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, strings.Replace(dualWAN, `device = "wan1"`, "device = \"wan1\"\nfailback = \"manual\"", 1))
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -234,6 +238,7 @@ func TestAnUplinkWithManualFailbackWaitsForTheOperator(t *testing.T) {
 }
 
 func TestAFirewallThatDropsProbesIsNamed(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, threeTargets)
 	r.start()
 	r.awaitState("fiber", uplink.Up)

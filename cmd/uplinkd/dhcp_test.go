@@ -80,6 +80,7 @@ func (r *router) hasAddress(a string) bool {
 }
 
 func TestALeaseIsTakenRenewedKeptOverACrashAndChanged(t *testing.T) {
+	t.Parallel()
 	const first, second = "198.51.100.2", "198.51.100.66"
 	r := newRouter(t, lab.Options{DNAT: true}, dhcpFiber)
 	r.serve()
@@ -162,6 +163,7 @@ func TestALeaseIsTakenRenewedKeptOverACrashAndChanged(t *testing.T) {
 
 // TestALeaseThatEndsTakesItsAddressAlong has a server that falls silent; new traffic must not wait for the end.
 func TestALeaseThatEndsTakesItsAddressAlong(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dhcpFiber)
 	r.sh("router", "ip address flush dev wan1; ip link set wan1 down")
 	server := r.serveDHCP("198.51.100.2", 12)

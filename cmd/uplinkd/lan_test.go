@@ -57,6 +57,7 @@ func (r *router) holds(p netip.Prefix) []hostAddress {
 // RFC 7084 G-5: when nothing works, hosts are told that there is no way out by IPv6, and keep what works among
 // themselves. The sources that they have are not taken away: everything may be back in a minute.
 func TestHostsAreToldWhenNothingWorks(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, twoDelegations)
 	r.serve()
 	r.listen()
@@ -90,6 +91,7 @@ func TestHostsAreToldWhenNothingWorks(t *testing.T) {
 // A provider that gives another prefix (RFC 9096): hosts stop using the old one within seconds, though the kernel of a
 // Linux host keeps it for two hours more (RFC 4862 section 5.5.3).
 func TestARenumberedPrefixIsLeftAtOnce(t *testing.T) {
+	t.Parallel()
 	next := netip.MustParsePrefix("2001:db8:f100::/48")
 	r := newRouter(t, lab.Options{}, twoDelegations)
 	r.listen()
@@ -146,6 +148,7 @@ subnet_id = 1
 
 // A cable that is pulled for a moment, and a device that is made anew, cost no prefix.
 func TestADelegationSurvivesItsDevice(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, oneDelegation)
 	r.listen()
 	server := r.delegateByKea(pools["fiber"], anHour)
@@ -183,6 +186,7 @@ func TestADelegationSurvivesItsDevice(t *testing.T) {
 
 // Method "ra" does what the kernel does not do on a router, and delegation runs beside it.
 func TestRoutersAreDiscoveredAndPrefixesDelegated(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, `
 [[uplink]]
 name = "fiber"
@@ -236,6 +240,7 @@ func (r *router) hasAddress6(device string, a netip.Addr) bool {
 
 // Another program advertises on the LAN: it is named. Left the job, it finds the live prefixes in a file.
 func TestOtherAdvertisersAreNamedAndMayHaveTheJob(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, twoDelegations)
 	r.listen()
 	r.delegateByKea(pools["fiber"], anHour)
@@ -298,6 +303,7 @@ func (r *router) advertise(host, device, body string) {
 
 // Hosts that cannot be told: whoever carries them, they keep their addresses and appear by the delegation.
 func TestTranslatedHostsAppearByTheDelegation(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, strings.Replace(twoDelegations, "delegation = true\n", "delegation = true\n  translate = true\n", 2))
 	r.listen()
 	r.delegateByKea(pools["fiber"], anHour)
@@ -339,6 +345,7 @@ func TestTranslatedHostsAppearByTheDelegation(t *testing.T) {
 
 // Cleaning up tells the hosts, and leaves no address of ours on the LAN.
 func TestCleaningUpTellsTheHosts(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, twoDelegations)
 	r.listen()
 	r.delegateByKea(pools["fiber"], anHour)

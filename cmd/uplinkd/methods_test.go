@@ -144,6 +144,7 @@ func (r *router) awaitMore(s *lab.Stream) {
 }
 
 func TestAutoFollowsARenumberedUplinkAndBack(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
 	r.serve()
 	r.start()
@@ -185,6 +186,7 @@ func TestAutoFollowsARenumberedUplinkAndBack(t *testing.T) {
 
 // TestALongFlowSurvivesRenumbering shows that its translation does not outlive the address.
 func TestALongFlowSurvivesRenumbering(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -238,6 +240,7 @@ func (r *router) unplug(name string) (plug func()) {
 }
 
 func TestAModemThatIsUnpluggedAndComesBackIsTakenUpAgain(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
 	r.serve()
 	r.start()
@@ -280,6 +283,7 @@ func TestAModemThatIsUnpluggedAndComesBackIsTakenUpAgain(t *testing.T) {
 }
 
 func TestADeviceThatAppearsAfterTheStartIsTakenUp(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
 	r.serve()
 	plug := r.unplug("lte")
@@ -306,6 +310,7 @@ func (r *router) dialedUp(name string) {
 }
 
 func TestAPointToPointLineIsFollowedThroughARedial(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, `
 [[uplink]]
 name = "fiber"
@@ -415,6 +420,7 @@ func radvdConfig(retired, used string) string {
 }
 
 func TestARouterAdvertisementIsFollowedAndSoIsAChangedPrefix(t *testing.T) {
+	t.Parallel()
 	const first, second = "2001:db8:b::/64", "2001:db8:b:1::/64"
 	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
 	r.serve()
@@ -499,6 +505,7 @@ tier = 2
 ` + families
 
 func TestAStaticUplinkIsBroughtUpAddressedRoutedAndCleaned(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, staticFiber)
 	r.serve()
 	r.sh("router", "ip address flush dev wan1; ip link set wan1 down")
@@ -582,6 +589,7 @@ func (r *router) addressTag(want netip.Addr) (tag uint8) {
 }
 
 func TestOneFamilyThatIsOffIsLeftAloneAndTheOtherWorks(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, `
 [[uplink]]
 name = "fiber"
@@ -625,6 +633,7 @@ tier = 2
 }
 
 func TestTwoUplinksInOneSubnetAreKeptApart(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{SameSubnet: true, DNAT: true}, dualWAN)
 	r.serve()
 	r.start()
@@ -661,6 +670,7 @@ func TestTwoUplinksInOneSubnetAreKeptApart(t *testing.T) {
 }
 
 func TestTwinsWithTheSameAddressAndGatewayAreJudgedAndUsedApart(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{Twins: true, DNAT: true}, dualWAN)
 	r.serve()
 	// The sticks hand on what is sent to their own addresses.
@@ -735,6 +745,7 @@ func (r *router) events(kind api.EventKind) []api.Event {
 // TestAStaticAddressThatIsThereAlreadyIsUsedAndStays is what happens to a box whose network configuration
 // is handed over to us without a reboot.
 func TestAStaticAddressThatIsThereAlreadyIsUsedAndStays(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, staticFiber)
 	r.serve()
 	before := r.sh("router", "ip address; ip route; ip -6 route; ip rule; ip -6 rule; nft list ruleset")

@@ -58,6 +58,7 @@ func (r *router) fails(code int, words string, args ...string) {
 func (r *router) socket() string { return filepath.Join(r.dir, "s") }
 
 func TestAReloadOfAFileWithAMistakeChangesNothing(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -88,6 +89,7 @@ func TestAReloadOfAFileWithAMistakeChangesNothing(t *testing.T) {
 }
 
 func TestSectionsThatNeedARestartAreRefusedByAReload(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	before := r.ours()
@@ -130,6 +132,7 @@ func (r *router) marks() map[string]string {
 }
 
 func TestAReloadAddsRemovesAndWeighsUplinksWithoutLosingAPacket(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{Uplinks: 3}, section("fiber", "wan1", 1, 1)+section("lte", "wan2", 2, 1))
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -204,6 +207,7 @@ func TestAReloadAddsRemovesAndWeighsUplinksWithoutLosingAPacket(t *testing.T) {
 }
 
 func TestADrainedUplinkKeepsItsFlowsAndTakesNoneOverARestart(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -290,6 +294,7 @@ func (r *router) hasProblem(code string) error {
 }
 
 func TestAFullStateDirectoryIsReportedAndRoutingGoesOn(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	dir := r.smallState()
 	ballast := filepath.Join(dir, "ballast")
@@ -342,6 +347,7 @@ func TestAFullStateDirectoryIsReportedAndRoutingGoesOn(t *testing.T) {
 }
 
 func TestAReadOnlyStateDirectoryIsReportedAndRoutingGoesOn(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	dir := r.smallState()
 	r.start()
@@ -370,6 +376,7 @@ func TestAReadOnlyStateDirectoryIsReportedAndRoutingGoesOn(t *testing.T) {
 }
 
 func TestADamagedStateFileIsKeptAsideAndReported(t *testing.T) {
+	t.Parallel()
 	for name, content := range map[string]string{
 		"cut short": `{"fiber": 1, "lt`, "empty": "", "of another kind": `["fiber", "lte"]`, "null": "null",
 		"with impossible ids": `{"fiber": 0, "lte": 99, "other": -1}`, "with one id twice": `{"fiber": 1, "lte": 1}`,
@@ -413,6 +420,7 @@ func TestADamagedStateFileIsKeptAsideAndReported(t *testing.T) {
 
 // TestATakenAddressDoesNotKeepTheBoxFromBeingRouted has somebody else listen where the daemon would.
 func TestATakenAddressDoesNotKeepTheBoxFromBeingRouted(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	taken, err := r.Host("router").Listen("tcp", "127.0.0.1:9275")
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -33,9 +34,15 @@ type router struct {
 	log     *bytes.Buffer
 }
 
+// worlds counts the worlds of this process: those of parallel tests must not share the names of their namespaces.
+var worlds atomic.Int64
+
 // newRouter builds a world and writes a configuration for its router. Nothing runs yet.
 func newRouter(t testing.TB, o lab.Options, config string) *router {
 	t.Helper()
+	if o.Prefix == "" {
+		o.Prefix = fmt.Sprintf("w%d-", worlds.Add(1))
+	}
 	w, err := lab.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

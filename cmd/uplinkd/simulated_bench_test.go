@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"slices"
@@ -82,8 +81,8 @@ func detected(b *testing.B, kind string) distribution {
 	for range comparedTries / comparedAtATime {
 		var mu sync.Mutex
 		var group sync.WaitGroup
-		for n := range comparedAtATime {
-			r := newRouter(b, lab.Options{Prefix: fmt.Sprintf("try%d-", n)}, aloneAndIdle)
+		for range comparedAtATime {
+			r := newRouter(b, lab.Options{}, aloneAndIdle)
 			r.start()
 			r.awaitState("fiber", uplink.Up)
 			r.awaitState("lte", uplink.Up)

@@ -62,7 +62,7 @@ func BenchmarkDelegationSoak(b *testing.B) {
 	for range b.N {
 		var group sync.WaitGroup
 		for name, serve := range soakServers {
-			r := newRouter(b, lab.Options{Prefix: name + "-"}, oneDelegation)
+			r := newRouter(b, lab.Options{}, oneDelegation)
 			r.listen()
 			pid, log := serve(r)
 			r.delegate("fiber", pools["fiber"])
