@@ -53,6 +53,8 @@ func commands() []command {
 		{"status", nil, "show each uplink's verdict and why", "Colours appear on terminals only, and not when NO_COLOR is set.", statusCommand},
 		{"explain", nil, "say what becomes of a packet: which rule, table and uplink, and why",
 			"It walks the policy rules and tables as the kernel does, names the line of the configuration that made each step, and compares with the kernel's own answer. It works without a running daemon too. Exit code 1 when the kernel says something else.", explainCommand},
+		{"doctor", nil, "find what breaks setups with several uplinks here, and say the fix",
+			"It changes nothing and sends a few echo requests by every uplink. It works without a running daemon too. Exit code 1 when there is an error, 3 when there are only warnings.", doctorCommand},
 		{"events", nil, "show the decision log", "", eventsCommand},
 		{"drain", []string{"NAME"}, "send new traffic elsewhere; old flows finish", "It lasts over restarts, until undrain.", drainCommand(true)},
 		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
@@ -93,9 +95,12 @@ func run(ctx context.Context, args []string, s streams) int {
 func report(err error, w io.Writer) int {
 	var mistakes config.Errors
 	var usage usageError
+	var exit exitError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
+	case errors.As(err, &exit):
+		return exit.code
 	case errors.As(err, &mistakes):
 		fmt.Fprintln(w, mistakes)
 		return exitUsage
