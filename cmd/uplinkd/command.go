@@ -48,6 +48,7 @@ func commands() []command {
 	return []command{
 		{"run", nil, "run the daemon; without a file, every device with a default route is an uplink",
 			"SIGHUP makes it read its configuration again, SIGTERM ends it and leaves the kernel as it is, so that a restart interrupts no traffic.", runCommand},
+		{"init", nil, "look at this machine and propose a configuration", "The proposal is printed, with comments; nothing is changed.", initCommand},
 		{"check", nil, "validate a configuration; touches nothing", "Every mistake is named with its line and column. Exit code 2.", checkCommand},
 		{"plan", nil, "show what run would change in the kernel; changes nothing", "Each change is a line for a shell: ip, nft or sysctl.", planCommand},
 		{"status", nil, "show each uplink's verdict and why", "Colours appear on terminals only, and not when NO_COLOR is set.", statusCommand},
@@ -60,6 +61,8 @@ func commands() []command {
 		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
 		{"reload", nil, "read the configuration again; a mistake in it changes nothing", "", reloadCommand},
 		{"clean", nil, "remove all that is ours from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
+		{"completion", []string{"SHELL"}, "print completion for bash, zsh or fish", "", completionCommand},
+		{"man", nil, "print the manual page", "", manCommand},
 		{"version", nil, "show the version", "", versionCommand},
 	}
 }
