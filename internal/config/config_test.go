@@ -90,7 +90,7 @@ func checkErrors(t *testing.T, file string, err error) {
 func TestAnEmptyFileMeansTheDefaults(t *testing.T) {
 	want := &Config{
 		Daemon: Daemon{
-			StateDir: "/var/lib/uplinkd", Socket: "/run/uplinkd/uplinkd.sock", Listen: "127.0.0.1:9275",
+			StateDir: "/var/lib/uplinkd", Socket: "/run/uplinkd/uplinkd.sock", Listen: "127.0.0.1:9275", Hooks: "/etc/uplinkd/hooks.d",
 		},
 		Kernel: Kernel{
 			Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117,
@@ -213,7 +213,7 @@ search = ["home.example"]
 
 var everyValue = Config{
 	Daemon: Daemon{
-		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", Listen: "[::1]:80", TokenFile: "/srv/token",
+		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", Listen: "[::1]:80", TokenFile: "/srv/token", Hooks: "/etc/uplinkd/hooks.d",
 		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
 	},
 	Kernel: Kernel{
