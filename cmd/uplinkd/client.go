@@ -105,3 +105,20 @@ func reloadCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
 	return func(ctx context.Context, _ []string, _ streams) error { return dial(*socket).Reload(ctx) }
 }
+
+func usageCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	asJSON := set.Bool("json", false, "print JSON")
+	return func(ctx context.Context, _ []string, s streams) error {
+		usage, err := dial(*socket).Usage(ctx)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			enc := json.NewEncoder(s.out)
+			enc.SetIndent("", "  ")
+			return enc.Encode(usage)
+		}
+		return api.WriteUsage(s.out, usage)
+	}
+}

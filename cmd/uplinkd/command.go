@@ -57,6 +57,7 @@ func commands() []command {
 		{"doctor", nil, "find what breaks setups with several uplinks here, and say the fix",
 			"It changes nothing and sends a few echo requests by every uplink. It works without a running daemon too. Exit code 1 when there is an error, 3 when there are only warnings.", doctorCommand},
 		{"events", nil, "show the decision log", "", eventsCommand},
+		{"usage", nil, "show what metered uplinks have carried, by day and month", "", usageCommand},
 		{"drain", []string{"NAME"}, "send new traffic elsewhere; old flows finish", "It lasts over restarts, until undrain.", drainCommand(true)},
 		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
 		{"reload", nil, "read the configuration again; a mistake in it changes nothing", "", reloadCommand},

@@ -108,7 +108,10 @@ func amount(n int64) string {
 	case n < 1000_000:
 		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
 	}
-	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	if n < 1e9 {
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
 }
 
 // uplinkTable returns the lines of the table, its head first. The column of
@@ -154,6 +157,9 @@ func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) 
 	var marks []string
 	if u.Drained {
 		marks = append(marks, "drained")
+	}
+	if u.OverQuota {
+		marks = append(marks, "quota used up")
 	}
 	if u.Metered {
 		marks = append(marks, "metered")

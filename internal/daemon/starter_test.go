@@ -13,8 +13,8 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// routed is a machine with these devices, each with a default route of a family.
-func routed(devices ...string) *rules.Observed {
+// machineWith is a machine with these devices, each with a default route of a family.
+func machineWith(devices ...string) *rules.Observed {
 	obs := &rules.Observed{}
 	for i, device := range devices {
 		obs.Links = append(obs.Links, rules.Link{Index: i + 1, Name: device, Up: true, Carrier: true})
@@ -41,7 +41,7 @@ type fatal interface {
 }
 
 func TestTheStarterConfigurationSaysWhatWasFound(t *testing.T) {
-	obs := routed("eth0.7", "wwan0")
+	obs := machineWith("eth0.7", "wwan0")
 	obs.Addrs = []rules.Addr{{Device: "eth0.7", Prefix: netip.MustParsePrefix("198.51.100.2/26")}, {Device: "eth0.7", Prefix: netip.MustParsePrefix("fe80::1/64"), LinkScope: true}}
 	obs.Routes = append(obs.Routes, rules.Route{Family: rules.IPv6, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv6.Default(), Metric: 1024,
 		Protocol: 9, Nexthops: []rules.Nexthop{{Device: "eth0.7", Gateway: netip.MustParseAddr("fe80::2"), Weight: 1}}})
@@ -68,7 +68,7 @@ func TestTheStarterConfigurationAlwaysPasses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		devices := rapid.SliceOfNDistinct(rapid.StringMatching(`[!-.0-9;-~]{1,15}|eth[0-9]\.[0-9]{1,3}|main|default|all|lo|[0-9]|[^\x00-\x20/:\x7f]{1,5}`), 0, 8, rapid.ID[string]).Draw(t, "devices")
 		devices = slices.DeleteFunc(devices, func(name string) bool { return name == "." || name == ".." }) // dev_valid_name
-		obs := routed(devices...)
+		obs := machineWith(devices...)
 		for i := range obs.Routes {
 			if rapid.Bool().Draw(t, fmt.Sprint("ipv6 ", i)) {
 				obs.Routes[i].Family, obs.Routes[i].Dst = rules.IPv6, rules.IPv6.Default()
