@@ -146,7 +146,7 @@ func (f *face) routes() map[string]http.Handler {
 		"/healthz":                       reading(f.healthz),
 	}
 	if f.o.Metrics != nil {
-		routes["/metrics"] = reading(f.o.Metrics.handler(f.log).ServeHTTP)
+		routes["/metrics"] = reading(f.o.Metrics.handler())
 	}
 	return routes
 }
