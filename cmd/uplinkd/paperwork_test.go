@@ -3,12 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
@@ -135,5 +137,49 @@ func TestTheStarterConfigurationPassesCheckOnARouter(t *testing.T) {
 	}
 	if !strings.Contains(text, "# wan1: 198.51.100.2/26; 2001:db8:a::2/64; ipv4 default via 198.51.100.1, metric 100 (DHCP)") {
 		t.Errorf("it says\n%s", text)
+	}
+}
+
+// lines collects what is written, for a reader beside it.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) has(words string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !strings.Contains(l.text.String(), words) {
+		return fmt.Errorf("it shows %q", l.text.String())
+	}
+	return nil
+}
+
+func TestAWatchOutlivesARestartAndIsWithoutColourInAFile(t *testing.T) {
+	r := newRouter(t, lab.Options{}, dualWAN)
+	r.start()
+	ctx, cancel := context.WithCancel(t.Context())
+	var out, errs lines
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"status", "--watch", "--socket", filepath.Join(r.dir, "s")}, streams{strings.NewReader(""), &out, &errs})
+	}()
+	r.await("the first picture", func() error { return out.has("fiber") })
+	if out.has("\x1b[32m") == nil {
+		t.Error("it is coloured, and this is no terminal")
+	}
+	r.stop()
+	r.await("word of the end", func() error { return out.has("is it running?") })
+	r.start()
+	r.await("a picture of the new daemon", func() error { return out.has("running for 0s") })
+	cancel()
+	if code := <-ended; code != exitOK {
+		t.Errorf("exit code %d, %v", code, errs.has("nothing"))
 	}
 }
