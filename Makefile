@@ -48,10 +48,15 @@ cross: ## compile for every platform that is supported
 
 check: deps lint cross test fuzz e2e ## all that must be green
 
-install: build ## into /usr/local, with a systemd unit
+install: build ## into /usr/local, with a systemd unit, manual and completion
 	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/sbin/uplinkd
 	install -D -m 0644 examples/uplinkd.service $(DESTDIR)/etc/systemd/system/uplinkd.service
-	install -d -m 0755 $(DESTDIR)/etc/uplinkd
+	install -d -m 0755 $(DESTDIR)/etc/uplinkd $(DESTDIR)/usr/local/share/man/man8 $(DESTDIR)/usr/local/share/bash-completion/completions \
+		$(DESTDIR)/usr/local/share/zsh/site-functions $(DESTDIR)/usr/local/share/fish/vendor_completions.d
+	$(BIN) man > $(DESTDIR)/usr/local/share/man/man8/uplinkd.8
+	$(BIN) completion bash > $(DESTDIR)/usr/local/share/bash-completion/completions/uplinkd
+	$(BIN) completion zsh > $(DESTDIR)/usr/local/share/zsh/site-functions/_uplinkd
+	$(BIN) completion fish > $(DESTDIR)/usr/local/share/fish/vendor_completions.d/uplinkd.fish
 
 clean:
 	rm -rf bin

@@ -93,6 +93,9 @@ func (e *explainer) conclude(p Packet, a answer) {
 	}
 }
 
+// ReasonStrange begins the reason of a packet whose source is not accepted where it came in.
+const ReasonStrange = "the source is refused: "
+
 // strange is IPv4's validation of sources (net/ipv4/fib_frontend.c __fib_validate_source). It returns why
 // the packet is refused, "" when it is not.
 func (e *explainer) strange(p Packet, onward *answer) string {
@@ -113,7 +116,7 @@ func (e *explainer) strange(p Packet, onward *answer) string {
 		if !counts {
 			return ""
 		}
-		return "the source is refused: " + why
+		return ReasonStrange + why
 	}
 	local := e.rt.sysctl(devSysctl("all", "accept_local"))+e.rt.sysctl(devSysctl(p.In, "accept_local")) != 0
 	noAddress := !slices.ContainsFunc(e.rt.Addrs, func(a Addr) bool { return a.Device == p.In && a.Prefix.Addr().Is4() })

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -41,8 +42,15 @@ func statusCommand(set *flag.FlagSet) runner {
 	watch := set.Bool("watch", false, "show it anew every second")
 	return func(ctx context.Context, _ []string, s streams) error {
 		client := dial(*socket)
-		for {
+		for seen := false; ; seen = true {
 			status, err := client.Status(ctx)
+			if *watch && seen && errors.Is(err, api.ErrNotRunning) { // a restart does not end a watch
+				fmt.Fprintf(s.out, "%s: %v\n", time.Now().Format(time.TimeOnly), err)
+				if !pause(ctx) {
+					return nil
+				}
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -52,12 +60,20 @@ func statusCommand(set *flag.FlagSet) runner {
 			if err := printStatus(s, status, *asJSON); err != nil || !*watch {
 				return err
 			}
-			select {
-			case <-ctx.Done():
+			if !pause(ctx) {
 				return nil
-			case <-time.After(redrawEvery):
 			}
 		}
+	}
+}
+
+// pause waits until it is time to look again; false when the watch is over.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(redrawEvery):
+		return true
 	}
 }
 
@@ -104,4 +120,21 @@ func drainCommand(drained bool) func(*flag.FlagSet) runner {
 func reloadCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
 	return func(ctx context.Context, _ []string, _ streams) error { return dial(*socket).Reload(ctx) }
+}
+
+func usageCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	asJSON := set.Bool("json", false, "print JSON")
+	return func(ctx context.Context, _ []string, s streams) error {
+		usage, err := dial(*socket).Usage(ctx)
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			enc := json.NewEncoder(s.out)
+			enc.SetIndent("", "  ")
+			return enc.Encode(usage)
+		}
+		return api.WriteUsage(s.out, usage)
+	}
 }

@@ -48,16 +48,22 @@ func commands() []command {
 	return []command{
 		{"run", nil, "run the daemon; without a file, every device with a default route is an uplink",
 			"SIGHUP makes it read its configuration again, SIGTERM ends it and leaves the kernel as it is, so that a restart interrupts no traffic.", runCommand},
+		{"init", nil, "look at this machine and propose a configuration", "The proposal is printed, with comments; nothing is changed.", initCommand},
 		{"check", nil, "validate a configuration; touches nothing", "Every mistake is named with its line and column. Exit code 2.", checkCommand},
 		{"plan", nil, "show what run would change in the kernel; changes nothing", "Each change is a line for a shell: ip, nft or sysctl.", planCommand},
 		{"status", nil, "show each uplink's verdict and why", "Colours appear on terminals only, and not when NO_COLOR is set.", statusCommand},
 		{"explain", nil, "say what becomes of a packet: which rule, table and uplink, and why",
 			"It walks the policy rules and tables as the kernel does, names the line of the configuration that made each step, and compares with the kernel's own answer. It works without a running daemon too. Exit code 1 when the kernel says something else.", explainCommand},
+		{"doctor", nil, "find what breaks setups with several uplinks here, and say the fix",
+			"It changes nothing and sends a few echo requests by every uplink. It works without a running daemon too. Exit code 1 when there is an error, 3 when there are only warnings.", doctorCommand},
 		{"events", nil, "show the decision log", "", eventsCommand},
+		{"usage", nil, "show what metered uplinks have carried, by day and month", "", usageCommand},
 		{"drain", []string{"NAME"}, "send new traffic elsewhere; old flows finish", "It lasts over restarts, until undrain.", drainCommand(true)},
 		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
 		{"reload", nil, "read the configuration again; a mistake in it changes nothing", "", reloadCommand},
 		{"clean", nil, "remove all that is ours from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
+		{"completion", []string{"SHELL"}, "print completion for bash, zsh or fish", "", completionCommand},
+		{"man", nil, "print the manual page", "", manCommand},
 		{"version", nil, "show the version", "", versionCommand},
 	}
 }
@@ -93,9 +99,12 @@ func run(ctx context.Context, args []string, s streams) int {
 func report(err error, w io.Writer) int {
 	var mistakes config.Errors
 	var usage usageError
+	var exit exitError
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return exitOK
+	case errors.As(err, &exit):
+		return exit.code
 	case errors.As(err, &mistakes):
 		fmt.Fprintln(w, mistakes)
 		return exitUsage

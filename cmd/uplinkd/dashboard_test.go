@@ -204,6 +204,21 @@ func TestTheDashboardFitsPhonesAndDesktops(t *testing.T) {
 	}
 	b.await("the page to show fiber down", shows, "fiber", "down")
 	b.await("curves", `return document.querySelectorAll(".chart path.ln").length >= 4`)
+	// What the lab has nothing of: delegations, LANs, policies, tunnels, problems and long texts.
+	b.script(nil, `const richer = s => {
+  s.uplinks[0].ipv6.delegated = [{prefix: "2001:db8:a000::/56", preferred_s: 2700, valid_s: 5400}, {prefix: "2001:db8:b000::/56", preferred_s: 0, valid_s: 250}];
+  s.uplinks[1].metered = true; s.uplinks[1].bytes_month = 17800000000; s.uplinks[1].bytes_today = 812000000; s.uplinks[1].quota_bytes = 20000000000; s.uplinks[1].over = "fiber";
+  s.lans = [{device: "br-lan", subnet_id: 1, advertise: true, online: true, ula: "fd12:3456:789a:1::/64", mtu: 1492, dns: ["2001:db8:1::53"], prefixes: [{prefix: "2001:db8:a000:1::/64", uplink: "fiber", usable: true, preferred_s: 2700, valid_s: 5400}, {prefix: "2001:db8:b000:1::/64", uplink: "lte", usable: false, preferred_s: 0, valid_s: 250}], other_routers: [{router: "fe80::5", lifetime_s: 1800, prefixes: [], conflicts: ["it says M=1"]}]}];
+  s.policies = [{name: "tcp-through-vps", protocol: "tcp", except: ["192.168.0.0/16", "10.0.0.0/8"], uplinks: ["fiber", "lte"], fallback: "default"}];
+  s.problems = [{code: "probe-blocked", severity: "error", message: "this machine keeps probes of lte in ipv4 from leaving, so nobody can tell whether it works: operation not permitted", fix: "nft insert rule inet filter output meta mark and 0x3f000000 == 0x2000000 accept"}, {code: "dead-target", severity: "warning", message: "target 192.0.2.9 does not answer while others do, by fiber: it has no vote until it does", fix: "choose another target in [uplink.probe], unless it is known to come back"}];
+  return s;
+};
+const usual = show;
+show = () => { richer(status); usual(); };
+show();`)
+	if text := b.text("main"); strings.Contains(text, "[object") || strings.Contains(text, "undefined") || strings.Contains(text, "NaN") {
+		t.Errorf("it shows what no person wrote: %s", text)
+	}
 	for _, width := range []int{360, 768, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
 			b.look(width, 900, scheme)

@@ -12,12 +12,17 @@
 // anything in the kernel changes; [Server.Serve] answers until its context ends.
 //
 //	GET  /api/v1/status                  Status; ETag
-//	GET  /api/v1/uplinks/{name}          Uplink
+//	GET  /api/v1/uplinks/{name}          Uplink; ETag
 //	GET  /api/v1/events                  server-sent events; ?after=ID, ?follow=0
+//	GET  /api/v1/history                 History; ?range=5m|1h|24h, ?after=SECONDS
+//	GET  /api/v1/explain                 Explanation; ?to=ADDRESS and more
+//	GET  /api/v1/usage                   Usage
+//	GET  /api/v1/openapi.json            all of this, for machines
 //	POST /api/v1/uplinks/{name}/drain    204; undrain likewise
 //	POST /api/v1/reload                  204; 422 when the configuration is wrong
 //	GET  /metrics                        Prometheus
 //	GET  /healthz                        200 "ok", or 503
+//	GET  /                               the dashboard, page.html
 //
 // Every failure is a JSON object {"error": "..."}.
 //

@@ -152,6 +152,11 @@ func (d *daemon) History(name string, after time.Time) (History, bool) {
 	return h, true
 }
 
+func (d *daemon) Usage() Usage {
+	return Usage{List[UplinkUsage]{{Name: "lte", QuotaBytes: 20e9, OverQuota: true,
+		Days: List[DatedBytes]{{"2026-11-20", 1_500_000}, {"2026-11-19", 12}}, Months: List[DatedBytes]{{"2026-11", 20_500_000_000}}}, {Name: "dsl"}}}
+}
+
 func (d *daemon) Healthy() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

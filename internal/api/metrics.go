@@ -1,14 +1,13 @@
 package api
 
 import (
-	"log/slog"
+	"cmp"
+	"fmt"
 	"net/http"
 	"runtime"
+	"slices"
+	"sync"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -27,158 +26,204 @@ const scrapes = 4
 // Metrics are the daemon's numbers for Prometheus. All methods may be called by
 // any goroutine.
 type Metrics struct {
-	registry    *prometheus.Registry
-	transitions *prometheus.CounterVec
-	rtt         *prometheus.HistogramVec
-	failover    prometheus.Histogram
-	reconcile   prometheus.Histogram
+	version string
+	source  func() []PathVerdict
+	started time.Time
+	places  chan struct{} // one for each scrape that is answered
+
+	mu          sync.Mutex
+	transitions map[transition]uint64
+	rtt         map[pathName]*histogram
+	failover    *histogram
+	reconcile   *histogram
 }
+
+// transition is what changes of verdicts are counted by.
+type transition struct {
+	path             pathName
+	from, to, reason string
+}
+
+type pathName struct{ uplink, family string }
+
+func (a pathName) compare(b pathName) int {
+	return cmp.Or(cmp.Compare(a.family, b.family), cmp.Compare(a.uplink, b.uplink))
+}
+
+// The upper bounds of the histograms, in seconds.
+var (
+	rttBounds       = []float64{.001, .0025, .005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1}
+	failoverBounds  = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, .9, 1.2, 1.8, 3, 5, 10, 30}
+	reconcileBounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
+)
 
 // NewMetrics returns the metrics of a daemon of this version. At each scrape
 // source is asked for the verdicts as they are; it is called by several
 // goroutines, and must not be nil.
 func NewMetrics(version string, source func() []PathVerdict) *Metrics {
-	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "uplinkd_uplink_transitions_total",
-			Help: "Changes of the verdict, by the class of their reason.",
-		}, []string{"uplink", "family", "from", "to", "reason"}),
-		rtt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "uplinkd_probe_rtt_seconds",
-			Help:    "Round-trip time of answered probes.",
-			Buckets: []float64{.001, .0025, .005, .01, .02, .03, .05, .075, .1, .15, .25, .5, 1},
-		}, []string{"uplink", "family"}),
-		failover: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "uplinkd_failover_duration_seconds",
-			Help:    "Time from the evidence against an uplink to new flows on another.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, .9, 1.2, 1.8, 3, 5, 10, 30},
-		}),
-		reconcile: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "uplinkd_reconcile_duration_seconds",
-			Help:    "Time of one pass: looking at the kernel, planning, applying, looking again.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
-		}),
+	return &Metrics{
+		version: version, source: source, started: time.Now(), places: make(chan struct{}, scrapes),
+		transitions: make(map[transition]uint64), rtt: make(map[pathName]*histogram),
+		failover: newHistogram(failoverBounds), reconcile: newHistogram(reconcileBounds),
 	}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name:        "uplinkd_build_info",
-		Help:        "Always 1; the labels say what is running.",
-		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
-	})
-	build.Set(1)
-	// A name taken twice is a mistake in this file, which every test would show.
-	m.registry.MustRegister(
-		build, m.transitions, m.rtt, m.failover, m.reconcile, newVerdictCollector(source),
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
-	return m
 }
 
 // ObserveTransition counts one change of a verdict.
 func (m *Metrics) ObserveTransition(t uplink.Transition) {
-	m.transitions.WithLabelValues(t.Uplink, t.Family.String(), string(t.From), string(t.To), reasonClass(t.Reason)).Inc()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.transitions[transition{pathName{t.Uplink, t.Family.String()}, string(t.From), string(t.To), reasonClass(t.Reason)}]++
 }
 
 // ObserveRTT records the time of one answered probe.
 func (m *Metrics) ObserveRTT(name string, family rules.Family, rtt time.Duration) {
-	m.rtt.WithLabelValues(name, family.String()).Observe(rtt.Seconds())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	path := pathName{name, family.String()}
+	h := m.rtt[path]
+	if h == nil {
+		h = newHistogram(rttBounds)
+		m.rtt[path] = h
+	}
+	h.observe(rtt)
 }
 
 // ObserveFailover records one switch: from the evidence against an uplink to new
 // flows on another.
-func (m *Metrics) ObserveFailover(d time.Duration) { m.failover.Observe(d.Seconds()) }
+func (m *Metrics) ObserveFailover(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failover.observe(d)
+}
 
 // ObserveReconcile records one pass over the kernel.
-func (m *Metrics) ObserveReconcile(d time.Duration) { m.reconcile.Observe(d.Seconds()) }
+func (m *Metrics) ObserveReconcile(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reconcile.observe(d)
+}
 
 // Forget drops what is kept about an uplink that left the configuration.
 func (m *Metrics) Forget(name string) {
-	labels := prometheus.Labels{"uplink": name}
-	m.transitions.DeletePartialMatch(labels)
-	m.rtt.DeletePartialMatch(labels)
-}
-
-// handler answers scrapes. What cannot be collected is left out and logged.
-func (m *Metrics) handler(log *slog.Logger) http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: scrapes,
-	})
-}
-
-// verdictCollector reads the watchers when it is scraped; they count already.
-type verdictCollector struct {
-	source func() []PathVerdict
-
-	state, requests, replies, loss, target *prometheus.Desc
-}
-
-var _ prometheus.Collector = (*verdictCollector)(nil)
-
-func newVerdictCollector(source func() []PathVerdict) *verdictCollector {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("uplinkd_"+name, help, append([]string{"uplink", "family"}, labels...), nil)
-	}
-	return &verdictCollector{
-		source:   source,
-		state:    desc("uplink_state", "1 for the present verdict, 0 for the others.", "state"),
-		requests: desc("probe_requests_total", "Probes begun."),
-		replies:  desc("probe_replies_total", "Probes answered, late ones included."),
-		loss:     desc("uplink_loss_ratio", "Part of the last probes that was lost, 0 to 1."),
-		target:   desc("target_up", "1 when the target answered its latest probe.", "target"),
-	}
-}
-
-// Describe implements [prometheus.Collector].
-func (c *verdictCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.state, c.requests, c.replies, c.loss, c.target} {
-		descs <- d
-	}
-}
-
-// Collect implements [prometheus.Collector]. Loss exists only where there are
-// targets: 0 for an uplink that nobody probes would be a claim.
-func (c *verdictCollector) Collect(metrics chan<- prometheus.Metric) {
-	type path struct {
-		uplink string
-		family rules.Family
-	}
-	seen := make(map[path]bool) // one series twice would spoil the whole scrape
-	for _, p := range c.source() {
-		if seen[path{p.Uplink, p.Family}] {
-			continue
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for t := range m.transitions {
+		if t.path.uplink == name {
+			delete(m.transitions, t)
 		}
-		seen[path{p.Uplink, p.Family}] = true
-		c.collect(p, func(d *prometheus.Desc, kind prometheus.ValueType, value float64, more ...string) {
-			labels := append([]string{p.Uplink, p.Family.String()}, more...)
-			metric, err := prometheus.NewConstMetric(d, kind, value, labels...)
-			if err != nil {
-				metric = prometheus.NewInvalidMetric(d, err)
-			}
-			metrics <- metric
-		})
+	}
+	for path := range m.rtt {
+		if path.uplink == name {
+			delete(m.rtt, path)
+		}
 	}
 }
 
-type emit func(d *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string)
+// handler answers scrapes, a few at once.
+func (m *Metrics) handler() http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		select {
+		case m.places <- struct{}{}:
+			defer func() { <-m.places }()
+		default:
+			writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%d scrapes are being answered, no more are served", scrapes))
+			return
+		}
+		w.Header().Set("Content-Type", expositionType)
+		// A client that is gone is no fault of ours; net/http closes the connection.
+		_, _ = w.Write(m.expose())
+	}
+}
 
-func (c *verdictCollector) collect(p PathVerdict, emit emit) {
-	v := p.Verdict
-	for _, state := range uplink.States {
-		emit(c.state, prometheus.GaugeValue, oneIf(v.State == state), string(state))
+// expose writes every metric, in the order of their names.
+func (m *Metrics) expose() []byte {
+	verdicts := m.verdicts() // asked for without the lock: the watchers may be observing
+	var e exposition
+	e.runtime()
+	e.process(m.started)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e.family("uplinkd_build_info", "gauge", "Always 1; the labels say what is running.")
+	e.sample("uplinkd_build_info", 1, "go", runtime.Version(), "version", m.version)
+	e.family("uplinkd_failover_duration_seconds", "histogram", "Time from the evidence against an uplink to new flows on another.")
+	e.histogram("uplinkd_failover_duration_seconds", m.failover)
+	e.probes(verdicts)
+	e.family("uplinkd_probe_rtt_seconds", "histogram", "Round-trip time of answered probes.")
+	for _, path := range sortedKeys(m.rtt, pathName.compare) {
+		e.histogram("uplinkd_probe_rtt_seconds", m.rtt[path], "family", path.family, "uplink", path.uplink)
 	}
-	emit(c.requests, prometheus.CounterValue, float64(v.Requests))
-	emit(c.replies, prometheus.CounterValue, float64(v.Replies))
-	if len(v.Targets) == 0 {
-		return
+	e.family("uplinkd_reconcile_duration_seconds", "histogram", "Time of one pass: looking at the kernel, planning, applying, looking again.")
+	e.histogram("uplinkd_reconcile_duration_seconds", m.reconcile)
+	e.verdicts(verdicts)
+	e.family("uplinkd_uplink_transitions_total", "counter", "Changes of the verdict, by the class of their reason.")
+	for _, t := range sortedKeys(m.transitions, func(a, b transition) int {
+		return cmp.Or(a.path.compare(b.path), cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to), cmp.Compare(a.reason, b.reason))
+	}) {
+		e.sample("uplinkd_uplink_transitions_total", float64(m.transitions[t]), "family", t.path.family, "from", t.from, "reason", t.reason, "to", t.to, "uplink", t.path.uplink)
 	}
-	emit(c.loss, prometheus.GaugeValue, v.Loss)
-	seen := make(map[string]bool, len(v.Targets))
-	for _, t := range v.Targets {
-		if !seen[t.Target] {
-			seen[t.Target] = true
-			emit(c.target, prometheus.GaugeValue, oneIf(t.Up), t.Target)
+	return e.Bytes()
+}
+
+func sortedKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
+	keys := make([]K, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compare)
+	return keys
+}
+
+// verdicts are those of the source, each path once: one series twice would spoil the whole scrape.
+func (m *Metrics) verdicts() []PathVerdict {
+	seen := make(map[pathName]bool)
+	list := slices.DeleteFunc(slices.Clone(m.source()), func(p PathVerdict) bool {
+		path := pathName{p.Uplink, p.Family.String()}
+		known := seen[path]
+		seen[path] = true
+		return known
+	})
+	slices.SortStableFunc(list, func(a, b PathVerdict) int {
+		return pathName{a.Uplink, a.Family.String()}.compare(pathName{b.Uplink, b.Family.String()})
+	})
+	return list
+}
+
+// probes writes what the watchers count.
+func (e *exposition) probes(list []PathVerdict) {
+	e.family("uplinkd_probe_replies_total", "counter", "Probes answered, late ones included.")
+	for _, p := range list {
+		e.sample("uplinkd_probe_replies_total", float64(p.Verdict.Replies), "family", p.Family.String(), "uplink", p.Uplink)
+	}
+	e.family("uplinkd_probe_requests_total", "counter", "Probes begun.")
+	for _, p := range list {
+		e.sample("uplinkd_probe_requests_total", float64(p.Verdict.Requests), "family", p.Family.String(), "uplink", p.Uplink)
+	}
+}
+
+// verdicts writes what the watchers judge. Loss exists only where there are
+// targets: 0 for an uplink that nobody probes would be a claim.
+func (e *exposition) verdicts(list []PathVerdict) {
+	e.family("uplinkd_target_up", "gauge", "1 when the target answered its latest probe.")
+	for _, p := range list {
+		seen := make(map[string]bool, len(p.Verdict.Targets))
+		for _, t := range p.Verdict.Targets {
+			if !seen[t.Target] {
+				seen[t.Target] = true
+				e.sample("uplinkd_target_up", oneIf(t.Up), "family", p.Family.String(), "target", t.Target, "uplink", p.Uplink)
+			}
+		}
+	}
+	e.family("uplinkd_uplink_loss_ratio", "gauge", "Part of the last probes that was lost, 0 to 1.")
+	for _, p := range list {
+		if len(p.Verdict.Targets) > 0 {
+			e.sample("uplinkd_uplink_loss_ratio", p.Verdict.Loss, "family", p.Family.String(), "uplink", p.Uplink)
+		}
+	}
+	states := slices.Sorted(slices.Values(uplink.States[:]))
+	e.family("uplinkd_uplink_state", "gauge", "1 for the present verdict, 0 for the others.")
+	for _, p := range list {
+		for _, state := range states {
+			e.sample("uplinkd_uplink_state", oneIf(p.Verdict.State == state), "family", p.Family.String(), "state", string(state), "uplink", p.Uplink)
 		}
 	}
 }

@@ -1,15 +1,20 @@
 package api
 
 import (
+	"bytes"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -70,19 +75,17 @@ uplinkd_uplink_state{family="ipv6",state="recovering",uplink="fiber"} 0
 uplinkd_uplink_state{family="ipv6",state="suspect",uplink="fiber"} 0
 uplinkd_uplink_state{family="ipv6",state="up",uplink="fiber"} 0
 `
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(newVerdictCollector(verdicts))
-	w := ask(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), "GET", "/metrics")
-	if diff := cmp.Diff(want, w.Body.String()); diff != "" {
+	var e exposition
+	m := NewMetrics("1", verdicts)
+	e.probes(m.verdicts())
+	e.verdicts(m.verdicts())
+	if diff := cmp.Diff(want, e.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
 func TestMetricsKeepTheRulesOfPrometheus(t *testing.T) {
-	families, err := fullMetrics().registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
+	families := parsed(t, fullMetrics().expose())
 	problems, err := promlint.NewWithMetricFamilies(families).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -90,6 +93,65 @@ func TestMetricsKeepTheRulesOfPrometheus(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
+}
+
+// parsed reads metrics as Prometheus does, and fails for what it would refuse.
+func parsed(t *testing.T, text []byte) []*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return slices.Collect(maps.Values(families))
+}
+
+// TestWhateverIsInALabelCanBeRead puts texts into labels and finds them again.
+func TestWhateverIsInALabelCanBeRead(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		name := rapid.String().Draw(r, "name")
+		value := rapid.Float64().Draw(r, "value")
+		var e exposition
+		e.family("x", "gauge", rapid.String().Draw(r, "help"))
+		e.sample("x", value, "uplink", name)
+		families := parsed(t, e.Bytes())
+		got := families[0].GetMetric()[0]
+		if want := strings.ToValidUTF8(name, "\uFFFD"); got.GetLabel()[0].GetValue() != want || got.GetGauge().GetValue() != value {
+			r.Errorf("%q, %v became %q, %v", name, value, got.GetLabel()[0].GetValue(), got.GetGauge().GetValue())
+		}
+	})
+}
+
+func TestHistogramsCountUp(t *testing.T) {
+	m := NewMetrics("1", verdicts)
+	for _, d := range []time.Duration{time.Millisecond, time.Millisecond, 3 * time.Millisecond, time.Hour} {
+		m.ObserveReconcile(d)
+	}
+	for _, f := range parsed(t, m.expose()) {
+		if f.GetName() != "uplinkd_reconcile_duration_seconds" {
+			continue
+		}
+		h := f.GetMetric()[0].GetHistogram()
+		var counts []uint64
+		for _, b := range h.GetBucket() {
+			counts = append(counts, b.GetCumulativeCount())
+		}
+		if want := []uint64{0, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4}; !slices.Equal(counts, want) || h.GetSampleCount() != 4 || h.GetSampleSum() != 3600.005 {
+			t.Errorf("%v, %d, %v", counts, h.GetSampleCount(), h.GetSampleSum())
+		}
+		return
+	}
+	t.Error("it is not there")
+}
+
+func TestScrapesAreBounded(t *testing.T) {
+	m := NewMetrics("1", verdicts)
+	for range scrapes {
+		m.places <- struct{}{}
+	}
+	wantError(t, ask(m.handler(), "GET", "/metrics"), 503, "no more are served")
+	<-m.places
+	wantCode(t, ask(m.handler(), "GET", "/metrics"), 200)
 }
 
 func TestMetricsAreServed(t *testing.T) {
@@ -116,7 +178,7 @@ func TestMetricsForgetAnUplink(t *testing.T) {
 	m := fullMetrics()
 	m.ObserveRTT("lte", rules.IPv4, time.Millisecond)
 	m.Forget("fiber")
-	w := ask(m.handler(quiet()), "GET", "/metrics")
+	w := ask(m.handler(), "GET", "/metrics")
 	for _, name := range []string{"uplinkd_uplink_transitions_total{", "uplinkd_probe_rtt_seconds_count{"} {
 		for line := range strings.Lines(w.Body.String()) {
 			if strings.HasPrefix(line, name) && strings.Contains(line, `uplink="fiber"`) {
@@ -136,11 +198,10 @@ func TestMetricsWhileTheyAreScraped(t *testing.T) {
 		all.Go(func() {
 			for range 50 {
 				m.ObserveRTT("fiber", rules.IPv6, time.Millisecond)
-				if _, err := m.registry.Gather(); err != nil {
-					t.Error(err)
-				}
+				m.expose()
 			}
 		})
 	}
 	all.Wait()
+	parsed(t, m.expose())
 }

@@ -193,6 +193,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", "/api/v1/uplinks/{name}/undrain", "/api/v1/uplinks/nobody/undrain", 404, "Authorization: Bearer the token of this test", nil},
 		{"POST", "/api/v1/reload", "", 204, "Authorization: Bearer the token of this test", nil},
 		{"POST", "/api/v1/reload", "", 422, "Authorization: Bearer the token of this test", func() { source.reloadErr = ErrBadConfig }},
+		{"GET", "/api/v1/usage", "", 200, "", nil},
 		{"GET", "/healthz", "", 200, "", nil},
 		{"GET", "/healthz", "", 503, "", func() { source.health = ErrNotRunning }},
 	} {

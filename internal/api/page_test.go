@@ -75,3 +75,17 @@ func TestHistoryIsServed(t *testing.T) {
 	wantError(t, ask(h, "GET", "/api/v1/history?after=-1"), 400, "is no time")
 	wantCode(t, ask(h, "GET", "/api/v1/history?after=1795176000"), 200)
 }
+
+func TestUsageReadsWell(t *testing.T) {
+	var b strings.Builder
+	for _, u := range []Usage{newDaemon().Usage(), {}} {
+		if err := WriteUsage(&b, u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "lte, quota 20.00 GB a month, used up\n  2026-11       20.50 GB\n  2026-11-20      1.5 MB\n  2026-11-19        12 B\n\ndsl\n" +
+		"no uplink is metered or has a quota\n"
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+	}
+}

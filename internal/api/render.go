@@ -44,19 +44,31 @@ func WriteStatus(w io.Writer, s Status, opt RenderOptions) error {
 		writeTable(&b, uplinkTable(s, opt), opt.Color)
 		writeSpent(&b, s)
 	}
-	for _, p := range s.Problems {
-		b.WriteByte('\n')
-		color := colorYellow
-		if p.Severity == "error" {
-			color = colorRed
-		}
-		fmt.Fprintf(&b, "%s: %s [%s]\n", paint(clean(p.Severity), color, opt.Color), clean(p.Message), clean(p.Code))
-		if p.Fix != "" {
-			fmt.Fprintf(&b, "  fix: %s\n", clean(p.Fix))
-		}
-	}
+	writeProblems(&b, s.Problems, opt.Color)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// WriteProblems writes problems for people, each with what to do about it.
+func WriteProblems(w io.Writer, problems []rules.Problem, color bool) error {
+	var b strings.Builder
+	writeProblems(&b, problems, color)
+	_, err := io.WriteString(w, strings.TrimPrefix(b.String(), "\n"))
+	return err
+}
+
+func writeProblems(b *strings.Builder, problems []rules.Problem, color bool) {
+	for _, p := range problems {
+		b.WriteByte('\n')
+		tint := colorYellow
+		if p.Severity == "error" {
+			tint = colorRed
+		}
+		fmt.Fprintf(b, "%s: %s [%s]\n", paint(clean(p.Severity), tint, color), clean(p.Message), clean(p.Code))
+		if p.Fix != "" {
+			fmt.Fprintf(b, "  fix: %s\n", clean(p.Fix))
+		}
+	}
 }
 
 func writeSummary(b *strings.Builder, s Status, opt RenderOptions) {
@@ -96,7 +108,10 @@ func amount(n int64) string {
 	case n < 1000_000:
 		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
 	}
-	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	if n < 1e9 {
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.2f GB", float64(n)/1e9)
 }
 
 // uplinkTable returns the lines of the table, its head first. The column of
@@ -142,6 +157,9 @@ func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) 
 	var marks []string
 	if u.Drained {
 		marks = append(marks, "drained")
+	}
+	if u.OverQuota {
+		marks = append(marks, "quota used up")
 	}
 	if u.Metered {
 		marks = append(marks, "metered")

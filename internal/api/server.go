@@ -34,6 +34,8 @@ type Source interface {
 	// History returns what was seen after a time; false when there is no range of that name. "" is the
 	// shortest.
 	History(name string, after time.Time) (History, bool)
+	// Usage returns what metered uplinks have carried.
+	Usage() Usage
 	// Healthy returns why the daemon does not do its work, or nil.
 	Healthy() error
 }
@@ -135,6 +137,7 @@ func (f *face) routes() map[string]http.Handler {
 		"/api/v1/uplinks/{name}":         reading(f.uplink),
 		"/api/v1/events":                 only(f.events, http.MethodGet),
 		"/api/v1/history":                reading(f.history),
+		"/api/v1/usage":                  reading(f.usage),
 		"/api/v1/explain":                reading(f.explain),
 		"/api/v1/openapi.json":           reading(describe),
 		"/api/v1/uplinks/{name}/drain":   f.changing(f.drain(true)),
@@ -143,7 +146,7 @@ func (f *face) routes() map[string]http.Handler {
 		"/healthz":                       reading(f.healthz),
 	}
 	if f.o.Metrics != nil {
-		routes["/metrics"] = reading(f.o.Metrics.handler(f.log).ServeHTTP)
+		routes["/metrics"] = reading(f.o.Metrics.handler())
 	}
 	return routes
 }

@@ -49,11 +49,14 @@ type Config struct {
 
 // Daemon is the [daemon] section: where the daemon keeps things and listens.
 type Daemon struct {
-	StateDir  string // state_dir: absolute path of a directory
-	Socket    string // socket: absolute path of the control socket, at most 107 bytes (sun_path, unix(7))
-	Listen    string // listen: IP:PORT or localhost:PORT of the TCP listener; "" is off
-	TokenFile string // token_file: absolute path of a file that holds the token for changes over TCP; "" is none
-	ULA       ULA    // ula: the prefix of addresses that hold without any provider
+	StateDir  string   // state_dir: absolute path of a directory
+	Socket    string   // socket: absolute path of the control socket, at most 107 bytes (sun_path, unix(7))
+	Listen    string   // listen: IP:PORT or localhost:PORT of the TCP listener; "" is off
+	TokenFile string   // token_file: absolute path of a file that holds the token for changes over TCP; "" is none
+	Hosts     []string // hosts: names under which the TCP listener may be asked for, besides localhost and its addresses
+	Hooks     string   // hooks: absolute path of a directory of programs that are run on events; "" is none
+	Webhook   string   // webhook: URL that events are posted to; "" is none
+	ULA       ULA      // ula: the prefix of addresses that hold without any provider
 }
 
 // ULA is the unique-local prefix (RFC 4193) that each LAN has a /64 of.
@@ -80,6 +83,7 @@ type Uplink struct {
 	Tier     int      // tier: 1..255, the lowest is used first
 	Weight   int      // weight: 1..256, share of new flows among the usable uplinks of one tier
 	Metered  bool     // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default
+	Quota    int64    // quota: bytes a calendar month, both directions, above which new flows go elsewhere; 0 is none
 	Failback Failback // failback: when the uplink carries new traffic again after it was down
 	IPv4     IP       // [uplink.ipv4]
 	IPv6     IP       // [uplink.ipv6]; not off if IPv4 is off
@@ -136,6 +140,7 @@ func Default() *Config {
 			StateDir: "/var/lib/uplinkd",
 			Socket:   "/run/uplinkd/uplinkd.sock",
 			Listen:   "127.0.0.1:9275",
+			Hooks:    "/etc/uplinkd/hooks.d",
 		},
 		Kernel: Kernel{
 			Protocol:     117,

@@ -90,7 +90,7 @@ func checkErrors(t *testing.T, file string, err error) {
 func TestAnEmptyFileMeansTheDefaults(t *testing.T) {
 	want := &Config{
 		Daemon: Daemon{
-			StateDir: "/var/lib/uplinkd", Socket: "/run/uplinkd/uplinkd.sock", Listen: "127.0.0.1:9275",
+			StateDir: "/var/lib/uplinkd", Socket: "/run/uplinkd/uplinkd.sock", Listen: "127.0.0.1:9275", Hooks: "/etc/uplinkd/hooks.d",
 		},
 		Kernel: Kernel{
 			Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117,
@@ -142,6 +142,9 @@ state_dir = "/srv/uplinkd"
 socket = "/srv/uplinkd.sock"
 listen = "[::1]:80"
 token_file = "/srv/token"
+hosts = ["router.lan", "192.0.2.9"]
+hooks = "/srv/hooks"
+webhook = "https://192.0.2.10/x?y=z"
 ula = "fd12:3456:789a::/48"
 
 [kernel]
@@ -159,6 +162,7 @@ device = "ppp0"
 tier = 2
 weight = 256
 metered = true
+quota = "20GB"
 failback = "manual"
 [uplink.ipv4]
 method = "static"
@@ -213,7 +217,7 @@ search = ["home.example"]
 
 var everyValue = Config{
 	Daemon: Daemon{
-		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", Listen: "[::1]:80", TokenFile: "/srv/token",
+		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", Listen: "[::1]:80", TokenFile: "/srv/token", Hosts: []string{"router.lan", "192.0.2.9"}, Hooks: "/srv/hooks", Webhook: "https://192.0.2.10/x?y=z",
 		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
 	},
 	Kernel: Kernel{
@@ -221,7 +225,7 @@ var everyValue = Config{
 		TableNames: "/srv/tables.conf",
 	},
 	Uplinks: []Uplink{{
-		Name: "office", Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Failback: FailbackManual,
+		Name: "office", Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),

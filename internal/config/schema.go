@@ -64,6 +64,9 @@ func daemonSection(d *Daemon) section {
 		text("socket", &d.Socket, "/run/uplinkd/uplinkd.sock", checkSocket),
 		text("listen", &d.Listen, "127.0.0.1:9275", checkListen),
 		text("token_file", &d.TokenFile, "/etc/uplinkd/token", checkOptionalPath),
+		hosts(&d.Hosts),
+		text("hooks", &d.Hooks, "/etc/uplinkd/hooks.d", checkOptionalDir),
+		text("webhook", &d.Webhook, "https://192.0.2.10/uplinkd", checkWebhook),
 		parsed("ula", &d.ULA, exampleULA, parseULA),
 	}}
 }
@@ -150,6 +153,7 @@ func uplinkSection(u *Uplink) section {
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
 		boolean("metered", &u.Metered),
+		parsed("quota", &u.Quota, "20GB", parseQuota),
 		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackManual}, map[string]string{
 			"new-flows-only": later(`failback "new-flows-only"`, `never moves established flows back: write "after-stable"`),
 		}),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -120,7 +121,7 @@ func (d *Daemon) reload() error {
 		return err
 	}
 	have := d.current()
-	if c.Daemon != have.Daemon || c.Kernel != have.Kernel {
+	if !reflect.DeepEqual(c.Daemon, have.Daemon) || c.Kernel != have.Kernel {
 		return errors.New("[daemon] and [kernel] change only with a restart, and nothing else of this file was taken over")
 	}
 	return d.adopt(c, lines)

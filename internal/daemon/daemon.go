@@ -61,6 +61,7 @@ type Daemon struct {
 	events  *api.EventLog
 	metrics *api.Metrics
 	history *history.Store
+	volumes *volumes
 
 	identity    identity     // complete before anything else is made
 	leases      *leases      // DHCPv4, by uplink
@@ -104,7 +105,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state, history: history.New(),
+	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state, history: history.New(), volumes: newVolumes(),
 		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
@@ -131,7 +132,7 @@ func New(o Options) (_ *Daemon, err error) {
 	var recorded rules.Recorded
 	var history []api.Event
 	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
-		docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docEvents: &history, docIdentity: &d.identity,
+		docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docVolumes: &d.volumes.accounts, docEvents: &history, docIdentity: &d.identity,
 		docLeases: &d.leases.held, docRouters: &d.routers.kept, docLeases6: &d.delegations.held, docLANs: &d.lans.ledgers} {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
 			d.log.Warn("starting afresh", "err", err)
@@ -212,6 +213,7 @@ func (d *Daemon) adopt(c *config.Config, lines config.Lines) error {
 	if changed {
 		d.saveIDs() // before the kernel hears of them
 	}
+	d.reviewQuotas(time.Now(), c)
 	d.leases.configure(c)
 	d.routers.configure(c, d.identity.Secret)
 	d.delegations.configure(c, ids, d.identity.DUID)
@@ -230,12 +232,13 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := api.NewServer(api.Options{Source: d, Events: d.events, Metrics: d.metrics, Log: d.log, Token: token})
+	server := api.NewServer(api.Options{Source: d, Events: d.events, Metrics: d.metrics, Log: d.log, Token: token, Hosts: c.Daemon.Hosts})
 	// The control socket is also the lock: whoever answers on it owns the kernel state.
 	listeners, err := d.listen(ctx, c.Daemon)
 	if err != nil {
 		return err
 	}
+	after := d.lastEvent() // hooks hear of the start too
 	d.event(api.Event{Kind: api.EventStart, Message: "uplinkd " + d.o.Version})
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
@@ -244,11 +247,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
+		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },
+		func(ctx context.Context) error { return d.tellWebhook(ctx, after) },
 	}
 	err = together(ctx, parts)
 	d.saveVerdicts()
 	d.saveHistory()
 	d.saveSpent()
+	d.saveVolumes()
 	d.o.Notify("STOPPING=1")
 	d.log.Info("stopped; kernel state is left as it is", "err", err)
 	return err

@@ -24,14 +24,16 @@ var allowed = map[string][]string{
 	"internal/lab":               nil,
 	"internal/dhcp4":             nil,
 	"internal/history":           nil,
+	"internal/doctor":            {"rules"},
+	"internal/hooks":             nil,
 	"internal/ndisc":             nil,
 	"internal/kernel":            {"rules"},
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules"},
 	"internal/api":               {"rules", "uplink"},
-	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/dhcp4", "internal/history", "internal/ndisc", "dhcp6",
+	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
 		"internal/kernel", "internal/reconcile", "internal/store"},
-	"cmd/uplinkd": {"rules", "internal/api", "internal/config", "internal/daemon", "internal/lab"},
+	"cmd/uplinkd": {"rules", "internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
 }
 
 // kernelLibraries may be imported by internal/kernel alone.

@@ -23,22 +23,23 @@ type judge struct {
 	wake     func()          // it is time to Judge
 	tell     func(api.Event) // for the decision log
 
-	mu       sync.Mutex
-	court    *uplink.Court
-	rulings  map[rules.Path]uplink.Ruling
-	causes   map[rules.Family]uplink.Cause // as they were told
-	alarm    *time.Timer                   // wakes when the court must rule again
-	missedAt map[rules.Family]time.Time    // the latest miss of a path that was fine
-	carries  map[rules.Path]bool           // new traffic; nil when that is not known yet
-	spent    ledger
-	awaits   map[string]bool // by verdictKey: was down, and the operator decides when it carries traffic again
-	unkept   bool            // awaits has changed since it was taken to be kept
-	numbers  rules.Kernel
-	ctx      context.Context // of run; nil before
-	running  sync.WaitGroup
-	watched  map[rules.Path]*watched
-	drained  map[string]bool // by uplink name
-	restored map[string]keptVerdict
+	mu        sync.Mutex
+	court     *uplink.Court
+	rulings   map[rules.Path]uplink.Ruling
+	causes    map[rules.Family]uplink.Cause // as they were told
+	alarm     *time.Timer                   // wakes when the court must rule again
+	missedAt  map[rules.Family]time.Time    // the latest miss of a path that was fine
+	carries   map[rules.Path]bool           // new traffic; nil when that is not known yet
+	spent     ledger
+	awaits    map[string]bool // by verdictKey: was down, and the operator decides when it carries traffic again
+	unkept    bool            // awaits has changed since it was taken to be kept
+	numbers   rules.Kernel
+	ctx       context.Context // of run; nil before
+	running   sync.WaitGroup
+	watched   map[rules.Path]*watched
+	drained   map[string]bool // by uplink name
+	overQuota map[string]bool // by uplink name; replaced, never changed in place
+	restored  map[string]keptVerdict
 }
 
 func newJudge(p probe.Prober, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
@@ -249,7 +250,7 @@ func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Ver
 			events = append(events, *event)
 		}
 		verdicts[path] = rules.Verdict{Health: health(h, t.State), State: string(t.State),
-			Drained: held || t.Suppressed || j.drained[j.watched[path].name]}
+			Drained: held || t.Suppressed || j.drained[j.watched[path].name] || j.overQuota[j.watched[path].name]}
 	}
 	return verdicts, events
 }
@@ -347,6 +348,13 @@ func (j *judge) drain(name string, drained bool) {
 		delete(next, name)
 	}
 	j.drained = next
+}
+
+// setOverQuota says which uplinks have used up their month.
+func (j *judge) setOverQuota(over map[string]bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.overQuota = over
 }
 
 // isDrained returns the drained uplinks by name.

@@ -24,22 +24,35 @@ func (d *Daemon) remember(ctx context.Context) error {
 	defer counters.Close()
 	ticker := time.NewTicker(samplePace)
 	defer ticker.Stop()
+	volumes := time.NewTicker(volumePace)
+	defer volumes.Stop()
 	sampler := sampler{before: make(map[int]kernel.Counters), now: make(map[int]kernel.Counters)}
+	look := func() map[string]history.Sample {
+		if err := counters.Read(sampler.now); err != nil {
+			d.log.Debug("byte counters cannot be read", "err", err)
+			return nil
+		}
+		return sampler.traffic(time.Now(), d.devicesByUplink())
+	}
+	look() // what later looks are compared with
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-volumes.C:
+			d.saveVolumes()
+			continue
 		case <-ticker.C:
 		}
-		if err := counters.Read(sampler.now); err != nil {
-			d.log.Debug("byte counters cannot be read", "err", err)
+		samples := look()
+		if samples == nil {
 			continue
 		}
 		now := time.Now()
-		samples := sampler.traffic(now, d.devicesByUplink())
 		for _, v := range d.judge.verdicts() {
 			samples[verdictKey(v.Uplink, v.Family)] = pathSample(&v.Verdict)
 		}
+		d.countVolumes(now, sampler.moved)
 		d.history.Add(now, samples)
 		d.history.Keep(func(name string) bool { _, living := samples[name]; return living })
 	}

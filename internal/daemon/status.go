@@ -28,16 +28,18 @@ func (d *Daemon) Status() api.Status {
 	}
 	s.Problems = append(append(s.Problems, d.judge.problems()...), d.lans.problems()...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
-	drained, spent := d.judge.isDrained(), d.judge.spentToday()
+	drained, spent, over := d.judge.isDrained(), d.judge.spentToday(), d.volumes.isOver()
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		id := ids[u.Name]
 		numbers := kernelNumbers(c.Kernel)
+		day, month := d.volumes.of(now, u.Name)
 		s.Uplinks = append(s.Uplinks, api.Uplink{
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
 			Table: int(numbers.Table(id)), Mark: api.Mark(numbers.Mark(id)),
 			Drained: drained[u.Name], Metered: u.Metered,
 			Failback: string(u.Failback), ProbeBytesToday: spent.Bytes[u.Name],
+			BytesToday: day, BytesMonth: month, QuotaBytes: u.Quota, OverQuota: over[u.Name],
 			IPv4: d.familyStatus(u.Name, u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}, &last),
 			IPv6: d.familyStatus(u.Name, u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}, &last),
 		})

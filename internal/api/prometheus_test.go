@@ -1,0 +1,141 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// promtool runs Prometheus' own checker with the text on its standard input.
+func promtool(t *testing.T, stdin string, args ...string) {
+	t.Helper()
+	tool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatal("the Debian package prometheus is needed: run make deps")
+	}
+	cmd := exec.Command(tool, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "error") {
+		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// scraped is what Prometheus gets of a daemon where everything has happened once.
+func scraped(t *testing.T) string {
+	t.Helper()
+	m := NewMetrics("1.2.3", func() []PathVerdict {
+		return []PathVerdict{{Uplink: "fiber", Family: rules.IPv4, Verdict: uplink.Verdict{State: uplink.Up, Loss: 0.1, Requests: 5, Replies: 4,
+			Targets: []uplink.TargetStatus{{Target: "192.0.2.1", Up: true}}}}}
+	})
+	m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Init, To: uplink.Up, Reason: "first answer"})
+	m.ObserveRTT("fiber", rules.IPv4, 11*time.Millisecond)
+	m.ObserveFailover(time.Second)
+	m.ObserveReconcile(time.Millisecond)
+	s := newServer(newDaemon(), func(o *Options) { o.Metrics = m })
+	w := ask(s.handler(false), "GET", "/metrics")
+	wantCode(t, w, 200)
+	return w.Body.String()
+}
+
+func TestMetricsAreCleanForPromtool(t *testing.T) { promtool(t, scraped(t), "check", "metrics") }
+
+func TestMetricsHaveTheirNames(t *testing.T) {
+	text := scraped(t)
+	for _, name := range []string{"uplinkd_uplink_state{", "uplinkd_uplink_transitions_total{", "uplinkd_probe_requests_total{", "uplinkd_probe_replies_total{",
+		"uplinkd_probe_rtt_seconds_bucket{", "uplinkd_uplink_loss_ratio{", "uplinkd_target_up{", "uplinkd_failover_duration_seconds_bucket{",
+		"uplinkd_reconcile_duration_seconds_bucket{", "uplinkd_build_info{"} {
+		if !strings.Contains(text, "\n"+name) {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}
+
+func TestTheAlertsAreCleanAndFireWhenTheyShould(t *testing.T) {
+	alerts, err := filepath.Abs("../../examples/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "", "check", "rules", alerts)
+	text, err := os.ReadFile("testdata/alerts_test.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "test.yml")
+	if err := os.WriteFile(file, []byte(strings.Replace(string(text), "ALERTS", alerts, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "", "test", "rules", file)
+	rulesText, err := os.ReadFile(alerts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	knownNames(t, string(rulesText))
+}
+
+// TestTheGrafanaDashboardAsksForWhatThereIs has promtool parse every query of the dashboard.
+func TestTheGrafanaDashboardAsksForWhatThereIs(t *testing.T) {
+	text, err := os.ReadFile("../../examples/grafana.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var board struct {
+		Title  string
+		Panels []struct {
+			ID      int
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &board); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	b.WriteString("groups:\n- name: dashboard\n  rules:\n")
+	queries := 0
+	ids := make(map[int]bool)
+	for _, p := range board.Panels {
+		if ids[p.ID] || p.Title == "" || p.GridPos.X+p.GridPos.W > 24 {
+			t.Errorf("panel %d, %q", p.ID, p.Title)
+		}
+		ids[p.ID] = true
+		for _, q := range p.Targets {
+			queries++
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$instance", "x", "$uplink", "x").Replace(q.Expr)
+			fmt.Fprintf(&b, "  - record: dashboard:query:%d\n    expr: %q\n", queries, expr)
+		}
+	}
+	if queries < 8 {
+		t.Errorf("there are %d queries", queries)
+	}
+	file := filepath.Join(t.TempDir(), "queries.yml")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	promtool(t, "", "check", "rules", file)
+	knownNames(t, string(text))
+}
+
+// knownNames fails for a metric of ours that is mentioned and does not exist.
+func knownNames(t *testing.T, text string) {
+	t.Helper()
+	served := scraped(t)
+	mentioned := regexp.MustCompile(`uplinkd_[a-z_]+`).FindAllString(text, -1)
+	if len(mentioned) == 0 {
+		t.Error("no metric is mentioned")
+	}
+	for _, name := range mentioned {
+		if !strings.Contains(served, "\n"+name+"{") && !strings.Contains(served, "\n"+name+" ") {
+			t.Errorf("%s does not exist", name)
+		}
+	}
+}

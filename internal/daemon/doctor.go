@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/doctor"
+	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// DoctorOptions say what the doctor looks at.
+type DoctorOptions struct {
+	ConfigFile string
+	Root       string          // directory that holds etc, run and usr; "" for /
+	Told       []rules.Problem // what the running daemon says
+	// Quiet keeps it from sending packets: the checks for MTU and for probes that are kept from leaving.
+	Quiet bool
+}
+
+// Doctor gathers what the checks look at and returns what they find. It changes nothing, and sends a few echo
+// requests to the configured targets.
+func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
+	in, err := prepare(o.ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	defer in.kernel.Close()
+	obs := &doctor.Observation{Config: in.cfg, Told: o.Told}
+	if obs.Routing, err = in.kernel.Routing(); err != nil {
+		return nil, err
+	}
+	planned, err := in.kernel.Snapshot(rules.SysctlNames(in.cfg))
+	if err != nil {
+		return nil, err
+	}
+	planned.Recorded = in.kept.recorded
+	state, report := rules.Plan(in.cfg, planned, in.kept.judge(in.cfg, rules.FactsOf(in.cfg, planned)))
+	if !state.Table.Matches(planned.Table) {
+		state.Table = nil // not in force: packets pass without it
+	}
+	obs.State, obs.Report = &state, report
+	root := o.Root
+	if root == "" {
+		root = "/"
+	}
+	if obs.Networkd, err = doctor.ReadNetworkd(os.DirFS(root)); err != nil {
+		return nil, err
+	}
+	drops, err := in.kernel.InvalidDrops()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range drops {
+		obs.Drops = append(obs.Drops, doctor.InvalidDrop(d))
+	}
+	liberal, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
+	obs.Liberal = err == nil && strings.TrimSpace(string(liberal)) != "0"
+	var tunnels []string
+	for i := range in.config.Uplinks {
+		if kind := in.config.Uplinks[i].Kind; kind != config.KindISP && !slices.Contains(tunnels, kind) {
+			tunnels = append(tunnels, kind)
+		}
+	}
+	missing, err := kernel.FindMissing(in.cfg.Kernel, tunnels)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range missing {
+		obs.Missing = append(obs.Missing, doctor.Missing{What: m.What, Module: m.Module, Err: m.Err.Error()})
+	}
+	if !o.Quiet {
+		obs.Trials, err = trials(ctx, in, obs)
+	}
+	return doctor.Examine(obs), err
+}
+
+// trials sends a few packets by every path that could carry any, all at once.
+func trials(ctx context.Context, in *prepared, obs *doctor.Observation) ([]doctor.Trial, error) {
+	var paths []doctor.Path
+	for i := range in.config.Uplinks {
+		u := &in.config.Uplinks[i]
+		link, _ := obs.Routing.Link(u.Device)
+		for _, family := range rules.Families {
+			id := in.kept.ids[u.Name]
+			facts := obs.Report.Facts[rules.Path{Uplink: id, Family: family}]
+			target := echoTarget(u, family)
+			if !facts.Carrier || !facts.HasDefault || !facts.HasAddress() || !target.IsValid() {
+				continue
+			}
+			paths = append(paths, doctor.Path{Uplink: u.Name, Device: u.Device, Mark: in.cfg.Kernel.Mark(id), Family: family, Target: target, MTU: link.MTU})
+		}
+	}
+	found, failed := make([]doctor.Trial, len(paths)), make([]error, len(paths))
+	var group sync.WaitGroup
+	for i, p := range paths {
+		group.Go(func() { found[i], failed[i] = doctor.Try(ctx, p) })
+	}
+	group.Wait()
+	for _, err := range failed {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// echoTarget is the first of an uplink's targets of a family: any of them may be asked for an echo, and one that
+// gives none tells nothing.
+func echoTarget(u *config.Uplink, family rules.Family) netip.Addr {
+	for _, text := range u.Probe.Targets {
+		if t, err := probe.ParseTarget(text); err == nil && rules.FamilyOf(t.Addr()) == family {
+			return t.Addr()
+		}
+	}
+	return netip.Addr{}
+}

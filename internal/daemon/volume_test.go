@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/history"
+	"github.com/uplinkd/uplinkd/internal/kernel"
+)
+
+func TestAQuotaIsUsedUpAndComesBackWithTheMonth(t *testing.T) {
+	c := named("lte", "fiber")
+	c.Uplinks[0].Quota = 1000
+	u := newVolumes()
+	november := time.Date(2026, 11, 30, 23, 59, 0, 0, time.Local)
+	step := func(now time.Time, bytes uint64, wantOver bool, wantChanged ...string) {
+		t.Helper()
+		u.add(now, "lte", bytes)
+		u.add(now, "fiber", 10*bytes)
+		over, changed := u.review(now, c)
+		if over["lte"] != wantOver || over["fiber"] || u.isOver()["lte"] != wantOver {
+			t.Errorf("%v: over %v", now, over)
+		}
+		if diff := cmp.Diff(wantChanged, changed); diff != "" {
+			t.Errorf("%v: (-want +got):\n%s", now, diff)
+		}
+	}
+	step(november, 999, false)
+	step(november, 1, true, "lte")
+	step(november, 5, true)
+	c.Uplinks[0].Quota = 2000 // the owner buys more
+	step(november, 0, false, "lte")
+	step(november, 995, true, "lte")
+	step(november.Add(time.Minute), 7, false, "lte")
+	if day, month := u.of(november.Add(time.Minute), "lte"); day != 7 || month != 7 {
+		t.Errorf("in December: %d, %d", day, month)
+	}
+	if day, month := u.of(november, "lte"); day != 2000 || month != 2000 {
+		t.Errorf("in November: %d, %d", day, month)
+	}
+	got := u.table(&c.Uplinks[0])
+	want := api.UplinkUsage{Name: "lte", QuotaBytes: 2000, Days: api.List[api.DatedBytes]{{Date: "2026-12-01", Bytes: 7}, {Date: "2026-11-30", Bytes: 2000}},
+		Months: api.List[api.DatedBytes]{{Date: "2026-12", Bytes: 7}, {Date: "2026-11", Bytes: 2000}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestVolumesAreBounded counts over years, and finds the latest days as they were, however often it is restarted.
+func TestVolumesAreBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		u := newVolumes()
+		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		var last int64
+		for range rapid.IntRange(1, 150).Draw(t, "days") {
+			now = now.AddDate(0, 0, rapid.IntRange(1, 40).Draw(t, "later"))
+			last = rapid.Int64Range(0, 1e9).Draw(t, "bytes")
+			u.add(now, "lte", uint64(last))
+			if rapid.Bool().Draw(t, "restart") {
+				text, err := json.Marshal(u.kept())
+				if err != nil {
+					t.Fatal(err)
+				}
+				u = newVolumes()
+				if err := json.Unmarshal(text, &u.accounts); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		a := u.accounts["lte"]
+		if len(a.Days) > keptDays || len(a.Months) > keptMonths {
+			t.Errorf("%d days and %d months are kept", len(a.Days), len(a.Months))
+		}
+		if day, month := u.of(now, "lte"); day != last || month < day {
+			t.Errorf("today %d of %d, this month %d", day, last, month)
+		}
+	})
+}
+
+func TestRatesComeFromCounters(t *testing.T) {
+	s := sampler{before: map[int]kernel.Counters{}, now: map[int]kernel.Counters{}}
+	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	look := func(later time.Duration, received, sent uint64, wantReceived, wantSent float32) {
+		t.Helper()
+		at = at.Add(later)
+		clear(s.now)
+		s.now[3] = kernel.Counters{ReceivedBytes: received, SentBytes: sent}
+		got := s.traffic(at, map[string]int{"fiber": 3, "lte": 0})
+		r, x := got["fiber"].Values[history.Received], got["fiber"].Values[history.Sent]
+		if wantReceived < 0 && r == r || wantReceived >= 0 && (r != wantReceived || x != wantSent) {
+			t.Errorf("%d, %d: %v and %v a second, want %v and %v", received, sent, r, x, wantReceived, wantSent)
+		}
+		if gone := got["lte"].Values[history.Received]; gone == gone {
+			t.Errorf("a device that is not there receives %v", gone)
+		}
+	}
+	look(0, 1000, 50, -1, 0) // the first look has nothing to compare with
+	look(2*time.Second, 3000, 50, 1000, 0)
+	if got := s.moved["fiber"]; got != (traffic{2000, 0}) {
+		t.Errorf("moved %+v", got)
+	}
+	look(time.Second, 10, 0, -1, 0) // another device with the same index
+	if got := s.moved["fiber"]; got != (traffic{}) {
+		t.Errorf("moved %+v", got)
+	}
+	look(time.Second, 20, 4, 10, 4)
+}
+
+func TestNoticesSayAllThatEventsDo(t *testing.T) {
+	e := api.Event{ID: 7, Time: api.At(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)), Kind: api.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down",
+		Reason: "no answer", Message: "m", Evidence: []string{"a", "b"}}
+	got := notice(e)
+	want := map[string]string{"ID": "7", "TIME": "2026-11-20T12:00:00.000Z", "KIND": "verdict", "UPLINK": "fiber", "FAMILY": "ipv4", "FROM": "up", "TO": "down",
+		"REASON": "no answer", "MESSAGE": "m", "EVIDENCE": "a\nb"}
+	if diff := cmp.Diff(want, got.Vars); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	var back api.Event
+	if err := json.Unmarshal(got.JSON, &back); err != nil || back.Reason != e.Reason || !strings.HasSuffix(string(got.JSON), "\n") {
+		t.Errorf("%s: %v", got.JSON, err)
+	}
+}

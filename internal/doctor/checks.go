@@ -1,0 +1,241 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+type found = func(severity Severity, cause, fix string)
+
+// somebody is an address far away, of a network that is for tests only: where packets come from in checks
+// that only think.
+var somebody = map[rules.Family]netip.Addr{
+	rules.IPv4: netip.MustParseAddr("198.18.117.117"),
+	rules.IPv6: netip.MustParseAddr("2001:2::117"),
+}
+
+func kernelFeatures(o *Observation, found found) {
+	for _, m := range o.Missing {
+		fix := "use a kernel that has it"
+		if m.Module != "" {
+			fix = fmt.Sprintf("modprobe %[1]s; echo %[1]s >> /etc/modules-load.d/uplinkd.conf (install the distribution's kernel module package where modprobe does not find it)", m.Module)
+		}
+		found(Error, fmt.Sprintf("the kernel cannot do %s: %s", m.What, m.Err), fix)
+	}
+}
+
+// reversePath walks a packet that arrives at each uplink, for this machine and for a LAN host behind it, and
+// looks whether the filter of sources lets it in.
+func reversePath(o *Observation, found found) {
+	for i := range o.Config.Uplinks {
+		u := &o.Config.Uplinks[i]
+		facts := o.Report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv4}]
+		if !facts.Up || !facts.HasDefault || !facts.Source().IsValid() {
+			continue
+		}
+		targets := []netip.Addr{facts.Source()}
+		if host := lanHost(o); host.IsValid() {
+			targets = append(targets, host)
+		}
+		for _, to := range targets {
+			p := rules.Packet{In: u.Device, From: somebody[rules.IPv4], To: to, Protocol: 6, SPort: 40000, DPort: 443}
+			e, err := rules.Explain(o.Config, o.Routing, o.State, p)
+			if err != nil || e.Outcome != rules.Refused || !strings.HasPrefix(e.Reason, rules.ReasonStrange) {
+				continue
+			}
+			found(Error, fmt.Sprintf("reverse-path filtering drops what arrives at %s (%s) for %v: %s", u.Name, u.Device, to, strings.TrimPrefix(e.Reason, rules.ReasonStrange)),
+				fmt.Sprintf("run uplinkd, which makes strict filtering pass; without it: sysctl -w net.ipv4.conf.%s.rp_filter=2", u.Device))
+			break
+		}
+	}
+}
+
+// lanHost is a host that may be behind this machine: a neighbour in a network that is no uplink's.
+func lanHost(o *Observation) netip.Addr {
+	for _, a := range o.Routing.Addrs {
+		link, _ := o.Routing.Link(a.Device)
+		if a.Prefix.Addr().Is4() && !link.Loopback && !isUplink(o, a.Device) && a.Prefix.Bits() < 31 && a.Prefix.Addr().IsGlobalUnicast() {
+			host := a.Prefix.Masked().Addr().Next()
+			if host == a.Prefix.Addr() {
+				host = host.Next()
+			}
+			return host
+		}
+	}
+	return netip.Addr{}
+}
+
+func isUplink(o *Observation, device string) bool {
+	return slices.ContainsFunc(o.Config.Uplinks, func(u rules.Uplink) bool { return u.Device == device })
+}
+
+// halfRoutes finds the routes that cover the Internet without being a default: VPN clients install them to
+// precede the default without replacing it.
+func halfRoutes(o *Observation, found found) {
+	byDevice := make(map[string][]string)
+	var order []string
+	for _, r := range o.Routing.Tables {
+		if r.Table != rules.TableMain || r.Type != rules.Unicast || r.Protocol == o.Config.Kernel.Protocol || r.IsDefault() || len(r.Nexthops) == 0 {
+			continue
+		}
+		if bits := r.Dst.Bits(); r.Family == rules.IPv4 && bits > 1 || r.Family == rules.IPv6 && bits > 3 {
+			continue
+		}
+		device := r.Nexthops[0].Device
+		if byDevice[device] == nil {
+			order = append(order, device)
+		}
+		byDevice[device] = append(byDevice[device], r.Dst.String())
+	}
+	for _, device := range order {
+		list := strings.Join(byDevice[device], ", ")
+		cause := fmt.Sprintf("routes for half of the Internet (%s) lead to %s: programs that read table main alone follow them, while uplinkd passes them over", list, device)
+		fix := fmt.Sprintf("make %s an [[uplink]] if traffic shall take it; else keep the VPN client from installing them (OpenVPN: pull-filter ignore redirect-gateway; wg-quick: Table = off)", device)
+		if isUplink(o, device) {
+			cause = fmt.Sprintf("routes for half of the Internet (%s) lead to uplink device %s beside its default route", list, device)
+			fix = fmt.Sprintf("ip route del %s dev %s, and so on: the default route is enough", byDevice[device][0], device)
+		}
+		found(Warning, cause, fix)
+	}
+}
+
+// foreignRules finds rules of others between ours, and those before ours that take everything.
+func foreignRules(o *Observation, found found) {
+	k := o.Config.Kernel
+	for _, r := range o.Routing.Rules {
+		if r.Protocol == k.Protocol || r.Priority == 0 {
+			continue
+		}
+		flag := "-4"
+		if r.Family == rules.IPv6 {
+			flag = "-6"
+		}
+		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && !r.Other && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
+		switch {
+		case r.Priority >= k.RulePriority && r.Priority < k.RulePriority+1000:
+			found(Error, fmt.Sprintf("somebody else's rule stands among ours (%d to %d): %s", k.RulePriority, k.RulePriority+999, r),
+				fmt.Sprintf("ip %s rule del pref %d, or move ours: [kernel] rule_priority", flag, r.Priority))
+		case r.Priority < k.RulePriority && all && o.leads(r.Table, r.Family):
+			found(Error, fmt.Sprintf("somebody else's rule comes before ours and takes every packet: %s", r),
+				fmt.Sprintf("ip %s rule del pref %d, or put ours before it: [kernel] rule_priority = %d", flag, r.Priority, max(1, r.Priority-1000)))
+		}
+	}
+}
+
+// leads reports whether a table has a default route.
+func (o *Observation) leads(table uint32, family rules.Family) bool {
+	return slices.ContainsFunc(o.Routing.Tables, func(r rules.TableRoute) bool {
+		return r.Table == table && r.Family == family && r.IsDefault() && r.Type != rules.Throw
+	})
+}
+
+func networkdForeignRules(o *Observation, found found) {
+	if o.Networkd == nil {
+		return
+	}
+	var yes []string
+	if o.Networkd.ManagesForeignRules {
+		yes = append(yes, "ManageForeignRoutingPolicyRules")
+	}
+	if o.Networkd.ManagesForeignRoutes {
+		yes = append(yes, "ManageForeignRoutes")
+	}
+	if len(yes) == 0 {
+		return
+	}
+	verb := "is"
+	if len(yes) > 1 {
+		verb = "are"
+	}
+	var settings []string
+	for _, s := range yes {
+		settings = append(settings, s+"=no\\n")
+	}
+	found(Error, fmt.Sprintf("systemd-networkd deletes what it did not make itself: %s %s on, so its next restart removes our rules and routes", strings.Join(yes, " and "), verb),
+		fmt.Sprintf("mkdir -p /etc/systemd/networkd.conf.d; printf '[Network]\\n%s' > /etc/systemd/networkd.conf.d/uplinkd.conf; systemctl restart systemd-networkd", strings.Join(settings, "")))
+}
+
+// overlappingSubnets finds networks that two devices believe to be their own. Two uplinks may share one, which
+// planning copes with; an uplink and a LAN may not.
+func overlappingSubnets(o *Observation, found found) {
+	for i, a := range o.Routing.Addrs {
+		for _, b := range o.Routing.Addrs[i+1:] {
+			if a.Device == b.Device || a.LinkScope || b.LinkScope || a.Prefix.Addr().IsLoopback() || !a.Prefix.Addr().IsGlobalUnicast() ||
+				a.Prefix.IsSingleIP() || b.Prefix.IsSingleIP() || !a.Prefix.Masked().Overlaps(b.Prefix.Masked()) {
+				continue
+			}
+			up, other := isUplink(o, a.Device), isUplink(o, b.Device)
+			both := fmt.Sprintf("%s (%v) and %s (%v)", a.Device, a.Prefix.Masked(), b.Device, b.Prefix.Masked())
+			switch {
+			case up && other:
+				found(Warning, "two uplinks are in overlapping networks: "+both+"; what is in that network is reached by one of them only",
+					"give one modem another address range, where that is possible; uplinkd keeps both usable for the Internet")
+			case up || other:
+				found(Error, "an uplink and a network behind this machine overlap: "+both+"; hosts there are looked for on the wrong side",
+					"renumber the LAN, or the modem")
+			}
+		}
+	}
+}
+
+func invalidDrops(o *Observation, found found) {
+	if o.Liberal || len(o.Config.Uplinks) < 2 {
+		return
+	}
+	for _, d := range o.Drops {
+		if d.Counted && d.Packets == 0 {
+			continue
+		}
+		dropped := ""
+		if d.Counted {
+			dropped = fmt.Sprintf(" (%d packets so far)", d.Packets)
+		}
+		found(Warning, fmt.Sprintf("a rule of nftables %s %s, chain %s, handle %d drops what connection tracking holds for invalid%s: flows whose packets take two ways, or that moved to another uplink, hang on it",
+			d.Family, d.Table, d.Chain, d.Handle, dropped),
+			"sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1; in OpenWrt: uci set firewall.@defaults[0].drop_invalid=0, and masq_allow_invalid=1 for the wan zone")
+	}
+}
+
+func mtuBlackholes(o *Observation, found found) {
+	for _, t := range o.Trials {
+		if !t.Answers || t.Told || t.Passes >= t.MTU || t.Passes == 0 {
+			continue
+		}
+		found(Error, fmt.Sprintf("%s in %v loses packets above %d bytes and nobody says so (the device takes %d, asked was %s): connections begin and then hang", t.Uplink, t.Family, t.Passes, t.MTU, t.Target),
+			fmt.Sprintf("ip link set dev %s mtu %d, and make it stay; for hosts behind: nft add rule inet filter forward oifname %q tcp flags syn tcp option maxseg size set rt mtu", t.Device, t.Passes, t.Device))
+	}
+}
+
+func blockedProbes(o *Observation, found found) {
+	for _, t := range o.Trials {
+		if t.Blocked == "" {
+			continue
+		}
+		id := 0
+		for _, u := range o.Config.Uplinks {
+			if u.Name == t.Uplink {
+				id = u.ID
+			}
+		}
+		found(Error, fmt.Sprintf("this machine's own firewall keeps probes of %s in %v from leaving: %s", t.Uplink, t.Family, t.Blocked),
+			fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", o.Config.Kernel.MarkMask, o.Config.Kernel.Mark(id)))
+	}
+}
+
+// forwarding matters only to a machine that has hosts behind it.
+func forwarding(o *Observation, found found) {
+	if len(o.Config.Uplinks) == 0 || !lanHost(o).IsValid() {
+		return
+	}
+	for _, l := range o.Routing.Links {
+		if !isUplink(o, l.Name) || o.Routing.Sysctls["net/ipv4/conf/"+l.Name+"/forwarding"] != "0" {
+			continue
+		}
+		found(Warning, "there is a network behind this machine, and "+l.Name+" does not forward IPv4", "sysctl -w net.ipv4.ip_forward=1, and make it stay in /etc/sysctl.d")
+		return
+	}
+}

@@ -1,0 +1,142 @@
+// Package doctor finds what breaks setups with several uplinks, and says what to do about it.
+//
+//	kernel, files, a few packets ──> Observation ──> Examine ──> []Finding
+//
+// Examine is pure: each check looks at what was gathered and knows one trap. The adapters of this package
+// read what internal/kernel does not: systemd-networkd's settings, and what a path does to large packets.
+package doctor
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Severity says how bad a finding is.
+type Severity string
+
+// The severities. An error breaks connections now, a warning does so under conditions that will come.
+const (
+	Error   Severity = "error"
+	Warning Severity = "warning"
+)
+
+// Finding is a trap that was found.
+type Finding struct {
+	Check    string   `json:"check"` // its name, for scripts
+	Severity Severity `json:"severity"`
+	Cause    string   `json:"cause"`
+	Fix      string   `json:"fix"`
+}
+
+// Observation is all that the checks look at.
+type Observation struct {
+	Config  rules.Config
+	Routing *rules.Routing
+	State   *rules.State // what the configuration wants
+	Report  rules.Report
+	// Networkd is nil where systemd-networkd is not in use.
+	Networkd *Networkd
+	Drops    []InvalidDrop
+	// Liberal is true when connection tracking takes TCP segments outside of the window for valid.
+	Liberal bool
+	Missing []Missing
+	Trials  []Trial
+	// Told are the problems of the running daemon.
+	Told []rules.Problem
+}
+
+// InvalidDrop is somebody's packet filter rule that drops what connection tracking holds for invalid.
+type InvalidDrop struct {
+	Family, Table, Chain string
+	Handle               uint64
+	Counted              bool   // the rule has a counter
+	Packets              uint64 // that it has dropped
+}
+
+// Missing is something that the kernel cannot do.
+type Missing struct {
+	What   string // "masquerading"
+	Module string // that would bring it
+	Err    string
+}
+
+// Trial is what came of a few packets that were sent by a path.
+type Trial struct {
+	Uplink  string
+	Device  string
+	Family  rules.Family
+	Target  string
+	Blocked string // the error of sending, when it was this machine's own refusal
+	Answers bool   // small packets are answered
+	MTU     int    // bytes of the largest packet that the device takes
+	Passes  int    // bytes of the largest one that was answered
+	Told    bool   // that larger ones do not pass was said by ICMP
+}
+
+// check knows one trap.
+type check struct {
+	name string
+	look func(o *Observation, found func(severity Severity, cause, fix string))
+}
+
+func checks() []check {
+	return []check{
+		{"kernel-feature", kernelFeatures},
+		{"rp-filter", reversePath},
+		{"half-routes", halfRoutes},
+		{"foreign-rules", foreignRules},
+		{"networkd-foreign-rules", networkdForeignRules},
+		{"overlapping-subnets", overlappingSubnets},
+		{"ct-invalid-drop", invalidDrops},
+		{"mtu-blackhole", mtuBlackholes},
+		{"probe-blocked", blockedProbes},
+		{"forwarding", forwarding},
+	}
+}
+
+// Names lists the checks.
+func Names() []string {
+	var names []string
+	for _, c := range checks() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// Examine returns what was found, errors first.
+func Examine(o *Observation) []Finding {
+	findings := []Finding{}
+	for _, c := range checks() {
+		c.look(o, func(severity Severity, cause, fix string) {
+			findings = append(findings, Finding{c.name, severity, cause, fix})
+		})
+	}
+	for _, p := range append(slices.Clone(o.Report.Problems), o.Told...) {
+		known := slices.ContainsFunc(findings, func(f Finding) bool { return f.Check == p.Code })
+		if !known {
+			findings = append(findings, Finding{p.Code, Severity(p.Severity), p.Message, p.Fix})
+		}
+	}
+	slices.SortStableFunc(findings, func(a, b Finding) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
+	return findings
+}
+
+func rank(s Severity) int {
+	if s == Error {
+		return 0
+	}
+	return 1
+}
+
+// Worst returns the worst severity among the findings, "" for none.
+func Worst(findings []Finding) Severity {
+	worst := Severity("")
+	for _, f := range findings {
+		if f.Severity == Error || worst == "" {
+			worst = f.Severity
+		}
+	}
+	return worst
+}

@@ -1,0 +1,173 @@
+package doctor
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func healthy() *Observation {
+	u := rules.Uplink{ID: 1, Name: "fiber", Device: "wan1", Tier: 1, Weight: 1}
+	v := rules.Uplink{ID: 2, Name: "lte", Device: "wan2", Tier: 2, Weight: 1}
+	obs := &rules.Observed{Sysctls: map[string]string{}, Links: []rules.Link{{Index: 1, Name: "wan1", Up: true, Carrier: true}, {Index: 2, Name: "wan2", Up: true, Carrier: true}}}
+	return &Observation{
+		Config:  rules.Config{Kernel: rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}, Uplinks: []rules.Uplink{u, v}},
+		Routing: &rules.Routing{Observed: obs}, State: &rules.State{},
+	}
+}
+
+func TestWhatTheTrialsTell(t *testing.T) {
+	for name, c := range map[string]struct {
+		trial Trial
+		want  string
+	}{
+		"the whole size passes":                  {Trial{Answers: true, MTU: 1500, Passes: 1500}, ""},
+		"nobody answers":                         {Trial{MTU: 1500}, ""},
+		"larger ones vanish":                     {Trial{Answers: true, MTU: 1500, Passes: 1412}, "mtu-blackhole"},
+		"larger ones are refused as they should": {Trial{Answers: true, MTU: 1500, Passes: 576, Told: true}, ""},
+		"the firewall says no":                   {Trial{MTU: 1500, Blocked: "operation not permitted"}, "probe-blocked"},
+	} {
+		o := healthy()
+		c.trial.Uplink, c.trial.Family, c.trial.Device = "fiber", rules.IPv4, "wan1"
+		o.Trials = []Trial{c.trial}
+		got := ""
+		for _, f := range Examine(o) {
+			got += f.Check
+		}
+		if got != c.want {
+			t.Errorf("%s: found %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestWhatIsMissingAndWhatTheDaemonSays(t *testing.T) {
+	o := healthy()
+	o.Missing = []Missing{{"masquerading", "nft_masq", "no such file"}, {"policy rules of IPv6", "", "not supported"}}
+	o.Told = []rules.Problem{{Code: "dead-target", Severity: "warning", Message: "a target", Fix: "another"}, {Code: "kernel-feature", Severity: "error", Message: "known"}}
+	want := []Finding{
+		{"kernel-feature", Error, "the kernel cannot do masquerading: no such file", "modprobe nft_masq; echo nft_masq >> /etc/modules-load.d/uplinkd.conf (install the distribution's kernel module package where modprobe does not find it)"},
+		{"kernel-feature", Error, "the kernel cannot do policy rules of IPv6: not supported", "use a kernel that has it"},
+		{"dead-target", Warning, "a target", "another"},
+	}
+	got := Examine(o)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if Worst(got) != Error || Worst(got[2:]) != Warning || Worst(nil) != "" {
+		t.Errorf("worst: %q %q %q", Worst(got), Worst(got[2:]), Worst(nil))
+	}
+	if got := Examine(healthy()); len(got) != 0 {
+		t.Errorf("a healthy router: %+v", got)
+	}
+}
+
+func TestDropsOfInvalidPacketsCountWhenTheyDoHarm(t *testing.T) {
+	drop := InvalidDrop{Family: "inet", Table: "fw4", Chain: "accept_to_wan", Handle: 77}
+	counted := drop
+	counted.Counted = true
+	busy := counted
+	busy.Packets = 5
+	for name, c := range map[string]struct {
+		change func(*Observation)
+		want   int
+	}{
+		"a rule without a counter":            {func(o *Observation) { o.Drops = []InvalidDrop{drop} }, 1},
+		"one that has dropped nothing":        {func(o *Observation) { o.Drops = []InvalidDrop{counted} }, 0},
+		"one that has dropped packets":        {func(o *Observation) { o.Drops = []InvalidDrop{busy} }, 1},
+		"connection tracking that is liberal": {func(o *Observation) { o.Drops, o.Liberal = []InvalidDrop{drop}, true }, 0},
+		"one uplink":                          {func(o *Observation) { o.Drops, o.Config.Uplinks = []InvalidDrop{drop}, o.Config.Uplinks[:1] }, 0},
+	} {
+		o := healthy()
+		c.change(o)
+		if got := Examine(o); len(got) != c.want {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+func TestNetworkdIsReadAsItReadsItself(t *testing.T) {
+	file := func(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
+	state := file("")
+	const off = "[Network]\nManageForeignRoutingPolicyRules = off\n"
+	for name, c := range map[string]struct {
+		files fstest.MapFS
+		want  *Networkd
+	}{
+		"not in use":    {fstest.MapFS{"etc/systemd/networkd.conf": file(off)}, nil},
+		"the defaults":  {fstest.MapFS{"run/systemd/netif/state": state}, &Networkd{true, true}},
+		"the main file": {fstest.MapFS{"run/systemd/netif/state": state, "etc/systemd/networkd.conf": file("# x\n[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n")}, &Networkd{false, false}},
+		"another section, a comment and nonsense": {fstest.MapFS{"run/systemd/netif/state": state,
+			"etc/systemd/networkd.conf": file("[DHCPv4]\nManageForeignRoutes=no\n[Network]\n#ManageForeignRoutes=no\nManageForeignRoutes=perhaps\n")}, &Networkd{true, true}},
+		"a drop-in counts after the main file": {fstest.MapFS{"run/systemd/netif/state": state, "etc/systemd/networkd.conf": file(off),
+			"usr/lib/systemd/networkd.conf.d/10-x.conf": file("[Network]\nManageForeignRoutingPolicyRules=yes\n")}, &Networkd{true, true}},
+		"of two names the later one": {fstest.MapFS{"run/systemd/netif/state": state, "etc/systemd/networkd.conf.d/20.conf": file(off),
+			"run/systemd/networkd.conf.d/10.conf": file("[Network]\nManageForeignRoutingPolicyRules=yes\n")}, &Networkd{false, true}},
+		"of one name that of etc": {fstest.MapFS{"run/systemd/netif/state": state, "etc/systemd/networkd.conf.d/10.conf": file(off),
+			"usr/lib/systemd/networkd.conf.d/10.conf": file("[Network]\nManageForeignRoutes=no\n")}, &Networkd{false, true}},
+	} {
+		got, err := ReadNetworkd(c.files)
+		if diff := cmp.Diff(c.want, got); diff != "" || err != nil {
+			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+}
+
+func TestEveryCheckHasANameOfItsOwn(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, name := range Names() {
+		if seen[name] || name == "" || strings.ToLower(name) != name {
+			t.Errorf("%q", name)
+		}
+		seen[name] = true
+	}
+}
+
+func FuzzEchoAnswers(f *testing.F) {
+	s4 := &echo{path: Path{Family: rules.IPv4}, id: 7, sequence: 9}
+	s6 := &echo{path: Path{Family: rules.IPv6}, id: 7, sequence: 9}
+	reply := append([]byte{0x45, 19: 0}, s4.request(64)...)
+	reply[20] = echoReply
+	f.Add(reply)
+	f.Add(s6.request(64))
+	f.Add([]byte{0x4f})
+	f.Fuzz(func(_ *testing.T, b []byte) {
+		s4.read(b)
+		s6.read(b)
+	})
+}
+
+func TestAnswersAreToldFromOthers(t *testing.T) {
+	s := &echo{path: Path{Family: rules.IPv4}, id: 7, sequence: 9}
+	header := []byte{0x45, 19: 0}
+	reply := append(append([]byte(nil), header...), s.request(64)...)
+	reply[20] = echoReply
+	if answered, _ := s.read(reply); !answered {
+		t.Error("our answer is not known")
+	}
+	quote := append(append([]byte(nil), header...), unreachable, fragNeeded, 0, 0, 0, 0, 5, 0)
+	quote = append(append(quote, header...), s.request(64)...)
+	if _, told := s.read(quote); !told {
+		t.Error("word that it was too large is not known")
+	}
+	s.sequence++
+	if answered, _ := s.read(reply); answered {
+		t.Error("the answer to an earlier request is taken for this one's")
+	}
+	if _, told := s.read(quote); told {
+		t.Error("word about an earlier request is taken for this one's")
+	}
+	if sum := checksum(s.request(65)); sum != 0 {
+		t.Errorf("the sum over a request with its sum is %#x", sum)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Try(ctx, Path{Device: "lo", Family: rules.IPv4, Target: netip.MustParseAddr("127.0.0.1"), MTU: 1500}); err == nil {
+		t.Error("a trial that was cancelled has an outcome")
+	}
+}

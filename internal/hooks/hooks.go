@@ -1,0 +1,168 @@
+// Package hooks tells programs and web services of this router's owner what has happened.
+//
+//	events ──> Programs.Run ──> each executable of a directory, one after the other, bounded in time
+//	       └─> Webhook.Run  ──> POST, tried again for a while
+//
+// Whoever makes events never waits for a hook: each of both reads a stream of its own, at its own pace, and a
+// stream that has moved on tells of the gap.
+package hooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Notice is one event as hooks get it.
+type Notice struct {
+	ID   string
+	Vars map[string]string // environment variables, without the prefix UPLINKD_
+	JSON []byte            // the event, on standard input or as the body
+}
+
+// DefaultTimeout is how long one program may take.
+const DefaultTimeout = 30 * time.Second
+
+// outputLimit bounds what a program's words take of the log, in bytes.
+const outputLimit = 1024
+
+// Programs runs the executables of a directory.
+type Programs struct {
+	Dir     string
+	Timeout time.Duration // DefaultTimeout when 0
+	Log     *slog.Logger
+}
+
+// Run runs every program for every notice, until the notices end. A program that fails or takes too long is
+// logged, and the next one runs.
+func (p *Programs) Run(ctx context.Context, notices iter.Seq[Notice]) error {
+	warned := make(map[string]bool)
+	for n := range notices {
+		programs, refused := Executables(p.Dir)
+		for _, err := range refused {
+			if text := err.Error(); !warned[text] { // once, and not with every event
+				warned[text] = true
+				p.Log.Warn("hook is not run", "err", err)
+			}
+		}
+		for _, program := range programs {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err := p.run(ctx, program, n); err != nil {
+				p.Log.Warn("hook failed", "program", program, "event", n.ID, "err", err)
+			}
+		}
+	}
+	return nil
+}
+
+// Executables lists the programs of a directory by name, and says which files are none that may be run. Whoever
+// could change one of them would be root, so only files that root, or we, alone may write to are run. A directory
+// that does not exist holds none.
+func Executables(dir string) (programs []string, refused []error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, []error{err}
+	}
+	if err := trusted(dir); err != nil {
+		return nil, []error{err}
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), ".") || strings.HasSuffix(e.Name(), "~") || strings.HasSuffix(e.Name(), ".dpkg-new") {
+			continue
+		}
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			refused = append(refused, err)
+		case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
+		default:
+			if err := trusted(path); err != nil {
+				refused = append(refused, err)
+				continue
+			}
+			programs = append(programs, path)
+		}
+	}
+	slices.Sort(programs)
+	return programs, refused
+}
+
+// trusted returns an error for what others than root and us may write to.
+func trusted(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another user", path)
+	}
+	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		return fmt.Errorf("%s may be written to by others: chmod go-w %s", path, path)
+	}
+	return nil
+}
+
+// run runs one program in a process group of its own, which is killed as a whole when time is up.
+func (p *Programs) run(ctx context.Context, program string, n Notice) error {
+	timeout := p.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("took longer than %v and was killed", timeout))
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Dir = "/"
+	cmd.Env = environment(n)
+	cmd.Stdin = strings.NewReader(string(n.JSON))
+	var out clipped
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second // for a grandchild that has left the group and keeps the pipes
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case errors.Is(err, exec.ErrWaitDelay): // it went into the background, which is its own affair
+		err = nil
+	}
+	if err != nil && len(out.text) > 0 {
+		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out.text)))
+	}
+	return err
+}
+
+// environment is all that a program gets: nothing of ours may leak into it.
+func environment(n Notice) []string {
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
+	for name, value := range n.Vars {
+		env = append(env, "UPLINKD_"+name+"="+strings.ReplaceAll(value, "\x00", ""))
+	}
+	slices.Sort(env)
+	return env
+}
+
+// clipped keeps the beginning of what is written to it.
+type clipped struct{ text []byte }
+
+func (c *clipped) Write(b []byte) (int, error) {
+	c.text = append(c.text, b[:min(len(b), outputLimit-len(c.text))]...)
+	return len(b), nil
+}

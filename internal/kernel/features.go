@@ -1,0 +1,156 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"strings"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Missing is something that this kernel cannot do.
+type Missing struct {
+	What   string
+	Module string // that would bring it, "" when none does
+	Err    error
+}
+
+// feature is something that is tried out.
+type feature struct {
+	what, module string
+	try          func(k *Kernel) error
+}
+
+// features are tried in this order, in a namespace with a device "up0" that has 192.0.2.1/24 and 2001:db8::1/64.
+func features(numbers rules.Kernel, tunnels []string) []feature {
+	chain := func(c rules.Chain) func(*Kernel) error {
+		return func(k *Kernel) error {
+			if err := k.putTable(&rules.Table{Chains: []rules.Chain{c}}); err != nil {
+				return err
+			}
+			return k.putTable(nil)
+		}
+	}
+	rule := func(family rules.Family) func(*Kernel) error {
+		return func(k *Kernel) error {
+			return k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rules.Rule{Family: family, Priority: 100, Table: rules.TableMain,
+				Mark: 1, Mask: 1, SuppressPrefixLen: 1, SuppressGroup: 117, Protocol: numbers.Protocol})
+		}
+	}
+	shared := func(family rules.Family, a, b string) func(*Kernel) error {
+		return func(k *Kernel) error {
+			r := rules.Route{Family: family, Table: 100, Type: rules.Unicast, Dst: family.Default(), Protocol: numbers.Protocol, Nexthops: []rules.Nexthop{
+				{Device: "up0", Gateway: netip.MustParseAddr(a), Weight: 1}, {Device: "up0", Gateway: netip.MustParseAddr(b), Weight: 2}}}
+			return k.changeRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, r)
+		}
+	}
+	match := rules.NftCtMark{Mask: 1, Value: 1}
+	list := []feature{
+		{"policy rules of IPv4", "", rule(rules.IPv4)},
+		{"policy rules of IPv6", "", rule(rules.IPv6)},
+		{"shared default routes of IPv4", "", shared(rules.IPv4, "192.0.2.2", "192.0.2.3")},
+		{"shared default routes of IPv6", "", shared(rules.IPv6, "2001:db8::2", "2001:db8::3")},
+		{"nftables with connection marks", "nft_ct", chain(rules.Chain{Name: "a", Type: "filter", Hook: "prerouting", Rules: []rules.NftRule{{
+			Exprs: []rules.NftExpr{match, rules.NftSetMark{Mask: 1, Value: 1}, rules.NftSetCtMark{Mask: 1, Value: 1}, rules.NftCounter{}, rules.NftDrop{}}}}})},
+		{"nftables chains of type route", "nf_tables", chain(rules.Chain{Name: "b", Type: "route", Hook: "output"})},
+		{"masquerading", "nft_masq", chain(rules.Chain{Name: "c", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []rules.NftRule{{Exprs: []rules.NftExpr{rules.NftMasquerade{}}}}})},
+		{"deleting connections by mark", "nf_conntrack_netlink", func(k *Kernel) error { return k.FlushPin(rules.IPv4, 1, 1) }},
+		{"listing TCP connections", "tcp_diag", func(k *Kernel) error {
+			_, err := k.DestroySockets([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
+			return err
+		}},
+	}
+	for _, kind := range tunnels {
+		list = append(list, feature{kind + " tunnels", tunnelModule(kind), func(k *Kernel) error { return k.addLink("try0", kind) }})
+	}
+	return list
+}
+
+func tunnelModule(kind string) string {
+	if kind == "gretap" {
+		return "ip_gre"
+	}
+	return kind
+}
+
+// FindMissing tries out what uplinkd needs of a kernel, and the kinds of tunnel that are named, in a network
+// namespace of its own that is thrown away. Nothing else can tell: what is built in or can be loaded differs, and
+// is nowhere listed.
+func FindMissing(numbers rules.Kernel, tunnels []string) ([]Missing, error) {
+	type outcome struct {
+		missing []Missing
+		err     error
+	}
+	done := make(chan outcome)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread, and the namespace, end with this goroutine
+		missing, err := findMissing(numbers, tunnels)
+		done <- outcome{missing, err}
+	}()
+	o := <-done
+	return o.missing, o.err
+}
+
+func findMissing(numbers rules.Kernel, tunnels []string) ([]Missing, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("making a network namespace to try things in: %w", err)
+	}
+	k, err := Open(numbers, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	if err := k.prepareTrials(); err != nil {
+		return nil, err
+	}
+	var missing []Missing
+	for _, f := range features(numbers, tunnels) {
+		if err := f.try(k); err != nil {
+			missing = append(missing, Missing{f.what, f.module, err})
+		}
+	}
+	return missing, nil
+}
+
+// prepareTrials makes the device that routes need.
+func (k *Kernel) prepareTrials() error {
+	// A pair of Ethernet devices is what every kernel of a router can make.
+	if err := k.addLink("up0", "veth"); err != nil {
+		return fmt.Errorf("making a device to try things with: %w", err)
+	}
+	links, err := k.links()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, l := range links {
+		if !l.Loopback && l.Name == "up0" || strings.HasPrefix(l.Name, "veth") {
+			failed = append(failed, k.BringUp(l.Name))
+		}
+	}
+	if _, err := k.Snapshot(nil); err != nil {
+		return err
+	}
+	for _, prefix := range []string{"192.0.2.1/24", "2001:db8::1/64"} {
+		failed = append(failed, k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE, rules.AddrAssignment{Device: "up0", Prefix: netip.MustParsePrefix(prefix)}))
+	}
+	return errors.Join(failed...)
+}
+
+// addLink makes a device of a kind without any settings.
+func (k *Kernel) addLink(name, kind string) error {
+	req := k.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+	req.AddData(info)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
