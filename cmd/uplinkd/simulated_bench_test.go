@@ -88,14 +88,14 @@ func detected(b *testing.B, kind string) distribution {
 			r.awaitState("lte", uplink.Up)
 			group.Go(func() {
 				defer func() { r.kill(); _ = r.Close() }()
-				pause(b.Context(), 15*time.Second+rand.N(3*time.Second)) // targets' times are known by then
+				rest(b.Context(), 15*time.Second+rand.N(3*time.Second)) // targets' times are known by then
 				if err := r.Break(kind, "fiber"); err != nil {
 					b.Error(err)
 					return
 				}
 				broken := r.World.Status()[0].Breaks[0]
 				began := broken.Asked.Add(broken.Since.Sub(broken.Asked) / 2)
-				for deadline := time.Now().Add(3 * patience); time.Now().Before(deadline); pause(b.Context(), 100*time.Millisecond) {
+				for deadline := time.Now().Add(3 * patience); time.Now().Before(deadline); rest(b.Context(), 100*time.Millisecond) {
 					events, err := r.eventsAfter(began)
 					if err != nil {
 						b.Error(err)

@@ -74,9 +74,9 @@ func BenchmarkDelegationSoak(b *testing.B) {
 				ctx, cancel := context.WithTimeout(b.Context(), soakSpan)
 				defer cancel()
 				for ctx.Err() == nil {
-					pause(ctx, 45*time.Second)
+					rest(ctx, 45*time.Second)
 					_ = syscall.Kill(pid, syscall.SIGSTOP)
-					pause(ctx, 11*time.Second)
+					rest(ctx, 11*time.Second)
 					_ = syscall.Kill(pid, syscall.SIGCONT)
 				}
 				st := stop()
@@ -93,7 +93,7 @@ func BenchmarkDelegationSoak(b *testing.B) {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
+func rest(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):
