@@ -28,6 +28,7 @@ const scrapes = 4
 type Metrics struct {
 	version string
 	source  func() []PathVerdict
+	leases  func() []UplinkPrefix // nil: nobody asks for prefixes
 	started time.Time
 	places  chan struct{} // one for each scrape that is answered
 
@@ -103,6 +104,15 @@ func (m *Metrics) ObserveReconcile(d time.Duration) {
 	m.reconcile.observe(d)
 }
 
+// UplinkPrefix is a prefix that is delegated by an uplink.
+type UplinkPrefix struct {
+	Uplink string
+	Delegated
+}
+
+// SetPrefixes tells whom to ask for the delegated prefixes at each scrape. It is to be called before the first.
+func (m *Metrics) SetPrefixes(source func() []UplinkPrefix) { m.leases = source }
+
 // Forget drops what is kept about an uplink that left the configuration.
 func (m *Metrics) Forget(name string) {
 	m.mu.Lock()
@@ -138,6 +148,10 @@ func (m *Metrics) handler() http.HandlerFunc {
 // expose writes every metric, in the order of their names.
 func (m *Metrics) expose() []byte {
 	verdicts := m.verdicts() // asked for without the lock: the watchers may be observing
+	var leases []UplinkPrefix
+	if m.leases != nil {
+		leases = m.leases()
+	}
 	var e exposition
 	e.runtime()
 	e.process(m.started)
@@ -145,6 +159,7 @@ func (m *Metrics) expose() []byte {
 	defer m.mu.Unlock()
 	e.family("uplinkd_build_info", "gauge", "Always 1; the labels say what is running.")
 	e.sample("uplinkd_build_info", 1, "go", runtime.Version(), "version", m.version)
+	e.prefixes(leases)
 	e.family("uplinkd_failover_duration_seconds", "histogram", "Time from the evidence against an uplink to new flows on another.")
 	e.histogram("uplinkd_failover_duration_seconds", m.failover)
 	e.probes(verdicts)
@@ -186,6 +201,21 @@ func (m *Metrics) verdicts() []PathVerdict {
 		return pathName{a.Uplink, a.Family.String()}.compare(pathName{b.Uplink, b.Family.String()})
 	})
 	return list
+}
+
+// prefixes writes what is left of the delegated prefixes.
+func (e *exposition) prefixes(list []UplinkPrefix) {
+	if len(list) == 0 {
+		return
+	}
+	e.family("uplinkd_delegated_prefix_preferred_seconds", "gauge", "What is left of the preferred lifetime of a delegated prefix.")
+	for _, p := range list {
+		e.sample("uplinkd_delegated_prefix_preferred_seconds", float64(p.PreferredS), "prefix", p.Prefix.String(), "uplink", p.Uplink)
+	}
+	e.family("uplinkd_delegated_prefix_valid_seconds", "gauge", "What is left of the valid lifetime of a delegated prefix.")
+	for _, p := range list {
+		e.sample("uplinkd_delegated_prefix_valid_seconds", float64(p.ValidS), "prefix", p.Prefix.String(), "uplink", p.Uplink)
+	}
 }
 
 // probes writes what the watchers count.

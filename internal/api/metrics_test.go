@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,9 @@ func verdicts() []PathVerdict {
 
 func fullMetrics() *Metrics {
 	m := NewMetrics("1.2.3", verdicts)
+	m.SetPrefixes(func() []UplinkPrefix {
+		return []UplinkPrefix{{"fiber", Delegated{netip.MustParsePrefix("2001:db8:a00::/56"), 1800, 3600}}}
+	})
 	for _, reason := range []string{"4 of 4 probes to 2 targets unanswered for 400 ms", "3 of 4 probes to 2 targets unanswered for 377 ms", uplink.ReasonCarrier} {
 		m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Up, To: uplink.Suspect, Reason: reason})
 	}
@@ -43,7 +47,13 @@ func fullMetrics() *Metrics {
 }
 
 func TestMetricsOfThePaths(t *testing.T) {
-	want := `# HELP uplinkd_probe_replies_total Probes answered, late ones included.
+	want := `# HELP uplinkd_delegated_prefix_preferred_seconds What is left of the preferred lifetime of a delegated prefix.
+# TYPE uplinkd_delegated_prefix_preferred_seconds gauge
+uplinkd_delegated_prefix_preferred_seconds{prefix="2001:db8:a00::/56",uplink="fiber"} 1800
+# HELP uplinkd_delegated_prefix_valid_seconds What is left of the valid lifetime of a delegated prefix.
+# TYPE uplinkd_delegated_prefix_valid_seconds gauge
+uplinkd_delegated_prefix_valid_seconds{prefix="2001:db8:a00::/56",uplink="fiber"} 3600
+# HELP uplinkd_probe_replies_total Probes answered, late ones included.
 # TYPE uplinkd_probe_replies_total counter
 uplinkd_probe_replies_total{family="ipv4",uplink="fiber"} 30
 uplinkd_probe_replies_total{family="ipv6",uplink="fiber"} 0
@@ -76,7 +86,8 @@ uplinkd_uplink_state{family="ipv6",state="suspect",uplink="fiber"} 0
 uplinkd_uplink_state{family="ipv6",state="up",uplink="fiber"} 0
 `
 	var e exposition
-	m := NewMetrics("1", verdicts)
+	m := fullMetrics()
+	e.prefixes(m.leases())
 	e.probes(m.verdicts())
 	e.verdicts(m.verdicts())
 	if diff := cmp.Diff(want, e.String()); diff != "" {

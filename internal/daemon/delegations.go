@@ -168,6 +168,20 @@ func noted(note string) []string {
 	return []string{note}
 }
 
+// prefixes lists all delegations, for a scrape.
+func (l *delegations) prefixes() []api.UplinkPrefix {
+	now := time.Now()
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	var list []api.UplinkPrefix
+	for _, name := range slices.Sorted(maps.Keys(l.held)) {
+		for _, d := range delegated(l.held[name], now) {
+			list = append(list, api.UplinkPrefix{Uplink: name, Delegated: d})
+		}
+	}
+	return list
+}
+
 // delegated lists an uplink's delegations for the status, with what remains of their lifetimes.
 func delegated(lease dhcp6.Lease, now time.Time) []api.Delegated {
 	var list []api.Delegated
