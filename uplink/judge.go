@@ -59,6 +59,9 @@ func (j *Judge) Next() (at time.Time, index int, ok bool) { return j.detector.Ne
 // Received tells that the device has just received a packet.
 func (j *Judge) Received(now time.Time) { j.machine.Received(now) }
 
+// Flooded tells that the device has just received a stream of packets.
+func (j *Judge) Flooded(now time.Time) { j.machine.Flooded(now) }
+
 // Load tells how much the device moves. See [Congestion.Load].
 func (j *Judge) Load(bits float64, now time.Time) { j.machine.Load(bits, now) }
 

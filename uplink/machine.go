@@ -30,6 +30,11 @@ const (
 	// them is.
 	freshSpan = 200 * time.Millisecond
 	vetoLimit = 10 * time.Second
+
+	// A stream of packets that comes in keeps silent probes even from making an uplink suspect: they wait in the
+	// queue of that stream. No queue that is any good is longer than floodLimit, and the other family may be what
+	// comes in.
+	floodLimit = 2 * time.Second
 )
 
 // Path is what the kernel says about an uplink's way out in one family.
@@ -123,6 +128,8 @@ type Machine struct {
 	stalled   bool      // Failing: confirmAt was put off for a stall
 	noRouteAt time.Time // init: the first NoPath
 	received  time.Time // when a packet came in last, if anybody tells
+	flooded   time.Time // when a stream of them did
+	held      string    // Failing, and a stream comes in: the reason to be suspect
 	vetoes    int       // times that this kept a suspect from being down
 	successes int       // recovering: in a row
 	firstAt   time.Time // recovering: when the row began
@@ -339,13 +346,21 @@ func (m *Machine) failing(o Observation, now time.Time) (Transition, bool) {
 		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
 		m.reason = o.unanswered()
 	case Up, Degraded:
-		t := m.to(Suspect, o.unanswered(), now)
-		m.silentAt, m.confirmAt = now, now.Add(m.confirm)
-		return t, true
+		if fresh := m.flooded.Add(freshSpan); fresh.After(now) {
+			m.silentAt, m.confirmAt, m.held = now, fresh, o.unanswered()
+			return Transition{}, false
+		}
+		return m.suspect(o.unanswered(), now), true
 	case Recovering:
 		return m.to(Down, "while recovering, "+o.unanswered(), now), true
 	}
 	return Transition{}, false
+}
+
+func (m *Machine) suspect(reason string, now time.Time) Transition {
+	t := m.to(Suspect, reason, now)
+	m.silentAt, m.confirmAt = now, now.Add(m.confirm)
+	return t
 }
 
 // noPath is the end of any trust: traffic would meet the same missing route as
@@ -385,6 +400,13 @@ func (m *Machine) Tick(now time.Time) (Transition, bool) {
 		return Transition{}, false
 	}
 	switch m.state {
+	case Up, Degraded:
+		if fresh := m.flooded.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < floodLimit {
+			m.vetoes++
+			m.confirmAt = fresh
+			return Transition{}, false
+		}
+		return m.suspect(m.held, now), true
 	case Suspect:
 		if fresh := m.received.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < m.confirm+vetoLimit {
 			m.vetoes++
@@ -415,6 +437,9 @@ func (m *Machine) silence(now time.Time) string {
 // Received tells that the device received a packet at a time. Other traffic that
 // arrives says that it is the targets or the probes that fail.
 func (m *Machine) Received(at time.Time) { m.received = at }
+
+// Flooded tells that the device received a stream of packets up to a time, more than neighbours on the line send.
+func (m *Machine) Flooded(at time.Time) { m.flooded = at }
 
 // Damping returns how often the uplink went down.
 func (m *Machine) Damping() *Damping { return &m.damping }

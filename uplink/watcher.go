@@ -411,6 +411,14 @@ func (w *Watcher) Received(at time.Time) {
 	w.judge.Received(at)
 }
 
+// Flooded tells that the device received a stream of packets up to a time, more than neighbours on the line send:
+// probes that are silent meanwhile may wait in a queue. For 2 s they do not make the uplink suspect.
+func (w *Watcher) Flooded(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.judge.Flooded(at)
+}
+
 // Load tells how many bits a second the device moves, in the direction that moves more. It is to be called
 // every second or so.
 func (w *Watcher) Load(bits float64, at time.Time) {

@@ -649,3 +649,36 @@ func TestWatcherDayOfRandomLoss(t *testing.T) {
 		b.end(t)
 	})
 }
+
+// Probes that wait in the queue of a download make nobody suspect; a download that ends with them does.
+func TestWatcherAStreamPutsOffSuspicion(t *testing.T) {
+	for name, c := range map[string]struct {
+		silent, streams time.Duration // from 30.5 s on
+		want            []string
+	}{
+		"a queue of a second and a half": {1800 * ms, time.Hour, []string{"20ms init>up"}},
+		"a stream that ends":             {3 * time.Second, 0, []string{"20ms init>up", "31.6s up>suspect", "32.24s suspect>down"}},
+		"a stream of the other family":   {6 * time.Second, time.Hour, []string{"20ms init>up", "33.7s up>suspect"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const hole = 30500 * ms
+				b := start(t, WatcherConfig{}, blackhole(hole, hole+c.silent))
+				for at := 10 * time.Second; at < 36*time.Second; at += 50 * ms {
+					b.until(at)
+					if at < hole+c.streams {
+						b.Received(time.Now())
+						b.Flooded(time.Now())
+					}
+				}
+				b.end(t)
+				for i, want := range c.want {
+					if i >= len(b.got) || b.got[i] != want {
+						t.Errorf("got %q, want %q first", b.got, c.want)
+						break
+					}
+				}
+			})
+		})
+	}
+}

@@ -107,14 +107,17 @@ func (j *judge) carry(defaults map[rules.Family]rules.Choice) {
 	j.setPaces(time.Now())
 }
 
-// heard notes that the device of the paths receives.
-func (j *judge) heard(paths []rules.Path) {
+// heard notes that the device of the paths receives, and whether that is a stream.
+func (j *judge) heard(paths []rules.Path, stream bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, path := range paths {
 		if w := j.watched[path]; w != nil {
 			w.heardAt = time.Now()
 			w.Received(w.heardAt)
+			if stream {
+				w.Flooded(w.heardAt)
+			}
 		}
 	}
 }

@@ -137,7 +137,7 @@ func TestAnActiveMeteredUplinkThatReceivesIsAskedLess(t *testing.T) {
 			for i := range 3600 {
 				after(time.Second)
 				if v, _ := c.verdict(lte4); receives || i == 0 || v.Requests != seen { // our own answers are received, too
-					c.heard([]rules.Path{lte4})
+					c.heard([]rules.Path{lte4}, false)
 					seen = v.Requests
 				}
 			}

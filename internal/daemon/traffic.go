@@ -19,6 +19,8 @@ const (
 	busyPackets = 20
 	busyWindow  = time.Second
 	busySpan    = 10 * time.Second
+	// floodRate is the packets a second that no neighbours send unasked: a stream comes in.
+	floodRate = 100
 )
 
 // watchTraffic has the paths of a device probed at once when traffic leaves by it and none comes back:
@@ -54,15 +56,16 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 			}
 			device := devices[index]
 			if device == nil {
-				device = &deviceTraffic{Counters: c}
+				device = &deviceTraffic{Counters: c, at: now}
 				devices[index] = device
 			}
 			if device.use.observe(now, c.Sent) {
 				used = now
 			}
 			if device.Received != c.Received {
-				d.judge.heard(paths)
+				d.judge.heard(paths, flooded(c.Received-device.Received, now.Sub(device.at)))
 			}
+			device.at = now
 			if bits, ok := device.load.observe(now, c); ok {
 				d.judge.load(paths, bits, now)
 			}
@@ -77,9 +80,15 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 // deviceTraffic is what the looks at a device have shown.
 type deviceTraffic struct {
 	kernel.Counters
+	at      time.Time // when they were these
 	silence uplink.Silence
 	use     usage
 	load    load
+}
+
+// flooded reports whether so many packets in so much time are a stream.
+func flooded(packets uint64, in time.Duration) bool {
+	return packets >= 3 && float64(packets) >= floodRate*in.Seconds()
 }
 
 // load is how much a device moves, over windows of a second.
