@@ -64,7 +64,21 @@ func TestExplainSaysWhereEachPacketGoesAndWhichLineMadeItSo(t *testing.T) {
 			t.Errorf("%s: no step %q, %q: %+v", c.asked, c.step, c.key, e.Steps)
 		}
 	}
-	// What happens when this cable is pulled: the same packet a moment later.
+	// What will happen when this cable is pulled, and what does.
+	pulled := func(args ...string) api.Explanation {
+		t.Helper()
+		var e api.Explanation
+		if err := json.Unmarshal([]byte(r.command(append([]string{"explain", "--json", "--socket", filepath.Join(r.dir, "s"), "--without", "fiber"}, args...)...)), &e); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	if e := pulled("--to", "192.0.2.1"); len(e.Ways) != 1 || e.Ways[0].Uplink != "lte" || e.Kernel.Asked || e.Without != "fiber" {
+		t.Errorf("without fiber it would leave by %+v", e.Ways)
+	}
+	if e := pulled("--to", "192.0.2.1", "--from", "203.0.113.130", "--iif", "lan0"); len(e.Ways) != 1 || e.Ways[0].Uplink != "lte" {
+		t.Errorf("without fiber the LAN would leave by %+v", e.Ways)
+	}
 	if err := r.Break(lab.Carrier, "fiber"); err != nil {
 		t.Fatal(err)
 	}
