@@ -3,10 +3,12 @@ package rules_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -149,4 +151,41 @@ func TestWhatIsNoPacketIsNotExplained(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// TestPullingACableDoesWhatWasForetold asks what will become of packets without an uplink, then pulls its cable,
+// and asks again.
+func TestPullingACableDoesWhatWasForetold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		w.converge(t)
+		u := &w.cfg.Uplinks[draw(t, "pulled", len(w.cfg.Uplinks))]
+		if link, ok := w.obs.Link(u.Device); !ok || !link.Up {
+			return
+		}
+		foretold, state := w.routing().Without(w.cfg, w.verdicts, u)
+		_ = w.changeLink(u.Device, func(l *rules.Link) { l.Carrier = false })
+		for _, f := range rules.Families {
+			w.verdicts[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: rules.Dead, State: "down"}
+		}
+		w.converge(t)
+		now, _ := w.plan()
+		for _, f := range rules.Families {
+			p := rules.Packet{To: internet[f]}
+			if flip(t, "marked") {
+				p.Mark = numbers.Mark(w.cfg.Uplinks[draw(t, "mark", len(w.cfg.Uplinks))].ID)
+			}
+			before, err := rules.Explain(w.cfg, foretold, &state, p)
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			after, err := rules.Explain(w.cfg, w.routing(), &now, p)
+			if err != nil {
+				t.Fatalf("%v", err)
+			}
+			if before.Outcome != after.Outcome || !slices.EqualFunc(before.Ways, after.Ways, func(a, b rules.Way) bool { return a.Device == b.Device && a.Gateway == b.Gateway }) {
+				t.Errorf("%v without %s: foretold %s %+v, it is %s %+v", p.To, u.Name, before.Outcome, before.Ways, after.Outcome, after.Ways)
+			}
+		}
+	})
 }

@@ -46,7 +46,7 @@ func statusCommand(set *flag.FlagSet) runner {
 			status, err := client.Status(ctx)
 			if *watch && seen && errors.Is(err, api.ErrNotRunning) { // a restart does not end a watch
 				fmt.Fprintf(s.out, "%s: %v\n", time.Now().Format(time.TimeOnly), err)
-				if !pause(ctx) {
+				if !nextPicture(ctx) {
 					return nil
 				}
 				continue
@@ -60,15 +60,15 @@ func statusCommand(set *flag.FlagSet) runner {
 			if err := printStatus(s, status, *asJSON); err != nil || !*watch {
 				return err
 			}
-			if !pause(ctx) {
+			if !nextPicture(ctx) {
 				return nil
 			}
 		}
 	}
 }
 
-// pause waits until it is time to look again; false when the watch is over.
-func pause(ctx context.Context) bool {
+// nextPicture waits until it is time to look again; false when the watch is over.
+func nextPicture(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
 		return false

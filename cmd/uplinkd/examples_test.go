@@ -78,7 +78,7 @@ func (r *router) example(file string) string {
 	if err != nil {
 		r.Fatal(err)
 	}
-	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\n", filepath.Join(r.dir, "state"))
+	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\nhooks = \"\"\n", filepath.Join(r.dir, "state"))
 	if strings.Contains(string(text), "[daemon]") {
 		r.Fatalf("%s has a [daemon] section: teach this test about it", file)
 	}

@@ -31,6 +31,7 @@ func explainCommand(set *flag.FlagSet) runner {
 		{"dport", "destination `PORT`"},
 		{"uid", "number of the `USER` that owns the socket"},
 		{"tos", "`TOS` field of the header"},
+		{"without", "as if the cable of this `UPLINK` were pulled"},
 	} {
 		packet[o.name] = set.String(o.name, "", o.what)
 	}
@@ -71,7 +72,7 @@ func explain(ctx context.Context, socket, file string, query url.Values, p rules
 			return e, asUsage(err, api.ErrBadQuestion)
 		}
 	}
-	e, err := daemon.Explain(configFile(file), p)
+	e, err := daemon.Explain(configFile(file), p, query.Get("without"))
 	return e, asUsage(err, rules.ErrPacket)
 }
 

@@ -17,14 +17,15 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// amend changes the [daemon] section of the configuration before the daemon is started.
+// amend puts lines into the [daemon] section in the place of the one that turns hooks off.
 func (r *router) amend(lines string) {
 	r.Helper()
 	text, err := os.ReadFile(r.config)
 	if err != nil {
 		r.Fatal(err)
 	}
-	if err := os.WriteFile(r.config, []byte(strings.Replace(string(text), "[daemon]\n", "[daemon]\n"+lines, 1)), 0o600); err != nil {
+	changed := strings.Replace(string(text), "hooks = \"\"\n", lines, 1)
+	if err := os.WriteFile(r.config, []byte(changed), 0o600); err != nil {
 		r.Fatal(err)
 	}
 }

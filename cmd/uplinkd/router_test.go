@@ -69,7 +69,7 @@ func newRouter(t testing.TB, o lab.Options, config string) *router {
 // configure writes the configuration: the given uplinks behind a preamble of the test's own.
 func (r *router) configure(uplinks string) {
 	r.Helper()
-	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\nsocket = %q\nlisten = \"\"\n[kernel]\ntable_names = %q\n",
+	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\nsocket = %q\nlisten = \"\"\nhooks = \"\"\n[kernel]\ntable_names = %q\n",
 		filepath.Join(r.dir, "state"), filepath.Join(r.dir, "s"), filepath.Join(r.dir, "names.conf"))
 	if err := os.WriteFile(r.config, []byte(preamble+uplinks), 0o600); err != nil {
 		r.Fatal(err)

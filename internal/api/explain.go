@@ -16,6 +16,7 @@ import (
 // Explanation is what becomes of a packet and why, with the kernel's own answer beside it.
 type Explanation struct {
 	Packet    ExplainedPacket `json:"packet"`
+	Without   string          `json:"without"` // the uplink whose cable is thought to be pulled; "" for none
 	Outcome   rules.Outcome   `json:"outcome"` // "leaves", "local", "refused" or "filtered"
 	Reason    string          `json:"reason"`
 	Uncertain string          `json:"uncertain"` // what the kernel may do differently; "" when nothing
@@ -125,6 +126,9 @@ var packetKeys = map[string]func(p *rules.Packet, text string) error{
 	"tos":   func(p *rules.Packet, text string) error { return number(&p.TOS, text, 8) },
 }
 
+// withoutKey is the parameter that is about no packet: the uplink whose cable is thought to be pulled.
+const withoutKey = "without"
+
 // ParsePacket reads the parameters of an explain request. Without a protocol the packet is UDP, which is what
 // the kernel's own lookup takes it for. The error says what is wrong in the words of the request.
 func ParsePacket(query url.Values) (rules.Packet, error) {
@@ -132,6 +136,8 @@ func ParsePacket(query url.Values) (rules.Packet, error) {
 	for key, values := range query {
 		read, known := packetKeys[key]
 		switch {
+		case key == withoutKey:
+			continue
 		case !known:
 			return p, fmt.Errorf("there is no parameter %q", key)
 		case len(values) != 1:
@@ -187,8 +193,11 @@ func (f *face) explain(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	e, err := f.o.Source.Explain(p)
+	e, err := f.o.Source.Explain(p, r.URL.Query().Get(withoutKey))
 	switch {
+	case errors.Is(err, ErrUnknownUplink):
+		writeError(w, http.StatusNotFound, err.Error())
+		return
 	case errors.Is(err, rules.ErrPacket):
 		writeError(w, http.StatusBadRequest, err.Error())
 		return

@@ -80,6 +80,10 @@ func TestExplanationsAreServed(t *testing.T) {
 	if got.Packet.DPort != 443 || got.Packet.Protocol != "tcp" || len(got.Steps) != 3 || got.Steps[2].Line != 5 || !got.Kernel.Agrees {
 		t.Errorf("got %+v", got)
 	}
+	if w := ask(h, "GET", "/api/v1/explain?to=192.0.2.1&without=fiber"); !strings.Contains(w.Body.String(), `"without":"fiber"`) {
+		t.Errorf("got %s", w.Body)
+	}
+	wantError(t, ask(h, "GET", "/api/v1/explain?to=192.0.2.1&without=dsl"), 404, `unknown uplink "dsl"`)
 	wantError(t, ask(h, "GET", "/api/v1/explain"), 400, "to, the packet's destination, is missing")
 	wantError(t, ask(h, "GET", "/api/v1/explain?to=192.0.2.1&oif=nodev"), 400, "there is no device nodev")
 	wantError(t, ask(h, "POST", "/api/v1/explain?to=192.0.2.1"), 405, "takes GET")
@@ -91,13 +95,15 @@ func TestExplanationsReadWell(t *testing.T) {
 	refused := sampleExplanation(forwarded)
 	refused.Outcome, refused.Ways, refused.Reason = rules.Refused, nil, "uplink fiber has no way to the Internet\x1b[31m"
 	refused.Uncertain, refused.Kernel = "a rule is not understood", KernelAnswer{Asked: true, Refused: "network is unreachable"}
+	pulled := sampleExplanation(p)
+	pulled.Without = "lte"
 	unasked := sampleExplanation(p)
 	unasked.Kernel = KernelAnswer{}
 	var b bytes.Buffer
 	for _, x := range []struct {
 		e   Explanation
 		opt ExplainOptions
-	}{{sampleExplanation(p), ExplainOptions{}}, {sampleExplanation(p), ExplainOptions{All: true, Color: true}}, {refused, ExplainOptions{}}, {unasked, ExplainOptions{}}} {
+	}{{sampleExplanation(p), ExplainOptions{}}, {sampleExplanation(p), ExplainOptions{All: true, Color: true}}, {refused, ExplainOptions{}}, {unasked, ExplainOptions{}}, {pulled, ExplainOptions{}}} {
 		if err := WriteExplanation(&b, x.e, x.opt); err != nil {
 			t.Fatal(err)
 		}

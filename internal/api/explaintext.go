@@ -18,7 +18,11 @@ type ExplainOptions struct {
 // configuration that made each, the outcome, and whether the kernel says the same.
 func WriteExplanation(w io.Writer, e Explanation, opt ExplainOptions) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\n", paint(packetText(&e.Packet), colorBold, opt.Color))
+	fmt.Fprintf(&b, "%s\n", paint(packetText(&e.Packet), colorBold, opt.Color))
+	if e.Without != "" {
+		fmt.Fprintf(&b, "as if the cable of %s were pulled\n", clean(e.Without))
+	}
+	b.WriteByte('\n')
 	for _, s := range e.Steps {
 		if s.Counts || opt.All {
 			writeStep(&b, &e, s, opt.Color)
@@ -38,7 +42,9 @@ func WriteExplanation(w io.Writer, e Explanation, opt ExplainOptions) error {
 	if e.Uncertain != "" {
 		fmt.Fprintf(&b, "%s: %s\n", paint("not certain", colorYellow, opt.Color), clean(e.Uncertain))
 	}
-	writeKernel(&b, &e.Kernel, opt.Color)
+	if e.Without == "" {
+		writeKernel(&b, &e.Kernel, opt.Color)
+	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }

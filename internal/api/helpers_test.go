@@ -134,11 +134,16 @@ func (d *daemon) Reload() error {
 	return d.reloadErr
 }
 
-func (d *daemon) Explain(p rules.Packet) (Explanation, error) {
+func (d *daemon) Explain(p rules.Packet, without string) (Explanation, error) {
+	if without != "" && without != "fiber" {
+		return Explanation{}, fmt.Errorf("%w %q", ErrUnknownUplink, without)
+	}
 	if p.Out == "nodev" {
 		return Explanation{}, fmt.Errorf("%w: there is no device nodev", rules.ErrPacket)
 	}
-	return sampleExplanation(p), nil
+	e := sampleExplanation(p)
+	e.Without = without
+	return e, nil
 }
 
 func (d *daemon) History(name string, after time.Time) (History, bool) {

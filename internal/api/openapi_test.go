@@ -150,11 +150,11 @@ func TestTheDescriptionNamesEveryRouteAndNoOther(t *testing.T) {
 		}
 	}
 	parameters := d.operation(t, "/api/v1/explain", "GET").Parameters
-	if len(parameters) != len(packetKeys) {
-		t.Errorf("explain has %d parameters, %d are described", len(packetKeys), len(parameters))
+	if len(parameters) != len(packetKeys)+1 {
+		t.Errorf("explain has %d parameters, %d are described", len(packetKeys)+1, len(parameters))
 	}
 	for _, p := range parameters {
-		if packetKeys[p.Name] == nil || p.Required != (p.Name == "to") {
+		if packetKeys[p.Name] == nil && p.Name != withoutKey || p.Required != (p.Name == "to") {
 			t.Errorf("parameter %+v", p)
 		}
 	}
@@ -188,6 +188,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"GET", "/api/v1/history", "/api/v1/history?range=1y", 400, "", nil},
 		{"GET", "/api/v1/explain", "/api/v1/explain?to=192.0.2.1", 200, "", nil},
 		{"GET", "/api/v1/explain", "/api/v1/explain?to=x", 400, "", nil},
+		{"GET", "/api/v1/explain", "/api/v1/explain?to=192.0.2.1&without=dsl", 404, "", nil},
 		{"POST", "/api/v1/uplinks/{name}/drain", "/api/v1/uplinks/fiber/drain", 401, "", nil},
 		{"POST", "/api/v1/uplinks/{name}/drain", "/api/v1/uplinks/fiber/drain", 403, "Origin: http://evil.example", nil},
 		{"POST", "/api/v1/uplinks/{name}/undrain", "/api/v1/uplinks/nobody/undrain", 404, "Authorization: Bearer the token of this test", nil},

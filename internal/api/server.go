@@ -29,8 +29,9 @@ type Source interface {
 	// Reload reads the configuration again. An error means that the new one is
 	// wrong and that nothing has changed; its text is shown to the operator.
 	Reload() error
-	// Explain says what would become of a packet. An error that is [rules.ErrPacket] is the asker's.
-	Explain(rules.Packet) (Explanation, error)
+	// Explain says what would become of a packet; without an uplink, if one is named: as if its cable were
+	// pulled. An error that is [rules.ErrPacket] or [ErrUnknownUplink] is the asker's.
+	Explain(p rules.Packet, without string) (Explanation, error)
 	// History returns what was seen after a time; false when there is no range of that name. "" is the
 	// shortest.
 	History(name string, after time.Time) (History, bool)

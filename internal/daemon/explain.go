@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -22,7 +23,7 @@ type explanations struct {
 
 // Explain says what would become of a packet now. The kernel is read through a handle of its own: the
 // engine's belongs to the engine.
-func (d *Daemon) Explain(p rules.Packet) (api.Explanation, error) {
+func (d *Daemon) Explain(p rules.Packet, without string) (api.Explanation, error) {
 	d.explaining.Lock()
 	defer d.explaining.Unlock()
 	last := d.engine.Last()
@@ -30,12 +31,12 @@ func (d *Daemon) Explain(p rules.Packet) (api.Explanation, error) {
 	x := explanations{file: d.o.ConfigFile, lines: maps.Clone(d.lines), cfg: last.Config}
 	d.mu.Unlock()
 	x.verdicts = func(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict { return last.Verdicts }
-	return x.explain(p)
+	return x.explain(p, without)
 }
 
 // Explain says what would become of a packet without a running daemon: by what the kernel holds, and by the
 // verdicts that the last daemon kept.
-func Explain(configFile string, p rules.Packet) (api.Explanation, error) {
+func Explain(configFile string, p rules.Packet, without string) (api.Explanation, error) {
 	prepared, err := prepare(configFile)
 	if err != nil {
 		return api.Explanation{}, err
@@ -45,10 +46,10 @@ func Explain(configFile string, p rules.Packet) (api.Explanation, error) {
 	x.verdicts = func(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
 		return prepared.kept.judge(prepared.cfg, facts)
 	}
-	return x.explain(p)
+	return x.explain(p, without)
 }
 
-func (x *explanations) explain(p rules.Packet) (api.Explanation, error) {
+func (x *explanations) explain(p rules.Packet, without string) (api.Explanation, error) {
 	k, err := kernel.Open(x.cfg.Kernel, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return api.Explanation{}, err
@@ -59,7 +60,11 @@ func (x *explanations) explain(p rules.Packet) (api.Explanation, error) {
 		return api.Explanation{}, err
 	}
 	rt.Recorded = x.recorded
-	state, _ := rules.Plan(x.cfg, rt.Observed, x.verdicts(rules.FactsOf(x.cfg, rt.Observed)))
+	verdicts := x.verdicts(rules.FactsOf(x.cfg, rt.Observed))
+	if without != "" {
+		return x.pulled(rt, verdicts, p, without)
+	}
+	state, _ := rules.Plan(x.cfg, rt.Observed, verdicts)
 	inForce := state.Table.Matches(rt.Table)
 	if !inForce {
 		state.Table = nil // what the kernel has reads back as comments only
@@ -79,5 +84,23 @@ func (x *explanations) explain(p rules.Packet) (api.Explanation, error) {
 		}
 		answer = &a
 	}
-	return api.NewExplanation(e, answer, x.file, func(o rules.Origin) int { return x.lines.Of(o.Uplink, o.Key) }), nil
+	return api.NewExplanation(e, answer, x.file, x.line), nil
+}
+
+func (x *explanations) line(o rules.Origin) int { return x.lines.Of(o.Uplink, o.Key) }
+
+// pulled explains a packet as if the cable of an uplink were pulled. Nobody can ask the kernel about that.
+func (x *explanations) pulled(rt *rules.Routing, verdicts map[rules.Path]rules.Verdict, p rules.Packet, without string) (api.Explanation, error) {
+	i := slices.IndexFunc(x.cfg.Uplinks, func(u rules.Uplink) bool { return u.Name == without })
+	if i < 0 {
+		return api.Explanation{}, fmt.Errorf("%w %q", api.ErrUnknownUplink, without)
+	}
+	after, state := rt.Without(x.cfg, verdicts, &x.cfg.Uplinks[i])
+	e, err := rules.Explain(x.cfg, after, &state, p)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	out := api.NewExplanation(e, nil, x.file, x.line)
+	out.Without = without
+	return out, nil
 }

@@ -26,6 +26,7 @@ const configText = `# written by uplinkd lab run
 
 [daemon]
 state_dir = {{printf "%q" .State}}
+hooks = ""
 socket    = {{printf "%q" .Socket}}
 listen    = {{printf "%q" .Listen}}
 

@@ -1,0 +1,71 @@
+package rules
+
+import (
+	"maps"
+	"slices"
+)
+
+// Without is the routing that there would be shortly after the cable of an uplink is pulled, as far as planning
+// decides it: its verdict is "down", its device has no carrier, and the difference to the plan of that moment has
+// been applied. It returns that plan too.
+func (rt *Routing) Without(cfg Config, verdicts map[Path]Verdict, uplink *Uplink) (*Routing, State) {
+	after := &Routing{Observed: new(Observed)}
+	*after.Observed = *rt.Observed
+	after.Links, after.Rules, after.Tables = slices.Clone(rt.Links), slices.Clone(rt.Rules), slices.Clone(rt.Tables)
+	for i := range after.Links {
+		if after.Links[i].Name == uplink.Device {
+			after.Links[i].Carrier = false
+		}
+	}
+	for i := range after.Tables {
+		t := &after.Tables[i]
+		t.Linkdown = slices.Clone(t.Linkdown)
+		for n := range t.Nexthops {
+			if t.Nexthops[n].Device == uplink.Device && n < len(t.Linkdown) {
+				t.Linkdown[n] = true
+			}
+		}
+	}
+	judged := make(map[Path]Verdict, len(verdicts))
+	maps.Copy(judged, verdicts)
+	for _, family := range Families {
+		judged[Path{uplink.ID, family}] = Verdict{Health: Dead, State: "down"}
+	}
+	state, _ := Plan(cfg, after.Observed, judged)
+	for _, op := range Diff(Ours(cfg.Kernel, after.Observed), state) {
+		after.apply(op)
+	}
+	return after, state
+}
+
+// apply does to the routing what a change would do to the kernel's.
+func (rt *Routing) apply(op Op) {
+	switch op := op.(type) {
+	case PutRoute:
+		t := TableRoute{Route: op.Route}
+		t.Nexthops = nil
+		for _, hop := range op.Nexthops {
+			link, _ := rt.Link(hop.Device)
+			t.AddNexthop(hop, !link.Up, !link.Carrier)
+		}
+		i := slices.IndexFunc(rt.Tables, func(o TableRoute) bool { return o.key() == op.key() })
+		switch {
+		case i < 0:
+			rt.Tables = append(rt.Tables, t)
+		case op.Prepend:
+			rt.Tables = slices.Insert(rt.Tables, i, t)
+		default:
+			rt.Tables[i] = t
+		}
+	case DelRoute:
+		rt.Tables = slices.DeleteFunc(rt.Tables, func(o TableRoute) bool { return o.Route.Equal(op.Route) })
+	case AddRule:
+		i := slices.IndexFunc(rt.Rules, func(o Rule) bool { return o.Family == op.Family && o.Priority > op.Priority })
+		if i < 0 {
+			i = len(rt.Rules)
+		}
+		rt.Rules = slices.Insert(rt.Rules, i, op.Rule)
+	case DelRule:
+		rt.Rules = slices.DeleteFunc(rt.Rules, func(o Rule) bool { return o == op.Rule })
+	}
+}
