@@ -149,7 +149,7 @@ func sharedTables(states ...State) map[uint32]bool {
 	shared := make(map[uint32]bool)
 	for _, s := range states {
 		for _, r := range s.Rules {
-			if r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 {
+			if r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == (More{}) {
 				shared[r.Table] = true
 			}
 		}

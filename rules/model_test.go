@@ -79,7 +79,7 @@ func (m *machine) walk(list []rules.Rule, family rules.Family, q query) []way {
 		if r.Family != family {
 			break
 		}
-		if r.Other || !selects(r, q) {
+		if r.More.Unknown || r.More.Action != 0 || selects(r, q) == r.More.Not {
 			continue
 		}
 		found := m.tableLookup(r.Table, q)

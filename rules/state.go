@@ -119,8 +119,8 @@ func (f Family) suppressLen() int {
 	return 1
 }
 
-// Rule is a policy routing rule that looks up a table. Rules of other programs may have selectors and
-// actions that ours never have; those are marked Other, and More says which.
+// Rule is a policy routing rule that looks up a table. Rules of other programs may have actions that ours
+// never have, and selectors that nobody here understands.
 type Rule struct {
 	Family            Family
 	Priority          int
@@ -131,14 +131,19 @@ type Rule struct {
 	SuppressPrefixLen int   // -1: none; else routes of at most this length do not count
 	SuppressGroup     int64 // -1: none; else routes through devices of this group do not count
 	Protocol          uint8
-	Other             bool // has selectors or an action beyond these
 	More              More
 }
 
 // compareRules orders rules as the kernel would walk them, IPv4 before IPv6.
 func compareRules(a, b Rule) int {
 	return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Priority, b.Priority),
-		cmp.Compare(a.Table, b.Table), a.From.Addr().Compare(b.From.Addr()), cmp.Compare(a.From.Bits(), b.From.Bits()))
+		cmp.Compare(a.Table, b.Table), comparePrefixes(a.From, b.From), comparePrefixes(a.To, b.To),
+		cmp.Compare(a.IIF, b.IIF), cmp.Compare(a.OIF, b.OIF), cmp.Compare(a.Mask, b.Mask), cmp.Compare(a.Mark, b.Mark),
+		a.More.compare(&b.More))
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // compareRoutes orders routes so that each can be installed after those before it: a gateway must be
