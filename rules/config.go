@@ -54,6 +54,7 @@ type Config struct {
 	// Policies are asked in their order; the first that matches and has a way decides.
 	Policies []Policy
 	Groups   []Group
+	TProxies []TProxy
 }
 
 // Uplink is one way out, on one device.

@@ -57,7 +57,7 @@ type Problem struct {
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
-	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), groupChoice: make(map[groupFamily]Choice)}
+	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), groups: make(map[int]*plannedGroup)}
 	p.report = Report{Facts: FactsOf(cfg, obs), Defaults: make(map[Family]Choice, 2)}
 	if len(cfg.Uplinks) > 0 {
 		p.addresses()
@@ -67,8 +67,10 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.lans()
 		p.rules()
 		p.policies()
+		p.policyTable()
+		p.markRules()
 		p.nftables()
-		p.groups()
+		p.linkGroups()
 		p.sysctls()
 		p.avoidForeignRoutes()
 	}
@@ -85,8 +87,9 @@ type planner struct {
 	state    State
 	report   Report
 
-	based       map[Family]bool // families that have the rules which every family needs
-	groupChoice map[groupFamily]Choice
+	based     map[Family]bool // families that have the rules which every family needs
+	groups    map[int]*plannedGroup
+	delegates bool // hosts may have addresses that belong to one uplink
 }
 
 func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
@@ -413,7 +416,7 @@ func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix 
 	return sources
 }
 
-func (p *planner) groups() {
+func (p *planner) linkGroups() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if _, present := p.obs.Link(u.Device); present {

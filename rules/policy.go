@@ -73,11 +73,16 @@ func (s *Selector) beyondRules(f Family) string {
 		return "rules cannot look into sets that other programs fill"
 	case len(s.DSCP) > 0:
 		return "rules of kernels before 6.13 know three of the six bits of DSCP only"
+	case slices.ContainsFunc(s.SPorts, endsHighest) || slices.ContainsFunc(s.DPorts, endsHighest):
+		return "rules take no range of ports that ends with the last one"
 	case s.size(f) > maxRules:
 		return fmt.Sprintf("its lists would take %d rules, and a set is searched faster", s.size(f))
 	}
 	return ""
 }
+
+// endsHighest is what fib_rule_port_range_valid of net/fib_rules.h refuses.
+func endsHighest(p Ports) bool { return p.Last == 1<<16-1 }
 
 func (s *Selector) size(f Family) int {
 	n := 1
@@ -169,8 +174,11 @@ func (p *planner) policies() {
 		return
 	}
 	for i := range p.cfg.Groups {
-		p.groupTables(&p.cfg.Groups[i])
+		group := p.planGroup(&p.cfg.Groups[i])
+		p.groups[group.ID] = group
+		p.groupTables(group)
 	}
+	p.delegates = slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.IPv6.Enabled && len(u.Delegations) > 0 })
 	prefs := p.policyPriorities()
 	p.report.Policies = make([]PolicyReport, len(p.cfg.Policies))
 	for i := range p.cfg.Policies {
@@ -178,7 +186,7 @@ func (p *planner) policies() {
 		report := &p.report.Policies[i]
 		*report = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: make(map[Family]Choice, 2)}
 		for _, family := range p.familiesOf(policy) {
-			report.Choice[family] = p.groupChoice[groupFamily{policy.Group, family}]
+			report.Choice[family] = p.groups[policy.Group].choice[family]
 			p.baseRules(family)
 			if policy.Select.beyondRules(family) == "" && !policy.Sticky {
 				p.state.Rules = append(p.state.Rules, policy.Select.rules(p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))...)
@@ -188,40 +196,56 @@ func (p *planner) policies() {
 	}
 }
 
-type groupFamily struct {
-	group  int
-	family Family
-}
-
 // familiesOf lists the families that a policy has rules in. One whose uplinks do not carry a family leaves
 // it alone, unless it is a kill switch: nothing may leak by the other family either.
 func (p *planner) familiesOf(policy *Policy) []Family {
-	var list []Family
-	group := p.group(policy.Group)
+	list := make([]Family, 0, len(Families))
+	group := p.groups[policy.Group]
 	for _, family := range Families {
-		carried := slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Family(family).Enabled && group.tier(u.ID) > 0 })
-		if policy.Select.covers(family) && (carried || group.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6) {
+		if policy.Select.covers(family) && (group.carries[family] || group.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6) {
 			list = append(list, family)
 		}
 	}
 	return list
 }
 
-func (p *planner) group(id int) *Group {
-	i := slices.IndexFunc(p.cfg.Groups, func(g Group) bool { return g.ID == id })
-	return &p.cfg.Groups[i]
+// plannedGroup is a group with what planning looks up again and again.
+type plannedGroup struct {
+	*Group
+	choice  map[Family]Choice
+	carries map[Family]bool // an uplink of the group does
+	marked  map[Family]bool // packets are marked for it
+	within  []string        // devices of its uplinks
+	beyond  []string        // devices of all others
+}
+
+func (p *planner) planGroup(g *Group) *plannedGroup {
+	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice), carries: make(map[Family]bool), marked: make(map[Family]bool)}
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		if g.tier(u.ID) == 0 {
+			planned.beyond = append(planned.beyond, u.Device)
+			continue
+		}
+		planned.within = append(planned.within, u.Device)
+		for _, family := range Families {
+			planned.carries[family] = planned.carries[family] || u.Family(family).Enabled
+		}
+	}
+	planned.within, planned.beyond = sorted(planned.within), sorted(planned.beyond)
+	return planned
 }
 
 // groupTables fills the table of a group in both families: who carries it, its exceptions, and behind a
 // kill switch what refuses the rest.
-func (p *planner) groupTables(g *Group) {
+func (p *planner) groupTables(g *plannedGroup) {
 	table := p.k.Table(g.ID)
 	for _, family := range Families {
 		if family == IPv6 && p.obs.NoIPv6 {
 			continue
 		}
-		choice := p.chooseFor(g, family)
-		p.groupChoice[groupFamily{g.ID, family}] = choice
+		choice := p.chooseFor(g.Group, family)
+		g.choice[family] = choice
 		if len(choice.Members) > 0 {
 			p.state.Routes = append(p.state.Routes, p.shared(family, table, &choice))
 		}
@@ -259,20 +283,41 @@ func (p *planner) chooseFor(g *Group, family Family) Choice {
 	return choice
 }
 
+// markRules leads the marks that groups have in our packet filter to their tables.
+func (p *planner) markRules() {
+	for i := range p.cfg.Groups {
+		id := p.cfg.Groups[i].ID
+		for _, family := range Families {
+			if group := p.groups[id]; group != nil && group.marked[family] {
+				r := p.rule(family, prefMark+id, p.k.Table(id))
+				r.Mark, r.Mask = p.k.Mark(id), p.k.MarkMask
+				p.state.Rules = append(p.state.Rules, r)
+			}
+		}
+	}
+}
+
 // howCompiled says what a policy became.
 func (p *planner) howCompiled(policy *Policy) string {
+	const plain = "rules of the kernel"
 	var reasons []string
 	for _, family := range p.familiesOf(policy) {
-		reason := "rules of the kernel suffice"
-		if why := policy.Select.beyondRules(family); why != "" {
-			reason = "marks: " + why
+		reason := plain
+		switch why := p.needsMark(policy, family); {
+		case policy.Select.beyondRules(family) != "" || policy.Sticky:
+			reason = "marks of nftables, for " + why
+		case why != "":
+			reason = plain + ", and in " + family.String() + " marks of nftables, for " + why
 		}
 		if !slices.Contains(reasons, reason) {
 			reasons = append(reasons, reason)
 		}
 	}
-	if len(reasons) == 0 {
+	switch {
+	case len(reasons) == 0:
 		return "nothing: none of its uplinks carries the family that it selects"
+	case len(reasons) == 2 && reasons[0] == plain:
+		return reasons[1]
 	}
 	return strings.Join(reasons, "; ")
 }

@@ -8,12 +8,13 @@ import (
 
 // State is kernel state that is ours: what Plan wants, or what Ours found.
 type State struct {
-	Addrs   []AddrAssignment
-	Routes  []Route
-	Rules   []Rule
-	Table   *Table // nftables; nil for none
-	Groups  []LinkGroup
-	Sysctls []Sysctl
+	Addrs    []AddrAssignment
+	Routes   []Route
+	Rules    []Rule
+	Table    *Table // nftables; nil for none
+	Policies *Table // nftables for policies and proxies; nil for none
+	Groups   []LinkGroup
+	Sysctls  []Sysctl
 }
 
 // AddrAssignment is an address that we put on a device.
@@ -65,6 +66,7 @@ const (
 	TableMain     uint32 = 254
 	ScopeUniverse uint8  = 0
 	ScopeLink     uint8  = 253
+	ScopeHost     uint8  = 254
 )
 
 // Nexthop is one way that a route leads.
@@ -134,12 +136,38 @@ type Rule struct {
 	More              More
 }
 
-// compareRules orders rules as the kernel would walk them, IPv4 before IPv6.
-func compareRules(a, b Rule) int {
-	return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Priority, b.Priority),
-		cmp.Compare(a.Table, b.Table), comparePrefixes(a.From, b.From), comparePrefixes(a.To, b.To),
+// compareRules orders rules as the kernel would walk them, IPv4 before IPv6. Rules that it finds equal are equal
+// but for what no rule of ours has.
+func compareRules(a, b *Rule) int {
+	if c := cmp.Compare(a.Family, b.Family); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.Priority, b.Priority); c != 0 {
+		return c
+	}
+	if c := comparePrefixes(a.From, b.From); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(a.Table, b.Table), comparePrefixes(a.To, b.To),
 		cmp.Compare(a.IIF, b.IIF), cmp.Compare(a.OIF, b.OIF), cmp.Compare(a.Mask, b.Mask), cmp.Compare(a.Mark, b.Mark),
 		a.More.compare(&b.More))
+}
+
+// sortRules sorts pointers first: a rule is large.
+func sortRules(list []Rule) {
+	if slices.IsSortedFunc(list, func(a, b Rule) int { return compareRules(&a, &b) }) {
+		return
+	}
+	order := make([]*Rule, len(list))
+	for i := range list {
+		order[i] = &list[i]
+	}
+	slices.SortFunc(order, compareRules)
+	sorted := make([]Rule, len(list))
+	for i, r := range order {
+		sorted[i] = *r
+	}
+	copy(list, sorted)
 }
 
 func comparePrefixes(a, b netip.Prefix) int {
@@ -186,7 +214,7 @@ func (s *State) sort(base uint32) {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
 	slices.SortStableFunc(s.Routes, compareRoutes(base)) // the kernel uses, and replaces, the first of equal ones
-	slices.SortFunc(s.Rules, compareRules)
+	sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
 }
