@@ -8,8 +8,8 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// full is a machine with as many uplinks as there are marks, and many routes behind its LAN.
-func full(lanRoutes int) *world {
+// full is a machine with many uplinks, policies, and routes behind its LAN.
+func full(uplinks, policies, lanRoutes int) *world {
 	w := newWorld()
 	w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
 	w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true})
@@ -17,7 +17,7 @@ func full(lanRoutes int) *world {
 	for n := range lanRoutes {
 		w.obs.Routes = append(w.obs.Routes, static(fmt.Sprintf("10.%d.%d.0/24", n/250, n%250), "lan1", lanHost(1, rules.IPv4, 2), 0))
 	}
-	for n := range rules.MaxUplinks {
+	for n := range uplinks {
 		device := fmt.Sprintf("wan%d", n+1)
 		family := rules.Addressing{Enabled: true, Masquerade: true}
 		u := rules.Uplink{ID: n + 1, Name: fmt.Sprintf("up%d", n+1), Device: device, Tier: 1 + n%3, Weight: 1 + n%4, IPv4: family, IPv6: family}
@@ -29,15 +29,24 @@ func full(lanRoutes int) *world {
 			w.verdicts[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: rules.Good}
 		}
 	}
+	for n := range rules.MaxUplinks - uplinks {
+		w.cfg.Groups = append(w.cfg.Groups, rules.Group{ID: uplinks + 1 + n, Tiers: [][]int{{1 + n}, {2 + n, 3 + n}}, KillSwitch: n%2 == 0 && n > 0})
+	}
+	for n := range policies {
+		p := rules.Policy{Name: fmt.Sprintf("p%d", n), Group: w.cfg.Groups[n*len(w.cfg.Groups)/policies].ID}
+		p.Select.From = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("192.168.%d.%d/32", n/250, n%250)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:1::%x/128", n))}
+		w.cfg.Policies = append(w.cfg.Policies, p)
+	}
 	return w
 }
 
 // The bar is 5 ms for the plan and the difference together.
 func BenchmarkPlanAndDiff(b *testing.B) {
-	first := full(1000)
-	settled := full(1000)
+	// Uplinks and groups share one space of ids.
+	first := full(58, 1000, 1000)
+	settled := full(58, 1000, 1000)
 	settled.converge(b)
-	failing := full(1000)
+	failing := full(58, 1000, 1000)
 	failing.converge(b)
 	for _, f := range rules.Families {
 		failing.verdicts[rules.Path{Uplink: 1, Family: f}] = rules.Verdict{Health: rules.Dead}

@@ -10,13 +10,18 @@ import (
 // choose picks the uplinks that carry new traffic of a family: among the paths that have a way out,
 // those of the best class that has any, and of these the lowest tier.
 func (p *planner) choose(family Family) Choice {
+	return p.best(family, func(u *Uplink) int { return u.Tier })
+}
+
+// best is choose among the uplinks that have a tier, which is 1 or more.
+func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
 	type candidate struct {
 		u     *Uplink
 		class int
 	}
 	var all []candidate
 	p.eachPath(func(u *Uplink, f Family, facts Facts) {
-		if f == family && facts.Up && facts.HasDefault {
+		if f == family && facts.Up && facts.HasDefault && tierOf(u) > 0 {
 			all = append(all, candidate{u, class(p.verdicts[Path{u.ID, f}], facts)})
 		}
 	})
@@ -25,8 +30,8 @@ func (p *planner) choose(family Family) Choice {
 	}
 	better := slices.MaxFunc(all, func(a, b candidate) int { return a.class - b.class }).class
 	all = slices.DeleteFunc(all, func(c candidate) bool { return c.class != better })
-	tier := slices.MinFunc(all, func(a, b candidate) int { return a.u.Tier - b.u.Tier }).u.Tier
-	all = slices.DeleteFunc(all, func(c candidate) bool { return c.u.Tier != tier })
+	tier := tierOf(slices.MinFunc(all, func(a, b candidate) int { return tierOf(a.u) - tierOf(b.u) }).u)
+	all = slices.DeleteFunc(all, func(c candidate) bool { return tierOf(c.u) != tier })
 	if family == IPv6 && len(all) > 1 {
 		fits := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !p.canShare(c.u) })
 		if len(fits) == 0 {
@@ -39,7 +44,7 @@ func (p *planner) choose(family Family) Choice {
 	for _, c := range all {
 		total += c.u.Weight
 	}
-	choice := Choice{LastResort: better <= classDead}
+	choice := Choice{LastResort: better <= classDead, class: better}
 	names := make([]string, len(all))
 	for i, c := range all {
 		choice.Members = append(choice.Members, Member{c.u.ID, float64(c.u.Weight) / float64(total)})
@@ -60,7 +65,7 @@ func (p *planner) canShare(u *Uplink) bool {
 	if p.fact(u, IPv6).Gateway.IsValid() || link.PointToPoint {
 		return true
 	}
-	p.problem("cannot-share", "warning", u.Name+" has an IPv6 default without a gateway, which the kernel cannot balance with others",
+	p.problemOnce("cannot-share", "warning", u.Name+" has an IPv6 default without a gateway, which the kernel cannot balance with others",
 		"give it a gateway, or a tier of its own")
 	return false
 }

@@ -61,6 +61,29 @@ func (o DelRule) Command() string { return fmt.Sprintf("ip %s rule del %s", o.Fa
 // Command writes the change as a here-document for nft.
 func (o PutTable) Command() string { return "nft -f - <<'EOF'\n" + o.Table.String() + "EOF" }
 
+// Command writes the change as a here-document for nft.
+func (o PutPolicies) Command() string { return "nft -f - <<'EOF'\n" + o.Script() + "EOF" }
+
+// Script writes the change in nft's syntax.
+func (o PutPolicies) Script() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table inet %s\n", PolicyTableName)
+	if o.Table == nil || o.Anew {
+		fmt.Fprintf(&b, "delete table inet %s\n", PolicyTableName)
+	} else {
+		fmt.Fprintf(&b, "flush table inet %s\n", PolicyTableName)
+	}
+	for _, set := range o.Drop {
+		if !o.Anew {
+			fmt.Fprintf(&b, "delete set inet %s %s\n", PolicyTableName, set)
+		}
+	}
+	if o.Table != nil {
+		o.write(&b, PolicyTableName)
+	}
+	return b.String()
+}
+
 // Command writes the change as a line for a shell.
 func (o SetGroup) Command() string {
 	return fmt.Sprintf("ip link set dev %s group %d", o.Device, o.Group)

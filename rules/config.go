@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// MaxUplinks is how many uplinks (and later groups) the default mark mask can tell apart: 62 ids,
+// MaxUplinks is how many uplinks and groups together the default mark mask can tell apart: 62 ids,
 // because 0 means "not pinned" and the all-ones value is left to other programs.
 const MaxUplinks = 62
 
@@ -51,6 +51,10 @@ type Config struct {
 	Kernel  Kernel
 	Uplinks []Uplink
 	LANs    []LAN
+	// Policies are asked in their order; the first that matches and has a way decides.
+	Policies []Policy
+	Groups   []Group
+	TProxies []TProxy
 }
 
 // Uplink is one way out, on one device.

@@ -31,6 +31,14 @@ type (
 	DelRule struct{ Rule }
 	// PutTable replaces our nftables table as a whole, in one transaction; nil removes it.
 	PutTable struct{ *Table }
+	// PutPolicies replaces the rules of our nftables table of policies in one transaction, and leaves in its
+	// sets what is there; nil removes the table. Drop names sets that are not wanted any more. Anew makes the
+	// whole table anew, because its chains are not ours.
+	PutPolicies struct {
+		*Table
+		Drop []string
+		Anew bool
+	}
 	// SetGroup moves a device into a link group. From is the group that it was in.
 	SetGroup struct {
 		LinkGroup
@@ -46,7 +54,7 @@ type (
 // Ours picks the state that is ours out of a snapshot. Groups and sysctls, which carry no tag, are
 // listed as they are: Diff looks only at those that are wanted.
 func Ours(k Kernel, obs *Observed) State {
-	s := State{Table: obs.Table}
+	s := State{Table: obs.Table, Policies: obs.Policies}
 	for _, a := range obs.Addrs {
 		if obs.owns(k, a) {
 			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix, Deprecated: a.Deprecated})
@@ -98,13 +106,20 @@ func Diff(have, want State) []Op {
 	if table && want.Table != nil {
 		d.ops = append(d.ops, PutTable{want.Table})
 	}
+	policies := !want.Policies.Matches(have.Policies)
 	d.addRules(haveRules.selected, wantRules.selected)
+	if policies && want.Policies != nil { // marks of policies lead somewhere from now on
+		d.ops = append(d.ops, putPolicies(have.Policies, want.Policies))
+	}
 	d.putRoutes(haveRoutes.shared, wantRoutes.shared)
 	d.addRules(haveRules.shared, wantRules.shared)
 	// Main's default changes while all rules stand: without them replies follow it, whatever uplink
 	// they belong to.
 	d.putRoutes(haveRoutes.main, wantRoutes.main)
 	d.delRoutes(haveRoutes.main, wantRoutes.main)
+	if policies && want.Policies == nil {
+		d.ops = append(d.ops, PutPolicies{})
+	}
 	// Last rules first: traffic falls through to what stands behind ours, never past our first rule
 	// into the middle of them.
 	removed := missing(want.Rules, have.Rules)
@@ -123,6 +138,20 @@ func Diff(have, want State) []Op {
 	d.ops = append(d.ops, d.late...)
 	d.sysctls(have, want, true)
 	return d.ops
+}
+
+func putPolicies(have, want *Table) PutPolicies {
+	op := PutPolicies{Table: want}
+	if have == nil {
+		return op
+	}
+	op.Anew = !want.sameHeads(have)
+	for _, s := range have.Sets {
+		if !slices.ContainsFunc(want.Sets, s.same) {
+			op.Drop = append(op.Drop, s.Name)
+		}
+	}
+	return op
 }
 
 // parts tells apart what belongs to table main, what is chosen by some selector, and the weighted
@@ -149,7 +178,7 @@ func sharedTables(states ...State) map[uint32]bool {
 	shared := make(map[uint32]bool)
 	for _, s := range states {
 		for _, r := range s.Rules {
-			if r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 {
+			if r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == (More{}) {
 				shared[r.Table] = true
 			}
 		}
@@ -162,19 +191,23 @@ type differ struct {
 	late []Op // groups given back, after the rules that look at them are gone
 }
 
-// missing lists the elements of b that a lacks.
-func missing[T comparable](a, b []T) []T {
-	have := make(map[T]bool, len(a))
-	for _, x := range a {
-		have[x] = true
+// missing lists the rules of b that a lacks. Both are in the order of compareRules.
+func missing(a, b []Rule) []Rule {
+	var list []Rule
+	next := 0
+	for i := range b {
+		for next < len(a) && compareRules(&a[next], &b[i]) < 0 {
+			next++
+		}
+		found := false
+		for j := next; j < len(a) && !found && compareRules(&a[j], &b[i]) == 0; j++ {
+			found = a[j] == b[i]
+		}
+		if !found {
+			list = append(list, b[i])
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(b), func(x T) bool { return have[x] })
-}
-
-func add[T comparable](d *differ, have, want []T, op func(T) Op) {
-	for _, x := range missing(have, want) {
-		d.ops = append(d.ops, op(x))
-	}
+	return list
 }
 
 // addrs adds and changes addresses, and returns those that are to be removed.
@@ -197,7 +230,9 @@ func (d *differ) addrs(have, want []AddrAssignment) (remove []AddrAssignment) {
 }
 
 func (d *differ) addRules(have, want []Rule) {
-	add(d, have, want, func(r Rule) Op { return AddRule{r} })
+	for _, r := range missing(have, want) {
+		d.ops = append(d.ops, AddRule{r})
+	}
 }
 
 // putRoutes installs what is missing or different. Diff never replaces a route in main: an IPv4 route

@@ -154,7 +154,7 @@ func Explain(cfg Config, rt *Routing, state *State, p Packet) (*Explanation, err
 	if err := rt.check(&p); err != nil {
 		return nil, err
 	}
-	e := explainer{cfg: cfg, rt: rt, table: state.Table, out: &Explanation{Packet: p}}
+	e := explainer{cfg: cfg, rt: rt, table: state.Table, policies: state.Policies, out: &Explanation{Packet: p}}
 	if p.In != "" {
 		e.arrival(p)
 	} else {
@@ -164,11 +164,12 @@ func Explain(cfg Config, rt *Routing, state *State, p Packet) (*Explanation, err
 }
 
 type explainer struct {
-	cfg   Config
-	rt    *Routing
-	table *Table
-	out   *Explanation
-	quiet bool // the steps are those of a lookup beside the one that is explained
+	cfg      Config
+	rt       *Routing
+	table    *Table
+	policies *Table
+	out      *Explanation
+	quiet    bool // the steps are those of a lookup beside the one that is explained
 }
 
 func (e *explainer) step(s Step) {

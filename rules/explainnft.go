@@ -3,6 +3,8 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // flow is a new connection, which no packet filter has seen yet, on its way through our chains.
@@ -13,22 +15,29 @@ type flow struct {
 	pin         uint32
 	masqueraded bool
 	dropped     bool
+	by          string // comment of the last rule that set a mark or dropped the packet
+	sets        string // a set that others fill, which decided and cannot be seen from here
 }
 
 // enter runs a packet that came in through our prerouting chain. A mark of ours that the packet is said to
 // have stands for a connection that is pinned already.
 func (e *explainer) enter(p *Packet) {
-	if e.table == nil {
-		return
-	}
 	mask := e.cfg.Kernel.MarkMask
 	f := flow{packet: p, in: p.In, source: p.From, pin: p.Mark & mask}
 	before := p.Mark
 	e.run("prerouting", &f)
+	if f.sets != "" {
+		e.out.Uncertain = "what other programs have put into the set " + f.sets + " is not looked at: it is taken for empty"
+	}
 	if p.Mark == before {
 		return
 	}
 	because := Origin{Key: "kernel.mark_mask"}
+	if name := e.policyNamed(f.by); name != "" {
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + PolicyTableName, Counts: true, Because: Origin{Key: "policy/" + name},
+			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", name, p.Mark)})
+		return
+	}
 	if u := e.uplinkOn(p.In); u != nil {
 		because = Origin{u.Name, "device"}
 	}
@@ -36,16 +45,33 @@ func (e *explainer) enter(p *Packet) {
 		Why: fmt.Sprintf("a connection that begins at %s is pinned to it: the mark is %#x from here on", p.In, p.Mark)})
 }
 
-// leave runs the packet through our postrouting chains, once for each way that it may take.
-func (e *explainer) leave(p Packet) {
-	if e.table == nil {
-		return
+// policyNamed returns the policy that a rule's comment names, "" for none.
+func (e *explainer) policyNamed(comment string) string {
+	rest, ok := strings.CutPrefix(comment, "policy ")
+	if !ok {
+		return ""
 	}
+	name, _, _ := strings.Cut(rest, " ")
+	return strings.TrimSuffix(name, ":")
+}
+
+// leave runs the packet through our chains on its way out, once for each way that it may take.
+func (e *explainer) leave(p Packet) {
 	kept := e.out.Ways[:0]
 	for _, w := range e.out.Ways {
 		q := p
-		f := flow{packet: &q, out: w.Device, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask}
-		e.run("postrouting", &f)
+		f := flow{packet: &q, in: p.In, out: w.Device, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask}
+		if p.In != "" {
+			e.run("forward", &f)
+		}
+		if name := e.policyNamed(f.by); f.dropped && name != "" {
+			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + PolicyTableName, Counts: true, Because: Origin{Key: "policy/" + name},
+				Why: fmt.Sprintf("policy %s is a kill switch: its traffic never leaves by %s", name, w.Device)})
+			continue
+		}
+		if !f.dropped {
+			e.run("postrouting", &f)
+		}
 		switch {
 		case f.dropped:
 			e.step(Step{Kind: StepFilter, What: "nftables chain guard", Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
@@ -63,15 +89,23 @@ func (e *explainer) leave(p Packet) {
 	}
 }
 
-// run evaluates our chains of a hook, in the order of their priorities, which is that of the table.
+// run evaluates our chains of a hook, in the order of their priorities.
 func (e *explainer) run(hook string, f *flow) {
-	for i := range e.table.Chains {
-		c := &e.table.Chains[i]
-		if c.Hook != hook || c.Type == "nat" && f.masqueraded {
+	var chains []*Chain
+	for _, table := range []*Table{e.table, e.policies} {
+		for i := 0; table != nil && i < len(table.Chains); i++ {
+			if c := &table.Chains[i]; c.Hook == hook {
+				chains = append(chains, c)
+			}
+		}
+	}
+	slices.SortStableFunc(chains, func(a, b *Chain) int { return a.Priority - b.Priority })
+	for _, c := range chains {
+		if c.Type == "nat" && f.masqueraded {
 			continue
 		}
 		for j := range c.Rules {
-			if f.rule(e.cfg.Kernel, &c.Rules[j]) {
+			if f.rule(&c.Rules[j]) {
 				break
 			}
 		}
@@ -82,7 +116,7 @@ func (e *explainer) run(hook string, f *flow) {
 }
 
 // rule evaluates one rule and reports whether it ends its chain.
-func (f *flow) rule(k Kernel, r *NftRule) (ends bool) {
+func (f *flow) rule(r *NftRule) (ends bool) {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
 		case NftDevice:
@@ -102,21 +136,64 @@ func (f *flow) rule(k Kernel, r *NftRule) (ends bool) {
 				return false
 			}
 		case NftSetMark:
-			f.packet.Mark = f.packet.Mark&^x.Mask | x.Value
+			f.packet.Mark, f.by = f.packet.Mark&^x.Mask|x.Value, r.Comment
 		case NftSetCtMark:
 			f.pin = f.pin&^x.Mask | x.Value
 		case NftCounter:
 		case NftMasquerade:
 			f.masqueraded = true
 			return true
-		case NftDrop:
-			f.dropped = true
+		case NftDrop, NftReject, NftRefuse, NftReset:
+			f.dropped, f.by = true, r.Comment
 			return true
 		case NftReturn:
 			return true
+		case NftFilled:
+			f.sets = x.Set
+			return false
 		default:
-			return false // what this walk does not follow, such as a rule for a single kind of packet
+			if !f.meets(x) {
+				return false
+			}
 		}
 	}
 	return false
+}
+
+// meets evaluates the conditions of policies.
+func (f *flow) meets(x NftExpr) bool {
+	switch x := x.(type) {
+	case NftDevices:
+		device := f.in
+		if x.Out {
+			device = f.out
+		}
+		return slices.Contains(x.Names, device)
+	case NftAddresses:
+		addr := f.packet.To
+		if !x.Dest {
+			addr = f.source
+		}
+		family := FamilyOf(x.Prefixes[0].Addr())
+		return addr.IsValid() && FamilyOf(addr) == family && within(x.Prefixes, addr) != x.Not && (x.Dest || !f.masqueraded)
+	case NftProtocols:
+		return slices.Contains(x.List, f.packet.Protocol)
+	case NftPorts:
+		port := f.packet.SPort
+		if x.Dest {
+			port = f.packet.DPort
+		}
+		return slices.ContainsFunc(x.List, func(p Ports) bool { return p.has(port) })
+	case NftOwners:
+		return f.in == "" && slices.ContainsFunc(x.List, func(u UIDs) bool { return u.First <= f.packet.UID && f.packet.UID <= u.Last })
+	case NftMark:
+		return f.packet.Mark&x.Mask == x.Value
+	case NftDSCP:
+		return slices.Contains(x.List, f.packet.TOS>>2)
+	case NftPinned:
+		return f.pin&x.Mask != 0
+	case NftNew:
+		return true
+	}
+	return false // what this walk does not follow, such as a rule for a single kind of packet
 }

@@ -3,6 +3,7 @@ package rules
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -303,7 +304,11 @@ func (e *explainer) choice(r *TableRoute, a *answer) string {
 
 // refusal says on whose behalf a route refuses.
 func (e *explainer) refusal(r *TableRoute) string {
-	if o := e.routeOrigin(r); o.Uplink != "" {
+	o := e.routeOrigin(r)
+	if name, ok := strings.CutPrefix(o.Key, "policy/"); ok {
+		return "policy " + name + " is a kill switch, and none of its uplinks works"
+	}
+	if o.Uplink != "" {
 		return "uplink " + o.Uplink + " has no way to the Internet, and what belongs to it leaves by no other"
 	}
 	return "a route refuses: " + r.String()
@@ -346,8 +351,35 @@ func (e *explainer) ruleOrigin(r *Rule) Origin {
 		return Origin{name(at - prefDevice), "device"}
 	case at > prefSource && at <= prefSource+MaxUplinks:
 		return Origin{name(at - prefSource), r.Family.String()}
+	case at >= prefPolicy && at <= prefPolicyLast:
+		return e.policyOrigin(r)
 	}
 	return Origin{"", "kernel.rule_priority"}
+}
+
+// policyOrigin finds the policy that made a rule: several may share a preference.
+func (e *explainer) policyOrigin(r *Rule) Origin {
+	for i := range e.cfg.Policies {
+		policy := &e.cfg.Policies[i]
+		if e.cfg.Kernel.Table(policy.Group) != r.Table {
+			continue
+		}
+		like := *r
+		like.From, like.To, like.IIF, like.Mark, like.Mask, like.More = netip.Prefix{}, netip.Prefix{}, "", 0, 0, More{}
+		if policy.Select.size(r.Family) <= maxRules && slices.Contains(policy.Select.rules(like), *r) {
+			return Origin{"", "policy/" + policy.Name}
+		}
+	}
+	return Origin{"", "kernel.rule_priority"}
+}
+
+// groupOrigin names the first of the policies that share a table.
+func (e *explainer) groupOrigin(table uint32) Origin {
+	i := slices.IndexFunc(e.cfg.Policies, func(p Policy) bool { return e.cfg.Kernel.Table(p.Group) == table })
+	if i < 0 {
+		return Origin{}
+	}
+	return Origin{"", "policy/" + e.cfg.Policies[i].Name}
 }
 
 // routeOrigin says what in the configuration made a route of ours.
@@ -369,5 +401,5 @@ func (e *explainer) routeOrigin(r *TableRoute) Origin {
 			return Origin{u.Name, r.Family.String()}
 		}
 	}
-	return Origin{}
+	return e.groupOrigin(r.Table)
 }

@@ -29,6 +29,9 @@ type query struct {
 	src, dst netip.Addr // no src: not chosen yet
 	iif, oif string     // iif "lo": made by a local socket; oif: bound to a device
 	mark     uint32
+	protocol uint8
+	sport    uint16
+	dport    uint16
 }
 
 func (q query) String() string {
@@ -79,7 +82,7 @@ func (m *machine) walk(list []rules.Rule, family rules.Family, q query) []way {
 		if r.Family != family {
 			break
 		}
-		if r.Other || !selects(r, q) {
+		if r.More.Unknown || r.More.Action != 0 || selects(r, q) == r.More.Not {
 			continue
 		}
 		found := m.tableLookup(r.Table, q)
@@ -103,7 +106,11 @@ func selects(r *rules.Rule, q query) bool {
 		r.To.IsValid() && !r.To.Contains(q.dst),
 		r.IIF != "" && r.IIF != q.iif,
 		r.OIF != "" && r.OIF != q.oif,
-		(r.Mark^q.mark)&r.Mask != 0:
+		(r.Mark^q.mark)&r.Mask != 0,
+		r.More.Protocol != 0 && r.More.Protocol != q.protocol,
+		r.More.SPort != rules.Ports{} && (q.sport < r.More.SPort.First || q.sport > r.More.SPort.Last),
+		r.More.DPort != rules.Ports{} && (q.dport < r.More.DPort.First || q.dport > r.More.DPort.Last),
+		r.More.UIDs.Set && r.More.UIDs.First != 0: // root makes all packets here
 		return false
 	}
 	return true

@@ -11,6 +11,7 @@ import (
 // connection is an entry of connection tracking, as far as it matters here.
 type connection struct {
 	mark  uint32
+	reply bool // this packet is in the direction of the answers
 	fresh bool // this packet is the first one: the only one that nat chains see
 	// source, when set, is what the packet's source becomes at source NAT: the address that a
 	// masqueraded flow was given, or that a port forward was sent to.
@@ -34,9 +35,12 @@ const (
 // packet is masqueraded it gets the nth of the addresses that the kernel may choose from.
 func (m *machine) hook(name string, p *packet, nth int) bool {
 	var chains []rules.Chain
-	if m.obs.Table != nil {
-		chains = slices.DeleteFunc(slices.Clone(m.obs.Table.Chains), func(c rules.Chain) bool { return c.Hook != name })
+	for _, table := range []*rules.Table{m.obs.Table, m.obs.Policies} {
+		if table != nil {
+			chains = append(chains, table.Chains...)
+		}
 	}
+	chains = slices.DeleteFunc(chains, func(c rules.Chain) bool { return c.Hook != name })
 	slices.SortStableFunc(chains, func(a, b rules.Chain) int { return a.Priority - b.Priority })
 	translated := name != "postrouting" || p.conn == nil || !p.conn.source.IsValid()
 	for _, c := range chains {
@@ -117,7 +121,53 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 				p.conn.source = p.src
 			}
 			return "accept"
-		case rules.NftDrop, rules.NftReject:
+		case rules.NftDevices:
+			device := p.iif
+			if e.Out {
+				device = p.oif
+			}
+			if !slices.Contains(e.Names, device) {
+				return ""
+			}
+		case rules.NftAddresses:
+			addr := p.src
+			if e.Dest {
+				addr = p.dst
+			}
+			if rules.FamilyOf(addr) != rules.FamilyOf(e.Prefixes[0].Addr()) || e.Not == slices.ContainsFunc(e.Prefixes, func(x netip.Prefix) bool { return x.Contains(addr) }) {
+				return ""
+			}
+		case rules.NftPinned:
+			if p.conn == nil || p.conn.mark&e.Mask == 0 {
+				return ""
+			}
+		case rules.NftReply:
+			if p.conn == nil || !p.conn.reply {
+				return ""
+			}
+		case rules.NftProtocols:
+			if !slices.Contains(e.List, p.protocol) {
+				return ""
+			}
+		case rules.NftPorts:
+			port := p.sport
+			if e.Dest {
+				port = p.dport
+			}
+			if !slices.ContainsFunc(e.List, func(r rules.Ports) bool { return r.First <= port && port <= r.Last }) {
+				return ""
+			}
+		case rules.NftMark:
+			if p.mark&e.Mask != e.Value {
+				return ""
+			}
+		case rules.NftSourceShare:
+			// Whatever the hash is, it is the same for the same source.
+			last := p.src.As16()
+			if share := uint32(last[15]) % e.Total; share < e.First || share > e.Last {
+				return ""
+			}
+		case rules.NftDrop, rules.NftReject, rules.NftRefuse, rules.NftReset:
 			return "drop"
 		case rules.NftReturn:
 			return "return"

@@ -79,6 +79,8 @@ func (m *machine) apply(op rules.Op) error {
 		}
 	case rules.PutTable:
 		m.obs.Table = op.Table
+	case rules.PutPolicies:
+		m.obs.Policies = op.Table
 	case rules.SetGroup:
 		err = m.changeLink(op.Device, func(l *rules.Link) { l.Group = op.Group })
 	case rules.SetSysctl:

@@ -1,12 +1,13 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 )
 
-// More holds the selectors and the action of a rule that rules of ours never have. The zero value is a
-// rule with none of them, whose action is to look up its table.
+// More holds the rarer selectors of a rule, and its action. The zero value is a rule with none of them,
+// whose action is to look up its table. Those of our policies have a protocol, ports and owners.
 type More struct {
 	Not          bool // the rule is for what its selectors do not match
 	Protocol     uint8
@@ -39,6 +40,13 @@ const (
 	RefuseNoRoute    Action = 7 // unreachable
 	RefuseProhibited Action = 8
 )
+
+// compare puts the selectors that rules of ours have into an order.
+func (m *More) compare(o *More) int {
+	return cmp.Or(cmp.Compare(m.Protocol, o.Protocol), cmp.Compare(m.SPort.First, o.SPort.First), cmp.Compare(m.SPort.Last, o.SPort.Last),
+		cmp.Compare(m.DPort.First, o.DPort.First), cmp.Compare(m.DPort.Last, o.DPort.Last),
+		cmp.Compare(m.UIDs.First, o.UIDs.First), cmp.Compare(m.UIDs.Last, o.UIDs.Last))
+}
 
 // selectors writes them in iproute2's syntax, each with a leading space.
 func (m *More) selectors() string {

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,10 +11,50 @@ import (
 // TableName is the name of our nftables table, of family inet.
 const TableName = "uplinkd"
 
-// Table is our nftables table. Its chains are few and their rules use the few expressions below, so
-// that an adapter can compile each of them and String can write each of them for "nft -f".
+// Table is an nftables table of ours. Its chains are few and their rules use few expressions, so that an
+// adapter can compile each of them and String can write each of them for "nft -f".
 type Table struct {
+	Sets   []Set
 	Chains []Chain
+}
+
+// Set is a set with a name: of devices, or of addresses that other programs put there. Sets of addresses that
+// are known here have no names; of devices they have one because the library that we speak to the kernel with
+// cannot say of the others in which byte order they are to be shown.
+type Set struct {
+	Name    string
+	Family  Family   // of addresses; 0 for devices
+	Devices []string // nil in a table that was read back: the name has a digest of them
+}
+
+func (s Set) same(o Set) bool { return s.Name == o.Name && s.Family == o.Family }
+
+// String writes the set in nft's syntax, without its name.
+func (s Set) String() string {
+	if s.Family == 0 {
+		return "type ifname; elements = " + anyOf(s.Devices, strconv.Quote, true) + ";"
+	}
+	return fmt.Sprintf("type ipv%d_addr; flags interval,timeout;", s.Family)
+}
+
+// nameDevices adds the sets that the rules' lists of devices are looked up in.
+func (t *Table) nameDevices() {
+	known := make(map[*string]bool) // lists that have been looked at: many rules share one
+	for _, c := range t.Chains {
+		for i := range c.Rules {
+			for _, e := range c.Rules[i].Exprs {
+				d, ok := e.(NftDevices)
+				if !ok || known[&d.Names[0]] {
+					continue
+				}
+				known[&d.Names[0]] = true
+				if name := d.SetName(); !slices.ContainsFunc(t.Sets, func(s Set) bool { return s.Name == name }) {
+					t.Sets = append(t.Sets, Set{Name: name, Devices: d.Names})
+				}
+			}
+		}
+	}
+	slices.SortFunc(t.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // Chain is a base chain.
@@ -121,16 +162,20 @@ func (NftReturn) String() string     { return "return" }
 func newRule(why string, exprs ...NftExpr) NftRule {
 	r := NftRule{Exprs: exprs}
 	var room [160]byte
+	comment := append(append(make([]byte, 0, 96), why...), " ["...)
+	r.Comment = string(append(appendDigest(comment, r.appendBody(room[:0])), ']'))
+	return r
+}
+
+func appendDigest(b, of []byte) []byte {
 	digest := uint32(fnvOffset)
-	for _, c := range r.appendBody(room[:0]) {
+	for _, c := range of {
 		digest = (digest ^ uint32(c)) * fnvPrime
 	}
-	comment := append(append(room[:0], why...), " ["...)
 	for shift := 28; shift >= 0; shift -= 4 {
-		comment = append(comment, "0123456789abcdef"[digest>>shift&0xf])
+		b = append(b, "0123456789abcdef"[digest>>shift&0xf])
 	}
-	r.Comment = string(append(comment, ']'))
-	return r
+	return b
 }
 
 // FNV-1a of 32 bits, written out: a box with 62 uplinks has thousands of rules to make.
@@ -160,18 +205,23 @@ func (c *Chain) sameHead(o *Chain) bool {
 	return c.Name == o.Name && c.Type == o.Type && c.Hook == o.Hook && c.Priority == o.Priority
 }
 
-// Matches reports whether a table that was read back is the wanted one: the same chains at the same
-// hooks, holding the same rules in the same order, each told by its comment.
+// sameHeads reports whether both tables have the same chains at the same hooks.
+func (t *Table) sameHeads(o *Table) bool {
+	return slices.EqualFunc(t.Chains, o.Chains, func(a, b Chain) bool { return a.sameHead(&b) })
+}
+
+// Matches reports whether a table that was read back is the wanted one: the same sets, and the same chains at
+// the same hooks, holding the same rules in the same order, each told by its comment.
 func (t *Table) Matches(have *Table) bool {
 	if t == nil || have == nil {
 		return t == have
 	}
-	if len(t.Chains) != len(have.Chains) {
+	if !t.sameHeads(have) || !slices.EqualFunc(t.Sets, have.Sets, Set.same) {
 		return false
 	}
 	for i := range t.Chains {
 		a, b := &t.Chains[i], &have.Chains[i]
-		if !a.sameHead(b) || len(a.Rules) != len(b.Rules) {
+		if len(a.Rules) != len(b.Rules) {
 			return false
 		}
 		for j := range a.Rules {
@@ -191,14 +241,22 @@ func (t *Table) String() string {
 	if t == nil {
 		return b.String()
 	}
-	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	t.write(&b, TableName)
+	return b.String()
+}
+
+// write writes the table with all that is in it.
+func (t *Table) write(b *strings.Builder, name string) {
+	fmt.Fprintf(b, "table inet %s {\n", name)
+	for _, s := range t.Sets {
+		fmt.Fprintf(b, "\tset %s {\n\t\t%s\n\t}\n", s.Name, s)
+	}
 	for _, c := range t.Chains {
-		fmt.Fprintf(&b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type, c.Hook, c.Priority)
+		fmt.Fprintf(b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type, c.Hook, c.Priority)
 		for _, r := range c.Rules {
-			fmt.Fprintf(&b, "\t\t%s comment %q\n", r.appendBody(nil), r.Comment)
+			fmt.Fprintf(b, "\t\t%s comment %q\n", r.appendBody(nil), r.Comment)
 		}
 		b.WriteString("\t}\n")
 	}
 	b.WriteString("}\n")
-	return b.String()
 }

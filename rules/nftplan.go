@@ -43,9 +43,7 @@ func (p *planner) nftables() {
 			c.add("pinned to "+u.Name, NftCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
 		}
 	}
-	lans := p.localNetworks()
-	uplinks := p.uplinkSources()
-	guard.Rules = make([]NftRule, 0, len(p.cfg.Uplinks)*(len(uplinks[IPv4])+len(uplinks[IPv6])+len(lans)))
+	p.guard(&guard)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		own := p.sources(u, family, facts)
 		rewrite := u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate
@@ -64,10 +62,6 @@ func (p *planner) nftables() {
 		if family == IPv6 {
 			p.rejectForeign(u, &foreign)
 		}
-		why := "never leaves by " + u.Name
-		for _, source := range foreignSources(family, own, uplinks[family], lans, rewrite) {
-			guard.add(why, out, NftSource{source}, NftCounter{}, NftDrop{})
-		}
 	})
 	p.state.Table = &Table{Chains: []Chain{prerouting, output, postrouting}}
 	for _, chain := range []Chain{dstnat, foreign} { // most boxes need neither
@@ -76,6 +70,7 @@ func (p *planner) nftables() {
 		}
 	}
 	p.state.Table.Chains = append(p.state.Table.Chains, srcnat, guard)
+	p.state.Table.nameDevices()
 }
 
 // rejectForeign tells hosts at once when they have chosen a source that is of no use behind an uplink: a
@@ -184,24 +179,40 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	return all
 }
 
-// foreignSources lists sources that must not be seen behind an uplink: addresses of the other uplinks,
-// and, where it masquerades, those of the local networks. The latter would leave un-rewritten when
-// connection tracking holds a packet for invalid. An address that two uplinks share is foreign to
-// neither.
-func foreignSources(family Family, own, uplinks, lans []netip.Prefix, rewrite bool) []netip.Prefix {
-	foreign := make([]netip.Prefix, 0, len(uplinks)+len(lans))
-	for _, source := range uplinks {
-		if !slices.Contains(own, source) {
-			foreign = append(foreign, source)
+// guard drops what would leave an uplink with a source that is foreign there: an address of another uplink
+// and, where sources are rewritten, one of a local network. The latter would leave as it is when connection
+// tracking holds a packet for invalid. An address that two uplinks share is foreign to neither. Each uplink has
+// one rule for its own sources, and all share the rest: the chain grows with the uplinks, not with their square.
+func (p *planner) guard(c *Chain) {
+	lans, sources := p.localNetworks(), p.uplinkSources()
+	devices, rewriting := make(map[Family][]string), make(map[Family][]string)
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		own := disjoint(p.sources(u, family, facts))
+		if len(own) > 0 {
+			c.add(u.Name+": its own sources", NftDevice{Out: true, Name: u.Device}, NftAddresses{Prefixes: own}, NftReturn{})
 		}
-	}
-	if rewrite {
-		for _, net := range lans {
-			covers := slices.ContainsFunc(own, func(o netip.Prefix) bool { return net.Overlaps(o) })
-			if FamilyOf(net.Addr()) == family && !covers {
-				foreign = append(foreign, net)
-			}
+		devices[family] = append(devices[family], u.Device)
+		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.Translate) {
+			return
 		}
+		hidden := ofFamily(lans, family)
+		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
+		if len(within) == 0 {
+			rewriting[family] = append(rewriting[family], u.Device)
+			return
+		}
+		hidden = slices.DeleteFunc(hidden, func(net netip.Prefix) bool { return slices.Contains(within, net) })
+		p.hide(c, u.Name+" hides local networks", []string{u.Device}, hidden)
+	})
+	for _, family := range Families {
+		p.hide(c, "an uplink's source never leaves by another", devices[family], sources[family])
+		p.hide(c, "local networks are hidden", rewriting[family], ofFamily(lans, family))
 	}
-	return foreign
+}
+
+func (p *planner) hide(c *Chain, why string, devices []string, sources []netip.Prefix) {
+	if len(devices) == 0 || len(sources) == 0 {
+		return
+	}
+	c.add(why, NftDevices{Out: true, Names: sorted(devices)}, NftAddresses{Prefixes: disjoint(sources)}, NftCounter{}, NftDrop{})
 }

@@ -17,6 +17,8 @@ type Observed struct {
 	Rules []Rule
 	// Table is our nftables table as it stands, nil when there is none.
 	Table *Table
+	// Policies is our nftables table of policies, nil when there is none.
+	Policies *Table
 	// Sysctls holds current values by path below /proc/sys ("net/ipv4/conf/eth1/rp_filter").
 	Sysctls map[string]string
 	// NoIPv6 is true when the kernel runs without IPv6 (ipv6.disable=1).

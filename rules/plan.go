@@ -18,6 +18,7 @@ const metricV6 = 1024
 type Report struct {
 	Facts    map[Path]Facts
 	Defaults map[Family]Choice
+	Policies []PolicyReport  // in the order of the configuration
 	Subnets  []Subnet        // what the LANs have of the delegations
 	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems []Problem
@@ -30,6 +31,8 @@ type Choice struct {
 	// LastResort is true when nothing better than a dead path is left: nothing may be torn down then,
 	// for there is nowhere to go.
 	LastResort bool
+
+	class int // of the members
 }
 
 // Member is an uplink that carries new traffic.
@@ -54,7 +57,7 @@ type Problem struct {
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
-	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts}
+	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), groups: make(map[int]*plannedGroup)}
 	p.report = Report{Facts: FactsOf(cfg, obs), Defaults: make(map[Family]Choice, 2)}
 	if len(cfg.Uplinks) > 0 {
 		p.addresses()
@@ -63,8 +66,11 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.subnets()
 		p.lans()
 		p.rules()
+		p.policies()
+		p.policyTable()
+		p.markRules()
 		p.nftables()
-		p.groups()
+		p.linkGroups()
 		p.sysctls()
 		p.avoidForeignRoutes()
 	}
@@ -80,6 +86,10 @@ type planner struct {
 	verdicts map[Path]Verdict
 	state    State
 	report   Report
+
+	based     map[Family]bool // families that have the rules which every family needs
+	groups    map[int]*plannedGroup
+	delegates bool // hosts may have addresses that belong to one uplink
 }
 
 func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
@@ -223,28 +233,39 @@ func (p *planner) defaults() {
 		if len(choice.Members) == 0 {
 			continue
 		}
-		hops := make([]Nexthop, len(choice.Members))
-		mtu := 0 // of the narrowest: the nexthops of a route share it
-		for i, m := range choice.Members {
-			u := p.uplink(m.Uplink)
-			facts := p.fact(u, family)
-			hops[i] = hop(u, facts, u.Weight)
-			if mtu == 0 || facts.MTU != 0 && facts.MTU < mtu {
-				mtu = facts.MTU
-			}
-		}
+		mtu, hops := p.members(family, &choice)
 		p.mainDefault(family, mtu, hops)
-		if len(hops) == 1 {
-			hops[0].Weight = 1
-		} else if family == IPv6 {
-			for i := range hops {
-				if !hops[i].Gateway.IsValid() {
-					hops[i].Gateway = standIn
-				}
+		p.state.Routes = append(p.state.Routes, p.shared(family, p.k.TableBase, &choice))
+	}
+}
+
+// members lists the ways of a choice, and the path MTU of the narrowest: the nexthops of a route share it.
+func (p *planner) members(family Family, choice *Choice) (mtu int, hops []Nexthop) {
+	hops = make([]Nexthop, len(choice.Members))
+	for i, m := range choice.Members {
+		u := p.uplink(m.Uplink)
+		facts := p.fact(u, family)
+		hops[i] = hop(u, facts, u.Weight)
+		if mtu == 0 || facts.MTU != 0 && facts.MTU < mtu {
+			mtu = facts.MTU
+		}
+	}
+	return mtu, hops
+}
+
+// shared is the default that shares new flows among the members of a choice.
+func (p *planner) shared(family Family, table uint32, choice *Choice) Route {
+	mtu, hops := p.members(family, choice)
+	if len(hops) == 1 {
+		hops[0].Weight = 1
+	} else if family == IPv6 {
+		for i := range hops {
+			if !hops[i].Gateway.IsValid() {
+				hops[i].Gateway = standIn
 			}
 		}
-		p.state.Routes = append(p.state.Routes, p.defaultRoute(family, p.k.TableBase, mtu, hops...))
 	}
+	return p.defaultRoute(family, table, mtu, hops...)
 }
 
 func (p *planner) uplink(id int) *Uplink {
@@ -299,19 +320,11 @@ func (p *planner) foreignMainDefault(family Family) []*Route {
 // rules lays down the policy rules of both families in the order of docs/architecture.md.
 func (p *planner) rules() {
 	rule := func(family Family, offset int, table uint32) *Rule {
-		p.state.Rules = append(p.state.Rules, Rule{Family: family, Priority: p.k.RulePriority + offset, Table: table,
-			SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol})
+		p.state.Rules = append(p.state.Rules, p.rule(family, offset, table))
 		return &p.state.Rules[len(p.state.Rules)-1]
 	}
-	common := make(map[Family]bool)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		if !common[family] {
-			common[family] = true
-			r := rule(family, prefLocalNets, TableMain)
-			r.SuppressPrefixLen, r.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
-			rule(family, prefMain, TableMain).SuppressPrefixLen = family.suppressLen()
-			rule(family, prefDefault, p.k.TableBase)
-		}
+		p.baseRules(family)
 		table := p.k.Table(u.ID)
 		r := rule(family, prefMark+u.ID, table)
 		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask
@@ -322,6 +335,24 @@ func (p *planner) rules() {
 			}
 		}
 	})
+}
+
+func (p *planner) rule(family Family, offset int, table uint32) Rule {
+	return Rule{Family: family, Priority: p.k.RulePriority + offset, Table: table,
+		SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
+}
+
+// baseRules lays down what a family needs however few uplinks carry it.
+func (p *planner) baseRules(family Family) {
+	if p.based[family] {
+		return
+	}
+	p.based[family] = true
+	local := p.rule(family, prefLocalNets, TableMain)
+	local.SuppressPrefixLen, local.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
+	static := p.rule(family, prefMain, TableMain)
+	static.SuppressPrefixLen = family.suppressLen()
+	p.state.Rules = append(p.state.Rules, local, static, p.rule(family, prefDefault, p.k.TableBase))
 }
 
 // leadsOutElsewhere reports whether another uplink has the same address, and a default. A local socket's
@@ -385,7 +416,7 @@ func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix 
 	return sources
 }
 
-func (p *planner) groups() {
+func (p *planner) linkGroups() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if _, present := p.obs.Link(u.Device); present {
@@ -443,6 +474,13 @@ func (p *planner) giveBack() {
 		if _, exists := p.obs.Sysctls[name]; exists && !wanted[name] {
 			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: value, Why: "given back", Restore: true})
 		}
+	}
+}
+
+// problemOnce reports a problem that planning meets in several places.
+func (p *planner) problemOnce(code, severity, message, fix string) {
+	if problem := (Problem{code, severity, message, fix}); !slices.Contains(p.report.Problems, problem) {
+		p.report.Problems = append(p.report.Problems, problem)
 	}
 }
 

@@ -8,12 +8,13 @@ import (
 
 // State is kernel state that is ours: what Plan wants, or what Ours found.
 type State struct {
-	Addrs   []AddrAssignment
-	Routes  []Route
-	Rules   []Rule
-	Table   *Table // nftables; nil for none
-	Groups  []LinkGroup
-	Sysctls []Sysctl
+	Addrs    []AddrAssignment
+	Routes   []Route
+	Rules    []Rule
+	Table    *Table // nftables; nil for none
+	Policies *Table // nftables for policies and proxies; nil for none
+	Groups   []LinkGroup
+	Sysctls  []Sysctl
 }
 
 // AddrAssignment is an address that we put on a device.
@@ -65,6 +66,7 @@ const (
 	TableMain     uint32 = 254
 	ScopeUniverse uint8  = 0
 	ScopeLink     uint8  = 253
+	ScopeHost     uint8  = 254
 )
 
 // Nexthop is one way that a route leads.
@@ -119,8 +121,8 @@ func (f Family) suppressLen() int {
 	return 1
 }
 
-// Rule is a policy routing rule that looks up a table. Rules of other programs may have selectors and
-// actions that ours never have; those are marked Other, and More says which.
+// Rule is a policy routing rule that looks up a table. Rules of other programs may have actions that ours
+// never have, and selectors that nobody here understands.
 type Rule struct {
 	Family            Family
 	Priority          int
@@ -131,14 +133,45 @@ type Rule struct {
 	SuppressPrefixLen int   // -1: none; else routes of at most this length do not count
 	SuppressGroup     int64 // -1: none; else routes through devices of this group do not count
 	Protocol          uint8
-	Other             bool // has selectors or an action beyond these
 	More              More
 }
 
-// compareRules orders rules as the kernel would walk them, IPv4 before IPv6.
-func compareRules(a, b Rule) int {
-	return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.Priority, b.Priority),
-		cmp.Compare(a.Table, b.Table), a.From.Addr().Compare(b.From.Addr()), cmp.Compare(a.From.Bits(), b.From.Bits()))
+// compareRules orders rules as the kernel would walk them, IPv4 before IPv6. Rules that it finds equal are equal
+// but for what no rule of ours has.
+func compareRules(a, b *Rule) int {
+	if c := cmp.Compare(a.Family, b.Family); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.Priority, b.Priority); c != 0 {
+		return c
+	}
+	if c := comparePrefixes(a.From, b.From); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(a.Table, b.Table), comparePrefixes(a.To, b.To),
+		cmp.Compare(a.IIF, b.IIF), cmp.Compare(a.OIF, b.OIF), cmp.Compare(a.Mask, b.Mask), cmp.Compare(a.Mark, b.Mark),
+		a.More.compare(&b.More))
+}
+
+// sortRules sorts pointers first: a rule is large.
+func sortRules(list []Rule) {
+	if slices.IsSortedFunc(list, func(a, b Rule) int { return compareRules(&a, &b) }) {
+		return
+	}
+	order := make([]*Rule, len(list))
+	for i := range list {
+		order[i] = &list[i]
+	}
+	slices.SortFunc(order, compareRules)
+	sorted := make([]Rule, len(list))
+	for i, r := range order {
+		sorted[i] = *r
+	}
+	copy(list, sorted)
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // compareRoutes orders routes so that each can be installed after those before it: a gateway must be
@@ -181,7 +214,7 @@ func (s *State) sort(base uint32) {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
 	slices.SortStableFunc(s.Routes, compareRoutes(base)) // the kernel uses, and replaces, the first of equal ones
-	slices.SortFunc(s.Rules, compareRules)
+	sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
 }

@@ -29,6 +29,14 @@ func runPlan(file string, asJSON bool, s streams) error {
 	for _, family := range rules.Families {
 		fmt.Fprintf(s.out, "# new %s traffic: %s\n", family, p.Report.Defaults[family].Reason)
 	}
+	for _, policy := range p.Report.Policies {
+		for _, family := range rules.Families {
+			if choice, ok := policy.Choice[family]; ok {
+				fmt.Fprintf(s.out, "# policy %s, %s traffic: %s\n", policy.Name, family, choice.Reason)
+			}
+		}
+		fmt.Fprintf(s.out, "# policy %s is compiled to %s\n", policy.Name, policy.Reason)
+	}
 	for _, problem := range p.Report.Problems {
 		fmt.Fprintf(s.out, "# %s: %s; %s\n", problem.Severity, problem.Message, problem.Fix)
 	}
@@ -59,11 +67,24 @@ func planJSON(p *daemon.Preview, s streams) error {
 		Command string `json:"command"`
 		Reason  string `json:"reason,omitempty"`
 	}
+	type policy struct {
+		Name    string            `json:"name"`
+		Reason  string            `json:"reason"`
+		Carried map[string]string `json:"carried"`
+	}
 	out := struct {
 		Changes  []change          `json:"changes"`
 		Defaults map[string]string `json:"defaults"`
+		Policies []policy          `json:"policies"`
 		Problems []rules.Problem   `json:"problems"`
-	}{Changes: []change{}, Defaults: map[string]string{}, Problems: append([]rules.Problem{}, p.Report.Problems...)}
+	}{Changes: []change{}, Defaults: map[string]string{}, Policies: []policy{}, Problems: append([]rules.Problem{}, p.Report.Problems...)}
+	for _, r := range p.Report.Policies {
+		carried := make(map[string]string)
+		for family, choice := range r.Choice {
+			carried[family.String()] = choice.Reason
+		}
+		out.Policies = append(out.Policies, policy{r.Name, r.Reason, carried})
+	}
 	for _, op := range p.Changes {
 		out.Changes = append(out.Changes, change{op.Command(), reason(op)})
 	}

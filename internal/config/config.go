@@ -45,6 +45,10 @@ type Config struct {
 	Kernel  Kernel
 	Uplinks []Uplink // in the order of the file; at most MaxUplinks; none if the file names none
 	LANs    []LAN    // in the order of the file; at most MaxLANs
+	Sets    []Set    // in the order of the file; at most MaxSets
+	// Policies are in the order of the file, in which they are asked; at most MaxPolicies.
+	Policies []Policy
+	TProxies []TProxy // in the order of the file, in which they are asked; at most MaxTProxies
 }
 
 // Daemon is the [daemon] section: where the daemon keeps things and listens.

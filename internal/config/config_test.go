@@ -213,7 +213,55 @@ prefixes_from = ["tunnel"]
 advertise = false
 dns = ["uplinks", "self", "2001:db8::53"]
 search = ["home.example"]
+
+[[policy]]
+name = "some"
+uplinks = ["tunnel", ["office"]]
+fallback = "unreachable"
+sticky = "source"
+from = ["192.168.1.7", "@work", "192.168.1.0/24"]
+to = "@streaming"
+protocol = ["tcp", 132]
+sport = "1024-65535"
+dport = [25, "8000-8080"]
+iif = "br-lan"
+fwmark = "0x1/0xff"
+dscp = ["EF", 0x0a]
+except = "10.0.0.0/8"
+
+[[policy]]
+name = "own"
+uplinks = ["office"]
+uid = [1000, "2000-2999"]
+fwmark = 7
+
+[[set]]
+name = "work"
+addresses = ["2001:db8:7::/64", "192.0.2.7"]
+
+[[set]]
+name = "streaming"
+filled = true
+
+[[tproxy]]
+name = "proxy"
+iif = ["br-lan", "br-guest"]
+protocol = ["tcp", "udp"]
+dport = 443
+from = "192.168.0.0/16"
+to = "@streaming"
+except = ["10.0.0.0/8"]
+port = 12345
+on_failure = "reject"
 `
+
+func nets(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
 
 var everyValue = Config{
 	Daemon: Daemon{
@@ -258,6 +306,32 @@ var everyValue = Config{
 		Device: "br-lan", SubnetID: 65535, PrefixesFrom: []string{"tunnel"},
 		DNS:    DNS{Uplinks: true, Self: true, Servers: []netip.Addr{netip.MustParseAddr("2001:db8::53")}},
 		Search: []string{"home.example"},
+	}},
+	Sets: []Set{
+		{Name: "work", Addresses: nets("192.0.2.7/32", "2001:db8:7::/64")},
+		{Name: "streaming", Filled: true},
+	},
+	Policies: []Policy{
+		{
+			Name: "some", Uplinks: [][]string{{"tunnel"}, {"office"}}, Fallback: FallbackUnreachable, Sticky: StickySource,
+			Match: Match{
+				From: Addresses{Prefixes: nets("192.0.2.7/32", "192.168.1.0/24", "2001:db8:7::/64")}, To: Addresses{Filled: []string{"streaming"}},
+				IIF: []string{"br-lan"}, Protocols: []uint8{6, 132}, SPorts: []Range{{1024, 65535}}, DPorts: []Range{{25, 25}, {8000, 8080}},
+				Mark: 1, MarkMask: 0xff, DSCP: []uint8{46, 10},
+			},
+			Except: nets("10.0.0.0/8"),
+		},
+		{
+			Name: "own", Uplinks: [][]string{{"office"}}, Fallback: FallbackDefault, Sticky: StickyFlow,
+			Match: Match{UIDs: []Range{{1000, 1000}, {2000, 2999}}, Mark: 7, MarkMask: 0xff00ffff},
+		},
+	},
+	TProxies: []TProxy{{
+		Name: "proxy", Port: 12345, OnFailure: OnFailureReject, Except: nets("10.0.0.0/8"),
+		Match: Match{
+			From: Addresses{Prefixes: nets("192.168.0.0/16")}, To: Addresses{Filled: []string{"streaming"}},
+			IIF: []string{"br-lan", "br-guest"}, Protocols: []uint8{6, 17}, DPorts: []Range{{443, 443}},
+		},
 	}},
 }
 
@@ -406,9 +480,33 @@ func checkPromises(t *testing.T, c *Config) {
 			}
 		}
 	}
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		ok = ok && p.Name != "" && len(p.Uplinks) > 0 && (p.Fallback == FallbackDefault || p.Fallback == FallbackUnreachable) &&
+			(p.Sticky == StickyFlow || p.Sticky == StickySource) && matchHolds(c, &p.Match)
+		for _, tier := range p.Uplinks {
+			ok = ok && len(tier) > 0 && !slices.ContainsFunc(tier, func(name string) bool { return !names[name] })
+		}
+	}
+	for i := range c.TProxies {
+		p := &c.TProxies[i]
+		ok = ok && p.Name != "" && p.Port >= 1 && p.Port <= 65535 && len(p.Match.IIF) > 0 && len(p.Match.Protocols) > 0 && matchHolds(c, &p.Match)
+	}
 	if !ok {
 		t.Errorf("a promise of the types is broken: %+v", c)
 	}
+}
+
+// matchHolds checks what every condition promises.
+func matchHolds(c *Config, m *Match) bool {
+	ok := m.MarkMask&c.Kernel.MarkMask == 0 && m.Mark&^m.MarkMask == 0 && (len(m.UIDs) == 0 || len(m.IIF) == 0)
+	for _, r := range slices.Concat(m.SPorts, m.DPorts) {
+		ok = ok && r.First >= 1 && r.First <= r.Last && r.Last <= 65535 && len(m.Protocols) > 0
+	}
+	for _, p := range slices.Concat(m.From.Prefixes, m.To.Prefixes) {
+		ok = ok && p.IsValid() && p.Bits() > 0 && p.Masked() == p
+	}
+	return ok
 }
 
 func TestLoad(t *testing.T) {

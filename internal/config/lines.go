@@ -1,7 +1,7 @@
 package config
 
 // Lines says on which line of its file a key stands: "kernel.mark_mask", "uplink/fiber" for the section of
-// an uplink, "uplink/fiber.tier", "uplink/fiber.ipv4". Keys that the file leaves out are not there.
+// an uplink, "uplink/fiber.tier", "uplink/fiber.ipv4", "policy/voice". Keys that the file leaves out are not there.
 type Lines map[string]int
 
 // Of returns the line that decides about a key of an uplink, or of another section where uplink is "": that
@@ -22,9 +22,9 @@ func linesOf(src *source, root *table) Lines {
 	for _, name := range root.names {
 		v := root.values[name]
 		switch {
-		case name == "uplink":
+		case name == "uplink", name == "policy", name == "tproxy":
 			for _, e := range v.elems {
-				lines.add(src, "uplink/"+e.table.values["name"].text, e)
+				lines.add(src, name+"/"+e.table.values["name"].text, e)
 			}
 		case v.table != nil:
 			lines.add(src, name, v)

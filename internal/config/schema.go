@@ -24,6 +24,7 @@ func sections() []section {
 	return []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
 		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
+		setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil),
 	}
 }
 
@@ -46,14 +47,16 @@ func (r *reader) config(root *table) *Config {
 			r.several(v, "uplink", "an uplink", MaxUplinks, func(t *table) { c.Uplinks = append(c.Uplinks, r.uplink(t, seen)) })
 		}},
 		{"lan", func(*reader, *value) {}}, // when the uplinks are known
-		refused("policy", "[[policy]]", onlyISP),
+		{"set", func(*reader, *value) {}},
+		{"policy", func(*reader, *value) {}},
 		refused("tunnel", "[[tunnel]]", onlyISP),
-		refused("tproxy", "[[tproxy]]", onlyISP),
+		{"tproxy", func(*reader, *value) {}},
 	}})
 	if v := root.values["lan"]; v != nil {
 		seen := lansSeen{devices: make(map[string]int), subnets: make(map[int]int)}
 		r.several(v, "lan", "a LAN", MaxLANs, func(t *table) { c.LANs = append(c.LANs, r.lan(t, c, seen)) })
 	}
+	r.traffic(root, c)
 	r.samePaths(root, c)
 	return c
 }

@@ -170,6 +170,13 @@ func (d *Daemon) writeTableNames(c *config.Config, ids map[string]int) {
 		name := c.Uplinks[i].Name
 		fmt.Fprintf(&b, "%d %s\n", c.Kernel.TableBase+ids[name], name)
 	}
+	named := make(map[int]bool)
+	for i := range c.Policies { // a table that several share has the name of the first
+		if id := ids[c.Policies[i].Group()]; !named[id] {
+			named[id] = true
+			fmt.Fprintf(&b, "%d policy-%s\n", c.Kernel.TableBase+id, c.Policies[i].Name)
+		}
+	}
 	if have, err := os.ReadFile(c.Kernel.TableNames); err == nil && string(have) == b.String() {
 		return
 	}

@@ -65,9 +65,9 @@ func (x *explanations) explain(p rules.Packet, without string) (api.Explanation,
 		return x.pulled(rt, verdicts, p, without)
 	}
 	state, _ := rules.Plan(x.cfg, rt.Observed, verdicts)
-	inForce := state.Table.Matches(rt.Table)
+	inForce := state.Table.Matches(rt.Table) && state.Policies.Matches(rt.Policies)
 	if !inForce {
-		state.Table = nil // what the kernel has reads back as comments only
+		state.Table, state.Policies = nil, nil // what the kernel has reads back as comments only
 	}
 	e, err := rules.Explain(x.cfg, rt, &state, p)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
@@ -44,7 +45,64 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 		}
 		out.LANs = append(out.LANs, lan)
 	}
+	policyInput(&out, c, ids)
 	return out
+}
+
+// policyInput adds the policies, and the groups of uplinks that they share.
+func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
+	groups := make(map[string]bool)
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		key := p.Group()
+		if !groups[key] {
+			groups[key] = true
+			g := rules.Group{ID: ids[key], KillSwitch: p.Fallback == config.FallbackUnreachable, Except: p.Except}
+			for _, names := range p.Uplinks {
+				tier := make([]int, len(names))
+				for i, name := range names {
+					tier[i] = ids[name]
+				}
+				g.Tiers = append(g.Tiers, tier)
+			}
+			out.Groups = append(out.Groups, g)
+		}
+		out.Policies = append(out.Policies, rules.Policy{Name: p.Name, Select: selector(&p.Match), Group: ids[key], Sticky: p.Sticky == config.StickySource})
+	}
+}
+
+func selector(m *config.Match) rules.Selector {
+	s := rules.Selector{From: m.From.Prefixes, To: m.To.Prefixes, FromSets: m.From.Filled, ToSets: m.To.Filled,
+		IIF: m.IIF, Protocols: m.Protocols, SPorts: ports(m.SPorts), DPorts: ports(m.DPorts), Mark: m.Mark, Mask: m.MarkMask, DSCP: m.DSCP}
+	for _, r := range m.UIDs {
+		s.UIDs = append(s.UIDs, rules.UIDs{Set: true, First: r.First, Last: r.Last})
+	}
+	return s
+}
+
+func ports(list []config.Range) []rules.Ports {
+	var out []rules.Ports
+	for _, r := range list {
+		out = append(out, rules.Ports{First: uint16(r.First), Last: uint16(r.Last)})
+	}
+	return out
+}
+
+// identified lists the names that have ids: of uplinks, and of what policies share.
+func identified(c *config.Config) []string {
+	names := make([]string, len(c.Uplinks))
+	for i := range c.Uplinks {
+		names[i] = c.Uplinks[i].Name
+	}
+	for i := range c.Policies {
+		if group := c.Policies[i].Group(); !slices.Contains(names, group) {
+			names = append(names, group)
+		}
+	}
+	if len(c.TProxies) > 0 {
+		names = append(names, config.TProxyGroup)
+	}
+	return names
 }
 
 // addressing says where one family gets its addresses; given is what a lease or routers offer.
@@ -61,12 +119,12 @@ func addressing(ip config.IP, given *rules.Assignment) rules.Addressing {
 	return a
 }
 
-// assignIDs gives each uplink the id that it had before. Connections carry ids in their marks, so an id
-// is reused for another name only when no fresh one is left; kept is updated and reports whether it was.
+// assignIDs gives each uplink and group the id that it had before. Connections carry ids in their marks, so an
+// id is reused for another name only when no fresh one is left; kept is updated and reports whether it was.
 func assignIDs(c *config.Config, kept map[string]int) (changed bool, err error) {
-	configured := func(name string) bool {
-		return slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name })
-	}
+	names := identified(c)
+	configured := func(name string) bool { return slices.Contains(names, name) }
+	group := func(name string) bool { return strings.HasPrefix(name, "@") }
 	taken := make(map[int]string, len(kept))
 	// Of two names with one id, which only a damaged file has, one that is in use keeps it.
 	var inUse, others []string
@@ -86,18 +144,21 @@ func assignIDs(c *config.Config, kept map[string]int) (changed bool, err error) 
 		}
 		taken[id] = name
 	}
-	for i := range c.Uplinks {
-		name := c.Uplinks[i].Name
+	for _, name := range names {
 		if kept[name] != 0 {
 			continue
 		}
 		id := freeID(func(id int) bool { return taken[id] == "" })
+		if id == 0 { // no connection is pinned to a group
+			id = freeID(func(id int) bool { return group(taken[id]) && !configured(taken[id]) })
+			delete(kept, taken[id])
+		}
 		if id == 0 {
 			id = freeID(func(id int) bool { return !configured(taken[id]) })
 			delete(kept, taken[id])
 		}
 		if id == 0 {
-			return changed, fmt.Errorf("no id left for uplink %q: at most %d uplinks", name, rules.MaxUplinks)
+			return changed, fmt.Errorf("no id left for %q: at most %d uplinks and groups of policies", name, rules.MaxUplinks)
 		}
 		kept[name], taken[id] = id, name
 		changed = true

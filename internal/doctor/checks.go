@@ -114,7 +114,7 @@ func foreignRules(o *Observation, found found) {
 		if r.Family == rules.IPv6 {
 			flag = "-6"
 		}
-		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && !r.Other && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
+		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == (rules.More{}) && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
 		switch {
 		case r.Priority >= k.RulePriority && r.Priority < k.RulePriority+1000:
 			found(Error, fmt.Sprintf("somebody else's rule stands among ours (%d to %d): %s", k.RulePriority, k.RulePriority+999, r),

@@ -108,6 +108,8 @@ func (k *Kernel) apply(op rules.Op) error {
 		return gone(k.changeRule(unix.RTM_DELRULE, 0, op.Rule))
 	case rules.PutTable:
 		return k.putTable(op.Table)
+	case rules.PutPolicies:
+		return k.putPolicies(op)
 	case rules.SetGroup:
 		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(op.Group)))
 	case rules.SetSysctl:

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,35 +12,67 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// tableCache keeps what was read of our table for as long as the ruleset's generation stands: the
+// tableCache keeps what was read of our tables for as long as the ruleset's generation stands: the
 // kernel counts it up with every transaction of anybody.
 type tableCache struct {
-	valid      bool
-	generation uint32
-	table      *rules.Table
+	valid           bool
+	generation      uint32
+	table, policies *rules.Table
 }
 
-// readTable reads our table: its chains and, of each rule, the comment.
-func (k *Kernel) readTable() (*rules.Table, error) {
+// readTables reads our tables: their chains and, of each rule, the comment.
+func (k *Kernel) readTables() (table, policies *rules.Table, err error) {
 	generation, err := k.generation()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if k.table.valid && k.table.generation == generation {
-		return k.table.table, nil
+		return k.table.table, k.table.policies, nil
 	}
-	table, err := k.listTable()
+	tables, err := k.nft.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return nil, err
+		return nil, nil, fmt.Errorf("listing nftables tables: %w", err)
 	}
-	k.table = tableCache{true, generation, table}
-	return table, nil
+	chains, err := k.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing nftables chains: %w", err)
+	}
+	for _, t := range tables {
+		switch t.Name {
+		case rules.TableName:
+			table, err = k.listTable(t, chains)
+		case rules.PolicyTableName:
+			policies, err = k.listTable(t, chains)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	k.table = tableCache{true, generation, table, policies}
+	return table, policies, nil
+}
+
+// listSets lists the sets that have names; what is in them is not read.
+func (k *Kernel) listSets(t *nftables.Table) ([]rules.Set, error) {
+	sets, err := k.nft.GetSets(t)
+	if err != nil {
+		return nil, fmt.Errorf("listing nftables sets of %s: %w", t.Name, err)
+	}
+	var list []rules.Set
+	for _, s := range sets {
+		if !s.Anonymous {
+			list = append(list, rules.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()]})
+		}
+	}
+	slices.SortFunc(list, func(a, b rules.Set) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
 }
 
 func (k *Kernel) generation() (uint32, error) {
@@ -59,27 +92,14 @@ func (k *Kernel) generation() (uint32, error) {
 	return 0, fmt.Errorf("reading the generation of the nftables ruleset: no answer")
 }
 
-func (k *Kernel) listTable() (*rules.Table, error) {
-	tables, err := k.nft.ListTablesOfFamily(nftables.TableFamilyINet)
+func (k *Kernel) listTable(ours *nftables.Table, chains []*nftables.Chain) (*rules.Table, error) {
+	sets, err := k.listSets(ours)
 	if err != nil {
-		return nil, fmt.Errorf("listing nftables tables: %w", err)
+		return nil, err
 	}
-	var ours *nftables.Table
-	for _, t := range tables {
-		if t.Name == rules.TableName {
-			ours = t
-		}
-	}
-	if ours == nil {
-		return nil, nil
-	}
-	chains, err := k.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, fmt.Errorf("listing nftables chains: %w", err)
-	}
-	table := &rules.Table{}
+	table := &rules.Table{Sets: sets}
 	for _, c := range chains {
-		if c.Table.Name != rules.TableName {
+		if c.Table.Name != ours.Name {
 			continue
 		}
 		chain := rules.Chain{Name: c.Name, Type: string(c.Type)}
@@ -119,10 +139,19 @@ func hookName(number nftables.ChainHook) string {
 	return fmt.Sprintf("hook %d", number)
 }
 
+// transactionBuffer is room for a whole transaction, and for the answer to each of its messages, in bytes.
+const transactionBuffer = 8 << 20
+
+func openTransaction() (*nftables.Conn, error) {
+	return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(conn *netlink.Conn) error {
+		return errors.Join(conn.SetReadBuffer(transactionBuffer), conn.SetWriteBuffer(transactionBuffer))
+	}))
+}
+
 // putTable replaces our table in one transaction; nil removes it.
 func (k *Kernel) putTable(t *rules.Table) error {
 	// The library keeps a marshalling error for ever: a connection of its own for each transaction.
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := openTransaction()
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
@@ -133,37 +162,100 @@ func (k *Kernel) putTable(t *rules.Table) error {
 	conn.DelTable(table)
 	if t != nil {
 		conn.AddTable(table)
-		policy := nftables.ChainPolicyAccept
-		for _, c := range t.Chains {
-			hook, ok := hooks[c.Hook]
-			if !ok {
-				return fmt.Errorf("chain %s: unknown hook %q", c.Name, c.Hook)
-			}
-			chain := conn.AddChain(&nftables.Chain{Name: c.Name, Table: table, Type: nftables.ChainType(c.Type),
-				Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority)), Policy: &policy})
-			for _, r := range c.Rules {
-				conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: compile(r),
-					UserData: userdata.AppendString(nil, userdata.TypeComment, r.Comment)})
-			}
+		if err := (&builder{conn: conn, table: table}).chains(t); err != nil {
+			return err
 		}
 	}
 	k.table.valid = false
 	return conn.Flush()
 }
 
+// putPolicies replaces the rules of our table of policies in one transaction, and keeps what is in its sets.
+func (k *Kernel) putPolicies(op rules.PutPolicies) error {
+	conn, err := openTransaction()
+	if err != nil {
+		return fmt.Errorf("opening nftables: %w", err)
+	}
+	defer conn.CloseLasting()
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: rules.PolicyTableName}
+	conn.AddTable(table)
+	if op.Table == nil || op.Anew {
+		conn.DelTable(table)
+	}
+	if op.Table != nil {
+		conn.AddTable(table)
+		conn.FlushTable(table)
+		for _, name := range op.Drop {
+			if !op.Anew {
+				conn.DelSet(&nftables.Set{Table: table, Name: name})
+			}
+		}
+		b := &builder{conn: conn, table: table}
+		if err := b.chains(op.Table); err != nil {
+			return err
+		}
+	}
+	k.table.valid = false
+	return conn.Flush()
+}
+
+// families tells sets of addresses, by the type that nft shows, from those of devices, which have none.
+var families = map[uint32]rules.Family{
+	nftables.TypeIPAddr.GetNFTMagic():  rules.IPv4,
+	nftables.TypeIP6Addr.GetNFTMagic(): rules.IPv6,
+}
+
+func addressType(f rules.Family) nftables.SetDatatype {
+	if f == rules.IPv6 {
+		return nftables.TypeIP6Addr
+	}
+	return nftables.TypeIPAddr
+}
+
+// builder compiles the rules of one table into one transaction.
+type builder struct {
+	conn  *nftables.Conn
+	table *nftables.Table
+	err   error // of the first set that could not be made
+}
+
+func (b *builder) chains(t *rules.Table) error {
+	for _, s := range t.Sets {
+		set := &nftables.Set{Table: b.table, Name: s.Name, KeyType: addressType(s.Family), Interval: true, HasTimeout: true}
+		var elements []nftables.SetElement
+		if s.Family == 0 {
+			set = &nftables.Set{Table: b.table, Name: s.Name, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+			for _, device := range s.Devices {
+				elements = append(elements, nftables.SetElement{Key: deviceName(device)})
+			}
+		}
+		if err := b.conn.AddSet(set, elements); err != nil {
+			return fmt.Errorf("set %s: %w", s.Name, err)
+		}
+	}
+	policy := nftables.ChainPolicyAccept
+	for _, c := range t.Chains {
+		hook, ok := hooks[c.Hook]
+		if !ok {
+			return fmt.Errorf("chain %s: unknown hook %q", c.Name, c.Hook)
+		}
+		chain := b.conn.AddChain(&nftables.Chain{Name: c.Name, Table: b.table, Type: nftables.ChainType(c.Type),
+			Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority)), Policy: &policy})
+		for _, r := range c.Rules {
+			b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: chain, Exprs: b.compile(r),
+				UserData: userdata.AppendString(nil, userdata.TypeComment, r.Comment)})
+		}
+	}
+	return b.err
+}
+
 // compile turns a rule into the kernel's expressions. Register 1 carries every value.
-func compile(r rules.NftRule) []expr.Any {
+func (b *builder) compile(r rules.NftRule) []expr.Any {
 	var out []expr.Any
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case rules.NftDevice:
-			key := expr.MetaKeyIIFNAME
-			if e.Out {
-				key = expr.MetaKeyOIFNAME
-			}
-			name := make([]byte, unix.IFNAMSIZ)
-			copy(name, e.Name)
-			out = append(out, &expr.Meta{Key: key, Register: 1}, equal(name))
+			out = append(out, metaDevice(e.Out), equal(deviceName(e.Name)))
 		case rules.NftCtMark:
 			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), equal(native(e.Value)))
 		case rules.NftSetMark:
@@ -175,9 +267,9 @@ func compile(r rules.NftRule) []expr.Any {
 		case rules.NftFamily:
 			out = append(out, matchFamily(e.Family)...)
 		case rules.NftSource:
-			out = append(out, matchAddress(e.Prefix, 12, 8)...)
+			out = append(out, b.addresses(rules.NftAddresses{Prefixes: []netip.Prefix{e.Prefix}})...)
 		case rules.NftDestination:
-			out = append(out, matchAddress(e.Prefix, 16, 24)...)
+			out = append(out, b.addresses(rules.NftAddresses{Dest: true, Prefixes: []netip.Prefix{e.Prefix}})...)
 		case rules.NftPrefixNAT:
 			out = append(out, prefixNAT(e)...)
 		case rules.NftReject:
@@ -191,10 +283,23 @@ func compile(r rules.NftRule) []expr.Any {
 		case rules.NftReturn:
 			out = append(out, &expr.Verdict{Kind: expr.VerdictReturn})
 		default:
-			panic(fmt.Sprintf("nftables expression %T cannot be compiled", e))
+			out = append(out, b.compileMatch(e)...)
 		}
 	}
 	return out
+}
+
+func metaDevice(out bool) expr.Any {
+	if out {
+		return &expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1}
+	}
+	return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}
+}
+
+func deviceName(name string) []byte {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return b
 }
 
 func native(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
@@ -210,23 +315,17 @@ func matchFamily(f rules.Family) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{familyNumber(f)})}
 }
 
-// matchAddress compares the address at an offset of the header, in bytes, of its family.
-func matchAddress(prefix netip.Prefix, offset4, offset6 uint32) []expr.Any {
-	addr := prefix.Masked().Addr()
-	family := rules.FamilyOf(addr)
-	offset, size := offset4, uint32(4)
-	if family == rules.IPv6 {
-		offset, size = offset6, 16
+// maskAddress keeps the bits of the prefix of the address in register 1.
+func maskAddress(prefix netip.Prefix) []expr.Any {
+	if prefix.IsSingleIP() {
+		return nil
 	}
-	out := append(matchFamily(family), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size})
-	if !prefix.IsSingleIP() {
-		mask := make([]byte, size)
-		for bit := range prefix.Bits() {
-			mask[bit/8] |= 0x80 >> (bit % 8)
-		}
-		out = append(out, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)})
+	mask := make([]byte, prefix.Addr().BitLen()/8)
+	for bit := range prefix.Bits() {
+		mask[bit/8] |= 0x80 >> (bit % 8)
 	}
-	return append(out, equal(addr.AsSlice()))
+	size := uint32(len(mask))
+	return []expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)}}
 }
 
 // icmpv6PolicyFail is code 5 of ICMPv6 destination unreachable (RFC 4443 section 3.1).

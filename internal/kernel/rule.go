@@ -68,7 +68,6 @@ func decodeRule(m []byte) (rules.Rule, bool) {
 			decodeMore(&r.More, typ, value)
 		}
 	}
-	r.Other = r.More != rules.More{}
 	return r, true
 }
 
@@ -80,7 +79,7 @@ const (
 	fraDSCPMask  = 30
 )
 
-// decodeMore reads what rules of ours never have.
+// decodeMore reads the rarer selectors, and what rules of ours never have.
 func decodeMore(m *rules.More, typ uint16, value []byte) {
 	full := len(value) == 1 && value[0] == 0x3f || len(value) >= 2 && value[0] == 0xff && value[1] == 0xff
 	switch {
@@ -138,6 +137,7 @@ func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
 	if r.OIF != "" {
 		add(nl.FRA_OIFNAME, nl.ZeroTerminated(r.OIF))
 	}
+	encodeMore(&r.More, msg, add)
 	if r.SuppressPrefixLen >= 0 {
 		add(nl.FRA_SUPPRESS_PREFIXLEN, nl.Uint32Attr(uint32(r.SuppressPrefixLen)))
 	}
@@ -146,4 +146,27 @@ func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
 	}
 	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
 	return err
+}
+
+// encodeMore adds the selectors of policies.
+func encodeMore(m *rules.More, msg *nl.RtMsg, add func(typ int, value []byte)) {
+	if m.Not {
+		msg.Flags |= fibRuleInvert
+	}
+	if m.Protocol != 0 {
+		add(nl.FRA_IP_PROTO, []byte{m.Protocol})
+	}
+	if m.SPort != (rules.Ports{}) {
+		add(nl.FRA_SPORT_RANGE, encodePorts(m.SPort))
+	}
+	if m.DPort != (rules.Ports{}) {
+		add(nl.FRA_DPORT_RANGE, encodePorts(m.DPort))
+	}
+	if m.UIDs.Set {
+		add(nl.FRA_UID_RANGE, append(nl.Uint32Attr(m.UIDs.First), nl.Uint32Attr(m.UIDs.Last)...))
+	}
+}
+
+func encodePorts(p rules.Ports) []byte {
+	return binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, p.First), p.Last)
 }

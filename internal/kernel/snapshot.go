@@ -25,7 +25,7 @@ type devices struct {
 	index map[string]int
 }
 
-// Snapshot reads links, addresses, routes, rules, our nftables table and the named sysctls.
+// Snapshot reads links, addresses, routes, rules, our nftables tables and the named sysctls.
 func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
 	obs := &rules.Observed{Sysctls: readSysctls(sysctls)}
 	var err error
@@ -57,7 +57,7 @@ func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
 		}
 		obs.Rules = append(obs.Rules, found...)
 	}
-	if obs.Table, err = k.readTable(); err != nil {
+	if obs.Table, obs.Policies, err = k.readTables(); err != nil {
 		return nil, err
 	}
 	return obs, nil

@@ -156,6 +156,8 @@ func (k *Kernel) apply(op rules.Op) error {
 		o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r == op.Rule })
 	case rules.PutTable:
 		o.Table = op.Table
+	case rules.PutPolicies:
+		o.Policies = op.Table
 	case rules.SetGroup:
 		for i := range o.Links {
 			if o.Links[i].Name == op.Device {

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// Targets that the tests' policies tell apart.
+const (
+	selected4, selected6 = "192.0.2.2:7", "[2001:db8:ffff::2]:7"
+	other4, other6       = "192.0.2.1:7", "[2001:db8:ffff::1]:7"
+)
+
+// by opens one new UDP flow from a host and returns the uplink that it took, or why it failed.
+func (r *router) by(from, target string) (uplink string, err error) {
+	probe := &lab.FlowProbe{From: r.Host(from), Network: "udp", Target: addrPort(target), Timeout: 2 * time.Second}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // one flow
+	if err := probe.Run(ctx); err != nil {
+		return "", err
+	}
+	flow := probe.Flows()[0]
+	return r.UplinkOf(flow.Source.Addr()), flow.Err
+}
+
+// expectBy checks which uplink new flows take.
+func (r *router) expectBy(from, target, uplink string) {
+	r.Helper()
+	if got, err := r.by(from, target); err != nil || got != uplink {
+		r.Errorf("from %s to %s by %q (%v), want %q", from, target, got, err, uplink)
+	}
+}
+
+// awaitBy waits until new flows take an uplink.
+func (r *router) awaitBy(from, target, uplink string) {
+	r.Helper()
+	r.await(fmt.Sprintf("flows from %s to %s by %s", from, target, uplink), func() error {
+		got, err := r.by(from, target)
+		if err == nil && got != uplink {
+			err = fmt.Errorf("by %q", got)
+		}
+		return err
+	})
+}
+
+// awaitRefused waits until new flows fail.
+func (r *router) awaitRefused(from, target string) {
+	r.Helper()
+	r.await("flows from "+from+" to "+target+" to be refused", func() error {
+		if got, err := r.by(from, target); err == nil {
+			return errors.New("by " + got)
+		}
+		return nil
+	})
+}
+
+// watch makes the provider of an uplink count what comes to it for some addresses; the returned function says how
+// many packets that were.
+func (r *router) watch(uplink string, targets ...string) func() int {
+	r.Helper()
+	isp := r.Uplink(uplink).ISP
+	script := "table inet watched {\n\tcounter seen { }\n\tchain forward {\n\t\ttype filter hook forward priority 0;\n"
+	for _, t := range targets {
+		addr := netip.MustParseAddrPort(t).Addr()
+		family := "ip"
+		if addr.Is6() {
+			family = "ip6"
+		}
+		script += fmt.Sprintf("\t\t%s daddr %v counter name seen\n", family, addr)
+	}
+	r.sh(isp, "nft -f - <<'EOF'\n"+script+"\t}\n}\nEOF")
+	return func() int {
+		r.Helper()
+		var packets, bytes int
+		out := r.sh(isp, "nft list counter inet watched seen")
+		if _, err := fmt.Sscanf(out[strings.Index(out, "packets"):], "packets %d bytes %d", &packets, &bytes); err != nil {
+			r.Fatalf("%v in %s", err, out)
+		}
+		return packets
+	}
+}
+
+// ready starts the daemon and waits until both uplinks are up. The selected target echoes from then on, as the other
+// one does in every world.
+func (r *router) ready() {
+	r.Helper()
+	for _, target := range []string{selected4, selected6} {
+		if err := r.Host("inet").ServeUDPEcho(context.Background(), addrPort(target)); err != nil {
+			r.Fatal(err)
+		}
+	}
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+}
+
+func TestAPolicySendsSomeDestinationsElsewhereAndFallsBack(t *testing.T) {
+	r := newRouter(t, lab.Options{}, dualWAN+`
+[[policy]]
+name = "by-lte"
+from = ["203.0.113.128/25", "2001:db8:1::/64"]
+to = ["192.0.2.0/26", "2001:db8:ffff::/64"]
+except = ["192.0.2.1", "2001:db8:ffff::1"]
+uplinks = ["lte"]
+`)
+	r.ready()
+	for _, target := range []string{selected4, selected6} {
+		r.expectBy("lan", target, "lte")
+		r.expectBy("router", target, "fiber") // the policy is about the LAN
+	}
+	for _, target := range []string{other4, other6} {
+		r.expectBy("lan", target, "fiber")
+	}
+	if err := r.Break(lab.Blackhole, "lte"); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{selected4, selected6} {
+		r.awaitBy("lan", target, "fiber")
+	}
+	if err := r.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{selected4, selected6} {
+		r.awaitBy("lan", target, "lte")
+	}
+	if n := r.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source", n)
+	}
+}

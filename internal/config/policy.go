@@ -1,0 +1,320 @@
+package config
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// MaxPolicies and MaxSets are how many sections [[policy]] and [[set]] there may be.
+const (
+	MaxPolicies = 1000
+	MaxSets     = 250
+)
+
+// Policy is one [[policy]] section: traffic that takes uplinks of its own.
+type Policy struct {
+	Name     string     // name: unique among policies; as an uplink's
+	Uplinks  [][]string // uplinks: names, in tiers, the best first; each once
+	Fallback Fallback   // fallback: what happens to the traffic when none of the uplinks works
+	Sticky   Sticky     // sticky: what stays on one uplink
+	Match    Match      // which traffic: at least one condition, unless Except is given
+	Except   []netip.Prefix
+}
+
+// Fallback says what becomes of a policy's traffic when none of its uplinks works.
+type Fallback string
+
+// The fallbacks.
+const (
+	FallbackDefault     Fallback = "default"     // later policies, and then the default, carry it
+	FallbackUnreachable Fallback = "unreachable" // it is refused: a kill switch
+)
+
+// Sticky says what stays on one of several uplinks.
+type Sticky string
+
+// What may be sticky.
+const (
+	StickyFlow   Sticky = "flow"   // every flow for itself
+	StickySource Sticky = "source" // all flows of one source address
+)
+
+// Match says which packets a policy is about. Every condition that is given must hold; of a list, one element.
+type Match struct {
+	From, To  Addresses // from, to
+	IIF       []string  // iif: devices that packets come in by
+	Protocols []uint8   // protocol
+	SPorts    []Range   // sport: 1..65535
+	DPorts    []Range   // dport: 1..65535
+	UIDs      []Range   // uid: owners of this router's own sockets
+	Mark      uint32    // fwmark: bits of the packet mark that somebody else sets, within MarkMask
+	MarkMask  uint32    // 0 is no condition; none of Kernel.MarkMask
+	DSCP      []uint8   // dscp: 0..63
+}
+
+// Addresses are prefixes, without bits behind their lengths, and sets that other programs fill.
+type Addresses struct {
+	Prefixes []netip.Prefix
+	Filled   []string // names of sections [[set]] with filled = true
+}
+
+func (a Addresses) empty() bool { return len(a.Prefixes)+len(a.Filled) == 0 }
+
+// Range is a range of numbers, ends included.
+type Range struct{ First, Last uint32 }
+
+// Set is one [[set]] section: addresses that policies name as "@" and the name.
+type Set struct {
+	Name      string         // name: unique among sets; as an uplink's
+	Addresses []netip.Prefix // addresses: none if Filled
+	// Filled is true when other programs, such as dnsmasq by its option nftset, put addresses into the sets of this
+	// name and the suffixes 4 and 6 of our second nftables table.
+	Filled bool // filled
+}
+
+const (
+	titlePolicy   = "[[policy]]"
+	titleSet      = "[[set]]"
+	examplePrefix = "192.168.0.0/16"
+)
+
+func policySection(p *Policy, sets []Set) section {
+	return section{titlePolicy, append([]field{
+		text("name", &p.Name, "tcp-through-vps", checkLabel),
+		{"uplinks", func(r *reader, v *value) { p.Uplinks = r.tiers(v) }},
+		choice("fallback", &p.Fallback, []Fallback{FallbackDefault, FallbackUnreachable}, nil),
+		choice("sticky", &p.Sticky, []Sticky{StickyFlow, StickySource}, nil),
+		prefixes("except", &p.Except, sets),
+	}, matchFields(&p.Match, sets)...)}
+}
+
+func matchFields(m *Match, sets []Set) []field {
+	return []field{
+		addresses("from", &m.From, sets),
+		addresses("to", &m.To, sets),
+		texts("iif", &m.IIF, "br-lan", maxSelector, checkDevice).orOne(),
+		numbers("protocol", &m.Protocols, `"tcp"`, parseProtocol),
+		numbers("sport", &m.SPorts, "443", parsePorts),
+		numbers("dport", &m.DPorts, "443", parsePorts),
+		numbers("uid", &m.UIDs, "1000", parseUIDs),
+		{"fwmark", func(r *reader, v *value) { r.fwmark(v, m) }},
+		numbers("dscp", &m.DSCP, `"ef"`, parseDSCP),
+	}
+}
+
+func setSection(s *Set) section {
+	return section{titleSet, []field{
+		text("name", &s.Name, "streaming", checkLabel),
+		prefixes("addresses", &s.Addresses, nil),
+		boolean("filled", &s.Filled),
+	}}
+}
+
+// checkLabel checks a name that is no routing table's.
+func checkLabel(name, s string) string {
+	if s == "" || !nameForm.MatchString(s) {
+		return fmt.Sprintf("%s %s must be 1 to 32 lower-case letters, digits, - and _, and begin with a letter or digit", name, quote(s))
+	}
+	return ""
+}
+
+// traffic reads the sections that choose uplinks for some traffic, when the uplinks are known.
+func (r *reader) traffic(root *table, c *Config) {
+	if v := root.values["set"]; v != nil {
+		seen := make(map[string]int)
+		r.several(v, "set", "a set", MaxSets, func(t *table) { c.Sets = append(c.Sets, r.set(t, seen)) })
+	}
+	if v := root.values["policy"]; v != nil {
+		seen := make(map[string]int)
+		r.several(v, "policy", "a policy", MaxPolicies, func(t *table) { c.Policies = append(c.Policies, r.policy(t, c, seen)) })
+		r.groups(v, c)
+	}
+	if v := root.values["tproxy"]; v != nil {
+		seen := make(map[string]int)
+		r.several(v, "tproxy", "a tproxy", MaxTProxies, func(t *table) { c.TProxies = append(c.TProxies, r.tproxy(t, c, seen)) })
+	}
+}
+
+// Group names what decides where a policy's traffic goes: policies with the same uplinks, fallback and exceptions
+// share a routing table. It begins with a character that no uplink's name begins with.
+func (p *Policy) Group() string {
+	tiers := make([]string, len(p.Uplinks))
+	for i, names := range p.Uplinks {
+		tiers[i] = strings.Join(slices.Sorted(slices.Values(names)), "+")
+	}
+	group := "@" + strings.Join(tiers, ">") + " or " + string(p.Fallback)
+	if len(p.Except) > 0 {
+		sum := sha256.Sum256(fmt.Append(nil, p.Except))
+		group += fmt.Sprintf(" except %x", sum[:8])
+	}
+	return group
+}
+
+// TProxyGroup is the name of what all transparent proxies share, as Policy.Group.
+const TProxyGroup = "@tproxy"
+
+// groups checks that there is a table for every group, and a preference for every change from one to the next.
+func (r *reader) groups(v *value, c *Config) {
+	groups := make(map[string]bool)
+	runs, last := 0, ""
+	for i := range c.Policies {
+		group := c.Policies[i].Group()
+		if group != last {
+			runs, last = runs+1, group
+		}
+		groups[group] = true
+	}
+	if room := MaxUplinks - len(c.Uplinks) - 1; len(groups) > room {
+		r.errorf(v.off, "the policies need %d routing tables, one for each choice of uplinks, fallback and except, and beside %d uplinks there is room for %d: let policies have these in common", len(groups), len(c.Uplinks), room)
+	}
+	if len(c.Policies) > maxAlternations && runs > maxAlternations {
+		r.errorf(v.off, "the policies change from one choice of uplinks to another %d times, and %d times is the most: put those with the same uplinks, fallback and except next to each other", runs, maxAlternations)
+	}
+}
+
+// maxAlternations is how many preferences there are for policies: 400 to 899, counted from rule_priority.
+const maxAlternations = 500
+
+// set reads one set.
+func (r *reader) set(t *table, seen map[string]int) Set {
+	var s Set
+	r.section(t, setSection(&s))
+	r.required(t, "set", "name", "name", "streaming", s.Name, seen)
+	switch {
+	case t.values["addresses"] == nil && !s.Filled && t.usable("filled"):
+		r.errorf(t.off, "this set is empty: write addresses = [%q], or filled = true if another program fills it", examplePrefix)
+	case s.Filled && t.values["addresses"] != nil:
+		r.errorf(t.offset("addresses"), "a set has either addresses or filled = true: what is in a filled one is another program's business")
+	}
+	return s
+}
+
+// policy reads one policy and what must fit together in it.
+func (r *reader) policy(t *table, c *Config, seen map[string]int) Policy {
+	p := Policy{Fallback: FallbackDefault, Sticky: StickyFlow}
+	r.section(t, policySection(&p, c.Sets))
+	r.required(t, "policy", "name", "name", "tcp-through-vps", p.Name, seen)
+	if v := t.values["uplinks"]; v == nil && !t.meant["uplinks"] {
+		r.errorf(t.off, "this policy has no uplinks: write uplinks = [\"fiber\"] below, with your own, the best first")
+	} else if v != nil && !v.bad {
+		r.knownUplinks(v, c)
+	}
+	r.match(t, c, &p.Match, "policy")
+	if len(t.names) > 0 && !slices.ContainsFunc(t.names, isSelector) {
+		r.errorf(t.off, "this policy is about all traffic: that is what tier and weight of the uplinks are for; say which traffic, such as to = [%q]", examplePrefix)
+	}
+	return p
+}
+
+func isSelector(key string) bool {
+	return !slices.Contains([]string{"name", "uplinks", "fallback", "sticky"}, key)
+}
+
+// match checks what must fit together in the conditions of a section.
+func (r *reader) match(t *table, c *Config, m *Match, what string) {
+	complain := func(key, format string, args ...any) {
+		if v := t.values[key]; v != nil && !v.bad {
+			r.fail(v, v.key, format, args...)
+		}
+	}
+	ported := func(p uint8) bool {
+		return p == protocolTCP || p == protocolUDP || p == protocolSCTP || p == protocolDCCP
+	}
+	for _, key := range []string{"sport", "dport"} {
+		switch {
+		case t.values["protocol"] == nil:
+			complain(key, `%s needs a protocol: write protocol = "tcp" or ["tcp", "udp"]`, key)
+		case t.usable("protocol") && slices.ContainsFunc(m.Protocols, func(p uint8) bool { return !ported(p) }):
+			complain(key, "%s is for protocols that have ports (tcp, udp, sctp, dccp): make a %s of its own for the others", key, what)
+		}
+	}
+	if len(m.UIDs) > 0 && len(m.IIF) > 0 {
+		complain("uid", "uid is about this router's own sockets, whose packets come in by no device: take iif or uid out")
+	}
+	if m.MarkMask == allBits { // the mark as somebody set it, whatever ours are beside it
+		m.MarkMask &^= c.Kernel.MarkMask
+	}
+	if shared := (m.Mark | m.MarkMask) & c.Kernel.MarkMask; shared != 0 {
+		complain("fwmark", "fwmark has the bits %#x, which are uplinkd's own (mark_mask): mark with others", shared)
+	}
+	for _, device := range m.IIF {
+		if slices.ContainsFunc(c.Uplinks, func(u Uplink) bool { return u.Device == device }) {
+			complain("iif", "iif %s is an uplink: what comes in there is answered there, whatever policies say", quote(device))
+		}
+	}
+	if !m.From.empty() && !m.To.empty() && t.usable("to") && !sameFamily(m.From, m.To) {
+		complain("to", "from and to have no family in common, so nothing ever matches both")
+	}
+}
+
+func sameFamily(a, b Addresses) bool {
+	has := func(x Addresses, six bool) bool {
+		return len(x.Filled) > 0 || slices.ContainsFunc(x.Prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() == six })
+	}
+	return has(a, false) && has(b, false) || has(a, true) && has(b, true)
+}
+
+// tiers reads a list of uplinks, of which a nested list shares one tier.
+func (r *reader) tiers(v *value) [][]string {
+	const example = `["fiber", ["lte1", "lte2"]]`
+	if v.kind != kindList {
+		r.wrongType(v, "uplinks", "a list of names", `["`+v.text+`"]`)
+		return nil
+	}
+	if len(v.elems) == 0 {
+		r.fail(v, v.off, "uplinks is empty: name at least one")
+		return nil
+	}
+	var list [][]string
+	for _, e := range v.elems {
+		var tier []string
+		names := []*value{e}
+		if e.kind == kindList {
+			names = e.elems
+		}
+		for _, n := range names {
+			if n.kind != kindString {
+				r.fail(v, n.off, "uplinks must hold names, and lists of names that share a tier, as in uplinks = %s", example)
+				return nil
+			}
+			tier = append(tier, n.text)
+		}
+		if len(tier) == 0 {
+			r.fail(v, e.off, "a tier of uplinks is empty: name at least one, or take it out")
+			return nil
+		}
+		list = append(list, tier)
+	}
+	return list
+}
+
+// knownUplinks checks that the names of a list are uplinks' names, each once.
+func (r *reader) knownUplinks(v *value, c *Config) {
+	names := make([]string, len(c.Uplinks))
+	for i := range c.Uplinks {
+		names[i] = c.Uplinks[i].Name
+	}
+	seen := make(map[string]bool)
+	for _, e := range v.elems {
+		list := []*value{e}
+		if e.kind == kindList {
+			list = e.elems
+		}
+		for _, n := range list {
+			hint := ""
+			if near := nearest(n.text, names); near != "" {
+				hint = fmt.Sprintf(", did you mean %q?", near)
+			}
+			switch {
+			case !slices.Contains(names, n.text):
+				r.fail(v, n.off, "there is no uplink %s%s", quote(n.text), hint)
+			case seen[n.text]:
+				r.fail(v, n.off, "uplink %s is given twice", quote(n.text))
+			}
+			seen[n.text] = true
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package kernel_test
+
+import (
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func nets(list ...string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+// selective is a configuration with a policy for each selector and each way to compile one, and proxies.
+func selective() rules.Config {
+	c := config()
+	c.Uplinks[0].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:a00::/56")}}
+	c.Groups = []rules.Group{
+		{ID: 3, Tiers: [][]int{{2}}},
+		{ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.0/26", "192.0.2.128/26", "2001:db8:77::/48")},
+		{ID: 5, Tiers: [][]int{{1, 2}}},
+	}
+	many := make([]rules.Ports, 0, 40)
+	for n := range 40 {
+		many = append(many, rules.Ports{First: uint16(1000 + 10*n), Last: uint16(1003 + 10*n)})
+	}
+	for _, p := range []struct {
+		name  string
+		group int
+		s     rules.Selector
+	}{
+		{"addresses", 3, rules.Selector{From: nets("203.0.113.128/25", "2001:db8:1::/64"), To: nets("192.0.2.2/32", "192.0.2.64/26", "2001:db8:ffff::2/128")}},
+		{"device", 3, rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6, 17}, DPorts: []rules.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}, SPorts: []rules.Ports{{First: 1024, Last: 65535}}}},
+		{"owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}, {Set: true, First: 7, Last: 7}}}},
+		{"one owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 9}}}},
+		{"single owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 7}}, DSCP: []uint8{0}}},
+		{"mark", 4, rules.Selector{Mark: 0x1, Mask: 0xff}},
+		{"voice", 3, rules.Selector{DSCP: []uint8{46}}},
+		{"more voice", 3, rules.Selector{DSCP: []uint8{34, 46, 10}}},
+		{"many ports", 5, rules.Selector{Protocols: []uint8{6}, DPorts: many}},
+		{"filled", 5, rules.Selector{ToSets: []string{"streaming", "more"}, From: nets("203.0.113.130/32", "203.0.113.140/30")}},
+		{"two devices", 4, rules.Selector{IIF: []string{"lan0", "lan1"}, From: nets("203.0.113.128/25")}},
+	} {
+		c.Policies = append(c.Policies, rules.Policy{Name: p.name, Group: p.group, Select: p.s})
+	}
+	c.Policies = append(c.Policies, rules.Policy{Name: "sticky", Group: 5, Sticky: true, Select: rules.Selector{To: nets("192.0.2.0/24", "2001:db8:ffff::/64")}})
+	c.TProxies = []rules.TProxy{
+		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6, 17}, DPorts: []rules.Ports{{First: 443, Last: 443}}}, Except: nets("192.0.2.7/32")},
+		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{IIF: []string{"lan0", "lan1"}, Protocols: []uint8{6}, From: nets("203.0.113.128/25")}},
+	}
+	return c
+}
+
+func TestPoliciesConvergeAndCleanUp(t *testing.T) {
+	namespace(t)
+	sh(t, router)
+	before := everything(t)
+	k := open(t)
+	cfg := selective()
+	var recorded rules.Recorded
+	for _, health := range [][]rules.Health{{rules.Good, rules.Good}, {rules.Dead, rules.Good}, {rules.Good, rules.Dead}, {rules.Dead, rules.Dead}} {
+		converge(t, k, cfg, &recorded, verdicts(health...))
+	}
+	obs := snapshot(t, k, cfg)
+	obs.Recorded = recorded.Clone()
+	cfg.Uplinks, cfg.Policies, cfg.Groups, cfg.TProxies = nil, nil, nil, nil
+	want, _ := rules.Plan(cfg, obs, nil)
+	if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), want)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, everything(t)); diff != "" {
+		t.Errorf("cleaning up leaves traces (-before +after):\n%s", diff)
+	}
+}
+
+// What we compile for the kernel and what nft compiles out of the printed lines must be the same, as nft shows
+// both.
+func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
+	namespace(t)
+	sh(t, router)
+	k := open(t)
+	cfg := selective()
+	var recorded rules.Recorded
+	ops := converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
+	ours := sh(t, "nft list table inet "+rules.PolicyTableName)
+	sh(t, "nft delete table inet "+rules.PolicyTableName)
+	for _, op := range ops {
+		if put, ok := op.(rules.PutPolicies); ok {
+			cmd := exec.Command("nft", "-f", "-")
+			cmd.Stdin = strings.NewReader(put.Script())
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("nft: %v\n%s\n%s", err, out, put.Script())
+			}
+		}
+	}
+	if diff := cmp.Diff(strings.Split(sh(t, "nft list table inet "+rules.PolicyTableName), "\n"), strings.Split(ours, "\n")); diff != "" {
+		t.Errorf("(-by nft +by us):\n%s", diff)
+	}
+}
+
+// Other programs' addresses stay when the policies change around them.
+func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
+	namespace(t)
+	sh(t, router)
+	k := open(t)
+	cfg := selective()
+	var recorded rules.Recorded
+	good := verdicts(rules.Good, rules.Good)
+	converge(t, k, cfg, &recorded, good)
+	sh(t, "nft add element inet "+rules.PolicyTableName+" streaming4 '{ 192.0.2.9, 192.0.2.16/28 }'; nft add element inet "+rules.PolicyTableName+" streaming6 '{ 2001:db8:ffff::9 timeout 1h }'")
+	cfg.Policies[0].Select.To = nets("192.0.2.3/32")
+	cfg.Policies[9].Select.ToSets = []string{"streaming"}
+	converge(t, k, cfg, &recorded, verdicts(rules.Dead, rules.Good))
+	out := sh(t, "nft list table inet "+rules.PolicyTableName)
+	for _, kept := range []string{"192.0.2.9", "192.0.2.16/28", "2001:db8:ffff::9 timeout 1h"} {
+		if !strings.Contains(out, kept) {
+			t.Errorf("%s is lost:\n%s", kept, out)
+		}
+	}
+	if strings.Contains(out, "more4") {
+		t.Errorf("a set that no policy names is still there:\n%s", out)
+	}
+	sh(t, "nft delete table inet "+rules.PolicyTableName)
+	converge(t, k, cfg, &recorded, good)
+	sh(t, "nft flush chain inet "+rules.PolicyTableName+" output; nft delete chain inet "+rules.PolicyTableName+" output; nft add chain inet "+rules.PolicyTableName+" mine")
+	converge(t, k, cfg, &recorded, good)
+}

@@ -1,0 +1,323 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Policy sends the traffic that it selects by a group of uplinks.
+type Policy struct {
+	Name   string
+	Select Selector
+	Group  int // id of its Group
+	// Sticky keeps all flows of one source on one uplink of the group for as long as the same uplinks carry
+	// its traffic; else each flow for itself is kept on the uplink that it began by.
+	Sticky bool
+}
+
+// Group is a choice of uplinks that policies share: those of the same uplinks, exceptions and fallback.
+type Group struct {
+	ID    int     // 1..MaxUplinks, no uplink's
+	Tiers [][]int // ids of uplinks, the best tier first; a tier shares by the uplinks' weights
+	// KillSwitch refuses traffic that none of the uplinks can carry, where others leave it to later policies
+	// and to the default.
+	KillSwitch bool
+	Except     []netip.Prefix // destinations that the policies of this group are not about
+}
+
+// tier returns where in the group an uplink stands, counted from 1, and 0 when it is no part of it.
+func (g *Group) tier(uplink int) int {
+	return 1 + slices.IndexFunc(g.Tiers, func(ids []int) bool { return slices.Contains(ids, uplink) })
+}
+
+// Selector selects packets. Every condition that is given must hold; of the elements of a list, one.
+type Selector struct {
+	From, To         []netip.Prefix
+	FromSets, ToSets []string // sets of our table that other programs fill with addresses
+	IIF              []string // devices that packets come in by
+	Protocols        []uint8
+	SPorts, DPorts   []Ports
+	UIDs             []UIDs // owners of local sockets
+	Mark, Mask       uint32 // bits of the packet mark, none of them ours; Mask 0: none
+	DSCP             []uint8
+}
+
+// covers reports whether the selector can match packets of a family.
+func (s *Selector) covers(f Family) bool {
+	in := func(list []netip.Prefix, sets []string) bool {
+		return len(list)+len(sets) == 0 || len(sets) > 0 || len(ofFamily(list, f)) > 0
+	}
+	return in(s.From, s.FromSets) && in(s.To, s.ToSets)
+}
+
+func ofFamily(list []netip.Prefix, f Family) []netip.Prefix {
+	var of []netip.Prefix
+	for _, p := range list {
+		if FamilyOf(p.Addr()) == f {
+			of = append(of, p)
+		}
+	}
+	return of
+}
+
+// maxRules is how many rules of the kernel one policy may become; beyond, a set of our packet filter is
+// searched faster than a list of rules is walked.
+const maxRules = 32
+
+// beyondRules says why rules of the kernel cannot express the selector, "" when they can.
+func (s *Selector) beyondRules(f Family) string {
+	switch {
+	case len(s.FromSets)+len(s.ToSets) > 0:
+		return "rules cannot look into sets that other programs fill"
+	case len(s.DSCP) > 0:
+		return "rules of kernels before 6.13 know three of the six bits of DSCP only"
+	case slices.ContainsFunc(s.SPorts, endsHighest) || slices.ContainsFunc(s.DPorts, endsHighest):
+		return "rules take no range of ports that ends with the last one"
+	case s.size(f) > maxRules:
+		return fmt.Sprintf("its lists would take %d rules, and a set is searched faster", s.size(f))
+	}
+	return ""
+}
+
+// endsHighest is what fib_rule_port_range_valid of net/fib_rules.h refuses.
+func endsHighest(p Ports) bool { return p.Last == 1<<16-1 }
+
+func (s *Selector) size(f Family) int {
+	n := 1
+	for _, list := range []int{len(ofFamily(s.From, f)), len(ofFamily(s.To, f)), len(s.IIF), len(s.Protocols), len(s.SPorts), len(s.DPorts), len(s.UIDs)} {
+		n = min(n*max(list, 1), 1<<20)
+	}
+	return n
+}
+
+// each calls fn once for every element of a list, and once without any when it is empty.
+func each[T any](list []T, fn func(T)) {
+	var none T
+	if len(list) == 0 {
+		fn(none)
+	}
+	for _, x := range list {
+		fn(x)
+	}
+}
+
+// rules expands the selector into rules that are like the given one otherwise.
+func (s *Selector) rules(like Rule) []Rule {
+	list := make([]Rule, 0, s.size(like.Family))
+	r := like
+	r.Mark, r.Mask = s.Mark, s.Mask
+	each(ofFamily(s.From, like.Family), func(from netip.Prefix) {
+		each(ofFamily(s.To, like.Family), func(to netip.Prefix) {
+			each(s.IIF, func(iif string) {
+				each(s.Protocols, func(protocol uint8) {
+					each(s.SPorts, func(sport Ports) {
+						each(s.DPorts, func(dport Ports) {
+							each(s.UIDs, func(uid UIDs) {
+								if uid.Set {
+									iif = loopback // a forwarded packet counts as root's
+								}
+								r.From, r.To, r.IIF = from, to, iif
+								r.More = More{Protocol: protocol, SPort: sport, DPort: dport, UIDs: uid}
+								list = append(list, r)
+							})
+						})
+					})
+				})
+			})
+		})
+	})
+	return list
+}
+
+// PolicyReport says how a policy was compiled, and who carries its traffic.
+type PolicyReport struct {
+	Name   string
+	Group  int
+	Reason string // why it is rules of the kernel, or marks of our packet filter
+	// Choice tells, by family, who carries what it selects; a family that it is not about is left out.
+	Choice map[Family]Choice
+}
+
+// Priorities of policies: prefPolicy and up to prefPolicyLast.
+const (
+	prefPolicy     = 400
+	prefPolicyLast = 899
+)
+
+// MaxAlternations is how many runs of policies with the same group there may be in a list that is longer
+// than that: each run has a preference of its own.
+const MaxAlternations = prefPolicyLast - prefPolicy + 1
+
+// policyPriorities returns the preference of each policy. While there are enough, each has one of its own,
+// so that a change of one moves no other; else neighbours that lead to the same table share one, for their
+// order among each other decides nothing.
+func (p *planner) policyPriorities() []int {
+	prefs := make([]int, len(p.cfg.Policies))
+	run := 0
+	for i := range p.cfg.Policies {
+		switch {
+		case len(prefs) <= MaxAlternations:
+			run = i
+		case i > 0 && p.cfg.Policies[i].Group != p.cfg.Policies[i-1].Group:
+			run++
+		}
+		prefs[i] = p.k.RulePriority + prefPolicy + min(run, MaxAlternations-1)
+	}
+	return prefs
+}
+
+// policies fills the groups' tables and lays down the rules that lead there.
+func (p *planner) policies() {
+	if len(p.cfg.Policies) == 0 {
+		return
+	}
+	for i := range p.cfg.Groups {
+		group := p.planGroup(&p.cfg.Groups[i])
+		p.groups[group.ID] = group
+		p.groupTables(group)
+	}
+	p.delegates = slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.IPv6.Enabled && len(u.Delegations) > 0 })
+	prefs := p.policyPriorities()
+	p.report.Policies = make([]PolicyReport, len(p.cfg.Policies))
+	for i := range p.cfg.Policies {
+		policy := &p.cfg.Policies[i]
+		report := &p.report.Policies[i]
+		*report = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: make(map[Family]Choice, 2)}
+		for _, family := range p.familiesOf(policy) {
+			report.Choice[family] = p.groups[policy.Group].choice[family]
+			p.baseRules(family)
+			if policy.Select.beyondRules(family) == "" && !policy.Sticky {
+				p.state.Rules = append(p.state.Rules, policy.Select.rules(p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))...)
+			}
+		}
+		report.Reason = p.howCompiled(policy)
+	}
+}
+
+// familiesOf lists the families that a policy has rules in. One whose uplinks do not carry a family leaves
+// it alone, unless it is a kill switch: nothing may leak by the other family either.
+func (p *planner) familiesOf(policy *Policy) []Family {
+	list := make([]Family, 0, len(Families))
+	group := p.groups[policy.Group]
+	for _, family := range Families {
+		if policy.Select.covers(family) && (group.carries[family] || group.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6) {
+			list = append(list, family)
+		}
+	}
+	return list
+}
+
+// plannedGroup is a group with what planning looks up again and again.
+type plannedGroup struct {
+	*Group
+	choice  map[Family]Choice
+	carries map[Family]bool // an uplink of the group does
+	marked  map[Family]bool // packets are marked for it
+	within  []string        // devices of its uplinks
+	beyond  []string        // devices of all others
+}
+
+func (p *planner) planGroup(g *Group) *plannedGroup {
+	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice), carries: make(map[Family]bool), marked: make(map[Family]bool)}
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		if g.tier(u.ID) == 0 {
+			planned.beyond = append(planned.beyond, u.Device)
+			continue
+		}
+		planned.within = append(planned.within, u.Device)
+		for _, family := range Families {
+			planned.carries[family] = planned.carries[family] || u.Family(family).Enabled
+		}
+	}
+	planned.within, planned.beyond = sorted(planned.within), sorted(planned.beyond)
+	return planned
+}
+
+// groupTables fills the table of a group in both families: who carries it, its exceptions, and behind a
+// kill switch what refuses the rest.
+func (p *planner) groupTables(g *plannedGroup) {
+	table := p.k.Table(g.ID)
+	for _, family := range Families {
+		if family == IPv6 && p.obs.NoIPv6 {
+			continue
+		}
+		choice := p.chooseFor(g.Group, family)
+		g.choice[family] = choice
+		if len(choice.Members) > 0 {
+			p.state.Routes = append(p.state.Routes, p.shared(family, table, &choice))
+		}
+		metric := uint32(0)
+		if family == IPv6 {
+			metric = metricV6
+		}
+		for _, except := range ofFamily(g.Except, family) {
+			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Throw, Dst: except, Metric: metric, Protocol: p.k.Protocol})
+		}
+		if g.KillSwitch {
+			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+				Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
+		}
+	}
+}
+
+// chooseFor picks the uplinks that carry a group's traffic, by the rules of the default: those of the best
+// class, and of these the best tier. None is picked when all are dead, or when the default, which the
+// traffic falls back to, is in a better state than whatever is doubtful here.
+func (p *planner) chooseFor(g *Group, family Family) Choice {
+	choice := p.best(family, func(u *Uplink) int { return g.tier(u.ID) })
+	otherwise := "left to later policies and the default"
+	if g.KillSwitch {
+		otherwise = "refused"
+	}
+	switch {
+	case len(choice.Members) == 0:
+		choice.Reason = "none of its uplinks has a default route: " + otherwise
+	case choice.class <= classDead:
+		choice.Members, choice.Reason = nil, "its uplinks are dead: "+otherwise
+	case !g.KillSwitch && choice.class < classImpaired && choice.class < p.report.Defaults[family].class:
+		choice.Members, choice.Reason = nil, "it is not sure that its uplinks work, and the default does: "+otherwise
+	}
+	return choice
+}
+
+// markRules leads the marks that groups have in our packet filter to their tables.
+func (p *planner) markRules() {
+	for i := range p.cfg.Groups {
+		id := p.cfg.Groups[i].ID
+		for _, family := range Families {
+			if group := p.groups[id]; group != nil && group.marked[family] {
+				r := p.rule(family, prefMark+id, p.k.Table(id))
+				r.Mark, r.Mask = p.k.Mark(id), p.k.MarkMask
+				p.state.Rules = append(p.state.Rules, r)
+			}
+		}
+	}
+}
+
+// howCompiled says what a policy became.
+func (p *planner) howCompiled(policy *Policy) string {
+	const plain = "rules of the kernel"
+	var reasons []string
+	for _, family := range p.familiesOf(policy) {
+		reason := plain
+		switch why := p.needsMark(policy, family); {
+		case policy.Select.beyondRules(family) != "" || policy.Sticky:
+			reason = "marks of nftables, for " + why
+		case why != "":
+			reason = plain + ", and in " + family.String() + " marks of nftables, for " + why
+		}
+		if !slices.Contains(reasons, reason) {
+			reasons = append(reasons, reason)
+		}
+	}
+	switch {
+	case len(reasons) == 0:
+		return "nothing: none of its uplinks carries the family that it selects"
+	case len(reasons) == 2 && reasons[0] == plain:
+		return reasons[1]
+	}
+	return strings.Join(reasons, "; ")
+}

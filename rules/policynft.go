@@ -1,0 +1,280 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// PolicyTableName is the name of the nftables table of policies, of family inet. It is one of its own because
+// other programs fill sets of it: its rules are replaced while its sets stay.
+const PolicyTableName = "uplinkd_policy"
+
+// prioPolicy is that of the chains that mark new connections: behind the chains that know pinned ones.
+const prioPolicy = prioMangle + 1
+
+// SetName returns the name that a set of one family has in our table.
+func SetName(set string, f Family) string {
+	if f == IPv6 {
+		return set + "6"
+	}
+	return set + "4"
+}
+
+// needsMark says why a policy is marked by our packet filter, "" when rules of the kernel suffice.
+func (p *planner) needsMark(policy *Policy, f Family) string {
+	switch why := policy.Select.beyondRules(f); {
+	case why != "":
+		return why
+	case policy.Sticky:
+		return "rules cannot keep a source on one uplink of several"
+	case f == IPv6 && len(policy.Select.UIDs) == 0 && p.delegates:
+		return "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
+	}
+	return ""
+}
+
+// marksLocal reports whether a policy marks packets of this machine's own sockets. Those whose sources are
+// delegated choose their source by the rules, which no mark could change later.
+func (p *planner) marksLocal(policy *Policy, f Family) bool {
+	return len(policy.Select.IIF) == 0 && (policy.Select.beyondRules(f) != "" || policy.Sticky)
+}
+
+// policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.
+//
+// A new connection gets the mark of the first policy that matches and has a way; the rules then lead it to
+// the policy's table before they look at its source. Postrouting pins the connection to the uplink that it
+// leaves by, so that policies are about first packets. Rules of the kernel are asked behind marks: therefore
+// what stands before a marked policy is marked as well.
+func (p *planner) policyTable() {
+	prerouting := Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioPolicy}
+	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioPolicy}
+	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioReject}
+	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
+	p.tproxies(&prerouting)
+	tproxied := len(prerouting.Rules)
+	for _, c := range []*Chain{&prerouting, &output} {
+		c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
+	}
+	for _, family := range Families {
+		p.mark(&prerouting, family, func(policy *Policy) bool { return p.needsMark(policy, family) != "" }, false)
+		p.mark(&output, family, func(policy *Policy) bool { return p.marksLocal(policy, family) }, true)
+		p.keepIn(&forward, family)
+		p.keepOwnersIn(&postrouting, family)
+	}
+	if len(prerouting.Rules) == tproxied+1 && len(output.Rules) == 1 {
+		prerouting.Rules, output.Rules = prerouting.Rules[:tproxied], nil
+	}
+	t := &Table{Sets: p.filledSets(), Chains: []Chain{prerouting, output, forward, postrouting}}
+	if slices.ContainsFunc(t.Chains, func(c Chain) bool { return len(c.Rules) > 0 }) || len(t.Sets) > 0 {
+		t.nameDevices()
+		p.state.Policies = t
+	}
+}
+
+// mark adds the policies up to the last one that needs it.
+func (p *planner) mark(c *Chain, family Family, needs func(*Policy) bool, local bool) {
+	last := -1
+	for i := range p.cfg.Policies {
+		policy := &p.cfg.Policies[i]
+		if needs(policy) && slices.Contains(p.familiesOf(policy), family) {
+			last = i
+		}
+	}
+	for i := range last + 1 {
+		policy := &p.cfg.Policies[i]
+		choice, about := p.report.Policies[i].Choice[family]
+		group := p.groups[policy.Group]
+		if !about || local && len(policy.Select.IIF) > 0 || !local && len(policy.Select.UIDs) > 0 || len(choice.Members) == 0 && !group.KillSwitch {
+			continue
+		}
+		for _, match := range policy.Select.matches(group.Except, family) {
+			if policy.Sticky && len(choice.Members) > 1 {
+				p.shareSources(c, policy, family, &choice, match)
+				continue
+			}
+			group.marked[family] = true
+			c.add("policy "+policy.Name, append(match, NftSetMark{p.k.MarkMask, p.k.Mark(policy.Group)}, NftReturn{})...)
+		}
+	}
+}
+
+// shareSources gives each source the mark of one of the members, in proportion to their weights.
+func (p *planner) shareSources(c *Chain, policy *Policy, family Family, choice *Choice, match []NftExpr) {
+	total, from := uint32(0), uint32(0)
+	for _, m := range choice.Members {
+		total += uint32(p.uplink(m.Uplink).Weight)
+	}
+	for _, m := range choice.Members {
+		u := p.uplink(m.Uplink)
+		share := NftSourceShare{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
+		from += uint32(u.Weight)
+		c.add("policy "+policy.Name+": these sources by "+u.Name, append(slices.Clone(match), share, NftSetMark{p.k.MarkMask, p.k.Mark(u.ID)}, NftReturn{})...)
+	}
+}
+
+// matches writes a selector, and exceptions from it, in expressions for one family: a list for each way in which
+// it can match.
+func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
+	var head, tail []NftExpr
+	add := func(list *[]NftExpr, given bool, e NftExpr) {
+		if given {
+			*list = append(*list, e)
+		}
+	}
+	add(&head, len(s.IIF) == 1, NftDevice{Name: first(s.IIF)})
+	add(&head, len(s.IIF) > 1, NftDevices{Names: sorted(s.IIF)})
+	except = disjoint(ofFamily(except, family))
+	add(&tail, len(except) > 0, NftAddresses{Dest: true, Not: true, Prefixes: except})
+	add(&tail, len(s.Protocols) > 0, NftProtocols{sorted(s.Protocols)})
+	add(&tail, len(s.SPorts) > 0, NftPorts{List: mergedPorts(s.SPorts)})
+	add(&tail, len(s.DPorts) > 0, NftPorts{Dest: true, List: mergedPorts(s.DPorts)})
+	add(&tail, len(s.UIDs) > 0, NftOwners{mergedUIDs(s.UIDs)})
+	add(&tail, s.Mask != 0, NftMark{s.Mask, s.Mark})
+	add(&tail, len(s.DSCP) > 0, NftDSCP{family, sorted(s.DSCP)})
+	var ways [][]NftExpr
+	for _, from := range alternatives(false, family, s.From, s.FromSets) {
+		for _, to := range alternatives(true, family, s.To, s.ToSets) {
+			way := slices.Concat(head, from, to, tail)
+			if len(from)+len(to)+len(except)+len(s.DSCP) == 0 { // nothing else tells the families apart
+				way = append([]NftExpr{NftFamily{family}}, way...)
+			}
+			ways = append(ways, way)
+		}
+	}
+	return ways
+}
+
+// alternatives are the conditions of which an address has to meet one: none when any address does.
+func alternatives(dest bool, family Family, prefixes []netip.Prefix, sets []string) [][]NftExpr {
+	var list [][]NftExpr
+	if of := disjoint(ofFamily(prefixes, family)); len(of) > 0 {
+		list = append(list, []NftExpr{NftAddresses{Dest: dest, Prefixes: of}})
+	}
+	for _, set := range sets {
+		list = append(list, []NftExpr{NftFilled{Dest: dest, Family: family, Set: SetName(set, family)}})
+	}
+	if len(list) == 0 {
+		list = [][]NftExpr{nil}
+	}
+	return list
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+func sorted[T cmp.Ordered](list []T) []T {
+	return slices.Compact(slices.Sorted(slices.Values(list)))
+}
+
+// keepIn is the second lock of kill switches: what is forwarded and belongs to one leaves by no uplink but its
+// own, whatever its source, its pin or a rule of somebody else says. Answers to what came in from outside are
+// no traffic of its own. Policies before it may send some of it elsewhere.
+func (p *planner) keepIn(c *Chain, family Family) {
+	forwarded := func(policy *Policy) bool { return len(policy.Select.UIDs) == 0 }
+	p.lock(c, family, forwarded, func(match []NftExpr) []NftExpr {
+		if family == IPv6 { // it makes hosts choose another source, as rejectForeign says
+			return append(match, NftCounter{}, NftReject{})
+		}
+		return append(match, NftCounter{}, NftRefuse{})
+	})
+}
+
+// keepOwnersIn is the same for local sockets of users. Those of root are left out, for among them are the
+// probes, which leave by each uplink.
+func (p *planner) keepOwnersIn(c *Chain, family Family) {
+	owned := func(policy *Policy) bool {
+		return len(policy.Select.UIDs) > 0 && !slices.ContainsFunc(policy.Select.UIDs, func(u UIDs) bool { return u.First == 0 })
+	}
+	p.lock(c, family, owned, func(match []NftExpr) []NftExpr { return append(match, NftCounter{}, NftDrop{}) })
+}
+
+// lock adds what keeps the traffic of kill switches in, as far as it concerns the given policies.
+func (p *planner) lock(c *Chain, family Family, concerned func(*Policy) bool, end func([]NftExpr) []NftExpr) {
+	last := -1
+	for i := range p.cfg.Policies {
+		policy := &p.cfg.Policies[i]
+		if _, about := p.report.Policies[i].Choice[family]; about && concerned(policy) && p.groups[policy.Group].KillSwitch {
+			last = i
+		}
+	}
+	if last >= 0 && len(c.Rules) == 0 {
+		c.add("answers are nobody's policy", NftReply{}, NftReturn{})
+	}
+	for i := 0; i <= last; i++ {
+		policy := &p.cfg.Policies[i]
+		choice, about := p.report.Policies[i].Choice[family]
+		group := p.groups[policy.Group]
+		devices := group.within
+		if group.KillSwitch {
+			devices = group.beyond
+		}
+		if !about || !concerned(policy) || len(choice.Members) == 0 && !group.KillSwitch || len(devices) == 0 {
+			continue
+		}
+		name, all := "policy "+policy.Name, policy.Select
+		if n := p.alike(i, last); n > 0 { // every packet passes here: few rules with sets are better than many
+			name += fmt.Sprintf(" and %d more", n)
+			all.From = slices.Clone(all.From)
+			for ; n > 0; n-- {
+				i++
+				all.From = append(all.From, p.cfg.Policies[i].Select.From...)
+			}
+		}
+		for _, match := range all.matches(group.Except, family) {
+			match = append([]NftExpr{NftDevices{Out: true, Names: devices}}, match...)
+			if group.KillSwitch {
+				c.add(name+": by no other uplink", end(match)...)
+			} else {
+				c.add(name+" first", append(match, NftReturn{})...)
+			}
+		}
+	}
+}
+
+// alike counts how many policies behind one differ from it in nothing but their sources.
+func (p *planner) alike(at, last int) int {
+	first := &p.cfg.Policies[at]
+	if len(first.Select.From) == 0 || !first.Select.onlyPrefixes() {
+		return 0
+	}
+	n := 0
+	for at+n < last {
+		next := &p.cfg.Policies[at+n+1]
+		if next.Group != first.Group || len(next.Select.From) == 0 || !next.Select.onlyPrefixes() || !slices.Equal(next.Select.To, first.Select.To) ||
+			!slices.Equal(p.familiesOf(next), p.familiesOf(first)) {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// onlyPrefixes reports whether addresses are all that the selector looks at, and all of them are known here.
+func (s *Selector) onlyPrefixes() bool {
+	return len(s.FromSets)+len(s.ToSets)+len(s.IIF)+len(s.Protocols)+len(s.SPorts)+len(s.DPorts)+len(s.UIDs)+len(s.DSCP) == 0 && s.Mask == 0
+}
+
+// filledSets lists the sets that other programs fill, those of both families by one name.
+func (p *planner) filledSets() []Set {
+	var names []string
+	note := func(s *Selector) { names = append(append(names, s.FromSets...), s.ToSets...) }
+	for i := range p.cfg.Policies {
+		note(&p.cfg.Policies[i].Select)
+	}
+	for i := range p.cfg.TProxies {
+		note(&p.cfg.TProxies[i].Select)
+	}
+	var list []Set
+	for _, name := range sorted(names) {
+		for _, family := range Families {
+			list = append(list, Set{Name: SetName(name, family), Family: family})
+		}
+	}
+	return list
+}

@@ -1,0 +1,122 @@
+package rules
+
+import "net/netip"
+
+// TProxy has a program of this machine answer hosts in the place of their destinations.
+type TProxy struct {
+	Name   string
+	Group  int      // id that all proxies share, no uplink's and no group's of policies
+	Select Selector // has IIF and Protocols
+	Except []netip.Prefix
+	Port   uint16 // where the program listens, on sockets with IP_TRANSPARENT
+	// Reject refuses connections while nobody listens there; else they go on without the proxy.
+	Reject bool
+}
+
+// tproxies adds what catches the packets for proxies. A packet that is caught has a socket and our mark; the
+// rules lead it to a table in which every address is local.
+//
+// Which of them a connection belongs to is decided with its first packet and kept in its mark, so that one that
+// went on without a proxy is not caught in its middle when the proxy returns. The kernel knows whether
+// somebody listens: nothing has to be changed when a proxy fails.
+func (p *planner) tproxies(c *Chain) {
+	if len(p.cfg.TProxies) == 0 {
+		return
+	}
+	mask, mark := p.k.MarkMask, p.k.Mark(p.cfg.TProxies[0].Group)
+	c.add("answers go where their questions came from", NftReply{}, NftReturn{})
+	c.add("this router itself stays reachable", NftLocalDestination{}, NftReturn{})
+	for _, family := range Families {
+		if family == IPv6 && p.obs.NoIPv6 {
+			continue
+		}
+		c.add("never meant for a proxy", NftAddresses{Dest: true, Prefixes: notProxied[family]}, NftReturn{})
+	}
+	var devices []string
+	for i := range p.cfg.TProxies {
+		devices = append(devices, p.cfg.TProxies[i].Select.IIF...)
+	}
+	c.add("answered by a proxy already", NftDevices{Names: sorted(devices)}, NftProtocols{[]uint8{protocolTCP}}, NftTransparent{}, NftSetMark{mask, mark}, NftReturn{})
+	for i := range p.cfg.TProxies {
+		proxy := &p.cfg.TProxies[i]
+		for _, family := range Families {
+			if proxy.Select.covers(family) && !(family == IPv6 && p.obs.NoIPv6) {
+				p.tproxy(c, proxy, family, mask, mark)
+			}
+		}
+	}
+	c.add("what a proxy began only a proxy can end", NftCtMark{mask, mark}, NftProtocols{[]uint8{protocolTCP}}, NftReset{})
+	c.add("what a proxy began only a proxy can end", NftCtMark{mask, mark}, NftRefuse{})
+	p.tproxyTable(devices)
+}
+
+// notProxied is multicast, link-local and broadcast.
+var notProxied = map[Family][]netip.Prefix{
+	IPv4: {netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")},
+	IPv6: {netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8")},
+}
+
+const (
+	protocolTCP = 6
+	protocolUDP = 17
+)
+
+// tproxy adds what catches one family's packets for one proxy: those of connections that are caught already,
+// and of new ones.
+func (p *planner) tproxy(c *Chain, proxy *TProxy, family Family, mask, mark uint32) {
+	to := NftTProxy{Family: family, Port: proxy.Port}
+	for _, match := range proxy.Select.matches(proxy.Except, family) {
+		with := func(why string, exprs ...NftExpr) {
+			all := append(match[:len(match):len(match)], exprs...)
+			c.add(why, all...)
+		}
+		with("proxy "+proxy.Name, NftCtMark{mask, mark}, to, NftSetMark{mask, mark}, NftReturn{})
+		with("new at proxy "+proxy.Name, NftNew{}, NftCtMark{mask, 0}, to, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
+		if proxy.Reject {
+			for _, protocol := range sorted(proxy.Select.Protocols) {
+				var end NftExpr = NftRefuse{}
+				if protocol == protocolTCP {
+					end = NftReset{}
+				}
+				with("nobody listens at proxy "+proxy.Name, NftProtocols{[]uint8{protocol}}, NftCounter{}, end)
+			}
+		}
+	}
+}
+
+// tproxyTable leads what is caught to the machine itself. A rule names its device: the lookup back to the
+// source, by which packets are validated, comes in by none and must not find everything local.
+func (p *planner) tproxyTable(devices []string) {
+	id := p.cfg.TProxies[0].Group
+	for _, family := range Families {
+		if family == IPv6 && p.obs.NoIPv6 {
+			continue
+		}
+		p.baseRules(family)
+		metric := uint32(0)
+		if family == IPv6 {
+			metric = metricV6
+		}
+		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: p.k.Table(id), Type: Local, Dst: family.Default(), Metric: metric,
+			Protocol: p.k.Protocol, Scope: scopeOf(family), Nexthops: []Nexthop{{Device: loopback, Weight: 1}}})
+		for _, device := range sorted(devices) {
+			r := p.rule(family, prefMark+id, p.k.Table(id))
+			r.IIF, r.Mark, r.Mask = device, p.k.Mark(id), p.k.MarkMask
+			p.state.Rules = append(p.state.Rules, r)
+		}
+		// Local networks win over everything but this: a packet that has a socket cannot be forwarded
+		// (net/ipv4/ip_forward.c).
+		for i := range p.state.Rules {
+			if r := &p.state.Rules[i]; r.Family == family && r.Priority == p.k.RulePriority+prefLocalNets {
+				r.Mark, r.Mask, r.More.Not = p.k.Mark(id), p.k.MarkMask, true
+			}
+		}
+	}
+}
+
+func scopeOf(f Family) uint8 {
+	if f == IPv4 {
+		return ScopeHost
+	}
+	return 0
+}
