@@ -184,12 +184,13 @@ var byteUnits = []struct {
 	bytes  float64
 }{{"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1}}
 
-const (
-	minBudget = 10e3
-	maxBudget = 1e12
-)
-
+// parseBudget reads how much probes may cost a day.
 func parseBudget(name, s string) (int64, string) {
+	return parseBytes(name, s, 10e3, 1e12, "10kB to 1TB a day", "0.5MB")
+}
+
+// parseBytes reads a number of bytes with its unit, in lo..hi; span and example are for messages.
+func parseBytes(name, s string, lo, hi float64, span, example string) (int64, string) {
 	for _, u := range byteUnits {
 		digits, ok := strings.CutSuffix(s, u.suffix)
 		if !ok {
@@ -199,12 +200,12 @@ func parseBudget(name, s string) (int64, string) {
 		if err != nil || strings.Trim(digits, "0123456789. ") != "" {
 			break
 		}
-		if bytes := n * u.bytes; bytes >= minBudget && bytes <= maxBudget {
+		if bytes := n * u.bytes; bytes >= lo && bytes <= hi {
 			return int64(bytes), ""
 		}
-		return 0, fmt.Sprintf("%s = %s is out of range: it must be 10kB to 1TB a day", name, quote(s))
+		return 0, fmt.Sprintf("%s = %s is out of range: it must be %s", name, quote(s), span)
 	}
-	return 0, fmt.Sprintf("%s must be a number of bytes with its unit (kB, MB, GB), and %s is none: write %s = \"0.5MB\"", name, quote(s), name)
+	return 0, fmt.Sprintf("%s must be a number of bytes with its unit (kB, MB, GB), and %s is none: write %s = %q", name, quote(s), name, example)
 }
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)

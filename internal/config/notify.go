@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -81,20 +80,7 @@ func checkOptionalDir(name, s string) string {
 	return checkDir(name, s)
 }
 
+// parseQuota reads how much an uplink may carry a month.
 func parseQuota(name, s string) (int64, string) {
-	for _, u := range byteUnits {
-		digits, ok := strings.CutSuffix(s, u.suffix)
-		if !ok {
-			continue
-		}
-		n, err := strconv.ParseFloat(strings.TrimSpace(digits), 64)
-		if err != nil || strings.Trim(digits, "0123456789. ") != "" {
-			break
-		}
-		if bytes := n * u.bytes; bytes >= minQuota && bytes <= maxQuota {
-			return int64(bytes), ""
-		}
-		return 0, fmt.Sprintf("%s = %s is out of range: it must be 1MB to 1000TB a month", name, quote(s))
-	}
-	return 0, fmt.Sprintf("%s must be a number of bytes with its unit (MB, GB), and %s is none: write %s = \"20GB\"", name, quote(s), name)
+	return parseBytes(name, s, minQuota, maxQuota, "1MB to 1000TB a month", "20GB")
 }
