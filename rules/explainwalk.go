@@ -95,7 +95,7 @@ func (e *explainer) ask(list []*Rule, at int, r *Rule, p Packet) (a answer, deci
 	kept := slices.DeleteFunc(slices.Clone(a.ways), func(w Way) bool {
 		why := e.rt.suppressed(r, FamilyOf(p.To), &w)
 		if why != "" {
-			e.step(Step{Kind: StepRoute, What: "dev " + w.Device, Why: "does not count for this rule: " + why, Because: e.ruleOrigin(r)})
+			e.step(Step{Kind: StepRoute, What: "dev " + w.Device, Counts: true, Why: "does not count for this rule: " + why, Because: e.ruleOrigin(r)})
 		}
 		return why != ""
 	})

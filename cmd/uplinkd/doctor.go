@@ -27,11 +27,11 @@ func doctorCommand(set *flag.FlagSet) runner {
 	quiet := set.Bool("quiet", false, "send no packets: leaves out the checks of MTU and of probes that do not leave")
 	root := set.String("root", "", "look for the files of other programs below this `DIR` instead of /")
 	return func(ctx context.Context, _ []string, s streams) error {
-		told, err := problemsOf(ctx, *socket)
-		if err != nil {
+		o := daemon.DoctorOptions{ConfigFile: configFile(*file), Root: *root, Quiet: *quiet}
+		if err := askDaemon(ctx, *socket, &o); err != nil {
 			return err
 		}
-		findings, err := daemon.Doctor(ctx, daemon.DoctorOptions{ConfigFile: configFile(*file), Root: *root, Told: told, Quiet: *quiet})
+		findings, err := daemon.Doctor(ctx, o)
 		if err != nil {
 			return err
 		}
@@ -55,13 +55,17 @@ func doctorCommand(set *flag.FlagSet) runner {
 	}
 }
 
-// problemsOf asks the daemon, where one runs.
-func problemsOf(ctx context.Context, socket string) ([]rules.Problem, error) {
+// askDaemon asks the daemon, where one runs, what it manages and what problems it has.
+func askDaemon(ctx context.Context, socket string, o *daemon.DoctorOptions) error {
 	status, err := dial(socket).Status(ctx)
 	if errors.Is(err, api.ErrNotRunning) {
-		return nil, nil
+		return nil
 	}
-	return status.Problems, err
+	o.Told, o.Running = status.Problems, []string{}
+	for i := range status.Uplinks {
+		o.Running = append(o.Running, status.Uplinks[i].Name)
+	}
+	return err
 }
 
 func writeFindings(s streams, findings []doctor.Finding) error {

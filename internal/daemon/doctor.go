@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -20,6 +21,7 @@ type DoctorOptions struct {
 	ConfigFile string
 	Root       string          // directory that holds etc, run and usr; "" for /
 	Told       []rules.Problem // what the running daemon says
+	Running    []string        // the uplinks that it manages; nil: none runs
 	// Quiet keeps it from sending packets: the checks for MTU and for probes that are kept from leaving.
 	Quiet bool
 }
@@ -32,6 +34,9 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 		return nil, err
 	}
 	defer in.kernel.Close()
+	if err := sameUplinks(in.config, o.Running); err != nil {
+		return nil, err
+	}
 	obs := &doctor.Observation{Config: in.cfg, Told: o.Told}
 	if obs.Routing, err = in.kernel.Routing(); err != nil {
 		return nil, err
@@ -79,6 +84,23 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 		obs.Trials, err = trials(ctx, in, obs)
 	}
 	return doctor.Examine(obs), err
+}
+
+// sameUplinks refuses to examine one configuration while the daemon works by another: what it has made for that
+// one would look like traps.
+func sameUplinks(c *config.Config, running []string) error {
+	if running == nil {
+		return nil
+	}
+	names := make([]string, len(c.Uplinks))
+	for i := range c.Uplinks {
+		names[i] = c.Uplinks[i].Name
+	}
+	if !slices.Equal(names, running) {
+		return fmt.Errorf("the daemon that runs here manages %s, this configuration %s: name the daemon's own with -c",
+			strings.Join(running, ", "), strings.Join(names, ", "))
+	}
+	return nil
 }
 
 // trials sends a few packets by every path that could carry any, all at once.

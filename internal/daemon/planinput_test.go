@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -174,5 +175,19 @@ subnet_id = 0xabc
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestTheDoctorExaminesTheDaemonsConfigurationOnly(t *testing.T) {
+	c := named("fiber", "lte")
+	for _, running := range [][]string{nil, {"fiber", "lte"}} {
+		if err := sameUplinks(c, running); err != nil {
+			t.Errorf("%q: %v", running, err)
+		}
+	}
+	for _, running := range [][]string{{}, {"fiber"}, {"lte", "fiber"}, {"wan1", "wan2"}} {
+		if err := sameUplinks(c, running); err == nil || !strings.Contains(err.Error(), "-c") {
+			t.Errorf("%q: %v", running, err)
+		}
 	}
 }
