@@ -155,6 +155,10 @@ func (u *Uplink) rewritesIPv6() bool { return u.IPv6.Masquerade || u.IPv6.Transl
 // lans gives the router its addresses in the LANs, and rejects what is delegated and not in use: such
 // packets would go to the provider and come back until their hop limit ends (RFC 7084 WPD-5).
 func (p *planner) lans() {
+	if value, known := p.obs.Sysctls[forwarding6]; known && value == "0" && len(p.cfg.LANs) > 0 {
+		p.problem("forwarding-off", "error", "this machine does not forward IPv6: hosts in the LANs have prefixes and no way out",
+			"sysctl -w net.ipv6.conf.all.forwarding=1, and the same in a file of /etc/sysctl.d")
+	}
 	for _, s := range p.report.Subnets {
 		p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !s.Usable)
 	}

@@ -213,6 +213,16 @@ func TestWhoHeedsRouterAdvertisements(t *testing.T) {
 	}
 }
 
+func TestLANsOfAMachineThatDoesNotForwardAreAProblem(t *testing.T) {
+	for value, want := range map[string][]string{"0": {"forwarding-off"}, "1": nil} {
+		w := delegated()
+		w.obs.Sysctls["net/ipv6/conf/all/forwarding"] = value
+		if _, report := w.converge(t); !slices.Equal(codes(report), want) {
+			t.Errorf("forwarding is %s: problems %q, want %q", value, codes(report), want)
+		}
+	}
+}
+
 func TestALANIsOnlineWhileOneOfItsPrefixesIsUsable(t *testing.T) {
 	w := delegated()
 	_, report := w.converge(t)

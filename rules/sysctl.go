@@ -11,6 +11,9 @@ var perDevice = [...]string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_an
 // perDevice6 are those of IPv6.
 var perDevice6 = [...]string{"accept_ra", "forwarding"}
 
+// forwarding6 is whether this machine routes IPv6 at all.
+const forwarding6 = "net/ipv6/conf/all/forwarding"
+
 func devSysctl(device, key string) string  { return "net/ipv4/conf/" + device + "/" + key }
 func devSysctl6(device, key string) string { return "net/ipv6/conf/" + device + "/" + key }
 
@@ -24,6 +27,7 @@ func SysctlNames(cfg Config) []string {
 			names = append(names, devSysctl(cfg.Uplinks[i].Device, key))
 		}
 	}
+	names = append(names, forwarding6)
 	for i := range cfg.Uplinks {
 		for _, key := range perDevice6 {
 			names = append(names, devSysctl6(cfg.Uplinks[i].Device, key))

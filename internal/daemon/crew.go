@@ -38,8 +38,8 @@ type post[W worker] struct {
 	// make makes the worker. Current reports whether it is still the one at the post: what a worker says
 	// after it was replaced does not count.
 	make func(current func() bool) W
-	// goodbye, when set, is what a worker has to do before it is sent away. Until it returns, or the context
-	// ends, the worker works on.
+	// goodbye, when set, is what a worker has to do before it is sent away for good; one that is replaced does
+	// nothing. Until it returns, or the context ends, the worker works on.
 	goodbye func(ctx context.Context, w W)
 }
 
@@ -52,7 +52,7 @@ func (c *crew[W]) staff(posts map[string]post[W]) {
 	}
 	for name, m := range c.members {
 		if _, wanted := posts[name]; !wanted {
-			c.end(m)
+			c.dismiss(m)
 			delete(c.members, name)
 		}
 	}
@@ -63,7 +63,7 @@ func (c *crew[W]) staff(posts map[string]post[W]) {
 		}
 		m := &member[W]{post: p, done: make(chan struct{})}
 		if have != nil {
-			m.after = c.end(have)
+			m.after = have.end()
 		}
 		m.worker = p.make(func() bool { return c.current(name) == m })
 		c.members[name] = m
@@ -71,21 +71,26 @@ func (c *crew[W]) staff(posts map[string]post[W]) {
 	}
 }
 
-// end has a member stop, and returns what tells that it has. The lock is held.
-func (c *crew[W]) end(m *member[W]) <-chan struct{} {
+// end has a member stop, and returns what tells that it has.
+func (m *member[W]) end() <-chan struct{} {
 	if m.stop == nil {
 		return nil
 	}
-	if m.goodbye == nil || c.ctx == nil {
-		m.stop()
-		return m.done
+	m.stop()
+	return m.done
+}
+
+// dismiss has a member say goodbye and stop. The lock is held.
+func (c *crew[W]) dismiss(m *member[W]) {
+	if m.goodbye == nil || m.stop == nil || c.ctx == nil {
+		m.end()
+		return
 	}
 	ctx := c.ctx
 	c.running.Go(func() {
 		m.goodbye(ctx, m.worker)
 		m.stop()
 	})
-	return m.done
 }
 
 func (c *crew[W]) current(name string) *member[W] {

@@ -59,7 +59,12 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6
 		}
 	}
 	l.holding.Lock()
-	maps.DeleteFunc(l.held, func(name string, _ dhcp6.Lease) bool { return posts[name].make == nil })
+	// A lease belongs to the network behind a device.
+	members := l.all()
+	maps.DeleteFunc(l.held, func(name string, _ dhcp6.Lease) bool {
+		m, p := members[name], posts[name]
+		return p.make == nil || m != nil && m.device != p.device
+	})
 	l.holding.Unlock()
 	l.staff(posts)
 }
