@@ -212,7 +212,7 @@ subnet_id = 0xffff
 prefixes_from = ["tunnel"]
 advertise = false
 dns = ["uplinks", "self", "2001:db8::53"]
-search = ["home.example"]
+search = ["Home.example."]
 
 [[policy]]
 name = "some"

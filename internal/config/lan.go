@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // MaxLANs is how many [[lan]] sections there may be.
@@ -18,7 +19,7 @@ type LAN struct {
 	PrefixesFrom []string // prefixes_from
 	Advertise    bool     // advertise: send router advertisements; else the prefixes are only written down for others
 	DNS          DNS      // dns: resolvers that hosts are told of
-	Search       []string // search: domains that hosts look names up in (RFC 8106)
+	Search       []string // search: domains that hosts look names up in (RFC 8106); lower case, no dot at the end
 }
 
 // DNS says which resolvers the hosts of a LAN are told of.
@@ -34,6 +35,7 @@ const (
 	exampleULA      = "fd12:3456:789a::/48"
 	maxResolvers    = 8 // what fits in an advertisement beside everything else
 	maxSearch       = 6
+	maxDomain       = 230 // what fits into an option of an advertisement
 	wordUplinks     = "uplinks"
 	wordSelf        = "self"
 	wordOff         = "off"
@@ -47,7 +49,12 @@ func lanSection(l *LAN) section {
 		texts("prefixes_from", &l.PrefixesFrom, "fiber", MaxUplinks, nil),
 		boolean("advertise", &l.Advertise),
 		{"dns", func(r *reader, v *value) { r.dns(v, &l.DNS) }},
-		texts("search", &l.Search, "home.example", maxSearch, checkDomain),
+		{"search", func(r *reader, v *value) {
+			texts("search", &l.Search, "home.example", maxSearch, checkDomain).read(r, v)
+			for i := range l.Search {
+				l.Search[i] = strings.ToLower(strings.TrimSuffix(l.Search[i], "."))
+			}
+		}},
 	}}
 }
 
@@ -213,7 +220,7 @@ var domainForm = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-
 
 // checkDomain checks a domain name as RFC 8106 carries it: labels of letters, digits and hyphens.
 func checkDomain(name, s string) string {
-	if !domainForm.MatchString(s) || len(s) > 253 {
+	if !domainForm.MatchString(s) || len(s) > maxDomain {
 		return fmt.Sprintf("%s %s is no domain name", name, quote(s))
 	}
 	return ""

@@ -30,6 +30,8 @@ const (
 	hopLimit = 64
 	// minMTU is the least that every IPv6 link carries (RFC 8200 section 5).
 	minMTU = 1280
+	// maxResolvers bounds those that hosts are told of: they use three.
+	maxResolvers = 8
 	// lanTick is how often the LANs are thought over without an event: leases end.
 	lanTick = time.Second
 )
@@ -156,15 +158,18 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 		if s.Device != lan.Device {
 			continue
 		}
-		from := supplies[names[s.Uplink]]
+		from, ok := supplies[names[s.Uplink]]
+		if !ok {
+			continue // the uplink has left the configuration since; the next plan knows, as of a lease that has ended
+		}
 		preferred, valid, brief, ok := from.lease(s.Delegation.Prefix)
 		if !ok {
-			continue // the lease has ended since; the next plan knows
+			continue
 		}
 		in.Prefixes = append(in.Prefixes, ndisc.LivePrefix{Prefix: s.Prefix, Uplink: names[s.Uplink], Delegation: s.Delegation.Prefix,
 			Preferred: preferred, Valid: valid, Usable: s.Usable, Brief: brief})
 		if s.Usable && lan.DNS.Uplinks {
-			in.DNS = append(in.DNS, from.dns...)
+			in.DNS = append(in.DNS, slices.DeleteFunc(slices.Clone(from.dns), func(a netip.Addr) bool { return !tellable(a) })...)
 		}
 		if from.mtu >= minMTU && (mtu == 0 || from.mtu < mtu) {
 			mtu = from.mtu
@@ -175,7 +180,14 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 	}
 	slices.SortFunc(in.DNS, netip.Addr.Compare)
 	in.DNS = slices.Compact(in.DNS)
+	in.DNS = in.DNS[:min(len(in.DNS), maxResolvers)]
 	return in, mtu
+}
+
+// tellable reports whether a resolver that a provider names can be one: what cannot would keep hosts from being
+// told anything.
+func tellable(a netip.Addr) bool {
+	return a.Is6() && !a.Is4In6() && a.Zone() == "" && a.IsGlobalUnicast()
 }
 
 // routerAddress is the router's own address on a LAN: the one that no provider can take away, where there is
