@@ -213,6 +213,27 @@ func TestWhoHeedsRouterAdvertisements(t *testing.T) {
 	}
 }
 
+// A router may offer more than a default (RFC 4191). That is for packets of its own uplink: one provider must not
+// take what another carries.
+func TestOfferedRoutesAreForTheirUplinkOnly(t *testing.T) {
+	w := dual()
+	campus, gateway := netip.MustParsePrefix("2001:db8:ca00::/40"), netip.MustParseAddr("fe80::7")
+	w.cfg.Uplinks[1].IPv6 = rules.Addressing{Enabled: true, Managed: true, Discovers: true, Assign: &rules.Assignment{
+		Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:b::2/64")}}, Gateway: netip.MustParseAddr("fe80::1"),
+		Routes: []rules.AssignedRoute{{Dst: campus, Gateway: gateway}, {Dst: netip.MustParsePrefix("2000::/4"), Gateway: gateway}}}}
+	w.verdicts[rules.Path{Uplink: 2, Family: rules.IPv6}] = rules.Verdict{Health: rules.Doubtful, State: "suspect"}
+	w.converge(t)
+	own := query{src: netip.MustParseAddr("2001:db8:b::2"), dst: campus.Addr().Next(), iif: "lo"}
+	if got := w.lookup(own); len(got) != 1 || got[0].device != "wan2" || got[0].gateway != gateway {
+		t.Errorf("from its own address: %v", got)
+	}
+	for _, q := range []query{{dst: campus.Addr().Next(), iif: "lo"}, {src: lanHost(1, rules.IPv6, 9), dst: internet[rules.IPv6], iif: "lan0"}} {
+		if got := devices(w.lookup(q)); got != "wan1" {
+			t.Errorf("%v leaves by %q", q, got)
+		}
+	}
+}
+
 func TestLANsOfAMachineThatDoesNotForwardAreAProblem(t *testing.T) {
 	for value, want := range map[string][]string{"0": {"forwarding-off"}, "1": nil} {
 		w := delegated()

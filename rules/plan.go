@@ -154,19 +154,18 @@ func (p *planner) uplinkTables() {
 	})
 }
 
-// offeredRoutes adds the routes that a router on the link offers, in main for everybody and in the
-// uplink's table for what belongs to it.
+// offeredRoutes adds the routes that a router on the link offers, for what belongs to the uplink. In main they
+// would let one provider take traffic that another one carries; the kernel believes none of them by default
+// either (accept_ra_rt_info_max_plen).
 func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, offered []AssignedRoute) {
 	for _, o := range offered {
-		for _, t := range []uint32{table, TableMain} {
-			r := Route{Family: family, Table: t, Type: Unicast, Dst: o.Dst, Protocol: p.k.Protocol,
-				Nexthops: []Nexthop{{Device: u.Device, Gateway: o.Gateway, Weight: 1}}}
-			if family == IPv6 {
-				r.Metric = metricV6
-			}
-			if !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
-				p.state.Routes = append(p.state.Routes, r)
-			}
+		r := Route{Family: family, Table: table, Type: Unicast, Dst: o.Dst, Protocol: p.k.Protocol,
+			Nexthops: []Nexthop{{Device: u.Device, Gateway: o.Gateway, Weight: 1}}}
+		if family == IPv6 {
+			r.Metric = metricV6
+		}
+		if !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
+			p.state.Routes = append(p.state.Routes, r)
 		}
 	}
 }
