@@ -29,6 +29,7 @@ type routers struct {
 	holding sync.Mutex
 	kept    map[string]ndisc.State // by uplink name; of this run or an earlier one
 	views   map[string]ndisc.View
+	unkept  bool // kept has changed since it was saved
 }
 
 func newRouters(log *slog.Logger, save func(document string, read func() any), changed func(string, ndisc.View, ndisc.View)) *routers {
@@ -80,14 +81,26 @@ func (r *routers) discoverer(name, device string, secret []byte, current func() 
 func (r *routers) update(name string, v ndisc.View) {
 	r.holding.Lock()
 	before := r.views[name]
-	r.views[name], r.kept[name] = v, v.State
+	r.views[name], r.kept[name], r.unkept = v, v.State, true
 	r.holding.Unlock()
+	r.changed(name, before, v)
+}
+
+// keep saves what was learned since the last time. Anybody on the link may send a thousand advertisements a second,
+// each of which moves some end: the disk shall not have to write as many times.
+func (r *routers) keep() {
+	r.holding.Lock()
+	unkept := r.unkept
+	r.unkept = false
+	r.holding.Unlock()
+	if !unkept {
+		return
+	}
 	r.save(docRouters, func() any {
 		r.holding.Lock()
 		defer r.holding.Unlock()
 		return maps.Clone(r.kept)
 	})
-	r.changed(name, before, v)
 }
 
 // view returns what an uplink's routers say.

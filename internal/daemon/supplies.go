@@ -66,6 +66,7 @@ func (d *Daemon) keepTime(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			d.routers.keep()
 			return nil
 		case <-ticker.C:
 		}
@@ -73,6 +74,7 @@ func (d *Daemon) keepTime(ctx context.Context) error {
 			return u.IPv6.Method == config.MethodRA || u.IPv6.Delegation
 		}) {
 			d.resupply()
+			d.routers.keep()
 			last := d.engine.Last()
 			d.tellLANs(&last.Report)
 		}
