@@ -209,7 +209,7 @@ func (j *judge) run(ctx context.Context) error {
 		j.start(w)
 	}
 	j.mu.Unlock()
-	j.keepPaces(ctx.Done())
+	j.keepPaces(ctx)
 	j.running.Wait()
 	j.mu.Lock()
 	defer j.mu.Unlock()

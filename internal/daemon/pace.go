@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -123,19 +124,12 @@ func (j *judge) heard(paths []rules.Path, stream bool) {
 }
 
 // keepPaces thinks the paces over until the context ends, and counts what probing costs.
-func (j *judge) keepPaces(done <-chan struct{}) {
-	ticker := time.NewTicker(paceTick)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case now := <-ticker.C:
-			j.mu.Lock()
-			j.setPaces(now)
-			j.mu.Unlock()
-		}
-	}
+func (j *judge) keepPaces(ctx context.Context) {
+	eachBeat(ctx, paceTick, func(now time.Time) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.setPaces(now)
+	})
 }
 
 // setPaces tells every watcher how often to ask. The lock is held.

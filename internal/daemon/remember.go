@@ -22,10 +22,6 @@ func (d *Daemon) remember(ctx context.Context) error {
 		return err
 	}
 	defer counters.Close()
-	ticker := time.NewTicker(samplePace)
-	defer ticker.Stop()
-	volumes := time.NewTicker(volumePace)
-	defer volumes.Stop()
 	sampler := sampler{before: make(map[int]kernel.Counters), now: make(map[int]kernel.Counters)}
 	look := func() map[string]history.Sample {
 		if err := counters.Read(sampler.now); err != nil {
@@ -35,27 +31,24 @@ func (d *Daemon) remember(ctx context.Context) error {
 		return sampler.traffic(time.Now(), d.devicesByUplink())
 	}
 	look() // what later looks are compared with
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-volumes.C:
+	saved := time.Now()
+	eachBeat(ctx, samplePace, func(now time.Time) {
+		if now.Sub(saved) >= volumePace {
+			saved = now
 			d.saveVolumes()
-			continue
-		case <-ticker.C:
 		}
 		samples := look()
 		if samples == nil {
-			continue
+			return
 		}
-		now := time.Now()
 		for _, v := range d.judge.verdicts() {
 			samples[verdictKey(v.Uplink, v.Family)] = pathSample(&v.Verdict)
 		}
 		d.countVolumes(now, sampler.moved)
 		d.history.Add(now, samples)
 		d.history.Keep(func(name string) bool { _, living := samples[name]; return living })
-	}
+	})
+	return nil
 }
 
 // devicesByUplink returns the interface index of each uplink's device, 0 for one that is not there.

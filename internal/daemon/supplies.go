@@ -61,15 +61,7 @@ func (d *Daemon) resupply() {
 
 // keepTime resupplies as lifetimes end, and tells the LANs.
 func (d *Daemon) keepTime(ctx context.Context) error {
-	ticker := time.NewTicker(lanTick)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			d.routers.keep()
-			return nil
-		case <-ticker.C:
-		}
+	eachBeat(ctx, lanTick, func(time.Time) {
 		if c := d.current(); len(c.LANs) > 0 || slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool {
 			return u.IPv6.Method == config.MethodRA || u.IPv6.Delegation
 		}) {
@@ -78,7 +70,9 @@ func (d *Daemon) keepTime(ctx context.Context) error {
 			last := d.engine.Last()
 			d.tellLANs(&last.Report)
 		}
-	}
+	})
+	d.routers.keep()
+	return nil
 }
 
 // tellLANs has the hosts of the LANs told what the latest plan gives them.

@@ -43,7 +43,11 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 		case <-timer.C:
 		}
 		now := time.Now()
-		timer.Reset(trafficPace(now.Sub(used)))
+		if pace := trafficPace(now.Sub(used)); pace == idlePace {
+			timer.Reset(untilBeat(now, pace))
+		} else {
+			timer.Reset(pace)
+		}
 		if err := counters.Read(seen); err != nil {
 			d.log.Debug("packet counters cannot be read", "err", err)
 			continue
