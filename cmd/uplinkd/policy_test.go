@@ -62,8 +62,8 @@ func (r *router) awaitRefused(from, target string) {
 	})
 }
 
-// watch makes the provider of an uplink count what comes to it for some addresses; the returned function says how
-// many packets that were.
+// watch makes the provider of an uplink count what comes to it for some addresses and the port of the echo, which
+// no prober asks; the returned function says how many packets that were.
 func (r *router) watch(uplink string, targets ...string) func() int {
 	r.Helper()
 	isp := r.Uplink(uplink).ISP
@@ -74,7 +74,7 @@ func (r *router) watch(uplink string, targets ...string) func() int {
 		if addr.Is6() {
 			family = "ip6"
 		}
-		script += fmt.Sprintf("\t\t%s daddr %v counter name seen\n", family, addr)
+		script += fmt.Sprintf("\t\t%s daddr %v udp dport 7 counter name seen\n", family, addr)
 	}
 	r.sh(isp, "nft -f - <<'EOF'\n"+script+"\t}\n}\nEOF")
 	return func() int {
@@ -133,5 +133,70 @@ uplinks = ["lte"]
 	}
 	if n := r.foreign(); n != 0 {
 		t.Errorf("%d packets left with a foreign source", n)
+	}
+}
+
+// A LAN whose traffic is to leave by fiber and by nothing else: whatever happens to fiber, to the daemon and to
+// the configuration, the other provider never sees a packet of it.
+func TestAKillSwitchLeaksNothing(t *testing.T) {
+	const rounds = 3
+	r := newRouter(t, lab.Options{}, killed)
+	leaks := r.watch("lte", selected4, selected6)
+	r.ready()
+	r.expectBy("lan", selected4, "fiber")
+	r.expectBy("lan", selected6, "fiber")
+	r.killSwitchRounds(rounds, leaks)
+}
+
+const killed = dualWAN + `
+[[policy]]
+name = "tight"
+to = ["192.0.2.2", "2001:db8:ffff::2"]
+uplinks = ["fiber"]
+fallback = "unreachable"
+`
+
+// killSwitchRounds breaks fiber again and again, in turn by each kind of break, each time with another disturbance
+// of the daemon, while flows are opened all the time. It fails when lte's provider sees one of their packets.
+func (r *router) killSwitchRounds(rounds int, leaks func() int) {
+	r.Helper()
+	probes := []*lab.FlowProbe{
+		{From: r.Host("lan"), Network: "udp", Target: addrPort(selected4), Interval: 5 * time.Millisecond},
+		{From: r.Host("lan"), Network: "udp", Target: addrPort(selected6), Interval: 5 * time.Millisecond},
+		{From: r.Host("router"), Network: "udp", Target: addrPort(selected4), Interval: 5 * time.Millisecond},
+	}
+	for _, p := range probes {
+		defer r.probe(p)()
+	}
+	kinds := []string{lab.Blackhole, lab.Carrier, lab.Gateway, lab.Far}
+	for n := range rounds {
+		for _, p := range probes {
+			r.awaitFlow(p, "fiber")
+		}
+		if err := r.Break(kinds[n%len(kinds)], "fiber"); err != nil {
+			r.Fatal(err)
+		}
+		switch n % 3 {
+		case 0:
+			r.kill()
+			r.start()
+		case 1:
+			r.configure(killed + fmt.Sprintf("\n[[policy]]\nname = \"more\"\nto = \"192.0.2.%d\"\nuplinks = [\"lte\"]\n", 100+n%100))
+			r.command("reload", "--socket", r.dir+"/s")
+		}
+		r.awaitState("fiber", uplink.Down)
+		for _, target := range []string{selected4, selected6} {
+			r.awaitRefused("lan", target)
+			r.awaitRefused("router", target)
+		}
+		if by, err := r.by("lan", other4); err != nil || by != "lte" {
+			r.Errorf("other traffic by %q (%v), want lte", by, err)
+		}
+		if err := r.Heal(); err != nil {
+			r.Fatal(err)
+		}
+		if n := leaks(); n != 0 {
+			r.Fatalf("%d packets leaked", n)
+		}
 	}
 }

@@ -69,6 +69,11 @@ func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
 		}
 		out.Policies = append(out.Policies, rules.Policy{Name: p.Name, Select: selector(&p.Match), Group: ids[key], Sticky: p.Sticky == config.StickySource})
 	}
+	for i := range c.TProxies {
+		p := &c.TProxies[i]
+		out.TProxies = append(out.TProxies, rules.TProxy{Name: p.Name, Group: ids[config.TProxyGroup], Select: selector(&p.Match),
+			Except: p.Except, Port: uint16(p.Port), Reject: p.OnFailure == config.OnFailureReject})
+	}
 }
 
 func selector(m *config.Match) rules.Selector {

@@ -48,6 +48,7 @@ func (d *Daemon) Status() api.Status {
 		}
 	}
 	s.Lans = d.lans.status(c, now)
+	s.Policies = policyStatus(c, ids, &last.Report)
 	return s
 }
 

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+)
+
+// transparentProxy answers in the place of whomever the hosts ask: over TCP and UDP with a line that names the
+// destination that was asked, and over TCP with an echo from then on.
+type transparentProxy struct {
+	listener net.Listener
+	packets  net.PacketConn
+	ended    sync.WaitGroup
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+const proxyPort = 12345
+
+// transparent sets IP_TRANSPARENT (linux/in.h), and has UDP packets tell their destinations. IPv6 sockets have the
+// options of both families.
+func transparent(network, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		set := func(level, option int) { failed = errors.Join(failed, unix.SetsockoptInt(int(fd), level, option, 1)) }
+		set(unix.SOL_SOCKET, unix.SO_REUSEADDR)
+		set(unix.SOL_IP, unix.IP_TRANSPARENT)
+		set(unix.SOL_IP, unix.IP_RECVORIGDSTADDR)
+		if strings.HasSuffix(network, "6") {
+			set(unix.SOL_IPV6, unix.IPV6_TRANSPARENT)
+			set(unix.SOL_IPV6, unix.IPV6_RECVORIGDSTADDR)
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+// proxy starts a transparent proxy on the router. It listens on IPv6 sockets that take IPv4 too.
+func (r *router) proxy() *transparentProxy {
+	r.Helper()
+	p := &transparentProxy{}
+	config := net.ListenConfig{Control: transparent}
+	err := r.Host("router").Do(func() (err error) {
+		if p.listener, err = config.Listen(context.Background(), "tcp", fmt.Sprintf("[::]:%d", proxyPort)); err != nil {
+			return err
+		}
+		p.packets, err = config.ListenPacket(context.Background(), "udp", fmt.Sprintf("[::]:%d", proxyPort))
+		return err
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	p.ended.Go(p.accept)
+	p.ended.Go(func() { p.answer(r) })
+	r.Cleanup(p.stop)
+	return p
+}
+
+// stop kills the proxy with all its connections.
+func (p *transparentProxy) stop() {
+	_, _ = p.listener.Close(), p.packets.Close()
+	p.mu.Lock()
+	for _, c := range p.conns {
+		_ = c.Close()
+	}
+	p.conns = nil
+	p.mu.Unlock()
+	p.ended.Wait()
+}
+
+func (p *transparentProxy) accept() {
+	for {
+		conn, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		p.conns = append(p.conns, conn)
+		p.mu.Unlock()
+		p.ended.Go(func() {
+			defer conn.Close()
+			fmt.Fprintf(conn, "for %v\n", conn.LocalAddr())
+			lines := bufio.NewScanner(conn)
+			for lines.Scan() {
+				fmt.Fprintln(conn, lines.Text())
+			}
+		})
+	}
+}
+
+// answer answers UDP packets from the addresses that they were for.
+func (p *transparentProxy) answer(r *router) {
+	buf, oob := make([]byte, 2048), make([]byte, 512)
+	for {
+		_, n, _, from, err := p.packets.(*net.UDPConn).ReadMsgUDPAddrPort(buf, oob)
+		if err != nil {
+			return
+		}
+		asked, err := originalDestination(oob[:n])
+		if err != nil {
+			r.Errorf("a UDP packet without its destination: %v", err)
+			continue
+		}
+		from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
+		dialer := net.Dialer{Control: transparent, LocalAddr: net.UDPAddrFromAddrPort(asked)}
+		err = r.Host("router").Do(func() error {
+			conn, err := dialer.Dial("udp", from.String())
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			_, err = fmt.Fprintf(conn, "for %v", asked)
+			return err
+		})
+		if err != nil {
+			r.Errorf("answering %v from %v: %v", from, asked, err)
+		}
+	}
+}
+
+func originalDestination(oob []byte) (netip.AddrPort, error) {
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for _, m := range messages {
+		switch {
+		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_ORIGDSTADDR && len(m.Data) >= 8:
+			a, _ := netip.AddrFromSlice(m.Data[4:8])
+			return netip.AddrPortFrom(a, binary.BigEndian.Uint16(m.Data[2:])), nil
+		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR && len(m.Data) >= 24:
+			a, _ := netip.AddrFromSlice(m.Data[8:24])
+			return netip.AddrPortFrom(a.Unmap(), binary.BigEndian.Uint16(m.Data[2:])), nil
+		}
+	}
+	return netip.AddrPort{}, errors.New("no such control message")
+}
+
+// greeting is what a LAN host hears first when it asks somebody.
+func (r *router) greeting(network, target string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	conn, err := r.Host("lan").Dial(ctx, network, "", target)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+	if network == "udp" {
+		if _, err := conn.Write([]byte("hello")); err != nil {
+			return "", err
+		}
+	}
+	buf := make([]byte, 256)
+	n, err := conn.Read(buf)
+	return strings.TrimSpace(string(buf[:n])), err
+}
+
+// proxied are destinations that are to be proxied, and excepted ones that are not.
+var proxied = []struct{ network, target, excepted string }{
+	{"tcp", "192.0.2.1:7", "192.0.2.2:7"},
+	{"tcp", "[2001:db8:ffff::1]:7", "[2001:db8:ffff::2]:7"},
+	{"udp", "192.0.2.1:7", "192.0.2.2:7"},
+	{"udp", "[2001:db8:ffff::1]:7", "[2001:db8:ffff::2]:7"},
+}
+
+func proxyConfig(onFailure string) string {
+	return dualWAN + `
+[[tproxy]]
+name = "proxy"
+iif = "lan0"
+protocol = ["tcp", "udp"]
+port = 12345
+except = ["192.0.2.2", "2001:db8:ffff::2"]
+on_failure = "` + onFailure + `"
+`
+}
+
+func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
+	for _, onFailure := range []string{"bypass", "reject"} {
+		t.Run(onFailure, func(t *testing.T) {
+			r := newRouter(t, lab.Options{}, proxyConfig(onFailure))
+			for _, c := range proxied { // TCP echoes at the excepted destinations, beside the UDP ones of ready
+				if c.network == "tcp" {
+					if err := r.Host("inet").ServeTCPEcho(context.Background(), addrPort(c.excepted)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			p := r.proxy()
+			r.ready()
+			session := r.sessionTo(t, "203.0.113.129:22")
+			byProxy := func(network, target string) {
+				t.Helper()
+				if got, err := r.greeting(network, target); err != nil || got != "for "+target {
+					t.Errorf("%s to %s: %q, %v", network, target, got, err)
+				}
+			}
+			direct := func(network, target string) {
+				t.Helper()
+				if got, err := r.greeting(network, target); err != nil || strings.HasPrefix(got, "for ") {
+					t.Errorf("%s to %s, past the proxy: %q, %v", network, target, got, err)
+				}
+			}
+			for _, c := range proxied {
+				byProxy(c.network, c.target)
+				direct(c.network, c.excepted)
+			}
+			old := r.echoConnection(t, "lan", "192.0.2.1:7")
+			if err := old(); err != nil {
+				t.Error(err)
+			}
+			session()
+
+			p.stop()
+			if err := old(); err == nil {
+				t.Error("a connection of the dead proxy still works")
+			}
+			for _, c := range proxied {
+				direct(c.network, c.excepted)
+				got, err := r.greeting(c.network, c.target)
+				if onFailure == "bypass" && (err != nil || strings.HasPrefix(got, "for ")) {
+					t.Errorf("%s to %s while the proxy is down: %q, %v", c.network, c.target, got, err)
+				}
+				if onFailure == "reject" && !refused(err) {
+					t.Errorf("%s to %s while the proxy is down: %q, %v", c.network, c.target, got, err)
+				}
+			}
+			session()
+			var past func() error
+			if onFailure == "bypass" {
+				past = r.echoConnection(t, "lan", "192.0.2.1:7")
+			}
+			r.proxy()
+			for _, c := range proxied {
+				byProxy(c.network, c.target)
+			}
+			if past != nil {
+				if err := past(); err != nil {
+					t.Errorf("a connection that began without the proxy was caught in its middle: %v", err)
+				}
+			}
+			session()
+			if n := r.foreign(); n != 0 {
+				t.Errorf("%d packets left with a foreign source", n)
+			}
+		})
+	}
+}
+
+// refused reports whether the router said no, rather than nothing.
+func refused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// sessionTo serves something like ssh on the router and opens a session to it from the LAN; the returned function
+// fails the test unless the session lives, and unless another one can be opened.
+func (r *router) sessionTo(t *testing.T, at string) func() {
+	t.Helper()
+	if err := r.Host("router").ServeTCPEcho(context.Background(), addrPort(at)); err != nil {
+		t.Fatal(err)
+	}
+	ask := r.echoConnection(t, "lan", at)
+	return func() {
+		t.Helper()
+		if err := ask(); err != nil {
+			t.Errorf("the session to the router: %v", err)
+		}
+		if err := r.echoConnection(t, "lan", at)(); err != nil {
+			t.Errorf("a new session to the router: %v", err)
+		}
+	}
+}

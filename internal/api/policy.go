@@ -1,0 +1,26 @@
+package api
+
+import "encoding/json"
+
+// Policy is traffic with uplinks of its own, as the status lists it under "policies".
+type Policy struct {
+	Name     string       `json:"name"`
+	Fallback string       `json:"fallback"` // "default" or "unreachable"
+	Table    int          `json:"table"`
+	Compiled string       `json:"compiled"` // to what, and why
+	IPv4     PolicyFamily `json:"ipv4"`
+	IPv6     PolicyFamily `json:"ipv6"`
+}
+
+// PolicyFamily is who carries one family of a policy's traffic.
+type PolicyFamily struct {
+	Applies bool               `json:"applies"` // the policy is about this family
+	Reason  string             `json:"reason"`
+	Shares  map[string]float64 `json:"shares"` // of new flows, 0..1, by uplink; empty: the fallback has them
+}
+
+// Raw returns the policy as the status carries it.
+func (p Policy) Raw() json.RawMessage {
+	text, _ := json.Marshal(p) // there is nothing in it that JSON cannot say
+	return text
+}

@@ -1,0 +1,42 @@
+package daemon
+
+import (
+	"encoding/json"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// policyStatus tells of each policy who carries its traffic.
+func policyStatus(c *config.Config, ids map[string]int, report *rules.Report) []json.RawMessage {
+	names := make(map[int]string, len(c.Uplinks))
+	for i := range c.Uplinks {
+		names[ids[c.Uplinks[i].Name]] = c.Uplinks[i].Name
+	}
+	numbers := kernelNumbers(c.Kernel)
+	reports := make(map[string]*rules.PolicyReport, len(report.Policies))
+	for i := range report.Policies {
+		reports[report.Policies[i].Name] = &report.Policies[i]
+	}
+	var list []json.RawMessage
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		s := api.Policy{Name: p.Name, Fallback: string(p.Fallback), Table: int(numbers.Table(ids[p.Group()]))}
+		if r := reports[p.Name]; r != nil { // not yet, right after a reload
+			s.Compiled = r.Reason
+			s.IPv4, s.IPv6 = policyFamily(r, rules.IPv4, names), policyFamily(r, rules.IPv6, names)
+		}
+		list = append(list, s.Raw())
+	}
+	return list
+}
+
+func policyFamily(r *rules.PolicyReport, family rules.Family, names map[int]string) api.PolicyFamily {
+	choice, applies := r.Choice[family]
+	s := api.PolicyFamily{Applies: applies, Reason: choice.Reason, Shares: make(map[string]float64, len(choice.Members))}
+	for _, m := range choice.Members {
+		s.Shares[names[m.Uplink]] = m.Share
+	}
+	return s
+}
