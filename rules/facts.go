@@ -20,6 +20,15 @@ type Facts struct {
 	Onlink     bool       // the gateway is not covered by a connected route
 	LinkLocal  bool       // IPv6: the device has a link-local address
 	MTU        int        // of the default route, 0 for the device's
+	DeviceMTU  int        // bytes; 0 while there is no device
+}
+
+// PathMTU is the most bytes that a packet may have to leave by the path, 0 when that is not known.
+func (f *Facts) PathMTU() int {
+	if f.MTU > 0 && (f.DeviceMTU == 0 || f.MTU < f.DeviceMTU) {
+		return f.MTU
+	}
+	return f.DeviceMTU
 }
 
 // HasAddress reports whether packets can leave with a source that belongs here. An IPv6 uplink may
@@ -56,7 +65,7 @@ func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
 			if !a.Enabled {
 				continue
 			}
-			f := Facts{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier}
+			f := Facts{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier, DeviceMTU: link.MTU}
 			if present {
 				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
 				at := deviceFamily{u.Device, family}

@@ -180,6 +180,7 @@ func TestHostsFollowTheirProvidersPrefixes(t *testing.T) {
 	t.Parallel()
 	r := newRouter(t, lab.Options{}, twoDelegations)
 	r.listen()
+	r.sh("router", "ip link set dev wan2 mtu 1400")
 	r.delegateByKea(pools["fiber"], anHour)
 	r.delegateByISC(pools["lte"], anHour)
 	r.start()
@@ -188,6 +189,10 @@ func TestHostsFollowTheirProvidersPrefixes(t *testing.T) {
 	r.awaitHost(pools["fiber"])
 	if list := r.hostAddresses(); len(list) != 3 {
 		t.Errorf("the host has no address of each provider and a unique-local one: %+v", list)
+	}
+	// No packet may be too large for whichever provider carries it.
+	if mtu, err := r.Host("lan").Sysctl("net/ipv6/conf/eth0/mtu"); err != nil || mtu != "1400" {
+		t.Errorf("the host's IPv6 MTU is %s, %v; want that of the narrowest path", mtu, err)
 	}
 	flow := r.hostFlow()
 	r.awaitFlow(flow, "fiber")

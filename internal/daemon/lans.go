@@ -30,6 +30,8 @@ const (
 	hopLimit = 64
 	// minMTU is the least that every IPv6 link carries (RFC 8200 section 5).
 	minMTU = 1280
+	// usualMTU is that of Ethernet: hosts have it, and it is not worth a word that binds them among themselves too.
+	usualMTU = 1500
 	// maxResolvers bounds those that hosts are told of: they use three.
 	maxResolvers = 8
 	// lanTick is how often the LANs are thought over without an event: leases end.
@@ -171,7 +173,7 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 		if s.Usable && lan.DNS.Uplinks {
 			in.DNS = append(in.DNS, slices.DeleteFunc(slices.Clone(from.dns), func(a netip.Addr) bool { return !tellable(a) })...)
 		}
-		if from.mtu >= minMTU && (mtu == 0 || from.mtu < mtu) {
+		if from.mtu >= minMTU && from.mtu < usualMTU && (mtu == 0 || from.mtu < mtu) {
 			mtu = from.mtu
 		}
 	}

@@ -90,7 +90,8 @@ func (d *Daemon) tellLANs(report *rules.Report) {
 	supplies := make(map[string]lanSupply, len(c.Uplinks))
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
-		supplies[u.Name] = d.lanSupply(u, report.Facts[rules.Path{Uplink: ids[u.Name], Family: rules.IPv6}].MTU)
+		facts := report.Facts[rules.Path{Uplink: ids[u.Name], Family: rules.IPv6}]
+		supplies[u.Name] = d.lanSupply(u, facts.PathMTU())
 	}
 	d.lans.update(c, report, names, d.identity.ula(c.Daemon.ULA), supplies, time.Now())
 }
