@@ -187,9 +187,12 @@ func TestHostsFollowTheirProvidersPrefixes(t *testing.T) {
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
 	r.awaitHost(pools["fiber"])
-	if list := r.hostAddresses(); len(list) != 3 {
-		t.Errorf("the host has no address of each provider and a unique-local one: %+v", list)
-	}
+	r.await("the host to have an address of each provider and a unique-local one", func() error {
+		if list := r.hostAddresses(); len(list) != 3 {
+			return fmt.Errorf("it has %+v", list)
+		}
+		return nil
+	})
 	// No packet may be too large for whichever provider carries it.
 	if mtu, err := r.Host("lan").Sysctl("net/ipv6/conf/eth0/mtu"); err != nil || mtu != "1400" {
 		t.Errorf("the host's IPv6 MTU is %s, %v; want that of the narrowest path", mtu, err)
