@@ -61,6 +61,8 @@ func commands() []command {
 		{"drain", []string{"NAME"}, "send new traffic elsewhere; old flows finish", "It lasts over restarts, until undrain.", drainCommand(true)},
 		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
 		{"reload", nil, "read the configuration again; a mistake in it changes nothing", "", reloadCommand},
+		{"guard", nil, "close the kill switches of policies, before there is a network",
+			"It is for the boot: what a policy with fallback = \"unreachable\" selects is refused until run knows an uplink for it. It prints what it changed.", guardCommand},
 		{"clean", nil, "remove all that is ours from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
 		{"completion", []string{"SHELL"}, "print completion for bash, zsh or fish", "", completionCommand},
 		{"man", nil, "print the manual page", "", manCommand},

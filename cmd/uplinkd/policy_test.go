@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -198,5 +199,107 @@ func (r *router) killSwitchRounds(rounds int, leaks func() int) {
 		if n := leaks(); n != 0 {
 			r.Fatalf("%d packets leaked", n)
 		}
+	}
+}
+
+// From the boot on: before the daemon runs, nothing of it leaves by any uplink, and all else does.
+func TestAGuardedKillSwitchIsClosedBeforeTheDaemonRuns(t *testing.T) {
+	r := newRouter(t, lab.Options{}, killed)
+	leaks := []func() int{r.watch("fiber", selected4, selected6), r.watch("lte", selected4, selected6)}
+	session := r.sessionTo(t, "203.0.113.129:22")
+	r.command("guard", "-c", r.config)
+	for _, target := range []string{selected4, selected6} {
+		for _, from := range []string{"lan", "router"} {
+			if by, err := r.by(from, target); err == nil {
+				t.Errorf("from %s to %s by %q", from, target, by)
+			}
+		}
+	}
+	for _, n := range leaks {
+		if n := n(); n != 0 {
+			t.Errorf("%d packets leaked", n)
+		}
+	}
+	if by, err := r.by("router", other4); err != nil || by != "fiber" {
+		t.Errorf("other traffic by %q, %v", by, err)
+	}
+	session()
+	if out := r.command("guard", "-c", r.config); out != "# no kill switch is left to be closed\n" {
+		t.Errorf("a second time it does %s", out)
+	}
+	r.ready()
+	r.expectBy("lan", selected4, "fiber")
+	r.expectBy("lan", selected6, "fiber")
+	if out := r.command("guard", "-c", r.config); out != "# no kill switch is left to be closed\n" {
+		t.Errorf("beside the daemon it does %s", out)
+	}
+	r.expectBy("lan", selected4, "fiber")
+	if n := leaks[1](); n != 0 {
+		t.Errorf("%d packets leaked", n)
+	}
+}
+
+// BenchmarkKillSwitch counts leaked packets over 200 failovers, kill -9 and reloads among them.
+func BenchmarkKillSwitch(b *testing.B) {
+	for b.Loop() {
+		r := newRouter(b, lab.Options{}, killed)
+		leaks := r.watch("lte", selected4, selected6)
+		r.ready()
+		r.killSwitchRounds(200, leaks)
+		b.ReportMetric(float64(leaks()), "leaked-packets")
+	}
+}
+
+// A host has an address of each provider. A policy asks for lte: what comes from the prefix of fiber is refused in
+// words that make the host choose again, and never leaves.
+func TestAPolicyAndDelegatedSources(t *testing.T) {
+	r := newRouter(t, lab.Options{}, strings.Replace(twoDelegations, "tier = 2", "", 1)+`
+[[policy]]
+name = "by-lte"
+iif = "lan0"
+to = ["2001:db8:ffff::2"]
+uplinks = ["lte"]
+fallback = "unreachable"
+`)
+	r.listen()
+	r.delegateByKea(pools["fiber"], anHour)
+	r.delegateByISC(pools["lte"], anHour)
+	leaked := r.watch("fiber", selected6)
+	r.ready()
+	r.awaitHost(pools["fiber"], pools["lte"])
+	from := func(pool netip.Prefix, target string) (string, error) {
+		for _, a := range r.hostAddresses() {
+			if pool.Contains(a.Local) {
+				p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Source: a.Local, Target: addrPort(target)}
+				ctx, cancel := context.WithCancel(context.Background())
+				cancel()
+				if err := p.Run(ctx); err != nil {
+					return "", err
+				}
+				return r.UplinkOf(p.Flows()[0].Source.Addr()), p.Flows()[0].Err
+			}
+		}
+		return "", errors.New("the host has no address of " + pool.String())
+	}
+	if by, err := from(pools["lte"], selected6); err != nil || by != "lte" {
+		t.Errorf("from the prefix of lte by %q, %v", by, err)
+	}
+	if by, err := from(pools["fiber"], selected6); !errors.Is(err, syscall.EACCES) {
+		t.Errorf("from the prefix of fiber by %q, %v", by, err)
+	}
+	if by, err := from(pools["fiber"], other6); err != nil || by != "fiber" {
+		t.Errorf("other destinations from the prefix of fiber by %q, %v", by, err)
+	}
+	if err := r.Break(lab.Blackhole, "lte"); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the policy to refuse", func() error {
+		if by, err := from(pools["fiber"], selected6); err == nil {
+			return errors.New("by " + by)
+		}
+		return nil
+	})
+	if n, foreign := leaked(), r.foreign(); n != 0 || foreign != 0 {
+		t.Errorf("%d packets leaked, %d had a foreign source", n, foreign)
 	}
 }

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+
+	"github.com/uplinkd/uplinkd/internal/daemon"
+)
+
+func guardCommand(set *flag.FlagSet) runner {
+	file := configFlag(set)
+	return func(ctx context.Context, _ []string, s streams) error {
+		changes, err := daemon.Guard(configFile(*file))
+		for _, op := range changes {
+			fmt.Fprintln(s.out, op.Command())
+		}
+		if err == nil && len(changes) == 0 {
+			fmt.Fprintln(s.out, "# no kill switch is left to be closed")
+		}
+		return err
+	}
+}

@@ -1,0 +1,32 @@
+package daemon
+
+import (
+	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Guard closes the kill switches of a configuration before the daemon runs, and before there is any network. It
+// returns the changes that it made. The daemon finds them and opens what may be open.
+func Guard(configFile string) ([]rules.Op, error) {
+	in, err := prepare(configFile)
+	if err != nil {
+		return nil, err
+	}
+	defer in.kernel.Close()
+	state, err := store.Open(in.config.Daemon.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	// The daemon must give the groups the same tables.
+	if err := state.Save(docIDs, in.kept.ids); err != nil {
+		return nil, err
+	}
+	obs, err := in.kernel.Snapshot(rules.SysctlNames(in.cfg))
+	if err != nil {
+		return nil, err
+	}
+	obs.Recorded = in.kept.recorded
+	want, _ := rules.Plan(in.cfg, obs, in.kept.judge(in.cfg, rules.FactsOf(in.cfg, obs)))
+	changes := rules.Guards(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
+	return changes, in.kernel.Apply(changes)
+}
