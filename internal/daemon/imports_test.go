@@ -27,6 +27,8 @@ var allowed = map[string][]string{
 	"internal/doctor":            {"rules"},
 	"internal/hooks":             nil,
 	"internal/ndisc":             nil,
+	"internal/vm":                nil,
+	"internal/vm/vmexec":         {"internal/vm"},
 	"internal/kernel":            {"rules"},
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules"},
