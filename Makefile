@@ -5,12 +5,14 @@ BIN      := bin/uplinkd
 # Pure packages, then those that need the kernel (they make namespaces of their own).
 E2E      := ./cmd/uplinkd
 PKGS     := $(shell $(GO) list ./... | grep -v '/cmd/uplinkd$$')
+# What has tests of its own in a virtual machine: TestVM*, with the build tag vm.
+VMPKGS   := ./internal/kernel ./cmd/uplinkd
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e fuzz bench simulate lint cross check install clean
+.PHONY: build demo deps test e2e vm fuzz bench simulate lint cross check install clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/uplinkd
@@ -26,6 +28,13 @@ test: deps ## every package but the end-to-end tests, with the race detector
 
 e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
 	GORACE=halt_on_error=1 $(GO) test -race -timeout 20m -parallel 3 $(E2E)
+
+vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
+	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod
+	$(GO) vet -tags vm $(VMPKGS) ./internal/vm/...
+	$(GO) test -tags vm -timeout 5m ./internal/vm/...
+	CGO_ENABLED=0 $(GO) build -o bin/vmexec ./internal/vm/vmexec
+	$(GO) test -tags vm -p 1 -timeout 10m -exec $(CURDIR)/bin/vmexec -run '^TestVM' $(VMPKGS)
 
 fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZTIME
 	@scripts/fuzz $(FUZZTIME) $(NETFUZZTIME)
@@ -46,7 +55,7 @@ lint:
 cross: ## compile for every platform that is supported
 	@for t in $(TARGETS); do echo "build $$t"; GOOS=$${t%/*} GOARCH=$${t#*/} CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/uplinkd || exit 1; done
 
-check: deps lint cross test fuzz e2e ## all that must be green
+check: deps lint cross test fuzz e2e vm ## all that must be green
 
 install: build ## into /usr/local, with a systemd unit, manual and completion
 	install -D -m 0755 $(BIN) $(DESTDIR)/usr/local/sbin/uplinkd

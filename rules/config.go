@@ -55,6 +55,8 @@ type Config struct {
 	Policies []Policy
 	Groups   []Group
 	TProxies []TProxy
+	// Underlays are those of the tunnels among the uplinks.
+	Underlays []Underlay
 }
 
 // Uplink is one way out, on one device.
@@ -82,6 +84,8 @@ type Addressing struct {
 	// Discovers is true when we listen to router advertisements in the kernel's place. IPv6 only.
 	Discovers  bool
 	Masquerade bool // rewrite sources that are not the uplink's own
+	// MasqueradeFrom are sources that are rewritten even without Masquerade.
+	MasqueradeFrom []netip.Prefix
 	// Translate rewrites the prefixes of the LANs to the delegation's, host by host (RFC 6296). IPv6 only.
 	Translate bool
 }

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated,
+		"delegated": delegated, "translated": translated, "underlay": underlay,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -51,10 +51,10 @@ func TestGoldenPlans(t *testing.T) {
 func box(link rules.Link, names ...string) *world {
 	w := newWorld()
 	w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
-	w.plug(rules.Link{Name: "lan0", Up: true, Carrier: true})
+	w.plug(rules.Link{Name: "lan0", Up: true, Carrier: true, MTU: 1500})
 	w.hold("lan0", "192.168.1.1/24", "2001:db8:1::1/64")
 	for i, device := range names {
-		link.Name, link.Up, link.Carrier = device, true, true
+		link.Name, link.Up, link.Carrier, link.MTU = device, true, true, 1500
 		w.plug(link)
 		u := rules.Uplink{ID: i + 1, Name: []string{"fiber", "lte"}[i], Device: device, Tier: 1, Weight: 3 - 2*i,
 			IPv4: rules.Addressing{Enabled: true, Masquerade: true}, IPv6: rules.Addressing{Enabled: true}}
@@ -137,6 +137,21 @@ func delegated() *world {
 func translated() *world {
 	w := delegated()
 	w.cfg.Uplinks[1].IPv6.Translate = true
+	return w
+}
+
+// underlay is a tunnel that fiber carries, with a site of other hosts behind it.
+func underlay() *world {
+	w := dual()
+	for i := range w.obs.Links {
+		if w.obs.Links[i].Name == "wan2" {
+			w.obs.Links[i].MTU = 1420
+		}
+	}
+	tunnel := &w.cfg.Uplinks[1]
+	tunnel.Tier, tunnel.IPv4.Masquerade = 2, false
+	tunnel.IPv4.MasqueradeFrom = []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}
+	w.cfg.Underlays = []rules.Underlay{{ID: 9, Uplink: 2, Carriers: []int{1}}}
 	return w
 }
 

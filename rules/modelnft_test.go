@@ -85,6 +85,7 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if p.conn == nil || p.conn.mark&e.Mask != e.Value {
 				return ""
 			}
+		case rules.NftMaxSegment: // sizes are no matter of routing
 		case rules.NftSource:
 			if !e.Prefix.Contains(p.src) {
 				return ""

@@ -84,6 +84,8 @@ type (
 	}
 	// NftCtMark matches the connection mark under a mask.
 	NftCtMark struct{ Mask, Value uint32 }
+	// NftMaxSegment lowers the segment size that a TCP SYN announces to a number of bytes; it never raises it.
+	NftMaxSegment struct{ Size uint16 }
 	// NftSource matches the source address.
 	NftSource struct{ Prefix netip.Prefix }
 	// NftSetMark replaces the bits of Mask in the packet mark.
@@ -149,6 +151,9 @@ func (e NftSetMark) String() string {
 }
 func (e NftSetCtMark) String() string {
 	return fmt.Sprintf("ct mark set ct mark & %#08x | %#08x", ^e.Mask, e.Value)
+}
+func (e NftMaxSegment) String() string {
+	return fmt.Sprintf("tcp flags & (syn | rst) == syn tcp option maxseg size set %d", e.Size)
 }
 func (e NftFamily) String() string   { return "meta nfproto " + e.Family.String() }
 func (NftCounter) String() string    { return "counter" }

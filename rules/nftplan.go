@@ -10,6 +10,7 @@ const (
 	prioMangle = -150 // after connection tracking, before destination NAT
 	prioDest   = -100 // destination NAT
 	prioReject = -10  // before the owner's firewall, which would leave hosts without an answer
+	prioClamp  = -5   // segment sizes, whoever else looks at the packet
 	prioSource = 100  // source NAT
 	prioGuard  = 200  // after source NAT: sees what really leaves
 )
@@ -26,9 +27,11 @@ func (p *planner) nftables() {
 	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioMangle}
 	dstnat := Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
 	foreign := Chain{Name: "foreign", Type: "filter", Hook: "forward", Priority: prioReject}
+	segments := Chain{Name: "segments", Type: "filter", Hook: "forward", Priority: prioClamp}
 	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
 	guard := Chain{Name: "guard", Type: "filter", Hook: "postrouting", Priority: prioGuard}
 
+	p.unpinned(&output, &postrouting)
 	mask := p.k.MarkMask
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
@@ -59,12 +62,18 @@ func (p *planner) nftables() {
 				srcnat.add(u.Name+": others get its address", NftFamily{family}, out, NftMasquerade{})
 			}
 		}
+		for _, source := range u.Family(family).MasqueradeFrom {
+			if FamilyOf(source.Addr()) == family && !u.Family(family).Masquerade {
+				srcnat.add(u.Name+": hides these", out, NftSource{source}, NftMasquerade{})
+			}
+		}
+		p.clamp(u, family, facts, &segments)
 		if family == IPv6 {
 			p.rejectForeign(u, &foreign)
 		}
 	})
 	p.state.Table = &Table{Chains: []Chain{prerouting, output, postrouting}}
-	for _, chain := range []Chain{dstnat, foreign} { // most boxes need neither
+	for _, chain := range []Chain{dstnat, foreign, segments} { // most boxes need none
 		if len(chain.Rules) > 0 {
 			p.state.Table.Chains = append(p.state.Table.Chains, chain)
 		}

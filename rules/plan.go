@@ -22,6 +22,8 @@ type Report struct {
 	Subnets  []Subnet        // what the LANs have of the delegations
 	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems []Problem
+
+	carriers map[Path]int // of tunnels
 }
 
 // Choice tells which uplinks carry new traffic of a family, and why those.
@@ -66,6 +68,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.subnets()
 		p.lans()
 		p.rules()
+		p.underlays()
 		p.policies()
 		p.policyTable()
 		p.markRules()

@@ -170,6 +170,9 @@ func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) 
 	if f.Suppressed {
 		marks = append(marks, "suppressed")
 	}
+	if len(u.CarriedBy) > 0 {
+		marks = append(marks, "over "+strings.Join(u.CarriedBy, ", over "))
+	}
 	if f.Portal {
 		marks = append(marks, "portal")
 	}

@@ -44,8 +44,9 @@ type Uplink struct {
 	ProbeBytesToday int64        `json:"probe_bytes_today"` // both directions, since midnight where the router is
 	BytesToday      int64        `json:"bytes_today"`       // both directions, of a metered uplink
 	BytesMonth      int64        `json:"bytes_month"`
-	QuotaBytes      int64        `json:"quota_bytes"` // bytes a month; 0 for none
-	OverQuota       bool         `json:"over_quota"`  // new flows go elsewhere until the month is over
+	QuotaBytes      int64        `json:"quota_bytes"`          // bytes a month; 0 for none
+	OverQuota       bool         `json:"over_quota"`           // new flows go elsewhere until the month is over
+	CarriedBy       []string     `json:"carried_by,omitempty"` // of a tunnel: what carries it, what carries that, and so on
 	IPv4            FamilyStatus `json:"ipv4"`
 	IPv6            FamilyStatus `json:"ipv6"`
 }
@@ -76,6 +77,7 @@ type FamilyStatus struct {
 	Targets       List[Target]       `json:"targets"`
 	AwaitsUndrain bool               `json:"awaits_undrain"`      // was down, and failback is "manual"
 	Portal        bool               `json:"portal"`              // something on the way answers in the place of a target
+	Suspended     bool               `json:"suspended,omitempty"` // what carries this tunnel is down; it is not probed meanwhile
 	Delegated     []Delegated        `json:"delegated,omitempty"` // IPv6 only
 }
 

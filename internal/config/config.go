@@ -45,6 +45,7 @@ type Config struct {
 	Kernel  Kernel
 	Uplinks []Uplink // in the order of the file; at most MaxUplinks; none if the file names none
 	LANs    []LAN    // in the order of the file; at most MaxLANs
+	Tunnels []Tunnel // in the order of the file; at most MaxTunnels
 	Sets    []Set    // in the order of the file; at most MaxSets
 	// Policies are in the order of the file, in which they are asked; at most MaxPolicies.
 	Policies []Policy
@@ -82,7 +83,7 @@ type Kernel struct {
 // Uplink is one [[uplink]] section.
 type Uplink struct {
 	Name     string   // name: unique; a lower-case letter or digit, then up to 31 more of those, '-' and '_'
-	Kind     string   // kind: KindISP
+	Kind     string   // kind: KindISP, KindWireGuard, KindGRETAP or KindVXLAN
 	Device   string   // device: unique; a network interface's name, at most 15 bytes
 	Tier     int      // tier: 1..255, the lowest is used first
 	Weight   int      // weight: 1..256, share of new flows among the usable uplinks of one tier
@@ -92,7 +93,14 @@ type Uplink struct {
 	IPv4     IP       // [uplink.ipv4]
 	IPv6     IP       // [uplink.ipv6]; not off if IPv4 is off
 	Probe    Probe    // [uplink.probe]
-	Quality  Quality  // [uplink.quality]
+
+	// What carries a tunnel. Of a chain of carriers none is its own.
+	Underlay []string // underlay: KindWireGuard only, uplinks that may carry it, best first; none: see Config.Carriers
+	Over     string   // over: KindGRETAP and KindVXLAN only, the uplink that carries it; "" does not depend on one
+
+	WireGuard *WireGuard // [uplink.wireguard]; nil: others make the device
+	Ethernet  *Ethernet  // [uplink.gretap] or [uplink.vxlan]; nil: others make the device
+	Quality   Quality    // [uplink.quality]
 }
 
 // IP is one family of an uplink, [uplink.ipv4] or [uplink.ipv6].

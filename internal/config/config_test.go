@@ -253,7 +253,7 @@ to = "@streaming"
 except = ["10.0.0.0/8"]
 port = 12345
 on_failure = "reject"
-`
+` + everyTunnelKey
 
 func nets(list ...string) []netip.Prefix {
 	var out []netip.Prefix
@@ -301,7 +301,8 @@ var everyValue = Config{
 			RequestAddress: true, Translate: true,
 		},
 		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality,
-	}},
+	}, everyWireGuard(), everyGRETAP(), everyVXLAN()},
+	Tunnels: everyTunnel,
 	LANs: []LAN{{
 		Device: "br-lan", SubnetID: 65535, PrefixesFrom: []string{"tunnel"},
 		DNS:    DNS{Uplinks: true, Self: true, Servers: []netip.Addr{netip.MustParseAddr("2001:db8::53")}},
@@ -464,7 +465,7 @@ func checkPromises(t *testing.T, c *Config) {
 	for _, u := range c.Uplinks {
 		p := u.Probe
 		ok = ok && u.Name != "" && !names[u.Name] && u.Device != "" && len(u.Device) <= 15 && !devices[u.Device] &&
-			u.Kind == KindISP && u.Tier >= 1 && u.Tier <= 255 && u.Weight >= 1 && u.Weight <= 256 &&
+			keepsTunnelPromises(c, &u) && u.Tier >= 1 && u.Tier <= 255 && u.Weight >= 1 && u.Weight <= 256 &&
 			(u.IPv4.Method != MethodOff || u.IPv6.Method != MethodOff) && u.IPv6.Method != MethodDHCP &&
 			p.Interval >= 100*time.Millisecond && p.FastInterval >= 20*time.Millisecond &&
 			p.FastInterval <= p.Interval && p.Timeout >= 150*time.Millisecond &&

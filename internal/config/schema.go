@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// onlyISP is what this version does where the file asks for more.
-const onlyISP = `manages uplinks of kind "isp"`
-
 // The sections' titles in messages.
 const (
 	titleDaemon = "[daemon]"
@@ -49,12 +46,17 @@ func (r *reader) config(root *table) *Config {
 		{"lan", func(*reader, *value) {}}, // when the uplinks are known
 		{"set", func(*reader, *value) {}},
 		{"policy", func(*reader, *value) {}},
-		refused("tunnel", "[[tunnel]]", onlyISP),
+		{"tunnel", func(*reader, *value) {}},
 		{"tproxy", func(*reader, *value) {}},
 	}})
 	if v := root.values["lan"]; v != nil {
 		seen := lansSeen{devices: make(map[string]int), subnets: make(map[int]int)}
 		r.several(v, "lan", "a LAN", MaxLANs, func(t *table) { c.LANs = append(c.LANs, r.lan(t, c, seen)) })
+	}
+	r.carriers(root, c)
+	if v := root.values["tunnel"]; v != nil {
+		seen := tunnelsSeen{devices: make(map[string]int)}
+		r.several(v, "tunnel", "a tunnel", MaxTunnels, func(t *table) { c.Tunnels = append(c.Tunnels, r.tunnel(t, c, seen)) })
 	}
 	r.traffic(root, c)
 	r.samePaths(root, c)
@@ -148,10 +150,7 @@ type uplinksSeen struct {
 func uplinkSection(u *Uplink) section {
 	return section{titleUplink, []field{
 		text("name", &u.Name, "fiber", checkName),
-		choice("kind", &u.Kind, []string{KindISP}, map[string]string{
-			"wireguard": later(`kind "wireguard"`, `manages kind "isp"`),
-			"gretap":    later(`kind "gretap"`, `manages kind "isp"`),
-		}),
+		choice("kind", &u.Kind, []string{KindISP, KindWireGuard, KindGRETAP, KindVXLAN}, nil),
 		text("device", &u.Device, "eth1", checkDevice),
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
@@ -164,11 +163,15 @@ func uplinkSection(u *Uplink) section {
 		subtable("ipv6", titleIPv6, func(r *reader, t *table) { r.ip(t, ipv6Section(&u.IPv6), &u.IPv6) }),
 		subtable("quality", titleQuality, func(r *reader, t *table) { r.quality(t, &u.Quality) }),
 		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
-		refused("underlay", "underlay", onlyISP),
-		refused("over", "over", onlyISP),
-		refused("peer_routes", "peer_routes", onlyISP),
-		refused("wireguard", "[uplink.wireguard]", onlyISP),
-		refused("gretap", "[uplink.gretap]", onlyISP),
+		texts("underlay", &u.Underlay, "fiber", MaxUplinks, nil),
+		text("over", &u.Over, "vps", checkName),
+		refused("peer_routes", "peer_routes", "routes a peer's allowed_ips whether or not it is alive"),
+		subtable("wireguard", titleWireGuard, func(r *reader, t *table) {
+			u.WireGuard = new(WireGuard)
+			r.section(t, wireguardSection(u.WireGuard))
+		}),
+		ethernetTable(u, KindGRETAP, titleGRETAP, gretapSection),
+		ethernetTable(u, KindVXLAN, titleVXLAN, vxlanSection),
 	}}
 }
 
@@ -178,6 +181,7 @@ func (r *reader) uplink(t *table, seen uplinksSeen) Uplink {
 	r.section(t, uplinkSection(&u))
 	r.required(t, "uplink", "name", "name", "fiber", u.Name, seen.names)
 	r.required(t, "uplink", "device", "device", "eth1", u.Device, seen.devices)
+	r.tunnelKeys(t, &u)
 	r.families(t, &u)
 	r.probe(t, &u)
 	return u
@@ -205,8 +209,13 @@ func (r *reader) families(t *table, u *Uplink) {
 	if u.IPv4.Method != MethodOff || u.IPv6.Method != MethodOff {
 		return
 	}
-	// Both are off only if both sections say so: off is no default.
-	at := max(t.values["ipv4"].table.offset("method"), t.values["ipv6"].table.offset("method"))
+	// A section says so, unless the tunnel has no addresses of the family.
+	at := t.off
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if v := t.values[family]; v != nil && v.table != nil {
+			at = max(at, v.table.offset("method"))
+		}
+	}
 	r.errorf(at, "ipv4 and ipv6 are both off: turn one on, or take the whole uplink out")
 }
 
@@ -357,7 +366,7 @@ func (r *reader) probe(t *table, u *Uplink) {
 		r.errorf(probe.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the pace of the "+
 			"burst after a miss", span(p.FastInterval), span(p.Interval))
 	}
-	if !probe.usable("targets") {
+	if !probe.usable("targets") || u.WireGuard != nil && len(u.WireGuard.Addresses) == 0 {
 		return
 	}
 	for _, f := range []struct {

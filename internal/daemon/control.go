@@ -32,6 +32,9 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 			}
 		}
 	}
+	if d.tunnels.keep(d.kernel, obs) && !d.discovers() {
+		d.resupply()
+	}
 	d.leases.observe(obs)
 	d.routers.observe(obs)
 	d.delegations.observe(obs)
@@ -43,6 +46,9 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.metrics.ObserveReconcile(r.Duration)
 	d.judge.settle(r.Report.Facts)
 	d.judge.carry(r.Report.Defaults)
+	if r.Converged {
+		d.tunnels.moved(&r.Report)
+	}
 	d.tellLANs(&r.Report)
 	if d.judge.takeUnkept() { // only now: the disk may be slow, and traffic has moved already
 		d.save(docAwaits, func() any { return d.judge.awaiting() })

@@ -68,6 +68,7 @@ type Daemon struct {
 	routers     *routers     // what they advertise, by uplink
 	delegations *delegations // DHCPv6, by uplink
 	lans        *lans
+	tunnels     *tunnels
 
 	reloading sync.Mutex   // one configuration change at a time
 	discovery *discovery   // guarded by reloading; nil with a configuration file
@@ -130,6 +131,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.delegations = newDelegations(d.log, d.save, d.onDelegation)
 	d.lans = newLANs(d.log, d.save)
 	d.metrics.SetPrefixes(d.delegations.prefixes)
+	d.tunnels = newTunnels(d.log)
 	var recorded rules.Recorded
 	var history []api.Event
 	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
@@ -166,6 +168,9 @@ func New(o Options) (_ *Daemon, err error) {
 
 // Close gives back what New opened.
 func (d *Daemon) Close() {
+	if d.tunnels != nil {
+		d.tunnels.close()
+	}
 	if d.hints != nil {
 		d.hints.Close()
 	}
@@ -195,6 +200,9 @@ func (d *Daemon) adopt(c *config.Config, lines config.Lines) error {
 	d.mu.Unlock()
 	changed, err := assignIDs(c, ids)
 	if err != nil {
+		return err
+	}
+	if err := d.tunnels.configure(c, ids); err != nil {
 		return err
 	}
 	if err := d.judge.configure(c, ids); err != nil {
@@ -245,7 +253,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.judge.run, d.leases.run, d.routers.run, d.delegations.run, d.lans.run, d.keepTime,
-		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory,
+		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory, d.resolveEndpoints,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },

@@ -93,6 +93,9 @@ func commonCause(family rules.Family, cause uplink.Cause) string {
 func (j *judge) explain(path rules.Path, reason string) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if w := j.watched[path]; w != nil && j.suspended[w.name] != "" {
+		return j.suspended[w.name]
+	}
 	if note := j.rulings[path].Note; note != "" {
 		return reason + "; " + note
 	}

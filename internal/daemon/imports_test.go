@@ -27,17 +27,20 @@ var allowed = map[string][]string{
 	"internal/doctor":            {"rules"},
 	"internal/hooks":             nil,
 	"internal/ndisc":             nil,
-	"internal/kernel":            {"rules"},
+	"internal/tunnel":            nil,
+	"internal/vm":                nil,
+	"internal/vm/vmexec":         {"internal/vm"},
+	"internal/kernel":            {"rules", "internal/tunnel"},
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules"},
 	"internal/api":               {"rules", "uplink"},
 	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
-		"internal/kernel", "internal/reconcile", "internal/store"},
+		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel"},
 	"cmd/uplinkd": {"rules", "internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
 }
 
 // kernelLibraries may be imported by internal/kernel alone.
-var kernelLibraries = []string{"github.com/vishvananda/netlink", "github.com/google/nftables", "github.com/mdlayher/netlink"}
+var kernelLibraries = []string{"github.com/vishvananda/netlink", "github.com/google/nftables", "github.com/mdlayher/netlink", "golang.zx2c4.com/wireguard"}
 
 func TestImportsGoOneWay(t *testing.T) {
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()

@@ -23,22 +23,25 @@ type judge struct {
 	wake     func()          // it is time to Judge
 	tell     func(api.Event) // for the decision log
 
-	mu        sync.Mutex
-	court     *uplink.Court
-	rulings   map[rules.Path]uplink.Ruling
-	causes    map[rules.Family]uplink.Cause // as they were told
-	alarm     *time.Timer                   // wakes when the court must rule again
-	missedAt  map[rules.Family]time.Time    // the latest miss of a path that was fine
-	carries   map[rules.Path]bool           // new traffic; nil when that is not known yet
-	spent     ledger
-	awaits    map[string]bool // by verdictKey: was down, and the operator decides when it carries traffic again
-	unkept    bool            // awaits has changed since it was taken to be kept
-	numbers   rules.Kernel
-	ctx       context.Context // of run; nil before
-	running   sync.WaitGroup
-	watched   map[rules.Path]*watched
-	drained   map[string]bool // by uplink name
-	overQuota map[string]bool // by uplink name; replaced, never changed in place
+	mu       sync.Mutex
+	court    *uplink.Court
+	rulings  map[rules.Path]uplink.Ruling
+	causes   map[rules.Family]uplink.Cause // as they were told
+	alarm    *time.Timer                   // wakes when the court must rule again
+	missedAt map[rules.Family]time.Time    // the latest miss of a path that was fine
+	carries  map[rules.Path]bool           // new traffic; nil when that is not known yet
+	spent    ledger
+	awaits   map[string]bool // by verdictKey: was down, and the operator decides when it carries traffic again
+	unkept   bool            // awaits has changed since it was taken to be kept
+	numbers  rules.Kernel
+	ctx      context.Context // of run; nil before
+	running  sync.WaitGroup
+	watched  map[rules.Path]*watched
+
+	carriers  map[string][]string // by name, of uplinks that are carried by others
+	suspended map[string]string   // by name, why
+	drained   map[string]bool     // by uplink name
+	overQuota map[string]bool     // by uplink name; replaced, never changed in place
 	restored  map[string]keptVerdict
 }
 
@@ -89,6 +92,7 @@ func (j *judge) configure(c *config.Config, ids map[string]int) error {
 	defer j.mu.Unlock()
 	j.numbers = kernelNumbers(c.Kernel)
 	j.setPaces(time.Now()) // counts what the watchers that go have spent
+	j.carriers = carriersOf(c)
 	next := make(map[rules.Path]*watched)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
@@ -233,10 +237,16 @@ func (j *judge) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Ver
 func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []api.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.suspend()
 	testimony := make(map[rules.Path]uplink.Testimony, len(j.watched))
+	var idle []rules.Path
 	for path, w := range j.watched {
 		if f, ok := facts[path]; ok {
 			w.SetPath(j.pathFacts(path, w, f))
+			if j.suspended[w.name] != "" {
+				idle = append(idle, path)
+				continue
+			}
 			testimony[path] = w.Testify()
 		}
 	}
@@ -252,14 +262,17 @@ func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Ver
 		verdicts[path] = rules.Verdict{Health: health(h, t.State), State: string(t.State),
 			Drained: held || t.Suppressed || j.drained[j.watched[path].name] || j.overQuota[j.watched[path].name]}
 	}
+	for _, path := range idle {
+		verdicts[path] = rules.Verdict{Health: rules.Dead, State: string(uplink.Down), Drained: j.drained[j.watched[path].name]}
+	}
 	return verdicts, events
 }
 
 func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.PathFacts {
 	return uplink.PathFacts{
-		Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault,
+		Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault || w.uplink.Kind == config.KindWireGuard, // may lead to a few networks only
 		Probe: probe.Path{Device: w.device, Mark: j.numbers.Mark(path.Uplink), Source: f.Source()},
-		Quiet: wayOf(f) != w.settled,
+		Quiet: wayOf(f) != w.settled || j.suspended[w.name] != "",
 	}
 }
 

@@ -90,6 +90,9 @@ func prepare(configFile string) (_ *prepared, err error) {
 	if _, err := assignIDs(p.config, p.kept.ids); err != nil {
 		return nil, err
 	}
+	imagined := newTunnels(slog.New(slog.DiscardHandler))
+	imagined.imagine(p.config, p.kept.ids)
+	imagined.supply(p.kept.supplies)
 	p.cfg = planInput(p.config, p.kept.ids, p.kept.supplies, p.kept.identity.ula(p.config.Daemon.ULA))
 	return p, nil
 }
@@ -180,7 +183,7 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	farewell := sayGoodbye(k, state, log)
 	result := engine.Pass()
 	farewell()
-	err = result.Err
+	err = errors.Join(result.Err, removeTunnels(k, c))
 	if err == nil && !result.Converged {
 		err = errors.New("something of ours is still in the kernel: is another program putting it back?")
 	}

@@ -20,7 +20,7 @@ func kernelNumbers(k config.Kernel) rules.Kernel {
 // planInput turns a configuration, and what leases and routers give, into what planning takes. Site is the
 // router's own /48; invalid: none.
 func planInput(c *config.Config, ids map[string]int, supplies Supplies, site netip.Prefix) rules.Config {
-	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks))}
+	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: underlaysOf(c, ids)}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		var given Supply
@@ -30,6 +30,10 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 		out.Uplinks[i] = rules.Uplink{
 			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6),
+		}
+		if u.Kind == config.KindWireGuard {
+			wire(&out.Uplinks[i].IPv4, given.IPv4, u)
+			wire(&out.Uplinks[i].IPv6, given.IPv6, u)
 		}
 		if u.IPv6.Delegation {
 			out.Uplinks[i].Delegations = given.Delegations
@@ -93,7 +97,7 @@ func ports(list []config.Range) []rules.Ports {
 	return out
 }
 
-// identified lists the names that have ids: of uplinks, and of what policies share.
+// identified lists the names that have ids: of uplinks, of what policies share, and of the underlays of tunnels.
 func identified(c *config.Config) []string {
 	names := make([]string, len(c.Uplinks))
 	for i := range c.Uplinks {
@@ -102,6 +106,11 @@ func identified(c *config.Config) []string {
 	for i := range c.Policies {
 		if group := c.Policies[i].Group(); !slices.Contains(names, group) {
 			names = append(names, group)
+		}
+	}
+	for i := range c.Uplinks {
+		if c.Uplinks[i].Kind == config.KindWireGuard {
+			names = append(names, underlayName(c.Uplinks[i].Name))
 		}
 	}
 	if len(c.TProxies) > 0 {
@@ -122,6 +131,13 @@ func addressing(ip config.IP, given *rules.Assignment) rules.Addressing {
 		a.Managed, a.Discovers, a.Assign = true, true, given
 	}
 	return a
+}
+
+// wire gives a family what a WireGuard device has; addresses of a device that others made are theirs.
+func wire(a *rules.Addressing, given *rules.Assignment, u *config.Uplink) {
+	if a.Enabled {
+		a.Assign, a.Managed = given, u.WireGuard != nil
+	}
 }
 
 // assignIDs gives each uplink and group the id that it had before. Connections carry ids in their marks, so an
@@ -163,7 +179,7 @@ func assignIDs(c *config.Config, kept map[string]int) (changed bool, err error) 
 			delete(kept, taken[id])
 		}
 		if id == 0 {
-			return changed, fmt.Errorf("no id left for %q: at most %d uplinks and groups of policies", name, rules.MaxUplinks)
+			return changed, fmt.Errorf("no id left for %q: at most %d uplinks, tunnels and groups of policies", name, rules.MaxUplinks)
 		}
 		kept[name], taken[id] = id, name
 		changed = true

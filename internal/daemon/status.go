@@ -26,7 +26,7 @@ func (d *Daemon) Status() api.Status {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
-	s.Problems = append(append(s.Problems, d.judge.problems()...), d.lans.problems()...)
+	s.Problems = append(append(s.Problems, d.judge.problems()...), append(d.lans.problems(), d.tunnels.known()...)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained, spent, over := d.judge.isDrained(), d.judge.spentToday(), d.volumes.isOver()
 	for i := range c.Uplinks {
@@ -43,6 +43,7 @@ func (d *Daemon) Status() api.Status {
 			IPv4: d.familyStatus(u.Name, u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}, &last),
 			IPv6: d.familyStatus(u.Name, u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}, &last),
 		})
+		s.Uplinks[i].CarriedBy = chain(c, ids, &last.Report, u)
 		if lease, ok := d.delegations.lease(u.Name); ok {
 			s.Uplinks[i].IPv6.Delegated = delegated(lease, now)
 		}
@@ -62,6 +63,9 @@ func (d *Daemon) familyStatus(name string, ip config.IP, path rules.Path, last *
 		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter),
 		AwaitsUndrain: d.judge.awaiting()[verdictKey(name, path.Family)], Portal: v.Portal,
 		Class: v.Class.String(), Suppressed: v.Suppressed, Congested: v.Congestion != ""}
+	if d.judge.isSuspended(name) {
+		s.State, s.Suspended = uplink.Down, true
+	}
 	if s.Congested {
 		s.Reason += "; " + v.Congestion
 	}

@@ -36,6 +36,7 @@ func (d *Daemon) supplies(now time.Time) Supplies {
 	d.leases.supply(s)
 	d.routers.supply(s, now)
 	d.delegations.supply(s, now)
+	d.tunnels.supply(s)
 	return s
 }
 

@@ -73,7 +73,14 @@ var machines = map[string]struct {
 	"static":     {script: providers, config: assignAddresses},
 	"delegated":  {script: delegatedTo, config: delegate, health: []rules.Health{rules.Dead, rules.Good}},
 	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.Translate = true }, health: []rules.Health{rules.Dead, rules.Good}},
+	"underlay":   {script: dual + "ip link set wan2 mtu 1420\n", config: underlay},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
+}
+
+func underlay(c *rules.Config) {
+	c.Uplinks[1].Tier, c.Uplinks[1].IPv4.Masquerade = 2, false
+	c.Uplinks[1].IPv4.MasqueradeFrom = []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}
+	c.Underlays = []rules.Underlay{{ID: 9, Uplink: 2, Carriers: []int{1}}}
 }
 
 func assignAddresses(c *rules.Config) {

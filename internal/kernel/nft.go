@@ -258,6 +258,8 @@ func (b *builder) compile(r rules.NftRule) []expr.Any {
 			out = append(out, metaDevice(e.Out), equal(deviceName(e.Name)))
 		case rules.NftCtMark:
 			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), equal(native(e.Value)))
+		case rules.NftMaxSegment:
+			out = append(out, maxSegment(e.Size)...)
 		case rules.NftSetMark:
 			out = append(out, &expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, bitwise(^e.Mask, e.Value),
 				&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1})
@@ -326,6 +328,22 @@ func maskAddress(prefix netip.Prefix) []expr.Any {
 	}
 	size := uint32(len(mask))
 	return []expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)}}
+}
+
+// maxSegment lowers the segment size of what opens a TCP connection. The kernel never raises one
+// (net/netfilter/nft_exthdr.c).
+func maxSegment(size uint16) []expr.Any {
+	const (
+		flagsAt, syn, rst      = 13, 0x02, 0x04 // RFC 9293 section 3.1
+		option, sizeAt, length = 2, 2, 2        // RFC 9293 section 3.2: kind, length, then the size
+	)
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{unix.IPPROTO_TCP}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsAt, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn | rst}, Xor: []byte{0}}, equal([]byte{syn}),
+		&expr.Immediate{Register: 1, Data: []byte{byte(size >> 8), byte(size)}},
+		&expr.Exthdr{SourceRegister: 1, Type: option, Offset: sizeAt, Len: length, Op: expr.ExthdrOpTcpopt},
+	}
 }
 
 // icmpv6PolicyFail is code 5 of ICMPv6 destination unreachable (RFC 4443 section 3.1).

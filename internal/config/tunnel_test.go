@@ -1,0 +1,192 @@
+package config
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const aKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+
+// wholeTunnel is what the design shows, and the far end of another.
+const wholeTunnel = `
+[[uplink]]
+name = "fiber"
+device = "eth1"
+tier = 2
+[[uplink]]
+name = "lte"
+device = "wwan0"
+[[uplink]]
+name = "vps"
+kind = "wireguard"
+device = "wg0"
+  [uplink.wireguard]
+  private_key_file = "/etc/uplinkd/vps.key"
+  addresses = ["10.0.31.2/24"]
+  [[uplink.wireguard.peers]]
+  public_key = "` + aKey + `"
+  endpoint = "vps.example.net:51820"
+  allowed_ips = ["0.0.0.0/0", "::/0"]
+  keepalive = "25s"
+[[uplink]]
+name = "campus6"
+kind = "gretap"
+device = "gre1"
+over = "vps"
+  [uplink.gretap]
+  local = "10.0.31.2"
+  remote = "10.0.31.10"
+  ttl = 255
+  key = 7
+[[tunnel]]
+kind = "vxlan"
+id = 42
+device = "far"
+bridge = "br-wan"
+local = "2001:db8::1"
+remote = "2001:db8::2"
+`
+
+func TestTunnelsAreReadAsTheDesignWritesThem(t *testing.T) {
+	c, err := Parse("t.toml", []byte(wholeTunnel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, msg := parseKey("public_key", aKey)
+	if msg != "" {
+		t.Fatal(msg)
+	}
+	vps, tap := &c.Uplinks[2], &c.Uplinks[3]
+	want := &WireGuard{PrivateKeyFile: "/etc/uplinkd/vps.key", Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.31.2/24")},
+		Peers: []Peer{{PublicKey: key, Endpoint: "vps.example.net:51820", Keepalive: 25 * time.Second,
+			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}}}
+	if d := cmp.Diff(want, vps.WireGuard, byPrefix); d != "" {
+		t.Error(d)
+	}
+	if vps.IPv4.Method != MethodAuto || vps.IPv6.Method != MethodOff {
+		t.Errorf("methods are %s and %s: a tunnel carries the families that it has addresses of", vps.IPv4.Method, vps.IPv6.Method)
+	}
+	gre := &Ethernet{Kind: KindGRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, Key: 7}
+	if d := cmp.Diff(gre, tap.Ethernet, byValue); d != "" {
+		t.Error(d)
+	}
+	far := []Tunnel{{Device: "far", Bridge: "br-wan", Ethernet: Ethernet{Kind: KindVXLAN, Local: netip.MustParseAddr("2001:db8::1"),
+		Remote: netip.MustParseAddr("2001:db8::2"), TTL: 64, Key: -1, ID: 42, Port: 4789}}}
+	if d := cmp.Diff(far, c.Tunnels, byValue); d != "" {
+		t.Error(d)
+	}
+	for _, tt := range []struct {
+		uplink *Uplink
+		want   []string
+	}{{vps, []string{"lte", "fiber"}}, {tap, []string{"vps"}}, {&c.Uplinks[0], nil}} {
+		if got := c.Carriers(tt.uplink); !slices.Equal(got, tt.want) {
+			t.Errorf("%s is carried by %q, want %q", tt.uplink.Name, got, tt.want)
+		}
+	}
+}
+
+func TestADeviceThatOthersMakeNeedsNoSection(t *testing.T) {
+	c, err := Parse("t.toml", []byte("[[uplink]]\nname = \"vps\"\nkind = \"wireguard\"\ndevice = \"wg0\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := c.Uplinks[0]; u.WireGuard != nil || u.IPv4.Method != MethodAuto {
+		t.Errorf("%+v", u)
+	}
+}
+
+// everyTunnelKey is the part of everyKey that is about tunnels.
+const everyTunnelKey = `
+[[uplink]]
+name = "wg"
+kind = "wireguard"
+device = "wg0"
+underlay = ["office"]
+[uplink.probe]
+targets = ["10.0.31.1"]
+[uplink.wireguard]
+private_key_file = "/srv/key"
+listen_port = 51820
+addresses = ["10.0.31.2/24"]
+mtu = 1400
+[[uplink.wireguard.peers]]
+public_key = "` + aKey + `"
+preshared_key_file = "/srv/psk"
+endpoint = "[2001:db8::7]:51820"
+allowed_ips = ["10.0.31.0/24"]
+keepalive = "25s"
+
+[[uplink]]
+name = "tap"
+kind = "gretap"
+device = "gre2"
+over = "wg"
+[uplink.gretap]
+local = "10.0.31.2"
+remote = "10.0.31.10"
+ttl = 255
+mtu = 1300
+key = 0
+
+[[uplink]]
+name = "vx"
+kind = "vxlan"
+device = "vx0"
+[uplink.vxlan]
+local = "10.0.31.2"
+remote = "10.0.31.10"
+id = 16777215
+port = 8472
+
+[[tunnel]]
+device = "far"
+kind = "gretap"
+bridge = "br-wan"
+local = "2001:db8::1"
+remote = "2001:db8::2"
+`
+
+func everyWireGuard() Uplink {
+	key, _ := parseKey("", aKey)
+	u := DefaultUplink("wg", "wg0")
+	u.Kind, u.Underlay, u.IPv6.Method, u.Probe.Targets = KindWireGuard, []string{"office"}, MethodOff, []string{"10.0.31.1"}
+	u.WireGuard = &WireGuard{PrivateKeyFile: "/srv/key", ListenPort: 51820, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.31.2/24")}, MTU: 1400,
+		Peers: []Peer{{PublicKey: key, PresharedKeyFile: "/srv/psk", Endpoint: "[2001:db8::7]:51820",
+			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.31.0/24")}, Keepalive: 25 * time.Second}}}
+	return u
+}
+
+func everyGRETAP() Uplink {
+	u := DefaultUplink("tap", "gre2")
+	u.Kind, u.Over = KindGRETAP, "wg"
+	u.Ethernet = &Ethernet{Kind: KindGRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, MTU: 1300}
+	return u
+}
+
+func everyVXLAN() Uplink {
+	u := DefaultUplink("vx", "vx0")
+	u.Kind = KindVXLAN
+	u.Ethernet = &Ethernet{Kind: KindVXLAN, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 64, Key: -1, ID: 16777215, Port: 8472}
+	return u
+}
+
+var everyTunnel = []Tunnel{{Device: "far", Bridge: "br-wan", Ethernet: Ethernet{Kind: KindGRETAP, Local: netip.MustParseAddr("2001:db8::1"),
+	Remote: netip.MustParseAddr("2001:db8::2"), TTL: 64, Key: -1}}}
+
+// keepsTunnelPromises checks what the types say of an uplink's tunnel, for any text that is accepted.
+func keepsTunnelPromises(c *Config, u *Uplink) bool {
+	index := slices.IndexFunc(c.Uplinks, func(o Uplink) bool { return o.Name == u.Name })
+	ok := !slices.Contains(c.carriedBy(index, make(map[int]bool)), u.Name) &&
+		(u.Over == "" || u.Kind == KindGRETAP || u.Kind == KindVXLAN) && (len(u.Underlay) == 0 || u.Kind == KindWireGuard)
+	if e := u.Ethernet; e != nil {
+		ok = ok && e.Kind == u.Kind && e.Local.Is4() == e.Remote.Is4() && e.Local != e.Remote && e.TTL > 0 && (e.ID > 0) == (e.Kind == KindVXLAN)
+	}
+	if w := u.WireGuard; w != nil {
+		ok = ok && u.Kind == KindWireGuard && w.PrivateKeyFile != "" && len(w.Addresses) > 0 && len(w.Peers) > 0
+	}
+	return ok
+}

@@ -1,0 +1,257 @@
+package config
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// WireGuard is [uplink.wireguard]: a device to be made.
+type WireGuard struct {
+	PrivateKeyFile string         // private_key_file: absolute path; the file's owner alone may read it
+	ListenPort     int            // listen_port: UDP; 0 lets the kernel choose
+	Addresses      []netip.Prefix // addresses: at least one, with prefix lengths
+	MTU            int            // mtu: 0 is what fits a carrier of 1500 bytes: 1420
+	Peers          []Peer         // peers: at least one
+}
+
+// Key is a public or preshared key.
+type Key [32]byte
+
+// Peer is one element of peers.
+type Peer struct {
+	PublicKey        Key            // public_key: unique
+	PresharedKeyFile string         // preshared_key_file: absolute path; "" is none
+	Endpoint         string         // endpoint: HOST:PORT; "" waits for the peer to call
+	AllowedIPs       []netip.Prefix // allowed_ips: what is sent to this peer, and what may come from it
+	Keepalive        time.Duration  // keepalive: 0 is none; whole seconds, at most 65535
+}
+
+const (
+	titleWireGuard = "[uplink.wireguard]"
+	titlePeer      = "peers"
+	maxPeers       = 1024
+	maxAllowedIPs  = 1024
+	exampleKeyFile = "/etc/uplinkd/wg.key"
+	exampleKey     = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
+	exampleRemoteE = "vpn.example.net:51820"
+)
+
+func wireguardSection(w *WireGuard) section {
+	return section{titleWireGuard, []field{
+		text("private_key_file", &w.PrivateKeyFile, exampleKeyFile, checkFile),
+		integer("listen_port", &w.ListenPort, 1, 65535, nil),
+		networks("addresses", &w.Addresses, "10.0.31.2/24", 16, parseHostPrefix),
+		integer("mtu", &w.MTU, minMTU, maxMTU, nil),
+		{"peers", func(r *reader, v *value) { r.peers(v, w) }},
+	}}
+}
+
+func peerSection(p *Peer) section {
+	return section{titlePeer, []field{
+		parsed("public_key", &p.PublicKey, exampleKey, parseKey),
+		text("preshared_key_file", &p.PresharedKeyFile, "/etc/uplinkd/wg.psk", checkFile),
+		text("endpoint", &p.Endpoint, exampleRemoteE, checkEndpoint),
+		networks("allowed_ips", &p.AllowedIPs, "10.0.31.0/24", maxAllowedIPs, parseNetwork),
+		duration("keepalive", &p.Keepalive, time.Second, 65535*time.Second),
+	}}
+}
+
+func checkFile(name, s string) string {
+	if s == "" {
+		return name + " is empty: write a path"
+	}
+	return checkOptionalPath(name, s)
+}
+
+// parseKey reads a key as wg(8) writes it.
+func parseKey(name, s string) (Key, string) {
+	b, err := base64.StdEncoding.DecodeString(s)
+	if err != nil || len(b) != len(Key{}) {
+		return Key{}, fmt.Sprintf("%s %s is no key: it is what \"wg pubkey\" prints, 44 characters with a = at the end", name, quote(s))
+	}
+	return Key(b), ""
+}
+
+// checkEndpoint checks HOST:PORT, the host being an address or a name.
+func checkEndpoint(name, s string) string {
+	host, port, ok := splitHostPort(s)
+	if !ok || host == "" {
+		return fmt.Sprintf("%s must be a host with a port, and %s is not: write it as in %q, an IPv6 address in brackets", name, quote(s), exampleRemoteE)
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		if why := unusable(a); why != "" {
+			return fmt.Sprintf("%s %s %s", name, quote(s), why)
+		}
+	} else if !domainForm.MatchString(host) || len(host) > 253 || strings.Trim(host, "0123456789.") == "" {
+		return fmt.Sprintf("%s %s has a host that is neither an address nor a name", name, quote(s))
+	}
+	return checkPort(name, port)
+}
+
+// parseHostPrefix reads an address of this machine with its prefix length.
+func parseHostPrefix(name, s string) (netip.Prefix, string) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Sprintf("%s: %s is no address with a prefix length: write it as in %q", name, quote(s), "10.0.31.2/24")
+	}
+	if why := unusable(p.Addr()); why != "" {
+		return netip.Prefix{}, fmt.Sprintf("%s: %s %s", name, quote(s), why)
+	}
+	return p, ""
+}
+
+// parseNetwork reads a prefix without host bits.
+func parseNetwork(name, s string) (netip.Prefix, string) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, fmt.Sprintf("%s: %s is no network: write it as in %q", name, quote(s), "10.0.31.0/24")
+	case p.Masked() != p:
+		return netip.Prefix{}, fmt.Sprintf("%s: %s has bits behind its length: write %q", name, quote(s), p.Masked())
+	}
+	return p, ""
+}
+
+// networks is a list of strings that parse makes prefixes of.
+func networks(name string, dst *[]netip.Prefix, example string, limit int, parse func(name, s string) (netip.Prefix, string)) field {
+	return field{name, func(r *reader, v *value) {
+		var words []string
+		texts(name, &words, example, limit, nil).read(r, v)
+		if v.bad {
+			return
+		}
+		var list []netip.Prefix
+		for i, w := range words {
+			p, msg := parse(name, w)
+			switch {
+			case msg != "":
+				r.fail(v, v.elems[i].off, "%s", msg)
+			case slices.Contains(list, p):
+				r.fail(v, v.elems[i].off, "%s: %s is given twice", name, quote(w))
+			default:
+				list = append(list, p)
+			}
+		}
+		if !v.bad {
+			*dst = list
+		}
+	}}
+}
+
+// peers reads the list of peers, inline tables or sections.
+func (r *reader) peers(v *value, w *WireGuard) {
+	if v.kind != kindList {
+		r.wrongType(v, "peers", "a list of peers", fmt.Sprintf("[ { public_key = %q } ]", exampleKey))
+		return
+	}
+	if len(v.elems) > maxPeers {
+		r.fail(v, v.off, "peers has %d elements: there can be at most %d", len(v.elems), maxPeers)
+		return
+	}
+	seen := make(map[string]int)
+	allowed := make(map[netip.Prefix]int)
+	for i, e := range v.elems {
+		if e.kind != kindTable {
+			r.fail(v, e.off, "peer %d must be a table, not %s: write { public_key = %q }", i+1, e.kind, exampleKey)
+			continue
+		}
+		var p Peer
+		r.section(e.table, peerSection(&p))
+		r.required(e.table, "peer", "public_key", "public_key", exampleKey, base64.StdEncoding.EncodeToString(p.PublicKey[:]), seen)
+		if k := e.table.values["keepalive"]; k != nil && !k.bad && p.Keepalive%time.Second != 0 {
+			r.fail(k, k.off, "keepalive = %s is no whole number of seconds", quote(k.text))
+		}
+		v.bad = v.bad || !e.table.usable("allowed_ips")
+		for n, prefix := range p.AllowedIPs {
+			at := e.table.values["allowed_ips"].elems[n].off
+			if first, taken := allowed[prefix]; taken {
+				// The kernel takes it away from the first peer without a word.
+				r.fail(v, at, "allowed_ips: %s is that of another peer already, at %s", prefix, r.where(first))
+			}
+			allowed[prefix] = at
+		}
+		w.Peers = append(w.Peers, p)
+	}
+}
+
+// wireguard checks what a tunnel says against itself and its uplink.
+func (r *reader) wireguard(t *table, u *Uplink) {
+	w := t.values["wireguard"].table
+	for _, key := range []struct{ name, example string }{
+		{"private_key_file", strconv.Quote(exampleKeyFile)}, {"addresses", `["10.0.31.2/24"]`}, {"peers", fmt.Sprintf("[ { public_key = %q } ]", exampleKey)},
+	} {
+		if v := w.values[key.name]; v == nil && !w.meant[key.name] || v != nil && !v.bad && v.kind == kindList && len(v.elems) == 0 {
+			r.errorf(w.off, "this %s has no %s: write %s = %s below, with your own", titleWireGuard, key.name, key.name, key.example)
+		}
+	}
+	r.endpoints(w, u)
+	for _, f := range []struct {
+		name string
+		ip   *IP
+		is4  bool
+	}{{"ipv4", &u.IPv4, true}, {"ipv6", &u.IPv6, false}} {
+		if s := t.values[f.name]; s != nil && s.table != nil {
+			if m := s.table.values["method"]; m != nil && !m.bad && f.ip.Method != MethodAuto && f.ip.Method != MethodOff {
+				r.fail(m, m.off, "the addresses of this tunnel are in %s: leave method out, or write \"off\"", titleWireGuard)
+			}
+		}
+		if len(u.WireGuard.Addresses) > 0 && !slices.ContainsFunc(u.WireGuard.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == f.is4 }) {
+			f.ip.Method = MethodOff
+		}
+	}
+	r.insideTargets(t, w, u)
+}
+
+// endpoints refuses peers that would be looked for inside their own tunnel.
+func (r *reader) endpoints(w *table, u *Uplink) {
+	v := w.values["peers"]
+	if v == nil || v.bad || v.kind != kindList {
+		return
+	}
+	for i, p := range u.WireGuard.Peers {
+		host, _, _ := splitHostPort(p.Endpoint)
+		a, err := netip.ParseAddr(host)
+		if err != nil || i >= len(v.elems) {
+			continue
+		}
+		for _, own := range u.WireGuard.Addresses {
+			if own.Masked().Contains(a) {
+				e := v.elems[i].table.values["endpoint"]
+				r.fail(e, e.off, "endpoint %s lies in %s, the tunnel's own network: packets would run in a circle", quote(p.Endpoint), own.Masked())
+				break
+			}
+		}
+	}
+}
+
+// insideTargets reports targets that no peer would be sent.
+func (r *reader) insideTargets(t, w *table, u *Uplink) {
+	if v := w.values["peers"]; v == nil || v.bad || t.values["probe"] != nil && t.values["probe"].bad {
+		return
+	}
+	at := t.off
+	if v := t.values["probe"]; v != nil && v.table != nil {
+		if !v.table.usable("targets") {
+			return
+		}
+		at = v.table.offset("targets")
+	}
+	for _, s := range u.Probe.Targets {
+		target, msg := parseTarget(s)
+		if msg != "" || target.addr.Is4() && u.IPv4.Method == MethodOff || target.addr.Is6() && u.IPv6.Method == MethodOff {
+			continue
+		}
+		if !slices.ContainsFunc(u.WireGuard.Peers, func(p Peer) bool {
+			return slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Contains(target.addr) })
+		}) {
+			r.errorf(at, "target %s is in no peer's allowed_ips, so it cannot be asked through this tunnel: write targets = [\"...\"] in %s, with "+
+				"addresses that it leads to", quote(s), titleProbe)
+			return
+		}
+	}
+}

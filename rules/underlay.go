@@ -1,0 +1,146 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Underlay says who carries the encrypted packets of a tunnel. They have the mark and the table of a group of their
+// own, because they follow their carriers, there and back, where other connections stay by what they began on.
+type Underlay struct {
+	ID       int // 1..MaxUplinks, no uplink's
+	Uplink   int // the tunnel's own id
+	Carriers []int
+}
+
+// Carrier returns the uplink that carries a tunnel in a family by the plan, 0 for none.
+func (r *Report) Carrier(tunnel int, f Family) int { return r.carriers[Path{tunnel, f}] }
+
+// underlays routes what tunnels send to their other ends.
+func (p *planner) underlays() {
+	for i := range p.cfg.Underlays {
+		w := &p.cfg.Underlays[i]
+		mark, table := p.k.Mark(w.ID), p.k.Table(w.ID)
+		for _, family := range Families {
+			candidates := p.carriers(w, family)
+			if len(candidates) == 0 {
+				continue
+			}
+			r := p.markRule(family, w.ID, table)
+			r.Mark, r.Mask = mark, p.k.MarkMask
+			p.state.Rules = append(p.state.Rules, r)
+			if u := p.bestCarrier(candidates, family); u != nil {
+				p.noteCarrier(Path{w.Uplink, family}, u.ID)
+				p.state.Routes = append(p.state.Routes, p.copied(p.k.Table(u.ID), table, family)...)
+			}
+			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+				Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
+		}
+	}
+}
+
+// carriers lists the uplinks that may carry a tunnel in a family, best first.
+func (p *planner) carriers(w *Underlay, family Family) []*Uplink {
+	var list []*Uplink
+	for _, id := range w.Carriers {
+		i := slices.IndexFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.ID == id })
+		if i >= 0 && p.cfg.Uplinks[i].Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
+			list = append(list, &p.cfg.Uplinks[i])
+		}
+	}
+	return list
+}
+
+// bestCarrier picks the first of the best class that has a way out; nil when none has.
+func (p *planner) bestCarrier(candidates []*Uplink, family Family) *Uplink {
+	var best *Uplink
+	most := -1
+	for _, u := range candidates {
+		facts := p.fact(u, family)
+		if c := class(p.verdicts[Path{u.ID, family}], facts); facts.Up && facts.HasDefault && c > most {
+			best, most = u, c
+		}
+	}
+	return best
+}
+
+func (p *planner) noteCarrier(path Path, carrier int) {
+	if p.report.carriers == nil {
+		p.report.carriers = make(map[Path]int)
+	}
+	p.report.carriers[path] = carrier
+}
+
+// copied returns what a table holds for traffic, as routes of another.
+func (p *planner) copied(from, to uint32, family Family) []Route {
+	var list []Route
+	for _, r := range p.state.Routes {
+		if r.Table == from && r.Family == family && r.Type == Unicast {
+			r.Table, r.Nexthops = to, slices.Clone(r.Nexthops)
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// markRule is the rule by which marked packets find a table. It stands ahead of those that look at sources, so that
+// the kernel's WireGuard notices by itself that its route leads through another device, and forgets the source that
+// it has used so far (drivers/net/wireguard/socket.c send4).
+func (p *planner) markRule(family Family, id int, table uint32) Rule {
+	return Rule{Family: family, Priority: p.k.RulePriority + prefMark + id, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
+}
+
+// unpinned keeps a tunnel's own packets from being pinned to a carrier for life.
+func (p *planner) unpinned(chains ...*Chain) {
+	for i := range p.cfg.Underlays {
+		w := &p.cfg.Underlays[i]
+		for _, c := range chains {
+			c.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), NftMark{p.k.MarkMask, p.k.Mark(w.ID)}, NftReturn{})
+		}
+	}
+}
+
+// Bytes of the headers before a TCP segment's data, without options (RFC 6691 section 2).
+const (
+	headers4 = 20 + 20
+	headers6 = 40 + 20
+)
+
+// usualMTU is what hosts are taken to have when no LAN tells another.
+const usualMTU = 1500
+
+// clamp has both ends of a TCP connection send segments that fit an uplink whose MTU is below that of the LANs.
+// The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network.
+func (p *planner) clamp(u *Uplink, family Family, facts Facts, forward *Chain) {
+	link, present := p.obs.Link(u.Device)
+	mtu := link.MTU
+	if facts.MTU > 0 {
+		mtu = min(mtu, facts.MTU)
+	}
+	if !present || mtu == 0 || mtu >= p.lanMTU() {
+		return
+	}
+	size := mtu - headers4
+	if family == IPv6 {
+		size = mtu - headers6
+	}
+	for _, out := range []bool{true, false} {
+		forward.add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), NftFamily{family}, NftDevice{Out: out, Name: u.Device}, NftMaxSegment{uint16(size)})
+	}
+}
+
+// lanMTU is the largest MTU of the networks that are no uplinks'.
+func (p *planner) lanMTU() int {
+	largest := 0
+	for _, a := range p.obs.Addrs {
+		link, _ := p.obs.Link(a.Device)
+		uplink := slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == a.Device })
+		if !uplink && !link.Loopback && a.Prefix.Addr().IsGlobalUnicast() {
+			largest = max(largest, link.MTU)
+		}
+	}
+	if largest == 0 {
+		return usualMTU
+	}
+	return largest
+}
