@@ -104,7 +104,7 @@ func TestRepliesLeaveByTheUplinkOfTheirArrival(t *testing.T) {
 
 	for _, target := range []string{"192.0.2.1:7", "[2001:db8:ffff::1]:7"} {
 		for range 50 {
-			probe := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(target)}
+			probe := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(target), Timeout: unhurried}
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel() // one flow
 			if err := probe.Run(ctx); err != nil {

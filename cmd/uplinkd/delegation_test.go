@@ -169,7 +169,7 @@ func (r *router) awaitHost(preferred ...netip.Prefix) {
 
 // hostFlow opens new IPv6 flows from the LAN host, from whatever source its kernel chooses.
 func (r *router) hostFlow() *lab.FlowProbe {
-	f := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("[2001:db8:ffff::1]:7"), Interval: 20 * time.Millisecond}
+	f := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("[2001:db8:ffff::1]:7"), Interval: 20 * time.Millisecond, Timeout: unhurried}
 	r.probe(f)
 	return f
 }

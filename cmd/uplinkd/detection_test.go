@@ -86,7 +86,7 @@ func TestDeadTargetsMoveNoTraffic(t *testing.T) {
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
 	before := r.switches()
-	flows := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("192.0.2.100:7")}
+	flows := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("192.0.2.100:7"), Timeout: unhurried}
 	stop := r.probe(flows)
 	r.awaitFlow(flows, "fiber")
 
@@ -127,7 +127,7 @@ func TestTargetsThatAreDeadByOneUplinkMoveTraffic(t *testing.T) {
 	r.start()
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
-	flows := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("192.0.2.100:7")}
+	flows := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("192.0.2.100:7"), Timeout: unhurried}
 	r.probe(flows)
 	r.awaitFlow(flows, "fiber")
 	fiber := r.status().Uplinks[0]

@@ -246,7 +246,7 @@ func TestASourceStaysOnItsUplink(t *testing.T) {
 			if strings.HasPrefix(target, "[") {
 				source = fmt.Sprintf("2001:db8:1::%x", 140+n)
 			}
-			p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Source: netip.MustParseAddr(source), Target: addrPort(target)}
+			p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Source: netip.MustParseAddr(source), Target: addrPort(target), Timeout: unhurried}
 			ctx, cancel := context.WithCancel(context.Background())
 			cancel()
 			by := ""

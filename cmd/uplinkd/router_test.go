@@ -23,6 +23,9 @@ import (
 // patience bounds every wait of the end-to-end tests. It is no figure of ours: machines are shared.
 const patience = 60 * time.Second
 
+// unhurried is the time that a flow has where none may fail: a busy machine is no fault of ours.
+const unhurried = 5 * time.Second
+
 // router is a world with uplinkd on its router.
 type router struct {
 	testing.TB
