@@ -75,7 +75,11 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.avoidForeignRoutes()
 	}
 	p.giveBack()
-	p.state.sort(p.k.TableBase)
+	groups := make([]uint32, len(cfg.Groups))
+	for i := range cfg.Groups {
+		groups[i] = cfg.Kernel.Table(cfg.Groups[i].ID)
+	}
+	p.state.sort(p.k.TableBase, groups...)
 	return p.state, p.report
 }
 
