@@ -75,11 +75,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.avoidForeignRoutes()
 	}
 	p.giveBack()
-	groups := make([]uint32, len(cfg.Groups))
-	for i := range cfg.Groups {
-		groups[i] = cfg.Kernel.Table(cfg.Groups[i].ID)
-	}
-	p.state.sort(p.k.TableBase, groups...)
+	p.state.sort(p.k.TableBase)
 	return p.state, p.report
 }
 

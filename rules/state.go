@@ -176,14 +176,14 @@ func comparePrefixes(a, b netip.Prefix) int {
 
 // compareRoutes orders routes so that each can be installed after those before it: a gateway must be
 // covered by a connected route of its table (or by a rule that leads to one) when its route arrives.
-// Tables of uplinks come before the weighted default and those of groups, main comes last, and what rejects
-// packets comes after what carries them.
-func compareRoutes(base uint32, groups []uint32) func(a, b Route) int {
+// Tables of uplinks come before the weighted default, main comes last, and what rejects packets comes
+// after what carries them.
+func compareRoutes(base uint32) func(a, b Route) int {
 	rank := func(r Route) int {
-		switch {
-		case r.Table == TableMain:
+		switch r.Table {
+		case TableMain:
 			return 2
-		case r.Table == base || slices.Contains(groups, r.Table):
+		case base:
 			return 1
 		}
 		return 0
@@ -208,13 +208,12 @@ func compareRoutes(base uint32, groups []uint32) func(a, b Route) int {
 	}
 }
 
-// sort puts the state into its canonical order, so that equal states are equal values. Groups are the tables
-// that depend on those of uplinks.
-func (s *State) sort(base uint32, groups ...uint32) {
+// sort puts the state into its canonical order, so that equal states are equal values.
+func (s *State) sort(base uint32) {
 	slices.SortFunc(s.Addrs, func(a, b AddrAssignment) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
-	slices.SortStableFunc(s.Routes, compareRoutes(base, groups)) // the kernel uses, and replaces, the first of equal ones
+	slices.SortStableFunc(s.Routes, compareRoutes(base)) // the kernel uses, and replaces, the first of equal ones
 	sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
