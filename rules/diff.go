@@ -99,7 +99,7 @@ func Diff(have, want State) []Op {
 	// Rules that look up main come before any default of ours: with it and without them (after somebody
 	// deleted rules) the local networks would be looked for on the Internet.
 	d.addRules(haveRules.main, wantRules.main)
-	d.putRoutes(haveRoutes.selected, wantRoutes.selected)
+	d.putRoutes(haveRoutes.selected, behindUplinks(wantRoutes.selected, want.Rules))
 	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
 	// uplinks that share an address.
 	table := !want.Table.Matches(have.Table)
@@ -171,6 +171,26 @@ func part[T any](list []T, table func(T) uint32, shared map[uint32]bool) parts[T
 		}
 	}
 	return p
+}
+
+// behindUplinks puts routes of groups behind those of uplinks, by which the kernel finds out that a gateway is a
+// neighbour: it asks as a socket that is bound to the device, and the rule for those leads to the uplink's table.
+func behindUplinks(routes []Route, list []Rule) []Route {
+	uplinks := make(map[uint32]bool)
+	for i := range list {
+		if list[i].OIF != "" {
+			uplinks[list[i].Table] = true
+		}
+	}
+	ordered := make([]Route, 0, len(routes))
+	for _, first := range []bool{true, false} {
+		for i := range routes {
+			if uplinks[routes[i].Table] == first {
+				ordered = append(ordered, routes[i])
+			}
+		}
+	}
+	return ordered
 }
 
 // sharedTables are those that a rule without selectors leads to.

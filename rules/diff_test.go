@@ -115,6 +115,7 @@ func TestCleaningUpLeavesNothingBehind(t *testing.T) {
 			{"rules", before.obs.Rules, w.obs.Rules},
 			{"sysctls", before.obs.Sysctls, w.obs.Sysctls},
 			{"table", (*rules.Table)(nil), w.obs.Table},
+			{"table of policies", (*rules.Table)(nil), w.obs.Policies},
 			{"records", 0, len(w.obs.Recorded.Addrs) + len(w.obs.Recorded.Groups) + len(w.obs.Recorded.Sysctls)},
 		} {
 			if diff := gocmp.Diff(s.before, s.after, byValue); diff != "" {
@@ -161,7 +162,7 @@ func isOurs(w *world, op rules.Op) bool {
 		return planned || op.Prefix.Addr().Is6() && slices.Contains(w.lans, op.Device)
 	case rules.ChangeAddr:
 		return slices.Contains(w.lans, op.Device)
-	case rules.DelAddr, rules.PutTable:
+	case rules.DelAddr, rules.PutTable, rules.PutPolicies:
 		return true // the model refuses to remove what is not there; that it is ours is seen by sameForeign
 	case rules.PutRoute:
 		return op.Protocol == numbers.Protocol && (w.ourTable(op.Table) || op.Table == rules.TableMain && (op.IsDefault() || op.Type == rules.Unreachable && op.Family == rules.IPv6))
@@ -220,13 +221,13 @@ func TestOneUplinksChangeTouchesNoOther(t *testing.T) {
 }
 
 // ownerOf returns the id of the uplink that a change belongs to, 0 for what all share: the weighted
-// default, main's default, the common rules and the nftables table.
+// default, main's default, the common rules, what policies share and the nftables tables.
 func ownerOf(w *world, op rules.Op) int {
 	id := func(table uint32) int {
-		if table == rules.TableMain {
-			return 0
+		if owner := int(table - numbers.TableBase); table != rules.TableMain && !slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == owner }) {
+			return owner
 		}
-		return int(table - numbers.TableBase)
+		return 0
 	}
 	switch op := op.(type) {
 	case rules.PutRoute:
@@ -237,7 +238,7 @@ func ownerOf(w *world, op rules.Op) int {
 		return id(op.Table)
 	case rules.DelRule:
 		return id(op.Table)
-	case rules.PutTable:
+	case rules.PutTable, rules.PutPolicies:
 		return 0
 	}
 	if u := w.uplinkOn(device(op)); u != nil {

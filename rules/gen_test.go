@@ -63,6 +63,12 @@ func (w *world) String() string {
 			}
 		}
 	}
+	for _, g := range w.cfg.Groups {
+		fmt.Fprintf(&b, "\ngroup %+v", g)
+	}
+	for _, p := range w.cfg.Policies {
+		fmt.Fprintf(&b, "\npolicy %+v", p)
+	}
 	for _, lan := range w.cfg.LANs {
 		fmt.Fprintf(&b, "\nlan %s subnet %d from %v ula %v", lan.Device, lan.SubnetID, lan.From, lan.ULA)
 	}
@@ -116,6 +122,7 @@ func worlds() *rapid.Generator[*world] {
 			w.addLAN(t, n+1)
 		}
 		w.drawDelegations(t)
+		w.drawPolicies(t)
 		w.addSysctls(t)
 		if seldom(t, "vpn") {
 			w.addVPN()
@@ -500,7 +507,8 @@ func (w *world) addOrphans(t *rapid.T) {
 			r.Table = rules.TableMain
 		}
 		_ = w.putRoute(r, true)
-		if slices.ContainsFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) {
+		if slices.ContainsFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) ||
+			slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == id }) {
 			continue // ids are kept over restarts: another device's rule does not lead to this table
 		}
 		_ = w.addRule(rules.Rule{Family: rules.IPv4, Priority: numbers.RulePriority + 99 + id, OIF: l.Name, Table: numbers.Table(id),

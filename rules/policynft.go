@@ -63,8 +63,11 @@ func (p *planner) policyTable() {
 		p.keepIn(&forward, family)
 		p.keepOwnersIn(&postrouting, family)
 	}
-	if len(prerouting.Rules) == tproxied+1 && len(output.Rules) == 1 {
-		prerouting.Rules, output.Rules = prerouting.Rules[:tproxied], nil
+	if len(prerouting.Rules) == tproxied+1 {
+		prerouting.Rules = prerouting.Rules[:tproxied]
+	}
+	if len(output.Rules) == 1 {
+		output.Rules = nil
 	}
 	t := &Table{Sets: p.filledSets(), Chains: []Chain{prerouting, output, forward, postrouting}}
 	if slices.ContainsFunc(t.Chains, func(c Chain) bool { return len(c.Rules) > 0 }) || len(t.Sets) > 0 {

@@ -1,0 +1,231 @@
+package rules_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// selected are hosts on the Internet that generated policies are about; internet is what none is about.
+var selected = map[rules.Family]netip.Addr{
+	rules.IPv4: netip.MustParseAddr("192.0.2.33"),
+	rules.IPv6: netip.MustParseAddr("2001:db8:ffff::99"),
+}
+
+const firstGroup = 20 // id; those of generated uplinks are 1 to 6 and 57 to 62
+
+// drawPolicies gives the machine up to four policies that share up to three groups.
+func (w *world) drawPolicies(t *rapid.T) {
+	w.cfg.Groups, w.cfg.Policies = nil, nil
+	for n := range draw(t, "groups", 4) {
+		g := rules.Group{ID: firstGroup + n, KillSwitch: flip(t, "kill switch")}
+		if seldom(t, "except") {
+			g.Except = []netip.Prefix{netip.MustParsePrefix("192.0.2.32/28"), netip.MustParsePrefix("2001:db8:7777::/48")}
+		}
+		for i := range w.cfg.Uplinks {
+			switch id := w.cfg.Uplinks[i].ID; {
+			case flip(t, "not in the group"):
+			case len(g.Tiers) > 0 && flip(t, "same tier"):
+				last := len(g.Tiers) - 1
+				g.Tiers[last] = append(g.Tiers[last], id)
+			default:
+				g.Tiers = append(g.Tiers, []int{id})
+			}
+		}
+		if len(g.Tiers) > 0 {
+			w.cfg.Groups = append(w.cfg.Groups, g)
+		}
+	}
+	for n := range draw(t, "policies", 5) {
+		if len(w.cfg.Groups) == 0 {
+			return
+		}
+		p := rules.Policy{Name: fmt.Sprintf("p%d", n), Group: w.cfg.Groups[draw(t, "group", len(w.cfg.Groups))].ID, Sticky: seldom(t, "sticky")}
+		for _, a := range selected {
+			p.Select.To = append(p.Select.To, netip.PrefixFrom(a, a.BitLen()))
+		}
+		if len(w.lans) > 0 && flip(t, "iif") {
+			p.Select.IIF = []string{rapid.SampledFrom(w.lans).Draw(t, "lan")}
+		}
+		if flip(t, "tcp") {
+			p.Select.Protocols = []uint8{6}
+		}
+		if seldom(t, "many sources") {
+			for i := range 40 { // of which odd hosts are some
+				p.Select.From = append(p.Select.From, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 1, byte(1 + 2*i)}), 32))
+			}
+			p.Select.From = append(p.Select.From, netip.MustParsePrefix("2001:db8::/32"))
+		}
+		w.cfg.Policies = append(w.cfg.Policies, p)
+	}
+}
+
+// about reports whether a policy is for a packet, in words of its own rather than the planner's.
+func (w *world) about(p *rules.Policy, q query) bool {
+	s := &p.Select
+	family := rules.FamilyOf(q.dst)
+	covers := func(list []netip.Prefix, a netip.Addr) bool {
+		return slices.ContainsFunc(list, func(x netip.Prefix) bool { return x.Contains(a) })
+	}
+	g := w.group(p.Group)
+	carried := g.KillSwitch
+	for i := range w.cfg.Uplinks {
+		u := &w.cfg.Uplinks[i]
+		carried = carried || u.Family(family).Enabled && inGroup(g, u.ID)
+	}
+	return carried && covers(s.To, q.dst) && !covers(g.Except, q.dst) &&
+		(len(s.IIF) == 0 || slices.Contains(s.IIF, q.iif)) &&
+		(len(s.Protocols) == 0 || slices.Contains(s.Protocols, q.protocol)) &&
+		(len(s.From) == 0 || covers(s.From, q.src))
+}
+
+func inGroup(g *rules.Group, id int) bool {
+	return slices.ContainsFunc(g.Tiers, func(tier []int) bool { return slices.Contains(tier, id) })
+}
+
+func (w *world) group(id int) *rules.Group {
+	i := slices.IndexFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == id })
+	return &w.cfg.Groups[i]
+}
+
+// eachSelected calls fn with packets that LAN hosts and this machine send to the selected hosts, and with the
+// devices by which they may leave.
+func (w *world) eachSelected(report *rules.Report, fn func(q query, closed bool, devices []string)) {
+	for f, dst := range selected {
+		for _, protocol := range []uint8{6, 17} {
+			w.eachLANHost(f, func(lan string, host netip.Addr) {
+				w.allowed(report, query{src: host, dst: dst, iif: lan, protocol: protocol}, fn)
+			})
+			w.allowed(report, query{dst: dst, iif: "lo", protocol: protocol}, fn)
+		}
+	}
+}
+
+// allowed finds where a packet of a new connection may go by the policies: the uplinks of the first one that is
+// about it and has any, or of a kill switch before that. Closed is true when a kill switch decides.
+func (w *world) allowed(report *rules.Report, q query, fn func(q query, closed bool, devices []string)) {
+	for i := range w.cfg.Policies {
+		p := &w.cfg.Policies[i]
+		if !w.about(p, q) {
+			continue
+		}
+		choice := report.Policies[i].Choice[rules.FamilyOf(q.dst)]
+		if g := w.group(p.Group); len(choice.Members) > 0 || g.KillSwitch {
+			var devices []string
+			for i := range w.cfg.Uplinks {
+				if u := &w.cfg.Uplinks[i]; inGroup(g, u.ID) {
+					devices = append(devices, u.Device)
+				}
+			}
+			fn(q, g.KillSwitch, devices)
+			return
+		}
+	}
+}
+
+// A policy's new connections leave by its uplinks, or by none.
+func TestPoliciesDecideWhereNewConnectionsLeave(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		w.eachSelected(&report, func(q query, closed bool, devices []string) {
+			for _, d := range w.sent(q, &connection{fresh: true}) {
+				if d.device != "" && !slices.Contains(devices, d.device) {
+					t.Errorf("%v protocol %d: %v, want one of %v", q, q.protocol, d, devices)
+				}
+			}
+		})
+	})
+}
+
+// sent is what becomes of a packet, whoever makes it.
+func (w *world) sent(q query, conn *connection) []departure {
+	if q.iif == "lo" {
+		return w.send(packet{query: q, conn: conn})
+	}
+	return w.receive(packet{query: q, conn: conn}, netip.Addr{})
+}
+
+// The choice of a policy is what it says: somebody carries the traffic when somebody can.
+func TestThePoliciesChoicesAreCarriedOut(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		for i := range w.cfg.Policies {
+			for f, choice := range report.Policies[i].Choice {
+				if len(choice.Members) == 0 || displaced(&report) {
+					continue
+				}
+				want := devices(memberWays(w, choice))
+				q := query{dst: selected[f], src: internet[f], iif: "lan9"}
+				if got := devices(w.tableLookup(numbers.Table(w.cfg.Policies[i].Group), q)); got != want && len(w.group(w.cfg.Policies[i].Group).Except) == 0 {
+					t.Errorf("%v: %q, want %q: %s", f, got, want, choice.Reason)
+				}
+			}
+		}
+	})
+}
+
+// While the machine goes from one state to another, change by change, and whatever a connection was pinned to
+// before, a kill switch lets nothing out by an uplink that is not its own. The policies stay as they are.
+func TestKillSwitchesHoldAtEveryStep(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		w.converge(t)
+		// A configuration without an uplink that a policy names is a mistake, and a lock that somebody takes away
+		// is open until it is put back.
+		name := rapid.SampledFrom(slices.DeleteFunc(slices.Sorted(maps.Keys(events)), func(n string) bool { return n == "removed" || n == "ours deleted" })).Draw(t, "event")
+		w.cfg.Uplinks = slices.Clone(w.cfg.Uplinks)
+		events[name](t, w, draw(t, "uplink", len(w.cfg.Uplinks)))
+		want, report := w.plan()
+		ops := rules.Diff(rules.Ours(numbers, w.snapshot()), want)
+		w.obs.Recorded.Note(ops)
+		w.checkKillSwitches(t, &report, name)
+		for _, op := range ops {
+			if err := w.apply(op); err != nil {
+				t.Fatalf("%v", err)
+			}
+			w.checkKillSwitches(t, &report, name+", then "+op.Command())
+		}
+	})
+}
+
+func (w *world) checkKillSwitches(t *rapid.T, report *rules.Report, when string) {
+	w.eachSelected(report, func(q query, closed bool, devices []string) {
+		if !closed || w.anyBefore(q) {
+			return
+		}
+		connections := map[string]*connection{"new": {fresh: true}}
+		if q.iif != "lo" {
+			connections = w.pins()
+		}
+		for name, conn := range connections {
+			for _, d := range w.sent(q, conn) {
+				if d.device != "" && !slices.Contains(devices, d.device) && w.uplinkOn(d.device) != nil {
+					t.Errorf("after %s: %s %v protocol %d: %v, want one of %v", when, name, q, q.protocol, d, devices)
+				}
+			}
+		}
+	})
+}
+
+// anyBefore reports whether a policy that is no kill switch stands before the one that decides: it may have had a
+// way before the plan, and is entitled to it.
+func (w *world) anyBefore(q query) bool {
+	for i := range w.cfg.Policies {
+		if p := &w.cfg.Policies[i]; w.about(p, q) {
+			return !w.group(p.Group).KillSwitch
+		}
+	}
+	return false
+}
+
+func (w *world) pins() map[string]*connection {
+	list := map[string]*connection{"new": {fresh: true}, "untracked": nil}
+	for i := range w.cfg.Uplinks {
+		list["pinned to "+w.cfg.Uplinks[i].Name] = &connection{mark: numbers.Mark(w.cfg.Uplinks[i].ID)}
+	}
+	return list
+}
