@@ -31,6 +31,8 @@ func Guest() {
 	code, err := guest()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vm guest:", err) // on the console, which the host shows
+		// What is still in the port's buffer would be lost with the machine.
+		_ = unix.IoctlSetInt(int(os.Stderr.Fd()), unix.TCSBRK, 1)
 		code = guestFailed
 	}
 	end(code)
@@ -191,7 +193,6 @@ func runJob(j job) (int, error) {
 		case pid != cmd.Process.Pid || !status.Exited() && !status.Signaled():
 			continue
 		}
-		// What is still in the port's buffer would be lost with the machine.
 		if err := unix.IoctlSetInt(int(out.Fd()), unix.TCSBRK, 1); err != nil {
 			return 0, fmt.Errorf("draining %s: %w", outputPort, err)
 		}
