@@ -76,6 +76,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.linkGroups()
 		p.sysctls()
 		p.avoidForeignRoutes()
+		p.foreignRules()
 	}
 	p.giveBack()
 	p.state.sort(p.k.TableBase)
