@@ -65,9 +65,12 @@ func Ours(k Kernel, obs *Observed) State {
 			s.Routes = append(s.Routes, r)
 		}
 	}
-	for _, r := range obs.Rules {
-		if r.Protocol == k.Protocol {
-			s.Rules = append(s.Rules, r)
+	for i := range obs.Rules {
+		if obs.Rules[i].Protocol == k.Protocol {
+			if s.Rules == nil { // mostly, nearly all are ours
+				s.Rules = make([]Rule, 0, len(obs.Rules)-i)
+			}
+			s.Rules = append(s.Rules, obs.Rules[i])
 		}
 	}
 	for _, l := range obs.Links {
@@ -92,13 +95,13 @@ func Diff(have, want State) []Op {
 	removedAddrs := d.addrs(have.Addrs, want.Addrs)
 	shared := sharedTables(have, want)
 	ruleTable := func(r Rule) uint32 { return r.Table }
-	haveRules, wantRules := part(have.Rules, ruleTable, shared), part(want.Rules, ruleTable, shared)
+	added := part(missing(have.Rules, want.Rules), ruleTable, shared)
 	routeTable := func(r Route) uint32 { return r.Table }
 	haveRoutes, wantRoutes := part(have.Routes, routeTable, shared), part(want.Routes, routeTable, shared)
 
 	// Rules that look up main come before any default of ours: with it and without them (after somebody
 	// deleted rules) the local networks would be looked for on the Internet.
-	d.addRules(haveRules.main, wantRules.main)
+	d.addRules(added.main)
 	d.putRoutes(haveRoutes.selected, behindUplinks(wantRoutes.selected, want.Rules))
 	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
 	// uplinks that share an address.
@@ -107,12 +110,12 @@ func Diff(have, want State) []Op {
 		d.ops = append(d.ops, PutTable{want.Table})
 	}
 	policies := !want.Policies.Matches(have.Policies)
-	d.addRules(haveRules.selected, wantRules.selected)
+	d.addRules(added.selected)
 	if policies && want.Policies != nil { // marks of policies lead somewhere from now on
 		d.ops = append(d.ops, putPolicies(have.Policies, want.Policies))
 	}
 	d.putRoutes(haveRoutes.shared, wantRoutes.shared)
-	d.addRules(haveRules.shared, wantRules.shared)
+	d.addRules(added.shared)
 	// Main's default changes while all rules stand: without them replies follow it, whatever uplink
 	// they belong to.
 	d.putRoutes(haveRoutes.main, wantRoutes.main)
@@ -197,8 +200,8 @@ func behindUplinks(routes []Route, list []Rule) []Route {
 func sharedTables(states ...State) map[uint32]bool {
 	shared := make(map[uint32]bool)
 	for _, s := range states {
-		for _, r := range s.Rules {
-			if r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == (More{}) {
+		for i := range s.Rules {
+			if r := &s.Rules[i]; r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == (More{}) {
 				shared[r.Table] = true
 			}
 		}
@@ -249,8 +252,8 @@ func (d *differ) addrs(have, want []AddrAssignment) (remove []AddrAssignment) {
 	return slices.DeleteFunc(slices.Clone(have), func(a AddrAssignment) bool { return wanted[a.place()] })
 }
 
-func (d *differ) addRules(have, want []Rule) {
-	for _, r := range missing(have, want) {
+func (d *differ) addRules(list []Rule) {
+	for _, r := range list {
 		d.ops = append(d.ops, AddRule{r})
 	}
 }

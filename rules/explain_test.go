@@ -68,6 +68,15 @@ func TestExplanations(t *testing.T) {
 	}
 	dead := dual()
 	dead.setDown("wan1")
+	// A policy by rules, one by marks, and a kill switch whose uplink is down.
+	choosing := lanBox(dual())
+	choosing.setDown("wan2")
+	choosing.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{1}}}, {ID: 4, Tiers: [][]int{{2}}, KillSwitch: true}}
+	choosing.cfg.Policies = []rules.Policy{
+		{Name: "mail", Group: 3, Select: rules.Selector{Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 25, Last: 25}}}},
+		{Name: "voice", Group: 3, Select: rules.Selector{DSCP: []uint8{46}}},
+		{Name: "tight", Group: 4, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}}},
+	}
 	for name, c := range map[string]struct {
 		world  *world
 		packet rules.Packet
@@ -76,6 +85,21 @@ func TestExplanations(t *testing.T) {
 		step string // that must be among the steps that count: what | why
 		made rules.Origin
 	}{
+		"a policy by a rule": {choosing, rules.Packet{To: addr("192.0.2.1"), Protocol: 6, DPort: 25},
+			[]string{"leaves", "leads to fiber", "fiber"},
+			"ipproto 6 dport 25 lookup 11703 protocol 117 | matches by its protocol", rules.Origin{Key: "policy/mail"}},
+		"a policy by a mark": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.9"), In: "lan0", TOS: 46 << 2},
+			[]string{"leaves", "leads to fiber", "fiber"},
+			"nftables chain prerouting of uplinkd_policy | policy voice is for it: the mark is 0x3000000 from here on", rules.Origin{Key: "policy/voice"}},
+		"a policy by a mark for a local socket": {choosing, rules.Packet{To: addr("192.0.2.1"), TOS: 46 << 2},
+			[]string{"leaves", "leads to fiber", "fiber"},
+			"nftables chain output of uplinkd_policy | policy voice is for it: the mark is 0x3000000 from here on", rules.Origin{Key: "policy/voice"}},
+		"a kill switch that is closed": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0"},
+			[]string{"refused", "policy tight is a kill switch, and none of its uplinks works"},
+			"unreachable default table 11704", rules.Origin{Key: "policy/tight"}},
+		"a pin that a kill switch does not let through": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0", Mark: numbers.Mark(1)},
+			[]string{"filtered", "policy tight is a kill switch, and its connections leave by no other uplink"},
+			"nftables chain forward of uplinkd_policy | policy tight is a kill switch: its traffic never leaves by wan1", rules.Origin{Key: "policy/tight"}},
 		"new traffic of this machine is shared": {dual(), rules.Packet{To: addr("192.0.2.1")},
 			[]string{"leaves", "shares new flows among fiber, lte, by a hash of each flow", "fiber", "lte"},
 			"lookup 11700 protocol 117 | matches every packet", rules.Origin{Key: "kernel.rule_priority"}},

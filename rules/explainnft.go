@@ -45,6 +45,24 @@ func (e *explainer) enter(p *Packet) {
 		Why: fmt.Sprintf("a connection that begins at %s is pinned to it: the mark is %#x from here on", p.In, p.Mark)})
 }
 
+// remark runs a packet of a local socket through our output chains, and reports whether it has another mark then:
+// the kernel looks its route up once more.
+func (e *explainer) remark(p *Packet, a *answer) bool {
+	if a.outcome != Leaves {
+		return false // it does not get there
+	}
+	f := flow{packet: p, out: a.ways[0].Device, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
+	before := p.Mark
+	e.run("output", &f)
+	name := e.policyNamed(f.by)
+	if p.Mark == before || name == "" {
+		return false
+	}
+	e.step(Step{Kind: StepMark, What: "nftables chain output of " + PolicyTableName, Counts: true, Because: Origin{Key: "policy/" + name},
+		Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", name, p.Mark)})
+	return true
+}
+
 // policyNamed returns the policy that a rule's comment names, "" for none.
 func (e *explainer) policyNamed(comment string) string {
 	rest, ok := strings.CutPrefix(comment, "policy ")
@@ -57,6 +75,7 @@ func (e *explainer) policyNamed(comment string) string {
 
 // leave runs the packet through our chains on its way out, once for each way that it may take.
 func (e *explainer) leave(p Packet) {
+	why := "its source belongs to another network than the one that it would leave by"
 	kept := e.out.Ways[:0]
 	for _, w := range e.out.Ways {
 		q := p
@@ -65,6 +84,7 @@ func (e *explainer) leave(p Packet) {
 			e.run("forward", &f)
 		}
 		if name := e.policyNamed(f.by); f.dropped && name != "" {
+			why = "policy " + name + " is a kill switch, and its connections leave by no other uplink"
 			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + PolicyTableName, Counts: true, Because: Origin{Key: "policy/" + name},
 				Why: fmt.Sprintf("policy %s is a kill switch: its traffic never leaves by %s", name, w.Device)})
 			continue
@@ -85,7 +105,7 @@ func (e *explainer) leave(p Packet) {
 	}
 	e.out.Ways = kept
 	if len(kept) == 0 {
-		e.out.Outcome, e.out.Reason = Filtered, "its source belongs to another network than the one that it would leave by"
+		e.out.Outcome, e.out.Reason = Filtered, why
 	}
 }
 

@@ -24,6 +24,9 @@ func (e *explainer) departure(p Packet) {
 	}
 	a := e.walk(p)
 	e.asked(p, a)
+	if p.From.IsValid() && e.remark(&p, &a) {
+		a = e.walk(p)
+	}
 	if a.outcome != Leaves || p.From.IsValid() {
 		e.conclude(p, a)
 		return
@@ -41,7 +44,11 @@ func (e *explainer) departure(p Packet) {
 	e.step(Step{Kind: StepSource, What: source.String(), Counts: true,
 		Why: "is the source that this way gives the socket; with it, the route is looked up once more"})
 	p.From = source
-	e.conclude(p, e.walk(p))
+	a = e.walk(p)
+	if e.remark(&p, &a) {
+		a = e.walk(p)
+	}
+	e.conclude(p, a)
 }
 
 // arrival follows a packet that came in by a device: our packet filter may mark it, and IPv4 validates

@@ -366,7 +366,7 @@ func (e *explainer) policyOrigin(r *Rule) Origin {
 		}
 		like := *r
 		like.From, like.To, like.IIF, like.Mark, like.Mask, like.More = netip.Prefix{}, netip.Prefix{}, "", 0, 0, More{}
-		if policy.Select.size(r.Family) <= maxRules && slices.Contains(policy.Select.rules(like), *r) {
+		if policy.Select.size(r.Family) <= maxRules && slices.Contains(policy.Select.appendRules(nil, like), *r) {
 			return Origin{"", "policy/" + policy.Name}
 		}
 	}

@@ -175,6 +175,15 @@ func (e NftSourceShare) String() string {
 // SeedOfShares is the seed of the hash of NftSourceShare.
 func (NftSourceShare) SeedOfShares() uint32 { return seedOfShares }
 
+// MaxSet is how many prefixes or ranges there may be in one set of a rule: the kernel takes them in one attribute,
+// which holds less than 64 KiB.
+const MaxSet = 500
+
+// inSets splits prefixes into parts that a set can hold.
+func inSets(list []netip.Prefix) [][]netip.Prefix {
+	return slices.Collect(slices.Chunk(disjoint(list), MaxSet))
+}
+
 // within reports whether a prefix of the list covers the address.
 func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })

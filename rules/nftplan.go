@@ -223,5 +223,8 @@ func (p *planner) hide(c *Chain, why string, devices []string, sources []netip.P
 	if len(devices) == 0 || len(sources) == 0 {
 		return
 	}
-	c.add(why, NftDevices{Out: true, Names: sorted(devices)}, NftAddresses{Prefixes: disjoint(sources)}, NftCounter{}, NftDrop{})
+	devices = sorted(devices)
+	for _, part := range inSets(sources) {
+		c.add(why, NftDevices{Out: true, Names: devices}, NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
+	}
 }

@@ -76,6 +76,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.linkGroups()
 		p.sysctls()
 		p.avoidForeignRoutes()
+		p.foreignRules()
 	}
 	p.giveBack()
 	p.state.sort(p.k.TableBase)
@@ -173,7 +174,7 @@ func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, offered 
 	}
 }
 
-// deviceRoutes lists what main holds for each device, defaults left out. Main may hold two IPv4 routes
+// deviceRoutes lists what main holds for each uplink's device, defaults left out. Main may hold two IPv4 routes
 // that differ in their gateway only ("ip route append"); the first is the one that is used, and an
 // uplink table has room for one.
 func (p *planner) deviceRoutes() map[deviceFamily][]Route {
@@ -183,12 +184,16 @@ func (p *planner) deviceRoutes() map[deviceFamily][]Route {
 	}
 	byDevice := make(map[deviceFamily][]Route)
 	taken := make(map[place]bool)
+	uplinks := make(map[string]bool, len(p.cfg.Uplinks))
+	for i := range p.cfg.Uplinks {
+		uplinks[p.cfg.Uplinks[i].Device] = true
+	}
 	for _, r := range p.obs.Routes {
 		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
 			continue
 		}
 		device := r.Nexthops[0].Device
-		if at := (place{device, r.key()}); !taken[at] {
+		if at := (place{device, r.key()}); uplinks[device] && !taken[at] {
 			taken[at] = true
 			byDevice[deviceFamily{device, r.Family}] = append(byDevice[deviceFamily{device, r.Family}], r)
 		}

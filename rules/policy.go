@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Policy sends the traffic that it selects by a group of uplinks.
@@ -52,10 +51,20 @@ func (s *Selector) covers(f Family) bool {
 	return in(s.From, s.FromSets) && in(s.To, s.ToSets)
 }
 
+// ofFamily picks the prefixes of a family. Lists are mostly sorted, so that it need not copy.
 func ofFamily(list []netip.Prefix, f Family) []netip.Prefix {
-	var of []netip.Prefix
-	for _, p := range list {
-		if FamilyOf(p.Addr()) == f {
+	is := func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == f }
+	first := slices.IndexFunc(list, is)
+	if first < 0 {
+		return nil
+	}
+	end := first
+	for end < len(list) && is(list[end]) {
+		end++
+	}
+	of := list[first:end:end]
+	for _, p := range list[end:] {
+		if is(p) {
 			of = append(of, p)
 		}
 	}
@@ -103,9 +112,8 @@ func each[T any](list []T, fn func(T)) {
 	}
 }
 
-// rules expands the selector into rules that are like the given one otherwise.
-func (s *Selector) rules(like Rule) []Rule {
-	list := make([]Rule, 0, s.size(like.Family))
+// appendRules expands the selector into rules that are like the given one otherwise.
+func (s *Selector) appendRules(list []Rule, like Rule) []Rule {
 	r := like
 	r.Mark, r.Mask = s.Mark, s.Mask
 	each(ofFamily(s.From, like.Family), func(from netip.Prefix) {
@@ -181,46 +189,54 @@ func (p *planner) policies() {
 	p.delegates = slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.IPv6.Enabled && len(u.Delegations) > 0 })
 	prefs := p.policyPriorities()
 	p.report.Policies = make([]PolicyReport, len(p.cfg.Policies))
+	p.state.Rules = slices.Grow(p.state.Rules, 2*len(p.cfg.Policies))
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
-		report := &p.report.Policies[i]
-		*report = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: make(map[Family]Choice, 2)}
-		for _, family := range p.familiesOf(policy) {
-			report.Choice[family] = p.groups[policy.Group].choice[family]
+		group := p.groups[policy.Group]
+		list := p.familiesOf(policy)
+		choice := group.choice // mostly shared by all policies of the group
+		if len(list) < len(choice) {
+			choice = make(map[Family]Choice, 1)
+		}
+		for _, family := range list {
+			choice[family] = group.choice[family]
 			p.baseRules(family)
 			if policy.Select.beyondRules(family) == "" && !policy.Sticky {
-				p.state.Rules = append(p.state.Rules, policy.Select.rules(p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))...)
+				p.state.Rules = policy.Select.appendRules(p.state.Rules, p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))
 			}
 		}
-		report.Reason = p.howCompiled(policy)
+		p.report.Policies[i] = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: choice, Reason: p.howCompiled(policy, list)}
 	}
 }
 
 // familiesOf lists the families that a policy has rules in. One whose uplinks do not carry a family leaves
 // it alone, unless it is a kill switch: nothing may leak by the other family either.
 func (p *planner) familiesOf(policy *Policy) []Family {
-	list := make([]Family, 0, len(Families))
 	group := p.groups[policy.Group]
-	for _, family := range Families {
-		if policy.Select.covers(family) && (group.carries[family] || group.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6) {
-			list = append(list, family)
-		}
+	about := func(f Family) bool { return group.possible[f] && policy.Select.covers(f) }
+	switch four, six := about(IPv4), about(IPv6); {
+	case four && six:
+		return Families[:]
+	case four:
+		return Families[:1]
+	case six:
+		return Families[1:]
 	}
-	return list
+	return nil
 }
 
 // plannedGroup is a group with what planning looks up again and again.
 type plannedGroup struct {
 	*Group
-	choice  map[Family]Choice
-	carries map[Family]bool // an uplink of the group does
-	marked  map[Family]bool // packets are marked for it
-	within  []string        // devices of its uplinks
-	beyond  []string        // devices of all others
+	choice   map[Family]Choice
+	possible map[Family]bool // policies of the group may be about the family
+	marked   map[Family]bool // packets are marked for it
+	within   []string        // devices of its uplinks
+	beyond   []string        // devices of all others
 }
 
 func (p *planner) planGroup(g *Group) *plannedGroup {
-	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice), carries: make(map[Family]bool), marked: make(map[Family]bool)}
+	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice), possible: make(map[Family]bool), marked: make(map[Family]bool)}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if g.tier(u.ID) == 0 {
@@ -229,8 +245,11 @@ func (p *planner) planGroup(g *Group) *plannedGroup {
 		}
 		planned.within = append(planned.within, u.Device)
 		for _, family := range Families {
-			planned.carries[family] = planned.carries[family] || u.Family(family).Enabled
+			planned.possible[family] = planned.possible[family] || u.Family(family).Enabled
 		}
+	}
+	for _, family := range Families {
+		planned.possible[family] = (planned.possible[family] || g.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6)
 	}
 	planned.within, planned.beyond = sorted(planned.within), sorted(planned.beyond)
 	return planned
@@ -297,27 +316,27 @@ func (p *planner) markRules() {
 	}
 }
 
-// howCompiled says what a policy became.
-func (p *planner) howCompiled(policy *Policy) string {
+// howCompiled says what a policy became in the families that it is about.
+func (p *planner) howCompiled(policy *Policy, list []Family) string {
 	const plain = "rules of the kernel"
-	var reasons []string
-	for _, family := range p.familiesOf(policy) {
-		reason := plain
+	how := make([]string, 0, len(Families))
+	for _, family := range list {
 		switch why := p.needsMark(policy, family); {
-		case policy.Select.beyondRules(family) != "" || policy.Sticky:
-			reason = "marks of nftables, for " + why
+		case policy.Sticky || policy.Select.beyondRules(family) != "":
+			how = append(how, "marks of nftables, for "+why)
 		case why != "":
-			reason = plain + ", and in " + family.String() + " marks of nftables, for " + why
-		}
-		if !slices.Contains(reasons, reason) {
-			reasons = append(reasons, reason)
+			how = append(how, plain+", and in "+family.String()+" marks of nftables, for "+why)
+		default:
+			how = append(how, plain)
 		}
 	}
 	switch {
-	case len(reasons) == 0:
+	case len(how) == 0:
 		return "nothing: none of its uplinks carries the family that it selects"
-	case len(reasons) == 2 && reasons[0] == plain:
-		return reasons[1]
+	case len(how) == 1 || how[0] == how[1] || how[1] == plain:
+		return how[0]
+	case how[0] == plain:
+		return how[1]
 	}
-	return strings.Join(reasons, "; ")
+	return how[0] + "; " + how[1]
 }

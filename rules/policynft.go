@@ -128,8 +128,10 @@ func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
 	}
 	add(&head, len(s.IIF) == 1, NftDevice{Name: first(s.IIF)})
 	add(&head, len(s.IIF) > 1, NftDevices{Names: sorted(s.IIF)})
-	except = disjoint(ofFamily(except, family))
-	add(&tail, len(except) > 0, NftAddresses{Dest: true, Not: true, Prefixes: except})
+	except = ofFamily(except, family)
+	for _, part := range inSets(except) {
+		add(&tail, true, NftAddresses{Dest: true, Not: true, Prefixes: part})
+	}
 	add(&tail, len(s.Protocols) > 0, NftProtocols{sorted(s.Protocols)})
 	add(&tail, len(s.SPorts) > 0, NftPorts{List: mergedPorts(s.SPorts)})
 	add(&tail, len(s.DPorts) > 0, NftPorts{Dest: true, List: mergedPorts(s.DPorts)})
@@ -152,8 +154,8 @@ func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
 // alternatives are the conditions of which an address has to meet one: none when any address does.
 func alternatives(dest bool, family Family, prefixes []netip.Prefix, sets []string) [][]NftExpr {
 	var list [][]NftExpr
-	if of := disjoint(ofFamily(prefixes, family)); len(of) > 0 {
-		list = append(list, []NftExpr{NftAddresses{Dest: dest, Prefixes: of}})
+	for _, part := range inSets(ofFamily(prefixes, family)) {
+		list = append(list, []NftExpr{NftAddresses{Dest: dest, Prefixes: part}})
 	}
 	for _, set := range sets {
 		list = append(list, []NftExpr{NftFilled{Dest: dest, Family: family, Set: SetName(set, family)}})

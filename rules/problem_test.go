@@ -30,6 +30,36 @@ func TestARouteOfOthersInOurTableIsReportedAndKept(t *testing.T) {
 	}
 }
 
+// Rules as Tailscale, wg-quick, Docker and mwan3 make them, and how they get along with ours.
+func TestRulesOfOthersAreReportedWhereTheyGetInTheWay(t *testing.T) {
+	for name, c := range map[string]struct {
+		rule rules.Rule
+		want []string
+	}{
+		"tailscale":               {rules.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: rules.TableMain}, nil},
+		"wg-quick":                {rules.Rule{Priority: 32764, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, More: rules.More{Not: true}}, nil},
+		"mwan3":                   {rules.Rule{Priority: 2001, Mark: 0x100, Mask: 0x3f00, Table: 1}, nil},
+		"a mark of our bits":      {rules.Rule{Priority: 99, Mark: 0x01000000, Mask: 0xff000000, Table: 7}, []string{"foreign-mark"}},
+		"a whole mark with ours":  {rules.Rule{Priority: 99, Mark: 0x01000001, Mask: 0xffffffff, Table: 7}, []string{"foreign-mark"}},
+		"a preference among ours": {rules.Rule{Priority: 10400, Table: 7}, []string{"foreign-rule"}},
+		"one just before ours":    {rules.Rule{Priority: 9999, Table: 7}, nil},
+		"one just behind ours":    {rules.Rule{Priority: 10901, Table: 7}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := dual()
+			c.rule.Family, c.rule.SuppressPrefixLen, c.rule.SuppressGroup = rules.IPv4, -1, -1
+			_ = w.addRule(c.rule)
+			_, report := w.converge(t)
+			if got := codes(report); !slices.Equal(got, c.want) {
+				t.Errorf("problems: %q, want %q", got, c.want)
+			}
+			if !slices.Contains(w.obs.Rules, c.rule) {
+				t.Error("the rule is gone")
+			}
+		})
+	}
+}
+
 func TestADeviceThatOthersPutIntoOurGroupIsReportedAndKept(t *testing.T) {
 	w := dual()
 	_ = w.changeLink("lan0", func(l *rules.Link) { l.Group = numbers.LinkGroup })

@@ -8,8 +8,12 @@ import (
 	"strings"
 )
 
-// maxSelector is how many elements a condition may list.
-const maxSelector = 4096
+// maxSelector is how many addresses a condition may list, and maxNumbers how many of anything else: a set of
+// nftables holds so many ranges.
+const (
+	maxSelector = 4096
+	maxNumbers  = 500
+)
 
 // Protocol numbers (IANA) that conditions name.
 const (
@@ -45,8 +49,8 @@ func numbers[T comparable](name string, dst *[]T, example string, parse func(nam
 			r.wrongType(v, name, "a number, a string, or a list of them", example)
 			return
 		}
-		if len(v.elems) == 0 || len(v.elems) > maxSelector {
-			r.fail(v, v.off, "%s has %d elements: there must be 1 to %d", name, len(v.elems), maxSelector)
+		if len(v.elems) == 0 || len(v.elems) > maxNumbers {
+			r.fail(v, v.off, "%s has %d elements: there must be 1 to %d", name, len(v.elems), maxNumbers)
 			return
 		}
 		var list []T

@@ -99,6 +99,114 @@ func TestAnIDIsReusedOnlyWhenNoFreshOneIsLeft(t *testing.T) {
 	}
 }
 
+// Groups of policies have ids of the same space. No connection is pinned to one, so that they give way first.
+func TestGroupsOfPoliciesShareTheSpaceOfIDs(t *testing.T) {
+	c := named("fiber", "lte")
+	policy := func(name string, fallback config.Fallback, except []netip.Prefix, tiers ...[]string) {
+		c.Policies = append(c.Policies, config.Policy{Name: name, Uplinks: tiers, Fallback: fallback, Except: except})
+	}
+	private := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	policy("a", config.FallbackDefault, nil, []string{"lte"})
+	policy("b", config.FallbackDefault, nil, []string{"lte"})
+	policy("c", config.FallbackUnreachable, nil, []string{"lte"})
+	policy("d", config.FallbackDefault, private, []string{"lte"})
+	policy("e", config.FallbackDefault, nil, []string{"lte", "fiber"})
+	policy("f", config.FallbackDefault, nil, []string{"fiber", "lte"})
+	policy("g", config.FallbackDefault, nil, []string{"lte"}, []string{"fiber"})
+	c.TProxies = []config.TProxy{{Name: "web"}}
+	kept := make(map[string]int)
+	if _, err := assignIDs(c, kept); err != nil {
+		t.Fatal(err)
+	}
+	var groups []int
+	for i := range c.Policies {
+		groups = append(groups, kept[c.Policies[i].Group()])
+	}
+	// a and b share, and so do e and f, whose tier has the same members.
+	if diff := cmp.Diff([]int{3, 3, 4, 5, 6, 6, 7}, groups); diff != "" || kept[config.TProxyGroup] != 8 {
+		t.Errorf("(-want +got):\n%s%v", diff, kept)
+	}
+	c = named(append([]string{"fiber", "lte"}, numbered("u", 58)...)...)
+	if _, err := assignIDs(c, kept); err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[int]string)
+	for name, id := range kept {
+		if other := seen[id]; other != "" {
+			t.Errorf("%s and %s share id %d", name, other, id)
+		}
+		seen[id] = name
+	}
+	for i := range c.Uplinks {
+		if kept[c.Uplinks[i].Name] == 0 {
+			t.Errorf("%s has no id while groups that nobody wants have", c.Uplinks[i].Name)
+		}
+	}
+}
+
+func TestPoliciesArePlannedAsTheyAreConfigured(t *testing.T) {
+	c, err := config.Parse("test", []byte(`
+[[uplink]]
+name = "fiber"
+device = "wan1"
+[[uplink]]
+name = "lte"
+device = "wan2"
+[[policy]]
+name = "all"
+uplinks = ["lte", ["fiber"]]
+fallback = "unreachable"
+sticky = "source"
+from = "192.168.1.0/24"
+to = ["2001:db8::/32", "192.0.2.1"]
+iif = "lan0"
+protocol = "tcp"
+sport = "1024-2048"
+dport = 25
+fwmark = "0x1/0xf"
+dscp = "ef"
+except = "192.0.2.7"
+[[policy]]
+name = "own"
+uplinks = ["lte"]
+uid = "1000-1999"
+[[tproxy]]
+name = "web"
+iif = "lan0"
+port = 12345
+protocol = "tcp"
+dport = 443
+except = "192.0.2.7"
+on_failure = "reject"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]int{"fiber": 7, "lte": 8, c.Policies[0].Group(): 9, c.Policies[1].Group(): 10, config.TProxyGroup: 11}
+	got := planInput(c, ids, nil, netip.Prefix{})
+	nets := func(list ...string) (out []netip.Prefix) {
+		for _, s := range list {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	want := rules.Config{
+		Groups: []rules.Group{{ID: 9, Tiers: [][]int{{8}, {7}}, KillSwitch: true, Except: nets("192.0.2.7/32")}, {ID: 10, Tiers: [][]int{{8}}}},
+		Policies: []rules.Policy{
+			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{
+				From: nets("192.168.1.0/24"), To: nets("192.0.2.1/32", "2001:db8::/32"), IIF: []string{"lan0"}, Protocols: []uint8{6},
+				SPorts: []rules.Ports{{First: 1024, Last: 2048}}, DPorts: []rules.Ports{{First: 25, Last: 25}}, Mark: 1, Mask: 0xf, DSCP: []uint8{46}}},
+			{Name: "own", Group: 10, Select: rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}}}},
+		},
+		TProxies: []rules.TProxy{{Name: "web", Group: 11, Port: 12345, Reject: true, Except: nets("192.0.2.7/32"),
+			Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 443, Last: 443}}}}},
+	}
+	got.Kernel, got.Uplinks = want.Kernel, want.Uplinks
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestPlanningTakesWhatTheConfigurationSays(t *testing.T) {
 	c, err := config.Parse("test", []byte(`
 [kernel]

@@ -19,7 +19,7 @@ import (
 var numbers = rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}
 
 // namespace moves the test's thread into a network namespace of its own, which ends with the test.
-func namespace(t *testing.T) {
+func namespace(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -28,7 +28,7 @@ func namespace(t *testing.T) {
 	sh(t, "ip link set lo up")
 }
 
-func sh(t *testing.T, script string) string {
+func sh(t testing.TB, script string) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-e", "-c", script).CombinedOutput()
 	if err != nil {
@@ -75,7 +75,7 @@ func verdicts(health ...rules.Health) map[rules.Path]rules.Verdict {
 	return v
 }
 
-func open(t *testing.T) *kernel.Kernel {
+func open(t testing.TB) *kernel.Kernel {
 	t.Helper()
 	k, err := kernel.Open(numbers, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -85,7 +85,7 @@ func open(t *testing.T) *kernel.Kernel {
 	return k
 }
 
-func snapshot(t *testing.T, k *kernel.Kernel, cfg rules.Config) *rules.Observed {
+func snapshot(t testing.TB, k *kernel.Kernel, cfg rules.Config) *rules.Observed {
 	t.Helper()
 	obs, err := k.Snapshot(rules.SysctlNames(cfg))
 	if err != nil {

@@ -86,15 +86,8 @@ func networkOrder() expr.Any {
 // lookup matches register 1 against a set that is made for this rule.
 func (b *builder) lookup(key nftables.SetDatatype, interval, invert bool, elements []nftables.SetElement) expr.Any {
 	set := &nftables.Set{Table: b.table, Anonymous: true, Constant: true, Interval: interval, KeyType: key}
-	// The library sends a set in one message, which holds less than 64 KiB.
-	const chunk = 500
-	if err := b.conn.AddSet(set, elements[:min(len(elements), chunk)]); err != nil && b.err == nil {
+	if err := b.conn.AddSet(set, elements); err != nil && b.err == nil {
 		b.err = fmt.Errorf("set of %d elements: %w", len(elements), err)
-	}
-	for rest := elements[min(len(elements), chunk):]; len(rest) > 0; rest = rest[min(len(rest), chunk):] {
-		if err := b.conn.SetAddElements(set, rest[:min(len(rest), chunk)]); err != nil && b.err == nil {
-			b.err = fmt.Errorf("set of %d elements: %w", len(elements), err)
-		}
 	}
 	return &expr.Lookup{SourceRegister: 1, SetID: set.ID, SetName: set.Name, Invert: invert}
 }
