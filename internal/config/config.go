@@ -116,6 +116,9 @@ type IP struct {
 	// Masquerade says whether forwarded traffic leaves with the uplink's own address: NAT44 in IPv4; in IPv6 NAT66
 	// for hosts without a prefix of this uplink.
 	Masquerade bool
+	// MasqueradeFrom are sources that are hidden behind the uplink\'s own address where Masquerade is not set: networks of
+	// the family.
+	MasqueradeFrom []netip.Prefix // masquerade_from
 
 	// The rest is for IPv6. Delegation asks the provider for a prefix (DHCPv6-PD) of about the length and address of
 	// PrefixHint, if that is valid.

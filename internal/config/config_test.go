@@ -169,6 +169,7 @@ method = "static"
 address = "198.51.100.2/30"
 gateway = "198.51.100.1"
 masquerade = false
+masquerade_from = ["10.7.0.0/24"]
 [uplink.ipv6]
 method = "static"
 address = "2001:db8::2/64"
@@ -277,6 +278,7 @@ var everyValue = Config{
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),
+			MasqueradeFrom: nets("10.7.0.0/24"),
 		},
 		IPv6: IP{
 			Method:  MethodStatic,

@@ -227,6 +227,7 @@ func ipv4Section(ip *IP) section {
 		parsed("address", &ip.Address, exampleAddress4, parseAddress4),
 		parsed("gateway", &ip.Gateway, exampleGateway4, parseGateway4),
 		boolean("masquerade", &ip.Masquerade),
+		networks("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
 	}}
 }
 
@@ -238,6 +239,7 @@ func ipv6Section(ip *IP) section {
 		parsed("address", &ip.Address, exampleAddress6, parseAddress6),
 		parsed("gateway", &ip.Gateway, exampleGateway6, parseGateway6),
 		boolean("masquerade", &ip.Masquerade),
+		networks("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
 		boolean("delegation", &ip.Delegation),
 		parsed("prefix_hint", &ip.PrefixHint, exampleHint, parseHint),
 		boolean("request_address", &ip.RequestAddress),
@@ -252,6 +254,7 @@ func (r *reader) ip(t *table, s section, ip *IP) {
 		return
 	}
 	r.delegation(t, ip)
+	r.masqueradeFrom(t, s.title, ip)
 	if ip.Method != MethodStatic {
 		for _, key := range []string{"address", "gateway"} {
 			if v := t.values[key]; v != nil {

@@ -125,6 +125,8 @@ name = "tap"
 kind = "gretap"
 device = "gre2"
 over = "wg"
+[uplink.ipv6]
+masquerade_from = ["fd00:7::/64"]
 [uplink.gretap]
 local = "10.0.31.2"
 remote = "10.0.31.10"
@@ -162,7 +164,7 @@ func everyWireGuard() Uplink {
 
 func everyGRETAP() Uplink {
 	u := DefaultUplink("tap", "gre2")
-	u.Kind, u.Over = KindGRETAP, "wg"
+	u.Kind, u.Over, u.IPv6.MasqueradeFrom = KindGRETAP, "wg", nets("fd00:7::/64")
 	u.Ethernet = &Ethernet{Kind: KindGRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, MTU: 1300}
 	return u
 }

@@ -255,3 +255,20 @@ func (r *reader) insideTargets(t, w *table, u *Uplink) {
 		}
 	}
 }
+
+// masqueradeFrom checks the sources that an uplink hides.
+func (r *reader) masqueradeFrom(t *table, title string, ip *IP) {
+	v := t.values["masquerade_from"]
+	if v == nil || v.bad {
+		return
+	}
+	if ip.Masquerade {
+		r.fail(v, v.key, "masquerade hides all sources already: write masquerade = false to hide only those of masquerade_from")
+		return
+	}
+	for i, p := range ip.MasqueradeFrom {
+		if p.Addr().Is4() != (title == titleIPv4) {
+			r.fail(v, v.elems[i].off, "masquerade_from: %s is not of the family of %s", p, title)
+		}
+	}
+}

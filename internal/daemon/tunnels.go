@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -153,11 +154,37 @@ func (t *tunnels) keepLinks(k *kernel.Kernel, obs *rules.Observed) {
 		}
 		t.problem("tunnel", severity, p.Message, p.Fix)
 	}
+	t.checkBridges(links, k.BridgeFilters())
 	for _, c := range changes {
 		t.log.Info("changing a tunnel", "change", c.Line())
 		if err := k.ChangeTunnel(c); err != nil {
 			t.log.Warn("a tunnel is not as it should be", "err", err)
 			t.problem("tunnel", "error", err.Error(), "look whether the kernel has a module for it (modprobe); it is tried again by itself")
+		}
+	}
+}
+
+// checkBridges looks for what silently breaks a tunnel that is joined with a bridge.
+func (t *tunnels) checkBridges(links []tunnel.Link, filters []string) {
+	for _, s := range t.specs {
+		if s.Bridge == "" {
+			continue
+		}
+		if len(filters) > 0 {
+			t.problem("bridge-filter", "warning", fmt.Sprintf("what %s bridges goes through the firewall's forward chain, which may drop it without a word: %s", s.Bridge, strings.Join(filters, " and ")),
+				"sysctl -w "+strings.ReplaceAll(strings.Join(filters, "=0 "), "/", ".")+"=0, or accept it there")
+		}
+		find := func(device string) *tunnel.Link {
+			i := slices.IndexFunc(links, func(l tunnel.Link) bool { return l.Device == device })
+			if i < 0 {
+				return nil
+			}
+			return &links[i]
+		}
+		device, bridge := find(s.Device), find(s.Bridge)
+		if device != nil && bridge != nil && device.MTU < bridge.MTU {
+			t.problem("bridge-mtu", "warning", fmt.Sprintf("%s takes %d bytes and %s passes on %d: longer frames are dropped without a word", s.Device, device.MTU, s.Bridge, bridge.MTU),
+				"use kind gretap over IPv4, which fragments what does not fit, or lower the bridge's MTU and all of its hosts'")
 		}
 	}
 }

@@ -250,3 +250,15 @@ func (k *Kernel) join(j *tunnel.Join) error {
 	}
 	return fmt.Errorf("bridge %s: %w", j.Bridge, unix.ENODEV)
 }
+
+// BridgeFilters names the parameters by which bridged traffic goes through the firewall of routed traffic (br_netfilter),
+// as far as they are on.
+func (k *Kernel) BridgeFilters() []string {
+	var on []string
+	for _, name := range []string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"} {
+		if readSysctls([]string{name})[name] == "1" {
+			on = append(on, name)
+		}
+	}
+	return on
+}
