@@ -40,6 +40,7 @@ type judge struct {
 
 	carriers  map[string][]string // by name, of uplinks that are carried by others
 	suspended map[string]string   // by name, why
+	doubtful  map[string]bool     // by name, whether what carries it is doubted
 	drained   map[string]bool     // by uplink name
 	overQuota map[string]bool     // by uplink name; replaced, never changed in place
 	restored  map[string]keptVerdict
@@ -272,7 +273,7 @@ func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.Pat
 	return uplink.PathFacts{
 		Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault || w.uplink.Kind == config.KindWireGuard, // may lead to a few networks only
 		Probe: probe.Path{Device: w.device, Mark: j.numbers.Mark(path.Uplink), Source: f.Source()},
-		Quiet: wayOf(f) != w.settled || j.suspended[w.name] != "",
+		Quiet: wayOf(f) != w.settled || j.suspended[w.name] != "" || j.doubtful[w.name],
 	}
 }
 

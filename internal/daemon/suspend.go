@@ -11,27 +11,46 @@ import (
 )
 
 // suspend finds the uplinks that nobody can carry at the moment. They are not probed, so that an outage of what carries
-// them is not held against them, and carry nothing; they go on with the verdict that they had. The lock is held.
+// them is not held against them, and carry nothing; they go on with the verdict that they had. Those whose carriers are
+// doubted are not probed either, and carry what they did: in half a second there is another carrier, or certainty. The
+// lock is held.
 func (j *judge) suspend() {
-	suspended := make(map[string]string)
+	suspended, doubted := make(map[string]string), make(map[string]bool)
+	c := carriage{j.carriers, j.bestState}
 	for name := range j.carriers {
-		if reason := j.suspendedBy(name); reason != "" {
+		if reason := c.suspendedBy(name); reason != "" {
 			suspended[name] = reason
 		}
+		doubted[name] = c.doubted(name)
 	}
-	j.suspended = suspended
+	j.suspended, j.doubtful = suspended, doubted
 }
 
-// suspendedBy says why an uplink is suspended, "" when it is not. Configuration has seen to it that carriers do not run
-// in a circle. The lock is held.
-func (j *judge) suspendedBy(name string) string {
+// carriage is which uplinks may carry which, and how they fare. Configuration has seen to it that no chain is a circle.
+type carriage struct {
+	carriers map[string][]string
+	state    func(name string) (uplink.State, bool) // false: not judged yet
+}
+
+// doubted reports whether none of an uplink's carriers is trusted.
+func (c carriage) doubted(name string) bool {
+	for _, carrier := range c.carriers[name] {
+		if state, known := c.state(carrier); !known || state != uplink.Suspect && carries(state) && !c.doubted(carrier) {
+			return false
+		}
+	}
+	return len(c.carriers[name]) > 0
+}
+
+// suspendedBy says why an uplink is suspended, "" when it is not.
+func (c carriage) suspendedBy(name string) string {
 	var reasons []string
-	for _, carrier := range j.carriers[name] {
-		if reason := j.suspendedBy(carrier); reason != "" {
+	for _, carrier := range c.carriers[name] {
+		if reason := c.suspendedBy(carrier); reason != "" {
 			reasons = append(reasons, fmt.Sprintf("%s is %s", carrier, reason))
 			continue
 		}
-		state, known := j.bestState(carrier)
+		state, known := c.state(carrier)
 		if !known || carries(state) {
 			return ""
 		}
@@ -56,10 +75,8 @@ func (j *judge) bestState(name string) (best uplink.State, known bool) {
 	return best, known
 }
 
-// carries reports whether a tunnel over an uplink with that verdict can be judged by itself.
-func carries(s uplink.State) bool {
-	return s == uplink.Init || s == uplink.Up || s == uplink.Degraded || s == uplink.Recovering
-}
+// carries reports whether an uplink with that verdict may carry a tunnel's packets.
+func carries(s uplink.State) bool { return s != uplink.Down && s != uplink.Disabled }
 
 // carriersOf lists, by name, which uplinks may carry an uplink.
 func carriersOf(c *config.Config) map[string][]string {
