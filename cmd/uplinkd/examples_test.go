@@ -105,15 +105,21 @@ func deviceOf(u *config.Uplink, i int) string {
 	return b.String()
 }
 
-// TestTheServiceOfSystemdIsOne lets systemd itself read the unit, which it does tolerantly: what it
+// TestTheServicesOfSystemdAreSome lets systemd itself read the units, which it does tolerantly: what it
 // does not know is a warning, and an error here.
-func TestTheServiceOfSystemdIsOne(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(examples, "uplinkd.service"))
+func TestTheServicesOfSystemdAreSome(t *testing.T) {
+	for _, service := range []struct{ unit, command string }{{"uplinkd.service", "run"}, {"uplinkd-guard.service", "guard"}} {
+		t.Run(service.unit, func(t *testing.T) { isService(t, service.unit, service.command) })
+	}
+}
+
+func isService(t *testing.T, unit, command string) {
+	text, err := os.ReadFile(filepath.Join(examples, unit))
 	if err != nil {
 		t.Fatal(err)
 	}
 	const program = "/usr/local/sbin/uplinkd"
-	if !strings.Contains(string(text), "ExecStart="+program+" run\n") {
+	if !strings.Contains(string(text), "ExecStart="+program+" "+command+"\n") {
 		t.Fatalf("it does not start %s, where make install puts it", program)
 	}
 	verify := func(text string) (string, error) {
@@ -128,7 +134,7 @@ func TestTheServiceOfSystemdIsOne(t *testing.T) {
 	if out, err := verify(installed); err != nil || out != "" {
 		t.Errorf("%v\n%s", err, out)
 	}
-	if out, err := verify(strings.Replace(installed, "Restart=", "Restrat=", 1)); err == nil {
+	if out, err := verify(strings.Replace(installed, "Type=", "Tpye=", 1)); err == nil {
 		t.Errorf("this check would not find a mistake: %s", out)
 	}
 }

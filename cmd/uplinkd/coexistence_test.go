@@ -1,0 +1,103 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+)
+
+// neighbours is what other programs keep on a router: rules and a table as Tailscale makes them, a full tunnel as
+// wg-quick does, and a bridge with a container and its own translation as Docker does.
+const neighbours = `
+ip link add ts0 type veth peer name ts-far; ip link set ts0 up; ip link set ts-far up
+ip route add 198.51.100.192/26 dev ts0 table 52
+for f in -4 -6; do
+  ip $f rule add pref 5210 fwmark 0x80000/0xff0000 lookup main
+  ip $f rule add pref 5270 lookup 52
+done
+ip link add wg-far type veth peer name wg1; ip link set wg1 up; ip link set wg-far up
+ip route add default dev wg1 table 51820
+ip rule add pref 32764 not fwmark 0xca6c lookup 51820
+ip link add br-box type bridge; ip link set br-box up; ip address add 198.51.100.161/28 dev br-box
+ip link add box0 type veth peer name box1; ip link set box0 master br-box up; ip link set box1 netns $BOX
+nsenter -t $BOX -n sh -ec 'ip link set box1 up; ip address add 198.51.100.162/28 dev box1; ip route add default via 198.51.100.161'
+nft -f - <<'X'
+table ip boxes {
+  chain postrouting { type nat hook postrouting priority srcnat; ip saddr 198.51.100.160/28 oifname != "br-box" masquerade; }
+  chain forward { type filter hook forward priority filter; policy accept; oifname "br-box" ct state established,related accept; oifname "br-box" drop; }
+}
+X
+`
+
+func TestOtherProgramsOnTheRouterAreLeftAlone(t *testing.T) {
+	r := newRouter(t, lab.Options{}, dualWAN+"\n[[policy]]\nname = \"tight\"\nto = \"192.0.2.2\"\nuplinks = [\"fiber\"]\nfallback = \"unreachable\"\n")
+	container, _, _ := r.background("router", "unshare", "--net", "sleep", "infinity")
+	pid := strconv.Itoa(container.Process.Pid)
+	r.await("the container to have a network of its own", func() error {
+		ours, err := r.Host("router").Run("readlink", "/proc/self/ns/net")
+		its, readErr := os.Readlink("/proc/" + pid + "/ns/net")
+		if err = errors.Join(err, readErr); err == nil && strings.TrimSpace(ours) == its {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	r.sh("router", strings.ReplaceAll(neighbours, "$BOX", pid))
+	theirs := func() string {
+		return r.sh("router", `for f in -4 -6; do ip $f rule | grep -v 'proto 117'; done; ip route show table 52; ip route show table 51820
+			nft list table ip boxes; ip -o address show dev br-box; ip route show dev br-box`)
+	}
+	before := theirs()
+	box := func() (string, error) {
+		out, err := r.Host("router").Run("nsenter", "-t", pid, "-n", "timeout", "2", "bash", "-c", "exec 3<>/dev/udp/192.0.2.1/7 && echo hello >&3 && head -n1 <&3")
+		if err != nil {
+			return "", err
+		}
+		source, err := netip.ParseAddrPort(strings.Fields(out)[0])
+		return r.UplinkOf(source.Addr()), err
+	}
+	await := func(uplink string) {
+		t.Helper()
+		r.await("the container by "+uplink, func() error {
+			if by, err := box(); err != nil || by != uplink {
+				return fmt.Errorf("by %q: %w", by, errors.Join(err, errors.New("not yet")))
+			}
+			return nil
+		})
+	}
+	r.ready()
+	await("fiber")
+	if out := r.sh("router", "ip route get 198.51.100.200; ip route get 192.0.2.1 mark 0x80000"); !strings.Contains(out, "dev ts0") || !strings.Contains(out, "dev wan1") {
+		t.Errorf("Tailscale's routes and its bypass:\n%s", out)
+	}
+	var codes []string
+	for _, p := range r.status().Problems {
+		codes = append(codes, p.Code)
+	}
+	if !slices.Equal(codes, []string{"foreign-default"}) {
+		t.Errorf("problems: %q", codes)
+	}
+	if err := r.Break(lab.Blackhole, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	await("lte")
+	if out := r.sh("router", "ip route get 192.0.2.1 mark 0x80000"); !strings.Contains(out, "dev wan2") {
+		t.Errorf("a program that reads table main only does not follow:\n%s", out)
+	}
+	if diff := cmp.Diff(before, theirs()); diff != "" {
+		t.Errorf("what is others' has changed (-before +after):\n%s", diff)
+	}
+	r.stop()
+	r.command("clean", "-c", r.config)
+	if diff := cmp.Diff(before, theirs()); diff != "" {
+		t.Errorf("what is others' has changed after cleaning up (-before +after):\n%s", diff)
+	}
+}
