@@ -55,6 +55,7 @@ func newDormitory(t *testing.T) *dormitory {
 		ip -n campus route add default via 192.0.2.225
 		ip link add down0 netns campus type veth peer name port0 netns labside
 		ip -n campus address add 192.0.2.193/28 dev down0
+		ip netns exec campus sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.down0.accept_dad=0
 		ip -n campus -6 address add 2001:db8:c::1/64 dev down0 nodad
 		ip -n campus -6 address add 2001:db8:cafe::1/128 dev lo nodad
 		ip -n campus link set down0 up
