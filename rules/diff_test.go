@@ -17,7 +17,7 @@ import (
 )
 
 // byValue lets addresses be compared as what they are.
-var byValue = cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})
+var byValue = gocmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()}
 
 func TestNothingIsToDoBetweenEqualStates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
