@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -29,8 +30,13 @@ type routers struct {
 	holding sync.Mutex
 	kept    map[string]ndisc.State // by uplink name; of this run or an earlier one
 	views   map[string]ndisc.View
-	unkept  bool // kept has changed since it was saved
+	unkept  bool      // kept has changed since it was saved,
+	saved   time.Time // which was then
 }
+
+// keepPace is the least time between a save and one that does not wait for the next beat. Anybody on the link may send
+// a thousand advertisements a second: the disk shall not have to write as many times.
+const keepPace = time.Second
 
 func newRouters(log *slog.Logger, save func(document string, read func() any), changed func(string, ndisc.View, ndisc.View)) *routers {
 	return &routers{log: log, save: save, changed: changed, kept: make(map[string]ndisc.State), views: make(map[string]ndisc.View)}
@@ -77,21 +83,28 @@ func (r *routers) discoverer(name, device string, secret []byte, current func() 
 		}})
 }
 
-// update takes what was learned, from a discoverer's goroutine.
+// update takes what was learned, from a discoverer's goroutine. What the kernel is to get is on the disk before:
+// after a crash we would take from it what we do not know.
 func (r *routers) update(name string, v ndisc.View) {
+	now := time.Now()
 	r.holding.Lock()
 	before := r.views[name]
 	r.views[name], r.kept[name], r.unkept = v, v.State, true
+	rested := now.Sub(r.saved) >= keepPace
 	r.holding.Unlock()
+	if rested && !reflect.DeepEqual(routed(before, now), routed(v, now)) {
+		r.keep(now)
+	}
 	r.changed(name, before, v)
 }
 
-// keep saves what was learned since the last time. Anybody on the link may send a thousand advertisements a second,
-// each of which moves some end: the disk shall not have to write as many times.
-func (r *routers) keep() {
+// keep saves what was learned since the last time.
+func (r *routers) keep(now time.Time) {
 	r.holding.Lock()
 	unkept := r.unkept
-	r.unkept = false
+	if unkept {
+		r.unkept, r.saved = false, now
+	}
 	r.holding.Unlock()
 	if !unkept {
 		return

@@ -62,17 +62,17 @@ func (d *Daemon) resupply() {
 
 // keepTime resupplies as lifetimes end, and tells the LANs.
 func (d *Daemon) keepTime(ctx context.Context) error {
-	eachBeat(ctx, lanTick, func(time.Time) {
+	eachBeat(ctx, lanTick, func(now time.Time) {
 		if c := d.current(); len(c.LANs) > 0 || slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool {
 			return u.IPv6.Method == config.MethodRA || u.IPv6.Delegation
 		}) {
 			d.resupply()
-			d.routers.keep()
+			d.routers.keep(now)
 			last := d.engine.Last()
 			d.tellLANs(&last.Report)
 		}
 	})
-	d.routers.keep()
+	d.routers.keep(time.Now())
 	return nil
 }
 
