@@ -249,9 +249,12 @@ func TestAModemThatIsUnpluggedAndComesBackIsTakenUpAgain(t *testing.T) {
 	index := r.sh("router", "cat /sys/class/net/wan2/ifindex")
 	plug := r.unplug("lte")
 	r.awaitState("lte", uplink.Down)
-	if u, err := r.uplinkStatus("lte"); err != nil || u.IPv4.Reason != uplink.ReasonCarrier {
-		t.Errorf("without its device: %+v, %v", u.IPv4, err)
-	}
+	r.await("the reason to be the device's", func() error { // its addresses and routes may be seen to go first
+		if u, err := r.uplinkStatus("lte"); err != nil || u.IPv4.Reason != uplink.ReasonCarrier {
+			return fmt.Errorf("%+v, %v", u.IPv4, err)
+		}
+		return nil
+	})
 	r.await("the daemon to be content without the device", r.converged)
 	if s := r.status(); len(s.Problems) != 0 {
 		t.Errorf("problems: %+v", s.Problems)
