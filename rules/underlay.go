@@ -29,7 +29,7 @@ func (p *planner) underlays() {
 			r := p.markRule(family, w.ID, table)
 			r.Mark, r.Mask = mark, p.k.MarkMask
 			p.state.Rules = append(p.state.Rules, r)
-			if u := p.bestCarrier(candidates, family); u != nil {
+			if u := p.bestCarrier(w, candidates, family); u != nil {
 				p.noteCarrier(Path{w.Uplink, family}, u.ID)
 				p.state.Routes = append(p.state.Routes, p.copied(p.k.Table(u.ID), table, family)...)
 			}
@@ -51,17 +51,39 @@ func (p *planner) carriers(w *Underlay, family Family) []*Uplink {
 	return list
 }
 
-// bestCarrier picks the first of the best class that has a way out; nil when none has.
-func (p *planner) bestCarrier(candidates []*Uplink, family Family) *Uplink {
-	var best *Uplink
+// bestCarrier picks the first of the best class that has a way out; nil when none has. A tunnel that has left an
+// uplink of new flows only stays where it is while that is of the best class too.
+func (p *planner) bestCarrier(w *Underlay, candidates []*Uplink, family Family) *Uplink {
+	present := p.presentCarrier(w, family)
+	var best, stays *Uplink
 	most := -1
 	for _, u := range candidates {
 		facts := p.fact(u, family)
-		if c := class(p.verdicts[Path{u.ID, family}], facts); facts.Up && facts.HasDefault && c > most {
-			best, most = u, c
+		if !facts.Up || !facts.HasDefault {
+			continue
+		}
+		c := class(p.verdicts[Path{u.ID, family}], facts)
+		if c > most {
+			best, most, stays = u, c, nil
+		}
+		if c == most && u.Device == present {
+			stays = u
 		}
 	}
+	if stays != nil && best.NewFlowsOnly {
+		return stays
+	}
 	return best
+}
+
+// presentCarrier returns the device by which the kernel routes what a tunnel sends, "" for none.
+func (p *planner) presentCarrier(w *Underlay, family Family) string {
+	for i := range p.obs.Routes {
+		if r := &p.obs.Routes[i]; r.Table == p.k.Table(w.ID) && r.Family == family && r.Type == Unicast && r.IsDefault() && len(r.Nexthops) == 1 {
+			return r.Nexthops[0].Device
+		}
+	}
+	return ""
 }
 
 func (p *planner) noteCarrier(path Path, carrier int) {

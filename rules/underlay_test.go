@@ -62,6 +62,28 @@ func TestATunnelsPacketsFollowItsCarriersThereAndBack(t *testing.T) {
 	}
 }
 
+func TestATunnelStaysWhereItIsWhenItsFirstCarrierTakesNewFlowsOnly(t *testing.T) {
+	w := carried()
+	w.cfg.Uplinks[0].NewFlowsOnly = true
+	for _, step := range []struct {
+		name       string
+		fiber, lte rules.Health
+		by         int
+	}{
+		{"at the start the first", rules.Good, rules.Good, 1},
+		{"the second when the first is dead", rules.Dead, rules.Good, 2},
+		{"the second when the first has returned", rules.Good, rules.Good, 2},
+		{"the first when the second is worse", rules.Good, rules.Impaired, 1},
+		{"the first from then on", rules.Good, rules.Good, 1},
+	} {
+		w.judge(1, step.fiber)
+		w.judge(2, step.lte)
+		if _, report := w.converge(t); report.Carrier(3, rules.IPv4) != step.by {
+			t.Errorf("%s: carried by %d, want %d", step.name, report.Carrier(3, rules.IPv4), step.by)
+		}
+	}
+}
+
 func TestATunnelNeverCarriesItself(t *testing.T) {
 	w := carried()
 	for _, h := range []rules.Health{rules.Good, rules.Dead} {

@@ -40,7 +40,7 @@ type Uplink struct {
 	Mark            Mark         `json:"mark"`
 	Drained         bool         `json:"drained"`
 	Metered         bool         `json:"metered"`
-	Failback        string       `json:"failback"`          // "after-stable", "immediate" or "manual"
+	Failback        string       `json:"failback"`          // "after-stable", "immediate", "new-flows-only" or "manual"
 	ProbeBytesToday int64        `json:"probe_bytes_today"` // both directions, since midnight where the router is
 	BytesToday      int64        `json:"bytes_today"`       // both directions, of a metered uplink
 	BytesMonth      int64        `json:"bytes_month"`

@@ -33,9 +33,10 @@ type Failback string
 
 // The failback policies.
 const (
-	FailbackAfterStable Failback = "after-stable" // when it is up: Probe.Rise answers in a row over ten seconds
-	FailbackImmediate   Failback = "immediate"    // at the first answer
-	FailbackManual      Failback = "manual"       // when the operator says so, or nothing else is usable
+	FailbackAfterStable  Failback = "after-stable"   // when it is up: Probe.Rise answers in a row over ten seconds
+	FailbackImmediate    Failback = "immediate"      // at the first answer
+	FailbackNewFlowsOnly Failback = "new-flows-only" // when it is up, but tunnels that it carried stay where they are
+	FailbackManual       Failback = "manual"         // when the operator says so, or nothing else is usable
 )
 
 // Config is a whole configuration with all defaults applied. Values that Parse or Load return satisfy every range

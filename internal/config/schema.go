@@ -156,9 +156,7 @@ func uplinkSection(u *Uplink) section {
 		integer("weight", &u.Weight, 1, 256, nil),
 		boolean("metered", &u.Metered),
 		parsed("quota", &u.Quota, "20GB", parseQuota),
-		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackManual}, map[string]string{
-			"new-flows-only": later(`failback "new-flows-only"`, `never moves established flows back: write "after-stable"`),
-		}),
+		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackNewFlowsOnly, FailbackManual}, nil),
 		subtable("ipv4", titleIPv4, func(r *reader, t *table) { r.ip(t, ipv4Section(&u.IPv4), &u.IPv4) }),
 		subtable("ipv6", titleIPv6, func(r *reader, t *table) { r.ip(t, ipv6Section(&u.IPv6), &u.IPv6) }),
 		subtable("quality", titleQuality, func(r *reader, t *table) { r.quality(t, &u.Quality) }),

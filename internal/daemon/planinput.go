@@ -29,7 +29,7 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 		}
 		out.Uplinks[i] = rules.Uplink{
 			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
-			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6),
+			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
 		}
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, u)

@@ -299,3 +299,12 @@ func TestTheDoctorExaminesTheDaemonsConfigurationOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestTheFailbackPolicyReachesThePlan(t *testing.T) {
+	c := named("fiber", "lte")
+	c.Uplinks[0].Failback = config.FailbackNewFlowsOnly
+	in := planInput(c, each("fiber", "lte"), Supplies{}, netip.Prefix{})
+	if !in.Uplinks[0].NewFlowsOnly || in.Uplinks[1].NewFlowsOnly {
+		t.Errorf("%+v", in.Uplinks)
+	}
+}
