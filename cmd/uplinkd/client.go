@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
@@ -100,12 +101,32 @@ func eventsCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
 	follow := set.Bool("follow", false, "wait for further ones")
 	return func(ctx context.Context, _ []string, s streams) error {
-		err := dial(*socket).Events(ctx, 0, *follow, func(e api.Event) error { return api.WriteEvent(s.out, e) })
+		var past []api.Event
+		err := dial(*socket).Events(ctx, 0, *follow, func(e api.Event) error {
+			if *follow {
+				return api.WriteEvent(s.out, e)
+			}
+			past = slices.Insert(past, place(past, e), e)
+			return nil
+		})
 		if ctx.Err() != nil {
 			return nil
 		}
+		for _, e := range past {
+			err = errors.Join(err, api.WriteEvent(s.out, e))
+		}
 		return err
 	}
+}
+
+// place is where an event belongs among earlier ones. Evidence takes a moment to gather, in which what followed from a
+// verdict may get into the log before it. Larger differences are those of a clock that was set.
+func place(past []api.Event, e api.Event) int {
+	i := len(past)
+	for i > 0 && past[i-1].Time.After(e.Time.Time) && past[i-1].Time.Sub(e.Time.Time) < time.Second {
+		i--
+	}
+	return i
 }
 
 func drainCommand(drained bool) func(*flag.FlagSet) runner {
