@@ -63,9 +63,8 @@ type Client struct {
 	ended   chan struct{} // closed when Run returns
 	gave    bool          // by Release: read after ended
 
-	mu    sync.Mutex // guards index and up
-	index int
-	up    bool
+	mu   sync.Mutex // guards link
+	link link
 }
 
 const (
@@ -96,11 +95,21 @@ func New(cfg Config) *Client {
 	return &Client{cfg: cfg, wake: make(chan struct{}, 1), release: make(chan struct{}), ended: make(chan struct{})}
 }
 
+// link is what SetLink told. A loss that is over before anybody has looked still shows, by their number.
+type link struct {
+	index  int
+	up     bool
+	losses int
+}
+
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
 func (c *Client) SetLink(index int, up bool) {
 	c.mu.Lock()
-	changed := c.index != index || c.up != up
-	c.index, c.up = index, up
+	changed := c.link.index != index || c.link.up != up
+	if c.link.up && !up {
+		c.link.losses++
+	}
+	c.link.index, c.link.up = index, up
 	c.mu.Unlock()
 	if changed {
 		select {
@@ -110,10 +119,10 @@ func (c *Client) SetLink(index int, up bool) {
 	}
 }
 
-func (c *Client) link() (int, bool) {
+func (c *Client) linkNow() link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.index, c.up
+	return c.link
 }
 
 // Release gives the leases back to the server, for good: OnChange hears that they are gone, the server is
@@ -273,11 +282,11 @@ func (r *run) later() {
 
 // follow opens and closes the session as the link comes and goes.
 func (r *run) follow() {
-	index, up := r.link()
-	if r.session != nil && (!up || r.session.index != index) {
+	link := r.linkNow()
+	if r.session != nil && r.session.link != link {
 		r.shut()
 	}
-	if r.session != nil || !up || r.now().mono < r.reopenAt || r.machine.state == released {
+	if r.session != nil || !link.up || r.now().mono < r.reopenAt || r.machine.state == released {
 		return
 	}
 	conn, err := r.cfg.Open(r.cfg.Device)
@@ -289,7 +298,7 @@ func (r *run) follow() {
 		return
 	}
 	r.tries, r.complaint = 0, ""
-	r.session = newSession(conn, index)
+	r.session = newSession(conn, link)
 	r.handle(r.machine.linkUp(r.now()))
 }
 
@@ -297,7 +306,7 @@ func (r *run) follow() {
 func (r *run) arm() {
 	now := r.now().mono
 	wait := min(r.machine.deadline()-now, maxSleep)
-	if _, up := r.link(); up && r.session == nil {
+	if r.linkNow().up && r.session == nil {
 		wait = min(wait, r.reopenAt-now)
 	}
 	r.timer.Reset(max(wait, 0))
@@ -306,15 +315,15 @@ func (r *run) arm() {
 // session is an open Conn with its reader.
 type session struct {
 	Conn
-	index    int
+	link     link
 	messages chan []byte
 	broken   chan error
 	stop     chan struct{}
 	reader   sync.WaitGroup
 }
 
-func newSession(conn Conn, index int) *session {
-	s := &session{Conn: conn, index: index, messages: make(chan []byte), broken: make(chan error, 1), stop: make(chan struct{})}
+func newSession(conn Conn, link link) *session {
+	s := &session{Conn: conn, link: link, messages: make(chan []byte), broken: make(chan error, 1), stop: make(chan struct{})}
 	s.reader.Go(s.read)
 	return s
 }

@@ -36,6 +36,19 @@ func TestABrokenSocketIsOpenedAgain(t *testing.T) {
 	})
 }
 
+// The client may be kept from running for longer than a flap lasts.
+func TestAFlapThatIsOverBeforeAnybodyLookedIsAnsweredToo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, generous(1000, 2000), nil)
+		sleep(3 * time.Second)
+		b.kinds()
+		b.SetLink(2, false)
+		b.SetLink(2, true)
+		sleep(3 * time.Second)
+		b.wantKinds("REBIND")
+	})
+}
+
 func TestWhatServersSayIsLoggedOnceUntilSomethingChanges(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		refuse := gives(alpha, stat(noPrefix, "come \x1b[31magain\n"))

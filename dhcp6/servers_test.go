@@ -133,9 +133,9 @@ func TestRealServersDelegateRenewRebindAndTakeBack(t *testing.T) {
 		if exclude := h.last.Prefixes[0].Exclude; s.exclude != "" && exclude != mustPrefix(s.exclude) || s.exclude == "" && exclude.IsValid() {
 			t.Errorf("excluded %v, want %s (ipv6.md 1.18)", exclude, s.exclude)
 		}
-		h.await(6*time.Second, p, Renewed)
+		h.await(15*time.Second, p, Renewed)
 		p.suspend(t, time.Until(h.last.Rebind)+1500*time.Millisecond)
-		if again := h.await(5*time.Second, p, s.rebinds); delegated(t, again) != prefix || again.Parts[0].Fate != Extended {
+		if again := h.await(15*time.Second, p, s.rebinds); delegated(t, again) != prefix || again.Parts[0].Fate != Extended {
 			t.Errorf("after the Rebind: %+v, want %v extended", again, prefix)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond) // less than the first RT
@@ -143,7 +143,7 @@ func TestRealServersDelegateRenewRebindAndTakeBack(t *testing.T) {
 		if err := h.Release(ctx); err != nil {
 			t.Errorf("%v\nserver:\n%s", err, &p.out)
 		}
-		if ch := h.await(time.Second, p, Returned); ch.Lease != nil {
+		if ch := h.await(15*time.Second, p, Returned); ch.Lease != nil {
 			t.Errorf("%+v", ch)
 		}
 	})
@@ -159,13 +159,13 @@ func TestRealServersKnowUsAfterRestartsAndFlaps(t *testing.T) {
 		prefix := delegated(t, h.await(12*time.Second, p, Granted))
 		verify := func(what string, h *household) {
 			t.Helper()
-			if got := delegated(t, h.await(4*time.Second, p, Verified, Granted)); got != prefix {
+			if got := delegated(t, h.await(15*time.Second, p, Verified, Granted)); got != prefix {
 				t.Errorf("after %s: %v, want %v", what, got, prefix)
 			}
 		}
 		h.end()
 		h = w.household(stored(t, h.last), nil)
-		if got := delegated(t, h.await(time.Second, p, Restored)); got != prefix {
+		if got := delegated(t, h.await(15*time.Second, p, Restored)); got != prefix {
 			t.Errorf("restored %v, want %v", got, prefix)
 		}
 		verify("a restart of the client", h)
@@ -186,7 +186,7 @@ func TestRealServersKnowUsAfterRestartsAndFlaps(t *testing.T) {
 			h.quiet(2 * time.Second) // and the lease holds: TestARestartAsksByRebindAndKeepsThePrefix
 			return
 		}
-		ch := h.await(6*time.Second, p, Verified, Granted)
+		ch := h.await(15*time.Second, p, Verified, Granted)
 		t.Logf("after the server's restart: %s %v %s", ch.Reason, ch.Parts, ch.Note)
 		if got := delegated(t, ch); got == prefix && ch.Parts[0].Fate != Extended {
 			t.Errorf("after the server's restart: %+v", ch)
@@ -211,12 +211,12 @@ func TestRealServersRenumber(t *testing.T) {
 		p = s.start(w, l)
 		p.ready(t, s.ready)
 		if s.ignores {
-			h.await(8*time.Second, p, Lapsed)
-			delegatedOf(t, h.await(8*time.Second, p, Granted), "2001:db8:b000::/48")
+			h.await(15*time.Second, p, Lapsed)
+			delegatedOf(t, h.await(15*time.Second, p, Granted), "2001:db8:b000::/48")
 			return
 		}
 		h.relink("ip link set wan down; ip link set wan up")
-		ch := h.await(6*time.Second, p, Verified, Granted)
+		ch := h.await(15*time.Second, p, Verified, Granted)
 		delegatedOf(t, ch, "2001:db8:b000::/48")
 		if len(ch.Parts) != 2 || ch.Parts[0].Prefix != before || !ch.Parts[0].Fate.Gone() || ch.Parts[1].Fate != Added {
 			t.Errorf("%+v", ch)

@@ -39,9 +39,8 @@ type Client struct {
 	cfg  Config
 	wake chan struct{}
 
-	mu    sync.Mutex // guards index and up
-	index int
-	up    bool
+	mu   sync.Mutex // guards link
+	link link
 }
 
 // reopenPause is how long a device that gave an error is left alone.
@@ -55,11 +54,21 @@ func New(cfg Config) *Client {
 	return &Client{cfg: cfg, wake: make(chan struct{}, 1)}
 }
 
+// link is what SetLink told. A loss that is over before anybody has looked still shows, by their number.
+type link struct {
+	index  int
+	up     bool
+	losses int
+}
+
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
 func (c *Client) SetLink(index int, up bool) {
 	c.mu.Lock()
-	changed := c.index != index || c.up != up
-	c.index, c.up = index, up
+	changed := c.link.index != index || c.link.up != up
+	if c.link.up && !up {
+		c.link.losses++
+	}
+	c.link.index, c.link.up = index, up
 	c.mu.Unlock()
 	if changed {
 		select {
@@ -69,16 +78,16 @@ func (c *Client) SetLink(index int, up bool) {
 	}
 }
 
-func (c *Client) link() (int, bool) {
+func (c *Client) linkNow() link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.index, c.up
+	return c.link
 }
 
 // session is an open Conn with its reader.
 type session struct {
 	Conn
-	index    int
+	link     link
 	messages chan *dhcpv4.DHCPv4
 	broken   chan error
 	reader   sync.WaitGroup
@@ -129,13 +138,13 @@ func (c *Client) Run(ctx context.Context) error {
 
 // follow opens and closes the session as the link comes and goes.
 func (c *Client) follow(s *session, m *machine, out []outgoing) (_ *session, retry bool, _ []outgoing) {
-	index, up := c.link()
-	if s != nil && (!up || s.index != index) {
+	link := c.linkNow()
+	if s != nil && s.link != link {
 		s.close()
 		s, out = nil, nil
 		m.linkDown()
 	}
-	if s != nil || !up {
+	if s != nil || !link.up {
 		return s, false, out
 	}
 	conn, err := c.cfg.Open(c.cfg.Device)
@@ -143,7 +152,7 @@ func (c *Client) follow(s *session, m *machine, out []outgoing) (_ *session, ret
 		c.cfg.Log.Warn("DHCP socket cannot be opened", "device", c.cfg.Device, "err", err)
 		return nil, true, nil
 	}
-	s = &session{Conn: conn, index: index, messages: make(chan *dhcpv4.DHCPv4), broken: make(chan error, 1)}
+	s = &session{Conn: conn, link: link, messages: make(chan *dhcpv4.DHCPv4), broken: make(chan error, 1)}
 	s.read()
 	return s, false, m.linkUp(conn.HardwareAddr(), time.Now())
 }

@@ -51,6 +51,13 @@ const (
 	addressPatience = 5 * time.Second // no complaint before, no longer pause after
 )
 
+// linkState is what setLink told. A loss that is over before anybody has looked still shows, by their number.
+type linkState struct {
+	index  int
+	up     bool
+	losses int
+}
+
 // port keeps a Conn open while its link is up. Its goroutine is the one that calls follow.
 type port struct {
 	device string
@@ -58,9 +65,8 @@ type port struct {
 	open   func(device string) (Conn, error)
 	wake   chan struct{}
 
-	mu    sync.Mutex // guards index and up
-	index int
-	up    bool
+	mu   sync.Mutex // guards link
+	link linkState
 
 	session *session
 	retry   time.Time // zero: nothing to open
@@ -74,8 +80,11 @@ func newPort(device string, log *slog.Logger, open func(string) (Conn, error)) *
 
 func (p *port) setLink(index int, up bool) {
 	p.mu.Lock()
-	changed := p.index != index || p.up != up
-	p.index, p.up = index, up
+	changed := p.link.index != index || p.link.up != up
+	if p.link.up && !up {
+		p.link.losses++
+	}
+	p.link.index, p.link.up = index, up
 	p.mu.Unlock()
 	if changed {
 		p.poke()
@@ -93,12 +102,12 @@ func (p *port) poke() {
 // follow opens and closes the session as the link comes and goes, and reports whether it is a new one.
 func (p *port) follow(now time.Time) (opened bool) {
 	p.mu.Lock()
-	index, up := p.index, p.up
+	link := p.link
 	p.mu.Unlock()
-	if s := p.session; s != nil && (!up || s.index != index) {
+	if p.session != nil && p.session.link != link {
 		p.close()
 	}
-	if !up || p.session != nil {
+	if !link.up || p.session != nil {
 		p.retry, p.waiting = time.Time{}, time.Time{}
 		return false
 	}
@@ -111,7 +120,7 @@ func (p *port) follow(now time.Time) (opened bool) {
 		return false
 	}
 	p.retry, p.waiting, p.said = time.Time{}, time.Time{}, ""
-	p.session = newSession(conn, index)
+	p.session = newSession(conn, link)
 	return true
 }
 
@@ -215,15 +224,15 @@ func (p *port) next(ctx context.Context, timer *time.Timer, deadline time.Time) 
 // session is an open Conn with its reader.
 type session struct {
 	conn    Conn
-	index   int
+	link    linkState
 	packets chan Packet
 	broken  chan error
 	stop    chan struct{}
 	reader  sync.WaitGroup
 }
 
-func newSession(conn Conn, index int) *session {
-	s := &session{conn: conn, index: index, packets: make(chan Packet), broken: make(chan error, 1), stop: make(chan struct{})}
+func newSession(conn Conn, link linkState) *session {
+	s := &session{conn: conn, link: link, packets: make(chan Packet), broken: make(chan error, 1), stop: make(chan struct{})}
 	s.reader.Go(func() {
 		for {
 			p, err := conn.Receive()

@@ -198,6 +198,12 @@ func TestALinkThatBlipsKeepsAllAndAsksAtOnce(t *testing.T) {
 		if n := len(d.sent()); n != 1 || d.openings != 3 {
 			t.Errorf("made anew: %d solicitations, %d openings", n, d.openings)
 		}
+		d.SetLink(3, false) // and over before anybody has looked
+		d.SetLink(3, true)
+		sleep(time.Second)
+		if n := len(d.sent()); n != 1 || d.openings != 4 {
+			t.Errorf("a short blip: %d solicitations, %d openings", n, d.openings)
+		}
 		d.SetLink(3, false)
 		sleep(2 * time.Hour)
 		if v := d.seen.now(); len(v.Routers) != 0 || len(v.Addresses) != 0 {
