@@ -149,13 +149,14 @@ func TestTheStatusOf62UplinksIsThere(t *testing.T) {
 	}
 }
 
-// many is a router with 62 uplinks on devices that lead nowhere.
+// many is a router with 62 uplinks on devices that lead nowhere. They are probed slowly: hundreds of probes a second
+// would be more than a busy machine can do.
 func many(t testing.TB) *router {
 	t.Helper()
 	var devices, config strings.Builder
 	for i := range 62 {
 		fmt.Fprintf(&devices, "ip link add up%[1]d type veth peer name nowhere%[1]d\nip link set up%[1]d up\nip link set nowhere%[1]d up\nip address add 10.77.%[1]d.2/24 dev up%[1]d\nip route add default via 10.77.%[1]d.1 dev up%[1]d metric %[2]d\n", i, 1000+i)
-		fmt.Fprintf(&config, "[[uplink]]\nname = \"u%d\"\ndevice = \"up%d\"\n  [uplink.probe]\n  targets = [\"192.0.2.1\", \"2001:db8:ffff::1\"]\n", i, i)
+		fmt.Fprintf(&config, "[[uplink]]\nname = \"u%d\"\ndevice = \"up%d\"\n  [uplink.probe]\n  interval = \"10s\"\n  fast_interval = \"2s\"\n  targets = [\"192.0.2.1\", \"2001:db8:ffff::1\"]\n", i, i)
 	}
 	r := newRouter(t, lab.Options{}, config.String())
 	r.sh("router", devices.String())

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
@@ -74,6 +75,7 @@ type Daemon struct {
 	discovery *discovery   // guarded by reloading; nil with a configuration file
 	planned   rules.Config // guarded by reloading; what the engine works towards
 	saving    sync.Mutex   // one document at a time
+	deferred  atomic.Bool  // somebody waits for that to save the verdicts
 
 	explaining sync.Mutex // one explanation at a time
 
@@ -378,7 +380,16 @@ func (d *Daemon) saveAgain(ctx context.Context) error {
 	}
 }
 
-func (d *Daemon) saveVerdicts() { d.save(docVerdicts, func() any { return d.judge.keep() }) }
+// saveVerdicts keeps the verdicts as they are by the time that the disk is free. When many change together, one save is
+// enough for all that come while it waits.
+func (d *Daemon) saveVerdicts() {
+	if d.deferred.CompareAndSwap(false, true) {
+		d.save(docVerdicts, func() any {
+			d.deferred.Store(false)
+			return d.judge.keep()
+		})
+	}
+}
 
 // saveIDs keeps the ids in force.
 func (d *Daemon) saveIDs() {

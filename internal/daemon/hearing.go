@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -10,16 +11,24 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
+// missSpan is how long the others that were asked because of a miss need not be asked again for another one.
+const missSpan = 50 * time.Millisecond
+
 // missed hears that a probe of a path went unanswered while all was well. Whoever can tell whether that
 // is the path's fault or the target's is asked at once: the same family of every other uplink. The other
 // family of this uplink looks too: both mostly die together.
 func (j *judge) missed(path rules.Path) {
 	j.mu.Lock()
-	j.missedAt[path.Family] = time.Now()
-	j.setPaces(time.Now()) // a hint comes through once in an interval
+	now := time.Now()
+	j.missedAt[path.Family] = now
+	asked := now.Sub(j.askedAt[path.Family]) < missSpan // when many fail together, once is enough
+	if !asked {
+		j.askedAt[path.Family] = now
+		j.setPaces(now) // a hint comes through once in an interval
+	}
 	var ask []*watched
 	for other, w := range j.watched {
-		if other != path && (other.Family == path.Family || other.Uplink == path.Uplink) {
+		if other != path && (other.Family == path.Family && !asked || other.Uplink == path.Uplink) {
 			ask = append(ask, w)
 		}
 	}
@@ -89,15 +98,27 @@ func commonCause(family rules.Family, cause uplink.Cause) string {
 	return fmt.Sprintf("common cause: no target answers by any of %s in %v; traffic is left where it is", strings.Join(cause.Names, ", "), family)
 }
 
-// explain adds to the reason of a verdict what planning makes of it.
-func (j *judge) explain(path rules.Path, reason string) string {
+// standing is what people are told of a path.
+type standing struct {
+	uplink.Verdict      // with what planning makes of it in its reason
+	suspended      bool // nobody who may carry it works
+	awaits         bool // the operator's undrain
+}
+
+// standings returns those of all paths at once: who asks for many shall not have to wait for the lock with each.
+func (j *judge) standings() map[rules.Path]standing {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	if w := j.watched[path]; w != nil && j.suspended[w.name] != "" {
-		return j.suspended[w.name]
+	watched, rulings, suspended, awaits := maps.Clone(j.watched), maps.Clone(j.rulings), maps.Clone(j.suspended), j.awaits
+	j.mu.Unlock()
+	found := make(map[rules.Path]standing, len(watched))
+	for path, w := range watched {
+		s := standing{Verdict: w.Verdict(), suspended: suspended[w.name] != "", awaits: awaits[verdictKey(w.name, path.Family)]}
+		if s.suspended {
+			s.Reason = suspended[w.name]
+		} else if note := rulings[path].Note; note != "" {
+			s.Reason += "; " + note
+		}
+		found[path] = s
 	}
-	if note := j.rulings[path].Note; note != "" {
-		return reason + "; " + note
-	}
-	return reason
+	return found
 }

@@ -29,6 +29,7 @@ type judge struct {
 	causes   map[rules.Family]uplink.Cause // as they were told
 	alarm    *time.Timer                   // wakes when the court must rule again
 	missedAt map[rules.Family]time.Time    // the latest miss of a path that was fine
+	askedAt  map[rules.Family]time.Time    // when the others were asked because of one
 	carries  map[rules.Path]bool           // new traffic; nil when that is not known yet
 	spent    ledger
 	awaits   map[string]bool // by verdictKey: was down, and the operator decides when it carries traffic again
@@ -48,7 +49,7 @@ type judge struct {
 
 func newJudge(p probe.Prober, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
 	return &judge{prober: p, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(api.Event) {}, watched: make(map[rules.Path]*watched),
-		court: uplink.NewCourt(), missedAt: make(map[rules.Family]time.Time), awaits: make(map[string]bool), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
+		court: uplink.NewCourt(), missedAt: make(map[rules.Family]time.Time), askedAt: make(map[rules.Family]time.Time), awaits: make(map[string]bool), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
 }
 
 type watched struct {

@@ -143,8 +143,12 @@ func (j *judge) setPaces(now time.Time) {
 		w.noteBlockage(now)
 		probing[w.name]++
 	}
+	waits := make(map[rules.Family]time.Time, len(rules.Families))
+	for _, family := range rules.Families {
+		waits[family] = j.court.Waiting(family)
+	}
 	for path, w := range j.watched {
-		waiting := j.court.Waiting(path.Family)
+		waiting := waits[path.Family]
 		pace := calmPace(&w.uplink, duty{
 			State: w.State(), Carries: j.carries == nil || j.carries[path],
 			Hears:  now.Sub(w.heardAt) < receivingSpan,

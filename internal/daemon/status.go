@@ -8,7 +8,6 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -29,6 +28,10 @@ func (d *Daemon) Status() api.Status {
 	s.Problems = append(append(s.Problems, d.judge.problems()...), append(d.lans.problems(), d.tunnels.known()...)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained, spent, over := d.judge.isDrained(), d.judge.spentToday(), d.volumes.isOver()
+	standings := d.judge.standings()
+	family := func(ip config.IP, path rules.Path) api.FamilyStatus {
+		return familyStatus(ip, path, standings[path], &last.Report)
+	}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		id := ids[u.Name]
@@ -40,8 +43,8 @@ func (d *Daemon) Status() api.Status {
 			Drained: drained[u.Name], Metered: u.Metered,
 			Failback: string(u.Failback), ProbeBytesToday: spent.Bytes[u.Name],
 			BytesToday: day, BytesMonth: month, QuotaBytes: u.Quota, OverQuota: over[u.Name],
-			IPv4: d.familyStatus(u.Name, u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}, &last),
-			IPv6: d.familyStatus(u.Name, u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}, &last),
+			IPv4: family(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}),
+			IPv6: family(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}),
 		})
 		s.Uplinks[i].CarriedBy = chain(c, ids, &last.Report, u)
 		if lease, ok := d.delegations.lease(u.Name); ok {
@@ -53,23 +56,22 @@ func (d *Daemon) Status() api.Status {
 	return s
 }
 
-func (d *Daemon) familyStatus(name string, ip config.IP, path rules.Path, last *reconcile.Result) api.FamilyStatus {
+func familyStatus(ip config.IP, path rules.Path, v standing, report *rules.Report) api.FamilyStatus {
 	if ip.Method == config.MethodOff {
 		return api.FamilyStatus{State: uplink.Disabled}
 	}
-	facts := last.Report.Facts[path]
-	v, _ := d.judge.verdict(path)
-	s := api.FamilyStatus{State: v.State, Reason: d.judge.explain(path, v.Reason), Since: api.At(v.Since), Loss: v.Loss,
+	facts := report.Facts[path]
+	s := api.FamilyStatus{State: v.State, Reason: v.Reason, Since: api.At(v.Since), Loss: v.Loss,
 		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter),
-		AwaitsUndrain: d.judge.awaiting()[verdictKey(name, path.Family)], Portal: v.Portal,
+		AwaitsUndrain: v.awaits, Portal: v.Portal,
 		Class: v.Class.String(), Suppressed: v.Suppressed, Congested: v.Congestion != ""}
-	if d.judge.isSuspended(name) {
+	if v.suspended {
 		s.State, s.Suspended = uplink.Down, true
 	}
 	if s.Congested {
 		s.Reason += "; " + v.Congestion
 	}
-	choice := last.Report.Defaults[path.Family]
+	choice := report.Defaults[path.Family]
 	for _, m := range choice.Members {
 		if m.Uplink == path.Uplink {
 			s.Share = m.Share

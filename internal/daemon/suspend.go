@@ -116,9 +116,3 @@ func chain(c *config.Config, ids map[string]int, report *rules.Report, u *config
 	}
 	return names
 }
-
-func (j *judge) isSuspended(name string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.suspended[name] != ""
-}
