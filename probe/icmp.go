@@ -20,7 +20,8 @@ const echoSize = 24
 // a pinger has one interval and no timeout per packet, measures by the wall
 // clock, remembers a device index that goes stale, and looks at its end only
 // every 100 ms. So the times are ours, and the answer is returned as soon as it
-// is there while the pinger winds up behind our back (see [Net.Close]).
+// is there while the pinger winds up behind our back (see [Net.Close]). Its looks
+// at the socket, ever so often, wait for a [bell] of ours.
 //
 // pro-bing cannot bind to a device (SO_BINDTODEVICE); it gives the index with
 // the packet (IP_PKTINFO), and the mark chooses the table. ICMP errors are
@@ -37,7 +38,8 @@ func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, e
 	pinger.SetIPAddr(&net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()})
 	pinger.SetPrivileged(true)
 	pinger.SetLogger(guard)
-	pinger.SetID(int(uint16(n.echo.Add(1))))
+	id := uint16(n.echo.Add(1))
+	pinger.SetID(int(id))
 	pinger.SetMark(uint(p.Mark))
 	pinger.InterfaceName = p.Device
 	// A link-local source would need a zone, which pro-bing does not take; the
@@ -58,6 +60,18 @@ func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, e
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
+	if bell := n.bells.of(t.addr); bell != nil {
+		rung, done := bell.expect(id)
+		defer done()
+		// It is told when a look was in vain; the next one waits for it to return.
+		pinger.OnRecvError = func(error) {
+			select {
+			case <-rung:
+			case <-running.Done():
+			case <-time.After(listenAnyway):
+			}
+		}
+	}
 	n.closing.Go(func() {
 		err := pinger.RunWithContext(running)
 		if guard.err != nil {

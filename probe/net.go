@@ -40,6 +40,7 @@ var _ Prober = (*Net)(nil)
 type Net struct {
 	echo    atomic.Uint32  // the next ICMP id; 16 bits of it are used
 	closing sync.WaitGroup // echo sockets that still have to notice their end
+	bells   bells
 }
 
 // New returns a prober with real sockets.
@@ -53,7 +54,7 @@ func New() *Net {
 // 100 ms after Probe has returned. No Probe may start after Close.
 func (n *Net) Close() error {
 	n.closing.Wait()
-	return nil
+	return n.bells.close()
 }
 
 // Probe asks t once over p and returns the time to its answer: for HTTP until

@@ -33,6 +33,7 @@ func TestNet(t *testing.T) {
 	w := newWorld(t)
 	n := New()
 	t.Run("each kind leaves by its own uplink", func(t *testing.T) { testLeaves(t, w, n) })
+	t.Run("the bell rings for each answer", func(t *testing.T) { testBell(t, n) })
 	t.Run("answers are judged", func(t *testing.T) { testAnswers(t, n) })
 	t.Run("silence is a timeout", func(t *testing.T) { testSilence(t, n) })
 	t.Run("reports of unreachability are told apart", func(t *testing.T) { testUnreachable(t, n) })
@@ -112,6 +113,34 @@ func eventually(t *testing.T, w *world, want [2]map[string]int) [2]map[string]in
 		if cmp.Equal(want, got) || len(got[0])+len(got[1]) > 0 || time.Now().After(deadline) {
 			return got
 		}
+	}
+}
+
+func testBell(t *testing.T, n *Net) {
+	for family, target := range targets {
+		b := must(hang(target.Addr().Is4()))(t)
+		id := uint16(n.echo.Load() + 1)
+		rung, done := b.expect(id)
+		other, forget := b.expect(id + 1)
+		if _, err := ask(t, n, []Path{path4(0), path6(0)}[family], target.Addr().String(), window); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-rung:
+		case <-time.After(window):
+			t.Errorf("it did not ring for the answer of %v", target.Addr())
+		}
+		select {
+		case <-other:
+			t.Error("it rang for another id")
+		default:
+		}
+		done()
+		forget()
+		if len(b.waiting) > 0 {
+			t.Errorf("%d are still waited for", len(b.waiting))
+		}
+		check(t, b.close())
 	}
 }
 
