@@ -72,6 +72,11 @@ type DetectorConfig struct {
 	Fall         int           // misses in a burst that mean Failing, on a link that loses little
 	MinTargetsUp int           // distinct answering targets that mean Alive
 
+	// Beat, when set, is what calm probes lie multiples of Interval after, so that
+	// those of several Detectors are sent together: each time that a processor wakes
+	// costs. SetInterval does not change those moments.
+	Beat time.Time
+
 	// Tell is told each Outcome, from inside the call that decides it. May be nil.
 	Tell func(Outcome)
 }
@@ -130,6 +135,7 @@ type Detector struct {
 	flights []flight // oldest first
 	history history
 	serial  uint64
+	step    time.Duration // of the beat
 
 	mode      mode
 	cursor    int       // the target from which the next voter is looked for
@@ -190,7 +196,7 @@ type flight struct {
 // NewDetector returns a stopped Detector.
 func NewDetector(cfg DetectorConfig) *Detector {
 	d := &Detector{cfg: cfg.complete(), targets: make([]target, len(cfg.Targets)), epoch: 1, bursts: newBursts()}
-	d.confirm = d.cfg.Confirm
+	d.confirm, d.step = d.cfg.Confirm, d.cfg.Interval
 	for i, t := range cfg.Targets {
 		d.targets[i].Target = t
 	}
@@ -316,6 +322,10 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 			}
 		}
 		d.due = at.Add(pace)
+		if pace == d.cfg.Interval && pace >= d.step && !d.cfg.Beat.IsZero() {
+			// The probe that falls into step again comes early, never late.
+			d.due = d.due.Add(-(d.due.Sub(d.cfg.Beat) % d.step))
+		}
 		d.bursts.sent(f.id, at, d.mode == calm)
 	}
 	d.flights = append(d.flights, f)

@@ -29,7 +29,7 @@ func NewJudge(cfg WatcherConfig, now time.Time) *Judge {
 	}
 	j.detector = probe.NewDetector(probe.DetectorConfig{
 		Targets: cfg.Targets, Interval: cfg.Interval, FastInterval: cfg.FastInterval, Timeout: cfg.Timeout,
-		Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp, Tell: j.machine.Count,
+		Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp, Beat: cfg.Beat, Tell: j.machine.Count,
 	})
 	return j
 }

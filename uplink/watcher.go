@@ -27,6 +27,7 @@ type WatcherConfig struct {
 	Fall         int
 	Rise         int
 	MinTargetsUp int
+	Beat         time.Time     // calm probes lie multiples of Interval after it; zero for any time
 	Confirm      time.Duration // suspect to down; DefaultConfirm
 	Hold         time.Duration // least span of Rise successes; DefaultHold
 	Stable       time.Duration // least age of a regained path; DefaultStable
@@ -124,7 +125,8 @@ type Watcher struct {
 	path     probe.Path
 	whole    bool
 	inFlight map[uint64]context.CancelFunc
-	armed    time.Time // when the scheduler wakes by itself; zero for never
+	timer    *time.Timer // of the scheduler; nil before Run
+	armed    time.Time   // when it wakes by itself; zero for never
 	changes  []Transition
 	missed   bool // OnMiss is to be told
 	counters counters
@@ -172,6 +174,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	w.mu.Lock()
+	w.timer = timer
+	w.mu.Unlock()
 	for {
 		select {
 		case <-ctx.Done():
@@ -179,16 +184,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-w.wake:
 		case <-timer.C:
 		}
-		if next := w.schedule(ctx, &probes); next.IsZero() {
-			timer.Stop()
-		} else {
-			timer.Reset(time.Until(next))
-		}
+		w.schedule(ctx, &probes)
 	}
 }
 
-// schedule does what is due and returns when something will be due again.
-func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) time.Time {
+// schedule does what is due, and sets the timer for when something will be due again.
+func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
@@ -201,8 +202,17 @@ func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) time.Tim
 		}
 		w.launch(ctx, probes, index, now)
 	}
-	w.armed = w.judge.Deadline()
-	return w.armed
+	w.arm(w.judge.Deadline())
+}
+
+// arm sets the timer for a time; zero is never. The lock is held.
+func (w *Watcher) arm(at time.Time) {
+	w.armed = at
+	if at.IsZero() {
+		w.timer.Stop()
+	} else {
+		w.timer.Reset(time.Until(at))
+	}
 }
 
 // launch begins one probe. The lock is held.
@@ -255,10 +265,14 @@ func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err 
 		w.judge.Miss(id, now, err)
 	}
 	w.collect()
-	// The scheduler is woken only when it would otherwise sleep too long; most
-	// answers change nothing about the next probe.
-	if due := w.judge.Deadline(); !due.IsZero() && (w.armed.IsZero() || due.Before(w.armed)) {
+	// The scheduler is woken only when it would otherwise sleep too long. Most
+	// answers change nothing about the next probe, and let it sleep until then.
+	switch due := w.judge.Deadline(); {
+	case due.Equal(w.armed):
+	case !due.IsZero() && (w.armed.IsZero() || due.Before(w.armed)):
 		notify(w.wake)
+	default:
+		w.arm(due)
 	}
 }
 

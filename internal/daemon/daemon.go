@@ -126,7 +126,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.o.Prober == nil {
 		d.o.Prober = probe.New()
 	}
-	d.judge = newJudge(d.o.Prober, d.onTransition, d.metrics.ObserveRTT)
+	d.judge = newJudge(d.o.Prober, d.started, d.onTransition, d.metrics.ObserveRTT)
 	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
 	d.leases = newLeases(d.log, d.save, d.onLease)
 	d.routers = newRouters(d.log, d.save, d.onRouters)
@@ -154,7 +154,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.events.Replay(history)
 	d.leases.forgetExpired(d.started)
 	d.engine = reconcile.New(reconcile.Options{
-		Kernel: d.kernel, Judge: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
+		Beat: d.started, Kernel: d.kernel, Judge: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.discovers() {
@@ -363,21 +363,15 @@ func (d *Daemon) save(name string, read func() any) {
 
 // saveAgain tries now and then to keep what could not be kept.
 func (d *Daemon) saveAgain(ctx context.Context) error {
-	ticker := time.NewTicker(reconcile.Resync)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
+	eachBeat(ctx, d.started, reconcile.Resync, func(time.Time) {
 		d.mu.Lock()
 		unsaved := maps.Clone(d.unsaved)
 		d.mu.Unlock()
 		for name, read := range unsaved {
 			d.save(name, read)
 		}
-	}
+	})
+	return nil
 }
 
 // saveVerdicts keeps the verdicts as they are by the time that the disk is free. When many change together, one save is

@@ -20,6 +20,7 @@ type judge struct {
 	prober   probe.Prober
 	onChange func(uplink.Transition)
 	onRTT    func(uplink string, family rules.Family, rtt time.Duration)
+	beat     time.Time       // what is done regularly is done at whole intervals after it
 	wake     func()          // it is time to Judge
 	tell     func(api.Event) // for the decision log
 
@@ -47,8 +48,8 @@ type judge struct {
 	restored  map[string]keptVerdict
 }
 
-func newJudge(p probe.Prober, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
-	return &judge{prober: p, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(api.Event) {}, watched: make(map[rules.Path]*watched),
+func newJudge(p probe.Prober, beat time.Time, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
+	return &judge{prober: p, beat: beat, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(api.Event) {}, watched: make(map[rules.Path]*watched),
 		court: uplink.NewCourt(), missedAt: make(map[rules.Family]time.Time), askedAt: make(map[rules.Family]time.Time), awaits: make(map[string]bool), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
 }
 
@@ -139,7 +140,7 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 	w := &watched{name: u.Name, device: u.Device, config: key, perProbe: perProbe(targets, path.Family), pace: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
 		Uplink: u.Name, Family: path.Family, Targets: targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
-		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp,
+		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Beat: beatOf(j.beat, path.Family, u.Probe.Interval),
 		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
 		Prober:  j.prober, OnChange: j.onChange, OnMiss: func() { j.missed(path) },
 		OnRTT: func(_ probe.Target, rtt time.Duration) {
@@ -159,6 +160,15 @@ func (j *judge) watch(path rules.Path, u *config.Uplink, targets []probe.Target)
 		w.Remember(kept.Memory)
 	}
 	return w
+}
+
+// beatOf is that of a path's probes. Both families mostly fail together: asked in turn, whatever befalls the uplink is
+// noticed sooner than by both at a time.
+func beatOf(beat time.Time, family rules.Family, interval time.Duration) time.Time {
+	if family == rules.IPv6 {
+		return beat.Add(interval / 2)
+	}
+	return beat
 }
 
 // hint has paths probed at once. The probes alone decide.

@@ -90,7 +90,7 @@ func whole(index, n int) rules.Facts {
 func newCourt(t *testing.T, restored map[string]keptVerdict) *court {
 	t.Helper()
 	m := &memory{alive: map[string]bool{"fiber": true, "lte": true}}
-	j := newJudge(m, func(uplink.Transition) {}, func(string, rules.Family, time.Duration) {})
+	j := newJudge(m, time.Now(), func(uplink.Transition) {}, func(string, rules.Family, time.Duration) {})
 	if restored != nil {
 		j.restored = restored
 	}

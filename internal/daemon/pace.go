@@ -125,7 +125,7 @@ func (j *judge) heard(paths []rules.Path, stream bool) {
 
 // keepPaces thinks the paces over until the context ends, and counts what probing costs.
 func (j *judge) keepPaces(ctx context.Context) {
-	eachBeat(ctx, paceTick, func(now time.Time) {
+	eachBeat(ctx, j.beat, paceTick, func(now time.Time) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		j.setPaces(now)

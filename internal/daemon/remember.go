@@ -32,7 +32,7 @@ func (d *Daemon) remember(ctx context.Context) error {
 	}
 	look() // what later looks are compared with
 	saved := time.Now()
-	eachBeat(ctx, samplePace, func(now time.Time) {
+	eachBeat(ctx, d.started, samplePace, func(now time.Time) {
 		if now.Sub(saved) >= volumePace {
 			saved = now
 			d.saveVolumes()

@@ -62,7 +62,7 @@ func (d *Daemon) resupply() {
 
 // keepTime resupplies as lifetimes end, and tells the LANs.
 func (d *Daemon) keepTime(ctx context.Context) error {
-	eachBeat(ctx, lanTick, func(now time.Time) {
+	eachBeat(ctx, d.started, lanTick, func(now time.Time) {
 		if c := d.current(); len(c.LANs) > 0 || slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool {
 			return u.IPv6.Method == config.MethodRA || u.IPv6.Delegation
 		}) {

@@ -44,7 +44,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 		}
 		now := time.Now()
 		if pace := trafficPace(now.Sub(used)); pace == idlePace {
-			timer.Reset(untilBeat(now, pace))
+			timer.Reset(untilBeat(d.started, now, pace))
 		} else {
 			timer.Reset(pace)
 		}

@@ -52,6 +52,8 @@ type Options struct {
 	Log      *slog.Logger
 	Config   rules.Config
 	Recorded rules.Recorded
+	// Beat is what looks without a hint lie whole numbers of Resync after; any time when zero.
+	Beat time.Time
 	// OnPass, when set, is called after every pass, from the engine's goroutine.
 	OnPass func(Result)
 	// OnSnapshot, when set, sees every snapshot before it is planned for. It may call SetConfig, which
@@ -94,6 +96,9 @@ type Result struct {
 
 // New makes an engine. Nothing happens before Run.
 func New(o Options) *Engine {
+	if o.Beat.IsZero() {
+		o.Beat = time.Now()
+	}
 	return &Engine{
 		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
 		seen: make(map[int]bool), health: make(map[rules.Path]rules.Health), aftermath: make(map[rules.Path]aftermath),
@@ -127,7 +132,8 @@ func (e *Engine) Last() Result {
 // Run passes at once, then after every hint and every Resync, until the context ends. What is in the
 // kernel then stays there: a restart shall not interrupt traffic.
 func (e *Engine) Run(ctx context.Context) error {
-	resync := time.NewTicker(Resync)
+	untilResync := func() time.Duration { return Resync - time.Since(e.o.Beat)%Resync }
+	resync := time.NewTimer(untilResync())
 	defer resync.Stop()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
@@ -139,6 +145,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case <-e.hint:
 		case <-resync.C:
+			resync.Reset(untilResync())
 		case <-retry.C:
 		}
 		result := e.Pass()

@@ -312,6 +312,27 @@ func TestEveryLostHintIsMadeGoodByTheNextLook(t *testing.T) {
 	})
 }
 
+func TestLooksWithoutAHintKeepTheBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		beat := time.Now().Add(-2 * time.Second)
+		e := reconcile.New(reconcile.Options{Kernel: fakekernel.New(numbers, dualWAN()), Judge: &fixed{health: make(map[rules.Path]rules.Health)}, Keeper: &memory{},
+			Log: slog.New(slog.DiscardHandler), Config: config(), Beat: beat})
+		ctx, cancel := context.WithCancel(t.Context())
+		go e.Run(ctx)
+		time.Sleep(time.Second)
+		e.Hint()
+		for _, want := range []time.Duration{3 * time.Second, 5 * time.Second, 10 * time.Second} {
+			time.Sleep(time.Until(beat.Add(want)))
+			synctest.Wait()
+			if got := e.Last().At.Sub(beat); got != want {
+				t.Errorf("%v after the beat the last look was at %v", want, got)
+			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
 func TestAManagedDeviceIsBroughtUpOnce(t *testing.T) {
 	cfg := config()
 	cfg.Uplinks[0].IPv4.Managed = true
