@@ -156,11 +156,30 @@ const sysctlRoot = "/proc/sys"
 func readSysctls(names []string) map[string]string {
 	values := make(map[string]string, len(names))
 	for _, name := range names {
-		if b, err := os.ReadFile(filepath.Join(sysctlRoot, name)); err == nil {
-			values[name] = strings.TrimSpace(string(b))
+		if _, known := values[name]; known {
+			continue
+		}
+		if value, err := readSysctl(name); err == nil {
+			values[name] = value
 		}
 	}
 	return values
+}
+
+// readSysctl reads a parameter. Each look reads some ten of them for each uplink, and os.ReadFile makes eight system
+// calls of the three that are needed.
+func readSysctl(name string) (string, error) {
+	fd, err := unix.Open(filepath.Join(sysctlRoot, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var value [256]byte // the kernel gives all of it at once, or it is none of those that we know
+	n, err := unix.Read(fd, value[:])
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(value[:n])), nil
 }
 
 func writeSysctl(name, value string) error {
