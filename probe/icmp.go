@@ -3,6 +3,7 @@ package probe
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"runtime"
 	"syscall"
@@ -103,8 +104,8 @@ func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, e
 func echoError(t Target, err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "route" {
-		// net.InterfaceByName: the device went between our check and its look.
-		return &Error{Target: t.text, Class: ErrNoPath, Err: err}
+		// net.InterfaceByName does not find the device.
+		return &Error{Target: t.text, Class: ErrNoPath, Err: fmt.Errorf("%w: %w", syscall.ENODEV, err)}
 	}
 	if err == nil {
 		err = errors.New("the echo request was not sent")

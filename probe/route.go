@@ -20,11 +20,17 @@ const discard = 9
 // fails, even at an unreachable route, the kernel takes any destination to be
 // on the link and asks for it by ARP (ip_route_output_key_hash_rcu). So with a
 // mark, the tables are asked first without the device.
+//
+// An echo request needs no more than that: its socket sends once, and cannot have
+// an error of anybody else before.
 func (p Path) check(t Target) error {
 	if p.Mark != 0 && t.addr.Is4() {
 		if err := (Path{Mark: p.Mark, Source: p.Source}).lookup(t); err != nil {
 			return err
 		}
+	}
+	if t.kind == ICMP {
+		return nil
 	}
 	return p.lookup(t)
 }
