@@ -32,12 +32,12 @@ type (
 	// PutTable replaces our nftables table as a whole, in one transaction; nil removes it.
 	PutTable struct{ *Table }
 	// PutPolicies replaces the rules of our nftables table of policies in one transaction, and leaves in its
-	// sets what is there; nil removes the table. Drop names sets that are not wanted any more. Anew makes the
-	// whole table anew, because its chains are not ours.
+	// sets what is there; nil removes the table. What stands there and is not wanted any more is dropped: sets, and
+	// chains, also those that are to be at another hook.
 	PutPolicies struct {
 		*Table
-		Drop []string
-		Anew bool
+		DropSets   []Set
+		DropChains []string
 	}
 	// SetGroup moves a device into a link group. From is the group that it was in.
 	SetGroup struct {
@@ -148,10 +148,15 @@ func putPolicies(have, want *Table) PutPolicies {
 	if have == nil {
 		return op
 	}
-	op.Anew = !want.sameHeads(have)
 	for _, s := range have.Sets {
 		if !slices.ContainsFunc(want.Sets, s.same) {
-			op.Drop = append(op.Drop, s.Name)
+			op.DropSets = append(op.DropSets, s)
+		}
+	}
+	for i := range have.Chains {
+		c := &have.Chains[i]
+		if w := want.chain(c.Name); w == nil || !w.sameHead(c) {
+			op.DropChains = append(op.DropChains, c.Name)
 		}
 	}
 	return op

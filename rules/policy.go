@@ -231,27 +231,19 @@ type plannedGroup struct {
 	choice   map[Family]Choice
 	possible map[Family]bool // policies of the group may be about the family
 	marked   map[Family]bool // packets are marked for it
-	within   []string        // devices of its uplinks
-	beyond   []string        // devices of all others
 }
 
 func (p *planner) planGroup(g *Group) *plannedGroup {
 	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice), possible: make(map[Family]bool), marked: make(map[Family]bool)}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		if g.tier(u.ID) == 0 {
-			planned.beyond = append(planned.beyond, u.Device)
-			continue
-		}
-		planned.within = append(planned.within, u.Device)
 		for _, family := range Families {
-			planned.possible[family] = planned.possible[family] || u.Family(family).Enabled
+			planned.possible[family] = planned.possible[family] || g.tier(u.ID) > 0 && u.Family(family).Enabled
 		}
 	}
 	for _, family := range Families {
 		planned.possible[family] = (planned.possible[family] || g.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6)
 	}
-	planned.within, planned.beyond = sorted(planned.within), sorted(planned.beyond)
 	return planned
 }
 

@@ -24,6 +24,7 @@ func (p *planner) tproxies(c *Chain) {
 		return
 	}
 	mask, mark := p.k.MarkMask, p.k.Mark(p.cfg.TProxies[0].Group)
+	c.add("leaves by an uplink, or came by one", NftPinned{mask}, NftCtMark{Mask: mask, Value: mark, Not: true}, NftReturn{})
 	c.add("answers go where their questions came from", NftReply{}, NftReturn{})
 	c.add("this router itself stays reachable", NftLocalDestination{}, NftReturn{})
 	for _, family := range Families {
@@ -45,8 +46,8 @@ func (p *planner) tproxies(c *Chain) {
 			}
 		}
 	}
-	c.add("what a proxy began only a proxy can end", NftCtMark{mask, mark}, NftProtocols{[]uint8{protocolTCP}}, NftReset{})
-	c.add("what a proxy began only a proxy can end", NftCtMark{mask, mark}, NftRefuse{})
+	c.add("what a proxy began only a proxy can end", NftCtMark{Mask: mask, Value: mark}, NftProtocols{[]uint8{protocolTCP}}, NftReset{})
+	c.add("what a proxy began only a proxy can end", NftCtMark{Mask: mask, Value: mark}, NftRefuse{})
 	p.tproxyTable(devices)
 }
 
@@ -70,8 +71,8 @@ func (p *planner) tproxy(c *Chain, proxy *TProxy, family Family, mask, mark uint
 			all := append(match[:len(match):len(match)], exprs...)
 			c.add(why, all...)
 		}
-		with("proxy "+proxy.Name, NftCtMark{mask, mark}, to, NftSetMark{mask, mark}, NftReturn{})
-		with("new at proxy "+proxy.Name, NftNew{}, NftCtMark{mask, 0}, to, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
+		with("proxy "+proxy.Name, NftCtMark{Mask: mask, Value: mark}, to, NftSetMark{mask, mark}, NftReturn{})
+		with("new at proxy "+proxy.Name, NftNew{}, NftCtMark{Mask: mask}, to, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
 		if proxy.Reject {
 			for _, protocol := range sorted(proxy.Select.Protocols) {
 				var end NftExpr = NftRefuse{}
