@@ -21,23 +21,27 @@ func SetName(set string, f Family) string {
 	return set + "4"
 }
 
-// needsMark says why a policy is marked by our packet filter, "" when rules of the kernel suffice.
-func (p *planner) needsMark(policy *Policy, f Family) string {
-	switch why := policy.Select.beyondRules(f); {
+// policyNeeds says, by family, why rules of the kernel cannot express a policy, and why it is marked by our packet
+// filter; "" when rules suffice. What a policy is not about needs nothing.
+type policyNeeds struct{ beyond, mark [2]string }
+
+func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
+	beyond := policy.Select.beyondRules(f)
+	why := beyond
+	switch {
 	case why != "":
-		return why
 	case policy.Sticky:
-		return "rules cannot keep a source on one uplink of several"
+		why = "rules cannot keep a source on one uplink of several"
 	case f == IPv6 && len(policy.Select.UIDs) == 0 && p.delegates:
-		return "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
+		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
-	return ""
+	n.beyond[f.index()], n.mark[f.index()] = beyond, why
 }
 
 // marksLocal reports whether a policy marks packets of this machine's own sockets. Those whose sources are
 // delegated choose their source by the rules, which no mark could change later.
-func (p *planner) marksLocal(policy *Policy, f Family) bool {
-	return len(policy.Select.IIF) == 0 && (policy.Select.beyondRules(f) != "" || policy.Sticky)
+func (n *policyNeeds) marksLocal(policy *Policy, f Family) bool {
+	return len(policy.Select.IIF) == 0 && n.mark[f.index()] != "" && (n.beyond[f.index()] != "" || policy.Sticky)
 }
 
 // policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.
@@ -57,8 +61,8 @@ func (p *planner) policyTable() {
 		}
 	}
 	for _, family := range Families {
-		p.mark(&prerouting, family, func(policy *Policy) bool { return p.needsMark(policy, family) != "" }, false)
-		p.mark(&output, family, func(policy *Policy) bool { return p.marksLocal(policy, family) }, true)
+		p.mark(&prerouting, family, func(i int) bool { return p.policyNeeds[i].mark[family.index()] != "" }, false)
+		p.mark(&output, family, func(i int) bool { return p.policyNeeds[i].marksLocal(&p.cfg.Policies[i], family) }, true)
 	}
 	t := &Table{Sets: p.filledSets()}
 	if proxies > 0 || len(prerouting.Rules) > 1 {
@@ -76,11 +80,10 @@ func (p *planner) policyTable() {
 }
 
 // mark adds the policies up to the last one that needs it.
-func (p *planner) mark(c *Chain, family Family, needs func(*Policy) bool, local bool) {
+func (p *planner) mark(c *Chain, family Family, needs func(int) bool, local bool) {
 	last := -1
 	for i := range p.cfg.Policies {
-		policy := &p.cfg.Policies[i]
-		if needs(policy) && slices.Contains(p.familiesOf(policy), family) {
+		if needs(i) {
 			last = i
 		}
 	}

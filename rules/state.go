@@ -153,21 +153,30 @@ func compareRules(a, b *Rule) int {
 		a.More.compare(&b.More))
 }
 
-// sortRules sorts pointers first: a rule is large.
-func sortRules(list []Rule) {
+// sortRules sorts by what mostly decides first: a rule is large.
+func sortRules(list []Rule) []Rule {
 	if slices.IsSortedFunc(list, func(a, b Rule) int { return compareRules(&a, &b) }) {
-		return
+		return list
 	}
-	order := make([]*Rule, len(list))
+	type place struct {
+		key int64
+		at  int
+	}
+	order := make([]place, len(list))
 	for i := range list {
-		order[i] = &list[i]
+		order[i] = place{int64(list[i].Family)<<32 | int64(list[i].Priority), i}
 	}
-	slices.SortFunc(order, compareRules)
-	sorted := make([]Rule, len(list))
-	for i, r := range order {
-		sorted[i] = *r
+	slices.SortFunc(order, func(a, b place) int {
+		if a.key != b.key {
+			return cmp.Compare(a.key, b.key)
+		}
+		return compareRules(&list[a.at], &list[b.at])
+	})
+	ordered := make([]Rule, len(list))
+	for i, o := range order {
+		ordered[i] = list[o.at]
 	}
-	copy(list, sorted)
+	return ordered
 }
 
 func comparePrefixes(a, b netip.Prefix) int {
@@ -214,7 +223,8 @@ func (s *State) sort(base uint32) {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
 	slices.SortStableFunc(s.Routes, compareRoutes(base)) // the kernel uses, and replaces, the first of equal ones
-	sortRules(s.Rules)
+	s.Routes = slices.CompactFunc(s.Routes, Route.Equal)
+	s.Rules = sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
 }

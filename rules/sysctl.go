@@ -95,12 +95,13 @@ func (p *planner) acceptRA() {
 // sharing reports whether another uplink is connected to an IPv4 subnet of this one, or has the very
 // same address.
 func (p *planner) sharing(u *Uplink) (subnet, address bool) {
+	own := p.addressesOf(u, IPv4, p.fact(u, IPv4))
 	for i := range p.cfg.Uplinks {
 		other := &p.cfg.Uplinks[i]
 		if other.ID == u.ID || !other.IPv4.Enabled {
 			continue
 		}
-		for _, a := range p.addressesOf(u, IPv4, p.fact(u, IPv4)) {
+		for _, a := range own {
 			for _, b := range p.addressesOf(other, IPv4, p.fact(other, IPv4)) {
 				subnet = subnet || a.Masked().Overlaps(b.Masked())
 				address = address || a.Addr() == b.Addr()
