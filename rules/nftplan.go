@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -10,7 +11,7 @@ const (
 	prioMangle  = -150 // after connection tracking, before destination NAT
 	prioDest    = -100 // destination NAT
 	prioForward = -10  // before the owner's firewall, which would leave hosts without an answer
-	prioSource  = 100  // source NAT
+	prioSource  = 110  // source NAT, after that of others: a connection is translated once, by whoever is first
 	prioLeave   = 200  // after source NAT: sees what really leaves
 )
 
@@ -113,6 +114,11 @@ func (b *branches) branch() NftBranch {
 // sourceNAT gives packets an address of the uplink that they leave by, where that is wanted.
 func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstnat *Chain) {
 	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.Translate
+	if by := p.obs.translatedBy(u.Device, family); by != "" && masquerade {
+		masquerade = false
+		p.problem("foreign-masquerade", "warning", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
+			fmt.Sprintf("nothing needs to be done; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
+	}
 	var out NftExpr = NftDevice{Out: true, Name: u.Device}
 	if masquerade || translate {
 		for _, source := range p.sources(u, family, facts) {
@@ -222,6 +228,21 @@ func (p *planner) localNetworks() []netip.Prefix {
 	return nets
 }
 
+// routedNetworks lists the networks that are reached through those.
+func (p *planner) routedNetworks() []netip.Prefix {
+	var nets []netip.Prefix
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		behind := func(n Nexthop) bool {
+			return !slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == n.Device })
+		}
+		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
+			nets = append(nets, r.Dst)
+		}
+	}
+	return nets
+}
+
 // uplinkSources lists the addresses of all uplinks, each once, by uplink.
 func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	all := make(map[Family][]netip.Prefix, len(Families))
@@ -255,9 +276,13 @@ func (p *planner) guard(leaving *branches, guard *Chain) {
 		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.Translate) {
 			return
 		}
-		hidden := ofFamily(lans, family)
+		hidden := slices.Clone(ofFamily(lans, family))
+		by := p.obs.translatedBy(u.Device, family)
+		if by != "" { // when they fail, nobody else does it
+			hidden = append(hidden, ofFamily(p.routedNetworks(), family)...)
+		}
 		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
-		if len(within) == 0 {
+		if len(within) == 0 && by == "" {
 			rewriting[family] = append(rewriting[family], u.Device)
 			return
 		}

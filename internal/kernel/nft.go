@@ -19,44 +19,49 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// tableCache keeps what was read of our tables for as long as the ruleset's generation stands: the
+// tableCache keeps what was read of nftables for as long as the ruleset's generation stands: the
 // kernel counts it up with every transaction of anybody.
 type tableCache struct {
 	valid           bool
 	generation      uint32
 	table, policies *rules.Table
+	translations    []rules.Translation
 }
 
-// readTables reads our tables: their chains and, of each rule, the comment.
-func (k *Kernel) readTables() (table, policies *rules.Table, err error) {
+// readTables reads our tables, that is their chains and, of each rule, the comment; and who else translates sources.
+func (k *Kernel) readTables() (*tableCache, error) {
 	generation, err := k.generation()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if k.table.valid && k.table.generation == generation {
-		return k.table.table, k.table.policies, nil
+		return &k.table, nil
 	}
 	tables, err := k.nft.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing nftables tables: %w", err)
+		return nil, fmt.Errorf("listing nftables tables: %w", err)
 	}
-	chains, err := k.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	chains, err := k.nft.ListChains()
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing nftables chains: %w", err)
+		return nil, fmt.Errorf("listing nftables chains: %w", err)
 	}
+	read := tableCache{valid: true, generation: generation}
 	for _, t := range tables {
 		switch t.Name {
 		case rules.TableName:
-			table, err = k.listTable(t, chains)
+			read.table, err = k.listTable(t, chains)
 		case rules.PolicyTableName:
-			policies, err = k.listTable(t, chains)
+			read.policies, err = k.listTable(t, chains)
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	k.table = tableCache{true, generation, table, policies}
-	return table, policies, nil
+	if read.translations, err = k.translations(chains); err != nil {
+		return nil, err
+	}
+	k.table = read
+	return &k.table, nil
 }
 
 // listSets lists the sets that have names; what is in them is not read.
@@ -99,7 +104,7 @@ func (k *Kernel) listTable(ours *nftables.Table, chains []*nftables.Chain) (*rul
 	}
 	table := &rules.Table{Sets: sets}
 	for _, c := range chains {
-		if c.Table.Name != ours.Name {
+		if c.Table.Name != ours.Name || c.Table.Family != ours.Family {
 			continue
 		}
 		chain := rules.Chain{Name: c.Name, Type: string(c.Type)}
