@@ -19,6 +19,7 @@ type Report struct {
 	Facts    map[Path]Facts
 	Defaults map[Family]Choice
 	Policies []PolicyReport  // in the order of the configuration
+	Proxies  []Proxied       // what transparent proxies are to take
 	Subnets  []Subnet        // what the LANs have of the delegations
 	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems []Problem

@@ -13,6 +13,13 @@ type TProxy struct {
 	Reject bool
 }
 
+// Proxied is one family and transport protocol of what a transparent proxy is to take.
+type Proxied struct {
+	*TProxy
+	Family   Family
+	Protocol uint8
+}
+
 // tproxies adds what catches the packets for proxies. A packet that is caught has a socket and our mark; the
 // rules lead it to a table in which every address is local.
 //
@@ -43,6 +50,9 @@ func (p *planner) tproxies(c *Chain) {
 		for _, family := range Families {
 			if proxy.Select.covers(family) && !(family == IPv6 && p.obs.NoIPv6) {
 				p.tproxy(c, proxy, family, mask, mark)
+				for _, protocol := range sorted(proxy.Select.Protocols) {
+					p.report.Proxies = append(p.report.Proxies, Proxied{proxy, family, protocol})
+				}
 			}
 		}
 	}
