@@ -29,7 +29,6 @@ func (p *planner) nftables() {
 	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioMangle}
 	dstnat := Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
 	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
-	segments := Chain{Name: "segments"}
 	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
 	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioLeave}
 	guard := Chain{Name: "guard"}
@@ -50,27 +49,26 @@ func (p *planner) nftables() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
-		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
+		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftGoto{pins.Chains[i]})
 		leaving.of(u, "leave").add("new by "+u.Name+": pin to it", p.butUnderlays(NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
 	}
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		p.clamp(u, family, facts, pinned.of(u, "pinned"), leaving.of(u, "leave"))
+	})
 	p.guard(&leaving, &guard)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		p.sourceNAT(u, family, facts, &srcnat, &dstnat)
-		p.clamp(u, family, facts, &segments)
 		if family == IPv6 {
 			p.rejectForeign(u, &foreign)
 		}
 	})
-	if len(segments.Rules) > 0 {
-		forward.add("segments that fit", NftSYN{}, NftJump{segments.Name})
-	}
 	if len(foreign.chains) > 0 {
 		forward.add("sources that may leave", NftFamily{IPv6}, foreign.branch())
 	}
 	postrouting.add("by the uplink", leaving.branch())
 
 	t := &Table{Chains: []Chain{prerouting, output}}
-	for _, chain := range []Chain{dstnat, forward, segments} { // most boxes need none
+	for _, chain := range []Chain{dstnat, forward} { // most boxes need none
 		if len(chain.Rules) > 0 {
 			t.Chains = append(t.Chains, chain)
 		}

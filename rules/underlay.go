@@ -117,8 +117,9 @@ const (
 const usualMTU = 1500
 
 // clamp has both ends of a TCP connection send segments that fit an uplink whose MTU is below that of the LANs.
-// The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network.
-func (p *planner) clamp(u *Uplink, family Family, facts Facts, segments *Chain) {
+// The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network. What opens a
+// connection from inside leaves by the uplink before it is pinned to it; all else that opens one is pinned.
+func (p *planner) clamp(u *Uplink, family Family, facts Facts, chains ...*Chain) {
 	link, present := p.obs.Link(u.Device)
 	mtu := link.MTU
 	if facts.MTU > 0 {
@@ -131,8 +132,8 @@ func (p *planner) clamp(u *Uplink, family Family, facts Facts, segments *Chain) 
 	if family == IPv6 {
 		size = mtu - headers6
 	}
-	for _, out := range []bool{true, false} {
-		segments.add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), NftFamily{family}, NftDevice{Out: out, Name: u.Device}, NftMaxSegment{uint16(size)})
+	for _, c := range chains {
+		c.add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), NftSYN{}, NftFamily{family}, NftMaxSegment{uint16(size)})
 	}
 }
 
