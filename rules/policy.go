@@ -196,6 +196,7 @@ func (p *planner) policies() {
 		group := p.groups[policy.Group]
 		list := p.familiesOf(policy)
 		needs := &p.policyNeeds[i]
+		needs.families = list
 		choice := group.choice // mostly shared by all policies of the group
 		if len(list) < len(choice) {
 			choice = make(map[Family]Choice, 1)

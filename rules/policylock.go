@@ -144,7 +144,7 @@ func (p *planner) alike(at, last int) int {
 	for at+n < last {
 		next := &p.cfg.Policies[at+n+1]
 		if next.Group != first.Group || len(next.Select.From) == 0 || !next.Select.onlyPrefixes() || !slices.Equal(next.Select.To, first.Select.To) ||
-			!slices.Equal(p.familiesOf(next), p.familiesOf(first)) {
+			!slices.Equal(p.policyNeeds[at+n+1].families, p.policyNeeds[at].families) {
 			break
 		}
 		n++

@@ -23,7 +23,10 @@ func SetName(set string, f Family) string {
 
 // policyNeeds says, by family, why rules of the kernel cannot express a policy, and why it is marked by our packet
 // filter; "" when rules suffice. What a policy is not about needs nothing.
-type policyNeeds struct{ beyond, mark [2]string }
+type policyNeeds struct {
+	families     []Family // that it is about
+	beyond, mark [2]string
+}
 
 func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
 	beyond := policy.Select.beyondRules(f)

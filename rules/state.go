@@ -153,28 +153,41 @@ func compareRules(a, b *Rule) int {
 		a.More.compare(&b.More))
 }
 
-// sortRules sorts by what mostly decides first: a rule is large.
+// sortRules sorts by preference first, without comparisons: a rule is large, and few share one.
 func sortRules(list []Rule) []Rule {
 	if slices.IsSortedFunc(list, func(a, b Rule) int { return compareRules(&a, &b) }) {
 		return list
 	}
-	type place struct {
-		key int64
-		at  int
-	}
-	order := make([]place, len(list))
+	lowest, highest := list[0].Priority, list[0].Priority
 	for i := range list {
-		order[i] = place{int64(list[i].Family)<<32 | int64(list[i].Priority), i}
+		lowest, highest = min(lowest, list[i].Priority), max(highest, list[i].Priority)
 	}
-	slices.SortFunc(order, func(a, b place) int {
-		if a.key != b.key {
-			return cmp.Compare(a.key, b.key)
-		}
-		return compareRules(&list[a.at], &list[b.at])
-	})
+	width := highest - lowest + 1
+	if width > 1<<16 { // somebody has made rules with our tag anywhere
+		slices.SortFunc(list, func(a, b Rule) int { return compareRules(&a, &b) })
+		return list
+	}
+	ends := make([]int, 2*width) // of the places of a family and a preference
+	place := func(r *Rule) int { return r.Family.index()*width + r.Priority - lowest }
+	for i := range list {
+		ends[place(&list[i])]++
+	}
+	for at := 1; at < len(ends); at++ {
+		ends[at] += ends[at-1]
+	}
 	ordered := make([]Rule, len(list))
-	for i, o := range order {
-		ordered[i] = list[o.at]
+	next := slices.Concat([]int{0}, ends[:len(ends)-1])
+	for i := range list {
+		at := &next[place(&list[i])]
+		ordered[*at] = list[i]
+		*at++
+	}
+	begin := 0
+	for _, end := range ends {
+		if end > begin+1 {
+			slices.SortFunc(ordered[begin:end], func(a, b Rule) int { return compareRules(&a, &b) })
+		}
+		begin = end
 	}
 	return ordered
 }

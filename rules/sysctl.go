@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"net/netip"
 	"slices"
 	"strconv"
 )
@@ -45,6 +46,12 @@ func SysctlNames(cfg Config) []string {
 func (p *planner) sysctls() {
 	p.acceptRA()
 	p.shareFlows()
+	addresses := make([][]netip.Prefix, len(p.cfg.Uplinks))
+	for i := range p.cfg.Uplinks {
+		if u := &p.cfg.Uplinks[i]; u.IPv4.Enabled {
+			addresses[i] = p.addressesOf(u, IPv4, p.fact(u, IPv4))
+		}
+	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if _, present := p.obs.Link(u.Device); !present || !u.IPv4.Enabled {
@@ -59,7 +66,7 @@ func (p *planner) sysctls() {
 			// Else the removal of an old address takes a new one of the same subnet along (devinet.c).
 			p.wantSysctl(u.Device, "promote_secondaries", 1, u.Name+"'s new address must outlive its old one")
 		}
-		sameSubnet, sameAddress := p.sharing(u)
+		sameSubnet, sameAddress := p.sharing(i, addresses)
 		if sameAddress && p.effective(u.Device, "rp_filter") == 1 {
 			// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
 			// the second, and a strict filter drops the gateway's requests for our address.
@@ -137,15 +144,13 @@ func (p *planner) acceptRA() {
 
 // sharing reports whether another uplink is connected to an IPv4 subnet of this one, or has the very
 // same address.
-func (p *planner) sharing(u *Uplink) (subnet, address bool) {
-	own := p.addressesOf(u, IPv4, p.fact(u, IPv4))
-	for i := range p.cfg.Uplinks {
-		other := &p.cfg.Uplinks[i]
-		if other.ID == u.ID || !other.IPv4.Enabled {
+func (p *planner) sharing(at int, addresses [][]netip.Prefix) (subnet, address bool) {
+	for i := range addresses {
+		if i == at {
 			continue
 		}
-		for _, a := range own {
-			for _, b := range p.addressesOf(other, IPv4, p.fact(other, IPv4)) {
+		for _, a := range addresses[at] {
+			for _, b := range addresses[i] {
 				subnet = subnet || a.Masked().Overlaps(b.Masked())
 				address = address || a.Addr() == b.Addr()
 			}
