@@ -63,6 +63,8 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), own: make(map[Path][]netip.Prefix), groups: make(map[int]*plannedGroup)}
 	p.report = Report{Facts: FactsOf(cfg, obs), Defaults: make(map[Family]Choice, 2)}
 	if len(cfg.Uplinks) > 0 {
+		// An uplink has three rules and some sources in each family, a policy mostly one.
+		p.state.Rules = make([]Rule, 0, 8+10*len(cfg.Uplinks)+2*len(cfg.Policies)+2*len(cfg.Groups))
 		p.addresses()
 		p.uplinkTables()
 		p.defaults()

@@ -190,7 +190,6 @@ func (p *planner) policies() {
 	prefs := p.policyPriorities()
 	p.report.Policies = make([]PolicyReport, len(p.cfg.Policies))
 	p.policyNeeds = make([]policyNeeds, len(p.cfg.Policies))
-	p.state.Rules = slices.Grow(p.state.Rules, 2*len(p.cfg.Policies)+2*len(p.cfg.Groups))
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
 		group := p.groups[policy.Group]

@@ -283,8 +283,8 @@ func (r *router) received(host, device string) func() int64 {
 	}
 }
 
-// segmentsOut are those of one TCP connection from the LAN, counted in bytes.
-func (r *router) segmentsOut(target netip.AddrPort) *load {
+// tcpPair opens a TCP connection from the LAN into the Internet and returns both ends.
+func (r *router) tcpPair(target netip.AddrPort) (client, server net.Conn) {
 	r.Helper()
 	var listener net.Listener
 	err := r.Host("inet").Do(func() (err error) {
@@ -295,14 +295,19 @@ func (r *router) segmentsOut(target netip.AddrPort) *load {
 		r.Fatal(err)
 	}
 	defer listener.Close()
-	client, err := r.Host("lan").Dial(context.Background(), "tcp", "", target.String())
-	if err != nil {
+	if client, err = r.Host("lan").Dial(context.Background(), "tcp", "", target.String()); err != nil {
 		r.Fatal(err)
 	}
-	server, err := listener.Accept()
-	if err != nil {
+	if server, err = listener.Accept(); err != nil {
 		r.Fatal(err)
 	}
+	return client, server
+}
+
+// segmentsOut are those of one TCP connection from the LAN, counted in bytes.
+func (r *router) segmentsOut(target netip.AddrPort) *load {
+	r.Helper()
+	client, server := r.tcpPair(target)
 	var arrived atomic.Int64
 	done := make(chan struct{})
 	go func() {
