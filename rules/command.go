@@ -68,19 +68,18 @@ func (o PutPolicies) Command() string { return "nft -f - <<'EOF'\n" + o.Script()
 func (o PutPolicies) Script() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table inet %s\n", PolicyTableName)
-	if o.Table == nil || o.Anew {
+	if o.Table == nil {
 		fmt.Fprintf(&b, "delete table inet %s\n", PolicyTableName)
-	} else {
-		fmt.Fprintf(&b, "flush table inet %s\n", PolicyTableName)
+		return b.String()
 	}
-	for _, set := range o.Drop {
-		if !o.Anew {
-			fmt.Fprintf(&b, "delete set inet %s %s\n", PolicyTableName, set)
-		}
+	fmt.Fprintf(&b, "flush table inet %s\n", PolicyTableName)
+	for _, set := range o.DropSets { // a map leads to chains
+		fmt.Fprintf(&b, "delete %s inet %s %s\n", set.kind(), PolicyTableName, set.Name)
 	}
-	if o.Table != nil {
-		o.write(&b, PolicyTableName)
+	for _, chain := range o.DropChains {
+		fmt.Fprintf(&b, "delete chain inet %s %s\n", PolicyTableName, chain)
 	}
+	o.write(&b, PolicyTableName)
 	return b.String()
 }
 

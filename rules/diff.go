@@ -32,12 +32,12 @@ type (
 	// PutTable replaces our nftables table as a whole, in one transaction; nil removes it.
 	PutTable struct{ *Table }
 	// PutPolicies replaces the rules of our nftables table of policies in one transaction, and leaves in its
-	// sets what is there; nil removes the table. Drop names sets that are not wanted any more. Anew makes the
-	// whole table anew, because its chains are not ours.
+	// sets what is there; nil removes the table. What stands there and is not wanted any more is dropped: sets, and
+	// chains, also those that are to be at another hook.
 	PutPolicies struct {
 		*Table
-		Drop []string
-		Anew bool
+		DropSets   []Set
+		DropChains []string
 	}
 	// SetGroup moves a device into a link group. From is the group that it was in.
 	SetGroup struct {
@@ -102,7 +102,7 @@ func Diff(have, want State) []Op {
 	// Rules that look up main come before any default of ours: with it and without them (after somebody
 	// deleted rules) the local networks would be looked for on the Internet.
 	d.addRules(added.main)
-	d.putRoutes(haveRoutes.selected, behindUplinks(wantRoutes.selected, want.Rules))
+	d.putRoutes(behindUplinks(changed(haveRoutes.selected, wantRoutes.selected), want.Rules))
 	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
 	// uplinks that share an address.
 	table := !want.Table.Matches(have.Table)
@@ -114,11 +114,11 @@ func Diff(have, want State) []Op {
 	if policies && want.Policies != nil { // marks of policies lead somewhere from now on
 		d.ops = append(d.ops, putPolicies(have.Policies, want.Policies))
 	}
-	d.putRoutes(haveRoutes.shared, wantRoutes.shared)
+	d.putRoutes(changed(haveRoutes.shared, wantRoutes.shared))
 	d.addRules(added.shared)
 	// Main's default changes while all rules stand: without them replies follow it, whatever uplink
 	// they belong to.
-	d.putRoutes(haveRoutes.main, wantRoutes.main)
+	d.putRoutes(changed(haveRoutes.main, wantRoutes.main))
 	d.delRoutes(haveRoutes.main, wantRoutes.main)
 	if policies && want.Policies == nil {
 		d.ops = append(d.ops, PutPolicies{})
@@ -148,10 +148,15 @@ func putPolicies(have, want *Table) PutPolicies {
 	if have == nil {
 		return op
 	}
-	op.Anew = !want.sameHeads(have)
 	for _, s := range have.Sets {
 		if !slices.ContainsFunc(want.Sets, s.same) {
-			op.Drop = append(op.Drop, s.Name)
+			op.DropSets = append(op.DropSets, s)
+		}
+	}
+	for i := range have.Chains {
+		c := &have.Chains[i]
+		if w := want.chain(c.Name); w == nil || !w.sameHead(c) {
+			op.DropChains = append(op.DropChains, c.Name)
 		}
 	}
 	return op
@@ -219,6 +224,10 @@ func missing(a, b []Rule) []Rule {
 	var list []Rule
 	next := 0
 	for i := range b {
+		if next+1 < len(a) && a[next+1] == b[i] { // mostly
+			next++
+			continue
+		}
 		for next < len(a) && compareRules(&a[next], &b[i]) < 0 {
 			next++
 		}
@@ -258,15 +267,30 @@ func (d *differ) addRules(list []Rule) {
 	}
 }
 
+// changed lists the routes that are missing or different.
+func changed(have, want []Route) []Route {
+	have, want = apart(have, want)
+	index := indexRoutes(have)
+	return slices.DeleteFunc(slices.Clone(want), func(w Route) bool { return slices.ContainsFunc(index[w.key()], w.Equal) })
+}
+
 // putRoutes installs what is missing or different. Diff never replaces a route in main: an IPv4 route
 // of the same metric there may be somebody else's, and replacing takes the first.
-func (d *differ) putRoutes(have, want []Route) {
-	index := indexRoutes(have)
-	for _, w := range want {
-		if !slices.ContainsFunc(index[w.key()], w.Equal) {
-			d.ops = append(d.ops, PutRoute{Route: w, Prepend: prepends(&w)})
-		}
+func (d *differ) putRoutes(list []Route) {
+	for _, r := range list {
+		d.ops = append(d.ops, PutRoute{Route: r, Prepend: prepends(&r)})
 	}
+}
+
+// apart leaves away what both begin and end with: mostly all.
+func apart(a, b []Route) (restA, restB []Route) {
+	for len(a) > 0 && len(b) > 0 && a[0].Equal(b[0]) {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1].Equal(b[len(b)-1]) {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
 }
 
 func prepends(r *Route) bool { return r.Table == TableMain && r.Family == IPv4 }
@@ -274,6 +298,7 @@ func prepends(r *Route) bool { return r.Table == TableMain && r.Family == IPv4 }
 // delRoutes removes what is not wanted, except what a put has replaced by then: the first in its place.
 // More specific routes go first of the last table first, the mirror image of how they came.
 func (d *differ) delRoutes(have, want []Route) {
+	have, want = apart(have, want)
 	wanted := indexRoutes(want)
 	index := indexRoutes(have)
 	replaced := make(map[routeKey]bool)

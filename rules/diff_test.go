@@ -174,7 +174,7 @@ func isOurs(w *world, op rules.Op) bool {
 	case rules.SetGroup:
 		return planned || op.Restore && op.From == numbers.LinkGroup
 	case rules.SetSysctl:
-		return planned || op.Restore
+		return planned || op.Restore || strings.HasSuffix(op.Name, "/fib_multipath_hash_policy")
 	}
 	return false
 }

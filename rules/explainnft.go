@@ -111,49 +111,80 @@ func (e *explainer) leave(p Packet) {
 
 // run evaluates our chains of a hook, in the order of their priorities.
 func (e *explainer) run(hook string, f *flow) {
-	var chains []*Chain
+	type base struct {
+		table *Table
+		*Chain
+	}
+	var chains []base
 	for _, table := range []*Table{e.table, e.policies} {
 		for i := 0; table != nil && i < len(table.Chains); i++ {
 			if c := &table.Chains[i]; c.Hook == hook {
-				chains = append(chains, c)
+				chains = append(chains, base{table, c})
 			}
 		}
 	}
-	slices.SortStableFunc(chains, func(a, b *Chain) int { return a.Priority - b.Priority })
+	slices.SortStableFunc(chains, func(a, b base) int { return a.Priority - b.Priority })
 	for _, c := range chains {
 		if c.Type == "nat" && f.masqueraded {
 			continue
 		}
-		for j := range c.Rules {
-			if f.rule(&c.Rules[j]) {
-				break
-			}
-		}
+		f.through(c.table, c.Chain)
 		if f.dropped {
 			return
 		}
 	}
 }
 
-// rule evaluates one rule and reports whether it ends its chain.
-func (f *flow) rule(r *NftRule) (ends bool) {
+// What a rule says about the way on.
+type nftVerdict uint8
+
+const (
+	nftContinue nftVerdict = iota
+	nftReturn              // to the chain that has jumped here
+	nftEnd                 // of the base chain
+)
+
+// through runs the packet through a chain and those that it leads to.
+func (f *flow) through(t *Table, c *Chain) nftVerdict {
+	for i := range c.Rules {
+		r := &c.Rules[i]
+		v, to := f.rule(r)
+		if to != "" {
+			next := t.chain(to)
+			if _, comes := r.Exprs[len(r.Exprs)-1].(NftJump); !comes {
+				return f.through(t, next)
+			}
+			v = f.through(t, next)
+		}
+		switch v {
+		case nftReturn:
+			return nftContinue
+		case nftEnd:
+			return nftEnd
+		}
+	}
+	return nftContinue
+}
+
+// rule evaluates one rule: its verdict, or the chain that it leads to.
+func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
 		case NftDevice:
 			if x.Out && x.Name != f.out || !x.Out && x.Name != f.in {
-				return false
+				return nftContinue, ""
 			}
 		case NftCtMark:
-			if f.pin&x.Mask != x.Value {
-				return false
+			if (f.pin&x.Mask == x.Value) == x.Not {
+				return nftContinue, ""
 			}
 		case NftSource:
 			if f.masqueraded || !f.source.IsValid() || !x.Prefix.Contains(f.source) {
-				return false
+				return nftContinue, ""
 			}
 		case NftFamily:
 			if FamilyOf(f.packet.To) != x.Family {
-				return false
+				return nftContinue, ""
 			}
 		case NftSetMark:
 			f.packet.Mark, f.by = f.packet.Mark&^x.Mask|x.Value, r.Comment
@@ -162,22 +193,40 @@ func (f *flow) rule(r *NftRule) (ends bool) {
 		case NftCounter:
 		case NftMasquerade:
 			f.masqueraded = true
-			return true
+			return nftEnd, ""
 		case NftDrop, NftReject, NftRefuse, NftReset:
 			f.dropped, f.by = true, r.Comment
-			return true
+			return nftEnd, ""
+		case NftAccept:
+			return nftEnd, ""
 		case NftReturn:
-			return true
+			return nftReturn, ""
+		case NftJump:
+			return nftContinue, x.Chain
+		case NftGoto:
+			return nftContinue, x.Chain
+		case NftBranch:
+			device := f.in
+			if x.Out {
+				device = f.out
+			}
+			if i := slices.Index(x.Devices, device); i >= 0 {
+				return nftContinue, x.Chains[i]
+			}
+		case NftPinBranch:
+			if i := slices.Index(x.Pins, f.pin&x.Mask); i >= 0 {
+				return nftContinue, x.Chains[i]
+			}
 		case NftFilled:
 			f.sets = x.Set
-			return false
+			return nftContinue, ""
 		default:
 			if !f.meets(x) {
-				return false
+				return nftContinue, ""
 			}
 		}
 	}
-	return false
+	return nftContinue, ""
 }
 
 // meets evaluates the conditions of policies.
@@ -207,7 +256,7 @@ func (f *flow) meets(x NftExpr) bool {
 	case NftOwners:
 		return f.in == "" && slices.ContainsFunc(x.List, func(u UIDs) bool { return u.First <= f.packet.UID && f.packet.UID <= u.Last })
 	case NftMark:
-		return f.packet.Mark&x.Mask == x.Value
+		return (f.packet.Mark&x.Mask == x.Value) != x.Not
 	case NftDSCP:
 		return slices.Contains(x.List, f.packet.TOS>>2)
 	case NftPinned:

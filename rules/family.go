@@ -37,3 +37,6 @@ func (f Family) Default() netip.Prefix {
 	}
 	return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 }
+
+// index numbers the families as Families lists them.
+func (f Family) index() int { return int(f-IPv4) / 2 }

@@ -177,7 +177,7 @@ func drawDelegations(t *rapid.T, n int) []rules.Delegation {
 func newWorld() *world {
 	w := &world{machine: &machine{numbers: numbers}, verdicts: make(map[rules.Path]rules.Verdict), providers: make(map[string]provider)}
 	w.cfg.Kernel = numbers
-	w.obs.Sysctls = make(map[string]string)
+	w.obs.Sysctls = map[string]string{"net/ipv4/fib_multipath_hash_policy": "0", "net/ipv6/fib_multipath_hash_policy": "0"}
 	for _, key := range sysctlKeys {
 		w.obs.Sysctls["net/ipv4/conf/all/"+key] = "0"
 	}
@@ -417,6 +417,7 @@ func behindLAN(n int, f rules.Family) netip.Addr {
 func (w *world) addSysctls(t *rapid.T) {
 	value := rapid.SampledFrom([]string{"0", "1", "2"})
 	w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = value.Draw(t, "rp_filter")
+	w.obs.Sysctls["net/ipv4/fib_multipath_hash_policy"] = value.Draw(t, "hash policy")
 	if seldom(t, "src_valid_mark") {
 		w.obs.Sysctls["net/ipv4/conf/all/src_valid_mark"] = "1"
 	}

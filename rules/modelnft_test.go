@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -34,14 +35,21 @@ const (
 // hook runs the packet through our chains of a hook. It returns false when they drop it. When the
 // packet is masqueraded it gets the nth of the addresses that the kernel may choose from.
 func (m *machine) hook(name string, p *packet, nth int) bool {
-	var chains []rules.Chain
+	type base struct {
+		rules.Chain
+		table *rules.Table
+	}
+	var chains []base
 	for _, table := range []*rules.Table{m.obs.Table, m.obs.Policies} {
 		if table != nil {
-			chains = append(chains, table.Chains...)
+			for _, c := range table.Chains {
+				if c.Hook == name {
+					chains = append(chains, base{c, table})
+				}
+			}
 		}
 	}
-	chains = slices.DeleteFunc(chains, func(c rules.Chain) bool { return c.Hook != name })
-	slices.SortStableFunc(chains, func(a, b rules.Chain) int { return a.Priority - b.Priority })
+	slices.SortStableFunc(chains, func(a, b base) int { return a.Priority - b.Priority })
 	translated := name != "postrouting" || p.conn == nil || !p.conn.source.IsValid()
 	for _, c := range chains {
 		if !translated && c.Priority >= prioSourceNAT {
@@ -50,7 +58,7 @@ func (m *machine) hook(name string, p *packet, nth int) bool {
 		if c.Type == "nat" && (p.conn == nil || !p.conn.fresh || p.conn.source.IsValid()) {
 			continue
 		}
-		if !m.chain(c, p, nth) {
+		if m.chain(c.table, c.Chain, p, nth) == "drop" {
 			return false
 		}
 	}
@@ -60,16 +68,35 @@ func (m *machine) hook(name string, p *packet, nth int) bool {
 	return true
 }
 
-func (m *machine) chain(c rules.Chain, p *packet, nth int) bool {
+// chain returns "drop", "accept" or, when all has been gone through, "". What a rule leads to is found by its name, as
+// nf_tables_core.c nft_do_chain does it.
+func (m *machine) chain(t *rules.Table, c rules.Chain, p *packet, nth int) string {
 	for _, r := range c.Rules {
-		switch m.rule(r, p, nth) {
-		case "drop":
-			return false
-		case "accept", "return":
-			return true
+		verdict := m.rule(r, p, nth)
+		kind, to, leads := strings.Cut(verdict, " ")
+		if leads {
+			i := slices.IndexFunc(t.Chains, func(c rules.Chain) bool { return c.Name == to })
+			if i < 0 || t.Chains[i].Hook != "" {
+				panic("a rule leads to " + to)
+			}
+			verdict = m.chain(t, t.Chains[i], p, nth)
+		}
+		switch {
+		case verdict == "drop" || verdict == "accept":
+			return verdict
+		case verdict == "return" || kind == "goto":
+			return ""
 		}
 	}
-	return true
+	return ""
+}
+
+// leads says where an entry of a map of verdicts leads.
+func leads(at int, chains []string) string {
+	if at < 0 {
+		return ""
+	}
+	return "goto " + chains[at]
 }
 
 // rule evaluates one rule and returns its verdict, or "" to go on with the next rule.
@@ -82,10 +109,11 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			}
 		case rules.NftCtMark:
 			// nft_ct_get_eval breaks off the rule when there is no connection.
-			if p.conn == nil || p.conn.mark&e.Mask != e.Value {
+			if p.conn == nil || (p.conn.mark&e.Mask == e.Value) == e.Not {
 				return ""
 			}
-		case rules.NftMaxSegment: // sizes are no matter of routing
+		case rules.NftSYN: // sizes are no matter of routing
+			return ""
 		case rules.NftSource:
 			if !e.Prefix.Contains(p.src) {
 				return ""
@@ -159,7 +187,7 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 				return ""
 			}
 		case rules.NftMark:
-			if p.mark&e.Mask != e.Value {
+			if (p.mark&e.Mask == e.Value) == e.Not {
 				return ""
 			}
 		case rules.NftSourceShare:
@@ -172,6 +200,23 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			return "drop"
 		case rules.NftReturn:
 			return "return"
+		case rules.NftAccept:
+			return "accept"
+		case rules.NftJump:
+			return "jump " + e.Chain
+		case rules.NftGoto:
+			return "goto " + e.Chain
+		case rules.NftBranch:
+			device := p.iif
+			if e.Out {
+				device = p.oif
+			}
+			return leads(slices.Index(e.Devices, device), e.Chains)
+		case rules.NftPinBranch:
+			if p.conn == nil {
+				return ""
+			}
+			return leads(slices.Index(e.Pins, p.conn.mark&e.Mask), e.Chains)
 		default:
 			panic(fmt.Sprintf("the model does not know %T", e))
 		}

@@ -18,38 +18,63 @@ type Table struct {
 	Chains []Chain
 }
 
-// Set is a set with a name: of devices, or of addresses that other programs put there. Sets of addresses that
-// are known here have no names; of devices they have one because the library that we speak to the kernel with
-// cannot say of the others in which byte order they are to be shown.
+// Set is a set or a map with a name: of devices, of marks, or of addresses that other programs put there. Sets of
+// addresses that are known here have no names; the others have one because the library that we speak to the kernel
+// with cannot say of nameless ones in which byte order they are to be shown.
 type Set struct {
 	Name    string
-	Family  Family   // of addresses; 0 for devices
-	Devices []string // nil in a table that was read back: the name has a digest of them
+	Family  Family // of addresses; 0 for devices and marks
+	Map     bool   // to chains
+	Devices []string
+	Marks   []uint32
+	Chains  []string // of a map: where packets of each of the devices or marks go on
 }
 
-func (s Set) same(o Set) bool { return s.Name == o.Name && s.Family == o.Family }
+// What is in a set is no part of one that was read back: the name of a set that we fill has a digest of it.
+func (s Set) same(o Set) bool { return s.Name == o.Name && s.Family == o.Family && s.Map == o.Map }
 
 // String writes the set in nft's syntax, without its name.
 func (s Set) String() string {
-	if s.Family == 0 {
-		return "type ifname; elements = " + anyOf(s.Devices, strconv.Quote, true) + ";"
+	if s.Family != 0 {
+		return fmt.Sprintf("type ipv%d_addr; flags interval,timeout;", s.Family)
 	}
-	return fmt.Sprintf("type ipv%d_addr; flags interval,timeout;", s.Family)
+	key, words := "ifname", make([]string, 0, len(s.Devices)+len(s.Marks))
+	for _, d := range s.Devices {
+		words = append(words, strconv.Quote(d))
+	}
+	for _, m := range s.Marks {
+		key, words = "mark", append(words, fmt.Sprintf("%#08x", m))
+	}
+	if s.Map {
+		key += " : verdict"
+		for i := range words {
+			words[i] += " : goto " + s.Chains[i]
+		}
+	}
+	return "type " + key + "; elements = { " + strings.Join(words, ", ") + " };"
 }
 
-// nameDevices adds the sets that the rules' lists of devices are looked up in.
-func (t *Table) nameDevices() {
-	known := make(map[*string]bool) // lists that have been looked at: many rules share one
+// addSets adds the sets that rules look values up in.
+func (t *Table) addSets() {
+	known := make(map[*string]bool) // lists of devices that have been looked at: many rules share one
+	add := func(s Set) {
+		if !slices.ContainsFunc(t.Sets, s.same) {
+			t.Sets = append(t.Sets, s)
+		}
+	}
 	for _, c := range t.Chains {
 		for i := range c.Rules {
 			for _, e := range c.Rules[i].Exprs {
-				d, ok := e.(NftDevices)
-				if !ok || known[&d.Names[0]] {
-					continue
-				}
-				known[&d.Names[0]] = true
-				if name := d.SetName(); !slices.ContainsFunc(t.Sets, func(s Set) bool { return s.Name == name }) {
-					t.Sets = append(t.Sets, Set{Name: name, Devices: d.Names})
+				switch e := e.(type) {
+				case NftDevices:
+					if !known[&e.Names[0]] {
+						known[&e.Names[0]] = true
+						add(Set{Name: e.SetName(), Devices: e.Names})
+					}
+				case NftBranch:
+					add(Set{Name: e.MapName(), Map: true, Devices: e.Devices, Chains: e.Chains})
+				case NftPinBranch:
+					add(Set{Name: e.MapName(), Map: true, Marks: e.Pins, Chains: e.Chains})
 				}
 			}
 		}
@@ -57,7 +82,7 @@ func (t *Table) nameDevices() {
 	slices.SortFunc(t.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// Chain is a base chain.
+// Chain is a base chain or, without a hook, one that rules lead to.
 type Chain struct {
 	Name     string
 	Type     string // "filter", "route" or "nat"
@@ -72,8 +97,10 @@ type NftRule struct {
 	Comment string
 }
 
-// NftExpr is one expression of an nftables rule; String gives it in nft's syntax.
-type NftExpr interface{ fmt.Stringer }
+// NftExpr is one expression of an nftables rule.
+type NftExpr interface {
+	appendTo([]byte) []byte // in nft's syntax
+}
 
 // The expressions that our rules are made of.
 type (
@@ -82,9 +109,14 @@ type (
 		Out  bool
 		Name string
 	}
-	// NftCtMark matches the connection mark under a mask.
-	NftCtMark struct{ Mask, Value uint32 }
-	// NftMaxSegment lowers the segment size that a TCP SYN announces to a number of bytes; it never raises it.
+	// NftCtMark matches the connection mark under a mask; Not is for any other value.
+	NftCtMark struct {
+		Mask, Value uint32
+		Not         bool
+	}
+	// NftSYN matches what opens a TCP connection, from either end.
+	NftSYN struct{}
+	// NftMaxSegment lowers the segment size that such a packet announces to a number of bytes; it never raises it.
 	NftMaxSegment struct{ Size uint16 }
 	// NftSource matches the source address.
 	NftSource struct{ Prefix netip.Prefix }
@@ -111,55 +143,111 @@ type (
 	NftReject struct{}
 	// NftReturn ends the chain for this packet.
 	NftReturn struct{}
+	// NftAccept ends the base chain for this packet, from whatever chain that it has led to.
+	NftAccept struct{}
+	// NftJump goes through another chain and comes back.
+	NftJump struct{ Chain string }
+	// NftGoto goes on in another chain, and does not come back.
+	NftGoto struct{ Chain string }
+	// NftBranch goes on in the chain of the input or output device, if that has one. Every forwarded packet passes
+	// our base chains: what they cost does not grow with the uplinks.
+	NftBranch struct {
+		Out             bool
+		Devices, Chains []string
+	}
+	// NftPinBranch goes on in the chain of the pin.
+	NftPinBranch struct {
+		Mask   uint32
+		Pins   []uint32
+		Chains []string
+	}
 )
 
-func (e NftDevice) String() string { return string(e.appendTo(nil)) }
 func (e NftDevice) appendTo(b []byte) []byte {
 	if e.Out {
 		return strconv.AppendQuote(append(b, "oifname "...), e.Name)
 	}
 	return strconv.AppendQuote(append(b, "iifname "...), e.Name)
 }
-func (e NftCtMark) String() string           { return fmt.Sprintf("ct mark & %#08x == %#08x", e.Mask, e.Value) }
-func (e NftSource) String() string           { return string(e.appendTo(nil)) }
-func (e NftSource) appendTo(b []byte) []byte { return appendMatch(b, "saddr ", e.Prefix) }
-func (e NftDestination) String() string      { return string(appendMatch(nil, "daddr ", e.Prefix)) }
+func (e NftSource) appendTo(b []byte) []byte      { return appendMatch(b, "saddr ", e.Prefix) }
+func (e NftDestination) appendTo(b []byte) []byte { return appendMatch(b, "daddr ", e.Prefix) }
 
 func appendMatch(b []byte, field string, prefix netip.Prefix) []byte {
-	if prefix.Addr().Is6() {
-		b = append(b, "ip6 "...)
-	} else {
-		b = append(b, "ip "...)
-	}
-	b = append(b, field...)
+	b = append(append(b, FamilyOf(prefix.Addr()).nft()...), ' ')
+	return appendPrefix(append(b, field...), prefix)
+}
+
+// appendPrefix writes a prefix as nft does.
+func appendPrefix(b []byte, prefix netip.Prefix) []byte {
 	if prefix.IsSingleIP() {
 		return prefix.Addr().AppendTo(b)
 	}
 	return prefix.Masked().AppendTo(b)
 }
 
-func (e NftPrefixNAT) String() string {
-	if e.Dest {
-		return "dnat ip6 prefix to " + e.To.String()
+// appendHex writes a mark with all its digits.
+func appendHex(b []byte, v uint32) []byte {
+	b = append(b, "0x"...)
+	for shift := 28; shift >= 0; shift -= 4 {
+		b = append(b, "0123456789abcdef"[v>>shift&0xf])
 	}
-	return "snat ip6 prefix to " + e.To.String()
+	return b
 }
-func (NftReject) String() string { return "reject with icmpv6 type policy-fail" }
 
-func (e NftSetMark) String() string {
-	return fmt.Sprintf("meta mark set meta mark & %#08x | %#08x", ^e.Mask, e.Value)
+// appendMasked writes a comparison of bits.
+func appendMasked(b []byte, what string, mask uint32, operator string, value uint32) []byte {
+	return appendHex(append(appendHex(append(b, what+" & "...), mask), operator...), value)
 }
-func (e NftSetCtMark) String() string {
-	return fmt.Sprintf("ct mark set ct mark & %#08x | %#08x", ^e.Mask, e.Value)
+
+func (e NftPrefixNAT) appendTo(b []byte) []byte {
+	return e.To.AppendTo(append(b, direction(e.Dest, "snat ip6 prefix to ", "dnat ip6 prefix to ")...))
 }
-func (e NftMaxSegment) String() string {
-	return fmt.Sprintf("tcp flags & (syn | rst) == syn tcp option maxseg size set %d", e.Size)
+func (NftReject) appendTo(b []byte) []byte {
+	return append(b, "reject with icmpv6 type policy-fail"...)
 }
-func (e NftFamily) String() string   { return "meta nfproto " + e.Family.String() }
-func (NftCounter) String() string    { return "counter" }
-func (NftMasquerade) String() string { return "masquerade" }
-func (NftDrop) String() string       { return "drop" }
-func (NftReturn) String() string     { return "return" }
+func (e NftCtMark) appendTo(b []byte) []byte {
+	return appendMasked(b, "ct mark", e.Mask, direction(e.Not, " == ", " != "), e.Value)
+}
+func (e NftSetMark) appendTo(b []byte) []byte {
+	return appendMasked(b, "meta mark set meta mark", ^e.Mask, " | ", e.Value)
+}
+func (e NftSetCtMark) appendTo(b []byte) []byte {
+	return appendMasked(b, "ct mark set ct mark", ^e.Mask, " | ", e.Value)
+}
+func (NftSYN) appendTo(b []byte) []byte { return append(b, "tcp flags & (syn | rst) == syn"...) }
+func (e NftMaxSegment) appendTo(b []byte) []byte {
+	return strconv.AppendUint(append(b, "tcp option maxseg size set "...), uint64(e.Size), 10)
+}
+func (e NftFamily) appendTo(b []byte) []byte {
+	return append(append(b, "meta nfproto "...), e.Family.String()...)
+}
+func (NftCounter) appendTo(b []byte) []byte    { return append(b, "counter"...) }
+func (NftMasquerade) appendTo(b []byte) []byte { return append(b, "masquerade"...) }
+func (NftDrop) appendTo(b []byte) []byte       { return append(b, "drop"...) }
+func (NftReturn) appendTo(b []byte) []byte     { return append(b, "return"...) }
+func (NftAccept) appendTo(b []byte) []byte     { return append(b, "accept"...) }
+func (e NftJump) appendTo(b []byte) []byte     { return append(append(b, "jump "...), e.Chain...) }
+func (e NftGoto) appendTo(b []byte) []byte     { return append(append(b, "goto "...), e.Chain...) }
+func (e NftBranch) appendTo(b []byte) []byte {
+	return append(append(b, direction(e.Out, "iifname vmap @", "oifname vmap @")...), e.MapName()...)
+}
+func (e NftPinBranch) appendTo(b []byte) []byte {
+	return append(append(appendHex(append(b, "ct mark & "...), e.Mask), " vmap @"...), e.MapName()...)
+}
+
+// MapName returns the name of the map that holds the chains of devices.
+func (e NftBranch) MapName() string {
+	return string(appendDigest([]byte("branches_"), []byte(strings.Join(e.Devices, "/")+"//"+strings.Join(e.Chains, "/"))))
+}
+
+// MapName returns the name of the map that holds the chains of pins.
+func (e NftPinBranch) MapName() string {
+	var of []byte
+	for i, pin := range e.Pins {
+		of = append(appendHex(of, pin), e.Chains[i]...)
+	}
+	return string(appendDigest([]byte("pins_"), of))
+}
 
 // newRule makes a rule whose comment says what it is for and carries a digest of its expressions. The
 // digest is how a later snapshot knows the rule again: the kernel keeps comments to the letter, while
@@ -189,19 +277,15 @@ const (
 	fnvPrime  = 16777619
 )
 
+// String writes the rule in nft's syntax, without its comment.
+func (r NftRule) String() string { return string(r.appendBody(nil)) }
+
 func (r *NftRule) appendBody(b []byte) []byte {
 	for i, e := range r.Exprs {
 		if i > 0 {
 			b = append(b, ' ')
 		}
-		switch e := e.(type) { // the frequent ones without a string in between
-		case NftDevice:
-			b = e.appendTo(b)
-		case NftSource:
-			b = e.appendTo(b)
-		default:
-			b = append(b, e.String()...)
-		}
+		b = e.appendTo(b)
 	}
 	return b
 }
@@ -210,9 +294,12 @@ func (c *Chain) sameHead(o *Chain) bool {
 	return c.Name == o.Name && c.Type == o.Type && c.Hook == o.Hook && c.Priority == o.Priority
 }
 
-// sameHeads reports whether both tables have the same chains at the same hooks.
-func (t *Table) sameHeads(o *Table) bool {
-	return slices.EqualFunc(t.Chains, o.Chains, func(a, b Chain) bool { return a.sameHead(&b) })
+// chain returns a chain by its name, nil when there is none.
+func (t *Table) chain(name string) *Chain {
+	if i := slices.IndexFunc(t.Chains, func(c Chain) bool { return c.Name == name }); i >= 0 {
+		return &t.Chains[i]
+	}
+	return nil
 }
 
 // Matches reports whether a table that was read back is the wanted one: the same sets, and the same chains at
@@ -221,18 +308,14 @@ func (t *Table) Matches(have *Table) bool {
 	if t == nil || have == nil {
 		return t == have
 	}
-	if !t.sameHeads(have) || !slices.EqualFunc(t.Sets, have.Sets, Set.same) {
+	if len(t.Chains) != len(have.Chains) || !slices.EqualFunc(t.Sets, have.Sets, Set.same) {
 		return false
 	}
 	for i := range t.Chains {
-		a, b := &t.Chains[i], &have.Chains[i]
-		if len(a.Rules) != len(b.Rules) {
+		a := &t.Chains[i]
+		b := have.chain(a.Name) // a chain that was added to a table later is its last
+		if b == nil || !a.sameHead(b) || !slices.EqualFunc(a.Rules, b.Rules, func(x, y NftRule) bool { return x.Comment == y.Comment }) {
 			return false
-		}
-		for j := range a.Rules {
-			if a.Rules[j].Comment != b.Rules[j].Comment {
-				return false
-			}
 		}
 	}
 	return true
@@ -254,14 +337,24 @@ func (t *Table) String() string {
 func (t *Table) write(b *strings.Builder, name string) {
 	fmt.Fprintf(b, "table inet %s {\n", name)
 	for _, s := range t.Sets {
-		fmt.Fprintf(b, "\tset %s {\n\t\t%s\n\t}\n", s.Name, s)
+		fmt.Fprintf(b, "\t%s %s {\n\t\t%s\n\t}\n", s.kind(), s.Name, s)
 	}
 	for _, c := range t.Chains {
-		fmt.Fprintf(b, "\tchain %s {\n\t\ttype %s hook %s priority %d; policy accept;\n", c.Name, c.Type, c.Hook, c.Priority)
+		fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+		if c.Hook != "" {
+			fmt.Fprintf(b, "\t\ttype %s hook %s priority %d; policy accept;\n", c.Type, c.Hook, c.Priority)
+		}
 		for _, r := range c.Rules {
 			fmt.Fprintf(b, "\t\t%s comment %q\n", r.appendBody(nil), r.Comment)
 		}
 		b.WriteString("\t}\n")
 	}
 	b.WriteString("}\n")
+}
+
+func (s Set) kind() string {
+	if s.Map {
+		return "map"
+	}
+	return "set"
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,8 +36,11 @@ type (
 	}
 	// NftOwners matches the owner of the local socket, by ranges that do not overlap.
 	NftOwners struct{ List []UIDs }
-	// NftMark matches the packet mark under a mask.
-	NftMark struct{ Mask, Value uint32 }
+	// NftMark matches the packet mark under a mask; Not is for any other value.
+	NftMark struct {
+		Mask, Value uint32
+		Not         bool
+	}
 	// NftDSCP matches the code point.
 	NftDSCP struct {
 		Family Family
@@ -74,16 +78,23 @@ type (
 // for each.
 const seedOfShares = 0x75706c69
 
-// anyOf writes a value, or a set of several.
-func anyOf[T any](list []T, word func(T) string, braces bool) string {
-	words := make([]string, len(list))
+// appendAny writes a value, or a set of several.
+func appendAny[T any](b []byte, list []T, word func([]byte, T) []byte) []byte {
+	if len(list) == 1 {
+		return word(b, list[0])
+	}
+	b = append(b, "{ "...)
 	for i, x := range list {
-		words[i] = word(x)
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = word(b, x)
 	}
-	if len(words) == 1 && !braces {
-		return words[0]
-	}
-	return "{ " + strings.Join(words, ", ") + " }"
+	return append(b, " }"...)
+}
+
+func appendNumber[T uint8 | uint16 | uint32](b []byte, n T) []byte {
+	return strconv.AppendUint(b, uint64(n), 10)
 }
 
 func (f Family) nft() string {
@@ -100,8 +111,8 @@ func direction(dest bool, source, destination string) string {
 	return source
 }
 
-func (e NftDevices) String() string {
-	return direction(e.Out, "iifname @", "oifname @") + e.SetName()
+func (e NftDevices) appendTo(b []byte) []byte {
+	return append(append(b, direction(e.Out, "iifname @", "oifname @")...), e.SetName()...)
 }
 
 // SetName returns the name of the set that holds these names.
@@ -109,67 +120,61 @@ func (e NftDevices) SetName() string {
 	return string(appendDigest([]byte("devices_"), []byte(strings.Join(e.Names, "/"))))
 }
 
-func (e NftAddresses) String() string {
-	s := FamilyOf(e.Prefixes[0].Addr()).nft() + direction(e.Dest, " saddr ", " daddr ")
+func (e NftAddresses) appendTo(b []byte) []byte {
+	b = append(append(b, FamilyOf(e.Prefixes[0].Addr()).nft()...), direction(e.Dest, " saddr ", " daddr ")...)
 	if e.Not {
-		s += "!= "
+		b = append(b, "!= "...)
 	}
-	return s + anyOf(e.Prefixes, func(p netip.Prefix) string {
-		if p.IsSingleIP() {
-			return p.Addr().String()
-		}
-		return p.String()
-	}, false)
+	return appendAny(b, e.Prefixes, appendPrefix)
 }
 
-func (e NftFilled) String() string {
-	return e.Family.nft() + direction(e.Dest, " saddr @", " daddr @") + e.Set
+func (e NftFilled) appendTo(b []byte) []byte {
+	return append(append(append(b, e.Family.nft()...), direction(e.Dest, " saddr @", " daddr @")...), e.Set...)
 }
 
-func (e NftProtocols) String() string {
-	return "meta l4proto " + anyOf(e.List, func(p uint8) string { return fmt.Sprint(p) }, false)
+func (e NftProtocols) appendTo(b []byte) []byte {
+	return appendAny(append(b, "meta l4proto "...), e.List, appendNumber)
 }
 
-func (e NftPorts) String() string {
-	return direction(e.Dest, "th sport ", "th dport ") + anyOf(e.List, Ports.String, false)
+func (e NftPorts) appendTo(b []byte) []byte {
+	return appendAny(append(b, direction(e.Dest, "th sport ", "th dport ")...), e.List, func(b []byte, p Ports) []byte { return appendRange(b, p.First, p.Last) })
 }
 
-// String writes the range as nft does.
-func (p Ports) String() string {
-	if p.First == p.Last {
-		return fmt.Sprint(p.First)
+func (e NftOwners) appendTo(b []byte) []byte {
+	return appendAny(append(b, "meta skuid "...), e.List, func(b []byte, u UIDs) []byte { return appendRange(b, u.First, u.Last) })
+}
+
+// appendRange writes a range as nft does.
+func appendRange[T uint16 | uint32](b []byte, first, last T) []byte {
+	if b = appendNumber(b, first); first != last {
+		b = appendNumber(append(b, '-'), last)
 	}
-	return fmt.Sprintf("%d-%d", p.First, p.Last)
+	return b
 }
 
-func (e NftOwners) String() string { return "meta skuid " + anyOf(e.List, UIDs.String, false) }
-
-// String writes the range as nft does.
-func (u UIDs) String() string {
-	if u.First == u.Last {
-		return fmt.Sprint(u.First)
-	}
-	return fmt.Sprintf("%d-%d", u.First, u.Last)
+func (e NftMark) appendTo(b []byte) []byte {
+	return appendMasked(b, "meta mark", e.Mask, direction(e.Not, " == ", " != "), e.Value)
 }
-
-func (e NftMark) String() string { return fmt.Sprintf("meta mark & %#08x == %#08x", e.Mask, e.Value) }
-func (e NftDSCP) String() string {
-	return e.Family.nft() + " dscp " + anyOf(e.List, func(d uint8) string { return fmt.Sprint(d) }, false)
+func (e NftDSCP) appendTo(b []byte) []byte {
+	return appendAny(append(append(b, e.Family.nft()...), " dscp "...), e.List, appendNumber)
 }
-func (e NftPinned) String() string         { return fmt.Sprintf("ct mark & %#08x != 0x00000000", e.Mask) }
-func (NftReply) String() string            { return "ct direction reply" }
-func (NftNew) String() string              { return "ct state new" }
-func (NftRefuse) String() string           { return "reject with icmpx type admin-prohibited" }
-func (NftReset) String() string            { return "reject with tcp reset" }
-func (NftTransparent) String() string      { return "socket transparent 1 socket wildcard 0" }
-func (NftLocalDestination) String() string { return "fib daddr type local" }
-func (e NftTProxy) String() string         { return fmt.Sprintf("tproxy %s to :%d", e.Family.nft(), e.Port) }
-func (e NftSourceShare) String() string {
-	s := fmt.Sprintf("jhash %s saddr mod %d seed %#x ", e.Family.nft(), e.Total, seedOfShares)
-	if e.First == e.Last {
-		return s + fmt.Sprint(e.First)
-	}
-	return s + fmt.Sprintf("%d-%d", e.First, e.Last)
+func (e NftPinned) appendTo(b []byte) []byte { return appendMasked(b, "ct mark", e.Mask, " != ", 0) }
+func (NftReply) appendTo(b []byte) []byte    { return append(b, "ct direction reply"...) }
+func (NftNew) appendTo(b []byte) []byte      { return append(b, "ct state new"...) }
+func (NftRefuse) appendTo(b []byte) []byte {
+	return append(b, "reject with icmpx type admin-prohibited"...)
+}
+func (NftReset) appendTo(b []byte) []byte { return append(b, "reject with tcp reset"...) }
+func (NftTransparent) appendTo(b []byte) []byte {
+	return append(b, "socket transparent 1 socket wildcard 0"...)
+}
+func (NftLocalDestination) appendTo(b []byte) []byte { return append(b, "fib daddr type local"...) }
+func (e NftTProxy) appendTo(b []byte) []byte {
+	return fmt.Appendf(b, "tproxy %s to :%d", e.Family.nft(), e.Port)
+}
+func (e NftSourceShare) appendTo(b []byte) []byte {
+	b = fmt.Appendf(b, "jhash %s saddr mod %d seed %#x ", e.Family.nft(), e.Total, seedOfShares)
+	return appendRange(b, e.First, e.Last)
 }
 
 // SeedOfShares is the seed of the hash of NftSourceShare.

@@ -1,18 +1,18 @@
 package rules
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 )
 
 // Priorities of our base chains, relative to the well-known ones of linux/netfilter_ipv4.h.
 const (
-	prioMangle = -150 // after connection tracking, before destination NAT
-	prioDest   = -100 // destination NAT
-	prioReject = -10  // before the owner's firewall, which would leave hosts without an answer
-	prioClamp  = -5   // segment sizes, whoever else looks at the packet
-	prioSource = 100  // source NAT
-	prioGuard  = 200  // after source NAT: sees what really leaves
+	prioMangle  = -150 // after connection tracking, before destination NAT
+	prioDest    = -100 // destination NAT
+	prioForward = -10  // before the owner's firewall, which would leave hosts without an answer
+	prioSource  = 110  // source NAT, after that of others: a connection is translated once, by whoever is first
+	prioLeave   = 200  // after source NAT: sees what really leaves
 )
 
 // nftables builds our table: pins connections to uplinks, and keeps foreign sources from leaving.
@@ -21,74 +21,128 @@ const (
 // prerouting (the arrival), outwards in postrouting (the choice). Every later packet gets its mark
 // back from the pin on whatever device it comes in, or from local sockets in a chain of type route,
 // which makes the kernel route again. Bits outside the mask belong to others and are kept.
+//
+// Forwarded packets pass prerouting, forward, where there is something to do, and postrouting. Each of these begins
+// by finding the chain of the packet's pin or device, so that their cost does not grow with the uplinks.
 func (p *planner) nftables() {
 	prerouting := Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioMangle}
 	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioMangle}
-	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioMangle}
 	dstnat := Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
-	foreign := Chain{Name: "foreign", Type: "filter", Hook: "forward", Priority: prioReject}
-	segments := Chain{Name: "segments", Type: "filter", Hook: "forward", Priority: prioClamp}
+	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
 	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
-	guard := Chain{Name: "guard", Type: "filter", Hook: "postrouting", Priority: prioGuard}
+	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioLeave}
+	guard := Chain{Name: "guard"}
+	var pinned, foreign, leaving branches
 
-	p.unpinned(&output, &postrouting)
+	p.followUnderlays(&output)
 	mask := p.k.MarkMask
+	pins := NftPinBranch{Mask: mask}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
-		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{mask, 0}, NftSetCtMark{mask, mark})
-		postrouting.add("new by "+u.Name+": pin to it", NftDevice{Out: true, Name: u.Device}, NftCtMark{mask, 0}, NftSetCtMark{mask, mark})
+		pinned.of(u, "pinned").add("pinned to "+u.Name, NftSetMark{mask, mark})
+		pins.Pins, pins.Chains = append(pins.Pins, mark), append(pins.Chains, pinned.of(u, "pinned").Name)
+	}
+	for _, c := range []*Chain{&prerouting, &output} {
+		c.add("pinned before", pins)
 	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
-		for _, c := range []*Chain{&prerouting, &output} {
-			c.add("pinned to "+u.Name, NftCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
-		}
+		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftGoto{pins.Chains[i]})
+		leaving.of(u, "leave").add("new by "+u.Name+": pin to it", p.butUnderlays(NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
 	}
-	p.guard(&guard)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		own := p.sources(u, family, facts)
-		rewrite := u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate
-		var out NftExpr = NftDevice{Out: true, Name: u.Device}
-		if rewrite {
-			for _, source := range own {
-				srcnat.add(u.Name+": own source stays", out, NftSource{source}, NftReturn{})
-			}
-			if family == IPv6 && u.IPv6.Translate {
-				p.translate(u, &srcnat, &dstnat)
-			}
-			if u.Family(family).Masquerade {
-				srcnat.add(u.Name+": others get its address", NftFamily{family}, out, NftMasquerade{})
-			}
-		}
-		for _, source := range u.Family(family).MasqueradeFrom {
-			if FamilyOf(source.Addr()) == family && !u.Family(family).Masquerade {
-				srcnat.add(u.Name+": hides these", out, NftSource{source}, NftMasquerade{})
-			}
-		}
-		p.clamp(u, family, facts, &segments)
+		p.clamp(u, family, facts, pinned.of(u, "pinned"), leaving.of(u, "leave"))
+	})
+	p.guard(&leaving, &guard)
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		p.sourceNAT(u, family, facts, &srcnat, &dstnat)
 		if family == IPv6 {
 			p.rejectForeign(u, &foreign)
 		}
 	})
-	p.state.Table = &Table{Chains: []Chain{prerouting, output, postrouting}}
-	for _, chain := range []Chain{dstnat, foreign, segments} { // most boxes need none
+	if len(foreign.chains) > 0 {
+		forward.add("sources that may leave", NftFamily{IPv6}, foreign.branch())
+	}
+	postrouting.add("by the uplink", leaving.branch())
+
+	t := &Table{Chains: []Chain{prerouting, output}}
+	for _, chain := range []Chain{dstnat, forward} { // most boxes need none
 		if len(chain.Rules) > 0 {
-			p.state.Table.Chains = append(p.state.Table.Chains, chain)
+			t.Chains = append(t.Chains, chain)
 		}
 	}
-	p.state.Table.Chains = append(p.state.Table.Chains, srcnat, guard)
-	p.state.Table.nameDevices()
+	t.Chains = append(append(t.Chains, srcnat, postrouting), leaving.chains...)
+	if len(guard.Rules) > 0 {
+		t.Chains = append(t.Chains, guard)
+	}
+	t.Chains = append(append(t.Chains, pinned.chains...), foreign.chains...)
+	t.addSets()
+	p.state.Table = t
+}
+
+// branches are chains of a kind, one for each uplink that needs one.
+type branches struct {
+	devices []string
+	chains  []Chain
+}
+
+// of returns the chain of an uplink, which is valid until the next one is made.
+func (b *branches) of(u *Uplink, kind string) *Chain {
+	name := kind + "_" + u.Name
+	for i := range b.chains {
+		if b.devices[i] == u.Device && b.chains[i].Name == name {
+			return &b.chains[i]
+		}
+	}
+	b.devices, b.chains = append(b.devices, u.Device), append(b.chains, Chain{Name: name})
+	return &b.chains[len(b.chains)-1]
+}
+
+// branch leads to the chains, by the device that a packet leaves by.
+func (b *branches) branch() NftBranch {
+	e := NftBranch{Out: true, Devices: b.devices}
+	for i := range b.chains {
+		e.Chains = append(e.Chains, b.chains[i].Name)
+	}
+	return e
+}
+
+// sourceNAT gives packets an address of the uplink that they leave by, where that is wanted.
+func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstnat *Chain) {
+	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.Translate
+	if by := p.obs.translatedBy(u.Device, family); by != "" && masquerade {
+		masquerade = false
+		p.problem("foreign-masquerade", "warning", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
+			fmt.Sprintf("nothing needs to be done; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
+	}
+	var out NftExpr = NftDevice{Out: true, Name: u.Device}
+	if masquerade || translate {
+		for _, source := range p.sources(u, family, facts) {
+			srcnat.add(u.Name+": own source stays", out, NftSource{source}, NftReturn{})
+		}
+	}
+	if translate {
+		p.translate(u, srcnat, dstnat)
+	}
+	if masquerade {
+		srcnat.add(u.Name+": others get its address", NftFamily{family}, out, NftMasquerade{})
+		return
+	}
+	for _, source := range u.Family(family).MasqueradeFrom {
+		if FamilyOf(source.Addr()) == family {
+			srcnat.add(u.Name+": hides these", out, NftSource{source}, NftMasquerade{})
+		}
+	}
 }
 
 // rejectForeign tells hosts at once when they have chosen a source that is of no use behind an uplink: a
 // prefix of another provider, their unique-local one, or that of an uplink which is down while another is
 // not. ICMPv6 type 1 code 5 makes them choose again (RFC 4443 section 3.1), where silence would cost a timeout.
-func (p *planner) rejectForeign(u *Uplink, foreign *Chain) {
-	out := NftDevice{Out: true, Name: u.Device}
+func (p *planner) rejectForeign(u *Uplink, foreign *branches) {
 	reject := func(why string, source netip.Prefix) {
-		foreign.add(why, out, NftSource{source}, NftCounter{}, NftReject{})
+		foreign.of(u, "foreign").add(why, NftSource{source}, NftCounter{}, NftReject{})
 	}
 	choice := p.report.Defaults[IPv6]
 	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
@@ -172,6 +226,21 @@ func (p *planner) localNetworks() []netip.Prefix {
 	return nets
 }
 
+// routedNetworks lists the networks that are reached through those.
+func (p *planner) routedNetworks() []netip.Prefix {
+	var nets []netip.Prefix
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		behind := func(n Nexthop) bool {
+			return !slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == n.Device })
+		}
+		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
+			nets = append(nets, r.Dst)
+		}
+	}
+	return nets
+}
+
 // uplinkSources lists the addresses of all uplinks, each once, by uplink.
 func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	all := make(map[Family][]netip.Prefix, len(Families))
@@ -191,40 +260,53 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 // guard drops what would leave an uplink with a source that is foreign there: an address of another uplink
 // and, where sources are rewritten, one of a local network. The latter would leave as it is when connection
 // tracking holds a packet for invalid. An address that two uplinks share is foreign to neither. Each uplink has
-// one rule for its own sources, and all share the rest: the chain grows with the uplinks, not with their square.
-func (p *planner) guard(c *Chain) {
+// a chain for its own sources, and all share the rest: the rules grow with the uplinks, not with their square.
+func (p *planner) guard(leaving *branches, guard *Chain) {
 	lans, sources := p.localNetworks(), p.uplinkSources()
 	devices, rewriting := make(map[Family][]string), make(map[Family][]string)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		c := leaving.of(u, "leave")
 		own := disjoint(p.sources(u, family, facts))
 		if len(own) > 0 {
-			c.add(u.Name+": its own sources", NftDevice{Out: true, Name: u.Device}, NftAddresses{Prefixes: own}, NftReturn{})
+			c.add("its own sources", NftAddresses{Prefixes: own}, NftReturn{})
 		}
 		devices[family] = append(devices[family], u.Device)
 		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.Translate) {
 			return
 		}
-		hidden := ofFamily(lans, family)
+		hidden := slices.Clone(ofFamily(lans, family))
+		by := p.obs.translatedBy(u.Device, family)
+		if by != "" { // when they fail, nobody else does it
+			hidden = append(hidden, ofFamily(p.routedNetworks(), family)...)
+		}
 		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
-		if len(within) == 0 {
+		if len(within) == 0 && by == "" {
 			rewriting[family] = append(rewriting[family], u.Device)
 			return
 		}
 		hidden = slices.DeleteFunc(hidden, func(net netip.Prefix) bool { return slices.Contains(within, net) })
-		p.hide(c, u.Name+" hides local networks", []string{u.Device}, hidden)
+		for _, part := range inSets(hidden) {
+			c.add(u.Name+" hides local networks", NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
+		}
 	})
 	for _, family := range Families {
-		p.hide(c, "an uplink's source never leaves by another", devices[family], sources[family])
-		p.hide(c, "local networks are hidden", rewriting[family], ofFamily(lans, family))
+		hide(guard, "an uplink's source never leaves by another", devices[family], sources[family])
+		hide(guard, "local networks are hidden", rewriting[family], ofFamily(lans, family))
+	}
+	for i := range leaving.chains {
+		if len(guard.Rules) > 0 {
+			leaving.chains[i].add("all others", NftGoto{guard.Name})
+		}
 	}
 }
 
-func (p *planner) hide(c *Chain, why string, devices []string, sources []netip.Prefix) {
+// hide drops sources that would leave by one of the devices.
+func hide(c *Chain, why string, devices []string, sources []netip.Prefix) {
 	if len(devices) == 0 || len(sources) == 0 {
 		return
 	}
-	devices = sorted(devices)
+	out := NftDevices{Out: true, Names: sorted(devices)}
 	for _, part := range inSets(sources) {
-		c.add(why, NftDevices{Out: true, Names: devices}, NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
+		c.add(why, out, NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
 	}
 }

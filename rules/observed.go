@@ -19,12 +19,31 @@ type Observed struct {
 	Table *Table
 	// Policies is our nftables table of policies, nil when there is none.
 	Policies *Table
+	// Translations says which sources other programs' packet filters rewrite.
+	Translations []Translation
 	// Sysctls holds current values by path below /proc/sys ("net/ipv4/conf/eth1/rp_filter").
 	Sysctls map[string]string
 	// NoIPv6 is true when the kernel runs without IPv6 (ipv6.disable=1).
 	NoIPv6 bool
 	// Recorded is what stood in the kernel before we changed it.
 	Recorded Recorded
+}
+
+// Translation is source translation, by somebody else, of all that leaves by some devices in a family.
+type Translation struct {
+	Family       Family
+	Only, Except []string // devices; Only nil: any
+	By           string   // nftables family and table
+}
+
+// translatedBy returns who rewrites the sources of all that leaves by a device, "" for nobody.
+func (o *Observed) translatedBy(device string, f Family) string {
+	for _, t := range o.Translations {
+		if t.Family == f && (t.Only == nil || slices.Contains(t.Only, device)) && !slices.Contains(t.Except, device) {
+			return t.By
+		}
+	}
+	return ""
 }
 
 // Recorded holds what we changed and must give back.

@@ -19,6 +19,7 @@ type Report struct {
 	Facts    map[Path]Facts
 	Defaults map[Family]Choice
 	Policies []PolicyReport  // in the order of the configuration
+	Proxies  []Proxied       // what transparent proxies are to take
 	Subnets  []Subnet        // what the LANs have of the delegations
 	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems []Problem
@@ -59,9 +60,11 @@ type Problem struct {
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
-	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), groups: make(map[int]*plannedGroup)}
+	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), own: make(map[Path][]netip.Prefix), groups: make(map[int]*plannedGroup)}
 	p.report = Report{Facts: FactsOf(cfg, obs), Defaults: make(map[Family]Choice, 2)}
 	if len(cfg.Uplinks) > 0 {
+		// An uplink has three rules and some sources in each family, a policy mostly one.
+		p.state.Rules = make([]Rule, 0, 8+10*len(cfg.Uplinks)+2*len(cfg.Policies)+2*len(cfg.Groups))
 		p.addresses()
 		p.uplinkTables()
 		p.defaults()
@@ -91,9 +94,11 @@ type planner struct {
 	state    State
 	report   Report
 
-	based     map[Family]bool // families that have the rules which every family needs
-	groups    map[int]*plannedGroup
-	delegates bool // hosts may have addresses that belong to one uplink
+	based       map[Family]bool // families that have the rules which every family needs
+	own         map[Path][]netip.Prefix
+	groups      map[int]*plannedGroup
+	policyNeeds []policyNeeds
+	delegates   bool // hosts may have addresses that belong to one uplink
 }
 
 func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
@@ -407,6 +412,16 @@ func (p *planner) addressesOf(u *Uplink, family Family, facts Facts) []netip.Pre
 
 // sources lists what selects the uplink's table by source: each of its addresses, and its delegations.
 func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix {
+	path := Path{u.ID, family}
+	list, known := p.own[path]
+	if !known {
+		list = p.findSources(u, family, facts)
+		p.own[path] = list
+	}
+	return list
+}
+
+func (p *planner) findSources(u *Uplink, family Family, facts Facts) []netip.Prefix {
 	seen := make(map[netip.Addr]bool)
 	for _, a := range p.addressesOf(u, family, facts) {
 		seen[a.Addr()] = true

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -464,4 +465,26 @@ func (w *world) better(p, c *path) string {
 		return "of a better tier"
 	}
 	return ""
+}
+
+func TestWhatOthersTranslateIsNotTranslatedAgainAndNeverLeavesAsItIs(t *testing.T) {
+	w := dual()
+	w.obs.Translations = []rules.Translation{{Family: rules.IPv4, Only: []string{"wan1"}, By: "inet fw4"}}
+	w.obs.Routes = append(w.obs.Routes, static("10.9.0.0/24", "lan0", netip.MustParseAddr("192.168.1.9"), 0))
+	want, report := w.plan()
+	text := want.Table.String()
+	for line, there := range map[string]bool{
+		`meta nfproto ipv4 oifname "wan1" masquerade`:           false,
+		`meta nfproto ipv4 oifname "wan2" masquerade`:           true,
+		`ip saddr { 10.9.0.0/24, 192.168.1.0/24 } counter drop`: true, // in leave_fiber
+		`comment "fiber hides local networks`:                   true,
+		`comment "lte hides local networks`:                     false,
+	} {
+		if strings.Contains(text, line) != there {
+			t.Errorf("%s: want %t in\n%s", line, there, text)
+		}
+	}
+	if len(report.Problems) != 1 || report.Problems[0].Code != "foreign-masquerade" {
+		t.Errorf("problems: %+v", report.Problems)
+	}
 }

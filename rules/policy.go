@@ -189,11 +189,13 @@ func (p *planner) policies() {
 	p.delegates = slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.IPv6.Enabled && len(u.Delegations) > 0 })
 	prefs := p.policyPriorities()
 	p.report.Policies = make([]PolicyReport, len(p.cfg.Policies))
-	p.state.Rules = slices.Grow(p.state.Rules, 2*len(p.cfg.Policies))
+	p.policyNeeds = make([]policyNeeds, len(p.cfg.Policies))
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
 		group := p.groups[policy.Group]
 		list := p.familiesOf(policy)
+		needs := &p.policyNeeds[i]
+		needs.families = list
 		choice := group.choice // mostly shared by all policies of the group
 		if len(list) < len(choice) {
 			choice = make(map[Family]Choice, 1)
@@ -201,11 +203,12 @@ func (p *planner) policies() {
 		for _, family := range list {
 			choice[family] = group.choice[family]
 			p.baseRules(family)
-			if policy.Select.beyondRules(family) == "" && !policy.Sticky {
+			needs.of(p, policy, family)
+			if needs.beyond[family.index()] == "" && !policy.Sticky {
 				p.state.Rules = policy.Select.appendRules(p.state.Rules, p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))
 			}
 		}
-		p.report.Policies[i] = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: choice, Reason: p.howCompiled(policy, list)}
+		p.report.Policies[i] = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: choice, Reason: needs.how(policy, list)}
 	}
 }
 
@@ -231,27 +234,19 @@ type plannedGroup struct {
 	choice   map[Family]Choice
 	possible map[Family]bool // policies of the group may be about the family
 	marked   map[Family]bool // packets are marked for it
-	within   []string        // devices of its uplinks
-	beyond   []string        // devices of all others
 }
 
 func (p *planner) planGroup(g *Group) *plannedGroup {
 	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice), possible: make(map[Family]bool), marked: make(map[Family]bool)}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		if g.tier(u.ID) == 0 {
-			planned.beyond = append(planned.beyond, u.Device)
-			continue
-		}
-		planned.within = append(planned.within, u.Device)
 		for _, family := range Families {
-			planned.possible[family] = planned.possible[family] || u.Family(family).Enabled
+			planned.possible[family] = planned.possible[family] || g.tier(u.ID) > 0 && u.Family(family).Enabled
 		}
 	}
 	for _, family := range Families {
 		planned.possible[family] = (planned.possible[family] || g.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6)
 	}
-	planned.within, planned.beyond = sorted(planned.within), sorted(planned.beyond)
 	return planned
 }
 
@@ -316,13 +311,13 @@ func (p *planner) markRules() {
 	}
 }
 
-// howCompiled says what a policy became in the families that it is about.
-func (p *planner) howCompiled(policy *Policy, list []Family) string {
+// how says what a policy became in the families that it is about.
+func (n *policyNeeds) how(policy *Policy, list []Family) string {
 	const plain = "rules of the kernel"
 	how := make([]string, 0, len(Families))
 	for _, family := range list {
-		switch why := p.needsMark(policy, family); {
-		case policy.Sticky || policy.Select.beyondRules(family) != "":
+		switch why := n.mark[family.index()]; {
+		case policy.Sticky || n.beyond[family.index()] != "":
 			how = append(how, "marks of nftables, for "+why)
 		case why != "":
 			how = append(how, plain+", and in "+family.String()+" marks of nftables, for "+why)

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -22,23 +21,30 @@ func SetName(set string, f Family) string {
 	return set + "4"
 }
 
-// needsMark says why a policy is marked by our packet filter, "" when rules of the kernel suffice.
-func (p *planner) needsMark(policy *Policy, f Family) string {
-	switch why := policy.Select.beyondRules(f); {
+// policyNeeds says, by family, why rules of the kernel cannot express a policy, and why it is marked by our packet
+// filter; "" when rules suffice. What a policy is not about needs nothing.
+type policyNeeds struct {
+	families     []Family // that it is about
+	beyond, mark [2]string
+}
+
+func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
+	beyond := policy.Select.beyondRules(f)
+	why := beyond
+	switch {
 	case why != "":
-		return why
 	case policy.Sticky:
-		return "rules cannot keep a source on one uplink of several"
+		why = "rules cannot keep a source on one uplink of several"
 	case f == IPv6 && len(policy.Select.UIDs) == 0 && p.delegates:
-		return "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
+		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
-	return ""
+	n.beyond[f.index()], n.mark[f.index()] = beyond, why
 }
 
 // marksLocal reports whether a policy marks packets of this machine's own sockets. Those whose sources are
 // delegated choose their source by the rules, which no mark could change later.
-func (p *planner) marksLocal(policy *Policy, f Family) bool {
-	return len(policy.Select.IIF) == 0 && (policy.Select.beyondRules(f) != "" || policy.Sticky)
+func (n *policyNeeds) marksLocal(policy *Policy, f Family) bool {
+	return len(policy.Select.IIF) == 0 && n.mark[f.index()] != "" && (n.beyond[f.index()] != "" || policy.Sticky)
 }
 
 // policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.
@@ -50,38 +56,37 @@ func (p *planner) marksLocal(policy *Policy, f Family) bool {
 func (p *planner) policyTable() {
 	prerouting := Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioPolicy}
 	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioPolicy}
-	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioReject}
-	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
 	p.tproxies(&prerouting)
-	tproxied := len(prerouting.Rules)
+	proxies := len(prerouting.Rules)
 	for _, c := range []*Chain{&prerouting, &output} {
-		c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
+		if len(c.Rules) == 0 {
+			c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
+		}
 	}
 	for _, family := range Families {
-		p.mark(&prerouting, family, func(policy *Policy) bool { return p.needsMark(policy, family) != "" }, false)
-		p.mark(&output, family, func(policy *Policy) bool { return p.marksLocal(policy, family) }, true)
-		p.keepIn(&forward, family)
-		p.keepOwnersIn(&postrouting, family)
+		p.mark(&prerouting, family, func(i int) bool { return p.policyNeeds[i].mark[family.index()] != "" }, false)
+		p.mark(&output, family, func(i int) bool { return p.policyNeeds[i].marksLocal(&p.cfg.Policies[i], family) }, true)
 	}
-	if len(prerouting.Rules) == tproxied+1 {
-		prerouting.Rules = prerouting.Rules[:tproxied]
+	t := &Table{Sets: p.filledSets()}
+	if proxies > 0 || len(prerouting.Rules) > 1 {
+		t.Chains = append(t.Chains, prerouting)
 	}
-	if len(output.Rules) == 1 {
-		output.Rules = nil
+	if len(output.Rules) > 1 {
+		t.Chains = append(t.Chains, output)
 	}
-	t := &Table{Sets: p.filledSets(), Chains: []Chain{prerouting, output, forward, postrouting}}
-	if slices.ContainsFunc(t.Chains, func(c Chain) bool { return len(c.Rules) > 0 }) || len(t.Sets) > 0 {
-		t.nameDevices()
+	t.Chains = append(t.Chains, p.keepIn()...)
+	t.Chains = append(t.Chains, p.keepOwnersIn()...)
+	if len(t.Chains)+len(t.Sets) > 0 {
+		t.addSets()
 		p.state.Policies = t
 	}
 }
 
 // mark adds the policies up to the last one that needs it.
-func (p *planner) mark(c *Chain, family Family, needs func(*Policy) bool, local bool) {
+func (p *planner) mark(c *Chain, family Family, needs func(int) bool, local bool) {
 	last := -1
 	for i := range p.cfg.Policies {
-		policy := &p.cfg.Policies[i]
-		if needs(policy) && slices.Contains(p.familiesOf(policy), family) {
+		if needs(i) {
 			last = i
 		}
 	}
@@ -136,7 +141,7 @@ func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
 	add(&tail, len(s.SPorts) > 0, NftPorts{List: mergedPorts(s.SPorts)})
 	add(&tail, len(s.DPorts) > 0, NftPorts{Dest: true, List: mergedPorts(s.DPorts)})
 	add(&tail, len(s.UIDs) > 0, NftOwners{mergedUIDs(s.UIDs)})
-	add(&tail, s.Mask != 0, NftMark{s.Mask, s.Mark})
+	add(&tail, s.Mask != 0, NftMark{Mask: s.Mask, Value: s.Mark})
 	add(&tail, len(s.DSCP) > 0, NftDSCP{family, sorted(s.DSCP)})
 	var ways [][]NftExpr
 	for _, from := range alternatives(false, family, s.From, s.FromSets) {
@@ -175,94 +180,6 @@ func first(list []string) string {
 
 func sorted[T cmp.Ordered](list []T) []T {
 	return slices.Compact(slices.Sorted(slices.Values(list)))
-}
-
-// keepIn is the second lock of kill switches: what is forwarded and belongs to one leaves by no uplink but its
-// own, whatever its source, its pin or a rule of somebody else says. Answers to what came in from outside are
-// no traffic of its own. Policies before it may send some of it elsewhere.
-func (p *planner) keepIn(c *Chain, family Family) {
-	forwarded := func(policy *Policy) bool { return len(policy.Select.UIDs) == 0 }
-	p.lock(c, family, forwarded, func(match []NftExpr) []NftExpr {
-		if family == IPv6 { // it makes hosts choose another source, as rejectForeign says
-			return append(match, NftCounter{}, NftReject{})
-		}
-		return append(match, NftCounter{}, NftRefuse{})
-	})
-}
-
-// keepOwnersIn is the same for local sockets of users. Those of root are left out, for among them are the
-// probes, which leave by each uplink.
-func (p *planner) keepOwnersIn(c *Chain, family Family) {
-	owned := func(policy *Policy) bool {
-		return len(policy.Select.UIDs) > 0 && !slices.ContainsFunc(policy.Select.UIDs, func(u UIDs) bool { return u.First == 0 })
-	}
-	p.lock(c, family, owned, func(match []NftExpr) []NftExpr { return append(match, NftCounter{}, NftDrop{}) })
-}
-
-// lock adds what keeps the traffic of kill switches in, as far as it concerns the given policies.
-func (p *planner) lock(c *Chain, family Family, concerned func(*Policy) bool, end func([]NftExpr) []NftExpr) {
-	last := -1
-	for i := range p.cfg.Policies {
-		policy := &p.cfg.Policies[i]
-		if _, about := p.report.Policies[i].Choice[family]; about && concerned(policy) && p.groups[policy.Group].KillSwitch {
-			last = i
-		}
-	}
-	if last >= 0 && len(c.Rules) == 0 {
-		c.add("answers are nobody's policy", NftReply{}, NftReturn{})
-	}
-	for i := 0; i <= last; i++ {
-		policy := &p.cfg.Policies[i]
-		choice, about := p.report.Policies[i].Choice[family]
-		group := p.groups[policy.Group]
-		devices := group.within
-		if group.KillSwitch {
-			devices = group.beyond
-		}
-		if !about || !concerned(policy) || len(choice.Members) == 0 && !group.KillSwitch || len(devices) == 0 {
-			continue
-		}
-		name, all := "policy "+policy.Name, policy.Select
-		if n := p.alike(i, last); n > 0 { // every packet passes here: few rules with sets are better than many
-			name += fmt.Sprintf(" and %d more", n)
-			all.From = slices.Clone(all.From)
-			for ; n > 0; n-- {
-				i++
-				all.From = append(all.From, p.cfg.Policies[i].Select.From...)
-			}
-		}
-		for _, match := range all.matches(group.Except, family) {
-			match = append([]NftExpr{NftDevices{Out: true, Names: devices}}, match...)
-			if group.KillSwitch {
-				c.add(name+": by no other uplink", end(match)...)
-			} else {
-				c.add(name+" first", append(match, NftReturn{})...)
-			}
-		}
-	}
-}
-
-// alike counts how many policies behind one differ from it in nothing but their sources.
-func (p *planner) alike(at, last int) int {
-	first := &p.cfg.Policies[at]
-	if len(first.Select.From) == 0 || !first.Select.onlyPrefixes() {
-		return 0
-	}
-	n := 0
-	for at+n < last {
-		next := &p.cfg.Policies[at+n+1]
-		if next.Group != first.Group || len(next.Select.From) == 0 || !next.Select.onlyPrefixes() || !slices.Equal(next.Select.To, first.Select.To) ||
-			!slices.Equal(p.familiesOf(next), p.familiesOf(first)) {
-			break
-		}
-		n++
-	}
-	return n
-}
-
-// onlyPrefixes reports whether addresses are all that the selector looks at, and all of them are known here.
-func (s *Selector) onlyPrefixes() bool {
-	return len(s.FromSets)+len(s.ToSets)+len(s.IIF)+len(s.Protocols)+len(s.SPorts)+len(s.DPorts)+len(s.UIDs)+len(s.DSCP) == 0 && s.Mask == 0
 }
 
 // filledSets lists the sets that other programs fill, those of both families by one name.

@@ -153,21 +153,43 @@ func compareRules(a, b *Rule) int {
 		a.More.compare(&b.More))
 }
 
-// sortRules sorts pointers first: a rule is large.
-func sortRules(list []Rule) {
+// sortRules sorts by preference first, without comparisons: a rule is large, and few share one.
+func sortRules(list []Rule) []Rule {
 	if slices.IsSortedFunc(list, func(a, b Rule) int { return compareRules(&a, &b) }) {
-		return
+		return list
 	}
-	order := make([]*Rule, len(list))
+	lowest, highest := list[0].Priority, list[0].Priority
 	for i := range list {
-		order[i] = &list[i]
+		lowest, highest = min(lowest, list[i].Priority), max(highest, list[i].Priority)
 	}
-	slices.SortFunc(order, compareRules)
-	sorted := make([]Rule, len(list))
-	for i, r := range order {
-		sorted[i] = *r
+	width := highest - lowest + 1
+	if width > 1<<16 { // somebody has made rules with our tag anywhere
+		slices.SortFunc(list, func(a, b Rule) int { return compareRules(&a, &b) })
+		return list
 	}
-	copy(list, sorted)
+	ends := make([]int, 2*width) // of the places of a family and a preference
+	place := func(r *Rule) int { return r.Family.index()*width + r.Priority - lowest }
+	for i := range list {
+		ends[place(&list[i])]++
+	}
+	for at := 1; at < len(ends); at++ {
+		ends[at] += ends[at-1]
+	}
+	ordered := make([]Rule, len(list))
+	next := slices.Concat([]int{0}, ends[:len(ends)-1])
+	for i := range list {
+		at := &next[place(&list[i])]
+		ordered[*at] = list[i]
+		*at++
+	}
+	begin := 0
+	for _, end := range ends {
+		if end > begin+1 {
+			slices.SortFunc(ordered[begin:end], func(a, b Rule) int { return compareRules(&a, &b) })
+		}
+		begin = end
+	}
+	return ordered
 }
 
 func comparePrefixes(a, b netip.Prefix) int {
@@ -214,7 +236,8 @@ func (s *State) sort(base uint32) {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
 	slices.SortStableFunc(s.Routes, compareRoutes(base)) // the kernel uses, and replaces, the first of equal ones
-	sortRules(s.Rules)
+	s.Routes = slices.CompactFunc(s.Routes, Route.Equal)
+	s.Rules = sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
 }

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -13,6 +15,10 @@ var perDevice6 = [...]string{"accept_ra", "forwarding"}
 
 // forwarding6 is whether this machine routes IPv6 at all.
 const forwarding6 = "net/ipv6/conf/all/forwarding"
+
+// hashPolicy is what the kernel picks a nexthop of a shared route by (Documentation/networking/ip-sysctl.rst): 0 is the
+// addresses alone, 1 the ports too.
+func hashPolicy(f Family) string { return "net/" + f.String() + "/fib_multipath_hash_policy" }
 
 func devSysctl(device, key string) string  { return "net/ipv4/conf/" + device + "/" + key }
 func devSysctl6(device, key string) string { return "net/ipv6/conf/" + device + "/" + key }
@@ -27,7 +33,7 @@ func SysctlNames(cfg Config) []string {
 			names = append(names, devSysctl(cfg.Uplinks[i].Device, key))
 		}
 	}
-	names = append(names, forwarding6)
+	names = append(names, forwarding6, hashPolicy(IPv4), hashPolicy(IPv6))
 	for i := range cfg.Uplinks {
 		for _, key := range perDevice6 {
 			names = append(names, devSysctl6(cfg.Uplinks[i].Device, key))
@@ -39,6 +45,13 @@ func SysctlNames(cfg Config) []string {
 // sysctls sets only what this box needs, and per device: what is set for "all" belongs to the owner.
 func (p *planner) sysctls() {
 	p.acceptRA()
+	p.shareFlows()
+	addresses := make([][]netip.Prefix, len(p.cfg.Uplinks))
+	for i := range p.cfg.Uplinks {
+		if u := &p.cfg.Uplinks[i]; u.IPv4.Enabled {
+			addresses[i] = p.addressesOf(u, IPv4, p.fact(u, IPv4))
+		}
+	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if _, present := p.obs.Link(u.Device); !present || !u.IPv4.Enabled {
@@ -53,7 +66,7 @@ func (p *planner) sysctls() {
 			// Else the removal of an old address takes a new one of the same subnet along (devinet.c).
 			p.wantSysctl(u.Device, "promote_secondaries", 1, u.Name+"'s new address must outlive its old one")
 		}
-		sameSubnet, sameAddress := p.sharing(u)
+		sameSubnet, sameAddress := p.sharing(i, addresses)
 		if sameAddress && p.effective(u.Device, "rp_filter") == 1 {
 			// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
 			// the second, and a strict filter drops the gateway's requests for our address.
@@ -68,6 +81,43 @@ func (p *planner) sysctls() {
 			}
 		}
 	}
+}
+
+// shareFlows has a shared route share connections, where uplinks may ever share one. By default all that one host
+// sends to another takes the same uplink, and a box whose hosts talk to few others uses one. It is set by what is
+// configured, so that it does not come and go with the uplinks. Values of the owner's that are not the default stay.
+func (p *planner) shareFlows() {
+	for _, family := range Families {
+		name := hashPolicy(family)
+		value, known := p.obs.Sysctls[name]
+		if former, ours := p.obs.Recorded.Sysctls[name]; ours {
+			value = former
+		}
+		if known && value == "0" && p.mayShare(family) {
+			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: "1", Why: "uplinks of one tier share connections, not pairs of hosts"})
+		}
+	}
+}
+
+// mayShare reports whether two uplinks have a family and a tier in common, in the default or in a group.
+func (p *planner) mayShare(family Family) bool {
+	shared := func(tierOf func(*Uplink) int) bool {
+		seen := make(map[int]bool)
+		for i := range p.cfg.Uplinks {
+			u := &p.cfg.Uplinks[i]
+			tier := tierOf(u)
+			if tier == 0 || !u.Family(family).Enabled {
+				continue
+			}
+			if seen[tier] {
+				return true
+			}
+			seen[tier] = true
+		}
+		return false
+	}
+	return shared(func(u *Uplink) int { return u.Tier }) ||
+		slices.ContainsFunc(p.cfg.Groups, func(g Group) bool { return shared(func(u *Uplink) int { return g.tier(u.ID) }) })
 }
 
 // acceptRA keeps the kernel from answering router advertisements where we do, and has it heed them where
@@ -94,14 +144,13 @@ func (p *planner) acceptRA() {
 
 // sharing reports whether another uplink is connected to an IPv4 subnet of this one, or has the very
 // same address.
-func (p *planner) sharing(u *Uplink) (subnet, address bool) {
-	for i := range p.cfg.Uplinks {
-		other := &p.cfg.Uplinks[i]
-		if other.ID == u.ID || !other.IPv4.Enabled {
+func (p *planner) sharing(at int, addresses [][]netip.Prefix) (subnet, address bool) {
+	for i := range addresses {
+		if i == at {
 			continue
 		}
-		for _, a := range p.addressesOf(u, IPv4, p.fact(u, IPv4)) {
-			for _, b := range p.addressesOf(other, IPv4, p.fact(other, IPv4)) {
+		for _, a := range addresses[at] {
+			for _, b := range addresses[i] {
 				subnet = subnet || a.Masked().Overlaps(b.Masked())
 				address = address || a.Addr() == b.Addr()
 			}

@@ -13,6 +13,13 @@ type TProxy struct {
 	Reject bool
 }
 
+// Proxied is one family and transport protocol of what a transparent proxy is to take.
+type Proxied struct {
+	*TProxy
+	Family   Family
+	Protocol uint8
+}
+
 // tproxies adds what catches the packets for proxies. A packet that is caught has a socket and our mark; the
 // rules lead it to a table in which every address is local.
 //
@@ -24,6 +31,7 @@ func (p *planner) tproxies(c *Chain) {
 		return
 	}
 	mask, mark := p.k.MarkMask, p.k.Mark(p.cfg.TProxies[0].Group)
+	c.add("leaves by an uplink, or came by one", NftPinned{mask}, NftCtMark{Mask: mask, Value: mark, Not: true}, NftReturn{})
 	c.add("answers go where their questions came from", NftReply{}, NftReturn{})
 	c.add("this router itself stays reachable", NftLocalDestination{}, NftReturn{})
 	for _, family := range Families {
@@ -42,11 +50,14 @@ func (p *planner) tproxies(c *Chain) {
 		for _, family := range Families {
 			if proxy.Select.covers(family) && !(family == IPv6 && p.obs.NoIPv6) {
 				p.tproxy(c, proxy, family, mask, mark)
+				for _, protocol := range sorted(proxy.Select.Protocols) {
+					p.report.Proxies = append(p.report.Proxies, Proxied{proxy, family, protocol})
+				}
 			}
 		}
 	}
-	c.add("what a proxy began only a proxy can end", NftCtMark{mask, mark}, NftProtocols{[]uint8{protocolTCP}}, NftReset{})
-	c.add("what a proxy began only a proxy can end", NftCtMark{mask, mark}, NftRefuse{})
+	c.add("what a proxy began only a proxy can end", NftCtMark{Mask: mask, Value: mark}, NftProtocols{[]uint8{protocolTCP}}, NftReset{})
+	c.add("what a proxy began only a proxy can end", NftCtMark{Mask: mask, Value: mark}, NftRefuse{})
 	p.tproxyTable(devices)
 }
 
@@ -70,8 +81,8 @@ func (p *planner) tproxy(c *Chain, proxy *TProxy, family Family, mask, mark uint
 			all := append(match[:len(match):len(match)], exprs...)
 			c.add(why, all...)
 		}
-		with("proxy "+proxy.Name, NftCtMark{mask, mark}, to, NftSetMark{mask, mark}, NftReturn{})
-		with("new at proxy "+proxy.Name, NftNew{}, NftCtMark{mask, 0}, to, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
+		with("proxy "+proxy.Name, NftCtMark{Mask: mask, Value: mark}, to, NftSetMark{mask, mark}, NftReturn{})
+		with("new at proxy "+proxy.Name, NftNew{}, NftCtMark{Mask: mask}, to, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
 		if proxy.Reject {
 			for _, protocol := range sorted(proxy.Select.Protocols) {
 				var end NftExpr = NftRefuse{}

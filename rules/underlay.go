@@ -112,14 +112,21 @@ func (p *planner) markRule(family Family, id int, table uint32) Rule {
 	return Rule{Family: family, Priority: p.k.RulePriority + prefMark + id, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
 }
 
-// unpinned keeps a tunnel's own packets from being pinned to a carrier for life.
-func (p *planner) unpinned(chains ...*Chain) {
+// followUnderlays keeps a tunnel's own packets from following the pin that an answer has given them.
+func (p *planner) followUnderlays(output *Chain) {
 	for i := range p.cfg.Underlays {
 		w := &p.cfg.Underlays[i]
-		for _, c := range chains {
-			c.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), NftMark{p.k.MarkMask, p.k.Mark(w.ID)}, NftReturn{})
-		}
+		output.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(w.ID)}, NftReturn{})
 	}
+}
+
+// butUnderlays makes a rule that is for none of these packets, so that they are not pinned to a carrier for life.
+func (p *planner) butUnderlays(match NftExpr, then ...NftExpr) []NftExpr {
+	exprs := []NftExpr{match}
+	for i := range p.cfg.Underlays {
+		exprs = append(exprs, NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(p.cfg.Underlays[i].ID), Not: true})
+	}
+	return append(exprs, then...)
 }
 
 // Bytes of the headers before a TCP segment's data, without options (RFC 6691 section 2).
@@ -132,8 +139,9 @@ const (
 const usualMTU = 1500
 
 // clamp has both ends of a TCP connection send segments that fit an uplink whose MTU is below that of the LANs.
-// The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network.
-func (p *planner) clamp(u *Uplink, family Family, facts Facts, forward *Chain) {
+// The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network. What opens a
+// connection from inside leaves by the uplink before it is pinned to it; all else that opens one is pinned.
+func (p *planner) clamp(u *Uplink, family Family, facts Facts, chains ...*Chain) {
 	link, present := p.obs.Link(u.Device)
 	mtu := link.MTU
 	if facts.MTU > 0 {
@@ -146,8 +154,8 @@ func (p *planner) clamp(u *Uplink, family Family, facts Facts, forward *Chain) {
 	if family == IPv6 {
 		size = mtu - headers6
 	}
-	for _, out := range []bool{true, false} {
-		forward.add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), NftFamily{family}, NftDevice{Out: out, Name: u.Device}, NftMaxSegment{uint16(size)})
+	for _, c := range chains {
+		c.add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), NftSYN{}, NftFamily{family}, NftMaxSegment{uint16(size)})
 	}
 }
 

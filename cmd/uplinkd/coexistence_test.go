@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -99,5 +100,61 @@ func TestOtherProgramsOnTheRouterAreLeftAlone(t *testing.T) {
 	r.command("clean", "-c", r.config)
 	if diff := cmp.Diff(before, theirs()); diff != "" {
 		t.Errorf("what is others' has changed after cleaning up (-before +after):\n%s", diff)
+	}
+}
+
+// A firewall has masqueraded before we came: its work is not done twice, and when it fails nothing leaves as it is
+// until ours does it. Hosts behind another router of the LAN are no exception.
+func TestAFirewallThatMasqueradesIsLeftToIt(t *testing.T) {
+	r := newRouter(t, lab.Options{}, dualWAN)
+	r.sh("router", `nft 'table inet fw4 {
+		chain srcnat { type nat hook postrouting priority srcnat; oifname { "wan1", "wan2" } jump srcnat_wan
+		}
+		chain srcnat_wan { meta nfproto ipv4 masquerade
+		}
+	}'; ip route add 198.51.100.160/28 via 203.0.113.130`)
+	r.sh("lan", "ip address add 198.51.100.161/32 dev lo")
+	r.ready()
+	masquerades := func() bool {
+		return strings.Contains(r.sh("router", "nft list chain inet uplinkd srcnat"), `meta nfproto ipv4 oifname "wan1" masquerade`)
+	}
+	if masquerades() {
+		t.Error("it is done twice")
+	}
+	var told []string
+	for _, p := range r.status().Problems {
+		told = append(told, p.Code+": "+p.Message)
+	}
+	if want := []string{
+		"foreign-masquerade: the nftables table inet fw4 rewrites all sources that leave by wan1 in ipv4, so fiber is not masqueraded a second time",
+		"foreign-masquerade: the nftables table inet fw4 rewrites all sources that leave by wan2 in ipv4, so lte is not masqueraded a second time",
+	}; !slices.Equal(told, want) {
+		t.Errorf("problems: %q", told)
+	}
+	r.expectBy("lan", other4, "fiber")
+	r.expectBy("lan", other6, "fiber")
+	probes := []*lab.FlowProbe{
+		{From: r.Host("lan"), Network: "udp", Target: addrPort(other4), Interval: time.Millisecond},
+		{From: r.Host("lan"), Network: "udp", Source: netip.MustParseAddr("198.51.100.161"), Target: addrPort(other4), Interval: time.Millisecond},
+	}
+	for _, p := range probes {
+		defer r.probe(p)()
+		r.awaitFlow(p, "fiber")
+	}
+	r.sh("router", "nft delete table inet fw4")
+	r.await("uplinkd to masquerade itself", func() error {
+		if !masquerades() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	for _, p := range probes {
+		r.awaitFlow(p, "fiber")
+	}
+	if n := r.foreign(); n != 0 {
+		t.Errorf("%d packets left as they were", n)
+	}
+	if problems := r.status().Problems; len(problems) != 0 {
+		t.Errorf("%+v", problems)
 	}
 }

@@ -163,7 +163,6 @@ func TestWhenEveryProviderIsDeadNothingIsTornDownAndTheFirstToReturnIsUsed(t *te
 func TestWeightsShareNewFlows(t *testing.T) {
 	balanced := strings.Replace(strings.Replace(dualWAN, "tier = 2", "", 1), `device = "wan1"`, "device = \"wan1\"\nweight = 3", 1)
 	r := newRouter(t, lab.Options{}, balanced)
-	r.sh("router", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1 net.ipv6.fib_multipath_hash_policy=1")
 	r.start()
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
@@ -193,6 +192,14 @@ func TestWeightsShareNewFlows(t *testing.T) {
 		want := map[string]float64{"fiber": 0.75, "lte": 0.25}[u.Name]
 		if u.IPv4.Share != want || u.IPv6.Share != want {
 			t.Errorf("%s: shares %v and %v in the status, want %v", u.Name, u.IPv4.Share, u.IPv6.Share, want)
+		}
+	}
+	// All of them are between two hosts, which takes a parameter that is given back.
+	r.stop()
+	r.command("clean", "-c", r.config)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if v, err := r.Host("router").Sysctl("net/" + family + "/fib_multipath_hash_policy"); err != nil || v != "0" {
+			t.Errorf("the hash policy of %s is left at %q, %v", family, v, err)
 		}
 	}
 }

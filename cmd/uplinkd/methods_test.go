@@ -647,6 +647,17 @@ func TestTwoUplinksInOneSubnetAreKeptApart(t *testing.T) {
 			t.Errorf("rp_filter of %s is %q, %v: it need not give way", conf, v, err)
 		}
 	}
+	neighbourly := func(ignore, announce string) {
+		t.Helper()
+		for _, device := range []string{"wan1", "wan2"} {
+			for key, want := range map[string]string{"arp_ignore": ignore, "arp_announce": announce} {
+				if v, err := r.Host("router").Sysctl("net/ipv4/conf/" + device + "/" + key); err != nil || v != want {
+					t.Errorf("%s of %s is %q, %v; want %s", key, device, v, err, want)
+				}
+			}
+		}
+	}
+	neighbourly("1", "2")
 	v4, v6 := r.lanProbes()
 	r.awaitFlow(v4, "fiber")
 	r.awaitFlow(v6, "fiber")
@@ -670,6 +681,9 @@ func TestTwoUplinksInOneSubnetAreKeptApart(t *testing.T) {
 	if n := r.foreign(); n != 0 {
 		t.Errorf("%d packets left with a foreign source", n)
 	}
+	r.stop()
+	r.command("clean", "-c", r.config)
+	neighbourly("0", "0")
 }
 
 func TestTwinsWithTheSameAddressAndGatewayAreJudgedAndUsedApart(t *testing.T) {

@@ -75,7 +75,7 @@ func TestWhatIsTakenAwayIsPutBack(t *testing.T) {
 		"the unreachable default":    "ip route del unreachable default table 11701 metric 4294967294",
 		"the nftables table":         "nft delete table inet uplinkd",
 		"a chain's rules":            "nft flush chain inet uplinkd prerouting",
-		"a chain":                    "nft flush chain inet uplinkd guard; nft delete chain inet uplinkd guard",
+		"a chain":                    "nft flush chain inet uplinkd postrouting; nft delete chain inet uplinkd postrouting",
 		"the whole ruleset":          "nft list table inet somebody > /run/somebody.nft; nft flush ruleset; nft -f /run/somebody.nft",
 		"a link group":               "ip link set wan1 group default",
 		"a replaced default":         "ip route replace default via 203.0.113.1 dev wan2 table 11700 proto 117",

@@ -225,8 +225,23 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 				t.Error(err)
 			}
 			session()
+			told := func() string {
+				for _, p := range r.status().Problems {
+					if p.Code == "proxy-down" {
+						return p.Message
+					}
+				}
+				return ""
+			}
+			if problem := told(); problem != "" {
+				t.Errorf("a proxy that works is a problem: %s", problem)
+			}
 
 			p.stop()
+			if problem, becomes := told(), map[string]string{"bypass": "goes on without it", "reject": "is refused"}[onFailure]; !strings.Contains(problem,
+				"proxy proxy, port 12345, for tcp of ipv4, udp of ipv4, tcp of ipv6, udp of ipv6") || !strings.Contains(problem, becomes) {
+				t.Errorf("while the proxy is down the status says %q", problem)
+			}
 			if err := old(); err == nil {
 				t.Error("a connection of the dead proxy still works")
 			}
@@ -246,6 +261,9 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 				past = r.echoConnection(t, "lan", "192.0.2.1:7")
 			}
 			r.proxy()
+			if problem := told(); problem != "" {
+				t.Errorf("a proxy that is back is a problem: %s", problem)
+			}
 			for _, c := range proxied {
 				byProxy(c.network, c.target)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -26,6 +27,7 @@ func (d *Daemon) Status() api.Status {
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
 	s.Problems = append(append(s.Problems, d.judge.problems()...), append(d.lans.problems(), d.tunnels.known()...)...)
+	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained, spent, over := d.judge.isDrained(), d.judge.spentToday(), d.volumes.isOver()
 	standings := d.judge.standings()

@@ -49,15 +49,15 @@ const (
 
 // diagRequest is struct inet_diag_req_v2.
 type diagRequest struct {
-	family uint8
-	states uint32
-	id     [sizeofSockID]byte
+	family, protocol uint8
+	states           uint32
+	id               [sizeofSockID]byte
 }
 
 func (r *diagRequest) Len() int { return 8 + sizeofSockID }
 
 func (r *diagRequest) Serialize() []byte {
-	b := []byte{r.family, unix.IPPROTO_TCP, 0, 0}
+	b := []byte{r.family, r.protocol, 0, 0}
 	b = binary.NativeEndian.AppendUint32(b, r.states)
 	return append(b, r.id[:]...)
 }
@@ -82,7 +82,7 @@ func (k *Kernel) DestroySockets(addrs []netip.Addr) (int, error) {
 	for family := range families {
 		for _, id := range k.connections(family, dead, &failed) {
 			req := k.request(sockDestroyMsg, unix.NLM_F_ACK)
-			req.AddData(&diagRequest{family: family, states: allTCPStates &^ (1 << tcpListen), id: id})
+			req.AddData(&diagRequest{family: family, protocol: unix.IPPROTO_TCP, states: allTCPStates &^ (1 << tcpListen), id: id})
 			switch _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); {
 			case err == nil:
 				destroyed++
@@ -98,7 +98,7 @@ func (k *Kernel) DestroySockets(addrs []netip.Addr) (int, error) {
 func (k *Kernel) connections(family uint8, local map[netip.Addr]bool, failed *[]error) [][sizeofSockID]byte {
 	var ids [][sizeofSockID]byte
 	req := k.request(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-	req.AddData(&diagRequest{family: family, states: allTCPStates &^ (1 << tcpListen)})
+	req.AddData(&diagRequest{family: family, protocol: unix.IPPROTO_TCP, states: allTCPStates &^ (1 << tcpListen)})
 	err := req.ExecuteIter(unix.NETLINK_INET_DIAG, 0, func(m []byte) bool {
 		if len(m) < sizeofDiagMsg {
 			return true

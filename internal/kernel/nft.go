@@ -19,44 +19,49 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// tableCache keeps what was read of our tables for as long as the ruleset's generation stands: the
+// tableCache keeps what was read of nftables for as long as the ruleset's generation stands: the
 // kernel counts it up with every transaction of anybody.
 type tableCache struct {
 	valid           bool
 	generation      uint32
 	table, policies *rules.Table
+	translations    []rules.Translation
 }
 
-// readTables reads our tables: their chains and, of each rule, the comment.
-func (k *Kernel) readTables() (table, policies *rules.Table, err error) {
+// readTables reads our tables, that is their chains and, of each rule, the comment; and who else translates sources.
+func (k *Kernel) readTables() (*tableCache, error) {
 	generation, err := k.generation()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if k.table.valid && k.table.generation == generation {
-		return k.table.table, k.table.policies, nil
+		return &k.table, nil
 	}
 	tables, err := k.nft.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing nftables tables: %w", err)
+		return nil, fmt.Errorf("listing nftables tables: %w", err)
 	}
-	chains, err := k.nft.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	chains, err := k.nft.ListChains()
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing nftables chains: %w", err)
+		return nil, fmt.Errorf("listing nftables chains: %w", err)
 	}
+	read := tableCache{valid: true, generation: generation}
 	for _, t := range tables {
 		switch t.Name {
 		case rules.TableName:
-			table, err = k.listTable(t, chains)
+			read.table, err = k.listTable(t, chains)
 		case rules.PolicyTableName:
-			policies, err = k.listTable(t, chains)
+			read.policies, err = k.listTable(t, chains)
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	k.table = tableCache{true, generation, table, policies}
-	return table, policies, nil
+	if read.translations, err = k.translations(chains); err != nil {
+		return nil, err
+	}
+	k.table = read
+	return &k.table, nil
 }
 
 // listSets lists the sets that have names; what is in them is not read.
@@ -68,7 +73,7 @@ func (k *Kernel) listSets(t *nftables.Table) ([]rules.Set, error) {
 	var list []rules.Set
 	for _, s := range sets {
 		if !s.Anonymous {
-			list = append(list, rules.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()]})
+			list = append(list, rules.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()], Map: s.IsMap})
 		}
 	}
 	slices.SortFunc(list, func(a, b rules.Set) int { return strings.Compare(a.Name, b.Name) })
@@ -99,7 +104,7 @@ func (k *Kernel) listTable(ours *nftables.Table, chains []*nftables.Chain) (*rul
 	}
 	table := &rules.Table{Sets: sets}
 	for _, c := range chains {
-		if c.Table.Name != ours.Name {
+		if c.Table.Name != ours.Name || c.Table.Family != ours.Family {
 			continue
 		}
 		chain := rules.Chain{Name: c.Name, Type: string(c.Type)}
@@ -179,19 +184,17 @@ func (k *Kernel) putPolicies(op rules.PutPolicies) error {
 	defer conn.CloseLasting()
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: rules.PolicyTableName}
 	conn.AddTable(table)
-	if op.Table == nil || op.Anew {
+	if op.Table == nil {
 		conn.DelTable(table)
-	}
-	if op.Table != nil {
-		conn.AddTable(table)
+	} else {
 		conn.FlushTable(table)
-		for _, name := range op.Drop {
-			if !op.Anew {
-				conn.DelSet(&nftables.Set{Table: table, Name: name})
-			}
+		for _, set := range op.DropSets { // a map leads to chains
+			conn.DelSet(&nftables.Set{Table: table, Name: set.Name})
 		}
-		b := &builder{conn: conn, table: table}
-		if err := b.chains(op.Table); err != nil {
+		for _, chain := range op.DropChains {
+			conn.DelChain(&nftables.Chain{Table: table, Name: chain})
+		}
+		if err := (&builder{conn: conn, table: table}).chains(op.Table); err != nil {
 			return err
 		}
 	}
@@ -199,7 +202,7 @@ func (k *Kernel) putPolicies(op rules.PutPolicies) error {
 	return conn.Flush()
 }
 
-// families tells sets of addresses, by the type that nft shows, from those of devices, which have none.
+// families tells sets of addresses, by the type that nft shows, from those of devices and marks, which have none.
 var families = map[uint32]rules.Family{
 	nftables.TypeIPAddr.GetNFTMagic():  rules.IPv4,
 	nftables.TypeIP6Addr.GetNFTMagic(): rules.IPv6,
@@ -219,34 +222,57 @@ type builder struct {
 	err   error // of the first set that could not be made
 }
 
+// chains makes the chains before the maps that lead to them, and those before the rules that look into them.
 func (b *builder) chains(t *rules.Table) error {
-	for _, s := range t.Sets {
-		set := &nftables.Set{Table: b.table, Name: s.Name, KeyType: addressType(s.Family), Interval: true, HasTimeout: true}
-		var elements []nftables.SetElement
-		if s.Family == 0 {
-			set = &nftables.Set{Table: b.table, Name: s.Name, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
-			for _, device := range s.Devices {
-				elements = append(elements, nftables.SetElement{Key: deviceName(device)})
+	chains := make([]*nftables.Chain, len(t.Chains))
+	for i, c := range t.Chains {
+		chain := &nftables.Chain{Name: c.Name, Table: b.table}
+		if c.Hook != "" {
+			hook, ok := hooks[c.Hook]
+			if !ok {
+				return fmt.Errorf("chain %s: unknown hook %q", c.Name, c.Hook)
 			}
+			policy := nftables.ChainPolicyAccept
+			chain.Type, chain.Hooknum, chain.Policy = nftables.ChainType(c.Type), hook, &policy
+			chain.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority))
 		}
-		if err := b.conn.AddSet(set, elements); err != nil {
+		chains[i] = b.conn.AddChain(chain)
+	}
+	for _, s := range t.Sets {
+		if err := b.set(s); err != nil {
 			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
 	}
-	policy := nftables.ChainPolicyAccept
-	for _, c := range t.Chains {
-		hook, ok := hooks[c.Hook]
-		if !ok {
-			return fmt.Errorf("chain %s: unknown hook %q", c.Name, c.Hook)
-		}
-		chain := b.conn.AddChain(&nftables.Chain{Name: c.Name, Table: b.table, Type: nftables.ChainType(c.Type),
-			Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(c.Priority)), Policy: &policy})
+	for i, c := range t.Chains {
 		for _, r := range c.Rules {
-			b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: chain, Exprs: b.compile(r),
+			b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: chains[i], Exprs: b.compile(r),
 				UserData: userdata.AppendString(nil, userdata.TypeComment, r.Comment)})
 		}
 	}
 	return b.err
+}
+
+// set makes a set or a map that has a name.
+func (b *builder) set(s rules.Set) error {
+	if s.Family != 0 {
+		return b.conn.AddSet(&nftables.Set{Table: b.table, Name: s.Name, KeyType: addressType(s.Family), Interval: true, HasTimeout: true}, nil)
+	}
+	set := &nftables.Set{Table: b.table, Name: s.Name, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian, IsMap: s.Map}
+	elements := make([]nftables.SetElement, 0, len(s.Devices)+len(s.Marks))
+	for _, device := range s.Devices {
+		elements = append(elements, nftables.SetElement{Key: deviceName(device)})
+	}
+	for _, mark := range s.Marks {
+		set.KeyType = nftables.TypeMark
+		elements = append(elements, nftables.SetElement{Key: native(mark)})
+	}
+	if s.Map {
+		set.DataType = nftables.TypeVerdict
+		for i := range elements {
+			elements[i].VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: s.Chains[i]}
+		}
+	}
+	return b.conn.AddSet(set, elements)
 }
 
 // compile turns a rule into the kernel's expressions. Register 1 carries every value.
@@ -257,7 +283,9 @@ func (b *builder) compile(r rules.NftRule) []expr.Any {
 		case rules.NftDevice:
 			out = append(out, metaDevice(e.Out), equal(deviceName(e.Name)))
 		case rules.NftCtMark:
-			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), equal(native(e.Value)))
+			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), compare(e.Not, native(e.Value)))
+		case rules.NftSYN:
+			out = append(out, matchSYN()...)
 		case rules.NftMaxSegment:
 			out = append(out, maxSegment(e.Size)...)
 		case rules.NftSetMark:
@@ -284,6 +312,16 @@ func (b *builder) compile(r rules.NftRule) []expr.Any {
 			out = append(out, &expr.Verdict{Kind: expr.VerdictDrop})
 		case rules.NftReturn:
 			out = append(out, &expr.Verdict{Kind: expr.VerdictReturn})
+		case rules.NftAccept:
+			out = append(out, &expr.Verdict{Kind: expr.VerdictAccept})
+		case rules.NftJump:
+			out = append(out, &expr.Verdict{Kind: expr.VerdictJump, Chain: e.Chain})
+		case rules.NftGoto:
+			out = append(out, &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.Chain})
+		case rules.NftBranch:
+			out = append(out, metaDevice(e.Out), branch(e.MapName()))
+		case rules.NftPinBranch:
+			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), branch(e.MapName()))
 		default:
 			out = append(out, b.compileMatch(e)...)
 		}
@@ -306,7 +344,20 @@ func deviceName(name string) []byte {
 
 func native(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
 
-func equal(data []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: data} }
+func equal(data []byte) expr.Any { return compare(false, data) }
+
+func compare(not bool, data []byte) expr.Any {
+	op := expr.CmpOpEq
+	if not {
+		op = expr.CmpOpNeq
+	}
+	return &expr.Cmp{Op: op, Register: 1, Data: data}
+}
+
+// branch looks register 1 up in a map of verdicts; 0 is the register that they are carried out from.
+func branch(name string) expr.Any {
+	return &expr.Lookup{SourceRegister: 1, SetName: name, DestRegister: 0, IsDestRegSet: true}
+}
 
 // bitwise computes (value & mask) ^ xor; with mask and xor disjoint, ^ is |.
 func bitwise(mask, xor uint32) expr.Any {
@@ -330,17 +381,21 @@ func maskAddress(prefix netip.Prefix) []expr.Any {
 	return []expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)}}
 }
 
-// maxSegment lowers the segment size of what opens a TCP connection. The kernel never raises one
-// (net/netfilter/nft_exthdr.c).
-func maxSegment(size uint16) []expr.Any {
-	const (
-		flagsAt, syn, rst      = 13, 0x02, 0x04 // RFC 9293 section 3.1
-		option, sizeAt, length = 2, 2, 2        // RFC 9293 section 3.2: kind, length, then the size
-	)
+// matchSYN matches what opens a TCP connection.
+func matchSYN() []expr.Any {
+	const flagsAt, syn, rst = 13, 0x02, 0x04 // RFC 9293 section 3.1
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{unix.IPPROTO_TCP}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsAt, Len: 1},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn | rst}, Xor: []byte{0}}, equal([]byte{syn}),
+	}
+}
+
+// maxSegment lowers the segment size. The kernel never raises one (net/netfilter/nft_exthdr.c).
+func maxSegment(size uint16) []expr.Any {
+	const option, sizeAt, length = 2, 2, 2 // RFC 9293 section 3.2: kind, length, then the size
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{unix.IPPROTO_TCP}),
 		&expr.Immediate{Register: 1, Data: []byte{byte(size >> 8), byte(size)}},
 		&expr.Exthdr{SourceRegister: 1, Type: option, Offset: sizeAt, Len: length, Op: expr.ExthdrOpTcpopt},
 	}

@@ -44,7 +44,7 @@ func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
 				return binary.BigEndian.AppendUint32(nil, u.First), binary.BigEndian.AppendUint32(nil, u.Last)
 			}))...)
 	case rules.NftMark:
-		return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, bitwise(e.Mask, 0), equal(native(e.Value))}
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, bitwise(e.Mask, 0), compare(e.Not, native(e.Value))}
 	case rules.NftDSCP:
 		return append(loadDSCP(e.Family), b.codePoints(e)...)
 	case rules.NftPinned:

@@ -41,14 +41,14 @@ func selective() rules.Config {
 		{"addresses", 3, rules.Selector{From: nets("203.0.113.128/25", "2001:db8:1::/64"), To: nets("192.0.2.2/32", "192.0.2.64/26", "2001:db8:ffff::2/128")}},
 		{"device", 3, rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6, 17}, DPorts: []rules.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}, SPorts: []rules.Ports{{First: 1024, Last: 65535}}}},
 		{"owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}, {Set: true, First: 7, Last: 7}}}},
-		{"one owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 9}}}},
-		{"single owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 7}}, DSCP: []uint8{0}}},
+		{"one-owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 9}}}},
+		{"single-owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 7}}, DSCP: []uint8{0}}},
 		{"mark", 4, rules.Selector{Mark: 0x1, Mask: 0xff}},
 		{"voice", 3, rules.Selector{DSCP: []uint8{46}}},
-		{"more voice", 3, rules.Selector{DSCP: []uint8{34, 46, 10}}},
-		{"many ports", 5, rules.Selector{Protocols: []uint8{6}, DPorts: many}},
+		{"more-voice", 3, rules.Selector{DSCP: []uint8{34, 46, 10}}},
+		{"many-ports", 5, rules.Selector{Protocols: []uint8{6}, DPorts: many}},
 		{"filled", 5, rules.Selector{ToSets: []string{"streaming", "more"}, From: nets("203.0.113.130/32", "203.0.113.140/30")}},
-		{"two devices", 4, rules.Selector{IIF: []string{"lan0", "lan1"}, From: nets("203.0.113.128/25")}},
+		{"two-devices", 4, rules.Selector{IIF: []string{"lan0", "lan1"}, From: nets("203.0.113.128/25")}},
 	} {
 		c.Policies = append(c.Policies, rules.Policy{Name: p.name, Group: p.group, Select: p.s})
 	}

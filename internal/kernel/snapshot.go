@@ -57,9 +57,11 @@ func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
 		}
 		obs.Rules = append(obs.Rules, found...)
 	}
-	if obs.Table, obs.Policies, err = k.readTables(); err != nil {
+	read, err := k.readTables()
+	if err != nil {
 		return nil, err
 	}
+	obs.Table, obs.Policies, obs.Translations = read.table, read.policies, read.translations
 	return obs, nil
 }
 

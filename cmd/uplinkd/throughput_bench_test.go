@@ -1,0 +1,330 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+)
+
+// everything is a router with all features that packets pass: two providers, both families translated, kill
+// switches, exceptions, marks, a sticky share, filled sets, a proxy that nobody runs, segment sizes.
+const everything = dualWAN + `
+[[set]]
+name = "streaming"
+filled = true
+[[policy]]
+name = "tight"
+to = ["192.0.2.2", "2001:db8:ffff::2"]
+except = ["192.0.2.128/25"]
+uplinks = ["fiber"]
+fallback = "unreachable"
+[[policy]]
+name = "streams"
+to = "@streaming"
+uplinks = ["lte"]
+[[policy]]
+name = "guests"
+from = ["203.0.113.192/26", "2001:db8:1:0:8000::/65"]
+uplinks = ["lte"]
+fallback = "unreachable"
+[[policy]]
+name = "voice"
+dscp = "ef"
+uplinks = ["fiber", "lte"]
+[[policy]]
+name = "mail"
+protocol = "tcp"
+dport = 25
+uplinks = ["fiber"]
+fallback = "unreachable"
+[[policy]]
+name = "spread"
+to = ["192.0.2.3", "2001:db8:ffff::3"]
+uplinks = [["fiber", "lte"]]
+sticky = "source"
+[[tproxy]]
+name = "proxy"
+iif = "lan0"
+protocol = ["tcp", "udp"]
+port = 12345
+to = ["192.0.2.53", "2001:db8:ffff::53"]
+`
+
+// byHand is what a careful administrator writes for the same two providers: a table for each, marks that connections
+// keep, addresses that packets leave with, segments that fit, and a filter that lets nothing leave untranslated.
+const byHand = `
+for d in lan0 wan1 wan2; do echo 1 > /proc/sys/net/ipv4/conf/$d/src_valid_mark; done
+table() { # number device gateway metric
+	ip route add default via $3 dev $2 table 10$1
+	ip -6 route add default via fe80::1 dev $2 table 10$1
+	for f in -4 -6; do
+		ip $f rule add pref 11$1 fwmark $1 lookup 10$1
+		ip $f rule add pref 12$1 oif $2 lookup 10$1
+		ip $f address show dev $2 scope global | sed -n 's/.*inet6\? \([^/ ]*\).*/\1/p' | while read a; do ip $f rule add pref 13$1 from $a lookup 10$1; done
+	done
+}
+for f in -4 -6; do ip $f rule add pref 100 lookup main suppress_prefixlength 0; done
+table 1 wan1 $GATEWAY1
+table 2 wan2 $GATEWAY2
+nft -f - <<'X'
+table inet byhand {
+	chain prerouting {
+		type filter hook prerouting priority mangle;
+		ct mark != 0 meta mark set ct mark return
+		iifname "wan1" ct mark set 1
+		iifname "wan2" ct mark set 2
+		meta mark set ct mark
+	}
+	chain output {
+		type route hook output priority mangle;
+		ct mark != 0 meta mark set ct mark return
+	}
+	chain forward {
+		type filter hook forward priority filter;
+		ct state invalid drop
+		tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+	}
+	chain postrouting {
+		type filter hook postrouting priority mangle;
+		oifname "wan1" ct mark 0 ct mark set 1
+		oifname "wan2" ct mark 0 ct mark set 2
+	}
+	chain srcnat {
+		type nat hook postrouting priority srcnat;
+		oifname { "wan1", "wan2" } masquerade
+	}
+}
+X
+`
+
+// BenchmarkThroughput compares what a router forwards by our rules with what the same router forwards by rules that
+// were written by hand: packets of 64 bytes, which cost the processor, and TCP with large segments. Both are loaded in
+// turn for moments, because machines are shared, and the median of the quotients counts. The bar is 0.95.
+func BenchmarkThroughput(b *testing.B) {
+	const moments, moment = 150, 40 * time.Millisecond
+	ours := newRouter(b, lab.Options{}, everything)
+	theirs := newRouter(b, lab.Options{}, everything)
+	ours.sh("router", "ip link set dev wan2 mtu 1400")
+	theirs.sh("router", "ip link set dev wan2 mtu 1400")
+	ours.ready()
+	script := byHand
+	for i, u := range theirs.Uplinks() {
+		script = strings.ReplaceAll(script, fmt.Sprintf("$GATEWAY%d", i+1), u.Gateway4.String())
+	}
+	theirs.sh("router", script)
+	for _, c := range []struct {
+		name, target string
+		load         func(r *router, target netip.AddrPort) *load
+	}{
+		{"packets_ipv4", "192.0.2.1:9", (*router).packetsOut},
+		{"packets_ipv6", "[2001:db8:ffff::1]:9", (*router).packetsOut},
+		{"packets_of_a_kill_switch", "192.0.2.2:9", (*router).packetsOut},
+		{"answers_ipv4", "192.0.2.1:9", (*router).packetsIn},
+		{"answers_ipv6", "[2001:db8:ffff::1]:9", (*router).packetsIn},
+		{"tcp_ipv4", "192.0.2.1:9", (*router).segmentsOut},
+		{"tcp_ipv6", "[2001:db8:ffff::1]:9", (*router).segmentsOut},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			for b.Loop() {
+				pair := []*load{c.load(ours, addrPort(c.target)), c.load(theirs, addrPort(c.target))}
+				var quotients, rates []float64
+				for n := range moments {
+					var rate [2]float64
+					for i := range pair {
+						i = (i + n) % 2
+						rate[i] = pair[i].during(b, moment)
+					}
+					if n > 0 {
+						quotients, rates = append(quotients, rate[0]/rate[1]), append(rates, rate[0])
+					}
+				}
+				for _, l := range pair {
+					l.close()
+				}
+				slices.Sort(quotients)
+				slices.Sort(rates)
+				at := func(list []float64, part int) float64 { return list[len(list)*part/100] }
+				b.ReportMetric(at(quotients, 50), "of-theirs")
+				b.ReportMetric(at(rates, 50), "per-s")
+				b.ReportMetric(0, "ns/op")
+				b.Logf("quartiles of the quotients: %.3f and %.3f", at(quotients, 25), at(quotients, 75))
+			}
+		})
+	}
+}
+
+// load is what a router has to forward.
+type load struct {
+	send    func() error // a little of it
+	arrived func() int64 // how much has got through
+	close   func()
+}
+
+// during returns how much a second got through.
+func (l *load) during(b *testing.B, span time.Duration) float64 {
+	began, before := time.Now(), l.arrived()
+	for time.Since(began) < span {
+		if err := l.send(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return float64(l.arrived()-before) / time.Since(began).Seconds()
+}
+
+// packetsOut are those of one UDP flow from the LAN.
+func (r *router) packetsOut(target netip.AddrPort) *load {
+	server, client, _ := r.udpFlow(target)
+	return &load{packets(client, nil), r.received("inet", r.Uplink("fiber").ISP), func() { _, _ = server.Close(), client.Close() }}
+}
+
+// packetsIn are its answers.
+func (r *router) packetsIn(target netip.AddrPort) *load {
+	server, client, source := r.udpFlow(target)
+	return &load{packets(server, source), r.received("lan", "eth0"), func() { _, _ = server.Close(), client.Close() }}
+}
+
+// udpFlow opens a flow and has it answered, as those are that are worth forwarding: connection tracking is sure of
+// one from its third packet on.
+func (r *router) udpFlow(target netip.AddrPort) (server *net.UDPConn, client net.Conn, source net.Addr) {
+	r.Helper()
+	err := r.Host("inet").Do(func() (err error) {
+		server, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(target))
+		return err
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	if client, err = r.Host("lan").Dial(context.Background(), "udp", "", target.String()); err != nil {
+		r.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	_ = client.SetDeadline(time.Now().Add(unhurried))
+	_ = server.SetDeadline(time.Now().Add(unhurried))
+	for range 3 {
+		if _, err = client.Write(buf); err == nil {
+			_, source, err = server.ReadFrom(buf)
+		}
+		if err == nil {
+			_, err = server.WriteTo(buf, source)
+		}
+		if err == nil {
+			_, err = client.Read(buf)
+		}
+		if err != nil {
+			r.Fatal(err)
+		}
+	}
+	_ = client.SetDeadline(time.Time{})
+	_ = server.SetDeadline(time.Time{})
+	return server, client, source
+}
+
+// packets sends as fast as a processor can: the one that sends a packet also carries it through all hosts, up to the
+// socket at the far end.
+func packets(conn net.Conn, to net.Addr) (send func() error) {
+	udp := conn.(*net.UDPConn)
+	write := ipv4.NewPacketConn(udp).WriteBatch
+	if udp.LocalAddr().(*net.UDPAddr).IP.To4() == nil {
+		write = ipv6.NewPacketConn(udp).WriteBatch
+	}
+	batch := make([]ipv4.Message, 32)
+	for i := range batch {
+		batch[i] = ipv4.Message{Buffers: [][]byte{make([]byte, 64-28)}, Addr: to}
+	}
+	return func() error { _, err := write(batch, 0); return err }
+}
+
+// received counts the packets that a device receives.
+func (r *router) received(host, device string) func() int64 {
+	var stats *os.File
+	err := r.Host(host).Do(func() (err error) {
+		stats, err = os.Open("/proc/thread-self/net/dev")
+		return err
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = stats.Close() })
+	buf := make([]byte, 4096)
+	return func() int64 {
+		n, err := stats.ReadAt(buf, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			r.Fatal(err)
+		}
+		for line := range strings.Lines(string(buf[:n])) {
+			if name, counters, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == device {
+				count, err := strconv.ParseInt(strings.Fields(counters)[1], 10, 64)
+				if err != nil {
+					r.Fatal(err)
+				}
+				return count
+			}
+		}
+		r.Fatalf("no device %s on %s", device, host)
+		return 0
+	}
+}
+
+// tcpPair opens a TCP connection from the LAN into the Internet and returns both ends.
+func (r *router) tcpPair(target netip.AddrPort) (client, server net.Conn) {
+	r.Helper()
+	var listener net.Listener
+	err := r.Host("inet").Do(func() (err error) {
+		listener, err = net.Listen("tcp", target.String())
+		return err
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer listener.Close()
+	if client, err = r.Host("lan").Dial(context.Background(), "tcp", "", target.String()); err != nil {
+		r.Fatal(err)
+	}
+	if server, err = listener.Accept(); err != nil {
+		r.Fatal(err)
+	}
+	return client, server
+}
+
+// segmentsOut are those of one TCP connection from the LAN, counted in bytes.
+func (r *router) segmentsOut(target netip.AddrPort) *load {
+	r.Helper()
+	client, server := r.tcpPair(target)
+	var arrived atomic.Int64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1<<20)
+		for {
+			n, err := server.Read(buf)
+			arrived.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}()
+	chunk := make([]byte, 64<<10)
+	return &load{
+		send:    func() error { _, err := client.Write(chunk); return err },
+		arrived: arrived.Load,
+		close:   func() { _, _ = client.Close(), server.Close(); <-done },
+	}
+}

@@ -1,0 +1,158 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+)
+
+// keepIn is the second lock of kill switches: what is forwarded and belongs to one leaves by no uplink but its
+// own, whatever its source, its pin or a rule of somebody else says. Answers to what came in from outside are
+// no traffic of its own. Policies before it may send some of it elsewhere.
+func (p *planner) keepIn() []Chain {
+	forwarded := func(policy *Policy) bool { return len(policy.Select.UIDs) == 0 }
+	refuse := map[Family]NftExpr{IPv4: NftRefuse{}, IPv6: NftReject{}} // which makes hosts choose another source, as rejectForeign says
+	base := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
+	return p.lock(base, "lock", forwarded, refuse)
+}
+
+// keepOwnersIn is the same for local sockets of users. Those of root are left out, for among them are the
+// probes, which leave by each uplink.
+func (p *planner) keepOwnersIn() []Chain {
+	owned := func(policy *Policy) bool {
+		return len(policy.Select.UIDs) > 0 && !slices.ContainsFunc(policy.Select.UIDs, func(u UIDs) bool { return u.First == 0 })
+	}
+	base := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
+	return p.lock(base, "owner", owned, map[Family]NftExpr{IPv4: NftDrop{}, IPv6: NftDrop{}})
+}
+
+// lockRun is a row of policies of one group, as a chain of the lock. It is for packets that leave by one of the
+// group's uplinks or, behind a kill switch, by none of them.
+type lockRun struct {
+	group *plannedGroup
+	chain Chain
+}
+
+func (r *lockRun) concerns(u *Uplink) bool { return r.group.KillSwitch != (r.group.tier(u.ID) > 0) }
+
+// lock makes the chains that keep the traffic of kill switches in, as far as it concerns the given policies. The
+// device that a packet leaves by leads to a chain which goes through those rows of policies that are about it; uplinks
+// with the same rows share one.
+func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []Chain {
+	runs := p.lockRuns(kind, concerned, end)
+	if len(runs) == 0 {
+		return nil
+	}
+	var leaving []Chain
+	byRows := make(map[string]string) // names of chains in leaving
+	branch := NftBranch{Out: true}
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		rows := make([]byte, 0, len(runs))
+		var c Chain
+		locked := 0 // rules up to the last kill switch: what comes after it keeps nothing in
+		for j := range runs {
+			r := &runs[j]
+			if !r.concerns(u) {
+				continue
+			}
+			rows = fmt.Append(rows, j, " ")
+			c.add("what belongs to them", NftJump{r.chain.Name})
+			if r.group.KillSwitch {
+				locked = len(c.Rules)
+			}
+		}
+		if locked == 0 {
+			continue
+		}
+		name, known := byRows[string(rows)]
+		if !known {
+			name = kind + "s_" + u.Name
+			byRows[string(rows)] = name
+			leaving = append(leaving, Chain{Name: name})
+			last := &leaving[len(leaving)-1]
+			last.add("answers are nobody's policy", NftReply{}, NftReturn{})
+			last.Rules = append(last.Rules, c.Rules[:locked]...)
+		}
+		branch.Devices, branch.Chains = append(branch.Devices, u.Device), append(branch.Chains, name)
+	}
+	if len(branch.Devices) == 0 {
+		return nil
+	}
+	base.add("kill switches, by the uplink", branch)
+	chains := append([]Chain{base}, leaving...)
+	for i := range runs {
+		chains = append(chains, runs[i].chain)
+	}
+	return chains
+}
+
+// lockRuns makes the rows: what kill switches refuse, and what policies before them let pass.
+func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []lockRun {
+	last := map[Family]int{IPv4: -1, IPv6: -1} // kill switch
+	for i := range p.cfg.Policies {
+		policy := &p.cfg.Policies[i]
+		for _, family := range Families {
+			if _, about := p.report.Policies[i].Choice[family]; about && concerned(policy) && p.groups[policy.Group].KillSwitch {
+				last[family] = i
+			}
+		}
+	}
+	var runs []lockRun
+	for i := 0; i <= max(last[IPv4], last[IPv6]); i++ {
+		policy := &p.cfg.Policies[i]
+		if !concerned(policy) {
+			continue
+		}
+		group := p.groups[policy.Group]
+		name, all, choices := "policy "+policy.Name, policy.Select, p.report.Policies[i].Choice
+		if n := p.alike(i, max(last[IPv4], last[IPv6])); n > 0 { // few rules with sets are better than many
+			name += fmt.Sprintf(" and %d more", n)
+			all.From = slices.Clone(all.From)
+			for ; n > 0; n-- {
+				i++
+				all.From = append(all.From, p.cfg.Policies[i].Select.From...)
+			}
+		}
+		if len(runs) == 0 || runs[len(runs)-1].group != group {
+			runs = append(runs, lockRun{group, Chain{Name: kind + "_" + policy.Name}})
+		}
+		c := &runs[len(runs)-1].chain
+		for _, family := range Families {
+			choice, about := choices[family]
+			if i > last[family] && !group.KillSwitch || !about || len(choice.Members) == 0 && !group.KillSwitch {
+				continue
+			}
+			for _, match := range all.matches(group.Except, family) {
+				if group.KillSwitch {
+					c.add(name+": by no other uplink", append(match, NftCounter{}, end[family])...)
+				} else {
+					c.add(name+" first", append(match, NftAccept{})...)
+				}
+			}
+		}
+	}
+	return slices.DeleteFunc(runs, func(r lockRun) bool { return len(r.chain.Rules) == 0 })
+}
+
+// alike counts how many policies behind one differ from it in nothing but their sources.
+func (p *planner) alike(at, last int) int {
+	first := &p.cfg.Policies[at]
+	if len(first.Select.From) == 0 || !first.Select.onlyPrefixes() {
+		return 0
+	}
+	n := 0
+	for at+n < last {
+		next := &p.cfg.Policies[at+n+1]
+		if next.Group != first.Group || len(next.Select.From) == 0 || !next.Select.onlyPrefixes() || !slices.Equal(next.Select.To, first.Select.To) ||
+			!slices.Equal(p.policyNeeds[at+n+1].families, p.policyNeeds[at].families) {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+// onlyPrefixes reports whether addresses are all that the selector looks at, and all of them are known here.
+func (s *Selector) onlyPrefixes() bool {
+	return len(s.FromSets)+len(s.ToSets)+len(s.IIF)+len(s.Protocols)+len(s.SPorts)+len(s.DPorts)+len(s.UIDs)+len(s.DSCP) == 0 && s.Mask == 0
+}
