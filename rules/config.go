@@ -68,8 +68,8 @@ type Uplink struct {
 	Weight int // 1..256, the share among uplinks of one tier
 	// NewFlowsOnly is true when what has left the uplink does not come back to it, tunnels that it carried included.
 	NewFlowsOnly bool
-	IPv4   Addressing
-	IPv6   Addressing
+	IPv4         Addressing
+	IPv6         Addressing
 	// Delegations are the IPv6 prefixes that the provider routes to us by this uplink.
 	Delegations []Delegation
 }
