@@ -32,6 +32,7 @@ func (p *planner) nftables() {
 	guard := Chain{Name: "guard", Type: "filter", Hook: "postrouting", Priority: prioGuard}
 
 	p.unpinned(&output, &postrouting)
+	p.unpinnedPeers(&prerouting, &postrouting)
 	mask := p.k.MarkMask
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
