@@ -39,11 +39,12 @@ type judge struct {
 	running  sync.WaitGroup
 	watched  map[rules.Path]*watched
 
-	carriers  map[string][]string // by name, of uplinks that are carried by others
-	suspended map[string]string   // by name, why
-	doubtful  map[string]bool     // by name, whether what carries it is doubted
-	drained   map[string]bool     // by uplink name
-	overQuota map[string]bool     // by uplink name; replaced, never changed in place
+	carriers  map[string][]string     // by name, of uplinks that are carried by others
+	riding    map[string][]rules.Path // by name, what carries it now; replaced, never changed in place
+	suspended map[string]string       // by name, why
+	doubtful  map[string]bool         // by name, whether what carries it is doubted
+	drained   map[string]bool         // by uplink name
+	overQuota map[string]bool         // by uplink name; replaced, never changed in place
 	restored  map[string]keptVerdict
 }
 

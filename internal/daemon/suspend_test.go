@@ -3,6 +3,7 @@ package daemon
 import (
 	"testing"
 
+	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -23,12 +24,38 @@ func TestATunnelIsSuspendedWhileAllThatMayCarryItAreDown(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			states := map[string]uplink.State{"fiber": tt.fiber, "lte": tt.lte, "vps": tt.vps, "tap": uplink.Up}
-			c := carriage{carriersOf(chain4(t, "/k")), func(name string) (uplink.State, bool) { return states[name], true }}
+			c := carriage{carriers: carriersOf(chain4(t, "/k")), state: func(name string) (uplink.State, bool) { return states[name], true }}
 			if vps, tap, fiber := c.suspendedBy("vps"), c.suspendedBy("tap"), c.suspendedBy("fiber"); vps != tt.vpsBy || tap != tt.tapBy || fiber != "" {
 				t.Errorf("vps is %q, tap %q, fiber %q", vps, tap, fiber)
 			}
 			if got := c.doubted("tap"); got != tt.tapDoubted {
 				t.Errorf("the tap is doubted: %v", got)
+			}
+		})
+	}
+}
+
+func TestATunnelIsNotJudgedWhileTheCarrierThatItUsesIsSilent(t *testing.T) {
+	names := map[int]string{1: "fiber", 2: "lte"}
+	for _, tt := range []struct {
+		name       string
+		by         int // who carries it
+		fiber, lte uplink.State
+		doubted    bool
+	}{
+		{"all is well", 2, uplink.Up, uplink.Up, false},
+		{"its carrier is doubted, the other would do", 2, uplink.Up, uplink.Suspect, true},
+		{"its carrier is dead, the tunnel is about to move", 2, uplink.Up, uplink.Down, true},
+		{"it has moved", 1, uplink.Up, uplink.Down, false},
+		{"another than its carrier is doubted", 1, uplink.Up, uplink.Suspect, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			states := map[string]uplink.State{"fiber": tt.fiber, "lte": tt.lte, "vps": uplink.Up, "tap": uplink.Up}
+			state := func(name string) (uplink.State, bool) { return states[name], true }
+			c := carriage{carriers: carriersOf(chain4(t, "/k")), state: state, riding: map[string][]rules.Path{"vps": {{Uplink: tt.by, Family: rules.IPv4}}},
+				path: func(p rules.Path) (string, uplink.State, bool) { return names[p.Uplink], states[names[p.Uplink]], true }}
+			if vps, tap := c.doubted("vps"), c.doubted("tap"); vps != tt.doubted || tap != tt.doubted {
+				t.Errorf("vps is doubted: %v, tap: %v", vps, tap)
 			}
 		})
 	}

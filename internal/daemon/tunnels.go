@@ -221,12 +221,16 @@ func (t *tunnels) seek(w *wired) {
 	w.stale = nil
 }
 
-// moved hears of a plan that the kernel has. Where a tunnel has another carrier than before, its peers' endpoints are set
+// moved hears of a plan that the kernel has, and tells by what each tunnel's packets leave where that has changed. Where a tunnel has another carrier than before, its peers' endpoints are set
 // again, which clears the source address that the kernel has used so far.
-func (t *tunnels) moved(report *rules.Report) {
+func (t *tunnels) moved(report *rules.Report, tell func(name string, paths []rules.Path)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, w := range t.wired {
+		if paths := w.leavesBy(report); !slices.Equal(paths, w.leaves) {
+			w.leaves = paths
+			tell(name, paths)
+		}
 		before := w.carrier
 		for i, f := range rules.Families {
 			w.carrier[i] = report.Carrier(w.id, f)

@@ -29,7 +29,8 @@ type wired struct {
 	private   tunnel.Key
 	port      int
 	peers     []wiredPeer
-	carrier   [2]int // id of the uplink that carries it, by family, as it was last set
+	carrier   [2]int       // id of the uplink that carries it, by family, as it was last set
+	leaves    []rules.Path // by what its packets leave, in the families of its peers' endpoints
 	state     *tunnel.State
 	resolved  map[string]netip.AddrPort // endpoints, by how they are written
 	stale     []tunnel.Key              // peers whose endpoint has a new address
@@ -120,6 +121,20 @@ func (w *wired) config() tunnel.Config {
 		c.Peers = append(c.Peers, p.Peer)
 	}
 	return c
+}
+
+// leavesBy lists the paths that the device's packets take by a plan.
+func (w *wired) leavesBy(report *rules.Report) []rules.Path {
+	var paths []rules.Path
+	for _, f := range rules.Families {
+		used := w.state != nil && slices.ContainsFunc(w.state.Peers, func(p tunnel.PeerState) bool {
+			return p.Endpoint.IsValid() && rules.FamilyOf(p.Endpoint.Addr()) == f
+		})
+		if carrier := report.Carrier(w.id, f); used && carrier != 0 {
+			paths = append(paths, rules.Path{Uplink: carrier, Family: f})
+		}
+	}
+	return paths
 }
 
 // inside reports whether an address is one of the tunnel's own network, where no other end of it can be.
