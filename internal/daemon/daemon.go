@@ -415,6 +415,9 @@ func (d *Daemon) event(e api.Event) {
 
 // onTransition hears of a changed verdict, from a watcher's goroutine.
 func (d *Daemon) onTransition(t uplink.Transition) {
+	if t.To == uplink.Suspect || t.To == uplink.Down {
+		d.judge.hold()
+	}
 	d.engine.Hint()
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
 	t.Evidence = append(t.Evidence, d.testimony(t)...)

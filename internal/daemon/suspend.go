@@ -27,6 +27,20 @@ func (j *judge) suspend() {
 	j.suspended, j.doubtful = suspended, doubted
 }
 
+// hold stops judging the tunnels whose carrier has fallen silent, without waiting for the next look at the kernel: on a busy
+// machine they would be down by then, and held down for it.
+func (j *judge) hold() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.suspend()
+	for _, w := range j.watched {
+		if held := j.suspended[w.name] != "" || j.doubtful[w.name]; held && w.facts.Carrier && !w.facts.Quiet {
+			w.facts.Quiet = true
+			w.SetPath(w.facts)
+		}
+	}
+}
+
 // carriage is which uplinks may carry which, and how they fare. Configuration has seen to it that no chain is a circle.
 type carriage struct {
 	carriers map[string][]string

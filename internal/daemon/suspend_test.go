@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -59,4 +61,47 @@ func TestATunnelIsNotJudgedWhileTheCarrierThatItUsesIsSilent(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestATunnelIsHeldTheMomentItsCarrierFallsSilent(t *testing.T) {
+	for returns, want := range map[bool]uplink.State{true: uplink.Up, false: uplink.Down} {
+		held(t, returns, want)
+	}
+}
+
+// held has a tunnel and its carrier fall silent, and the tunnel answer again when its carrier does, or not.
+func held(t *testing.T, returns bool, want uplink.State) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCourt(t, nil)
+		c.judge.mu.Lock()
+		c.carriers = map[string][]string{"lte": {"fiber"}} // let lte be a tunnel
+		c.judge.mu.Unlock()
+		c.ride("lte", []rules.Path{fiber4})
+		c.pass()
+		after(20 * time.Second)
+		c.pass()
+		c.wants(lte4, uplink.Up)
+
+		c.set("fiber", false)
+		c.set("lte", false)
+		for range 1000 {
+			if v, _ := c.verdict(fiber4); v.State == uplink.Suspect {
+				break
+			}
+			after(10 * time.Millisecond)
+		}
+		c.wants(fiber4, uplink.Suspect)
+		c.hold() // no look at the kernel comes: the machine is busy
+		after(20 * time.Second)
+		c.wants(fiber4, uplink.Down)
+		if v, _ := c.verdict(lte4); v.State == uplink.Down {
+			t.Errorf("the tunnel is down beside its carrier: %s", v.Reason)
+		}
+		c.set("fiber", true)
+		c.set("lte", returns)
+		after(30 * time.Second)
+		c.pass()
+		after(2 * time.Second)
+		c.wants(lte4, want)
+	})
 }
