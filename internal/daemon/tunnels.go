@@ -221,8 +221,9 @@ func (t *tunnels) seek(w *wired) {
 	w.stale = nil
 }
 
-// moved hears of a plan that the kernel has, and tells by what each tunnel's packets leave where that has changed. Where a tunnel has another carrier than before, its peers' endpoints are set
-// again, which clears the source address that the kernel has used so far.
+// moved hears of a plan that the kernel has, and tells by what a tunnel's packets leave where that has changed. Where a
+// tunnel has another carrier than before, its peers' endpoints are set again, which clears the source address that the
+// kernel has used so far.
 func (t *tunnels) moved(report *rules.Report, tell func(name string, paths []rules.Path)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
