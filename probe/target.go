@@ -16,11 +16,12 @@ type Kind uint8
 
 // The kinds of target.
 const (
-	ICMP  Kind = iota + 1 // echo request, ICMP or ICMPv6
-	TCP                   // a connection is opened and reset
-	HTTP                  // GET without redirects
-	HTTPS                 // the same over TLS, certificates not verified
-	DNS                   // one query over UDP
+	ICMP      Kind = iota + 1 // echo request, ICMP or ICMPv6
+	TCP                       // a connection is opened and reset
+	HTTP                      // GET without redirects
+	HTTPS                     // the same over TLS, certificates not verified
+	DNS                       // one query over UDP
+	Handshake                 // what WireGuard counts of the peer that has the address; not asked by [Net]
 )
 
 // String returns the scheme of the kind; "icmp" for the one that has none.
@@ -36,6 +37,8 @@ func (k Kind) String() string {
 		return "https"
 	case DNS:
 		return "dns"
+	case Handshake:
+		return "handshake"
 	}
 	return "kind(" + strconv.Itoa(int(k)) + ")"
 }
@@ -64,6 +67,7 @@ const maxTarget = 512
 //	http://192.0.2.3/generate_204           GET; 204 for this path, else 2xx or 3xx
 //	https://[2001:db8::3]/                  the same over TLS
 //	dns://192.0.2.53?name=example.net       query; without a name, the root's NS
+//	handshake://10.0.31.1                   the WireGuard peer that has the address
 //
 // Hosts are literal addresses, because a name would have to be resolved over
 // the very uplink in question. Addresses that no uplink leads to (loopback,
@@ -122,8 +126,14 @@ func parseTarget(s string) (Target, error) {
 		return t.http(u)
 	case "dns":
 		return t.dns(u)
+	case "handshake":
+		t.kind = Handshake
+		if t.port != 0 || u.Path != "" || u.RawQuery != "" || u.ForceQuery {
+			return Target{}, errors.New("has nothing behind the address")
+		}
+		return t, nil
 	default:
-		return Target{}, fmt.Errorf("unknown scheme %q; known are tcp, http, https and dns, and a plain address for echo requests", scheme)
+		return Target{}, fmt.Errorf("unknown scheme %q; known are tcp, http, https, dns and handshake, and a plain address for echo requests", scheme)
 	}
 }
 
@@ -233,6 +243,8 @@ func (t Target) Bytes() int {
 		packets, payload = 8, 8*32+100+len(t.host)+len(t.uri)+300
 	case HTTPS: // a certificate chain is most of it
 		packets, payload = 14, 14*32+600+4500+len(t.host)+len(t.uri)+300
+	case Handshake: // an echo request, and an empty packet for it
+		payload = 8 + echoSize
 	case DNS:
 		payload = 2*(8+12+len(t.name)+5) + 48
 	}

@@ -23,6 +23,8 @@ func TestParseTarget(t *testing.T) {
 		{"http://192.0.2.3", Target{kind: HTTP, addr: addr("192.0.2.3"), port: 80, host: "192.0.2.3", uri: "/"}},
 		{"https://[2001:db8::3]:8443/x y", Target{kind: HTTPS, addr: addr("2001:db8::3"), port: 8443, host: "[2001:db8::3]:8443", uri: "/x%20y"}},
 		{"dns://192.0.2.53?name=example.net", Target{kind: DNS, addr: addr("192.0.2.53"), port: 53, name: "example.net."}},
+		{"handshake://10.0.31.1", Target{kind: Handshake, addr: addr("10.0.31.1")}},
+		{"handshake://[fd00::1]", Target{kind: Handshake, addr: addr("fd00::1")}},
 		{"dns://192.0.2.53:5353", Target{kind: DNS, addr: addr("192.0.2.53"), port: 5353, name: "."}},
 		{"fe80::1", Target{kind: ICMP, addr: addr("fe80::1")}},
 	} {
@@ -62,11 +64,12 @@ func TestParseTargetTellsTheMistake(t *testing.T) {
 		{"tcp://192.0.2.2:x", `invalid port ":x" after host`},
 		{"tcp://192.0.2.2:443/", "has nothing after the port"},
 		{"tcp://192.0.2.2:443?", "has nothing after the port"},
-		{"TCP://192.0.2.2:443", `unknown scheme "TCP"; known are tcp, http, https and dns, and a plain address for echo requests`},
-		{"ftp://192.0.2.2", `unknown scheme "ftp"; known are tcp, http, https and dns, and a plain address for echo requests`},
+		{"TCP://192.0.2.2:443", `unknown scheme "TCP"; known are tcp, http, https, dns and handshake, and a plain address for echo requests`},
+		{"ftp://192.0.2.2", `unknown scheme "ftp"; known are tcp, http, https, dns and handshake, and a plain address for echo requests`},
 		{"http://user@192.0.2.3/", "must not carry a user name"},
 		{"http://192.0.2.3/#", "must not have a fragment"},
 
+		{"handshake://10.0.31.1:51820", "has nothing behind the address"},
 		{"dns://192.0.2.53/?name=x", "has only ?name= after the address"},
 		{"dns://192.0.2.53?type=A", `unknown or repeated parameter "type"; only one name is known`},
 		{"dns://192.0.2.53?name=a&name=b", `unknown or repeated parameter "name"; only one name is known`},

@@ -72,6 +72,9 @@ type Uplink struct {
 	IPv6         Addressing
 	// Delegations are the IPv6 prefixes that the provider routes to us by this uplink.
 	Delegations []Delegation
+	// Site is true for a tunnel that leads to the networks of its peers alone. They are like LANs: what main says of them
+	// goes before everything else.
+	Site bool
 }
 
 // Addressing says where one family of an uplink gets its addresses and its gateway.
@@ -100,6 +103,8 @@ type Assignment struct {
 	MTU       int        // bytes; 0 leaves the device's
 	// Routes are further destinations and their gateways on the device (RFC 4191).
 	Routes []AssignedRoute
+	// Peers are the networks of a tunnel's other ends.
+	Peers []PeerNetwork
 }
 
 // Address is an address with host bits, and whether its preferred lifetime is over.
@@ -112,6 +117,12 @@ type Address struct {
 type AssignedRoute struct {
 	Dst     netip.Prefix
 	Gateway netip.Addr
+}
+
+// PeerNetwork is a network that hosts behind another end of a tunnel have.
+type PeerNetwork struct {
+	Dst   netip.Prefix
+	Alive bool // that end is there, so that it is the way for everybody
 }
 
 // covers reports whether an assigned address makes another one a neighbour.

@@ -44,8 +44,8 @@ type Subnet struct {
 	Uplink     int
 	Prefix     netip.Prefix // a /64
 	Delegation Delegation
-	// Usable is true when hosts may use it for new connections: its uplink carries new traffic, or those
-	// that do rewrite sources.
+	// Usable is true when hosts may use it for new connections: of the uplinks that the LAN draws on, its own is to be
+	// preferred now, or those that carry new traffic rewrite sources.
 	Usable bool
 }
 
@@ -70,14 +70,20 @@ func addressIn(subnet netip.Prefix, id uint64, bits int) netip.Prefix {
 // subnets deals the delegations out to the LANs.
 func (p *planner) subnets() {
 	choice := p.report.Defaults[IPv6]
+	sources := make(map[string]Choice, len(p.cfg.LANs))
+	for i := range p.cfg.LANs {
+		sources[p.cfg.LANs[i].Device] = p.sourceOf(&p.cfg.LANs[i])
+	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if !u.IPv6.Enabled || p.obs.NoIPv6 {
 			continue
 		}
-		usable := choice.Has(u.ID) && !choice.LastResort || p.rewritten(u)
+		rewritten := p.rewritten(u)
 		for _, d := range u.Delegations {
 			for _, lan := range p.lansFrom(u.ID) {
+				source := sources[lan.Device]
+				usable := source.Has(u.ID) && !source.LastResort || rewritten
 				subnet, ok := p.subnet(u, d, lan)
 				switch {
 				case !ok:
@@ -96,6 +102,17 @@ func (p *planner) subnets() {
 		p.report.Online[lan.Device] = slices.ContainsFunc(p.report.Subnets, func(s Subnet) bool { return s.Device == lan.Device && s.Usable }) ||
 			lan.ULA.IsValid() && len(choice.Members) > 0 && !choice.LastResort && p.rewrittenBy(&choice, lan)
 	}
+}
+
+// sourceOf chooses among the uplinks that delegate something to a LAN. What hosts send with such a source leaves by its
+// uplink, whichever one carries other traffic: one that loses much, or has a higher tier, is better than none.
+func (p *planner) sourceOf(lan *LAN) Choice {
+	return p.best(IPv6, func(u *Uplink) int {
+		if len(u.Delegations) == 0 || !slices.Contains(lan.From, u.ID) {
+			return 0
+		}
+		return u.Tier
+	})
 }
 
 // subnet returns the part of a delegation that is a LAN's. A single /64 goes to the LAN of the lowest

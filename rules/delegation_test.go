@@ -285,3 +285,22 @@ func hostIn(subnet netip.Prefix) netip.Addr {
 	b[15] = 9
 	return netip.AddrFrom16(b)
 }
+
+func TestALANsOnlyPrefixIsUsableThoughAnotherUplinkIsPreferred(t *testing.T) {
+	for _, tt := range []struct {
+		health rules.Health
+		want   bool
+	}{{rules.Good, true}, {rules.Impaired, true}, {rules.Doubtful, true}, {rules.Dead, false}} {
+		w := delegated()
+		w.cfg.Uplinks[0].Delegations = nil
+		w.judge(1, rules.Good)
+		w.judge(2, tt.health)
+		_, report := w.plan()
+		if choice := report.Defaults[rules.IPv6]; !choice.Has(1) {
+			t.Fatalf("new traffic: %s", choice.Reason)
+		}
+		if len(report.Subnets) != 1 || report.Subnets[0].Usable != tt.want || report.Online["lan0"] != tt.want {
+			t.Errorf("health %v: %+v, online %v", tt.health, report.Subnets, report.Online)
+		}
+	}
+}

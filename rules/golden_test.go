@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -152,6 +152,25 @@ func underlay() *world {
 	tunnel.Tier, tunnel.IPv4.Masquerade = 2, false
 	tunnel.IPv4.MasqueradeFrom = []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}
 	w.cfg.Underlays = []rules.Underlay{{ID: 9, Uplink: 2, Carriers: []int{1}}}
+	return w
+}
+
+// siteOf is a provider, and a tunnel to two peers of which one is not there.
+func siteOf() *world {
+	w := dual()
+	tunnel := &w.cfg.Uplinks[1]
+	tunnel.Site, tunnel.IPv4.Masquerade = true, false
+	for f, networks := range map[rules.Family][2]string{rules.IPv4: {"10.9.0.0/24", "10.9.0.7/32"}, rules.IPv6: {"fd00:9::/64", "fd00:9::7/128"}} {
+		a := &rules.Assignment{NoDefault: true}
+		for i, n := range networks {
+			a.Peers = append(a.Peers, rules.PeerNetwork{Dst: netip.MustParsePrefix(n), Alive: i == 0})
+		}
+		if f == rules.IPv4 {
+			tunnel.IPv4.Assign = a
+		} else {
+			tunnel.IPv6.Assign = a
+		}
+	}
 	return w
 }
 

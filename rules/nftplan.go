@@ -49,6 +49,7 @@ func (p *planner) nftables() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
+		p.freePeers(u, &prerouting, leaving.of(u, "leave"))
 		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftGoto{pins.Chains[i]})
 		leaving.of(u, "leave").add("new by "+u.Name+": pin to it", p.butUnderlays(NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
 	}
@@ -77,7 +78,7 @@ func (p *planner) nftables() {
 	if len(guard.Rules) > 0 {
 		t.Chains = append(t.Chains, guard)
 	}
-	t.Chains = append(append(t.Chains, pinned.chains...), foreign.chains...)
+	t.Chains = append(append(append(t.Chains, pinned.chains...), foreign.chains...), p.peerChains(&leaving)...)
 	t.addSets()
 	p.state.Table = t
 }

@@ -68,6 +68,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.addresses()
 		p.uplinkTables()
 		p.defaults()
+		p.peers()
 		p.subnets()
 		p.lans()
 		p.rules()
@@ -151,6 +152,7 @@ func (p *planner) uplinkTables() {
 				p.addConnected(table, u.Device, family, address.Prefix)
 			}
 			p.offeredRoutes(u, family, table, a.Routes)
+			p.peerRoutes(u, family, table, a.Peers)
 		}
 		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && facts.Up {
 			p.addConnected(table, u.Device, family, own)
@@ -441,7 +443,7 @@ func (p *planner) findSources(u *Uplink, family Family, facts Facts) []netip.Pre
 func (p *planner) linkGroups() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		if _, present := p.obs.Link(u.Device); present {
+		if _, present := p.obs.Link(u.Device); present && !u.Site {
 			p.state.Groups = append(p.state.Groups, LinkGroup{Device: u.Device, Group: p.k.LinkGroup,
 				Why: "tells uplink " + u.Name + "'s routes in main from those of other networks"})
 		}

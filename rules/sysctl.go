@@ -67,7 +67,10 @@ func (p *planner) sysctls() {
 			p.wantSysctl(u.Device, "promote_secondaries", 1, u.Name+"'s new address must outlive its old one")
 		}
 		sameSubnet, sameAddress := p.sharing(i, addresses)
-		if sameAddress && p.effective(u.Device, "rp_filter") == 1 {
+		if u.hasPeers() && p.effective(u.Device, "rp_filter") == 1 {
+			// Its own table of allowed addresses is as strict; and a peer that has moved is heard before the route to it has.
+			p.wantSysctl(u.Device, "rp_filter", 2, "a peer of "+u.Name+" may be heard here before main says that it is here")
+		} else if sameAddress && p.effective(u.Device, "rp_filter") == 1 {
 			// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
 			// the second, and a strict filter drops the gateway's requests for our address.
 			p.wantSysctl(u.Device, "rp_filter", 2, u.Name+" shares its address with another uplink, which no strict filter lets through")

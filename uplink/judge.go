@@ -41,7 +41,10 @@ func (j *Judge) State() State { return j.machine.State() }
 func (j *Judge) SetPath(p Path, now time.Time) { j.note(j.machine.SetPath(p, now)) }
 
 // Begin probes anew, by a path about which nothing is known.
-func (j *Judge) Begin(now time.Time) { j.detector.Reset(now) }
+func (j *Judge) Begin(now time.Time) {
+	j.detector.Reset(now)
+	j.machine.Resumed(now)
+}
 
 // Renew probes anew by a path that has changed: silence so far is no evidence.
 func (j *Judge) Renew(now time.Time) {
@@ -50,7 +53,10 @@ func (j *Judge) Renew(now time.Time) {
 }
 
 // End stops probing until Begin.
-func (j *Judge) End() { j.detector.Stop() }
+func (j *Judge) End() {
+	j.detector.Stop()
+	j.machine.Held()
+}
 
 // Next returns which target is to be asked next and when, maybe in the past; ok
 // is false for none.

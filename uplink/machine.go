@@ -235,6 +235,16 @@ func (m *Machine) Moved(now time.Time) {
 	}
 }
 
+// Held tells that nobody is asked any more: silence from now on is no evidence.
+func (m *Machine) Held() { m.confirmAt = time.Time{} }
+
+// Resumed tells that somebody is asked again, after Held.
+func (m *Machine) Resumed(now time.Time) {
+	if m.state == Suspect && m.confirmAt.IsZero() {
+		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
+	}
+}
+
 // Count tells the outcome of one probe, before the Observe of the same event.
 func (m *Machine) Count(o probe.Outcome) {
 	if m.state == Disabled || !m.path.Whole() {

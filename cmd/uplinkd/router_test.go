@@ -35,6 +35,9 @@ type router struct {
 	client  *api.Client
 	process *exec.Cmd
 	log     *bytes.Buffer
+
+	namespace string        // of a router without a world
+	pace      time.Duration // of looks while something is awaited, where each is expensive
 }
 
 // worlds counts the worlds of this process: those of parallel tests must not share the names of their namespaces.
@@ -108,7 +111,11 @@ func (r *router) program(args ...string) *exec.Cmd {
 	if err != nil {
 		r.Fatal(err)
 	}
-	cmd := r.Host("router").Command(context.Background(), self, args...)
+	cmd := exec.Command("ip", append([]string{"netns", "exec", r.namespace, self}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if r.World != nil {
+		cmd = r.Host("router").Command(context.Background(), self, args...)
+	}
 	cmd.Env = append(os.Environ(), actAsProgram+"=1")
 	return cmd
 }
@@ -163,7 +170,7 @@ func (r *router) end(sig syscall.Signal) {
 	_ = r.process.Process.Signal(sig)
 	_ = r.process.Wait()
 	r.process = nil
-	if r.Failed() {
+	if r.Failed() || os.Getenv("UPLINKD_LOGS") != "" {
 		r.Logf("the daemon's log:\n%s", r.log)
 	}
 }
@@ -176,7 +183,14 @@ func (r *router) await(what string, check func() error) {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := lab.Until(ctx, what, check); err != nil {
+	err := lab.Until(ctx, what, func() error {
+		err := check()
+		if err != nil {
+			time.Sleep(r.pace)
+		}
+		return err
+	})
+	if err != nil {
 		r.Fatal(err)
 	}
 }

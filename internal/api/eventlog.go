@@ -27,6 +27,7 @@ const (
 	EventLease   EventKind = "lease" // a delegated prefix came, changed or went
 	EventCause   EventKind = "cause" // every uplink of a family is silent, or no longer
 	EventQuota   EventKind = "quota" // the bytes of a month are used up, or there are some again
+	EventPeer    EventKind = "peer"  // another end of a tunnel came or went
 	EventGap     EventKind = "gap"   // this reader has lost events; made by EventLog only
 )
 

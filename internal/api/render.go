@@ -172,6 +172,9 @@ func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) 
 	}
 	if len(u.CarriedBy) > 0 {
 		marks = append(marks, "over "+strings.Join(u.CarriedBy, ", over "))
+		if u.MTU > 0 {
+			marks = append(marks, fmt.Sprintf("mtu %d", u.MTU))
+		}
 	}
 	if f.Portal {
 		marks = append(marks, "portal")

@@ -47,8 +47,19 @@ type Uplink struct {
 	QuotaBytes      int64        `json:"quota_bytes"`          // bytes a month; 0 for none
 	OverQuota       bool         `json:"over_quota"`           // new flows go elsewhere until the month is over
 	CarriedBy       []string     `json:"carried_by,omitempty"` // of a tunnel: what carries it, what carries that, and so on
+	Peers           []Peer       `json:"peers,omitempty"`      // of a WireGuard tunnel
+	MTU             int          `json:"mtu,omitempty"`        // bytes, of the device; none while it is not there
 	IPv4            FamilyStatus `json:"ipv4"`
 	IPv6            FamilyStatus `json:"ipv6"`
+}
+
+// Peer is another end of a WireGuard tunnel.
+type Peer struct {
+	PublicKey  string             `json:"public_key"`
+	Endpoint   netip.AddrPort     `json:"endpoint"` // "" while it is not known where it is
+	AllowedIPs List[netip.Prefix] `json:"allowed_ips"`
+	Handshake  Time               `json:"handshake"` // the latest; "" for none yet
+	Routed     bool               `json:"routed"`    // false while peer_routes has found that it is not there
 }
 
 // Family returns the half of the uplink that belongs to f.

@@ -99,6 +99,9 @@ type Uplink struct {
 	Underlay []string // underlay: KindWireGuard only, uplinks that may carry it, best first; none: see Config.Carriers
 	Over     string   // over: KindGRETAP and KindVXLAN only, the uplink that carries it; "" does not depend on one
 
+	// PeerRoutes routes what a peer is allowed only while the peer is there.
+	PeerRoutes bool // peer_routes: KindWireGuard only
+
 	WireGuard *WireGuard // [uplink.wireguard]; nil: others make the device
 	Ethernet  *Ethernet  // [uplink.gretap] or [uplink.vxlan]; nil: others make the device
 	Quality   Quality    // [uplink.quality]
@@ -137,7 +140,7 @@ type Probe struct {
 	// Targets are what is asked, as written: "192.0.2.1" (ICMP echo), "tcp://192.0.2.2:443",
 	// "http://192.0.2.3/generate_204", "https://192.0.2.3/", "dns://192.0.2.53?name=example.net". Hosts are literal
 	// addresses; of each family that is not off there are MinTargetsUp targets or more. There may be targets of a
-	// family that is off: they are not asked.
+	// family that is off: they are not asked. None for a tunnel with PeerRoutes that leads to its peers alone.
 	Targets      []string
 	Interval     time.Duration // interval: calm pace, over all targets; 100ms..1h
 	Fixed        bool          // interval is in the file: it holds also while the uplink carries no new traffic

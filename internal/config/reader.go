@@ -275,21 +275,3 @@ func subtable(name, title string, read func(r *reader, t *table)) field {
 		}
 	}}
 }
-
-// refused is a key, or a section, that means something to a later version only.
-func refused(name, what, instead string) field {
-	return field{name, func(r *reader, v *value) {
-		if v.kind == kindList && len(v.elems) > 0 && v.elems[0].table != nil {
-			for _, e := range v.elems {
-				r.fail(v, e.key, "%s", later(what, instead))
-			}
-			return
-		}
-		r.fail(v, v.key, "%s", later(what, instead))
-	}}
-}
-
-// later is the message about what this version cannot do.
-func later(what, instead string) string {
-	return what + " needs a later version of uplinkd; this one " + instead
-}

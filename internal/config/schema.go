@@ -163,7 +163,7 @@ func uplinkSection(u *Uplink) section {
 		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
 		texts("underlay", &u.Underlay, "fiber", MaxUplinks, nil),
 		text("over", &u.Over, "vps", checkName),
-		refused("peer_routes", "peer_routes", "routes a peer's allowed_ips whether or not it is alive"),
+		boolean("peer_routes", &u.PeerRoutes),
 		subtable("wireguard", titleWireGuard, func(r *reader, t *table) {
 			u.WireGuard = new(WireGuard)
 			r.section(t, wireguardSection(u.WireGuard))
@@ -367,7 +367,14 @@ func (r *reader) probe(t *table, u *Uplink) {
 		r.errorf(probe.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the pace of the "+
 			"burst after a miss", span(p.FastInterval), span(p.Interval))
 	}
-	if !probe.usable("targets") || u.WireGuard != nil && len(u.WireGuard.Addresses) == 0 {
+	if probe.usable("targets") && t.usable("kind") && u.Kind != KindWireGuard {
+		for _, s := range u.Probe.Targets {
+			if target, _ := parseTarget(s); target.scheme == schemeHandshake {
+				r.errorf(probe.offset("targets"), "target %s is for kind = %q only, and the kind here is %q", quote(s), KindWireGuard, u.Kind)
+			}
+		}
+	}
+	if !probe.usable("targets") || len(u.Probe.Targets) == 0 || u.WireGuard != nil && len(u.WireGuard.Addresses) == 0 {
 		return
 	}
 	for _, f := range []struct {

@@ -17,6 +17,7 @@ const (
 // target is a probe target as far as the configuration must understand it.
 type target struct {
 	addr      netip.Addr
+	scheme    string // "" for one that is pinged
 	canonical string // equal for targets that ask the same
 }
 
@@ -26,7 +27,14 @@ var schemes = []struct{ name, port, example string }{
 	{"http", "80", "http://192.0.2.3/generate_204"},
 	{"https", "443", "https://192.0.2.3/"},
 	{"dns", "53", "dns://192.0.2.53?name=example.net"},
+	{schemeHandshake, "0", exampleHandshake},
 }
+
+const (
+	// schemeHandshake asks nothing: WireGuard tells whether the peer that has the address answers it.
+	schemeHandshake  = "handshake"
+	exampleHandshake = "handshake://10.0.31.1"
+)
 
 // parseTarget reads a probe target. The message is "" if it is right.
 func parseTarget(s string) (target, string) {
@@ -57,6 +65,9 @@ func parseTarget(s string) (target, string) {
 	if msg != "" {
 		return wrong("%s", msg)
 	}
+	if scheme == schemeHandshake && (port != "" || tail != "") {
+		return wrong("has something behind the address: write nothing but that, as in %q", exampleHandshake)
+	}
 	if port == "" {
 		if port = schemes[i].port; port == "" {
 			return wrong("has no port: write one, as in %q", schemes[i].example)
@@ -69,7 +80,7 @@ func parseTarget(s string) (target, string) {
 		return wrong("%s", msg)
 	}
 	port = strings.TrimLeft(port, "0")
-	return target{addr, scheme + "://" + addr.String() + " " + port + " " + path}, ""
+	return target{addr, scheme, scheme + "://" + addr.String() + " " + port + " " + path}, ""
 }
 
 // parsePing reads a plain address, which is pinged.
@@ -94,7 +105,7 @@ func parsePing(s string) (target, string) {
 	if msg != "" {
 		return wrong(msg)
 	}
-	return target{addr, "ping " + addr.String()}, ""
+	return target{addr, "", "ping " + addr.String()}, ""
 }
 
 func unknownScheme(s, scheme, rest string) string {
@@ -110,7 +121,7 @@ func unknownScheme(s, scheme, rest string) string {
 	if n := nearest(scheme, names); n != "" {
 		return fmt.Sprintf("%s, did you mean %q?", msg, n+"://")
 	}
-	return msg + ": write an address alone to ping it, or tcp://, http://, https:// or dns:// before it"
+	return msg + ": write an address alone to ping it, or tcp://, http://, https://, dns:// or handshake:// before it"
 }
 
 // splitAuthority splits the host and the port, which may be absent, of a URL.

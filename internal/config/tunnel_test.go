@@ -106,12 +106,13 @@ name = "wg"
 kind = "wireguard"
 device = "wg0"
 underlay = ["office"]
+peer_routes = true
 [uplink.probe]
-targets = ["10.0.31.1"]
+targets = ["10.0.31.1", "handshake://10.0.31.1"]
 [uplink.wireguard]
 private_key_file = "/srv/key"
 listen_port = 51820
-addresses = ["10.0.31.2/24"]
+addresses = ["10.0.31.2/32"]
 mtu = 1400
 [[uplink.wireguard.peers]]
 public_key = "` + aKey + `"
@@ -155,8 +156,8 @@ remote = "2001:db8::2"
 func everyWireGuard() Uplink {
 	key, _ := parseKey("", aKey)
 	u := DefaultUplink("wg", "wg0")
-	u.Kind, u.Underlay, u.IPv6.Method, u.Probe.Targets = KindWireGuard, []string{"office"}, MethodOff, []string{"10.0.31.1"}
-	u.WireGuard = &WireGuard{PrivateKeyFile: "/srv/key", ListenPort: 51820, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.31.2/24")}, MTU: 1400,
+	u.Kind, u.Underlay, u.PeerRoutes, u.IPv6.Method, u.Probe.Targets = KindWireGuard, []string{"office"}, true, MethodOff, []string{"10.0.31.1", "handshake://10.0.31.1"}
+	u.WireGuard = &WireGuard{PrivateKeyFile: "/srv/key", ListenPort: 51820, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.31.2/32")}, MTU: 1400,
 		Peers: []Peer{{PublicKey: key, PresharedKeyFile: "/srv/psk", Endpoint: "[2001:db8::7]:51820",
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.31.0/24")}, Keepalive: 25 * time.Second}}}
 	return u

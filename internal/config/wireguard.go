@@ -204,7 +204,37 @@ func (r *reader) wireguard(t *table, u *Uplink) {
 			f.ip.Method = MethodOff
 		}
 	}
+	if probe := t.values["probe"]; u.PeerRoutes && !u.WireGuard.leadsOut() && (probe == nil || probe.table != nil && probe.table.values["targets"] == nil) {
+		u.Probe.Targets = nil // whether a peer is there is seen of each by itself
+	}
 	r.insideTargets(t, w, u)
+	r.peerRoutes(w, u)
+}
+
+// leadsOut reports whether some peer leads to the Internet.
+func (w *WireGuard) leadsOut() bool {
+	return slices.ContainsFunc(w.Peers, func(p Peer) bool {
+		return slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Bits() <= 1 || n.Addr().Is6() && n.Bits() <= 3 })
+	})
+}
+
+// peerRoutes refuses networks that cannot be routed by whether their peer is there.
+func (r *reader) peerRoutes(w *table, u *Uplink) {
+	v := w.values["peers"]
+	if !u.PeerRoutes || v == nil || v.bad || v.kind != kindList {
+		return
+	}
+	for i, p := range u.WireGuard.Peers {
+		for n, net := range p.AllowedIPs {
+			for _, own := range u.WireGuard.Addresses {
+				if own.Bits() <= net.Bits() && own.Masked().Contains(net.Addr()) {
+					e := v.elems[i].table.values["allowed_ips"]
+					r.fail(e, e.elems[n].off, "peer_routes cannot route %s by its peer, because the address %s leads there always: write that as %s/%d",
+						net, own, own.Addr(), own.Addr().BitLen())
+				}
+			}
+		}
+	}
 }
 
 // endpoints refuses peers that would be looked for inside their own tunnel.

@@ -47,7 +47,10 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.judge.settle(r.Report.Facts)
 	d.judge.carry(r.Report.Defaults)
 	if r.Converged {
-		d.tunnels.moved(&r.Report)
+		d.tunnels.moved(&r.Report, func(name string, paths []rules.Path) {
+			d.judge.ride(name, paths)
+			d.engine.Hint() // what was not judged meanwhile is judged again
+		})
 	}
 	d.tellLANs(&r.Report)
 	if d.judge.takeUnkept() { // only now: the disk may be slow, and traffic has moved already

@@ -126,6 +126,8 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.o.Prober == nil {
 		d.o.Prober = probe.New()
 	}
+	d.tunnels = newTunnels(d.log)
+	d.o.Prober = &handshakes{Prober: d.o.Prober, look: d.tunnels.wires.state}
 	d.judge = newJudge(d.o.Prober, d.started, d.onTransition, d.metrics.ObserveRTT)
 	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
 	d.leases = newLeases(d.log, d.save, d.onLease)
@@ -133,7 +135,6 @@ func New(o Options) (_ *Daemon, err error) {
 	d.delegations = newDelegations(d.log, d.save, d.onDelegation)
 	d.lans = newLANs(d.log, d.save)
 	d.metrics.SetPrefixes(d.delegations.prefixes)
-	d.tunnels = newTunnels(d.log)
 	var recorded rules.Recorded
 	var history []api.Event
 	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
@@ -171,7 +172,7 @@ func New(o Options) (_ *Daemon, err error) {
 // Close gives back what New opened.
 func (d *Daemon) Close() {
 	if d.tunnels != nil {
-		d.tunnels.close()
+		d.tunnels.wires.close()
 	}
 	if d.hints != nil {
 		d.hints.Close()
@@ -255,7 +256,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.judge.run, d.leases.run, d.routers.run, d.delegations.run, d.lans.run, d.keepTime,
-		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory, d.resolveEndpoints,
+		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory, d.resolveEndpoints, d.watchPeers,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },
@@ -408,6 +409,9 @@ func (d *Daemon) event(e api.Event) {
 
 // onTransition hears of a changed verdict, from a watcher's goroutine.
 func (d *Daemon) onTransition(t uplink.Transition) {
+	if t.To == uplink.Suspect || t.To == uplink.Down {
+		d.judge.hold()
+	}
 	d.engine.Hint()
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
 	t.Evidence = append(t.Evidence, d.testimony(t)...)

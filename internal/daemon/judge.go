@@ -40,11 +40,12 @@ type judge struct {
 	running  sync.WaitGroup
 	watched  map[rules.Path]*watched
 
-	carriers  map[string][]string // by name, of uplinks that are carried by others
-	suspended map[string]string   // by name, why
-	doubtful  map[string]bool     // by name, whether what carries it is doubted
-	drained   map[string]bool     // by uplink name
-	overQuota map[string]bool     // by uplink name; replaced, never changed in place
+	carriers  map[string][]string     // by name, of uplinks that are carried by others
+	riding    map[string][]rules.Path // by name, what carries it now; replaced, never changed in place
+	suspended map[string]string       // by name, why
+	doubtful  map[string]bool         // by name, whether what carries it is doubted
+	drained   map[string]bool         // by uplink name
+	overQuota map[string]bool         // by uplink name; replaced, never changed in place
 	restored  map[string]keptVerdict
 }
 
@@ -68,7 +69,8 @@ type watched struct {
 	heardAt  time.Time // when its device last received something
 	hintedAt time.Time // when its traffic last looked one-way
 
-	settled way // as the kernel routes it now
+	settled way              // as the kernel routes it now
+	facts   uplink.PathFacts // as they were told last
 }
 
 // watcherKey is what a watcher is made of, to tell whether a reload changes it.
@@ -254,7 +256,7 @@ func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Ver
 	var idle []rules.Path
 	for path, w := range j.watched {
 		if f, ok := facts[path]; ok {
-			w.SetPath(j.pathFacts(path, w, f))
+			w.tell(j.pathFacts(path, w, f))
 			if j.suspended[w.name] != "" {
 				idle = append(idle, path)
 				continue
@@ -288,6 +290,11 @@ func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.Pat
 	}
 }
 
+func (w *watched) tell(f uplink.PathFacts) {
+	w.facts = f
+	w.SetPath(f)
+}
+
 // settle lets the paths be probed whose routes and rules have just been applied.
 func (j *judge) settle(facts map[rules.Path]rules.Facts) {
 	j.mu.Lock()
@@ -296,7 +303,7 @@ func (j *judge) settle(facts map[rules.Path]rules.Facts) {
 		f, ok := facts[path]
 		if way := wayOf(f); ok && way != w.settled {
 			w.settled = way
-			w.SetPath(j.pathFacts(path, w, f))
+			w.tell(j.pathFacts(path, w, f))
 		}
 	}
 }

@@ -34,6 +34,7 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, u)
 			wire(&out.Uplinks[i].IPv6, given.IPv6, u)
+			out.Uplinks[i].Site = !leadsOut(given.IPv4) && !leadsOut(given.IPv6)
 		}
 		if u.IPv6.Delegation {
 			out.Uplinks[i].Delegations = given.Delegations
@@ -139,6 +140,8 @@ func wire(a *rules.Addressing, given *rules.Assignment, u *config.Uplink) {
 		a.Assign, a.Managed = given, u.WireGuard != nil
 	}
 }
+
+func leadsOut(a *rules.Assignment) bool { return a == nil || !a.NoDefault }
 
 // assignIDs gives each uplink and group the id that it had before. Connections carry ids in their marks, so an
 // id is reused for another name only when no fresh one is left; kept is updated and reports whether it was.

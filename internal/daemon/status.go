@@ -48,7 +48,10 @@ func (d *Daemon) Status() api.Status {
 			IPv4: family(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}),
 			IPv6: family(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}),
 		})
-		s.Uplinks[i].CarriedBy = chain(c, ids, &last.Report, u)
+		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = chain(c, ids, &last.Report, u), d.tunnels.peers(u.Name)
+		for _, f := range rules.Families {
+			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Facts[rules.Path{Uplink: id, Family: f}].DeviceMTU)
+		}
 		if lease, ok := d.delegations.lease(u.Name); ok {
 			s.Uplinks[i].IPv6.Delegated = delegated(lease, now)
 		}

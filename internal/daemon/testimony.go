@@ -2,14 +2,16 @@ package daemon
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// testimony is what the kernel has seen of an uplink that falls silent: whether its gateway is there, which says on
-// whose side the fault is, and how many of its connections are unanswered. It is for people to read; probes decide.
+// testimony is what the kernel has seen of an uplink that falls silent: when a tunnel's other ends were last heard,
+// whether its gateway is there, which says on whose side the fault is, and how many of its connections are unanswered.
+// It is for people to read; probes decide.
 func (d *Daemon) testimony(t uplink.Transition) []string {
 	if t.To != uplink.Suspect && t.To != uplink.Down {
 		return nil
@@ -23,7 +25,7 @@ func (d *Daemon) testimony(t uplink.Transition) []string {
 	if !facts.Carrier {
 		return nil
 	}
-	var lines []string
+	lines := d.tunnels.testimony(t.Uplink, time.Now())
 	if facts.Gateway.IsValid() {
 		if state, err := kernel.Neighbour(facts.Index, facts.Gateway); err == nil {
 			lines = append(lines, fmt.Sprintf("gateway %v: neighbour %s", facts.Gateway, state))

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -29,8 +28,7 @@ type tunnels struct {
 	problems []rules.Problem
 	swept    bool // devices of an earlier run have been looked for
 
-	// Of the engine's goroutine only.
-	control *kernel.WireGuard // nil until there is a device
+	wires wires
 }
 
 // tunnelPrefix begins what a device of ours is for where it is no uplink.
@@ -108,7 +106,9 @@ func (t *tunnels) configure(c *config.Config, ids map[string]int) error {
 	for name, w := range wanted {
 		if before := t.wired[name]; before != nil && before.device == w.device {
 			w.state, w.carrier = before.state, before.carrier
-			w.resolved = before.resolved
+			w.resolved, w.present = before.resolved, before.present
+		} else {
+			w.look(&t.wires)
 		}
 	}
 	t.specs, t.wired, t.swept = specsOf(c), wanted, false
@@ -154,37 +154,14 @@ func (t *tunnels) keepLinks(k *kernel.Kernel, obs *rules.Observed) {
 		}
 		t.problem("tunnel", severity, p.Message, p.Fix)
 	}
-	t.checkBridges(links, k.BridgeFilters())
+	for _, f := range tunnel.Check(t.specs, links, k.BridgeFilters()) {
+		t.problem(f.Code, "warning", f.Message, f.Fix)
+	}
 	for _, c := range changes {
 		t.log.Info("changing a tunnel", "change", c.Line())
 		if err := k.ChangeTunnel(c); err != nil {
 			t.log.Warn("a tunnel is not as it should be", "err", err)
 			t.problem("tunnel", "error", err.Error(), "look whether the kernel has a module for it (modprobe); it is tried again by itself")
-		}
-	}
-}
-
-// checkBridges looks for what silently breaks a tunnel that is joined with a bridge.
-func (t *tunnels) checkBridges(links []tunnel.Link, filters []string) {
-	for _, s := range t.specs {
-		if s.Bridge == "" {
-			continue
-		}
-		if len(filters) > 0 {
-			t.problem("bridge-filter", "warning", fmt.Sprintf("what %s bridges goes through the firewall's forward chain, which may drop it without a word: %s", s.Bridge, strings.Join(filters, " and ")),
-				"sysctl -w "+strings.ReplaceAll(strings.Join(filters, "=0 "), "/", ".")+"=0, or accept it there")
-		}
-		find := func(device string) *tunnel.Link {
-			i := slices.IndexFunc(links, func(l tunnel.Link) bool { return l.Device == device })
-			if i < 0 {
-				return nil
-			}
-			return &links[i]
-		}
-		device, bridge := find(s.Device), find(s.Bridge)
-		if device != nil && bridge != nil && device.MTU < bridge.MTU {
-			t.problem("bridge-mtu", "warning", fmt.Sprintf("%s takes %d bytes and %s passes on %d: longer frames are dropped without a word", s.Device, device.MTU, s.Bridge, bridge.MTU),
-				"use kind gretap over IPv4, which fragments what does not fit, or lower the bridge's MTU and all of its hosts'")
 		}
 	}
 }
@@ -205,7 +182,7 @@ func (t *tunnels) keepWired(w *wired, obs *rules.Observed) {
 		w.state = nil
 		return
 	}
-	state, err := t.read(w.device)
+	state, err := t.wires.state(w.device)
 	if err != nil {
 		w.state = nil
 		if !errors.Is(err, os.ErrNotExist) || w.made {
@@ -216,9 +193,9 @@ func (t *tunnels) keepWired(w *wired, obs *rules.Observed) {
 	wanted := w.config()
 	if set, differs := wanted.Missing(state); differs {
 		t.log.Info("configuring WireGuard", "device", w.device, "peers", len(set.Peers), "mark", fmt.Sprintf("%#x", set.FwMark))
-		if err := t.control.Set(w.device, set); err != nil {
+		if err := t.wires.set(w.device, set); err != nil {
 			t.problem("wireguard", "error", err.Error(), "it is tried again by itself")
-		} else if now, err := t.read(w.device); err == nil {
+		} else if now, err := t.wires.state(w.device); err == nil {
 			state = now
 		}
 	}
@@ -236,7 +213,7 @@ func (t *tunnels) seek(w *wired) {
 		if !slices.Contains(w.stale, p.PublicKey) || !to.IsValid() || w.inside(to.Addr()) {
 			continue
 		}
-		if err := t.control.SetEndpoint(w.device, p.PublicKey, to); err != nil {
+		if err := t.wires.setEndpoint(w.device, p.PublicKey, to); err != nil {
 			t.log.Warn("an endpoint is not set", "device", w.device, "err", err)
 			return // the next pass tries again
 		}
@@ -244,35 +221,22 @@ func (t *tunnels) seek(w *wired) {
 	w.stale = nil
 }
 
-// read reads a device. The kernel's WireGuard is there only when there is a device, so the connection is made anew
-// until one is found.
-func (t *tunnels) read(device string) (*tunnel.State, error) {
-	if t.control == nil {
-		c, err := kernel.OpenWireGuard()
-		if err != nil {
-			return nil, err
-		}
-		t.control = c
-	}
-	state, err := t.control.State(device)
-	if err != nil {
-		t.control.Close()
-		t.control = nil
-	}
-	return state, err
-}
-
-// moved hears of a plan that the kernel has. Where a tunnel has another carrier than before, its peers' endpoints are set
-// again, which clears the source address that the kernel has used so far.
-func (t *tunnels) moved(report *rules.Report) {
+// moved hears of a plan that the kernel has, and tells by what a tunnel's packets leave where that has changed. Where a
+// tunnel has another carrier than before, its peers' endpoints are set again, which clears the source address that the
+// kernel has used so far.
+func (t *tunnels) moved(report *rules.Report, tell func(name string, paths []rules.Path)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, w := range t.wired {
+		if paths := w.leavesBy(report); !slices.Equal(paths, w.leaves) {
+			w.leaves = paths
+			tell(name, paths)
+		}
 		before := w.carrier
 		for i, f := range rules.Families {
 			w.carrier[i] = report.Carrier(w.id, f)
 		}
-		if w.carrier == before || w.state == nil || t.control == nil {
+		if w.carrier == before || w.state == nil {
 			continue
 		}
 		t.log.Info("a tunnel's underlay has moved", "uplink", name, "carriers", fmt.Sprint(w.carrier))
@@ -280,7 +244,7 @@ func (t *tunnels) moved(report *rules.Report) {
 			if !p.Endpoint.IsValid() {
 				continue
 			}
-			if err := t.control.SetEndpoint(w.device, p.PublicKey, p.Endpoint); err != nil {
+			if err := t.wires.setEndpoint(w.device, p.PublicKey, p.Endpoint); err != nil {
 				t.log.Warn("the source of a tunnel is not cleared", "uplink", name, "err", err)
 			}
 		}
@@ -305,13 +269,6 @@ func (t *tunnels) known() []rules.Problem {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.problems)
-}
-
-// close gives back what keep has opened, when the engine has ended.
-func (t *tunnels) close() {
-	if t.control != nil {
-		t.control.Close()
-	}
 }
 
 // resolveEndpoints looks names of endpoints up, again while their tunnel is dead.

@@ -113,11 +113,11 @@ func TestDevicesAndUnderlaysAreThoseOfTheConfiguration(t *testing.T) {
 func TestATunnelHasTheRoutesOfItsPeersAndNoDefaultUnlessAPeerHasOne(t *testing.T) {
 	w := newWired(&chain4(t, "/k").Uplinks[2], 3, 9)
 	a := w.assignment(true)
-	if !a.NoDefault || len(a.Routes) != 1 || a.Routes[0].Dst != netip.MustParsePrefix("10.8.0.0/16") {
+	if !a.NoDefault || !slices.Equal(a.Peers, []rules.PeerNetwork{{Dst: netip.MustParsePrefix("10.8.0.0/16"), Alive: true}}) {
 		t.Errorf("got %+v", a)
 	}
 	w.peers[0].AllowedIPs = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
-	if a := w.assignment(true); a.NoDefault || len(a.Routes) > 0 {
+	if a := w.assignment(true); a.NoDefault || len(a.Peers) > 0 {
 		t.Errorf("with 0.0.0.0/0: %+v", a)
 	}
 	if a := w.assignment(false); !a.NoDefault {

@@ -29,10 +29,13 @@ type wired struct {
 	private   tunnel.Key
 	port      int
 	peers     []wiredPeer
-	carrier   [2]int // id of the uplink that carries it, by family, as it was last set
+	carrier   [2]int       // id of the uplink that carries it, by family, as it was last set
+	leaves    []rules.Path // by what its packets leave, in the families of its peers' endpoints
 	state     *tunnel.State
 	resolved  map[string]netip.AddrPort // endpoints, by how they are written
 	stale     []tunnel.Key              // peers whose endpoint has a new address
+	follows   bool                      // peers' networks are routed only while the peer is there
+	present   *tunnel.Peers             // of one that follows them
 }
 
 type wiredPeer struct {
@@ -41,7 +44,7 @@ type wiredPeer struct {
 }
 
 func newWired(u *config.Uplink, id int, mark uint32) *wired {
-	w := &wired{id: id, device: u.Device, mark: mark, resolved: make(map[string]netip.AddrPort)}
+	w := &wired{id: id, device: u.Device, mark: mark, resolved: make(map[string]netip.AddrPort), follows: u.PeerRoutes, present: new(tunnel.Peers)}
 	c := u.WireGuard
 	if c == nil {
 		return w
@@ -96,6 +99,14 @@ func readKey(file string) (tunnel.Key, error) {
 	return tunnel.Key(b), nil
 }
 
+// look looks at a device for the first time, so that what is planned first keeps what an earlier run has routed.
+func (w *wired) look(wires *wires) {
+	if state, err := wires.state(w.device); err == nil {
+		w.state = state
+		w.present.Begin(time.Now(), state)
+	}
+}
+
 // config is what the device shall hold.
 func (w *wired) config() tunnel.Config {
 	c := tunnel.Config{FwMark: w.mark}
@@ -110,6 +121,20 @@ func (w *wired) config() tunnel.Config {
 		c.Peers = append(c.Peers, p.Peer)
 	}
 	return c
+}
+
+// leavesBy lists the paths that the device's packets take by a plan.
+func (w *wired) leavesBy(report *rules.Report) []rules.Path {
+	var paths []rules.Path
+	for _, f := range rules.Families {
+		used := w.state != nil && slices.ContainsFunc(w.state.Peers, func(p tunnel.PeerState) bool {
+			return p.Endpoint.IsValid() && rules.FamilyOf(p.Endpoint.Addr()) == f
+		})
+		if carrier := report.Carrier(w.id, f); used && carrier != 0 {
+			paths = append(paths, rules.Path{Uplink: carrier, Family: f})
+		}
+	}
+	return paths
 }
 
 // inside reports whether an address is one of the tunnel's own network, where no other end of it can be.
@@ -127,8 +152,9 @@ func (w *wired) loops() string {
 	return ""
 }
 
-// assignment says what one family of the uplink has: its addresses, whether it leads to the Internet, and the routes
-// to its peers' networks. The addresses of a device that others make are theirs.
+// assignment says what one family of the uplink has: its addresses, whether it leads to the Internet, and its peers'
+// networks. The addresses of a device that others make are theirs, and so are the routes unless they are to follow the
+// peers.
 func (w *wired) assignment(is4 bool) *rules.Assignment {
 	a := &rules.Assignment{NoDefault: true}
 	for _, own := range w.addresses {
@@ -142,20 +168,38 @@ func (w *wired) assignment(is4 bool) *rules.Assignment {
 	case w.state != nil:
 		a.NoDefault = !w.state.Reaches(is4)
 	}
-	if !w.made {
-		return a
-	}
-	for _, p := range w.peers {
+	for _, p := range w.known() {
 		for _, n := range p.AllowedIPs {
-			if n.Addr().Is4() == is4 && n.Bits() > leastBits(is4) && !w.connected(n) {
-				a.Routes = append(a.Routes, rules.AssignedRoute{Dst: n})
+			if n.Addr().Is4() != is4 {
+				continue
 			}
-		}
-		if w.state == nil {
-			a.NoDefault = a.NoDefault && !slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Addr().Is4() == is4 && n.Bits() <= leastBits(is4) })
+			switch {
+			case n.Bits() > leastBits(is4):
+				if !w.connected(n) && (w.made || w.follows) {
+					a.Peers = append(a.Peers, rules.PeerNetwork{Dst: n, Alive: !w.follows || w.present.Alive(p.PublicKey)})
+				}
+			case w.state == nil:
+				a.NoDefault = false
+			}
 		}
 	}
 	return a
+}
+
+// known lists the peers: those that are configured, or of a device of others those that it has.
+func (w *wired) known() []tunnel.Peer {
+	var list []tunnel.Peer
+	switch {
+	case w.made:
+		for _, p := range w.peers {
+			list = append(list, p.Peer)
+		}
+	case w.state != nil:
+		for i := range w.state.Peers {
+			list = append(list, w.state.Peers[i].Peer)
+		}
+	}
+	return list
 }
 
 // leastBits is the length of the prefixes that stand for the Internet, as pairs of them do.

@@ -74,6 +74,7 @@ var machines = map[string]struct {
 	"delegated":  {script: delegatedTo, config: delegate, health: []rules.Health{rules.Dead, rules.Good}},
 	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.Translate = true }, health: []rules.Health{rules.Dead, rules.Good}},
 	"underlay":   {script: dual + "ip link set wan2 mtu 1420\n", config: underlay},
+	"sites":      {script: dual, config: sites},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
 }
 
@@ -81,6 +82,15 @@ func underlay(c *rules.Config) {
 	c.Uplinks[1].Tier, c.Uplinks[1].IPv4.Masquerade = 2, false
 	c.Uplinks[1].IPv4.MasqueradeFrom = []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}
 	c.Underlays = []rules.Underlay{{ID: 9, Uplink: 2, Carriers: []int{1}}}
+}
+
+func sites(c *rules.Config) {
+	tunnel := &c.Uplinks[1]
+	tunnel.Site, tunnel.IPv4.Masquerade = true, false
+	peers := func(here, gone string) *rules.Assignment {
+		return &rules.Assignment{NoDefault: true, Peers: []rules.PeerNetwork{{Dst: netip.MustParsePrefix(here), Alive: true}, {Dst: netip.MustParsePrefix(gone)}}}
+	}
+	tunnel.IPv4.Assign, tunnel.IPv6.Assign = peers("10.9.0.0/24", "10.9.0.7/32"), peers("fd00:9::/64", "fd00:9::7/128")
 }
 
 func assignAddresses(c *rules.Config) {

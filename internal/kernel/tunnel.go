@@ -34,7 +34,7 @@ func (k *Kernel) TunnelLinks() ([]tunnel.Link, error) {
 		}
 		msg := nl.DeserializeIfInfomsg(m)
 		l := indexed{index: int(msg.Index)}
-		l.Up = msg.Flags&unix.IFF_UP != 0
+		l.Up, l.Multicast = msg.Flags&unix.IFF_UP != 0, msg.Flags&unix.IFF_MULTICAST != 0
 		for typ, value := range attributes(m[unix.SizeofIfInfomsg:]) {
 			switch typ {
 			case unix.IFLA_IFNAME:
@@ -46,7 +46,7 @@ func (k *Kernel) TunnelLinks() ([]tunnel.Link, error) {
 			case unix.IFLA_MASTER:
 				l.master = int(native32(value))
 			case unix.IFLA_LINKINFO:
-				l.Params = decodeParams(value)
+				l.Params, l.Floods = decodeParams(value), decodeFloods(value)
 			}
 		}
 		return l, l.Device != ""
@@ -85,6 +85,21 @@ func decodeParams(b []byte) tunnel.Params {
 		return decodeVXLAN(data)
 	}
 	return tunnel.Params{Kind: kind}
+}
+
+// decodeFloods reads of IFLA_LINKINFO whether a bridge hands multicast on to its port.
+func decodeFloods(b []byte) bool {
+	for typ, value := range attributes(b) {
+		if typ != nl.IFLA_INFO_SLAVE_DATA {
+			continue
+		}
+		for typ, value := range attributes(value) {
+			if typ == unix.IFLA_BRPORT_MCAST_FLOOD {
+				return first(value) != 0
+			}
+		}
+	}
+	return false
 }
 
 func decodeGRETAP(data []byte) tunnel.Params {

@@ -48,6 +48,36 @@ func TestVMAGRETAPOnABridgeTakesWhatTheBridgeDoes(t *testing.T) {
 	}
 }
 
+func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
+	namespace(t)
+	sh(t, carrierScript)
+	k := open(t)
+	s := ethernet(tunnel.GRETAP, ends4)
+	s.Bridge, s.Fragment = "br0", true
+	settleTunnels(t, k, s)
+	for _, step := range []struct{ script, want string }{
+		{"true", ""},
+		{"bridge link set dev tap0 mcast_flood off", "tunnel-multicast"},
+		{"bridge link set dev tap0 mcast_flood on; ip link set dev tap0 multicast off", "tunnel-multicast"},
+		{"ip link set dev tap0 multicast on; ip link set dev tap0 mtu 1400", "bridge-mtu"},
+		{"ip link set dev tap0 mtu 1500; modprobe br_netfilter", "bridge-filter"},
+		{"sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0", ""},
+	} {
+		sh(t, step.script)
+		links, err := k.TunnelLinks()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range tunnel.Check([]tunnel.Spec{s}, links, k.BridgeFilters()) {
+			got = append(got, f.Code)
+		}
+		if codes := strings.Join(got, " "); codes != step.want {
+			t.Errorf("after %q: %q, want %q", step.script, codes, step.want)
+		}
+	}
+}
+
 // wgKey runs wg, whose answer is a key.
 func wgKey(t *testing.T, script string) tunnel.Key {
 	t.Helper()

@@ -38,6 +38,9 @@ const (
 	// by what came shortly before it.
 	share  = 0.2
 	credit = 250 * time.Millisecond
+	// debt bounds what a pass may overdraw, and with it the pause that follows to half a second: a pass that took seconds
+	// has waited for a busy machine, and the next failover must not wait for it five times over.
+	debt = 100 * time.Millisecond
 	// rounds is how often a pass applies and looks again before it leaves the rest to the next pass.
 	rounds = 3
 	// retryMax bounds the pause before a failed pass is tried again.
@@ -156,7 +159,7 @@ func (e *Engine) Run(ctx context.Context) error {
 			pause = retryMin
 		}
 		now := time.Now()
-		budget = min(budget+time.Duration(share*float64(now.Sub(spent))), credit) - result.Duration
+		budget = max(min(budget+time.Duration(share*float64(now.Sub(spent))), credit)-result.Duration, -debt)
 		spent = now
 		if budget >= 0 {
 			continue

@@ -353,3 +353,32 @@ func TestAManagedDeviceIsBroughtUpOnce(t *testing.T) {
 		t.Errorf("brought up %d times after the device was plugged in again", n)
 	}
 }
+
+func TestAPassThatTookLongKeepsTheNextOneWaitingForHalfASecondOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(config())
+		slow := true
+		b.kernel.Refuse(func(rules.Op) error {
+			if slow {
+				time.Sleep(time.Second) // each change of the first pass: a busy machine
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		go b.Run(ctx)
+		for b.Last().At.IsZero() {
+			time.Sleep(time.Millisecond)
+		}
+		slow = false
+		b.kernel.Change(func(o *rules.Observed) { o.Links[1].Carrier = false })
+		b.Hint()
+		time.Sleep(600 * time.Millisecond)
+		synctest.Wait()
+		last := b.Last()
+		if choice := last.Report.Defaults[rules.IPv4]; !choice.Has(2) {
+			t.Errorf("a carrier was lost after a slow pass: %+v", choice)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

@@ -48,6 +48,9 @@ type Link struct {
 	Up     bool   // administratively
 	Bridge string // the device that it is a port of
 	Alias  string
+
+	Multicast bool // the device takes multicast
+	Floods    bool // and its bridge hands it on to it
 }
 
 // Ours reports whether we have made the device.

@@ -49,6 +49,19 @@ func (s *State) Reaches(is4 bool) bool {
 	})
 }
 
+// Towards returns the peer that packets to an address are sent to, nil for none.
+func (s *State) Towards(a netip.Addr) (peer *PeerState) {
+	longest := -1
+	for i := range s.Peers {
+		for _, n := range s.Peers[i].AllowedIPs {
+			if n.Contains(a) && n.Bits() > longest {
+				peer, longest = &s.Peers[i], n.Bits()
+			}
+		}
+	}
+	return peer
+}
+
 // Missing returns what must be set for a device to be as wanted, and false when it is. An endpoint counts only while
 // the peer has none: a peer that moves is heard of by the kernel first.
 func (c *Config) Missing(have *State) (Config, bool) {

@@ -1,0 +1,67 @@
+package daemon
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/tunnel"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func TestAPeerIsAskedAtAnAddressOfItsOwn(t *testing.T) {
+	w := newWired(&chain4(t, "/k").Uplinks[2], 3, 9)
+	w.addresses = append(w.addresses, netip.MustParsePrefix("fd00:31::2/64"))
+	for _, tt := range []struct{ allowed, target, source string }{
+		{"10.8.0.0/16 10.0.31.10/32", "10.0.31.10", "10.0.31.2"},
+		{"10.0.31.10/32 10.8.0.0/16", "10.0.31.10", "10.0.31.2"},
+		{"0.0.0.0/0 10.8.0.0/16", "10.8.0.1", "10.0.31.2"},
+		{"::/0 fd00:8::/64", "fd00:8::1", "fd00:31::2"},
+		{"0.0.0.0/0", "invalid IP", "invalid IP"},
+	} {
+		var p tunnel.Peer
+		for _, s := range strings.Fields(tt.allowed) {
+			p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(s))
+		}
+		target, source, ok := w.within(&p)
+		if target.String() != tt.target || source.String() != tt.source || ok != target.IsValid() {
+			t.Errorf("%s: asked at %v from %v (%v)", tt.allowed, target, source, ok)
+		}
+	}
+}
+
+func TestTheRoutesOfAPeerComeAndGoWithIt(t *testing.T) {
+	n := newTunnels(nil)
+	w := newWired(&chain4(t, "/k").Uplinks[2], 3, 9)
+	w.follows = true
+	n.wired["vps"] = w
+	alive := func() bool { return w.assignment(true).Peers[0].Alive }
+	if alive() {
+		t.Error("a peer that was never seen is there")
+	}
+	state := &tunnel.State{Peers: []tunnel.PeerState{{Peer: w.peers[0].Peer}}}
+	state.Peers[0].AllowedIPs = w.peers[0].AllowedIPs
+	look := func() (questions, events int, asking bool) {
+		q, e, a := n.observePeers("vps", state, time.Now(), rules.Kernel{MarkMask: 0x3f000000})
+		return len(q), len(e), a
+	}
+	if q, e, _ := look(); q != 1 || e != 0 || alive() {
+		t.Errorf("%d questions, %d events: it has an endpoint, and is to be looked for there", q, e)
+	}
+	state.Peers[0].Handshake, state.Peers[0].Received, state.Peers[0].Sent = time.Now(), 92, 148
+	if _, e, _ := look(); e != 1 || !alive() {
+		t.Errorf("%d events after its handshake, there: %v", e, alive())
+	}
+	state.Peers[0].Sent += 1000
+	if _, _, asking := look(); !asking {
+		t.Error("something waits for an answer, and nobody looks")
+	}
+	*state = tunnel.State{}
+	if _, _, asking := look(); asking || alive() {
+		t.Error("the device is gone, and its peer is there")
+	}
+	if q, e, asking := n.observePeers("other", state, time.Now(), rules.Kernel{}); len(q)+len(e) > 0 || asking {
+		t.Error("an uplink that nobody knows has peers")
+	}
+}

@@ -1,0 +1,114 @@
+package rules
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// metricPeer is that of routes in main to the networks of peers: a route that somebody else has put there goes before it.
+const metricPeer = 117
+
+func (u *Uplink) hasPeers() bool {
+	return slices.ContainsFunc(Families[:], func(f Family) bool { return len(u.peers(f)) > 0 })
+}
+
+// peers lists the networks behind an uplink's device.
+func (u *Uplink) peers(f Family) []PeerNetwork {
+	if a := u.Family(f).Assign; a != nil {
+		return a.Peers
+	}
+	return nil
+}
+
+func peerRoute(u *Uplink, family Family, table uint32, metric uint32, protocol uint8, dst netip.Prefix) Route {
+	r := Route{Family: family, Table: table, Type: Unicast, Dst: dst, Metric: metric, Protocol: protocol, Nexthops: []Nexthop{{Device: u.Device, Weight: 1}}}
+	if family == IPv4 {
+		r.Scope = ScopeLink
+	}
+	return r
+}
+
+// peerRoutes has an uplink's table lead to all of its peers, also those that are not there: that is how they are looked for.
+func (p *planner) peerRoutes(u *Uplink, family Family, table uint32, peers []PeerNetwork) {
+	for _, n := range peers {
+		r := peerRoute(u, family, table, metricPeer, p.k.Protocol, n.Dst)
+		if FamilyOf(n.Dst.Addr()) == family && !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
+			p.state.Routes = append(p.state.Routes, r)
+		}
+	}
+}
+
+// peers has main lead to the peers that are there. Of several tunnels to one network, the one that works best is taken,
+// and of these that of the lowest tier.
+func (p *planner) peers() {
+	type way struct {
+		u     *Uplink
+		class int
+	}
+	best := make(map[netip.Prefix]way)
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		if !facts.Up {
+			return
+		}
+		w := way{u, class(p.verdicts[Path{u.ID, family}], facts)}
+		for _, n := range u.peers(family) {
+			have, taken := best[n.Dst]
+			if n.Alive && FamilyOf(n.Dst.Addr()) == family && (!taken || cmp.Or(cmp.Compare(w.class, have.class), cmp.Compare(have.u.Tier, u.Tier)) > 0) {
+				best[n.Dst] = w
+			}
+		}
+	})
+	for dst, w := range best {
+		p.state.Routes = append(p.state.Routes, peerRoute(w.u, FamilyOf(dst.Addr()), TableMain, metricPeer, p.k.Protocol, dst))
+	}
+}
+
+// freePeers keeps what peers begin, and what is begun with them, from being pinned to their tunnel: they may move to
+// another router and take their connections along, and what they send to others leaves as if a LAN's host had sent it.
+func (p *planner) freePeers(u *Uplink, prerouting, leave *Chain) {
+	for _, family := range Families {
+		var networks []netip.Prefix
+		for _, n := range u.peers(family) {
+			if FamilyOf(n.Dst.Addr()) == family {
+				networks = append(networks, n.Dst)
+			}
+		}
+		for _, part := range inSets(networks) {
+			free := NftCtMark{Mask: p.k.MarkMask}
+			prerouting.add("by a peer of "+u.Name+": not pinned", NftDevice{Name: u.Device}, free, NftAddresses{Prefixes: part}, NftGoto{fromPeers(u)})
+			leave.add("to a peer: not pinned", free, NftAddresses{Dest: true, Prefixes: part}, NftGoto{toPeers(u)})
+		}
+	}
+}
+
+func fromPeers(u *Uplink) string { return "frompeers_" + u.Name }
+func toPeers(u *Uplink) string   { return "topeers_" + u.Name }
+
+// peerChains are what freePeers leads to: all that an uplink's chains do besides pinning.
+func (p *planner) peerChains(leaving *branches) []Chain {
+	var chains []Chain
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		if !u.hasPeers() {
+			continue
+		}
+		from, to := Chain{Name: fromPeers(u)}, Chain{Name: toPeers(u)}
+		p.eachPath(func(other *Uplink, family Family, facts Facts) {
+			if other == u {
+				p.clamp(u, family, facts, &from)
+			}
+		})
+		from.add("all others", NftReturn{})
+		leave := leaving.of(u, "leave").Rules
+		pin := slices.IndexFunc(leave, func(r NftRule) bool {
+			return slices.ContainsFunc(r.Exprs, func(e NftExpr) bool { _, pins := e.(NftSetCtMark); return pins })
+		})
+		to.Rules = slices.Clone(leave[pin+1:])
+		if len(to.Rules) == 0 {
+			to.add("all others", NftReturn{})
+		}
+		chains = append(chains, from, to)
+	}
+	return chains
+}
