@@ -124,6 +124,13 @@ func worlds() *rapid.Generator[*world] {
 		w.drawDelegations(t)
 		w.drawPolicies(t)
 		w.addSysctls(t)
+		if seldom(t, "others masquerade") {
+			for _, f := range rules.Families {
+				if u := &w.cfg.Uplinks[0]; u.Family(f).Masquerade {
+					w.obs.Translations = append(w.obs.Translations, rules.Translation{Family: f, Only: []string{u.Device}, By: "inet fw4"})
+				}
+			}
+		}
 		if seldom(t, "vpn") {
 			w.addVPN()
 		}

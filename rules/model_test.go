@@ -22,6 +22,8 @@ const tableLocal uint32 = 255
 type machine struct {
 	numbers rules.Kernel
 	obs     rules.Observed // Routes holds every table; Rules are in the order in which they are walked
+	// othersFail is true when the firewalls that are said to translate do not.
+	othersFail bool
 }
 
 // query is what the kernel looks a route up by.

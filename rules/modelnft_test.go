@@ -55,6 +55,9 @@ func (m *machine) hook(name string, p *packet, nth int) bool {
 		if !translated && c.Priority >= prioSourceNAT {
 			p.src, translated = p.conn.source, true
 		}
+		if name == "postrouting" && c.Priority > prioSourceNAT && !m.othersTranslate(p, nth) {
+			return false
+		}
 		if c.Type == "nat" && (p.conn == nil || !p.conn.fresh || p.conn.source.IsValid()) {
 			continue
 		}
@@ -65,6 +68,29 @@ func (m *machine) hook(name string, p *packet, nth int) bool {
 	if !translated {
 		p.src = p.conn.source
 	}
+	return true
+}
+
+// othersTranslate has firewalls of others masquerade a new connection, ahead of ours.
+func (m *machine) othersTranslate(p *packet, nth int) bool {
+	if m.othersFail || p.conn == nil || !p.conn.fresh || p.conn.source.IsValid() ||
+		!slices.ContainsFunc(m.obs.Translations, func(t rules.Translation) bool {
+			return t.Family == rules.FamilyOf(p.dst) && slices.Contains(t.Only, p.oif)
+		}) {
+		return true
+	}
+	return m.masquerade(p, nth)
+}
+
+// masquerade gives a packet an address of the device that it leaves by. Without one it is dropped
+// (nf_nat_masquerade.c).
+func (m *machine) masquerade(p *packet, nth int) bool {
+	choice := m.masqueradeSources(p.oif, rules.FamilyOf(p.dst))
+	if len(choice) == 0 {
+		return false
+	}
+	p.src = choice[nth%len(choice)]
+	p.conn.source = p.src
 	return true
 }
 
@@ -131,12 +157,9 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			p.conn.mark = p.conn.mark&^e.Mask | e.Value
 		case rules.NftCounter:
 		case rules.NftMasquerade:
-			choice := m.masqueradeSources(p.oif, rules.FamilyOf(p.dst))
-			if len(choice) == 0 {
-				return "drop" // nf_nat_masquerade.c: no address, no packet
+			if !m.masquerade(p, nth) {
+				return "drop"
 			}
-			p.src = choice[nth%len(choice)]
-			p.conn.source = p.src
 			return "accept"
 		case rules.NftDestination:
 			if !e.Prefix.Contains(p.dst) {

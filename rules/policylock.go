@@ -44,6 +44,7 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 	}
 	var leaving []Chain
 	byRows := make(map[string]string) // names of chains in leaving
+	used := make(map[string]bool)     // chains of rows
 	branch := NftBranch{Out: true}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
@@ -71,7 +72,10 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 			leaving = append(leaving, Chain{Name: name})
 			last := &leaving[len(leaving)-1]
 			last.add("answers are nobody's policy", NftReply{}, NftReturn{})
-			last.Rules = append(last.Rules, c.Rules[:locked]...)
+			for _, r := range c.Rules[:locked] {
+				used[r.Exprs[0].(NftJump).Chain] = true
+				last.Rules = append(last.Rules, r)
+			}
 		}
 		branch.Devices, branch.Chains = append(branch.Devices, u.Device), append(branch.Chains, name)
 	}
@@ -81,7 +85,9 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 	base.add("kill switches, by the uplink", branch)
 	chains := append([]Chain{base}, leaving...)
 	for i := range runs {
-		chains = append(chains, runs[i].chain)
+		if used[runs[i].chain.Name] {
+			chains = append(chains, runs[i].chain)
+		}
 	}
 	return chains
 }

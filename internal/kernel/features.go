@@ -29,14 +29,15 @@ type feature struct {
 
 // features are tried in this order, in a namespace with a device "up0" that has 192.0.2.1/24 and 2001:db8::1/64.
 func features(numbers rules.Kernel, tunnels []string) []feature {
-	chain := func(c rules.Chain) func(*Kernel) error {
+	table := func(t rules.Table) func(*Kernel) error {
 		return func(k *Kernel) error {
-			if err := k.putTable(&rules.Table{Chains: []rules.Chain{c}}); err != nil {
+			if err := k.putTable(&t); err != nil {
 				return err
 			}
 			return k.putTable(nil)
 		}
 	}
+	chain := func(c rules.Chain) func(*Kernel) error { return table(rules.Table{Chains: []rules.Chain{c}}) }
 	rule := func(family rules.Family) func(*Kernel) error {
 		return func(k *Kernel) error {
 			return k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rules.Rule{Family: family, Priority: 100, Table: rules.TableMain,
@@ -58,6 +59,8 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 		{"shared default routes of IPv6", "", shared(rules.IPv6, "2001:db8::2", "2001:db8::3")},
 		{"nftables with connection marks", "nft_ct", chain(rules.Chain{Name: "a", Type: "filter", Hook: "prerouting", Rules: []rules.NftRule{{
 			Exprs: []rules.NftExpr{match, rules.NftSetMark{Mask: 1, Value: 1}, rules.NftSetCtMark{Mask: 1, Value: 1}, rules.NftCounter{}, rules.NftDrop{}}}}})},
+		{"nftables maps to chains", "nf_tables", table(rules.Table{Sets: []rules.Set{{Name: "m", Map: true, Devices: []string{"up0"}, Chains: []string{"d"}}},
+			Chains: []rules.Chain{{Name: "d"}, {Name: "e", Type: "filter", Hook: "forward"}}})},
 		{"nftables chains of type route", "nf_tables", chain(rules.Chain{Name: "b", Type: "route", Hook: "output"})},
 		{"masquerading", "nft_masq", chain(rules.Chain{Name: "c", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []rules.NftRule{{Exprs: []rules.NftExpr{rules.NftMasquerade{}}}}})},
 		{"deleting connections by mark", "nf_conntrack_netlink", func(k *Kernel) error { return k.FlushPin(rules.IPv4, 1, 1) }},

@@ -266,6 +266,7 @@ func (b *builder) set(s rules.Set) error {
 		set.KeyType = nftables.TypeMark
 		elements = append(elements, nftables.SetElement{Key: native(mark)})
 	}
+	set.Size = uint32(len(elements))
 	if s.Map {
 		set.DataType = nftables.TypeVerdict
 		for i := range elements {
