@@ -59,7 +59,7 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 		{"true", ""},
 		{"bridge link set dev tap0 mcast_flood off", "tunnel-multicast"},
 		{"bridge link set dev tap0 mcast_flood on; ip link set dev tap0 multicast off", "tunnel-multicast"},
-		{"ip link set dev tap0 multicast on; ip link set dev tap0 mtu 1400", "bridge-mtu"},
+		{"ip link set dev tap0 multicast on; ip link set dev tap0 mtu 1400; ip link set dev br0 mtu 1500", "bridge-mtu"},
 		{"ip link set dev tap0 mtu 1500; modprobe br_netfilter", "bridge-filter"},
 		{"sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0", ""},
 	} {

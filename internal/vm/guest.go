@@ -32,7 +32,7 @@ func Guest() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "vm guest:", err) // on the console, which the host shows
 		// What is still in the port's buffer would be lost with the machine.
-		_ = unix.IoctlSetInt(int(os.Stderr.Fd()), unix.TCSBRK, 1)
+		_ = drain(os.Stderr)
 		code = guestFailed
 	}
 	end(code)
@@ -193,13 +193,23 @@ func runJob(j job) (int, error) {
 		case pid != cmd.Process.Pid || !status.Exited() && !status.Signaled():
 			continue
 		}
-		if err := unix.IoctlSetInt(int(out.Fd()), unix.TCSBRK, 1); err != nil {
+		if err := drain(out); err != nil {
 			return 0, fmt.Errorf("draining %s: %w", outputPort, err)
 		}
 		if status.Signaled() {
 			return 0, fmt.Errorf("the program was ended by signal %v", status.Signal())
 		}
 		return status.ExitStatus(), nil
+	}
+}
+
+// drain waits until all that was written to a port is out. What the program leaves behind dies meanwhile, and each death
+// interrupts the wait.
+func drain(port *os.File) error {
+	for {
+		if err := unix.IoctlSetInt(int(port.Fd()), unix.TCSBRK, 1); !errors.Is(err, unix.EINTR) {
+			return err
+		}
 	}
 }
 
