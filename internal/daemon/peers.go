@@ -18,7 +18,7 @@ import (
 
 const (
 	// peerPace is how often it is looked at which peers are there, and askingPace while one owes an answer.
-	peerPace   = time.Second
+	peerPace   = 500 * time.Millisecond
 	askingPace = 400 * time.Millisecond
 	// echoPatience is how long the answer to a question is waited for. A later one is seen in the counters.
 	echoPatience = 2 * time.Second
