@@ -99,8 +99,8 @@ func TestASendErrorWaitsForTheRetransmissionAndAStaleSocketIsReplaced(t *testing
 		}
 		set(errors.New("operation not permitted"))
 		sleep(10 * time.Minute)
-		if b.openings != 1 {
-			t.Errorf("opened %d times", b.openings)
+		if b.openings.Load() != 1 {
+			t.Errorf("opened %d times", b.openings.Load())
 		}
 		if n := strings.Count(b.log.String(), "operation not permitted"); n != 1 {
 			t.Errorf("the error was logged %d times", n)
@@ -108,7 +108,7 @@ func TestASendErrorWaitsForTheRetransmissionAndAStaleSocketIsReplaced(t *testing
 		set(ErrStale)
 		sleep(20 * time.Minute)
 		set(nil)
-		if b.openings < 2 {
+		if b.openings.Load() < 2 {
 			t.Errorf("the stale socket was kept:\n%s", b.log.String())
 		}
 		b.script(generous(1000, 2000))

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,7 +116,7 @@ type wire struct {
 	sent     []sent
 	answer   script
 	delay    time.Duration
-	openings int
+	openings atomic.Int64
 	openErr  error
 	sendErr  error
 	end      *wireEnd
@@ -134,7 +135,7 @@ func (w *wire) open(string) (Conn, error) {
 	if w.openErr != nil {
 		return nil, w.openErr
 	}
-	w.openings++
+	w.openings.Add(1)
 	w.end = &wireEnd{w, make(chan []byte, 64), make(chan struct{}), make(chan error, 1)}
 	return w.end, nil
 }

@@ -358,8 +358,8 @@ func TestALinkFlapIsAnsweredByRebindAndKeepsThePrefix(t *testing.T) {
 		sleep(2 * time.Second)
 		b.wantKinds("REBIND")
 		b.wantHeard("verified 2001:db8:a::/56 extended")
-		if b.openings != 3 {
-			t.Errorf("%d sockets were opened, want 3", b.openings)
+		if b.openings.Load() != 3 {
+			t.Errorf("%d sockets were opened, want 3", b.openings.Load())
 		}
 		b.script(nil)
 		b.SetLink(7, false)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,14 +32,14 @@ type line struct {
 	answer   func(m *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 // nil: silence
 	replies  chan *dhcpv4.DHCPv4
 	closed   chan struct{}
-	openings int
+	openings atomic.Int64
 	broken   chan error
 }
 
 func (l *line) open(string) (Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.openings++
+	l.openings.Add(1)
 	l.replies, l.closed, l.broken = make(chan *dhcpv4.DHCPv4, 8), make(chan struct{}), make(chan error, 1)
 	return &end{l, l.replies, l.closed, l.broken}, nil
 }
@@ -306,8 +307,8 @@ func TestALinkBlipKeepsTheLeaseAndANewDeviceGetsANewSocket(t *testing.T) {
 		b.SetLink(7, true)
 		synctest.Wait()
 		wantKinds(t, b.line, "REQUEST")
-		if b.openings != 4 {
-			t.Errorf("%d sockets were opened, want 4", b.openings)
+		if b.openings.Load() != 4 {
+			t.Errorf("%d sockets were opened, want 4", b.openings.Load())
 		}
 	})
 }

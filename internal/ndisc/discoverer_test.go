@@ -195,14 +195,14 @@ func TestALinkThatBlipsKeepsAllAndAsksAtOnce(t *testing.T) {
 		}
 		d.SetLink(3, true) // made anew
 		sleep(time.Second)
-		if n := len(d.sent()); n != 1 || d.openings != 3 {
-			t.Errorf("made anew: %d solicitations, %d openings", n, d.openings)
+		if n := len(d.sent()); n != 1 || d.openings.Load() != 3 {
+			t.Errorf("made anew: %d solicitations, %d openings", n, d.openings.Load())
 		}
 		d.SetLink(3, false) // and over before anybody has looked
 		d.SetLink(3, true)
 		sleep(time.Second)
-		if n := len(d.sent()); n != 1 || d.openings != 4 {
-			t.Errorf("a short blip: %d solicitations, %d openings", n, d.openings)
+		if n := len(d.sent()); n != 1 || d.openings.Load() != 4 {
+			t.Errorf("a short blip: %d solicitations, %d openings", n, d.openings.Load())
 		}
 		d.SetLink(3, false)
 		sleep(2 * time.Hour)
@@ -248,8 +248,8 @@ func TestNothingEndsRun(t *testing.T) {
 		d.current.broken <- errBroken
 		synctest.Wait()
 		sleep(reopenPause)
-		if n := len(d.sent()); n != 1 || d.openings != 2 {
-			t.Errorf("after a failed read: %d solicitations, %d openings", n, d.openings)
+		if n := len(d.sent()); n != 1 || d.openings.Load() != 2 {
+			t.Errorf("after a failed read: %d solicitations, %d openings", n, d.openings.Load())
 		}
 		for _, passing := range []error{syscall.ENOBUFS, syscall.ENETDOWN, syscall.EPERM} {
 			d.script(func(w *wire) { w.refuse = passing })
@@ -264,7 +264,7 @@ func TestNothingEndsRun(t *testing.T) {
 			}
 			d.hear(plain(time.Hour).packet(gateway))
 		}
-		openings := d.openings
+		openings := d.openings.Load()
 		d.script(func(w *wire) { w.refuse = syscall.ENODEV })
 		d.SetLink(2, false)
 		synctest.Wait()
@@ -272,8 +272,8 @@ func TestNothingEndsRun(t *testing.T) {
 		sleep(10 * time.Second)
 		d.script(func(w *wire) { w.refuse = nil })
 		sleep(2 * time.Second)
-		if n := len(d.sent()); n == 0 || d.openings < openings+3 {
-			t.Errorf("a device that went: %d solicitations, %d openings more", n, d.openings-openings)
+		if n := len(d.sent()); n == 0 || d.openings.Load() < openings+3 {
+			t.Errorf("a device that went: %d solicitations, %d openings more", n, d.openings.Load()-openings)
 		}
 		if v := d.seen.now(); len(v.Routers) != 1 {
 			t.Errorf("the router was lost: %+v", v)
@@ -317,11 +317,11 @@ func TestADeviceThatGetsNoAddressIsLookedAtSeldom(t *testing.T) {
 		d.script(func(w *wire) { w.missing = errWait })
 		d.SetLink(2, true)
 		sleep(time.Second)
-		if d.attempts < 4 {
-			t.Errorf("%d looks in the second that duplicate address detection takes", d.attempts)
+		if d.attempts.Load() < 4 {
+			t.Errorf("%d looks in the second that duplicate address detection takes", d.attempts.Load())
 		}
 		sleep(time.Hour)
-		if n := d.attempts; n > 3600/5+50 {
+		if n := d.attempts.Load(); n > 3600/5+50 {
 			t.Errorf("%d looks in an hour", n)
 		}
 		d.script(func(w *wire) { w.missing = nil })

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,19 +80,19 @@ type wire struct {
 	answer   func() *Packet // to a solicitation; nil: silence
 	refuse   error          // of Send
 	missing  error          // of Open
-	attempts int            // to open
-	openings int
+	attempts atomic.Int64   // to open
+	openings atomic.Int64
 	current  *wireEnd
 }
 
 func (w *wire) open(string) (Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.attempts++
+	w.attempts.Add(1)
 	if w.missing != nil {
 		return nil, w.missing
 	}
-	w.openings++
+	w.openings.Add(1)
 	w.current = &wireEnd{wire: w, in: make(chan Packet, 16), closed: make(chan struct{}), broken: make(chan error, 1)}
 	return w.current, nil
 }
