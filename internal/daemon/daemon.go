@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,7 @@ type Daemon struct {
 	started time.Time
 	state   *store.Dir
 	kernel  *kernel.Kernel
+	ways    kernel.Ways
 	hints   *kernel.Watcher
 	engine  *reconcile.Engine
 	judge   *judge
@@ -124,7 +126,9 @@ func New(o Options) (_ *Daemon, err error) {
 	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
 	d.metrics = api.NewMetrics(o.Version, func() []api.PathVerdict { return d.judge.verdicts() })
 	if d.o.Prober == nil {
-		d.o.Prober = probe.New()
+		prober := probe.New()
+		prober.Leads = func(p probe.Path, target netip.Addr) bool { return d.ways.LeadBy(p.Device, p.Mark, p.Source, target) }
+		d.o.Prober = prober
 	}
 	d.judge = newJudge(d.o.Prober, d.started, d.onTransition, d.metrics.ObserveRTT)
 	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
@@ -179,6 +183,7 @@ func (d *Daemon) Close() {
 	if d.kernel != nil {
 		d.kernel.Close()
 	}
+	d.ways.Close()
 }
 
 // load reads the configuration file, or takes the defaults when there is none.
