@@ -58,6 +58,7 @@ type Daemon struct {
 	state   *store.Dir
 	kernel  *kernel.Kernel
 	ways    kernel.Ways
+	traffic *kernel.Traffic
 	hints   *kernel.Watcher
 	engine  *reconcile.Engine
 	judge   *judge
@@ -72,6 +73,7 @@ type Daemon struct {
 	delegations *delegations // DHCPv6, by uplink
 	lans        *lans
 	tunnels     *tunnels
+	counters    *counters
 
 	reloading sync.Mutex   // one configuration change at a time
 	discovery *discovery   // guarded by reloading; nil with a configuration file
@@ -123,6 +125,10 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.kernel, err = kernel.Open(kernelNumbers(c.Kernel), d.log); err != nil {
 		return nil, err
 	}
+	if d.traffic, err = kernel.OpenTraffic(); err != nil {
+		return nil, err
+	}
+	d.counters = newCounters(d.traffic.Read)
 	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
 	d.metrics = api.NewMetrics(o.Version, func() []api.PathVerdict { return d.judge.verdicts() })
 	if d.o.Prober == nil {
@@ -184,6 +190,9 @@ func (d *Daemon) Close() {
 		d.kernel.Close()
 	}
 	d.ways.Close()
+	if d.traffic != nil {
+		d.traffic.Close()
+	}
 }
 
 // load reads the configuration file, or takes the defaults when there is none.
