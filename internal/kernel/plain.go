@@ -68,6 +68,8 @@ func (p *plain) ask(typ, flags uint16, write func([]byte) []byte, take func(typ 
 // refusal is the kernel's own answer to a request: it is no fault of the socket.
 type refusal struct{ unix.Errno }
 
+func (r refusal) Unwrap() error { return r.Errno }
+
 // read reads the messages of one datagram; done is true after the last one of our answer.
 func (p *plain) read(b []byte, take func(uint16, []byte)) (done bool, err error) {
 	for len(b) >= unix.NLMSG_HDRLEN {
