@@ -25,8 +25,9 @@ const echoSize = 24
 // at the socket, ever so often, wait for a [bell] of ours.
 //
 // pro-bing cannot bind to a device (SO_BINDTODEVICE); it gives the index with
-// the packet (IP_PKTINFO), and the mark chooses the table. ICMP errors are
-// invisible to it: an unreachable target is a silent one.
+// the packet (IP_PKTINFO), for which it has all devices of the machine listed, and the
+// mark chooses the table. ICMP errors are invisible to it: an unreachable target is a
+// silent one.
 func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, error) {
 	var (
 		sent   time.Time // written and read on the pinger's send loop only

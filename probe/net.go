@@ -38,6 +38,12 @@ var _ Prober = (*Net)(nil)
 // Net probes with real sockets. It needs CAP_NET_RAW for echo requests and
 // CAP_NET_ADMIN for marks.
 type Net struct {
+	// Leads reports whether an echo request with the mark and the source of a path would leave by its device
+	// without being bound to it; false also means that nobody knows. Asking costs less than binding. Where it is
+	// nil, a rule before the mark's can take those of IPv6 elsewhere. It is set before the first probe and used by
+	// many goroutines.
+	Leads func(p Path, target netip.Addr) bool
+
 	echo    atomic.Uint32  // the next ICMP id; 16 bits of it are used
 	closing sync.WaitGroup // echo sockets that still have to notice their end
 	bells   bells
@@ -79,7 +85,8 @@ func (n *Net) Probe(ctx context.Context, p Path, t Target) (time.Duration, error
 	if err := ctx.Err(); err != nil {
 		return 0, flightError(ctx, t, err)
 	}
-	if err := p.check(t); err != nil {
+	p, err := n.way(p, t)
+	if err != nil {
 		return 0, sendError(t, err)
 	}
 	switch t.kind {

@@ -13,6 +13,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/kernel"
 )
 
 // window is the listening window of probes that are answered; it is long
@@ -33,6 +35,26 @@ func TestNet(t *testing.T) {
 	w := newWorld(t)
 	n := New()
 	t.Run("each kind leaves by its own uplink", func(t *testing.T) { testLeaves(t, w, n) })
+	// All else as the daemon has it.
+	var ways kernel.Ways
+	t.Cleanup(ways.Close)
+	led := make(map[bool]int) // answers about the second uplink
+	n.Leads = func(p Path, target netip.Addr) bool {
+		leads := ways.LeadBy(p.Device, p.Mark, p.Source, target)
+		if p.Device == device[1] {
+			led[leads]++
+		}
+		return leads
+	}
+	t.Run("echo requests that are led by their uplink leave by it", func(t *testing.T) { testLeaves(t, w, n) })
+	if diff := cmp.Diff(map[bool]int{true: len(targets)}, led); diff != "" {
+		t.Errorf("led by the second uplink (-want +got):\n%s", diff)
+	}
+	clear(led)
+	t.Run("echo requests that are led elsewhere leave by their uplink", func(t *testing.T) { w.foreign(t, func() { testLeaves(t, w, n) }) })
+	if diff := cmp.Diff(map[bool]int{false: len(targets)}, led); diff != "" {
+		t.Errorf("led by the second uplink in spite of the foreign rule (-want +got):\n%s", diff)
+	}
 	t.Run("the bell rings for each answer", func(t *testing.T) { testBell(t, n) })
 	t.Run("answers are judged", func(t *testing.T) { testAnswers(t, n) })
 	t.Run("silence is a timeout", func(t *testing.T) { testSilence(t, n) })

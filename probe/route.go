@@ -11,6 +11,25 @@ import (
 // discard is the port asked for when the target has none; nothing is sent to it.
 const discard = 9
 
+// way returns how a probe that wants to take a path has to be sent.
+//
+// An echo request that its mark and source lead to the device needs nothing else. Else the device goes with it,
+// and a rule before the mark's that leads elsewhere is passed over. For IPv6 that holds only when the kernel
+// chooses the source: to one that is given, the device is a mere wish (RT6_LOOKUP_F_IFACE in
+// ip6_route_output_flags). Link-local addresses mean nothing without a device.
+func (n *Net) way(p Path, t Target) (Path, error) {
+	if t.kind == ICMP && n.Leads != nil && p.Device != "" && p.Mark != 0 && !t.addr.IsLinkLocalUnicast() && !p.Source.IsLinkLocalUnicast() {
+		if n.Leads(p, t.addr) {
+			p.Device = ""
+			return p, nil
+		}
+		if t.addr.Is6() {
+			p.Source = netip.Addr{}
+		}
+	}
+	return p, p.check(t)
+}
+
 // check asks the kernel for the route that a probe would take, by connecting
 // UDP sockets, which sends nothing. It exists because the error of a later
 // connect or sendmsg could be anybody's: EHOSTUNREACH is given by our own

@@ -187,6 +187,18 @@ func (w *world) unroute(t *testing.T, i, table int) {
 	}
 }
 
+// foreign runs f while a rule of somebody else, before all of ours, sends everything to table main.
+func (w *world) foreign(t *testing.T, f func()) {
+	t.Helper()
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		rule := netlink.NewRule()
+		rule.Family, rule.Priority, rule.Table = family, 100, unix.RT_TABLE_MAIN
+		check(t, w.handle.RuleAdd(rule))
+		defer func() { check(t, w.handle.RuleDel(rule)) }()
+	}
+	f()
+}
+
 // in runs f on a thread inside the provider.
 func (p *provider) in(t *testing.T, f func()) {
 	t.Helper()

@@ -249,3 +249,50 @@ nft add rule ip own output oifname wan1 icmp type echo-request drop`)
 	r.sh("router", "nft delete table ip own")
 	r.awaitProblem("probe-blocked")
 }
+
+func TestARuleOfSomebodyElseTakesNoProbes(t *testing.T) {
+	t.Parallel()
+	pings := strings.NewReplacer("tcp://192.0.2.2:443", "192.0.2.2", "http://192.0.2.3/generate_204", "192.0.2.3",
+		"tcp://[2001:db8:ffff::2]:443", "2001:db8:ffff::2", "http://[2001:db8:ffff::3]/generate_204", "2001:db8:ffff::3").Replace(threeTargets)
+	r := newRouter(t, lab.Options{}, pings)
+	// It leads by fiber, and strict filtering would drop the answers that come by lte.
+	r.sh("router", "ip rule add pref 100 lookup main; ip -6 rule add pref 100 lookup main; sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.wan2.rp_filter=2")
+	r.sh("router", `nft -f - <<E
+table inet seen {
+  counter own4 { }
+  counter own6 { }
+  counter stray { }
+  chain output {
+    type filter hook output priority 300
+    meta mark & 0x3f000000 != 0x02000000 accept comment "not lte's"
+    oifname wan2 icmp type echo-request counter name own4
+    oifname wan2 icmpv6 type echo-request counter name own6
+    oifname != wan2 meta l4proto { icmp, ipv6-icmp } counter name stray
+  }
+}
+E`)
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	for _, counter := range []string{"own4", "own6"} {
+		r.await("echo requests of lte by its device", func() error { return r.counted(counter, 10) })
+	}
+	if err := r.counted("stray", 1); err == nil {
+		t.Error("echo requests of lte leave by another device")
+	}
+}
+
+// counted checks that a counter of the table seen has counted so many packets.
+func (r *router) counted(counter string, atLeast int) error {
+	r.Helper()
+	out := r.sh("router", "nft list counter inet seen "+counter)
+	_, after, _ := strings.Cut(out, "packets ")
+	n := 0
+	if _, err := fmt.Sscan(after, &n); err != nil {
+		r.Fatalf("%s: %v", out, err)
+	}
+	if n < atLeast {
+		return fmt.Errorf("%s has counted %d packets", counter, n)
+	}
+	return nil
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,8 @@ type Daemon struct {
 	started time.Time
 	state   *store.Dir
 	kernel  *kernel.Kernel
+	ways    kernel.Ways
+	traffic *kernel.Traffic
 	hints   *kernel.Watcher
 	engine  *reconcile.Engine
 	judge   *judge
@@ -70,6 +73,7 @@ type Daemon struct {
 	delegations *delegations // DHCPv6, by uplink
 	lans        *lans
 	tunnels     *tunnels
+	counters    *counters
 
 	reloading sync.Mutex   // one configuration change at a time
 	discovery *discovery   // guarded by reloading; nil with a configuration file
@@ -121,10 +125,16 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.kernel, err = kernel.Open(kernelNumbers(c.Kernel), d.log); err != nil {
 		return nil, err
 	}
+	if d.traffic, err = kernel.OpenTraffic(); err != nil {
+		return nil, err
+	}
+	d.counters = newCounters(d.traffic.Read)
 	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
 	d.metrics = api.NewMetrics(o.Version, func() []api.PathVerdict { return d.judge.verdicts() })
 	if d.o.Prober == nil {
-		d.o.Prober = probe.New()
+		prober := probe.New()
+		prober.Leads = func(p probe.Path, target netip.Addr) bool { return d.ways.LeadBy(p.Device, p.Mark, p.Source, target) }
+		d.o.Prober = prober
 	}
 	d.tunnels = newTunnels(d.log)
 	d.o.Prober = &handshakes{Prober: d.o.Prober, look: d.tunnels.wires.state}
@@ -179,6 +189,10 @@ func (d *Daemon) Close() {
 	}
 	if d.kernel != nil {
 		d.kernel.Close()
+	}
+	d.ways.Close()
+	if d.traffic != nil {
+		d.traffic.Close()
 	}
 }
 

@@ -17,18 +17,14 @@ const samplePace = time.Second
 
 // remember takes a sample of every path and device each second, and counts the bytes of metered uplinks.
 func (d *Daemon) remember(ctx context.Context) error {
-	counters, err := kernel.OpenTraffic()
-	if err != nil {
-		return err
-	}
-	defer counters.Close()
 	sampler := sampler{before: make(map[int]kernel.Counters), now: make(map[int]kernel.Counters)}
 	look := func() map[string]history.Sample {
-		if err := counters.Read(sampler.now); err != nil {
+		at, err := d.counters.look(sampler.now)
+		if err != nil {
 			d.log.Debug("byte counters cannot be read", "err", err)
 			return nil
 		}
-		return sampler.traffic(time.Now(), d.devicesByUplink())
+		return sampler.traffic(at, d.devicesByUplink())
 	}
 	look() // what later looks are compared with
 	saved := time.Now()

@@ -26,11 +26,6 @@ const (
 // watchTraffic has the paths of a device probed at once when traffic leaves by it and none comes back:
 // a dead provider is then noticed without waiting for the calm pace.
 func (d *Daemon) watchTraffic(ctx context.Context) error {
-	counters, err := kernel.OpenTraffic()
-	if err != nil {
-		return err
-	}
-	defer counters.Close()
 	devices := make(map[int]*deviceTraffic) // by interface index
 	seen := make(map[int]kernel.Counters)
 	var used time.Time // when a device was last seen in use
@@ -48,7 +43,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 		} else {
 			timer.Reset(pace)
 		}
-		if err := counters.Read(seen); err != nil {
+		if _, err := d.counters.look(seen); err != nil {
 			d.log.Debug("packet counters cannot be read", "err", err)
 			continue
 		}

@@ -1,0 +1,101 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// Ways tells whether echo requests of this machine leave by the device that they are meant for. It may be used beside a Kernel and by
+// many goroutines. The zero Ways is ready to use, in the network namespace of whoever asks first.
+type Ways struct {
+	mu     sync.Mutex
+	socket *plain // nil: to be opened
+}
+
+// LeadBy reports whether an echo request with a mark and a source address, which may be invalid, would leave
+// by a device that it is not bound to. False also means that it is not known: the kernel refuses the packet,
+// or does not answer.
+func (w *Ways) LeadBy(device string, mark uint32, source, target netip.Addr) bool {
+	source, target = source.Unmap(), target.Unmap()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.socket == nil {
+		var err error
+		if w.socket, err = openPlain(); err != nil {
+			return false
+		}
+	}
+	out, err := w.ask(mark, source, target)
+	if err == nil {
+		return out != 0 && out == w.index(device)
+	}
+	if no := (refusal{}); !errors.As(err, &no) {
+		w.closeSocket() // the next one opens another
+	}
+	return false
+}
+
+// Close gives the socket back.
+func (w *Ways) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closeSocket()
+}
+
+func (w *Ways) closeSocket() {
+	if w.socket != nil {
+		_ = w.socket.close()
+		w.socket = nil
+	}
+}
+
+// ask returns the index of the device of the kernel's answer, 0 for one that does not leave the machine.
+func (w *Ways) ask(mark uint32, source, target netip.Addr) (out int, err error) {
+	protocol := uint8(protocolICMP)
+	if target.Is6() {
+		protocol = protocolICMPv6
+	}
+	err = w.socket.ask(unix.RTM_GETROUTE, 0, func(b []byte) []byte {
+		b = append(b, familyNumber(rules.FamilyOf(target)), uint8(target.BitLen()), uint8(max(0, source.BitLen())))
+		b = append(b, make([]byte, unix.SizeofRtMsg-3)...)
+		b = appendAttribute(b, unix.RTA_DST, target.AsSlice()...)
+		if source.IsValid() {
+			b = appendAttribute(b, unix.RTA_SRC, source.AsSlice()...)
+		}
+		b = appendAttribute(b, unix.RTA_MARK, binary.NativeEndian.AppendUint32(nil, mark)...)
+		return appendAttribute(b, rtaIPProto, protocol)
+	}, func(typ uint16, body []byte) {
+		if typ != unix.RTM_NEWROUTE || len(body) < unix.SizeofRtMsg || body[7] != unix.RTN_UNICAST { // rtm_type
+			return
+		}
+		for attr, value := range attributes(body[unix.SizeofRtMsg:]) {
+			if attr == unix.RTA_OIF {
+				out = int(native32(value))
+			}
+		}
+	})
+	return out, err
+}
+
+// index returns the index of a device, 0 where there is none of that name.
+func (w *Ways) index(device string) int {
+	request, err := unix.NewIfreq(device)
+	if err != nil || unix.IoctlIfreq(w.socket.fd, unix.SIOCGIFINDEX, request) != nil {
+		return 0
+	}
+	return int(request.Uint32())
+}
+
+// appendAttribute appends an attribute of netlink, padded to whole words.
+func appendAttribute(b []byte, typ uint16, value ...byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(value)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = append(b, value...)
+	return append(b, make([]byte, -len(value)&3)...)
+}

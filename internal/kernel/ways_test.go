@@ -1,0 +1,162 @@
+package kernel_test
+
+import (
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/kernel"
+)
+
+const waysScript = router + `
+for f in -4 -6; do
+  ip $f route add unreachable default table 101 metric 9999
+  ip $f route add unreachable default table 102 metric 9999
+  ip $f rule add fwmark 0x1000000/0x3f000000 lookup 101 pref 10011
+  ip $f rule add fwmark 0x2000000/0x3f000000 lookup 102 pref 10012
+done
+ip route add default via 198.51.100.1 dev wan1 table 101
+ip route add default via 203.0.113.1 dev wan2 table 102
+ip -6 route add default via fe80::1 dev wan1 table 101
+ip -6 route add default via fe80::1 dev wan2 table 102
+`
+
+const (
+	mark1, mark2 = 0x1000000, 0x2000000
+	far4, far6   = "192.0.2.1", "2001:db8:ffff::1"
+)
+
+func address(text string) netip.Addr {
+	a, _ := netip.ParseAddr(text) // none is one that is invalid
+	return a
+}
+
+func TestAWayLeadsByADeviceWhenNothingTakesThePacketElsewhere(t *testing.T) {
+	namespace(t)
+	sh(t, waysScript)
+	var ways kernel.Ways
+	defer ways.Close()
+	type question struct {
+		device, source4, source6 string
+		mark                     uint32
+	}
+	own1 := question{"wan1", "198.51.100.2", "2001:db8:a::2", mark1}
+	own2 := question{"wan2", "203.0.113.2", "2001:db8:b::2", mark2}
+	unbound := question{"wan2", "", "", mark2}
+	for _, step := range []struct {
+		name, change string
+		leads, not   []question
+	}{
+		{"each by its own", "true", []question{own1, own2, unbound, {"wan1", "", "", 0}},
+			[]question{{"wan2", own1.source4, own1.source6, mark1}, {"wan1", own2.source4, own2.source6, mark2}, {"wan9", "", "", mark1}, {"lo", "", "", mark1}, {"", "", "", mark1},
+				{"a-name-that-is-too-long", "", "", mark1}}},
+		{"a foreign rule comes first", "ip rule add pref 100 from all lookup main; ip -6 rule add pref 100 from all lookup main", []question{own1}, []question{own2, unbound}},
+		{"a foreign rule for echo requests comes first", "ip rule del pref 100; ip -6 rule del pref 100; ip rule add pref 100 ipproto icmp lookup main; ip -6 rule add pref 100 ipproto ipv6-icmp lookup main",
+			[]question{own1}, []question{own2, unbound}},
+		{"it is gone", "ip rule del pref 100; ip -6 rule del pref 100", []question{own1, own2}, nil},
+		{"only the unreachable route is left", "ip route del default via 203.0.113.1 table 102; ip -6 route del default via fe80::1 table 102", []question{own1}, []question{own2, unbound}},
+		{"a blackhole is left", "ip route add blackhole default table 102; ip -6 route add blackhole default table 102", []question{own1}, []question{own2, unbound}},
+	} {
+		sh(t, step.change)
+		for want, questions := range map[bool][]question{true: step.leads, false: step.not} {
+			for _, q := range questions {
+				for target, source := range map[string]string{far4: q.source4, far6: q.source6} {
+					if got := ways.LeadBy(q.device, q.mark, address(source), address(target)); got != want {
+						t.Errorf("%s: %+v to %s: %v, want %v", step.name, q, target, got, want)
+					}
+				}
+			}
+		}
+	}
+	for target, source := range map[string]string{"198.51.100.2": "", "2001:db8:a::2": "", far4: "198.51.100.60"} {
+		if ways.LeadBy("wan1", mark1, address(source), address(target)) {
+			t.Errorf("to %s from %q leads by wan1", target, source)
+		}
+	}
+}
+
+func TestManyAskForTheirWaysAtOnce(t *testing.T) {
+	namespace(t)
+	sh(t, waysScript)
+	var ways kernel.Ways
+	defer ways.Close()
+	ways.LeadBy("wan1", mark1, netip.Addr{}, address(far4)) // the others may be on threads of other namespaces
+	var group sync.WaitGroup
+	for i := range 16 {
+		group.Go(func() {
+			device, mark, other := "wan1", uint32(mark1), "wan2"
+			if i%2 == 0 {
+				device, mark, other = "wan2", mark2, "wan1"
+			}
+			for range 200 {
+				for _, target := range []string{far4, far6} {
+					if !ways.LeadBy(device, mark, netip.Addr{}, address(target)) || ways.LeadBy(other, mark, netip.Addr{}, address(target)) {
+						t.Errorf("the way to %s with mark %#x does not lead by %s alone", target, mark, device)
+						return
+					}
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+func TestASocketThatFailsIsOpenedAnew(t *testing.T) {
+	namespace(t)
+	sh(t, waysScript)
+	before := netlinkSockets(t)
+	var ways kernel.Ways
+	defer ways.Close()
+	ask := func() bool { return ways.LeadBy("wan1", mark1, netip.Addr{}, address(far4)) }
+	if !ask() {
+		t.Fatal("no way leads by wan1")
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(null) }()
+	broken := 0
+	for fd := range netlinkSockets(t) {
+		if before[fd] {
+			continue
+		}
+		broken++
+		if err := unix.Dup3(null, fd, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if broken != 1 {
+		t.Fatalf("it has %d sockets, want 1", broken)
+	}
+	if ask() {
+		t.Error("a broken socket answers")
+	}
+	if !ask() {
+		t.Error("it stays broken")
+	}
+}
+
+// netlinkSockets returns this process's descriptors of netlink sockets.
+func netlinkSockets(t *testing.T) map[int]bool {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[int]bool)
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil && domain == unix.AF_NETLINK {
+			found[fd] = true
+		}
+	}
+	return found
+}
