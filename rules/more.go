@@ -9,15 +9,15 @@ import (
 // More holds the rarer selectors of a rule, and its action. The zero value is a rule with none of them,
 // whose action is to look up its table. Those of our policies have a protocol, ports and owners.
 type More struct {
+	Goto         int // preference of the rule that Goto leads to
+	UIDs         UIDs
+	SPort, DPort Ports
 	Not          bool // the rule is for what its selectors do not match
 	Protocol     uint8
-	SPort, DPort Ports
-	UIDs         UIDs
 	TOS          uint8 // the field of IPv4 and IPv6 headers
 	DSCP         bool  // TOS is compared with all six bits of the code point, not with the old three of IPv4
 	Unknown      bool  // there are further selectors, which nobody here understands
 	Action       Action
-	Goto         int // preference of the rule that Goto leads to
 }
 
 // Ports is a range of ports; the zero value selects nothing.

@@ -124,14 +124,14 @@ func (f Family) suppressLen() int {
 // Rule is a policy routing rule that looks up a table. Rules of other programs may have actions that ours
 // never have, and selectors that nobody here understands.
 type Rule struct {
-	Family            Family
 	Priority          int
 	From, To          netip.Prefix // zero: any
 	IIF, OIF          string
+	SuppressPrefixLen int    // -1: none; else routes of at most this length do not count
+	SuppressGroup     int64  // -1: none; else routes through devices of this group do not count
 	Mark, Mask        uint32 // Mask 0: no mark selector
 	Table             uint32
-	SuppressPrefixLen int   // -1: none; else routes of at most this length do not count
-	SuppressGroup     int64 // -1: none; else routes through devices of this group do not count
+	Family            Family
 	Protocol          uint8
 	More              More
 }
