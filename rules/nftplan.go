@@ -87,18 +87,21 @@ func (p *planner) nftables() {
 type branches struct {
 	devices []string
 	chains  []Chain
+	at      map[string]int // by device
 }
 
 // of returns the chain of an uplink, which is valid until the next one is made.
 func (b *branches) of(u *Uplink, kind string) *Chain {
-	name := kind + "_" + u.Name
-	for i := range b.chains {
-		if b.devices[i] == u.Device && b.chains[i].Name == name {
-			return &b.chains[i]
+	at, known := b.at[u.Device]
+	if !known {
+		if b.at == nil {
+			b.at = make(map[string]int)
 		}
+		at = len(b.chains)
+		b.at[u.Device] = at
+		b.devices, b.chains = append(b.devices, u.Device), append(b.chains, Chain{Name: kind + "_" + u.Name})
 	}
-	b.devices, b.chains = append(b.devices, u.Device), append(b.chains, Chain{Name: name})
-	return &b.chains[len(b.chains)-1]
+	return &b.chains[at]
 }
 
 // branch leads to the chains, by the device that a packet leaves by.

@@ -200,8 +200,8 @@ func comparePrefixes(a, b netip.Prefix) int {
 // covered by a connected route of its table (or by a rule that leads to one) when its route arrives.
 // Tables of uplinks come before the weighted default, main comes last, and what rejects packets comes
 // after what carries them.
-func compareRoutes(base uint32) func(a, b Route) int {
-	rank := func(r Route) int {
+func compareRoutes(base uint32) func(a, b *Route) int {
+	rank := func(r *Route) int {
 		switch r.Table {
 		case TableMain:
 			return 2
@@ -210,19 +210,19 @@ func compareRoutes(base uint32) func(a, b Route) int {
 		}
 		return 0
 	}
-	gateways := func(r Route) int {
+	gateways := func(r *Route) int {
 		if len(r.Nexthops) > 0 && r.Nexthops[0].Gateway.IsValid() {
 			return 1
 		}
 		return 0
 	}
-	rejects := func(r Route) int {
+	rejects := func(r *Route) int {
 		if r.Type == Unicast {
 			return 0
 		}
 		return 1
 	}
-	return func(a, b Route) int {
+	return func(a, b *Route) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Family, b.Family), cmp.Compare(a.Table, b.Table),
 			cmp.Compare(rejects(a), rejects(b)),
 			cmp.Compare(gateways(a), gateways(b)), cmp.Compare(b.Dst.Bits(), a.Dst.Bits()),
@@ -230,13 +230,30 @@ func compareRoutes(base uint32) func(a, b Route) int {
 	}
 }
 
+// sortRoutes sorts pointers first: a route is large. The kernel uses, and replaces, the first of equal ones.
+func sortRoutes(list []Route, base uint32) []Route {
+	order := make([]*Route, len(list))
+	for i := range list {
+		order[i] = &list[i]
+	}
+	compare := compareRoutes(base)
+	if slices.IsSortedFunc(order, compare) {
+		return list
+	}
+	slices.SortStableFunc(order, compare)
+	ordered := make([]Route, len(list))
+	for i, r := range order {
+		ordered[i] = *r
+	}
+	return ordered
+}
+
 // sort puts the state into its canonical order, so that equal states are equal values.
 func (s *State) sort(base uint32) {
 	slices.SortFunc(s.Addrs, func(a, b AddrAssignment) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
-	slices.SortStableFunc(s.Routes, compareRoutes(base)) // the kernel uses, and replaces, the first of equal ones
-	s.Routes = slices.CompactFunc(s.Routes, Route.Equal)
+	s.Routes = slices.CompactFunc(sortRoutes(s.Routes, base), Route.Equal)
 	s.Rules = sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
