@@ -118,8 +118,8 @@ func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstna
 	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.Translate
 	if by := p.obs.translatedBy(u.Device, family); by != "" && masquerade {
 		masquerade = false
-		p.problem("foreign-masquerade", "warning", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
-			fmt.Sprintf("nothing needs to be done; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
+		p.problem("foreign-masquerade", "notice", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
+			fmt.Sprintf("none is needed; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
 	}
 	var out NftExpr = NftDevice{Out: true, Name: u.Device}
 	if masquerade || translate {

@@ -52,7 +52,7 @@ func (c *Choice) Has(uplink int) bool {
 // Problem is something that the owner of the box should know, and what to do about it.
 type Problem struct {
 	Code     string `json:"code"`
-	Severity string `json:"severity"` // "warning" or "error"
+	Severity string `json:"severity"` // "error", "warning", or "notice": it works, and may surprise
 	Message  string `json:"message"`
 	Fix      string `json:"fix"`
 }

@@ -61,8 +61,11 @@ func writeProblems(b *strings.Builder, problems []rules.Problem, color bool) {
 	for _, p := range problems {
 		b.WriteByte('\n')
 		tint := colorYellow
-		if p.Severity == "error" {
+		switch p.Severity {
+		case "error":
 			tint = colorRed
+		case "notice":
+			tint = colorDim
 		}
 		fmt.Fprintf(b, "%s: %s [%s]\n", paint(clean(p.Severity), tint, color), clean(p.Message), clean(p.Code))
 		if p.Fix != "" {

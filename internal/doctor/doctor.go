@@ -20,6 +20,7 @@ type Severity string
 const (
 	Error   Severity = "error"
 	Warning Severity = "warning"
+	Notice  Severity = "notice"
 )
 
 // Finding is a trap that was found.
@@ -124,17 +125,20 @@ func Examine(o *Observation) []Finding {
 }
 
 func rank(s Severity) int {
-	if s == Error {
+	switch s {
+	case Error:
 		return 0
+	case Warning:
+		return 1
 	}
-	return 1
+	return 2
 }
 
 // Worst returns the worst severity among the findings, "" for none.
 func Worst(findings []Finding) Severity {
 	worst := Severity("")
 	for _, f := range findings {
-		if f.Severity == Error || worst == "" {
+		if worst == "" || rank(f.Severity) < rank(worst) {
 			worst = f.Severity
 		}
 	}

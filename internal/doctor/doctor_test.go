@@ -171,3 +171,23 @@ func TestAnswersAreToldFromOthers(t *testing.T) {
 		t.Error("a trial that was cancelled has an outcome")
 	}
 }
+
+func TestTheWorstFindingDecides(t *testing.T) {
+	of := func(list ...Severity) (findings []Finding) {
+		for _, s := range list {
+			findings = append(findings, Finding{Severity: s})
+		}
+		return findings
+	}
+	for _, c := range []struct {
+		found []Finding
+		want  Severity
+	}{
+		{nil, ""}, {of(Notice), Notice}, {of(Notice, Warning, Notice), Warning},
+		{of(Warning, Error, Notice), Error},
+	} {
+		if got := Worst(c.found); got != c.want {
+			t.Errorf("%v: %q, want %q", c.found, got, c.want)
+		}
+	}
+}

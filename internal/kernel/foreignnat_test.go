@@ -1,7 +1,6 @@
 package kernel_test
 
 import (
-	"os/exec"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -46,9 +45,6 @@ func TestTranslationByOthersIsFound(t *testing.T) {
 			[]rules.Translation{only(rules.IPv4, "ip nat", "wan1")}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := exec.LookPath("iptables-nft"); err != nil && name == "iptables" {
-				t.Skip("there is no iptables-nft")
-			}
 			namespace(t)
 			k := open(t)
 			sh(t, c.script)
