@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
@@ -44,8 +45,13 @@ func (d *Daemon) watchPeers(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		}
+		followed := d.tunnels.followed()
+		if len(followed) == 0 {
+			timer.Reset(untilBeat(d.started, time.Now(), reconcile.Resync)) // a reload may bring some
+			continue
+		}
 		timer.Reset(peerPace)
-		for name, device := range d.tunnels.followed() {
+		for name, device := range followed {
 			state, err := d.tunnels.wires.state(device)
 			if err != nil {
 				state = new(tunnel.State) // nobody is behind a device that is not there
