@@ -94,10 +94,10 @@ func Diff(have, want State) []Op {
 	d.groups(have, want)
 	removedAddrs := d.addrs(have.Addrs, want.Addrs)
 	shared := sharedTables(have, want)
-	ruleTable := func(r Rule) uint32 { return r.Table }
+	ruleTable := func(r *Rule) uint32 { return r.Table }
 	added := part(missing(have.Rules, want.Rules), ruleTable, shared)
-	routeTable := func(r Route) uint32 { return r.Table }
-	haveRoutes, wantRoutes := part(have.Routes, routeTable, shared), part(want.Routes, routeTable, shared)
+	routeTable := func(r *Route) uint32 { return r.Table }
+	haveRoutes, wantRoutes := part(pointers(have.Routes), routeTable, shared), part(pointers(want.Routes), routeTable, shared)
 
 	// Rules that look up main come before any default of ours: with it and without them (after somebody
 	// deleted rules) the local networks would be looked for on the Internet.
@@ -128,7 +128,7 @@ func Diff(have, want State) []Op {
 	removed := missing(want.Rules, have.Rules)
 	slices.Reverse(removed)
 	for _, r := range removed {
-		d.ops = append(d.ops, DelRule{r})
+		d.ops = append(d.ops, DelRule{*r})
 	}
 	if table && want.Table == nil {
 		d.ops = append(d.ops, PutTable{})
@@ -164,9 +164,18 @@ func putPolicies(have, want *Table) PutPolicies {
 
 // parts tells apart what belongs to table main, what is chosen by some selector, and the weighted
 // default that all else falls through to.
-type parts[T any] struct{ main, selected, shared []T }
+type parts[T any] struct{ main, selected, shared []*T }
 
-func part[T any](list []T, table func(T) uint32, shared map[uint32]bool) parts[T] {
+// pointers points to the elements of a list: rules and routes are large, and mostly none of them changes.
+func pointers[T any](list []T) []*T {
+	to := make([]*T, len(list))
+	for i := range list {
+		to[i] = &list[i]
+	}
+	return to
+}
+
+func part[T any](list []*T, table func(*T) uint32, shared map[uint32]bool) parts[T] {
 	var p parts[T]
 	for _, x := range list {
 		switch {
@@ -183,18 +192,21 @@ func part[T any](list []T, table func(T) uint32, shared map[uint32]bool) parts[T
 
 // behindUplinks puts routes of groups behind those of uplinks, by which the kernel finds out that a gateway is a
 // neighbour: it asks as a socket that is bound to the device, and the rule for those leads to the uplink's table.
-func behindUplinks(routes []Route, list []Rule) []Route {
+func behindUplinks(routes []*Route, list []Rule) []*Route {
+	if len(routes) == 0 {
+		return nil
+	}
 	uplinks := make(map[uint32]bool)
 	for i := range list {
 		if list[i].OIF != "" {
 			uplinks[list[i].Table] = true
 		}
 	}
-	ordered := make([]Route, 0, len(routes))
+	ordered := make([]*Route, 0, len(routes))
 	for _, first := range []bool{true, false} {
-		for i := range routes {
-			if uplinks[routes[i].Table] == first {
-				ordered = append(ordered, routes[i])
+		for _, r := range routes {
+			if uplinks[r.Table] == first {
+				ordered = append(ordered, r)
 			}
 		}
 	}
@@ -220,8 +232,8 @@ type differ struct {
 }
 
 // missing lists the rules of b that a lacks. Both are in the order of compareRules.
-func missing(a, b []Rule) []Rule {
-	var list []Rule
+func missing(a, b []Rule) []*Rule {
+	var list []*Rule
 	next := 0
 	for i := range b {
 		if next+1 < len(a) && a[next+1] == b[i] { // mostly
@@ -236,7 +248,7 @@ func missing(a, b []Rule) []Rule {
 			found = a[j] == b[i]
 		}
 		if !found {
-			list = append(list, b[i])
+			list = append(list, &b[i])
 		}
 	}
 	return list
@@ -261,33 +273,35 @@ func (d *differ) addrs(have, want []AddrAssignment) (remove []AddrAssignment) {
 	return slices.DeleteFunc(slices.Clone(have), func(a AddrAssignment) bool { return wanted[a.place()] })
 }
 
-func (d *differ) addRules(list []Rule) {
+func (d *differ) addRules(list []*Rule) {
+	d.ops = slices.Grow(d.ops, len(list))
 	for _, r := range list {
-		d.ops = append(d.ops, AddRule{r})
+		d.ops = append(d.ops, AddRule{*r})
 	}
 }
 
 // changed lists the routes that are missing or different.
-func changed(have, want []Route) []Route {
+func changed(have, want []*Route) []*Route {
 	have, want = apart(have, want)
 	index := indexRoutes(have)
-	return slices.DeleteFunc(slices.Clone(want), func(w Route) bool { return slices.ContainsFunc(index[w.key()], w.Equal) })
+	return slices.DeleteFunc(slices.Clone(want), func(w *Route) bool { return slices.ContainsFunc(index[w.key()], w.equal) })
 }
 
 // putRoutes installs what is missing or different. Diff never replaces a route in main: an IPv4 route
 // of the same metric there may be somebody else's, and replacing takes the first.
-func (d *differ) putRoutes(list []Route) {
+func (d *differ) putRoutes(list []*Route) {
+	d.ops = slices.Grow(d.ops, len(list))
 	for _, r := range list {
-		d.ops = append(d.ops, PutRoute{Route: r, Prepend: prepends(&r)})
+		d.ops = append(d.ops, PutRoute{Route: *r, Prepend: prepends(r)})
 	}
 }
 
 // apart leaves away what both begin and end with: mostly all.
-func apart(a, b []Route) (restA, restB []Route) {
-	for len(a) > 0 && len(b) > 0 && a[0].Equal(b[0]) {
+func apart(a, b []*Route) (restA, restB []*Route) {
+	for len(a) > 0 && len(b) > 0 && a[0].equal(b[0]) {
 		a, b = a[1:], b[1:]
 	}
-	for len(a) > 0 && len(b) > 0 && a[len(a)-1].Equal(b[len(b)-1]) {
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1].equal(b[len(b)-1]) {
 		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
 	return a, b
@@ -297,31 +311,31 @@ func prepends(r *Route) bool { return r.Table == TableMain && r.Family == IPv4 }
 
 // delRoutes removes what is not wanted, except what a put has replaced by then: the first in its place.
 // More specific routes go first of the last table first, the mirror image of how they came.
-func (d *differ) delRoutes(have, want []Route) {
+func (d *differ) delRoutes(have, want []*Route) {
 	have, want = apart(have, want)
 	wanted := indexRoutes(want)
 	index := indexRoutes(have)
 	replaced := make(map[routeKey]bool)
 	for _, w := range want {
-		replaced[w.key()] = !prepends(&w) && !slices.ContainsFunc(index[w.key()], w.Equal)
+		replaced[w.key()] = !prepends(w) && !slices.ContainsFunc(index[w.key()], w.equal)
 	}
 	var removed []Op
 	for _, h := range have {
 		key := h.key()
 		switch {
-		case slices.ContainsFunc(wanted[key], h.Equal):
+		case slices.ContainsFunc(wanted[key], h.equal):
 		case replaced[key]:
 			replaced[key] = false
 		default:
-			removed = append(removed, DelRoute{h})
+			removed = append(removed, DelRoute{*h})
 		}
 	}
 	slices.Reverse(removed)
 	d.ops = append(d.ops, removed...)
 }
 
-func indexRoutes(routes []Route) map[routeKey][]Route {
-	index := make(map[routeKey][]Route, len(routes))
+func indexRoutes(routes []*Route) map[routeKey][]*Route {
+	index := make(map[routeKey][]*Route, len(routes))
 	for _, r := range routes {
 		index[r.key()] = append(index[r.key()], r)
 	}

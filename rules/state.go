@@ -102,7 +102,9 @@ type routeKey struct {
 func (r *Route) key() routeKey { return routeKey{r.Family, r.Table, r.Dst, r.Metric} }
 
 // Equal reports whether both routes would forward alike and carry the same tag.
-func (r Route) Equal(o Route) bool {
+func (r Route) Equal(o Route) bool { return r.equal(&o) }
+
+func (r *Route) equal(o *Route) bool {
 	return r.key() == o.key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
 		r.Src == o.Src && r.MTU == o.MTU && slices.Equal(r.Nexthops, o.Nexthops)
 }
@@ -154,98 +156,124 @@ func compareRules(a, b *Rule) int {
 }
 
 // sortRules sorts by preference first, without comparisons: a rule is large, and few share one.
-func sortRules(list []Rule) []Rule {
-	if slices.IsSortedFunc(list, func(a, b Rule) int { return compareRules(&a, &b) }) {
-		return list
+func sortRules(list []Rule) {
+	if inOrder(list) {
+		return
 	}
+	compare := func(a, b Rule) int { return compareRules(&a, &b) }
 	lowest, highest := list[0].Priority, list[0].Priority
 	for i := range list {
 		lowest, highest = min(lowest, list[i].Priority), max(highest, list[i].Priority)
 	}
 	width := highest - lowest + 1
 	if width > 1<<16 { // somebody has made rules with our tag anywhere
-		slices.SortFunc(list, func(a, b Rule) int { return compareRules(&a, &b) })
-		return list
+		slices.SortFunc(list, compare)
+		return
 	}
-	ends := make([]int, 2*width) // of the places of a family and a preference
 	place := func(r *Rule) int { return r.Family.index()*width + r.Priority - lowest }
+	next := make([]int, 2*width+1) // where the next rule of a family and a preference goes
 	for i := range list {
-		ends[place(&list[i])]++
+		next[place(&list[i])+1]++
 	}
-	for at := 1; at < len(ends); at++ {
-		ends[at] += ends[at-1]
+	for at := 1; at < len(next); at++ {
+		next[at] += next[at-1]
 	}
-	ordered := make([]Rule, len(list))
-	next := slices.Concat([]int{0}, ends[:len(ends)-1])
+	to := make([]int, len(list))
 	for i := range list {
 		at := &next[place(&list[i])]
-		ordered[*at] = list[i]
+		to[i] = *at
 		*at++
 	}
+	arrange(list, to)
 	begin := 0
-	for _, end := range ends {
-		if end > begin+1 {
-			slices.SortFunc(ordered[begin:end], func(a, b Rule) int { return compareRules(&a, &b) })
+	for _, end := range next[:2*width] { // each is where the one after it began
+		if same := list[begin:end]; !inOrder(same) {
+			slices.SortFunc(same, compare)
 		}
 		begin = end
 	}
-	return ordered
+}
+
+func inOrder(list []Rule) bool {
+	for i := 1; i < len(list); i++ {
+		if compareRules(&list[i-1], &list[i]) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// arrange moves each element to where it belongs, in place; it uses up the list of places.
+func arrange[T any](list []T, to []int) {
+	for i := range list {
+		for to[i] != i {
+			at := to[i]
+			list[i], list[at] = list[at], list[i]
+			to[i], to[at] = to[at], at
+		}
+	}
 }
 
 func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// compareRoutes orders routes so that each can be installed after those before it: a gateway must be
-// covered by a connected route of its table (or by a rule that leads to one) when its route arrives.
-// Tables of uplinks come before the weighted default, main comes last, and what rejects packets comes
-// after what carries them.
-func compareRoutes(base uint32) func(a, b *Route) int {
-	rank := func(r *Route) int {
-		switch r.Table {
-		case TableMain:
-			return 2
-		case base:
-			return 1
-		}
-		return 0
-	}
-	gateways := func(r *Route) int {
-		if len(r.Nexthops) > 0 && r.Nexthops[0].Gateway.IsValid() {
-			return 1
-		}
-		return 0
-	}
-	rejects := func(r *Route) int {
-		if r.Type == Unicast {
-			return 0
-		}
-		return 1
-	}
-	return func(a, b *Route) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Family, b.Family), cmp.Compare(a.Table, b.Table),
-			cmp.Compare(rejects(a), rejects(b)),
-			cmp.Compare(gateways(a), gateways(b)), cmp.Compare(b.Dst.Bits(), a.Dst.Bits()),
-			a.Dst.Addr().Compare(b.Dst.Addr()), cmp.Compare(a.Metric, b.Metric))
-	}
+// routeOrder is where a route stands among others: compared by its rank, then as compare does.
+type routeOrder struct {
+	rank uint64
+	at   int // in the list as it came
+	*Route
 }
 
-// sortRoutes sorts pointers first: a route is large. The kernel uses, and replaces, the first of equal ones.
-func sortRoutes(list []Route, base uint32) []Route {
-	order := make([]*Route, len(list))
+// order orders routes so that each can be installed after those before it: a gateway must be
+// covered by a connected route of its table (or by a rule that leads to one) when its route arrives.
+// Tables of uplinks come before the weighted default, main comes last, and what rejects packets comes
+// after what carries them. The rank holds, from its highest bits on, the kind of table, the family, the table,
+// whether the route rejects, whether it has a gateway, and how short its prefix is.
+func (r *Route) order(base uint32, at int) routeOrder {
+	rank := uint64(0)
+	switch r.Table {
+	case TableMain:
+		rank = 2
+	case base:
+		rank = 1
+	}
+	rank = rank<<8 | uint64(r.Family)
+	rank = rank<<32 | uint64(r.Table)
+	rank <<= 1
+	if r.Type != Unicast {
+		rank |= 1
+	}
+	rank <<= 1
+	if len(r.Nexthops) > 0 && r.Nexthops[0].Gateway.IsValid() {
+		rank |= 1
+	}
+	return routeOrder{rank<<8 | uint64(128-r.Dst.Bits()), at, r}
+}
+
+func (r routeOrder) compare(o routeOrder) int {
+	if c := cmp.Compare(r.rank, o.rank); c != 0 {
+		return c
+	}
+	if c := r.Dst.Addr().Compare(o.Dst.Addr()); c != 0 {
+		return c
+	}
+	// The kernel uses, and replaces, the first of equal ones.
+	return cmp.Or(cmp.Compare(r.Metric, o.Metric), cmp.Compare(r.at, o.at))
+}
+
+// sortRoutes sorts what it compares first, and moves the routes then: they are large.
+func sortRoutes(list []Route, base uint32) {
+	ordered := make([]routeOrder, len(list))
 	for i := range list {
-		order[i] = &list[i]
+		ordered[i] = list[i].order(base, i)
 	}
-	compare := compareRoutes(base)
-	if slices.IsSortedFunc(order, compare) {
-		return list
+	slices.SortFunc(ordered, routeOrder.compare)
+	to := make([]int, len(list))
+	for i := range ordered {
+		to[ordered[i].at] = i
 	}
-	slices.SortStableFunc(order, compare)
-	ordered := make([]Route, len(list))
-	for i, r := range order {
-		ordered[i] = *r
-	}
-	return ordered
+	arrange(list, to)
 }
 
 // sort puts the state into its canonical order, so that equal states are equal values.
@@ -253,8 +281,9 @@ func (s *State) sort(base uint32) {
 	slices.SortFunc(s.Addrs, func(a, b AddrAssignment) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
-	s.Routes = slices.CompactFunc(sortRoutes(s.Routes, base), Route.Equal)
-	s.Rules = sortRules(s.Rules)
+	sortRoutes(s.Routes, base)
+	s.Routes = slices.CompactFunc(s.Routes, Route.Equal)
+	sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
 }
