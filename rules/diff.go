@@ -2,6 +2,7 @@ package rules
 
 import (
 	"slices"
+	"strings"
 )
 
 // Op is one change to the kernel. Command writes it as a line for people's shells.
@@ -60,27 +61,37 @@ func Ours(k Kernel, obs *Observed) State {
 			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix, Deprecated: a.Deprecated})
 		}
 	}
-	for _, r := range obs.Routes {
-		if r.Protocol == k.Protocol {
-			s.Routes = append(s.Routes, r)
-		}
-	}
-	for i := range obs.Rules {
-		if obs.Rules[i].Protocol == k.Protocol {
-			if s.Rules == nil { // mostly, nearly all are ours
-				s.Rules = make([]Rule, 0, len(obs.Rules)-i)
-			}
-			s.Rules = append(s.Rules, obs.Rules[i])
-		}
-	}
+	s.Routes = pick(obs.Routes, func(r *Route) bool { return r.Protocol == k.Protocol })
+	s.Rules = pick(obs.Rules, func(r *Rule) bool { return r.Protocol == k.Protocol })
 	for _, l := range obs.Links {
 		s.Groups = append(s.Groups, LinkGroup{Device: l.Name, Group: l.Group})
 	}
+	s.Sysctls = slices.Grow(s.Sysctls, len(obs.Sysctls))
 	for name, value := range obs.Sysctls {
 		s.Sysctls = append(s.Sysctls, Sysctl{Name: name, Value: value})
 	}
 	s.sort(k.TableBase)
 	return s
+}
+
+// pick copies those that are ours, nil for none. They are large: a list that grew would cost as much again.
+func pick[T any](list []T, ours func(*T) bool) []T {
+	n := 0
+	for i := range list {
+		if ours(&list[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	picked := make([]T, 0, n)
+	for i := range list {
+		if ours(&list[i]) {
+			picked = append(picked, list[i])
+		}
+	}
+	return picked
 }
 
 // Diff lists the changes that turn have into want, in an order in which every step is safe. What makes
@@ -362,13 +373,13 @@ func (d *differ) groups(have, want State) {
 }
 
 func (d *differ) sysctls(have, want State, restore bool) {
-	values := make(map[string]string, len(have.Sysctls))
-	for _, s := range have.Sysctls {
-		values[s.Name] = s.Value
-	}
 	for _, s := range want.Sysctls {
-		if from, exists := values[s.Name]; exists && from != s.Value && s.Restore == restore {
-			d.ops = append(d.ops, SetSysctl{Sysctl: s, From: from})
+		if s.Restore != restore {
+			continue
+		}
+		at, exists := slices.BinarySearchFunc(have.Sysctls, s.Name, func(h Sysctl, name string) int { return strings.Compare(h.Name, name) })
+		if exists && have.Sysctls[at].Value != s.Value {
+			d.ops = append(d.ops, SetSysctl{Sysctl: s, From: have.Sysctls[at].Value})
 		}
 	}
 }

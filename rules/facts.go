@@ -46,17 +46,20 @@ func (f *Facts) Source() netip.Addr {
 
 // FactsOf reads the facts of every enabled path out of a snapshot.
 func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
+	return factsOf(cfg, obs, neighbourhoods(obs))
+}
+
+func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Prefix) map[Path]Facts {
 	facts := make(map[Path]Facts, 2*len(cfg.Uplinks))
 	links := make(map[string]Link, len(obs.Links))
 	for _, l := range obs.Links {
 		links[l.Name] = l
 	}
-	addrs := make(map[string][]Addr)
+	addrs := make(map[string][]Addr, len(obs.Links))
 	for _, a := range obs.Addrs {
 		addrs[a.Device] = append(addrs[a.Device], a)
 	}
 	defaults := foreignDefaults(cfg.Kernel, obs)
-	neighbours := neighbourhoods(obs)
 	for i := range cfg.Uplinks {
 		u := &cfg.Uplinks[i]
 		link, present := links[u.Device]

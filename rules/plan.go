@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 )
@@ -61,10 +60,14 @@ type Problem struct {
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
 	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), own: make(map[Path][]netip.Prefix), groups: make(map[int]*plannedGroup)}
-	p.report = Report{Facts: FactsOf(cfg, obs), Defaults: make(map[Family]Choice, 2)}
+	p.neighbours = neighbourhoods(obs)
+	p.report = Report{Facts: factsOf(cfg, obs, p.neighbours), Defaults: make(map[Family]Choice, 2)}
 	if len(cfg.Uplinks) > 0 {
+		p.findPaths()
 		// An uplink has three rules and some sources in each family, a policy mostly one.
 		p.state.Rules = make([]Rule, 0, 8+10*len(cfg.Uplinks)+2*len(cfg.Policies)+2*len(cfg.Groups))
+		// It has a connected route and two defaults in each, a group up to three routes.
+		p.state.Routes = make([]Route, 0, 8+4*len(p.paths)+6*len(cfg.Groups))
 		p.addresses()
 		p.uplinkTables()
 		p.defaults()
@@ -95,6 +98,8 @@ type planner struct {
 	state    State
 	report   Report
 
+	paths       []plannedPath
+	neighbours  map[deviceFamily][]netip.Prefix
 	based       map[Family]bool // families that have the rules which every family needs
 	own         map[Path][]netip.Prefix
 	groups      map[int]*plannedGroup
@@ -104,15 +109,30 @@ type planner struct {
 
 func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
 
-// eachPath calls fn for every family of every uplink that is enabled and that the kernel knows.
-func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
+// plannedPath is a path with what planning looks up again and again.
+type plannedPath struct {
+	u      *Uplink
+	family Family
+	facts  Facts
+}
+
+// findPaths lists every family of every uplink that is enabled and that the kernel knows.
+func (p *planner) findPaths() {
+	p.paths = make([]plannedPath, 0, len(Families)*len(p.cfg.Uplinks))
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		for _, family := range Families {
 			if u.Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
-				fn(u, family, p.fact(u, family))
+				p.paths = append(p.paths, plannedPath{u, family, p.fact(u, family)})
 			}
 		}
+	}
+}
+
+// eachPath calls fn for every path.
+func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
+	for i := range p.paths {
+		fn(p.paths[i].u, p.paths[i].family, p.paths[i].facts)
 	}
 }
 
@@ -132,17 +152,17 @@ func (p *planner) addresses() {
 // of leaking out of another with a foreign source.
 func (p *planner) uplinkTables() {
 	byDevice := p.deviceRoutes()
-	neighbours := neighbourhoods(p.obs)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		table := p.k.Table(u.ID)
 		at := deviceFamily{u.Device, family}
-		for _, r := range byDevice[at] {
+		for _, main := range byDevice[at] {
+			r := *main
 			r.Table, r.Protocol = table, p.k.Protocol
 			r.Nexthops = slices.Clone(r.Nexthops)
 			via := &r.Nexthops[0]
 			via.Weight = 1
 			// A static route outlives the address that its gateway was reached from.
-			via.Onlink = via.Onlink || uncovered(via.Gateway, neighbours[at])
+			via.Onlink = via.Onlink || uncovered(via.Gateway, p.neighbours[at])
 			p.state.Routes = append(p.state.Routes, r)
 		}
 		// An address that we are about to assign has no connected route in main yet, but its gateway
@@ -184,18 +204,19 @@ func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, offered 
 // deviceRoutes lists what main holds for each uplink's device, defaults left out. Main may hold two IPv4 routes
 // that differ in their gateway only ("ip route append"); the first is the one that is used, and an
 // uplink table has room for one.
-func (p *planner) deviceRoutes() map[deviceFamily][]Route {
+func (p *planner) deviceRoutes() map[deviceFamily][]*Route {
 	type place struct {
 		device string
 		routeKey
 	}
-	byDevice := make(map[deviceFamily][]Route)
-	taken := make(map[place]bool)
+	byDevice := make(map[deviceFamily][]*Route, len(p.paths))
+	taken := make(map[place]bool, len(p.paths))
 	uplinks := make(map[string]bool, len(p.cfg.Uplinks))
 	for i := range p.cfg.Uplinks {
 		uplinks[p.cfg.Uplinks[i].Device] = true
 	}
-	for _, r := range p.obs.Routes {
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
 		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
 			continue
 		}
@@ -424,14 +445,13 @@ func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix 
 }
 
 func (p *planner) findSources(u *Uplink, family Family, facts Facts) []netip.Prefix {
-	seen := make(map[netip.Addr]bool)
-	for _, a := range p.addressesOf(u, family, facts) {
-		seen[a.Addr()] = true
+	addresses := p.addressesOf(u, family, facts)
+	sources := make([]netip.Prefix, 0, len(addresses)+len(u.Delegations))
+	for _, a := range addresses {
+		sources = append(sources, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
 	}
-	sources := make([]netip.Prefix, 0, len(seen))
-	for _, addr := range slices.SortedFunc(maps.Keys(seen), netip.Addr.Compare) {
-		sources = append(sources, netip.PrefixFrom(addr, addr.BitLen()))
-	}
+	slices.SortFunc(sources, comparePrefixes)
+	sources = slices.Compact(sources)
 	if family == IPv6 {
 		for _, d := range u.Delegations {
 			sources = append(sources, d.Prefix)
@@ -453,8 +473,9 @@ func (p *planner) linkGroups() {
 // avoidForeignRoutes drops wanted routes whose place is taken by somebody else's: replacing those
 // would destroy what is not ours.
 func (p *planner) avoidForeignRoutes() {
-	taken := make(map[routeKey]Route)
-	for _, r := range p.obs.Routes {
+	taken := make(map[routeKey]*Route)
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
 		if r.Protocol != p.k.Protocol && (r.Table != TableMain || r.Family == IPv6) {
 			taken[r.key()] = r
 		}

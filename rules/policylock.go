@@ -2,7 +2,9 @@ package rules
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
+	"strconv"
 )
 
 // keepIn is the second lock of kill switches: what is forwarded and belongs to one leaves by no uplink but its
@@ -30,6 +32,7 @@ func (p *planner) keepOwnersIn() []Chain {
 type lockRun struct {
 	group *plannedGroup
 	chain Chain
+	jump  NftRule // to the chain
 }
 
 func (r *lockRun) concerns(u *Uplink) bool { return r.group.KillSwitch != (r.group.tier(u.ID) > 0) }
@@ -46,9 +49,12 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 	byRows := make(map[string]string) // names of chains in leaving
 	used := make(map[string]bool)     // chains of rows
 	branch := NftBranch{Out: true}
+	for i := range runs {
+		runs[i].jump = newRule("what belongs to them", NftJump{runs[i].chain.Name})
+	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		rows := make([]byte, 0, len(runs))
+		rows := make([]byte, 0, 4*len(runs))
 		var c Chain
 		locked := 0 // rules up to the last kill switch: what comes after it keeps nothing in
 		for j := range runs {
@@ -56,8 +62,8 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 			if !r.concerns(u) {
 				continue
 			}
-			rows = fmt.Append(rows, j, " ")
-			c.add("what belongs to them", NftJump{r.chain.Name})
+			rows = append(strconv.AppendInt(rows, int64(j), 10), ' ')
+			c.Rules = append(c.Rules, r.jump)
 			if r.group.KillSwitch {
 				locked = len(c.Rules)
 			}
@@ -113,14 +119,11 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 		name, all, choices := "policy "+policy.Name, policy.Select, p.report.Policies[i].Choice
 		if n := p.alike(i, max(last[IPv4], last[IPv6])); n > 0 { // few rules with sets are better than many
 			name += fmt.Sprintf(" and %d more", n)
-			all.From = slices.Clone(all.From)
-			for ; n > 0; n-- {
-				i++
-				all.From = append(all.From, p.cfg.Policies[i].Select.From...)
-			}
+			all.From = sourcesOf(p.cfg.Policies[i : i+n+1])
+			i += n
 		}
 		if len(runs) == 0 || runs[len(runs)-1].group != group {
-			runs = append(runs, lockRun{group, Chain{Name: kind + "_" + policy.Name}})
+			runs = append(runs, lockRun{group: group, chain: Chain{Name: kind + "_" + policy.Name}})
 		}
 		c := &runs[len(runs)-1].chain
 		for _, family := range Families {
@@ -138,6 +141,21 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 		}
 	}
 	return slices.DeleteFunc(runs, func(r lockRun) bool { return len(r.chain.Rules) == 0 })
+}
+
+// sourcesOf lists the sources of policies, family by family: so, ofFamily need not copy them.
+func sourcesOf(policies []Policy) []netip.Prefix {
+	n := 0
+	for i := range policies {
+		n += len(policies[i].Select.From)
+	}
+	all := make([]netip.Prefix, 0, n)
+	for _, family := range Families {
+		for i := range policies {
+			all = append(all, ofFamily(policies[i].Select.From, family)...)
+		}
+	}
+	return all
 }
 
 // alike counts how many policies behind one differ from it in nothing but their sources.
