@@ -80,19 +80,19 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 	return facts
 }
 
-func (f *Facts) readDefault(a Addressing, foreign *Route, neighbours []netip.Prefix) {
+func (f *Facts) readDefault(a Addressing, foreign foreignDefault, neighbours []netip.Prefix) {
 	switch {
 	case a.Assign != nil:
 		f.HasDefault = !a.Assign.NoDefault
 		f.Gateway, f.MTU = a.Assign.Gateway, a.Assign.MTU
 		f.Onlink = f.Gateway.IsValid() && !f.Gateway.IsLinkLocalUnicast() && !a.Assign.covers(f.Gateway)
-	case a.Managed || foreign == nil:
+	case a.Managed || foreign.Route == nil:
 	default:
 		f.HasDefault = true
-		f.Gateway, f.MTU = foreign.Nexthops[0].Gateway, foreign.MTU
+		f.Gateway, f.MTU = foreign.hop.Gateway, foreign.MTU
 		// A route outlives the connected route that its gateway was found by; the kernel would refuse
 		// a copy of it, and with it a default that is shared with healthy uplinks.
-		f.Onlink = foreign.Nexthops[0].Onlink || uncovered(f.Gateway, neighbours)
+		f.Onlink = foreign.hop.Onlink || uncovered(f.Gateway, neighbours)
 	}
 }
 
@@ -121,23 +121,28 @@ type deviceFamily struct {
 	family Family
 }
 
+// foreignDefault is one way of a default route.
+type foreignDefault struct {
+	*Route
+	hop *Nexthop
+}
+
 // foreignDefaults finds, per device and family, the default route of lowest metric in table main that
 // somebody else installed. A multipath default counts for each of its devices.
-func foreignDefaults(k Kernel, obs *Observed) map[deviceFamily]*Route {
-	best := make(map[deviceFamily]*Route)
+func foreignDefaults(k Kernel, obs *Observed) map[deviceFamily]foreignDefault {
+	best := make(map[deviceFamily]foreignDefault)
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
 		if r.Table != TableMain || r.Protocol == k.Protocol || r.Type != Unicast || !r.IsDefault() {
 			continue
 		}
-		for _, hop := range r.Nexthops {
+		for n := range r.Nexthops {
+			hop := &r.Nexthops[n]
 			key := deviceFamily{hop.Device, r.Family}
 			if have, ok := best[key]; ok && have.Metric <= r.Metric {
 				continue
 			}
-			one := *r
-			one.Nexthops = []Nexthop{hop}
-			best[key] = &one
+			best[key] = foreignDefault{r, hop}
 		}
 	}
 	return best

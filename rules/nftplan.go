@@ -53,6 +53,7 @@ func (p *planner) nftables() {
 		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftGoto{pins.Chains[i]})
 		leaving.of(u, "leave").add("new by "+u.Name+": pin to it", p.butUnderlays(NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
 	}
+	p.lanMTU = p.largestLAN()
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		p.clamp(u, family, facts, pinned.of(u, "pinned"), leaving.of(u, "leave"))
 	})
@@ -208,15 +209,9 @@ func (c *Chain) add(why string, exprs ...NftExpr) { c.Rules = append(c.Rules, ne
 
 // localNetworks lists the networks that are connected to devices which are no uplinks.
 func (p *planner) localNetworks() []netip.Prefix {
-	uplinks := make(map[string]bool)
-	for i := range p.cfg.Uplinks {
-		uplinks[p.cfg.Uplinks[i].Device] = true
-	}
 	var nets []netip.Prefix
 	note := func(device string, address netip.Prefix) {
-		net := address.Masked()
-		link, _ := p.obs.Link(device)
-		if !uplinks[device] && !link.Loopback && address.Addr().IsGlobalUnicast() && !slices.Contains(nets, net) {
+		if net := address.Masked(); p.isLocal(device, address) && !slices.Contains(nets, net) {
 			nets = append(nets, net)
 		}
 	}
@@ -230,14 +225,21 @@ func (p *planner) localNetworks() []netip.Prefix {
 	return nets
 }
 
+// isLocal reports whether an address is one of a local network.
+func (p *planner) isLocal(device string, address netip.Prefix) bool {
+	if p.devices[device] || !address.Addr().IsGlobalUnicast() {
+		return false
+	}
+	link, _ := p.obs.Link(device)
+	return !link.Loopback
+}
+
 // routedNetworks lists the networks that are reached through those.
 func (p *planner) routedNetworks() []netip.Prefix {
 	var nets []netip.Prefix
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		behind := func(n Nexthop) bool {
-			return !slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == n.Device })
-		}
+		behind := func(n Nexthop) bool { return !p.devices[n.Device] }
 		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
 			nets = append(nets, r.Dst)
 		}
@@ -267,6 +269,10 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 // a chain for its own sources, and all share the rest: the rules grow with the uplinks, not with their square.
 func (p *planner) guard(leaving *branches, guard *Chain) {
 	lans, sources := p.localNetworks(), p.uplinkSources()
+	var routed []netip.Prefix
+	if len(p.obs.Translations) > 0 {
+		routed = p.routedNetworks()
+	}
 	devices, rewriting := make(map[Family][]string), make(map[Family][]string)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		c := leaving.of(u, "leave")
@@ -281,7 +287,7 @@ func (p *planner) guard(leaving *branches, guard *Chain) {
 		hidden := slices.Clone(ofFamily(lans, family))
 		by := p.obs.translatedBy(u.Device, family)
 		if by != "" { // when they fail, nobody else does it
-			hidden = append(hidden, ofFamily(p.routedNetworks(), family)...)
+			hidden = append(hidden, ofFamily(routed, family)...)
 		}
 		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
 		if len(within) == 0 && by == "" {

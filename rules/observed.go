@@ -136,9 +136,10 @@ func (o *Observed) owns(k Kernel, a Addr) bool {
 
 // Link returns the device of that name.
 func (o *Observed) Link(name string) (Link, bool) {
-	i := slices.IndexFunc(o.Links, func(l Link) bool { return l.Name == name })
-	if i < 0 {
-		return Link{}, false
+	for i := range o.Links {
+		if o.Links[i].Name == name {
+			return o.Links[i], true
+		}
 	}
-	return o.Links[i], true
+	return Link{}, false
 }

@@ -59,7 +59,7 @@ type Problem struct {
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
-	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, based: make(map[Family]bool), own: make(map[Path][]netip.Prefix), groups: make(map[int]*plannedGroup)}
+	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, own: make(map[Path][]netip.Prefix), groups: make(map[int]*plannedGroup)}
 	p.neighbours = neighbourhoods(obs)
 	p.report = Report{Facts: factsOf(cfg, obs, p.neighbours), Defaults: make(map[Family]Choice, 2)}
 	if len(cfg.Uplinks) > 0 {
@@ -100,10 +100,12 @@ type planner struct {
 
 	paths       []plannedPath
 	neighbours  map[deviceFamily][]netip.Prefix
-	based       map[Family]bool // families that have the rules which every family needs
+	devices     map[string]bool // of uplinks
+	based       [2]bool         // families that have the rules which every family needs, by index
 	own         map[Path][]netip.Prefix
 	groups      map[int]*plannedGroup
 	policyNeeds []policyNeeds
+	lanMTU      int  // the largest, in bytes
 	delegates   bool // hosts may have addresses that belong to one uplink
 }
 
@@ -116,11 +118,13 @@ type plannedPath struct {
 	facts  Facts
 }
 
-// findPaths lists every family of every uplink that is enabled and that the kernel knows.
+// findPaths lists every family of every uplink that is enabled and that the kernel knows, and the devices.
 func (p *planner) findPaths() {
 	p.paths = make([]plannedPath, 0, len(Families)*len(p.cfg.Uplinks))
+	p.devices = make(map[string]bool, len(p.cfg.Uplinks))
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
+		p.devices[u.Device] = true
 		for _, family := range Families {
 			if u.Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
 				p.paths = append(p.paths, plannedPath{u, family, p.fact(u, family)})
@@ -211,17 +215,13 @@ func (p *planner) deviceRoutes() map[deviceFamily][]*Route {
 	}
 	byDevice := make(map[deviceFamily][]*Route, len(p.paths))
 	taken := make(map[place]bool, len(p.paths))
-	uplinks := make(map[string]bool, len(p.cfg.Uplinks))
-	for i := range p.cfg.Uplinks {
-		uplinks[p.cfg.Uplinks[i].Device] = true
-	}
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
 		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
 			continue
 		}
 		device := r.Nexthops[0].Device
-		if at := (place{device, r.key()}); uplinks[device] && !taken[at] {
+		if at := (place{device, r.key()}); p.devices[device] && !taken[at] {
 			taken[at] = true
 			byDevice[deviceFamily{device, r.Family}] = append(byDevice[deviceFamily{device, r.Family}], r)
 		}
@@ -303,8 +303,12 @@ func (p *planner) shared(family Family, table uint32, choice *Choice) Route {
 	return p.defaultRoute(family, table, mtu, hops...)
 }
 
+// uplink returns the uplink of an id, which there must be.
 func (p *planner) uplink(id int) *Uplink {
-	i := slices.IndexFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.ID == id })
+	i := 0
+	for p.cfg.Uplinks[i].ID != id {
+		i++
+	}
 	return &p.cfg.Uplinks[i]
 }
 
@@ -379,10 +383,10 @@ func (p *planner) rule(family Family, offset int, table uint32) Rule {
 
 // baseRules lays down what a family needs however few uplinks carry it.
 func (p *planner) baseRules(family Family) {
-	if p.based[family] {
+	if p.based[family.index()] {
 		return
 	}
-	p.based[family] = true
+	p.based[family.index()] = true
 	local := p.rule(family, prefLocalNets, TableMain)
 	local.SuppressPrefixLen, local.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
 	static := p.rule(family, prefMain, TableMain)

@@ -199,9 +199,11 @@ func (p *planner) policies() {
 		choice := group.choice // mostly shared by all policies of the group
 		if len(list) < len(choice) {
 			choice = make(map[Family]Choice, 1)
+			for _, family := range list {
+				choice[family] = group.choice[family]
+			}
 		}
 		for _, family := range list {
-			choice[family] = group.choice[family]
 			p.baseRules(family)
 			needs.of(p, policy, family)
 			if needs.beyond[family.index()] == "" && !policy.Sticky {
@@ -216,7 +218,7 @@ func (p *planner) policies() {
 // it alone, unless it is a kill switch: nothing may leak by the other family either.
 func (p *planner) familiesOf(policy *Policy) []Family {
 	group := p.groups[policy.Group]
-	about := func(f Family) bool { return group.possible[f] && policy.Select.covers(f) }
+	about := func(f Family) bool { return group.possible[f.index()] && policy.Select.covers(f) }
 	switch four, six := about(IPv4), about(IPv6); {
 	case four && six:
 		return Families[:]
@@ -231,21 +233,22 @@ func (p *planner) familiesOf(policy *Policy) []Family {
 // plannedGroup is a group with what planning looks up again and again.
 type plannedGroup struct {
 	*Group
-	choice   map[Family]Choice
-	possible map[Family]bool // policies of the group may be about the family
-	marked   map[Family]bool // packets are marked for it
+	choice map[Family]Choice
+	// Of each family, by its index:
+	possible [2]bool // policies of the group may be about it
+	marked   [2]bool // packets are marked for it
 }
 
 func (p *planner) planGroup(g *Group) *plannedGroup {
-	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice), possible: make(map[Family]bool), marked: make(map[Family]bool)}
+	planned := &plannedGroup{Group: g, choice: make(map[Family]Choice)}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		for _, family := range Families {
-			planned.possible[family] = planned.possible[family] || g.tier(u.ID) > 0 && u.Family(family).Enabled
+		for f, family := range Families {
+			planned.possible[f] = planned.possible[f] || g.tier(u.ID) > 0 && u.Family(family).Enabled
 		}
 	}
-	for _, family := range Families {
-		planned.possible[family] = (planned.possible[family] || g.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6)
+	for f, family := range Families {
+		planned.possible[f] = (planned.possible[f] || g.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6)
 	}
 	return planned
 }
@@ -302,7 +305,7 @@ func (p *planner) markRules() {
 	for i := range p.cfg.Groups {
 		id := p.cfg.Groups[i].ID
 		for _, family := range Families {
-			if group := p.groups[id]; group != nil && group.marked[family] {
+			if group := p.groups[id]; group != nil && group.marked[family.index()] {
 				r := p.rule(family, prefMark+id, p.k.Table(id))
 				r.Mark, r.Mask = p.k.Mark(id), p.k.MarkMask
 				p.state.Rules = append(p.state.Rules, r)

@@ -103,10 +103,11 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 	last := map[Family]int{IPv4: -1, IPv6: -1} // kill switch
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
-		for _, family := range Families {
-			if _, about := p.report.Policies[i].Choice[family]; about && concerned(policy) && p.groups[policy.Group].KillSwitch {
-				last[family] = i
-			}
+		if !concerned(policy) || !p.groups[policy.Group].KillSwitch {
+			continue
+		}
+		for family := range p.report.Policies[i].Choice {
+			last[family] = i
 		}
 	}
 	var runs []lockRun

@@ -102,7 +102,7 @@ func (p *planner) mark(c *Chain, family Family, needs func(int) bool, local bool
 				p.shareSources(c, policy, family, &choice, match)
 				continue
 			}
-			group.marked[family] = true
+			group.marked[family.index()] = true
 			c.add("policy "+policy.Name, append(match, NftSetMark{p.k.MarkMask, p.k.Mark(policy.Group)}, NftReturn{})...)
 		}
 	}

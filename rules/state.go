@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // State is kernel state that is ours: what Plan wants, or what Ours found.
@@ -151,7 +152,7 @@ func compareRules(a, b *Rule) int {
 		return c
 	}
 	return cmp.Or(cmp.Compare(a.Table, b.Table), comparePrefixes(a.To, b.To),
-		cmp.Compare(a.IIF, b.IIF), cmp.Compare(a.OIF, b.OIF), cmp.Compare(a.Mask, b.Mask), cmp.Compare(a.Mark, b.Mark),
+		strings.Compare(a.IIF, b.IIF), strings.Compare(a.OIF, b.OIF), cmp.Compare(a.Mask, b.Mask), cmp.Compare(a.Mark, b.Mark),
 		a.More.compare(&b.More))
 }
 
@@ -284,6 +285,6 @@ func (s *State) sort(base uint32) {
 	sortRoutes(s.Routes, base)
 	s.Routes = slices.CompactFunc(s.Routes, Route.Equal)
 	sortRules(s.Rules)
-	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return cmp.Compare(a.Device, b.Device) })
-	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return strings.Compare(a.Device, b.Device) })
+	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return strings.Compare(a.Name, b.Name) })
 }

@@ -154,7 +154,7 @@ func (p *planner) sharing(at int, addresses [][]netip.Prefix) (subnet, address b
 		}
 		for _, a := range addresses[at] {
 			for _, b := range addresses[i] {
-				subnet = subnet || a.Masked().Overlaps(b.Masked())
+				subnet = subnet || a.Overlaps(b)
 				address = address || a.Addr() == b.Addr()
 			}
 		}

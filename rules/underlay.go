@@ -147,7 +147,7 @@ func (p *planner) clamp(u *Uplink, family Family, facts Facts, chains ...*Chain)
 	if facts.MTU > 0 {
 		mtu = min(mtu, facts.MTU)
 	}
-	if !present || mtu == 0 || mtu >= p.lanMTU() {
+	if !present || mtu == 0 || mtu >= p.lanMTU {
 		return
 	}
 	size := mtu - headers4
@@ -159,13 +159,12 @@ func (p *planner) clamp(u *Uplink, family Family, facts Facts, chains ...*Chain)
 	}
 }
 
-// lanMTU is the largest MTU of the networks that are no uplinks'.
-func (p *planner) lanMTU() int {
+// largestLAN is the largest MTU of the networks that are no uplinks'.
+func (p *planner) largestLAN() int {
 	largest := 0
 	for _, a := range p.obs.Addrs {
-		link, _ := p.obs.Link(a.Device)
-		uplink := slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == a.Device })
-		if !uplink && !link.Loopback && a.Prefix.Addr().IsGlobalUnicast() {
+		if p.isLocal(a.Device, a.Prefix) {
+			link, _ := p.obs.Link(a.Device)
 			largest = max(largest, link.MTU)
 		}
 	}
