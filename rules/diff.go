@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -67,8 +68,8 @@ func Ours(k Kernel, obs *Observed) State {
 		s.Groups = append(s.Groups, LinkGroup{Device: l.Name, Group: l.Group})
 	}
 	s.Sysctls = slices.Grow(s.Sysctls, len(obs.Sysctls))
-	for name, value := range obs.Sysctls {
-		s.Sysctls = append(s.Sysctls, Sysctl{Name: name, Value: value})
+	for _, name := range slices.SortedFunc(maps.Keys(obs.Sysctls), strings.Compare) { // names are easier to sort
+		s.Sysctls = append(s.Sysctls, Sysctl{Name: name, Value: obs.Sysctls[name]})
 	}
 	s.sort(k.TableBase)
 	return s

@@ -101,41 +101,41 @@ func (s *Selector) size(f Family) int {
 	return n
 }
 
-// each calls fn once for every element of a list, and once without any when it is empty.
-func each[T any](list []T, fn func(T)) {
-	var none T
-	if len(list) == 0 {
-		fn(none)
-	}
-	for _, x := range list {
-		fn(x)
-	}
-}
-
 // appendRules expands the selector into rules that are like the given one otherwise.
 func (s *Selector) appendRules(list []Rule, like Rule) []Rule {
-	r := like
-	r.Mark, r.Mask = s.Mark, s.Mask
-	each(ofFamily(s.From, like.Family), func(from netip.Prefix) {
-		each(ofFamily(s.To, like.Family), func(to netip.Prefix) {
-			each(s.IIF, func(iif string) {
-				each(s.Protocols, func(protocol uint8) {
-					each(s.SPorts, func(sport Ports) {
-						each(s.DPorts, func(dport Ports) {
-							each(s.UIDs, func(uid UIDs) {
-								if uid.Set {
-									iif = loopback // a forwarded packet counts as root's
-								}
-								r.From, r.To, r.IIF = from, to, iif
-								r.More = More{Protocol: protocol, SPort: sport, DPort: dport, UIDs: uid}
-								list = append(list, r)
-							})
-						})
-					})
-				})
-			})
-		})
+	like.Mark, like.Mask = s.Mark, s.Mask
+	at := len(list)
+	list = append(list, like)
+	list = expand(list, at, ofFamily(s.From, like.Family), func(r *Rule, from netip.Prefix) { r.From = from })
+	list = expand(list, at, ofFamily(s.To, like.Family), func(r *Rule, to netip.Prefix) { r.To = to })
+	list = expand(list, at, s.IIF, func(r *Rule, iif string) { r.IIF = iif })
+	list = expand(list, at, s.Protocols, func(r *Rule, protocol uint8) { r.More.Protocol = protocol })
+	list = expand(list, at, s.SPorts, func(r *Rule, sport Ports) { r.More.SPort = sport })
+	list = expand(list, at, s.DPorts, func(r *Rule, dport Ports) { r.More.DPort = dport })
+	return expand(list, at, s.UIDs, func(r *Rule, uid UIDs) {
+		r.IIF = loopback // a forwarded packet counts as root's
+		r.More.UIDs = uid
 	})
+}
+
+// expand makes each rule from a place on one for every element of a selector; one that is not given changes none.
+func expand[T any](list []Rule, at int, selector []T, set func(*Rule, T)) []Rule {
+	if len(selector) == 1 { // mostly
+		for i := at; i < len(list); i++ {
+			set(&list[i], selector[0])
+		}
+	}
+	if len(selector) < 2 {
+		return list
+	}
+	plain := slices.Clone(list[at:])
+	list = list[:at]
+	for _, r := range plain {
+		for _, x := range selector {
+			set(&r, x)
+			list = append(list, r)
+		}
+	}
 	return list
 }
 
@@ -206,7 +206,7 @@ func (p *planner) policies() {
 		for _, family := range list {
 			p.baseRules(family)
 			needs.of(p, policy, family)
-			if needs.beyond[family.index()] == "" && !policy.Sticky {
+			if !needs.beyond[family.index()] && !policy.Sticky {
 				p.state.Rules = policy.Select.appendRules(p.state.Rules, p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))
 			}
 		}
@@ -320,7 +320,7 @@ func (n *policyNeeds) how(policy *Policy, list []Family) string {
 	how := make([]string, 0, len(Families))
 	for _, family := range list {
 		switch why := n.mark[family.index()]; {
-		case policy.Sticky || n.beyond[family.index()] != "":
+		case policy.Sticky || n.beyond[family.index()]:
 			how = append(how, "marks of nftables, for "+why)
 		case why != "":
 			how = append(how, plain+", and in "+family.String()+" marks of nftables, for "+why)

@@ -21,16 +21,17 @@ func SetName(set string, f Family) string {
 	return set + "4"
 }
 
-// policyNeeds says, by family, why rules of the kernel cannot express a policy, and why it is marked by our packet
+// policyNeeds says, by family, whether rules of the kernel cannot express a policy, and why it is marked by our packet
 // filter; "" when rules suffice. What a policy is not about needs nothing.
 type policyNeeds struct {
-	families     []Family // that it is about
-	beyond, mark [2]string
+	families []Family // that it is about
+	beyond   [2]bool
+	mark     [2]string
 }
 
 func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
-	beyond := policy.Select.beyondRules(f)
-	why := beyond
+	why := policy.Select.beyondRules(f)
+	n.beyond[f.index()] = why != ""
 	switch {
 	case why != "":
 	case policy.Sticky:
@@ -38,13 +39,13 @@ func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
 	case f == IPv6 && len(policy.Select.UIDs) == 0 && p.delegates:
 		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
-	n.beyond[f.index()], n.mark[f.index()] = beyond, why
+	n.mark[f.index()] = why
 }
 
 // marksLocal reports whether a policy marks packets of this machine's own sockets. Those whose sources are
 // delegated choose their source by the rules, which no mark could change later.
 func (n *policyNeeds) marksLocal(policy *Policy, f Family) bool {
-	return len(policy.Select.IIF) == 0 && n.mark[f.index()] != "" && (n.beyond[f.index()] != "" || policy.Sticky)
+	return len(policy.Select.IIF) == 0 && n.mark[f.index()] != "" && (n.beyond[f.index()] || policy.Sticky)
 }
 
 // policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.

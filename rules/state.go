@@ -171,19 +171,18 @@ func sortRules(list []Rule) {
 		slices.SortFunc(list, compare)
 		return
 	}
-	place := func(r *Rule) int { return r.Family.index()*width + r.Priority - lowest }
 	next := make([]int, 2*width+1) // where the next rule of a family and a preference goes
+	to := make([]int, len(list))
 	for i := range list {
-		next[place(&list[i])+1]++
+		to[i] = list[i].Family.index()*width + list[i].Priority - lowest
+		next[to[i]+1]++
 	}
 	for at := 1; at < len(next); at++ {
 		next[at] += next[at-1]
 	}
-	to := make([]int, len(list))
-	for i := range list {
-		at := &next[place(&list[i])]
-		to[i] = *at
-		*at++
+	for i, at := range to {
+		to[i] = next[at]
+		next[at]++
 	}
 	arrange(list, to)
 	begin := 0
