@@ -64,6 +64,7 @@ func Ours(k Kernel, obs *Observed) State {
 	}
 	s.Routes = pick(obs.Routes, func(r *Route) bool { return r.Protocol == k.Protocol })
 	s.Rules = pick(obs.Rules, func(r *Rule) bool { return r.Protocol == k.Protocol })
+	s.Groups = slices.Grow(s.Groups, len(obs.Links))
 	for _, l := range obs.Links {
 		s.Groups = append(s.Groups, LinkGroup{Device: l.Name, Group: l.Group})
 	}

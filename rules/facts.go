@@ -105,7 +105,7 @@ func uncovered(gateway netip.Addr, neighbours []netip.Prefix) bool {
 
 // neighbourhoods lists, per device and family, what main reaches without a gateway.
 func neighbourhoods(obs *Observed) map[deviceFamily][]netip.Prefix {
-	found := make(map[deviceFamily][]netip.Prefix)
+	found := make(map[deviceFamily][]netip.Prefix, len(Families)*len(obs.Links))
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
 		if r.Table == TableMain && r.Type == Unicast && len(r.Nexthops) == 1 && !r.Nexthops[0].Gateway.IsValid() && !r.defaultLike() {

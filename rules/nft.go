@@ -250,15 +250,19 @@ func (e NftPinBranch) MapName() string {
 	return string(appendDigest([]byte("pins_"), of))
 }
 
-// newRule makes a rule whose comment says what it is for and carries a digest of its expressions. The
+// sign ends the comments, which say what each rule is for, with a digest of its expressions. The
 // digest is how a later snapshot knows the rule again: the kernel keeps comments to the letter, while
 // an expression need not read back in the form in which it was written.
-func newRule(why string, exprs ...NftExpr) NftRule {
-	r := NftRule{Exprs: exprs}
-	var room [160]byte
-	comment := append(append(make([]byte, 0, 96), why...), " ["...)
-	r.Comment = string(append(appendDigest(comment, r.appendBody(room[:0])), ']'))
-	return r
+func (t *Table) sign() {
+	var body, comment []byte // for all rules in turn
+	for _, c := range t.Chains {
+		for i := range c.Rules {
+			r := &c.Rules[i]
+			body = r.appendBody(body[:0])
+			comment = append(append(comment[:0], r.Comment...), " ["...)
+			r.Comment = string(append(appendDigest(comment, body), ']'))
+		}
+	}
 }
 
 func appendDigest(b, of []byte) []byte {
@@ -297,8 +301,10 @@ func (c *Chain) sameHead(o *Chain) bool {
 
 // chain returns a chain by its name, nil when there is none.
 func (t *Table) chain(name string) *Chain {
-	if i := slices.IndexFunc(t.Chains, func(c Chain) bool { return c.Name == name }); i >= 0 {
-		return &t.Chains[i]
+	for i := range t.Chains {
+		if t.Chains[i].Name == name {
+			return &t.Chains[i]
+		}
 	}
 	return nil
 }

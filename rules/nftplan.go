@@ -81,6 +81,7 @@ func (p *planner) nftables() {
 	}
 	t.Chains = append(append(append(t.Chains, pinned.chains...), foreign.chains...), p.peerChains(&leaving)...)
 	t.addSets()
+	t.sign()
 	p.state.Table = t
 }
 
@@ -205,7 +206,7 @@ func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
 	}
 }
 
-func (c *Chain) add(why string, exprs ...NftExpr) { c.Rules = append(c.Rules, newRule(why, exprs...)) }
+func (c *Chain) add(why string, exprs ...NftExpr) { c.Rules = append(c.Rules, NftRule{exprs, why}) }
 
 // localNetworks lists the networks that are connected to devices which are no uplinks.
 func (p *planner) localNetworks() []netip.Prefix {
@@ -250,7 +251,7 @@ func (p *planner) routedNetworks() []netip.Prefix {
 // uplinkSources lists the addresses of all uplinks, each once, by uplink.
 func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	all := make(map[Family][]netip.Prefix, len(Families))
-	seen := make(map[netip.Prefix]bool)
+	seen := make(map[netip.Prefix]bool, len(p.paths))
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		for _, source := range p.sources(u, family, facts) {
 			covered := source.IsSingleIP() && slices.ContainsFunc(u.Delegations, func(d Delegation) bool { return d.Prefix.Contains(source.Addr()) })

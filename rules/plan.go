@@ -59,7 +59,7 @@ type Problem struct {
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
-	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, own: make(map[Path][]netip.Prefix), groups: make(map[int]*plannedGroup)}
+	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, own: make(map[Path][]netip.Prefix, len(Families)*len(cfg.Uplinks)), groups: make(map[int]*plannedGroup)}
 	p.neighbours = neighbourhoods(obs)
 	p.report = Report{Facts: factsOf(cfg, obs, p.neighbours), Defaults: make(map[Family]Choice, 2)}
 	if len(cfg.Uplinks) > 0 {

@@ -32,7 +32,6 @@ func (p *planner) keepOwnersIn() []Chain {
 type lockRun struct {
 	group *plannedGroup
 	chain Chain
-	jump  NftRule // to the chain
 }
 
 func (r *lockRun) concerns(u *Uplink) bool { return r.group.KillSwitch != (r.group.tier(u.ID) > 0) }
@@ -49,9 +48,6 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 	byRows := make(map[string]string) // names of chains in leaving
 	used := make(map[string]bool)     // chains of rows
 	branch := NftBranch{Out: true}
-	for i := range runs {
-		runs[i].jump = newRule("what belongs to them", NftJump{runs[i].chain.Name})
-	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		rows := make([]byte, 0, 4*len(runs))
@@ -63,7 +59,7 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 				continue
 			}
 			rows = append(strconv.AppendInt(rows, int64(j), 10), ' ')
-			c.Rules = append(c.Rules, r.jump)
+			c.add("what belongs to them", NftJump{r.chain.Name})
 			if r.group.KillSwitch {
 				locked = len(c.Rules)
 			}
@@ -124,7 +120,7 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 			i += n
 		}
 		if len(runs) == 0 || runs[len(runs)-1].group != group {
-			runs = append(runs, lockRun{group: group, chain: Chain{Name: kind + "_" + policy.Name}})
+			runs = append(runs, lockRun{group, Chain{Name: kind + "_" + policy.Name}})
 		}
 		c := &runs[len(runs)-1].chain
 		for _, family := range Families {

@@ -79,6 +79,7 @@ func (p *planner) policyTable() {
 	t.Chains = append(t.Chains, p.keepOwnersIn()...)
 	if len(t.Chains)+len(t.Sets) > 0 {
 		t.addSets()
+		t.sign()
 		p.state.Policies = t
 	}
 }
