@@ -206,10 +206,13 @@ func inOrder(list []Rule) bool {
 // arrange moves each element to where it belongs, in place; it uses up the list of places.
 func arrange[T any](list []T, to []int) {
 	for i := range list {
-		for to[i] != i {
-			at := to[i]
-			list[i], list[at] = list[at], list[i]
-			to[i], to[at] = to[at], at
+		moved, at := list[i], to[i]
+		for at != i { // what stood there is the next to move, until one belongs where the first stood
+			list[at], moved = moved, list[at]
+			at, to[at] = to[at], at
+		}
+		if to[i] != i {
+			list[i] = moved
 		}
 	}
 }
