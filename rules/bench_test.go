@@ -12,7 +12,7 @@ import (
 func full(uplinks, policies, lanRoutes int) *world {
 	w := newWorld()
 	w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
-	w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true})
+	w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true, MTU: 1500})
 	w.hold("lan1", "192.168.1.1/24", "2001:db8:1::1/64")
 	for n := range lanRoutes {
 		w.obs.Routes = append(w.obs.Routes, static(fmt.Sprintf("10.%d.%d.0/24", n/250, n%250), "lan1", lanHost(1, rules.IPv4, 2), 0))
@@ -22,7 +22,7 @@ func full(uplinks, policies, lanRoutes int) *world {
 		family := rules.Addressing{Enabled: true, Masquerade: true}
 		u := rules.Uplink{ID: n + 1, Name: fmt.Sprintf("up%d", n+1), Device: device, Tier: 1 + n%3, Weight: 1 + n%4, IPv4: family, IPv6: family}
 		w.cfg.Uplinks = append(w.cfg.Uplinks, u)
-		w.plug(rules.Link{Name: device, Up: true, Carrier: true})
+		w.plug(rules.Link{Name: device, Up: true, Carrier: true, MTU: 1500})
 		w.hold(device, fmt.Sprintf("172.16.%d.2/24", n), fmt.Sprintf("2001:db8:a%02x::2/64", n))
 		w.lead(device, netip.AddrFrom4([4]byte{172, 16, byte(n), 1}).String(), uint32(100+n))
 		for _, f := range rules.Families {
