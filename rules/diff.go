@@ -100,7 +100,7 @@ func pick[T any](list []T, ours func(*T) bool) []T {
 // way is added before what it replaces is removed, and each part stands before what sends packets to it:
 // the uplinks' tables, the marks, the rules that look up an uplink, the weighted default, main's
 // default. A state without any of ours (clean) is reached in the reverse order. Diff of equal states is
-// empty.
+// empty. Both are in the order in which Plan and Ours leave them.
 func Diff(have, want State) []Op {
 	var d differ
 	d.sysctls(have, want, false)

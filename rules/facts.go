@@ -80,6 +80,38 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 	return facts
 }
 
+// fact returns what is known of a path.
+func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
+
+// plannedPath is a path with what planning looks up again and again.
+type plannedPath struct {
+	u      *Uplink
+	family Family
+	facts  Facts
+}
+
+// findPaths lists every family of every uplink that is enabled and that the kernel knows, and the devices.
+func (p *planner) findPaths() {
+	p.paths = make([]plannedPath, 0, len(Families)*len(p.cfg.Uplinks))
+	p.devices = make(map[string]bool, len(p.cfg.Uplinks))
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		p.devices[u.Device] = true
+		for _, family := range Families {
+			if u.Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
+				p.paths = append(p.paths, plannedPath{u, family, p.fact(u, family)})
+			}
+		}
+	}
+}
+
+// eachPath calls fn for every path.
+func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
+	for i := range p.paths {
+		fn(p.paths[i].u, p.paths[i].family, p.paths[i].facts)
+	}
+}
+
 func (f *Facts) readDefault(a Addressing, foreign foreignDefault, neighbours []netip.Prefix) {
 	switch {
 	case a.Assign != nil:

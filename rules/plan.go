@@ -109,37 +109,6 @@ type planner struct {
 	delegates   bool // hosts may have addresses that belong to one uplink
 }
 
-func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
-
-// plannedPath is a path with what planning looks up again and again.
-type plannedPath struct {
-	u      *Uplink
-	family Family
-	facts  Facts
-}
-
-// findPaths lists every family of every uplink that is enabled and that the kernel knows, and the devices.
-func (p *planner) findPaths() {
-	p.paths = make([]plannedPath, 0, len(Families)*len(p.cfg.Uplinks))
-	p.devices = make(map[string]bool, len(p.cfg.Uplinks))
-	for i := range p.cfg.Uplinks {
-		u := &p.cfg.Uplinks[i]
-		p.devices[u.Device] = true
-		for _, family := range Families {
-			if u.Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
-				p.paths = append(p.paths, plannedPath{u, family, p.fact(u, family)})
-			}
-		}
-	}
-}
-
-// eachPath calls fn for every path.
-func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
-	for i := range p.paths {
-		fn(p.paths[i].u, p.paths[i].family, p.paths[i].facts)
-	}
-}
-
 // addresses assigns what the configuration and leases give the uplinks.
 func (p *planner) addresses() {
 	p.eachPath(func(u *Uplink, family Family, _ Facts) {
