@@ -345,7 +345,7 @@ func (d *dormitory) restart(order []string, address netip.Addr) {
 // BenchmarkVMTheUnderlayMoves measures how long the tap is silent when the provider that carries it dies, at the default
 // probing, and when that provider returns:
 //
-//	go test -tags vm -exec bin/vmexec -run '^$' -bench VMTheUnderlay -benchtime 3x -v ./cmd/uplinkd
+//	go test -tags vm -exec bin/vmexec -run '^$' -bench VMTheUnderlay -benchtime 1x -count 3 -v ./cmd/uplinkd
 func BenchmarkVMTheUnderlayMoves(b *testing.B) {
 	var moved, silence, returned time.Duration
 	for range b.N {
