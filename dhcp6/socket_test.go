@@ -15,10 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ready opens a socket on a device in a namespace, waiting for its address.
+// open opens a socket on a device in a namespace, waiting for its address: the kernel begins to check one after up to a
+// second, and sends dad_transmits solicitations a second apart.
 func (w *world) open(ns *os.File, device string) Conn {
 	w.t.Helper()
-	for range 60 {
+	for range 300 {
 		var c Conn
 		err := inside(ns, func() (err error) {
 			c, err = openUDP(device)
@@ -99,7 +100,7 @@ func (w *world) wantEcho(c Conn, text string) {
 		if s != "echo "+text {
 			w.t.Errorf("received %q", s)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(15 * time.Second):
 		_ = c.Close()
 		w.t.Fatalf("no answer: %s", <-got)
 	}

@@ -295,6 +295,32 @@ func (r *NftRule) appendBody(b []byte) []byte {
 	return b
 }
 
+// fewBranches is up to how many devices or pins are compared one by one: what looks a value up in a map costs each packet as
+// much as three or four comparisons do (measured by BenchmarkThroughput of cmd/uplinkd).
+const fewBranches = 4
+
+// leadByDevice adds what leads packets that meet the conditions to the chain of their device.
+func (c *Chain) leadByDevice(why string, by NftBranch, conditions ...NftExpr) {
+	if len(by.Devices) > fewBranches {
+		c.add(why, append(conditions, by)...)
+		return
+	}
+	for i, device := range by.Devices {
+		c.add(why, append(conditions[:len(conditions):len(conditions)], NftDevice{Out: by.Out, Name: device}, NftGoto{by.Chains[i]})...)
+	}
+}
+
+// leadByPin adds what leads packets to the chain of their pin.
+func (c *Chain) leadByPin(why string, by NftPinBranch) {
+	if len(by.Pins) > fewBranches {
+		c.add(why, by)
+		return
+	}
+	for i, pin := range by.Pins {
+		c.add(why, NftCtMark{Mask: by.Mask, Value: pin}, NftGoto{by.Chains[i]})
+	}
+}
+
 func (c *Chain) sameHead(o *Chain) bool {
 	return c.Name == o.Name && c.Type == o.Type && c.Hook == o.Hook && c.Priority == o.Priority
 }

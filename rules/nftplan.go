@@ -20,7 +20,9 @@ const (
 // A connection is pinned once, by the first packet that crosses an uplink device: inwards in
 // prerouting (the arrival), outwards in postrouting (the choice). Every later packet gets its mark
 // back from the pin on whatever device it comes in, or from local sockets in a chain of type route,
-// which makes the kernel route again. Bits outside the mask belong to others and are kept.
+// which makes the kernel route again. Bits outside the mask belong to others and are kept; those within are cleared
+// of what comes in without a pin, for the kernel leaves a packet the mark of the one that has carried it here
+// (net/ipv4/ip_tunnel_core.c __iptunnel_pull_header).
 //
 // Forwarded packets pass prerouting, forward, where there is something to do, and postrouting. Each of these begins
 // by finding the chain of the packet's pin or device, so that their cost does not grow with the uplinks.
@@ -44,8 +46,9 @@ func (p *planner) nftables() {
 		pins.Pins, pins.Chains = append(pins.Pins, mark), append(pins.Chains, pinned.of(u, "pinned").Name)
 	}
 	for _, c := range []*Chain{&prerouting, &output} {
-		c.add("pinned before", pins)
+		c.leadByPin("pinned before", pins)
 	}
+	prerouting.add("what a tunnel brings has the mark of its carrier", NftSetMark{Mask: mask})
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
@@ -65,9 +68,9 @@ func (p *planner) nftables() {
 		}
 	})
 	if len(foreign.chains) > 0 {
-		forward.add("sources that may leave", NftFamily{IPv6}, foreign.branch())
+		forward.leadByDevice("sources that may leave", foreign.branch(), NftFamily{IPv6})
 	}
-	postrouting.add("by the uplink", leaving.branch())
+	postrouting.leadByDevice("by the uplink", leaving.branch())
 
 	t := &Table{Chains: []Chain{prerouting, output}}
 	for _, chain := range []Chain{dstnat, forward} { // most boxes need none

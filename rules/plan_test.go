@@ -140,6 +140,23 @@ func TestAPinIsForLifeAndBitsOfOthersAreKept(t *testing.T) {
 	})
 }
 
+// The mark of its carrier is still on what a tunnel has brought, and says nothing about the way on.
+func TestAMarkWithoutAPinIsForgotten(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, _ rules.Report) {
+		for _, l := range w.obs.Links {
+			for i := range w.cfg.Uplinks {
+				carried := query{src: internet[rules.IPv4], dst: internet[rules.IPv4], iif: l.Name, mark: numbers.Mark(w.cfg.Uplinks[i].ID)}
+				fresh := carried
+				fresh.mark = 0
+				a, b := packet{query: carried, conn: &connection{fresh: true}}, packet{query: fresh, conn: &connection{fresh: true}}
+				if w.hook("prerouting", &a, 0) != w.hook("prerouting", &b, 0) || a.mark != b.mark || a.conn.mark != b.conn.mark {
+					t.Errorf("at %s the mark of %s becomes %#x, no mark %#x", l.Name, w.cfg.Uplinks[i].Name, a.mark, b.mark)
+				}
+			}
+		}
+	})
+}
+
 // hasUnreachableDefault reports whether the owner has put an unreachable default behind all others in
 // table main. A lookup bound to a device that has no default in main meets it at our first rule and ends
 // there, for suppression looks at routes and not at errors.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 )
 
 // keepIn is the second lock of kill switches: what is forwarded and belongs to one leaves by no uplink but its
@@ -37,58 +36,59 @@ type lockRun struct {
 func (r *lockRun) concerns(u *Uplink) bool { return r.group.KillSwitch != (r.group.tier(u.ID) > 0) }
 
 // lock makes the chains that keep the traffic of kill switches in, as far as it concerns the given policies. The
-// device that a packet leaves by leads to a chain which goes through those rows of policies that are about it; uplinks
-// with the same rows share one.
+// device that a packet leaves by leads to a chain with those rows of policies that are about it; uplinks with the same
+// rows share one. What several chains have is a chain of its own, else the rules would grow with uplinks times policies.
 func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []Chain {
 	runs := p.lockRuns(kind, concerned, end)
-	if len(runs) == 0 {
-		return nil
-	}
 	var leaving []Chain
-	byRows := make(map[string]string) // names of chains in leaving
-	used := make(map[string]bool)     // chains of rows
+	var rowsOf [][]int               // of each of these, in runs
+	shared := make([]int, len(runs)) // how many of these a row is in
 	branch := NftBranch{Out: true}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		rows := make([]byte, 0, 4*len(runs))
-		var c Chain
-		locked := 0 // rules up to the last kill switch: what comes after it keeps nothing in
+		rows := make([]int, 0, len(runs))
+		locked := 0 // rows up to the last kill switch: what comes after it keeps nothing in
 		for j := range runs {
-			r := &runs[j]
-			if !r.concerns(u) {
+			if !runs[j].concerns(u) {
 				continue
 			}
-			rows = append(strconv.AppendInt(rows, int64(j), 10), ' ')
-			c.add("what belongs to them", NftJump{r.chain.Name})
-			if r.group.KillSwitch {
-				locked = len(c.Rules)
+			rows = append(rows, j)
+			if runs[j].group.KillSwitch {
+				locked = len(rows)
 			}
 		}
-		if locked == 0 {
+		if rows = rows[:locked]; locked == 0 {
 			continue
 		}
-		name, known := byRows[string(rows)]
-		if !known {
-			name = kind + "s_" + u.Name
-			byRows[string(rows)] = name
-			leaving = append(leaving, Chain{Name: name})
-			last := &leaving[len(leaving)-1]
-			last.add("answers are nobody's policy", NftReply{}, NftReturn{})
-			for _, r := range c.Rules[:locked] {
-				used[r.Exprs[0].(NftJump).Chain] = true
-				last.Rules = append(last.Rules, r)
+		at := slices.IndexFunc(rowsOf, func(known []int) bool { return slices.Equal(known, rows) })
+		if at < 0 {
+			at = len(leaving)
+			leaving, rowsOf = append(leaving, Chain{Name: kind + "s_" + u.Name}), append(rowsOf, rows)
+			for _, j := range rows {
+				shared[j]++
 			}
 		}
-		branch.Devices, branch.Chains = append(branch.Devices, u.Device), append(branch.Chains, name)
+		branch.Devices, branch.Chains = append(branch.Devices, u.Device), append(branch.Chains, leaving[at].Name)
 	}
-	if len(branch.Devices) == 0 {
+	if len(leaving) == 0 {
 		return nil
 	}
-	base.add("kill switches, by the uplink", branch)
+	base.leadByDevice("kill switches, by the uplink", branch)
+	for i := range leaving {
+		c := &leaving[i]
+		c.add("answers are nobody's policy", NftReply{}, NftReturn{})
+		for _, j := range rowsOf[i] {
+			if shared[j] == 1 {
+				c.Rules = append(c.Rules, runs[j].chain.Rules...)
+			} else {
+				c.add("what belongs to them", NftJump{runs[j].chain.Name})
+			}
+		}
+	}
 	chains := append([]Chain{base}, leaving...)
-	for i := range runs {
-		if used[runs[i].chain.Name] {
-			chains = append(chains, runs[i].chain)
+	for j := range runs {
+		if shared[j] > 1 {
+			chains = append(chains, runs[j].chain)
 		}
 	}
 	return chains

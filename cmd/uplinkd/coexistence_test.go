@@ -41,34 +41,17 @@ X
 
 func TestOtherProgramsOnTheRouterAreLeftAlone(t *testing.T) {
 	r := newRouter(t, lab.Options{}, dualWAN+"\n[[policy]]\nname = \"tight\"\nto = \"192.0.2.2\"\nuplinks = [\"fiber\"]\nfallback = \"unreachable\"\n")
-	container, _, _ := r.background("router", "unshare", "--net", "sleep", "infinity")
-	pid := strconv.Itoa(container.Process.Pid)
-	r.await("the container to have a network of its own", func() error {
-		ours, err := r.Host("router").Run("readlink", "/proc/self/ns/net")
-		its, readErr := os.Readlink("/proc/" + pid + "/ns/net")
-		if err = errors.Join(err, readErr); err == nil && strings.TrimSpace(ours) == its {
-			err = errors.New("not yet")
-		}
-		return err
-	})
+	pid := r.apart("router")
 	r.sh("router", strings.ReplaceAll(neighbours, "$BOX", pid))
 	theirs := func() string {
 		return r.sh("router", `for f in -4 -6; do ip $f rule | grep -v 'proto 117'; done; ip route show table 52; ip route show table 51820
 			nft list table ip boxes; ip -o address show dev br-box; ip route show dev br-box`)
 	}
 	before := theirs()
-	box := func() (string, error) {
-		out, err := r.Host("router").Run("nsenter", "-t", pid, "-n", "timeout", "2", "bash", "-c", "exec 3<>/dev/udp/192.0.2.1/7 && echo hello >&3 && head -n1 <&3")
-		if err != nil {
-			return "", err
-		}
-		source, err := netip.ParseAddrPort(strings.Fields(out)[0])
-		return r.UplinkOf(source.Addr()), err
-	}
 	await := func(uplink string) {
 		t.Helper()
 		r.await("the container by "+uplink, func() error {
-			if by, err := box(); err != nil || by != uplink {
+			if by, err := r.byFrom(pid); err != nil || by != uplink {
 				return fmt.Errorf("by %q: %w", by, errors.Join(err, errors.New("not yet")))
 			}
 			return nil
@@ -100,6 +83,60 @@ func TestOtherProgramsOnTheRouterAreLeftAlone(t *testing.T) {
 	r.command("clean", "-c", r.config)
 	if diff := cmp.Diff(before, theirs()); diff != "" {
 		t.Errorf("what is others' has changed after cleaning up (-before +after):\n%s", diff)
+	}
+}
+
+// apart makes a network namespace of its own beside a host, and returns the id of a process in it.
+func (r *router) apart(host string) (pid string) {
+	r.Helper()
+	holder, _, _ := r.background(host, "unshare", "--net", "sleep", "infinity")
+	pid = strconv.Itoa(holder.Process.Pid)
+	r.await("a network apart from "+host, func() error {
+		outside, err := r.Host(host).Run("readlink", "/proc/self/ns/net")
+		inside, readErr := os.Readlink("/proc/" + pid + "/ns/net")
+		if err = errors.Join(err, readErr); err == nil && strings.TrimSpace(outside) == inside {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	return pid
+}
+
+// byFrom says by which uplink a new flow of such a namespace leaves.
+func (r *router) byFrom(pid string) (uplink string, err error) {
+	out, err := r.Host("router").Run("nsenter", "-t", pid, "-n", "timeout", "5", "bash", "-c", "exec 3<>/dev/udp/192.0.2.1/7 && echo hello >&3 && head -n1 <&3")
+	if err != nil {
+		return "", err
+	}
+	source, err := netip.ParseAddrPort(strings.Fields(out)[0])
+	return r.UplinkOf(source.Addr()), err
+}
+
+// A far office comes in by a VXLAN that LTE carries. The kernel leaves a packet the mark that its carrier was pinned
+// by (net/ipv4/ip_tunnel_core.c __iptunnel_pull_header, within a namespace), which is no reason to leave by LTE.
+func TestWhatATunnelBringsDoesNotLeaveByItsCarrier(t *testing.T) {
+	r := newRouter(t, lab.Options{}, dualWAN+`
+[[tunnel]]
+kind = "vxlan"
+id = 7
+device = "far"
+bridge = "br-far"
+local = "203.0.113.2"
+remote = "192.0.2.1"
+`)
+	pid := r.apart("inet")
+	r.sh("router", "ip link add br-far type bridge; ip link set br-far up; ip address add 198.51.100.161/28 dev br-far")
+	r.sh("inet", "ip link add far type vxlan id 7 local 192.0.2.1 remote 203.0.113.2 dstport 4789; ip link set far netns "+pid+`
+		nsenter -t `+pid+` -n sh -ec 'ip link set far up; ip address add 198.51.100.162/28 dev far; ip route add default via 198.51.100.161'`)
+	r.ready()
+	for range 5 {
+		r.await("the far office by fiber", func() error {
+			by, err := r.byFrom(pid)
+			if err == nil && by != "fiber" {
+				t.Fatalf("by %s", by)
+			}
+			return err
+		})
 	}
 }
 

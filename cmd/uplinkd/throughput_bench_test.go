@@ -117,7 +117,7 @@ X
 // were written by hand: packets of 64 bytes, which cost the processor, and TCP with large segments. Both are loaded in
 // turn for moments, because machines are shared, and the median of the quotients counts. The bar is 0.95.
 func BenchmarkThroughput(b *testing.B) {
-	const moments, moment = 150, 40 * time.Millisecond
+	const moments, moment = 1200, 10 * time.Millisecond
 	ours := newRouter(b, lab.Options{}, everything)
 	theirs := newRouter(b, lab.Options{}, everything)
 	ours.sh("router", "ip link set dev wan2 mtu 1400")
