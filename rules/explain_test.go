@@ -87,7 +87,7 @@ func TestExplanations(t *testing.T) {
 	}{
 		"a policy by a rule": {choosing, rules.Packet{To: addr("192.0.2.1"), Protocol: 6, DPort: 25},
 			[]string{"leaves", "leads to fiber", "fiber"},
-			"ipproto 6 dport 25 lookup 11703 protocol 117 | matches by its protocol", rules.Origin{Key: "policy/mail"}},
+			"iif lo ipproto 6 dport 25 lookup 11703 protocol 117 | matches by its incoming device and protocol", rules.Origin{Key: "policy/mail"}},
 		"a policy by a mark": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.9"), In: "lan0", TOS: 46 << 2},
 			[]string{"leaves", "leads to fiber", "fiber"},
 			"nftables chain prerouting of uplinkd_policy | policy voice is for it: the mark is 0x3000000 from here on", rules.Origin{Key: "policy/voice"}},

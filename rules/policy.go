@@ -80,6 +80,8 @@ func (s *Selector) beyondRules(f Family) string {
 	switch {
 	case len(s.FromSets)+len(s.ToSets) > 0:
 		return "rules cannot look into sets that other programs fill"
+	case s.looksInside() && len(s.IIF) > 0:
+		return takenApart
 	case len(s.DSCP) > 0:
 		return "rules of kernels before 6.13 know three of the six bits of DSCP only"
 	case slices.ContainsFunc(s.SPorts, endsHighest) || slices.ContainsFunc(s.DPorts, endsHighest):
@@ -89,6 +91,13 @@ func (s *Selector) beyondRules(f Family) string {
 	}
 	return ""
 }
+
+// looksInside reports whether the selector looks at more than a packet's network header. A rule that does has the
+// kernel take every forwarded packet apart, whichever rule it meets, unless the rule is for this machine's own
+// packets (include/net/fib_rules.h fib_rule_requires_fldissect): forwarded ones are marked instead.
+func (s *Selector) looksInside() bool { return len(s.Protocols)+len(s.SPorts)+len(s.DPorts) > 0 }
+
+const takenApart = "rules about protocols and ports have the kernel take every forwarded packet apart"
 
 // endsHighest is what fib_rule_port_range_valid of net/fib_rules.h refuses.
 func endsHighest(p Ports) bool { return p.Last == 1<<16-1 }
@@ -104,6 +113,9 @@ func (s *Selector) size(f Family) int {
 // appendRules expands the selector into rules that are like the given one otherwise.
 func (s *Selector) appendRules(list []Rule, like Rule) []Rule {
 	like.Mark, like.Mask = s.Mark, s.Mask
+	if s.looksInside() || len(s.UIDs) > 0 { // a forwarded packet counts as root's
+		like.IIF = loopback
+	}
 	at := len(list)
 	list = append(list, like)
 	list = expand(list, at, ofFamily(s.From, like.Family), func(r *Rule, from netip.Prefix) { r.From = from })
@@ -112,10 +124,7 @@ func (s *Selector) appendRules(list []Rule, like Rule) []Rule {
 	list = expand(list, at, s.Protocols, func(r *Rule, protocol uint8) { r.More.Protocol = protocol })
 	list = expand(list, at, s.SPorts, func(r *Rule, sport Ports) { r.More.SPort = sport })
 	list = expand(list, at, s.DPorts, func(r *Rule, dport Ports) { r.More.DPort = dport })
-	return expand(list, at, s.UIDs, func(r *Rule, uid UIDs) {
-		r.IIF = loopback // a forwarded packet counts as root's
-		r.More.UIDs = uid
-	})
+	return expand(list, at, s.UIDs, func(r *Rule, uid UIDs) { r.More.UIDs = uid })
 }
 
 // expand makes each rule from a place on one for every element of a selector; one that is not given changes none.
@@ -316,14 +325,16 @@ func (p *planner) markRules() {
 
 // how says what a policy became in the families that it is about.
 func (n *policyNeeds) how(policy *Policy, list []Family) string {
-	const plain = "rules of the kernel"
+	const plain, marks = "rules of the kernel", "marks of nftables, for "
 	how := make([]string, 0, len(Families))
 	for _, family := range list {
 		switch why := n.mark[family.index()]; {
 		case policy.Sticky || n.beyond[family.index()]:
-			how = append(how, "marks of nftables, for "+why)
+			how = append(how, marks+why)
+		case why == takenApart:
+			how = append(how, plain+" for what this machine sends itself, and "+marks+why)
 		case why != "":
-			how = append(how, plain+", and in "+family.String()+" marks of nftables, for "+why)
+			how = append(how, plain+", and in "+family.String()+" "+marks+why)
 		default:
 			how = append(how, plain)
 		}

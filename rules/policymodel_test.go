@@ -142,6 +142,19 @@ func TestPoliciesDecideWhereNewConnectionsLeave(t *testing.T) {
 	})
 }
 
+// A rule about protocols or ports that is not for local packets alone has the kernel dissect each one that it
+// forwards (include/net/fib_rules.h fib_rule_requires_fldissect).
+func TestNoRuleHasForwardedPacketsDissected(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, _ rules.Report) {
+		state, _ := w.plan()
+		for _, r := range state.Rules {
+			if r.IIF != "lo" && (r.More.Protocol != 0 || r.More.SPort != rules.Ports{} || r.More.DPort != rules.Ports{}) {
+				t.Errorf("%+v", r)
+			}
+		}
+	})
+}
+
 // sent is what becomes of a packet, whoever makes it.
 func (w *world) sent(q query, conn *connection) []departure {
 	if q.iif == "lo" {

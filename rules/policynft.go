@@ -36,6 +36,8 @@ func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
 	case why != "":
 	case policy.Sticky:
 		why = "rules cannot keep a source on one uplink of several"
+	case policy.Select.looksInside() && len(policy.Select.UIDs) == 0:
+		why = takenApart
 	case f == IPv6 && len(policy.Select.UIDs) == 0 && p.delegates:
 		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
