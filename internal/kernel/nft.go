@@ -370,16 +370,13 @@ func matchFamily(f rules.Family) []expr.Any {
 }
 
 // maskAddress keeps the bits of the prefix of the address in register 1.
-func maskAddress(prefix netip.Prefix) []expr.Any {
-	if prefix.IsSingleIP() {
-		return nil
-	}
+func maskAddress(prefix netip.Prefix) expr.Any {
 	mask := make([]byte, prefix.Addr().BitLen()/8)
 	for bit := range prefix.Bits() {
 		mask[bit/8] |= 0x80 >> (bit % 8)
 	}
 	size := uint32(len(mask))
-	return []expr.Any{&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)}}
+	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)}
 }
 
 // matchSYN matches what opens a TCP connection.

@@ -151,13 +151,8 @@ func next(n []byte) ([]byte, bool) {
 
 func (b *builder) addresses(e rules.NftAddresses) []expr.Any {
 	family := rules.FamilyOf(e.Prefixes[0].Addr())
-	if one := e.Prefixes[0]; len(e.Prefixes) == 1 { // a mask is what nft compiles a prefix to
-		out := append(loadAddress(family, e.Dest), maskAddress(one)...)
-		op := expr.CmpOpEq
-		if e.Not {
-			op = expr.CmpOpNeq
-		}
-		return append(out, &expr.Cmp{Op: op, Register: 1, Data: one.Masked().Addr().AsSlice()})
+	if len(e.Prefixes) == 1 {
+		return matchPrefix(e.Prefixes[0], e.Dest, e.Not)
 	}
 	return append(loadAddress(family, e.Dest), b.ranges(addressType(family), e.Not, spans(e.Prefixes, func(p netip.Prefix) (first, last []byte) {
 		first, last = p.Masked().Addr().AsSlice(), p.Masked().Addr().AsSlice()
@@ -166,6 +161,23 @@ func (b *builder) addresses(e rules.NftAddresses) []expr.Any {
 		}
 		return first, last
 	}))...)
+}
+
+// matchPrefix compares an address with one prefix as nft does: by as many bytes as that has, or else behind a mask.
+func matchPrefix(prefix netip.Prefix, dest, not bool) []expr.Any {
+	out := loadAddress(rules.FamilyOf(prefix.Addr()), dest)
+	want, size := prefix.Masked().Addr().AsSlice(), (prefix.Bits()+7)/8
+	if prefix.Bits()%8 == 0 && size > 0 {
+		want = want[:size]
+		out[len(out)-1].(*expr.Payload).Len = uint32(size)
+	} else {
+		out = append(out, maskAddress(prefix))
+	}
+	op := expr.CmpOpEq
+	if not {
+		op = expr.CmpOpNeq
+	}
+	return append(out, &expr.Cmp{Op: op, Register: 1, Data: want})
 }
 
 // loadAddress matches the family and loads its address into register 1.
