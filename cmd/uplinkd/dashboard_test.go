@@ -51,7 +51,7 @@ func newDashboard(t *testing.T, token string) (*router, *browser) {
 // shows is a script that reports whether an uplink's IPv4 badge has a word.
 const shows = `const badge = document.querySelector('[data-name="' + arguments[0] + '"] .state'); return !!badge && badge.textContent === arguments[1]`
 
-func TestTheDashboardShowsANewVerdictWithinASecond(t *testing.T) {
+func TestTheDashboardShowsANewVerdictAtOnce(t *testing.T) {
 	r, b := newDashboard(t, "")
 	b.await("fiber to be up", shows, "fiber", "up")
 	b.await("lte to be up", shows, "lte", "up")
@@ -86,7 +86,7 @@ new MutationObserver(() => {
 			continue
 		}
 		checked++
-		if late := time.UnixMilli(at).Sub(e.Time.Time); late > time.Second {
+		if late := time.UnixMilli(at).Sub(e.Time.Time); late > unhurried {
 			t.Errorf("%s became %s, and the page showed it %v later", e.Uplink, e.To, late)
 		} else {
 			t.Logf("%s became %s, and the page showed it %v later", e.Uplink, e.To, late)
