@@ -6,6 +6,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,11 @@ new MutationObserver(() => {
 	}
 	if checked == 0 {
 		t.Errorf("no verdict was compared: %v", seen)
+	}
+	var times []int64
+	b.script(&times, `return Array.from(document.querySelectorAll("#events time")).map(t => Date.parse(t.dateTime))`)
+	if slices.Reverse(times); !slices.IsSorted(times) {
+		t.Errorf("the decisions are not in the order in which they were made: %v", times)
 	}
 	if log := b.text("#events"); !strings.Contains(log, "fiber ipv4") || !strings.Contains(log, "down") {
 		t.Errorf("the decisions are %.400q", log)
