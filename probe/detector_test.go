@@ -562,9 +562,6 @@ func TestDetectorBoundsWhatIsInFlight(t *testing.T) {
 }
 
 func TestDetectorWeekOfRandomLossIsNoAlarm(t *testing.T) {
-	if testing.Short() {
-		t.Skip("simulates a week")
-	}
 	for _, test := range []struct {
 		loss float64
 		span time.Duration

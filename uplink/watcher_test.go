@@ -629,9 +629,6 @@ func TestWatcherDetectionBound(t *testing.T) {
 // TestWatcherDayOfRandomLoss is the whole of Watcher, Detector and Machine for a
 // day at 1 %; probe simulates the week.
 func TestWatcherDayOfRandomLoss(t *testing.T) {
-	if testing.Short() {
-		t.Skip("simulates a day")
-	}
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(117, 3))
 		b := start(t, WatcherConfig{}, func(string, time.Duration) (time.Duration, error) {
