@@ -58,9 +58,9 @@ func (e *Engine) expectRemoved(cfg rules.Config) {
 	}
 }
 
-// doAftermath moves the flows that are stuck on dead paths: their conntrack entries go, so that the
-// next packet is routed and translated anew, and then local TCP connections are aborted. Routes and
-// rules have been read back by then. Nothing is killed while there is nowhere to go.
+// doAftermath moves the flows that are stuck on dead paths: their conntrack entries go, so that the next packet is
+// routed and translated anew, and then local TCP connections and connected UDP sockets are aborted. Routes and rules
+// have been read back by then. Nothing is killed while there is nowhere to go.
 func (e *Engine) doAftermath(cfg rules.Config, r *Result) []error {
 	var failed []error
 	for path, a := range e.aftermath {
