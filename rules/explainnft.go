@@ -191,7 +191,7 @@ func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 		case NftSetCtMark:
 			f.pin = f.pin&^x.Mask | x.Value
 		case NftCounter:
-		case NftMasquerade:
+		case NftMasquerade, NftSourceNAT:
 			f.masqueraded = true
 			return nftEnd, ""
 		case NftDrop, NftReject, NftRefuse, NftReset:

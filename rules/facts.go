@@ -11,9 +11,12 @@ type Facts struct {
 	Index   int  // its interface index, which changes when it is made anew
 	Up      bool // administratively: the kernel takes no route through a device that is down
 	Carrier bool // administratively up with carrier
-	// Addresses holds the usable addresses of the path with their prefix lengths, the best source
-	// for new connections first.
+	// Addresses holds the usable addresses of the path with their prefix lengths, the source of new packets first.
 	Addresses []netip.Prefix
+	// NoSource is true while none of them may be that source: the one that is configured or leased is not there.
+	NoSource bool
+	// RouteSource is the source when our routes have to name it, because the kernel would choose another by itself.
+	RouteSource netip.Addr
 	// HasDefault is true when there is a way to the Internet: a gateway, or an on-link default.
 	HasDefault bool
 	Gateway    netip.Addr // zero: on-link
@@ -34,11 +37,13 @@ func (f *Facts) PathMTU() int {
 // HasAddress reports whether packets can leave with a source that belongs here. An IPv6 uplink may
 // have a link-local address only (PPPoE with a delegated prefix): its packets then carry an address
 // of the LAN.
-func (f *Facts) HasAddress() bool { return len(f.Addresses) > 0 || f.LinkLocal && f.HasDefault }
+func (f *Facts) HasAddress() bool {
+	return f.Source().IsValid() || f.LinkLocal && f.HasDefault
+}
 
-// Source returns the address that probes leave with; zero lets the kernel choose.
+// Source returns the address that probes and new packets of this machine leave with; zero: none is fit.
 func (f *Facts) Source() netip.Addr {
-	if len(f.Addresses) == 0 {
+	if len(f.Addresses) == 0 || f.NoSource {
 		return netip.Addr{}
 	}
 	return f.Addresses[0].Addr()
@@ -73,6 +78,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
 				at := deviceFamily{u.Device, family}
 				f.readDefault(a, defaults[at], neighbours[at])
+				f.findSource(family, a, u.Device, obs, cfg.Kernel, defaults[at])
 			}
 			facts[Path{u.ID, family}] = f
 		}

@@ -39,6 +39,7 @@ type supply struct {
 	gateway netip.Addr   // zero: on-link
 	route   bool         // there is a default
 	metric  uint32       // of the default that others install
+	source  netip.Prefix // on lo, which that default prefers; zero: none
 }
 
 // GoString makes rapid print a counterexample in the words of ip(8).
@@ -253,6 +254,9 @@ func drawIPv4(t *rapid.T, ppp bool) supply {
 	if ppp {
 		s.address, s.gateway = netip.PrefixFrom(s.address.Addr(), 32), netip.Addr{}
 	}
+	if seldom(t, "source on lo") {
+		s.source = netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", 10+draw(t, "which", 5)))
+	}
 	return s
 }
 
@@ -367,6 +371,10 @@ func (w *world) provision(device string) {
 			r.Protocol = protoRA
 		} else if !s.gateway.IsValid() {
 			r.Scope = rules.ScopeLink
+		}
+		if s.source.IsValid() {
+			_ = w.addAddr(rules.Addr{Device: "lo", Prefix: s.source})
+			r.Src = s.source.Addr()
 		}
 		w.addForeignRoute(r)
 	}

@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "sources": preferredSources,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -121,6 +121,24 @@ func staticAddresses() *world {
 	w.cfg.Uplinks[1].IPv4.Assign = assign(1, "203.0.113.2/32", "203.0.113.1") // the gateway is behind no connected route
 	w.cfg.Uplinks[1].IPv6.Assign = assign(1, "2001:db8:b::2/64", "fe80::1")
 	return w
+}
+
+// preferredSources is a line whose addresses are routed to us over a transfer network, and one of whose addresses the second is
+// ours to use; both share the load.
+func preferredSources() *world {
+	w := box(rules.Link{}, "wan1", "wan2")
+	w.hold("lo", "198.51.100.65/32")
+	w.hold("wan1", "10.99.0.2/30")
+	w.hold("wan2", "203.0.113.2/26", "203.0.113.5/26")
+	w.leadFrom("wan1", "10.99.0.1", "198.51.100.65", 100)
+	w.leadFrom("wan2", "203.0.113.1", "203.0.113.5", 200)
+	return w
+}
+
+// leadFrom gives a device an IPv4 default with a preferred source.
+func (w *world) leadFrom(device, gateway, source string, metric uint32) {
+	w.addForeignRoute(rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Metric: metric, Protocol: protoDHCP,
+		Src: netip.MustParseAddr(source), Nexthops: []rules.Nexthop{{Device: device, Gateway: netip.MustParseAddr(gateway), Weight: 1}}})
 }
 
 // delegated is two providers that delegate prefixes, of which the first is down.

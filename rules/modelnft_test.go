@@ -161,6 +161,9 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 				return "drop"
 			}
 			return "accept"
+		case rules.NftSourceNAT:
+			p.src, p.conn.source = e.To, e.To
+			return "accept"
 		case rules.NftDestination:
 			if !e.Prefix.Contains(p.dst) {
 				return ""

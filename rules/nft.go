@@ -131,6 +131,8 @@ type (
 	NftCounter struct{}
 	// NftMasquerade rewrites the source to an address of the output device.
 	NftMasquerade struct{}
+	// NftSourceNAT rewrites the source to an address.
+	NftSourceNAT struct{ To netip.Addr }
 	// NftDestination matches the destination address.
 	NftDestination struct{ Prefix netip.Prefix }
 	// NftPrefixNAT rewrites the prefix of the IPv6 source, or of the destination, and keeps the rest of it.
@@ -202,6 +204,9 @@ func appendMasked(b []byte, what string, mask uint32, operator string, value uin
 
 func (e NftPrefixNAT) appendTo(b []byte) []byte {
 	return e.To.AppendTo(append(b, direction(e.Dest, "snat ip6 prefix to ", "dnat ip6 prefix to ")...))
+}
+func (e NftSourceNAT) appendTo(b []byte) []byte {
+	return e.To.AppendTo(append(append(append(b, "snat "...), FamilyOf(e.To).nft()...), " to "...))
 }
 func (NftReject) appendTo(b []byte) []byte {
 	return append(b, "reject with icmpv6 type policy-fail"...)

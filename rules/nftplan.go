@@ -127,6 +127,9 @@ func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstna
 			fmt.Sprintf("none is needed; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
 	}
 	var out NftExpr = NftDevice{Out: true, Name: u.Device}
+	if masquerade {
+		p.correctShared(u, family, facts, srcnat)
+	}
 	if masquerade || translate {
 		for _, source := range p.sources(u, family, facts) {
 			srcnat.add(u.Name+": own source stays", out, NftSource{source}, NftReturn{})
@@ -136,12 +139,12 @@ func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstna
 		p.translate(u, srcnat, dstnat)
 	}
 	if masquerade {
-		srcnat.add(u.Name+": others get its address", NftFamily{family}, out, NftMasquerade{})
+		p.masquerade(u, family, facts, srcnat, u.Name+": others get its address", NftFamily{family}, out)
 		return
 	}
 	for _, source := range u.Family(family).MasqueradeFrom {
 		if FamilyOf(source.Addr()) == family {
-			srcnat.add(u.Name+": hides these", out, NftSource{source}, NftMasquerade{})
+			p.masquerade(u, family, facts, srcnat, u.Name+": hides these", out, NftSource{source})
 		}
 	}
 }

@@ -121,6 +121,7 @@ type Link struct {
 type Addr struct {
 	Device     string
 	Prefix     netip.Prefix // with host bits
+	Peer       netip.Prefix // the other end of a point-to-point address, with its network; zero: none
 	LinkScope  bool
 	Temporary  bool // RFC 8981, or an IPv4 secondary address
 	Deprecated bool // preferred lifetime over

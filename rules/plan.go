@@ -151,7 +151,9 @@ func (p *planner) uplinkTables() {
 			p.addConnected(table, u.Device, family, own)
 		}
 		if facts.Up && facts.HasDefault {
-			p.state.Routes = append(p.state.Routes, p.defaultRoute(family, table, facts.MTU, hop(u, facts, 1)))
+			r := p.defaultRoute(family, table, facts.MTU, hop(u, facts, 1))
+			r.Src = facts.RouteSource
+			p.state.Routes = append(p.state.Routes, r)
 		}
 		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
 			Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
@@ -269,7 +271,21 @@ func (p *planner) shared(family Family, table uint32, choice *Choice) Route {
 			}
 		}
 	}
-	return p.defaultRoute(family, table, mtu, hops...)
+	r := p.defaultRoute(family, table, mtu, hops...)
+	if len(hops) == 1 { // several would have one source for all
+		r.Src = p.routeSource(family, hops[0].Device)
+	}
+	return r
+}
+
+// routeSource returns the source that routes by a device have to name, zero for none.
+func (p *planner) routeSource(family Family, device string) netip.Addr {
+	for i := range p.paths {
+		if at := &p.paths[i]; at.family == family && at.u.Device == device {
+			return at.facts.RouteSource
+		}
+	}
+	return netip.Addr{}
 }
 
 // uplink returns the uplink of an id, which there must be.
@@ -302,7 +318,7 @@ func (p *planner) mainDefault(family Family, mtu int, hops []Nexthop) {
 	one := hops[0]
 	one.Weight = 1
 	r := p.defaultRoute(family, TableMain, mtu, one)
-	r.Metric = metric
+	r.Metric, r.Src = metric, p.routeSource(family, one.Device)
 	p.state.Routes = append(p.state.Routes, r)
 }
 

@@ -48,6 +48,7 @@ func (k *Kernel) decodeAddr(m []byte) (rules.Addr, bool) {
 	bits := int(msg.Prefixlen)
 	if local.IsValid() {
 		if local != address {
+			a.Peer = netip.PrefixFrom(address, bits)
 			bits = local.BitLen()
 		}
 		address = local

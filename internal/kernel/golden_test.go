@@ -49,6 +49,13 @@ for n in 1 2; do
   lead wan$n 198.51.100.1 ${n}00
 done
 `
+	preferredSources = providers + `
+hold lo 198.51.100.65/32
+hold wan1 10.99.0.2/30
+hold wan2 203.0.113.2/26 203.0.113.5/26
+ip route add default via 10.99.0.1 dev wan1 metric 100 proto dhcp src 198.51.100.65
+ip route add default via 203.0.113.1 dev wan2 metric 200 proto dhcp src 203.0.113.5
+`
 	ppp = prepare + `
 tunnel ppp0 fe80::1003
 tunnel ppp1 fe80::1004
@@ -75,6 +82,7 @@ var machines = map[string]struct {
 	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.Translate = true }, health: []rules.Health{rules.Dead, rules.Good}},
 	"underlay":   {script: dual + "ip link set wan2 mtu 1420\n", config: underlay},
 	"sites":      {script: dual, config: sites},
+	"sources":    {script: preferredSources},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
 }
 

@@ -303,6 +303,9 @@ func (b *builder) compile(r rules.NftRule) []expr.Any {
 			out = append(out, b.addresses(rules.NftAddresses{Dest: true, Prefixes: []netip.Prefix{e.Prefix}})...)
 		case rules.NftPrefixNAT:
 			out = append(out, prefixNAT(e)...)
+		case rules.NftSourceNAT:
+			out = append(out, &expr.Immediate{Register: 1, Data: e.To.AsSlice()},
+				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(familyNumber(rules.FamilyOf(e.To))), RegAddrMin: 1})
 		case rules.NftReject:
 			out = append(out, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpv6PolicyFail})
 		case rules.NftCounter:
