@@ -1,36 +1,97 @@
 package rules
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // tableLocal is the last of the tables that the kernel itself has rules for (linux/rtnetlink.h RT_TABLE_LOCAL).
 const tableLocal = 255
 
 // foreignRules reports rules of other programs that get in the way of ours, or ours of them: those that stand among
-// ours, where whoever comes first wins, those that look at bits of the mark which are ours, and full tunnels behind
-// our default, which nothing ever reaches.
+// ours, where whoever comes first wins, full tunnels in front of ours, those that look at bits of the mark which are
+// ours, and what stands behind our default, which nothing ever reaches.
 func (p *planner) foreignRules() {
 	for i := range p.obs.Rules {
 		r := &p.obs.Rules[i]
 		if r.Protocol == p.k.Protocol {
 			continue
 		}
-		if r.Priority >= p.k.RulePriority && r.Priority <= p.k.RulePriority+prefDefault {
+		elsewhere := r.Table > tableLocal && r.More.Action == 0
+		switch behind := r.Priority > p.k.RulePriority+prefDefault; {
+		case r.Priority >= p.k.RulePriority && !behind:
 			p.problem("foreign-rule", "warning",
 				fmt.Sprintf("a rule of another program stands among ours, which lie from %d to %d: %s", p.k.RulePriority, p.k.RulePriority+prefDefault, r),
 				"give it another preference, or choose another [kernel] rule_priority")
-		}
-		whole := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.More.Protocol == 0 && !r.More.UIDs.Set
-		if r.Priority > p.k.RulePriority+prefDefault && r.Table > tableLocal && whole && r.More.Action == 0 && (r.Mask == 0 || r.More.Not) {
+		case !behind && elsewhere && r.fullTunnel():
+			p.problem("foreign-full-tunnel", "warning",
+				fmt.Sprintf("a full tunnel of another program, such as wg-quick, precedes our rules and takes all traffic, answers to what comes in included: %s", r),
+				"make the tunnel an uplink: Table = off in wg-quick's file, and here an [[uplink]] with its device and kind = \"wireguard\"")
+		case behind && elsewhere && r.whole() && (r.Mask == 0 || r.More.Not):
 			p.problem("foreign-default", "warning",
-				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, leads nobody anywhere, for our default stands before it: %s", r),
-				"make the tunnel an uplink (wg-quick: Table = off), or give its rule a preference before ours")
+				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, is never reached, so nothing takes that way: our default precedes it: %s", r),
+				"make the tunnel an uplink: Table = off in wg-quick's file, and here an [[uplink]] with its device and kind = \"wireguard\"")
+		case behind && elsewhere:
+			p.problem("foreign-rule-behind", "warning",
+				fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r),
+				fmt.Sprintf("give it a preference below %d, or write a [[policy]] for its traffic", p.k.RulePriority))
 		}
-		// A mark that is compared as a whole means a packet without any of our bits: wg-quick has such rules, and
-		// what is pinned has met ours before.
+		// A mark that is compared as a whole means a packet without any of our bits: see foreignMarks.
 		if shared := r.Mask & p.k.MarkMask; shared != 0 && (r.Mask != 1<<32-1 || r.Mark&p.k.MarkMask != 0) {
 			p.problem("foreign-mark", "warning",
 				fmt.Sprintf("a rule of another program looks at the bits %#x of the mark, which are ours: %s", shared, r),
 				"have one of both use other bits: ours are [kernel] mark_mask")
 		}
 	}
+}
+
+// whole reports whether a rule selects packets by their mark at most.
+func (r *Rule) whole() bool {
+	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.More.Protocol == 0 && !r.More.UIDs.Set
+}
+
+// fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets.
+func (r *Rule) fullTunnel() bool { return r.whole() && r.More.Not && r.Mask != 0 }
+
+// foreignMarks lists the marks by which rules of other programs tell packets of theirs from all others, in a
+// comparison that bits of ours would spoil: wg-quick's full tunnel takes every packet whose whole mark is not that of
+// its own socket, so that its encrypted packets would enter the tunnel again with our pin in their mark.
+func (p *planner) foreignMarks() []NftMark {
+	var marks []NftMark
+	for i := range p.obs.Rules {
+		r := &p.obs.Rules[i]
+		m := NftMark{Mask: r.Mask, Value: r.Mark}
+		if r.Protocol != p.k.Protocol && r.Mask&p.k.MarkMask != 0 && r.Mark != 0 && r.Mark&p.k.MarkMask == 0 && !slices.Contains(marks, m) {
+			marks = append(marks, m)
+		}
+	}
+	slices.SortFunc(marks, func(a, b NftMark) int {
+		if a.Value != b.Value {
+			return int(int64(a.Value) - int64(b.Value))
+		}
+		return int(int64(a.Mask) - int64(b.Mask))
+	})
+	return marks
+}
+
+// leaveForeignMarks ends a chain for packets and connections that have such a mark: neither their mark nor their
+// connection's is altered.
+func leaveForeignMarks(c *Chain, marks []NftMark) {
+	const why = "another program's rule compares this whole mark"
+	for _, m := range marks {
+		c.add(why, m, NftReturn{})
+		c.add(why, NftCtMark{Mask: m.Mask, Value: m.Value}, NftReturn{})
+	}
+}
+
+// leaveMarkedSockets ends the output chain for packets whose socket has a mark that is not ours (SO_MARK): a tunnel's
+// or a proxy's own, which must get past the rules of its program. We may not know these rules yet. Answers that such a
+// socket sends have an uplink's address, and the rules about sources lead them. Where policies look at marks they may
+// have marked the connection themselves, and only what is known to be compared as a whole is left alone.
+func (p *planner) leaveMarkedSockets(c *Chain, known []NftMark) {
+	if slices.ContainsFunc(p.cfg.Policies, func(policy Policy) bool { return policy.Select.Mask != 0 }) {
+		leaveForeignMarks(c, known)
+		return
+	}
+	c.add("a socket's own mark stays as it is", NftMark{Mask: ^p.k.MarkMask, Not: true}, NftReturn{})
 }

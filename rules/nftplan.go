@@ -9,6 +9,7 @@ import (
 // Priorities of our base chains, relative to the well-known ones of linux/netfilter_ipv4.h.
 const (
 	prioMangle  = -150 // after connection tracking, before destination NAT
+	prioOutput  = -151 // before the marks of others: one that is there is the socket's own
 	prioDest    = -100 // destination NAT
 	prioForward = -10  // before the owner's firewall, which would leave hosts without an answer
 	prioSource  = 110  // source NAT, after that of others: a connection is translated once, by whoever is first
@@ -28,7 +29,7 @@ const (
 // by finding the chain of the packet's pin or device, so that their cost does not grow with the uplinks.
 func (p *planner) nftables() {
 	prerouting := Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioMangle}
-	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioMangle}
+	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioOutput}
 	dstnat := Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
 	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
 	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
@@ -36,6 +37,9 @@ func (p *planner) nftables() {
 	guard := Chain{Name: "guard"}
 	var pinned, foreign, leaving branches
 
+	exempt := p.foreignMarks()
+	leaveForeignMarks(&prerouting, exempt)
+	p.leaveMarkedSockets(&output, exempt)
 	p.followUnderlays(&output)
 	mask := p.k.MarkMask
 	pins := NftPinBranch{Mask: mask}
@@ -54,7 +58,7 @@ func (p *planner) nftables() {
 		mark := p.k.Mark(u.ID)
 		p.freePeers(u, &prerouting, leaving.of(u, "leave"))
 		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftGoto{pins.Chains[i]})
-		leaving.of(u, "leave").add("new by "+u.Name+": pin to it", p.butUnderlays(NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
+		leaving.of(u, "leave").add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
 	}
 	p.lanMTU = p.largestLAN()
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {

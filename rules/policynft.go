@@ -61,20 +61,23 @@ func (p *planner) policyTable() {
 	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioPolicy}
 	p.tproxies(&prerouting)
 	proxies := len(prerouting.Rules)
+	heads := make(map[*Chain]int, 2)
 	for _, c := range []*Chain{&prerouting, &output} {
 		if len(c.Rules) == 0 {
 			c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
 		}
+		leaveForeignMarks(c, p.foreignMarks())
+		heads[c] = len(c.Rules)
 	}
 	for _, family := range Families {
 		p.mark(&prerouting, family, func(i int) bool { return p.policyNeeds[i].mark[family.index()] != "" }, false)
 		p.mark(&output, family, func(i int) bool { return p.policyNeeds[i].marksLocal(&p.cfg.Policies[i], family) }, true)
 	}
 	t := &Table{Sets: p.filledSets()}
-	if proxies > 0 || len(prerouting.Rules) > 1 {
+	if proxies > 0 || len(prerouting.Rules) > heads[&prerouting] {
 		t.Chains = append(t.Chains, prerouting)
 	}
-	if len(output.Rules) > 1 {
+	if len(output.Rules) > heads[&output] {
 		t.Chains = append(t.Chains, output)
 	}
 	t.Chains = append(t.Chains, p.keepIn()...)

@@ -120,9 +120,13 @@ func (p *planner) followUnderlays(output *Chain) {
 	}
 }
 
-// butUnderlays makes a rule that is for none of these packets, so that they are not pinned to a carrier for life.
-func (p *planner) butUnderlays(match NftExpr, then ...NftExpr) []NftExpr {
+// unlessExempt makes a rule that is for none of these packets, so that they are not pinned to a carrier for life, and
+// for none with a mark that must stay as it is.
+func (p *planner) unlessExempt(marks []NftMark, match NftExpr, then ...NftExpr) []NftExpr {
 	exprs := []NftExpr{match}
+	for _, m := range marks {
+		exprs = append(exprs, NftMark{Mask: m.Mask, Value: m.Value, Not: true})
+	}
 	for i := range p.cfg.Underlays {
 		exprs = append(exprs, NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(p.cfg.Underlays[i].ID), Not: true})
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
 )
@@ -84,6 +87,83 @@ func TestOtherProgramsOnTheRouterAreLeftAlone(t *testing.T) {
 	if diff := cmp.Diff(before, theirs()); diff != "" {
 		t.Errorf("what is others' has changed after cleaning up (-before +after):\n%s", diff)
 	}
+}
+
+// fullTunnel is what wg-quick does for AllowedIPs = 0.0.0.0/0, with a pair of veths in the place of the tunnel: all that
+// has not the mark of the tunnel's own socket enters it. Its rules have no preference, and so stand before all others.
+const fullTunnel = `
+ip link add wg-far type veth peer name wg1; ip link set wg1 up; ip link set wg-far up; ip address add 198.51.100.161/28 dev wg1
+ip neigh add 198.51.100.162 dev wg1 lladdr 02:00:00:00:00:62
+ip route add default via 198.51.100.162 dev wg1 table 51820
+ip rule add not fwmark 0xca6c lookup 51820
+ip rule add lookup main suppress_prefixlength 0
+nft 'table ip wg-quick-wg1 {
+	chain premangle { type filter hook prerouting priority mangle; meta l4proto udp meta mark set ct mark
+	}
+	chain postmangle { type filter hook postrouting priority mangle; meta l4proto udp meta mark 0xca6c ct mark set meta mark
+	}
+	chain looped { type filter hook postrouting priority 300; oifname "wg1" ip daddr 192.0.2.1 counter
+	}
+}'`
+
+// A tunnel's own packets never enter it again, whoever came first. With our pin in their mark they would be none of
+// the tunnel's any more, from the second packet on.
+func TestAFullTunnelOfAnotherProgramDoesNotLoop(t *testing.T) {
+	for _, first := range []string{"ours", "theirs"} {
+		t.Run(first+" first", func(t *testing.T) {
+			t.Parallel()
+			r := newRouter(t, lab.Options{}, dualWAN)
+			r.sh("router", "sysctl -qw net.ipv4.conf.all.rp_filter=1")
+			conn := r.markedSocket("router", 0xca6c, "192.0.2.1:7")
+			if first == "theirs" {
+				r.sh("router", fullTunnel)
+			}
+			r.ready()
+			if first == "ours" {
+				r.sh("router", fullTunnel)
+			}
+			r.await("the tunnel's problem to be told", func() error {
+				want := map[string]string{"ours": "foreign-full-tunnel", "theirs": "foreign-default"}[first]
+				for _, p := range r.status().Problems {
+					if p.Code == want {
+						return r.converged()
+					}
+				}
+				return fmt.Errorf("no %s", want)
+			})
+			for n := range 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				if _, err := lab.AskUDP(ctx, conn, []byte{byte(n)}); err != nil {
+					t.Fatalf("packet %d of the tunnel's socket: %v", n, err)
+				}
+				cancel()
+			}
+			if out := r.sh("router", "nft list chain ip wg-quick-wg1 looped"); !strings.Contains(out, "counter packets 0 bytes 0") {
+				t.Errorf("packets of the tunnel's socket entered the tunnel:\n%s", out)
+			}
+			if n := r.foreign(); n != 0 {
+				t.Errorf("%d packets left with a foreign source", n)
+			}
+		})
+	}
+}
+
+// markedSocket connects a UDP socket with a mark of its own (SO_MARK).
+func (r *router) markedSocket(host string, mark int, to string) net.Conn {
+	r.Helper()
+	conn, err := r.Host(host).Dial(context.Background(), "udp", "", to)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { _ = conn.Close() })
+	raw, err := conn.(*net.UDPConn).SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark) }), err)
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+	return conn
 }
 
 // apart makes a network namespace of its own beside a host, and returns the id of a process in it.

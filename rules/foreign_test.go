@@ -1,0 +1,94 @@
+package rules_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// exempting are rules by which programs tell packets of their own from all others, as a comparison of the whole mark:
+// wg-quick's full tunnel, one of a hand-made VPN that takes unmarked packets in the other direction, and of IPv6.
+var exempting = map[string]rules.Rule{
+	"a full tunnel":                 {Family: rules.IPv4, Priority: 9999, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820, More: rules.More{Not: true}},
+	"a way of its own for a daemon": {Family: rules.IPv4, Priority: 100, Mark: 0x99, Mask: 1<<32 - 1, Table: 7},
+	"a full tunnel of IPv6":         {Family: rules.IPv6, Priority: 32764, Mark: 0xcafe, Mask: 1<<32 - 1, Table: 51820, More: rules.More{Not: true}},
+	"all but the lowest byte":       {Family: rules.IPv4, Priority: 9999, Mark: 0x4200, Mask: 0xffffff00, Table: 42, More: rules.More{Not: true}},
+}
+
+// chainText returns a chain of our table as nft writes it.
+func chainText(t *rules.Table, name string) string {
+	var b strings.Builder
+	for _, c := range t.Chains {
+		for i := range c.Rules {
+			if c.Name == name {
+				b.WriteString(c.Rules[i].String() + "\n")
+			}
+		}
+	}
+	return b.String()
+}
+
+func TestNeitherMarkNorPinOfAnExemptedPacketIsAltered(t *testing.T) {
+	for name, theirs := range exempting {
+		t.Run(name, func(t *testing.T) {
+			w := dual()
+			theirs.SuppressPrefixLen, theirs.SuppressGroup = -1, -1
+			_ = w.addRule(theirs)
+			w.converge(t)
+			mark := rules.NftMark{Mask: theirs.Mask, Value: theirs.Mark}
+			prerouting := chainText(w.obs.Table, "prerouting")
+			for _, e := range []rules.NftExpr{mark, rules.NftCtMark{Mask: theirs.Mask, Value: theirs.Mark}} {
+				line := (rules.NftRule{Exprs: []rules.NftExpr{e, rules.NftReturn{}}}).String()
+				at, first := strings.Index(prerouting, line), strings.Index(prerouting, "set")
+				if at < 0 || first >= 0 && first < at {
+					t.Errorf("no %q before marks are set:\n%s", line, prerouting)
+				}
+			}
+			mark.Not = true
+			except := (rules.NftRule{Exprs: []rules.NftExpr{mark}}).String()
+			for _, u := range []string{"wan1", "wan2"} {
+				for _, line := range strings.Split(chainText(w.obs.Table, "leave_"+u), "\n") {
+					if strings.Contains(line, "ct mark set") && !strings.Contains(line, except) {
+						t.Errorf("leave_%s pins such packets: %s", u, line)
+					}
+				}
+			}
+		})
+	}
+}
+
+// Marks that say nothing about ours change nothing: each costs every packet two comparisons.
+func TestMarksThatAreComparedUnderAMaskOfTheirOwnCostNothing(t *testing.T) {
+	plain := dual()
+	plain.converge(t)
+	for name, theirs := range map[string]rules.Rule{
+		"tailscale":        {Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: rules.TableMain},
+		"unmarked packets": {Priority: 5210, Mark: 0, Mask: 1<<32 - 1, Table: 9},
+		"bits of ours":     {Priority: 5210, Mark: 0x01000000, Mask: 1<<32 - 1, Table: 9},
+	} {
+		w := dual()
+		theirs.Family, theirs.SuppressPrefixLen, theirs.SuppressGroup = rules.IPv4, -1, -1
+		_ = w.addRule(theirs)
+		w.converge(t)
+		if !w.obs.Table.Matches(plain.obs.Table) {
+			t.Errorf("%s: the table is another", name)
+		}
+	}
+}
+
+func TestAMarkedSocketKeepsItsMarkUnlessAPolicyLooksAtMarks(t *testing.T) {
+	const keeps = "meta mark & 0xc0ffffff != 0x00000000 return"
+	w := dual()
+	w.converge(t)
+	if out := chainText(w.obs.Table, "output"); !strings.HasPrefix(out, keeps) {
+		t.Errorf("output begins otherwise:\n%s", out)
+	}
+	w = dual()
+	w.cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{2}}}}
+	w.cfg.Policies = []rules.Policy{{Name: "marked", Group: 9, Select: rules.Selector{Mark: 0xffff, Mask: 0xffff}}}
+	w.converge(t)
+	if out := chainText(w.obs.Table, "output"); strings.Contains(out, keeps) {
+		t.Errorf("a policy's own connections lose their pin:\n%s", out)
+	}
+}
