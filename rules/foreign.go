@@ -24,15 +24,15 @@ func (p *planner) foreignRules() {
 				fmt.Sprintf("a rule of another program stands among ours, which lie from %d to %d: %s", p.k.RulePriority, p.k.RulePriority+prefDefault, r),
 				"give it another preference, or choose another [kernel] rule_priority")
 		case !behind && elsewhere && r.fullTunnel():
-			p.problem("foreign-full-tunnel", "warning",
+			p.problemOnce("foreign-full-tunnel", "warning",
 				fmt.Sprintf("a full tunnel of another program, such as wg-quick, precedes our rules and takes all traffic, answers to what comes in included: %s", r),
 				"make the tunnel an uplink: Table = off in wg-quick's file, and here an [[uplink]] with its device and kind = \"wireguard\"")
 		case behind && elsewhere && r.whole() && (r.Mask == 0 || r.More.Not):
-			p.problem("foreign-default", "warning",
+			p.problemOnce("foreign-default", "warning",
 				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, is never reached, so nothing takes that way: our default precedes it: %s", r),
 				"make the tunnel an uplink: Table = off in wg-quick's file, and here an [[uplink]] with its device and kind = \"wireguard\"")
 		case behind && elsewhere:
-			p.problem("foreign-rule-behind", "warning",
+			p.problemOnce("foreign-rule-behind", "warning",
 				fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r),
 				fmt.Sprintf("give it a preference below %d, or write a [[policy]] for its traffic", p.k.RulePriority))
 		}

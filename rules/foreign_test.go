@@ -92,3 +92,24 @@ func TestAMarkedSocketKeepsItsMarkUnlessAPolicyLooksAtMarks(t *testing.T) {
 		t.Errorf("a policy's own connections lose their pin:\n%s", out)
 	}
 }
+
+func TestAFullTunnelBeforeOursMakesTheFilterOfSourcesLoose(t *testing.T) {
+	for name, c := range map[string]struct {
+		priority int
+		want     string
+	}{"before ours": {9999, "2"}, "behind ours": {32765, "1"}} {
+		w := dual()
+		w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
+		for _, device := range []string{"wan1", "wan2"} {
+			w.obs.Sysctls["net/ipv4/conf/"+device+"/rp_filter"] = "1"
+		}
+		_ = w.addRule(rules.Rule{Family: rules.IPv4, Priority: c.priority, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820,
+			More: rules.More{Not: true}, SuppressPrefixLen: -1, SuppressGroup: -1})
+		w.converge(t)
+		for _, device := range []string{"wan1", "wan2"} {
+			if got := w.obs.Sysctls["net/ipv4/conf/"+device+"/rp_filter"]; got != c.want {
+				t.Errorf("%s: rp_filter of %s is %s, want %s", name, device, got, c.want)
+			}
+		}
+	}
+}

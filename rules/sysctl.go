@@ -67,13 +67,8 @@ func (p *planner) sysctls() {
 			p.wantSysctl(u.Device, "promote_secondaries", 1, u.Name+"'s new address must outlive its old one")
 		}
 		sameSubnet, sameAddress := p.sharing(i, addresses)
-		if u.hasPeers() && p.effective(u.Device, "rp_filter") == 1 {
-			// Its own table of allowed addresses is as strict; and a peer that has moved is heard before the route to it has.
-			p.wantSysctl(u.Device, "rp_filter", 2, "a peer of "+u.Name+" may be heard here before main says that it is here")
-		} else if sameAddress && p.effective(u.Device, "rp_filter") == 1 {
-			// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
-			// the second, and a strict filter drops the gateway's requests for our address.
-			p.wantSysctl(u.Device, "rp_filter", 2, u.Name+" shares its address with another uplink, which no strict filter lets through")
+		if why := p.failsStrictFilter(u, sameAddress); why != "" && p.effective(u.Device, "rp_filter") == 1 {
+			p.wantSysctl(u.Device, "rp_filter", 2, why)
 		}
 		if sameSubnet {
 			if p.effective(u.Device, "arp_ignore") < 1 {
@@ -84,6 +79,25 @@ func (p *planner) sysctls() {
 			}
 		}
 	}
+}
+
+// failsStrictFilter says why no strict reverse-path filter lets through what arrives at an uplink, "" when one does.
+func (p *planner) failsStrictFilter(u *Uplink, sharesAddress bool) string {
+	switch {
+	case u.hasPeers():
+		// Its own table of allowed addresses is as strict; and a peer that has moved is heard before the route to it has.
+		return "a peer of " + u.Name + " may be heard here before main says that it is here"
+	case sharesAddress:
+		// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
+		// the second, and a strict filter drops the gateway's requests for our address.
+		return u.Name + " shares its address with another uplink, which no strict filter lets through"
+	case slices.ContainsFunc(p.obs.Rules, func(r Rule) bool {
+		return r.Family == IPv4 && r.Protocol != p.k.Protocol && r.Priority < p.k.RulePriority && r.Table > tableLocal && r.fullTunnel()
+	}):
+		// The way back to whoever answers a probe leads into the tunnel (fib_validate_source).
+		return "a full tunnel of another program precedes our rules, and a strict filter would drop all answers at " + u.Name
+	}
+	return ""
 }
 
 // shareFlows has a shared route share connections, where uplinks may ever share one. By default all that one host
