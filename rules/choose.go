@@ -10,7 +10,15 @@ import (
 // choose picks the uplinks that carry new traffic of a family: among the paths that have a way out,
 // those of the best class that has any, and of these the lowest tier.
 func (p *planner) choose(family Family) Choice {
-	return p.best(family, func(u *Uplink) int { return u.Tier })
+	return p.best(family, (*Uplink).defaultTier)
+}
+
+// defaultTier returns the tier in which an uplink carries the default, 0 when it never does.
+func (u *Uplink) defaultTier() int {
+	if u.PoliciesOnly {
+		return 0
+	}
+	return u.Tier
 }
 
 // best is choose among the uplinks that have a tier, which is 1 or more.

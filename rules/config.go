@@ -57,6 +57,8 @@ type Config struct {
 	TProxies []TProxy
 	// Underlays are those of the tunnels among the uplinks.
 	Underlays []Underlay
+	// MainDefault says whether a default of ours stands in table main.
+	MainDefault MainDefault
 }
 
 // Uplink is one way out, on one device.
@@ -66,6 +68,8 @@ type Uplink struct {
 	Device string
 	Tier   int // lower is preferred
 	Weight int // 1..256, the share among uplinks of one tier
+	// PoliciesOnly is true for an uplink that never carries the default: policies and tunnels alone use it.
+	PoliciesOnly bool
 	// NewFlowsOnly is true when what has left the uplink does not come back to it, tunnels that it carried included.
 	NewFlowsOnly bool
 	IPv4         Addressing

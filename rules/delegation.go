@@ -111,7 +111,7 @@ func (p *planner) sourceOf(lan *LAN) Choice {
 		if len(u.Delegations) == 0 || !slices.Contains(lan.From, u.ID) {
 			return 0
 		}
-		return u.Tier
+		return u.defaultTier()
 	})
 }
 

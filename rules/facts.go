@@ -166,12 +166,17 @@ type foreignDefault struct {
 }
 
 // foreignDefaults finds, per device and family, the default route of lowest metric in table main that
-// somebody else installed. A multipath default counts for each of its devices.
+// somebody else installed. A multipath default counts for each of its devices. On a device without one, routes that
+// stand for a default together do.
 func foreignDefaults(k Kernel, obs *Observed) map[deviceFamily]foreignDefault {
 	best := make(map[deviceFamily]foreignDefault)
+	var parts []*Route
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
-		if r.Table != TableMain || r.Protocol == k.Protocol || r.Type != Unicast || !r.IsDefault() {
+		if k.foreignPart(r) {
+			parts = append(parts, r)
+		}
+		if !k.foreignDefault(r) {
 			continue
 		}
 		for n := range r.Nexthops {
@@ -181,6 +186,11 @@ func foreignDefaults(k Kernel, obs *Observed) map[deviceFamily]foreignDefault {
 				continue
 			}
 			best[key] = foreignDefault{r, hop}
+		}
+	}
+	for at, first := range wholeByParts(parts) {
+		if _, ok := best[at]; !ok {
+			best[at] = foreignDefault{first, &first.Nexthops[0]}
 		}
 	}
 	return best

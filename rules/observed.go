@@ -25,6 +25,8 @@ type Observed struct {
 	Sysctls map[string]string
 	// NoIPv6 is true when the kernel runs without IPv6 (ipv6.disable=1).
 	NoIPv6 bool
+	// MainContested is true, by index of the family, while a default of ours must not stand in table main: see MainContest.
+	MainContested [2]bool
 	// Recorded is what stood in the kernel before we changed it.
 	Recorded Recorded
 }
@@ -52,6 +54,8 @@ type Recorded struct {
 	Groups  map[string]uint32 `json:"groups,omitempty"`  // device name to former link group
 	// Addrs are addresses that we assigned. Kernels before 5.18 keep no tag with an address.
 	Addrs []AddrAssignment `json:"addrs,omitempty"`
+	// MainOwners holds, by family, the routing protocol number of the daemon that has a default in table main.
+	MainOwners map[string]uint8 `json:"main_owners,omitempty"`
 }
 
 // Note records what the changes are about to overwrite, and reports whether that is anything new. It
@@ -87,7 +91,10 @@ func note[V any](m *map[string]V, name string, former V) bool {
 // Forget drops what has been given back, or has gone with its device, once the wanted state is reached.
 // It reports whether anything was dropped.
 func (r *Recorded) Forget(want *State) bool {
-	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs)
+	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs) + len(r.MainOwners)
+	if len(want.Rules) == 0 { // nothing is ours any more
+		r.MainOwners = nil
+	}
 	maps.DeleteFunc(r.Sysctls, func(name, _ string) bool {
 		return !slices.ContainsFunc(want.Sysctls, func(s Sysctl) bool { return s.Name == name && !s.Restore })
 	})
@@ -97,12 +104,12 @@ func (r *Recorded) Forget(want *State) bool {
 	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool {
 		return !slices.ContainsFunc(want.Addrs, func(w AddrAssignment) bool { return w.place() == a })
 	})
-	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs) != before
+	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners) != before
 }
 
 // Clone returns a copy that shares nothing with r.
 func (r Recorded) Clone() Recorded {
-	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs)}
+	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners)}
 }
 
 // Link is a network device.

@@ -84,6 +84,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.sysctls()
 		p.avoidForeignRoutes()
 		p.foreignRules()
+		p.bypassedVPN()
 	}
 	p.giveBack()
 	p.state.sort(p.k.TableBase)
@@ -295,50 +296,6 @@ func (p *planner) uplink(id int) *Uplink {
 		i++
 	}
 	return &p.cfg.Uplinks[i]
-}
-
-// mainDefault adds a default of ours to table main unless the one that others installed and that the
-// kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
-// front of them, and goes when they are right again.
-func (p *planner) mainDefault(family Family, mtu int, hops []Nexthop) {
-	theirs := p.foreignMainDefault(family)
-	strays := func(n Nexthop) bool {
-		return !slices.ContainsFunc(hops, func(h Nexthop) bool { return h.Device == n.Device && h.Gateway == n.Gateway })
-	}
-	metric := uint32(1)
-	if len(theirs) > 0 {
-		if !slices.ContainsFunc(theirs, func(r *Route) bool { return slices.ContainsFunc(r.Nexthops, strays) }) {
-			return
-		}
-		if theirs[0].Metric <= 1 && family == IPv4 {
-			// An IPv4 default of metric 0 can only be preceded by another one of metric 0.
-			metric = 0
-		}
-	}
-	one := hops[0]
-	one.Weight = 1
-	r := p.defaultRoute(family, TableMain, mtu, one)
-	r.Metric, r.Src = metric, p.routeSource(family, one.Device)
-	p.state.Routes = append(p.state.Routes, r)
-}
-
-// foreignMainDefault lists the defaults in main that others installed and that the kernel may use: those
-// of lowest metric, of which IPv4 takes the first and IPv6 any (two router advertisements, one metric).
-func (p *planner) foreignMainDefault(family Family) []*Route {
-	var best []*Route
-	for i := range p.obs.Routes {
-		r := &p.obs.Routes[i]
-		if r.Family != family || r.Table != TableMain || !r.IsDefault() || r.Protocol == p.k.Protocol || r.Type != Unicast {
-			continue
-		}
-		switch {
-		case len(best) == 0 || r.Metric < best[0].Metric:
-			best = append(best[:0], r)
-		case r.Metric == best[0].Metric && family == IPv6:
-			best = append(best, r)
-		}
-	}
-	return best
 }
 
 // rules lays down the policy rules of both families in the order of docs/architecture.md.

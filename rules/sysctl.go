@@ -133,7 +133,7 @@ func (p *planner) mayShare(family Family) bool {
 		}
 		return false
 	}
-	return shared(func(u *Uplink) int { return u.Tier }) ||
+	return shared((*Uplink).defaultTier) ||
 		slices.ContainsFunc(p.cfg.Groups, func(g Group) bool { return shared(func(u *Uplink) int { return g.tier(u.ID) }) })
 }
 

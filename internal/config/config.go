@@ -13,6 +13,16 @@ const MaxUplinks = 62
 // one that carries traffic is noticed as fast as any other, by that traffic.
 const MeteredInterval = 5 * time.Second
 
+// Auto is a switch that may also be left to uplinkd.
+type Auto string
+
+// The positions of such a switch.
+const (
+	Automatic Auto = "auto"
+	On        Auto = "true"
+	Off       Auto = "false"
+)
+
 // KindISP is the kind of an uplink whose interface somebody else or uplinkd configures.
 const KindISP = "isp"
 
@@ -78,6 +88,7 @@ type Kernel struct {
 	TableBase    int    // table_base: the default group's table; tables lie in [base, base+62], never 253..255
 	MarkMask     uint32 // mark_mask: our bits of packet and connection marks; contiguous, six or more
 	LinkGroup    uint32 // link_group: group of uplink devices; 1..2147483647
+	MainDefault  Auto   // main_default: whether a default of ours stands in table main
 	TableNames   string // table_names: absolute path of the file with our table names, ending in .conf; "" is none
 }
 
@@ -88,6 +99,7 @@ type Uplink struct {
 	Device   string   // device: unique; a network interface's name, at most 15 bytes
 	Tier     int      // tier: 1..255, the lowest is used first
 	Weight   int      // weight: 1..256, share of new flows among the usable uplinks of one tier
+	Default  bool     // default: may carry the default; without it policies and tunnels alone use the uplink
 	Metered  bool     // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default
 	Quota    int64    // quota: bytes a calendar month, both directions, above which new flows go elsewhere; 0 is none
 	Failback Failback // failback: when the uplink carries new traffic again after it was down
@@ -167,6 +179,7 @@ func Default() *Config {
 			TableBase:    11700,
 			MarkMask:     0x3f000000,
 			LinkGroup:    117,
+			MainDefault:  Automatic,
 			TableNames:   "/etc/iproute2/rt_tables.d/uplinkd.conf",
 		},
 	}
@@ -180,6 +193,7 @@ func DefaultUplink(name, device string) Uplink {
 		Device:   device,
 		Tier:     1,
 		Weight:   1,
+		Default:  true,
 		Failback: FailbackAfterStable,
 		IPv4:     IP{Method: MethodAuto, Masquerade: true},
 		IPv6:     IP{Method: MethodAuto},

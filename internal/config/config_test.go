@@ -93,7 +93,7 @@ func TestAnEmptyFileMeansTheDefaults(t *testing.T) {
 			StateDir: "/var/lib/uplinkd", Socket: "/run/uplinkd/uplinkd.sock", Listen: "127.0.0.1:9275", Hooks: "/etc/uplinkd/hooks.d",
 		},
 		Kernel: Kernel{
-			Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117,
+			Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117, MainDefault: Automatic,
 			TableNames: "/etc/iproute2/rt_tables.d/uplinkd.conf",
 		},
 	}
@@ -117,7 +117,7 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Uplink{{
-		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1, Failback: FailbackAfterStable,
+		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1, Default: true, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: true},
 		IPv6: IP{Method: MethodAuto},
 		Probe: Probe{

@@ -22,6 +22,7 @@ rule_priority = 1_000
 table_base = 0x100
 mark_mask = "0x00FF0000"
 link_group = 9
+main_default = false
 table_names = "/srv/tables.conf"
 
 [[uplink]]
@@ -30,6 +31,7 @@ kind = "isp"
 device = "ppp0"
 tier = 2
 weight = 256
+default = false
 metered = true
 quota = "20GB"
 failback = "manual"
@@ -139,7 +141,7 @@ var everyValue = Config{
 		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
 	},
 	Kernel: Kernel{
-		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9,
+		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9, MainDefault: Off,
 		TableNames: "/srv/tables.conf",
 	},
 	Uplinks: []Uplink{{
@@ -165,7 +167,7 @@ var everyValue = Config{
 		},
 		Quality: Quality{Good: Limits{50 * time.Millisecond, 5 * time.Millisecond, 0.002}, Fair: Limits{80 * time.Millisecond, 9 * time.Millisecond, 0.1}},
 	}, {
-		Name: "tunnel", Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Failback: FailbackAfterStable,
+		Name: "tunnel", Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Default: true, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: true},
 		IPv6: IP{
 			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"),

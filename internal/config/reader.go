@@ -178,6 +178,17 @@ func boolean(name string, dst *bool) field {
 	}}
 }
 
+// autoOrBoolean is "auto", true or false.
+func autoOrBoolean(name string, dst *Auto) field {
+	return field{name, func(r *reader, v *value) {
+		if v.kind == kindString && v.text == string(Automatic) || v.kind == kindBool {
+			*dst = Auto(v.text)
+			return
+		}
+		r.fail(v, v.off, `%s must be "auto", true or false: write %s = "auto"`, name, name)
+	}}
+}
+
 // duration is a string with a number and a unit, in lo..hi.
 func duration(name string, dst *time.Duration, lo, hi time.Duration) field {
 	return field{name, func(r *reader, v *value) {

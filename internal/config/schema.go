@@ -83,6 +83,7 @@ func kernelSection(k *Kernel) section {
 		integer("table_base", &k.TableBase, 1, maxTableBase, checkTableBase),
 		parsed("mark_mask", &k.MarkMask, "0x3f000000", parseMask),
 		integer("link_group", &k.LinkGroup, 1, 1<<31-1, nil),
+		autoOrBoolean("main_default", &k.MainDefault),
 		text("table_names", &k.TableNames, "/etc/iproute2/rt_tables.d/uplinkd.conf", checkTableNames),
 	}}
 }
@@ -154,6 +155,7 @@ func uplinkSection(u *Uplink) section {
 		text("device", &u.Device, "eth1", checkDevice),
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
+		boolean("default", &u.Default),
 		boolean("metered", &u.Metered),
 		parsed("quota", &u.Quota, "20GB", parseQuota),
 		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackNewFlowsOnly, FailbackManual}, nil),

@@ -20,7 +20,7 @@ func kernelNumbers(k config.Kernel) rules.Kernel {
 // planInput turns a configuration, and what leases and routers give, into what planning takes. Site is the
 // router's own /48; invalid: none.
 func planInput(c *config.Config, ids map[string]int, supplies Supplies, site netip.Prefix) rules.Config {
-	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: underlaysOf(c, ids)}
+	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: underlaysOf(c, ids), MainDefault: mainDefault(c.Kernel.MainDefault)}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		var given Supply
@@ -28,7 +28,7 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 			given = *s
 		}
 		out.Uplinks[i] = rules.Uplink{
-			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
+			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight, PoliciesOnly: !u.Default,
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
 		}
 		if u.Kind == config.KindWireGuard {
@@ -52,6 +52,16 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 	}
 	policyInput(&out, c, ids)
 	return out
+}
+
+func mainDefault(a config.Auto) rules.MainDefault {
+	switch a {
+	case config.On:
+		return rules.MainDefaultAlways
+	case config.Off:
+		return rules.MainDefaultNever
+	}
+	return rules.MainDefaultAuto
 }
 
 // policyInput adds the policies, and the groups of uplinks that they share.

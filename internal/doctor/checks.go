@@ -73,36 +73,6 @@ func isUplink(o *Observation, device string) bool {
 	return slices.ContainsFunc(o.Config.Uplinks, func(u rules.Uplink) bool { return u.Device == device })
 }
 
-// halfRoutes finds the routes that cover the Internet without being a default: VPN clients install them to
-// precede the default without replacing it.
-func halfRoutes(o *Observation, found found) {
-	byDevice := make(map[string][]string)
-	var order []string
-	for _, r := range o.Routing.Tables {
-		if r.Table != rules.TableMain || r.Type != rules.Unicast || r.Protocol == o.Config.Kernel.Protocol || r.IsDefault() || len(r.Nexthops) == 0 {
-			continue
-		}
-		if bits := r.Dst.Bits(); r.Family == rules.IPv4 && bits > 1 || r.Family == rules.IPv6 && bits > 3 {
-			continue
-		}
-		device := r.Nexthops[0].Device
-		if byDevice[device] == nil {
-			order = append(order, device)
-		}
-		byDevice[device] = append(byDevice[device], r.Dst.String())
-	}
-	for _, device := range order {
-		list := strings.Join(byDevice[device], ", ")
-		cause := fmt.Sprintf("routes for half of the Internet (%s) lead to %s: programs that read table main alone follow them, while uplinkd passes them over", list, device)
-		fix := fmt.Sprintf("make %s an [[uplink]] if traffic shall take it; else keep the VPN client from installing them (OpenVPN: pull-filter ignore redirect-gateway; wg-quick: Table = off)", device)
-		if isUplink(o, device) {
-			cause = fmt.Sprintf("routes for half of the Internet (%s) lead to uplink device %s beside its default route", list, device)
-			fix = fmt.Sprintf("ip route del %s dev %s, and so on: the default route is enough", byDevice[device][0], device)
-		}
-		found(Warning, cause, fix)
-	}
-}
-
 // foreignRules finds rules of others between ours, and those before ours that take everything.
 func foreignRules(o *Observation, found found) {
 	k := o.Config.Kernel

@@ -86,7 +86,6 @@ func checks() []check {
 	return []check{
 		{"kernel-feature", kernelFeatures},
 		{"rp-filter", reversePath},
-		{"half-routes", halfRoutes},
 		{"foreign-rules", foreignRules},
 		{"networkd-foreign-rules", networkdForeignRules},
 		{"overlapping-subnets", overlappingSubnets},

@@ -75,6 +75,7 @@ type Engine struct {
 
 	// The rest belongs to the goroutine of Run.
 	recorded   rules.Recorded
+	contest    rules.MainContest
 	unsaved    bool
 	seen       map[int]bool // interface indexes that were brought up once
 	health     map[rules.Path]rules.Health
@@ -238,6 +239,8 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.unsaved = e.recorded.NoteMainOwners(cfg.Kernel, obs) || e.unsaved
+	obs.MainContested = e.contest.Look(cfg.Kernel, obs, time.Now())
 	obs.Recorded = e.recorded.Clone()
 	return obs, nil
 }

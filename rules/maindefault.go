@@ -1,0 +1,170 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// MainDefault says whether a default of ours stands in table main, for programs that read nothing else.
+type MainDefault uint8
+
+// The values of MainDefault. By default main is left to a routing daemon that has a default there.
+const (
+	MainDefaultAuto MainDefault = iota
+	MainDefaultAlways
+	MainDefaultNever
+)
+
+// routingDaemons are the protocol numbers by which routing daemons tag what they put into the kernel
+// (linux/rtnetlink.h RTPROT_*, and /etc/iproute2/rt_protos.d of FRR). They take a default of somebody else for one that
+// is better than their own, and withdraw that (FRR, zebra/rib: a kernel route has distance 0).
+var routingDaemons = map[uint8]string{8: "gated", 10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 17: "mrouted", 42: "babeld", 99: "openr",
+	186: "FRR (BGP)", 187: "FRR (IS-IS)", 188: "FRR (OSPF)", 189: "FRR (RIP)", 190: "FRR (RIPng)", 191: "FRR (NHRP)", 192: "FRR (EIGRP)",
+	193: "FRR (LDP)", 194: "FRR (SHARP)", 195: "FRR (PBR)", 196: "FRR (static)", 197: "FRR (OpenFabric)", 198: "FRR (SRTE)"}
+
+// mainDefault adds a default of ours to table main unless the one that others installed and that the
+// kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
+// front of them, and goes when they are right again.
+func (p *planner) mainDefault(family Family, mtu int, hops []Nexthop) {
+	if p.cfg.MainDefault == MainDefaultNever {
+		return
+	}
+	theirs := p.foreignMainDefault(family)
+	strays := func(n Nexthop) bool {
+		return !slices.ContainsFunc(hops, func(h Nexthop) bool { return h.Device == n.Device && h.Gateway == n.Gateway })
+	}
+	metric := uint32(1)
+	if len(theirs) > 0 {
+		if !slices.ContainsFunc(theirs, func(r *Route) bool { return slices.ContainsFunc(r.Nexthops, strays) }) {
+			return
+		}
+		if theirs[0].Metric <= 1 && family == IPv4 {
+			// An IPv4 default of metric 0 can only be preceded by another one of metric 0.
+			metric = 0
+		}
+	}
+	if p.mainLeft(family) {
+		return
+	}
+	one := hops[0]
+	one.Weight = 1
+	r := p.defaultRoute(family, TableMain, mtu, one)
+	r.Metric, r.Src = metric, p.routeSource(family, one.Device)
+	p.state.Routes = append(p.state.Routes, r)
+}
+
+// mainLeft reports whether main's default is left to others, and says so.
+func (p *planner) mainLeft(family Family) bool {
+	if owner, owned := p.obs.Recorded.MainOwners[family.String()]; owned && p.cfg.MainDefault == MainDefaultAuto {
+		p.problem("main-default-left", "notice",
+			fmt.Sprintf("%s has a default in table main in %v and would withdraw it if ours stood there: programs that read main alone do not follow a failover", routingDaemons[owner], family),
+			"nothing needs to be done; [kernel] main_default = true puts ours there all the same")
+		return true
+	}
+	if p.obs.MainContested[family.index()] {
+		p.problem("main-default-contested", "warning",
+			fmt.Sprintf("another program withdraws its default from table main in %v whenever ours stands there: ours stays out for a while", family),
+			"[kernel] main_default = false, where that program shall keep its default")
+		return true
+	}
+	return false
+}
+
+// foreignMainDefault lists the defaults in main that others installed and that the kernel may use: those
+// of lowest metric, of which IPv4 takes the first and IPv6 any (two router advertisements, one metric).
+func (p *planner) foreignMainDefault(family Family) []*Route {
+	var best []*Route
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Family != family || !p.k.foreignDefault(r) {
+			continue
+		}
+		switch {
+		case len(best) == 0 || r.Metric < best[0].Metric:
+			best = append(best[:0], r)
+		case r.Metric == best[0].Metric && family == IPv6:
+			best = append(best, r)
+		}
+	}
+	return best
+}
+
+// foreignDefault reports whether a route is a default in main that somebody else installed.
+func (k Kernel) foreignDefault(r *Route) bool {
+	return r.Table == TableMain && r.Protocol != k.Protocol && r.Type == Unicast && r.IsDefault()
+}
+
+// NoteMainOwners records which routing daemons have a default in main, and reports whether that is anything new. It is
+// for ever, until everything of ours is removed: a daemon that starts after us would not install a default beside ours.
+func (r *Recorded) NoteMainOwners(k Kernel, obs *Observed) bool {
+	changed := false
+	for i := range obs.Routes {
+		route := &obs.Routes[i]
+		if routingDaemons[route.Protocol] != "" && k.foreignDefault(route) {
+			changed = note(&r.MainOwners, route.Family.String(), route.Protocol) || changed
+		}
+	}
+	return changed
+}
+
+// Bounds of MainContest.
+const (
+	contestSpan    = time.Minute // in which so many withdrawals are no accident
+	contestCount   = 2
+	contestHold    = 10 * time.Minute // how long ours stays out of main then; it doubles each time
+	contestHoldMax = 24 * time.Hour
+)
+
+// MainContest notices a program that withdraws its default from main when ours appears there, and installs it again when
+// ours has gone: both would change places for ever, and uplinks that follow that default with them. The zero value has
+// noticed nothing. It is not safe for concurrent use.
+type MainContest struct {
+	families [2]contest // by index
+}
+
+type contest struct {
+	theirs    map[string]bool // the device of each of their defaults
+	ours      bool            // one of ours was there
+	withdrawn []time.Time
+	until     time.Time
+	hold      time.Duration
+}
+
+// Look takes the next snapshot and reports, by family, whether ours has to stay out of main.
+func (c *MainContest) Look(k Kernel, obs *Observed, now time.Time) (contested [2]bool) {
+	for i, family := range Families {
+		contested[i] = c.families[i].look(k, obs, family, now)
+	}
+	return contested
+}
+
+func (c *contest) look(k Kernel, obs *Observed, family Family, now time.Time) bool {
+	theirs, ours := make(map[string]bool), false
+	for i := range obs.Routes {
+		r := &obs.Routes[i]
+		switch {
+		case r.Family != family:
+		case k.foreignDefault(r):
+			for _, hop := range r.Nexthops {
+				theirs[hop.Device] = true
+			}
+		case r.Table == TableMain && r.Protocol == k.Protocol && r.IsDefault():
+			ours = true
+		}
+	}
+	for device := range c.theirs {
+		link, _ := obs.Link(device)
+		// A default that went with its cable has gone for another reason.
+		if !theirs[device] && (ours || c.ours) && link.Up && link.Carrier {
+			c.withdrawn = append(c.withdrawn, now)
+		}
+	}
+	c.theirs, c.ours = theirs, ours
+	c.withdrawn = slices.DeleteFunc(c.withdrawn, func(at time.Time) bool { return now.Sub(at) > contestSpan })
+	if len(c.withdrawn) >= contestCount {
+		c.hold = min(max(2*c.hold, contestHold), contestHoldMax)
+		c.until, c.withdrawn = now.Add(c.hold), nil
+	}
+	return now.Before(c.until)
+}

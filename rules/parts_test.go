@@ -1,0 +1,84 @@
+package rules_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func TestRoutesThatMakeUpTheInternetAreADefault(t *testing.T) {
+	for name, c := range map[string]struct {
+		dsts []string
+		want bool
+	}{
+		"OpenVPN's halves":               {[]string{"0.0.0.0/1", "128.0.0.0/1"}, true},
+		"in the other order":             {[]string{"128.0.0.0/1", "0.0.0.0/1"}, true},
+		"one half":                       {[]string{"0.0.0.0/1"}, false},
+		"the other half":                 {[]string{"128.0.0.0/1"}, false},
+		"no route":                       {nil, false},
+		"what IPv6 has given out":        {[]string{"2000::/3"}, true},
+		"halves of IPv6":                 {[]string{"::/1", "8000::/1"}, true},
+		"the half with all of the given": {[]string{"::/1"}, true},
+		"the empty half of IPv6":         {[]string{"8000::/1"}, false},
+		"a quarter":                      {[]string{"0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/2", "192.0.0.0/2"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := box(rules.Link{PointToPoint: true}, "wan1", "tun0")
+			family := rules.IPv4
+			for _, dst := range c.dsts {
+				family = rules.FamilyOf(netip.MustParsePrefix(dst).Addr())
+				w.addForeignRoute(static(dst, "tun0", netip.Addr{}, 0))
+			}
+			_, report := w.converge(t)
+			if got := report.Facts[rules.Path{Uplink: 2, Family: family}].HasDefault; got != c.want {
+				t.Errorf("a default: %v, want %v", got, c.want)
+			}
+			if slices.Contains(codes(report), "vpn-bypassed") {
+				t.Error("an uplink is told to be bypassed")
+			}
+		})
+	}
+}
+
+func TestARealDefaultComesBeforeRoutesThatMakeUpOne(t *testing.T) {
+	w := dual()
+	gateway := netip.MustParseAddr("198.51.100.7")
+	for _, dst := range []string{"0.0.0.0/1", "128.0.0.0/1"} {
+		w.addForeignRoute(static(dst, "wan1", gateway, 0))
+	}
+	_, report := w.converge(t)
+	if f := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}]; !f.HasDefault || f.Gateway == gateway {
+		t.Errorf("by %v", f.Gateway)
+	}
+}
+
+func TestABypassedVPNIsNamedWithItsRoutes(t *testing.T) {
+	w := dual()
+	for _, dst := range []string{"0.0.0.0/1", "128.0.0.0/1", "2000::/3"} {
+		w.addForeignRoute(static(dst, "lan0", netip.Addr{}, 0))
+	}
+	_, report := w.converge(t)
+	if got := codes(report); !slices.Equal(got, []string{"vpn-bypassed"}) {
+		t.Errorf("problems: %q", got)
+	}
+}
+
+func TestAnUplinkForPoliciesNeverCarriesTheDefault(t *testing.T) {
+	w := dual()
+	w.cfg.Uplinks[0].PoliciesOnly = true
+	w.cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{1}}}}
+	w.cfg.Policies = []rules.Policy{{Name: "some", Group: 9, Select: rules.Selector{To: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}}}
+	verdict := map[rules.Health]bool{rules.Good: true, rules.Dead: false}
+	for health, alive := range verdict {
+		w.verdicts = map[rules.Path]rules.Verdict{{Uplink: 1, Family: rules.IPv4}: {Health: rules.Good}, {Uplink: 2, Family: rules.IPv4}: {Health: health}}
+		_, report := w.converge(t)
+		if choice := report.Defaults[rules.IPv4]; choice.Has(1) || !choice.Has(2) {
+			t.Errorf("with the other one alive %v: %+v", alive, choice)
+		}
+		if choice := report.Policies[0].Choice[rules.IPv4]; !choice.Has(1) {
+			t.Errorf("the policy, with the other one alive %v: %+v", alive, choice)
+		}
+	}
+}
