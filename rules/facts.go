@@ -51,6 +51,7 @@ func (f *Facts) Source() netip.Addr {
 
 // FactsOf reads the facts of every enabled path out of a snapshot.
 func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
+	cfg, _ = checkOutside(cfg, obs)
 	return factsOf(cfg, obs, neighbourhoods(obs))
 }
 
@@ -77,6 +78,9 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 			if present {
 				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
 				at := deviceFamily{u.Device, family}
+				if defaults[at].ownGateway(obs) {
+					delete(defaults, at)
+				}
 				f.readDefault(a, defaults[at], neighbours[at])
 				f.findSource(family, a, u.Device, obs, cfg.Kernel, defaults[at])
 			}

@@ -158,7 +158,7 @@ func (m *machine) checkNexthops(r *rules.Route) error {
 			return errors.New("network is down")
 		case len(r.Nexthops) > 1 && r.Family == rules.IPv6 && !hop.Gateway.IsValid():
 			return errors.New("device only routes can not be added for IPv6 using the multipath API")
-		case hop.Gateway.IsValid() && m.isLocal(hop.Gateway):
+		case hop.Gateway.IsValid() && m.isLocalFor(hop):
 			return errors.New("nexthop has invalid gateway")
 		case hop.Gateway.IsValid() && !hop.Onlink && !m.onlink(r.Table, hop):
 			return errors.New("nexthop has invalid gateway: network is unreachable")
@@ -168,6 +168,13 @@ func (m *machine) checkNexthops(r *rules.Route) error {
 		return errors.New("invalid preferred source")
 	}
 	return nil
+}
+
+// isLocalFor reports whether a gateway is an address of the machine; a link-local one counts on its own device only.
+func (m *machine) isLocalFor(hop rules.Nexthop) bool {
+	return slices.ContainsFunc(m.obs.Addrs, func(o rules.Addr) bool {
+		return o.Prefix.Addr() == hop.Gateway && (o.Device == hop.Device || !hop.Gateway.IsLinkLocalUnicast())
+	})
 }
 
 func (m *machine) isLocal(a netip.Addr) bool {

@@ -23,6 +23,10 @@ type Observed struct {
 	Translations []Translation
 	// Sysctls holds current values by path below /proc/sys ("net/ipv4/conf/eth1/rp_filter").
 	Sysctls map[string]string
+	// RefusedSysctls says of parameters why the kernel would not have them set, by path.
+	RefusedSysctls map[string]string
+	// NoTables says why nftables cannot be read, "" when it can.
+	NoTables string
 	// NoIPv6 is true when the kernel runs without IPv6 (ipv6.disable=1).
 	NoIPv6 bool
 	// MainContested is true, by index of the family, while a default of ours must not stand in table main: see MainContest.

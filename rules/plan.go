@@ -59,11 +59,13 @@ type Problem struct {
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
+	cfg, unusable := checkOutside(cfg, obs)
 	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, own: make(map[Path][]netip.Prefix, len(Families)*len(cfg.Uplinks)), groups: make(map[int]*plannedGroup)}
 	p.neighbours = neighbourhoods(obs)
-	p.report = Report{Facts: factsOf(cfg, obs, p.neighbours), Defaults: make(map[Family]Choice, 2)}
+	p.report = Report{Facts: factsOf(cfg, obs, p.neighbours), Defaults: make(map[Family]Choice, 2), Problems: unusable}
 	if len(cfg.Uplinks) > 0 {
 		p.findPaths()
+		p.strayDefaults()
 		// An uplink has three rules and some sources in each family, a policy mostly one.
 		p.state.Rules = make([]Rule, 0, 8+10*len(cfg.Uplinks)+2*len(cfg.Policies)+2*len(cfg.Groups))
 		// It has a connected route and two defaults in each, a group up to three routes.
@@ -80,6 +82,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.policyTable()
 		p.markRules()
 		p.nftables()
+		p.needTables()
 		p.linkGroups()
 		p.sysctls()
 		p.avoidForeignRoutes()
@@ -87,6 +90,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.bypassedVPN()
 	}
 	p.giveBack()
+	p.dropRefused()
 	p.state.sort(p.k.TableBase)
 	return p.state, p.report
 }
@@ -145,7 +149,7 @@ func (p *planner) uplinkTables() {
 			for _, address := range a.Addresses {
 				p.addConnected(table, u.Device, family, address.Prefix)
 			}
-			p.offeredRoutes(u, family, table, a.Routes)
+			p.offeredRoutes(u, family, table, a)
 			p.peerRoutes(u, family, table, a.Peers)
 		}
 		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && facts.Up {
@@ -164,12 +168,17 @@ func (p *planner) uplinkTables() {
 // offeredRoutes adds the routes that a router on the link offers, for what belongs to the uplink. In main they
 // would let one provider take traffic that another one carries; the kernel believes none of them by default
 // either (accept_ra_rt_info_max_plen).
-func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, offered []AssignedRoute) {
-	for _, o := range offered {
+func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, a *Assignment) {
+	for _, o := range a.Routes {
 		r := Route{Family: family, Table: table, Type: Unicast, Dst: o.Dst, Protocol: p.k.Protocol,
 			Nexthops: []Nexthop{{Device: u.Device, Gateway: o.Gateway, Weight: 1}}}
-		if family == IPv6 {
+		switch {
+		case family == IPv6:
 			r.Metric = metricV6
+		case !o.Gateway.IsValid():
+			r.Scope = ScopeLink
+		default:
+			r.Nexthops[0].Onlink = !a.covers(o.Gateway)
 		}
 		if !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
 			p.state.Routes = append(p.state.Routes, r)
@@ -192,8 +201,8 @@ func (p *planner) deviceRoutes() map[deviceFamily][]*Route {
 		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
 			continue
 		}
-		device := r.Nexthops[0].Device
-		if at := (place{device, r.key()}); p.devices[device] && !taken[at] {
+		device, gateway := r.Nexthops[0].Device, r.Nexthops[0].Gateway
+		if at := (place{device, r.key()}); p.devices[device] && !taken[at] && !(gateway.IsValid() && p.obs.isOurs(gateway, device)) {
 			taken[at] = true
 			byDevice[deviceFamily{device, r.Family}] = append(byDevice[deviceFamily{device, r.Family}], r)
 		}

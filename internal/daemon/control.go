@@ -46,7 +46,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.metrics.ObserveReconcile(r.Duration)
 	d.judge.settle(r.Report.Facts)
 	d.judge.carry(r.Report.Defaults)
-	if r.Converged {
+	if r.Settled {
 		d.tunnels.moved(&r.Report, func(name string, paths []rules.Path) {
 			d.judge.ride(name, paths)
 			d.engine.Hint() // what was not judged meanwhile is judged again
@@ -61,7 +61,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	}
 	// A service manager that waits in vain would kill and restart us for ever, which helps nobody: the
 	// problem is in the status.
-	if !d.ready && (r.Converged || time.Since(d.started) > readyPatience) {
+	if !d.ready && (r.Settled || time.Since(d.started) > readyPatience) {
 		d.ready = true
 		d.o.Notify("READY=1")
 	}

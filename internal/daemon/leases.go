@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,10 +26,20 @@ type leases struct {
 
 	holding sync.Mutex
 	held    map[string]dhcp4.Lease // by uplink name
+	refused map[string]refusedLease
 }
 
+// refusedLease is why a server's reply was of no use, and when.
+type refusedLease struct {
+	reason string
+	at     time.Time
+}
+
+// refusalLasts is how long a refusal is a problem when it is not heard again.
+const refusalLasts = 3 * time.Minute
+
 func newLeases(log *slog.Logger, save func(document string, read func() any), changed func(string, *dhcp4.Lease)) *leases {
-	return &leases{log: log, save: save, changed: changed, held: make(map[string]dhcp4.Lease)}
+	return &leases{log: log, save: save, changed: changed, held: make(map[string]dhcp4.Lease), refused: make(map[string]refusedLease)}
 }
 
 // forgetExpired drops leases of an earlier run that are over.
@@ -60,6 +71,12 @@ func (l *leases) client(name, device string, current func() bool) *dhcp4.Client 
 		if current() {
 			l.update(name, lease)
 		}
+	}, OnRefused: func(reason string) {
+		if current() {
+			l.holding.Lock()
+			l.refused[name] = refusedLease{reason, time.Now()}
+			l.holding.Unlock()
+		}
 	}}
 	l.holding.Lock()
 	defer l.holding.Unlock()
@@ -76,6 +93,7 @@ func (l *leases) update(name string, lease *dhcp4.Lease) {
 		delete(l.held, name)
 	} else {
 		l.held[name] = *lease
+		delete(l.refused, name)
 	}
 	l.holding.Unlock()
 	l.save(docLeases, func() any {
@@ -91,8 +109,35 @@ func (l *leases) supply(s Supplies) {
 	l.holding.Lock()
 	defer l.holding.Unlock()
 	for name, lease := range l.held {
-		s.of(name).IPv4 = &rules.Assignment{Addresses: []rules.Address{{Prefix: lease.Address}}, Gateway: lease.Gateway, MTU: lease.MTU}
+		// Whoever gives no router says that this is no way to the Internet (RFC 2131, RFC 3442).
+		a := &rules.Assignment{Addresses: []rules.Address{{Prefix: lease.Address}}, Gateway: lease.Gateway, NoDefault: !lease.Gateway.IsValid(), MTU: lease.MTU}
+		for _, r := range lease.Routes {
+			a.Routes = append(a.Routes, rules.AssignedRoute(r))
+		}
+		s.of(name).IPv4 = a
 	}
+}
+
+// problems names the uplinks whose DHCP server gives what is of no use.
+func (l *leases) problems(now time.Time) []rules.Problem {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	var problems []rules.Problem
+	for _, name := range slices.Sorted(maps.Keys(l.refused)) {
+		if r := l.refused[name]; now.Sub(r.at) < refusalLasts {
+			problems = append(problems, rules.Problem{Code: "lease-refused", Severity: "warning",
+				Message: fmt.Sprintf("what the DHCP server of %s offers is not used: %s", name, r.reason), Fix: "look at the modem or the provider's server"})
+		}
+	}
+	return problems
+}
+
+// routerless reports whether the lease of an uplink names no router.
+func (l *leases) routerless(uplink string) bool {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	lease, ok := l.held[uplink]
+	return ok && !lease.Gateway.IsValid()
 }
 
 // onLease hears of a new or lost lease.

@@ -30,6 +30,8 @@ type Config struct {
 	// OnLease hears, from the client's goroutine, of a lease with new terms or times, and with nil of
 	// its end.
 	OnLease func(*Lease)
+	// OnRefused, when set, hears from the same goroutine why a reply was of no use.
+	OnRefused func(reason string)
 	// Open makes the Conn; nil is a packet socket.
 	Open func(device string) (Conn, error)
 }
@@ -41,10 +43,16 @@ type Client struct {
 
 	mu   sync.Mutex // guards link
 	link link
+
+	lastRefused string // the rest belongs to the goroutine of Run
+	refusedAt   time.Time
 }
 
 // reopenPause is how long a device that gave an error is left alone.
 const reopenPause = time.Second
+
+// refusedPause is how long the same fault of a server is told once.
+const refusedPause = time.Minute
 
 // New makes a client that does nothing before Run and a link.
 func New(cfg Config) *Client {
@@ -112,7 +120,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case reply := <-s.receive():
 			out = m.receive(reply, time.Now())
 			if m.refused != "" {
-				c.cfg.Log.Warn("DHCP reply not used", "device", c.cfg.Device, "reason", m.refused)
+				c.refused(m.refused, time.Now())
 				m.refused = ""
 			}
 		case err := <-s.failure():
@@ -133,6 +141,18 @@ func (c *Client) Run(ctx context.Context) error {
 			c.cfg.OnLease(told)
 		}
 		arm(timer, m.deadline, retry)
+	}
+}
+
+// refused tells why a reply was not used: at once when that is news, and seldom while a server goes on with it.
+func (c *Client) refused(reason string, now time.Time) {
+	if reason == c.lastRefused && now.Sub(c.refusedAt) < refusedPause {
+		return
+	}
+	c.lastRefused, c.refusedAt = reason, now
+	c.cfg.Log.Warn("DHCP reply not used", "device", c.cfg.Device, "reason", reason)
+	if c.cfg.OnRefused != nil {
+		c.cfg.OnRefused(reason)
 	}
 }
 

@@ -389,8 +389,9 @@ func TestLeaseTermsAreReadWithCare(t *testing.T) {
 		{"T1 after T2 is nonsense", ack(seconds(dhcpv4.OptionRenewTimeValue, 30), seconds(dhcpv4.OptionRebindingTimeValue, 20)).Renew, now.Add(500 * time.Second)},
 		{"a default in the classless routes wins", ack(dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(route(some), route(everything)))).Gateway, netip.MustParseAddr("198.51.100.9")},
 		{"classless routes without a default mean none", ack(dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(route(some)))).Gateway, netip.Addr{}},
+		{"and are kept, the default left out", ack(dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(route(some), route(everything)))).Routes[0], Route{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParseAddr("198.51.100.9")}},
 		{"an MTU", ack(dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, []byte{5, 0})).MTU, 1280},
-		{"an MTU that no host can have", ack(dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, []byte{0, 68})).MTU, 0},
+		{"an MTU that is for others to judge", ack(dhcpv4.WithGeneric(dhcpv4.OptionInterfaceMTU, []byte{0, 68})).MTU, 68},
 		{"a mask with holes", ack(dhcpv4.WithNetmask(net.IPv4Mask(255, 0, 255, 0))).Address.Bits(), 32},
 	} {
 		if c.got != c.has {

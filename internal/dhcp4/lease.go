@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -14,8 +15,9 @@ import (
 
 // Lease is an address that a server lent us. Times are absolute, so that a lease survives a restart.
 type Lease struct {
-	Address netip.Prefix `json:"address"` // with host bits
-	Gateway netip.Addr   `json:"gateway"` // zero: none was given
+	Address netip.Prefix `json:"address"`          // with host bits
+	Gateway netip.Addr   `json:"gateway"`          // zero: none was given
+	Routes  []Route      `json:"routes,omitempty"` // of option 121, the default left out
 	Server  netip.Addr   `json:"server"`
 	MTU     int          `json:"mtu,omitempty"` // bytes; 0: none was given
 	Renew   time.Time    `json:"renew"`         // T1: ask the server that lent it
@@ -23,11 +25,18 @@ type Lease struct {
 	Expires time.Time    `json:"expires"`
 }
 
+// Route is a destination that the server offers besides the Internet (RFC 3442).
+type Route struct {
+	Dst     netip.Prefix `json:"dst"`
+	Gateway netip.Addr   `json:"gateway"` // zero: its hosts are on the link
+}
+
 // Bounds of what is taken over from a server.
 const (
-	minMTU = 576 // RFC 2132 section 5.1 allows 68; IPv4 hosts must take 576 (RFC 791)
 	// minLease keeps a server's nonsense from making us ask without pause, in seconds.
 	minLease = 10
+	// maxRoutes is how many routes of option 121 are taken over; the option has room for some fifty.
+	maxRoutes = 32
 	// infinite is the lease time that never ends (RFC 2131 section 3.3); we look again after a year.
 	infinite     = math.MaxUint32
 	infiniteTime = 365 * 24 * time.Hour
@@ -51,14 +60,12 @@ func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 		return nil, fmt.Errorf("%w: it lasts %d s", errOffer, seconds)
 	}
 	l := &Lease{Address: netip.PrefixFrom(ip, prefixLength(m)), Server: server}
-	l.Gateway = gateway(m)
+	l.Gateway, l.Routes = routes(m)
 	if l.Gateway == ip {
 		return nil, fmt.Errorf("%w: its router is its own address %v", errOffer, ip)
 	}
 	if mtu := m.Options.Get(dhcpv4.OptionInterfaceMTU); len(mtu) == 2 {
-		if n := int(binary.BigEndian.Uint16(mtu)); n >= minMTU {
-			l.MTU = n
-		}
+		l.MTU = int(binary.BigEndian.Uint16(mtu)) // planning believes what is possible, and names the rest
 	}
 	span := infiniteTime
 	if seconds != infinite {
@@ -75,23 +82,29 @@ func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 	return l, nil
 }
 
-// gateway prefers the default of the classless routes: a client that reads those must ignore the router
-// option (RFC 3442). Other routes of that option are not for us: they concern no Internet traffic.
-func gateway(m *dhcpv4.DHCPv4) netip.Addr {
-	if routes := m.ClasslessStaticRoute(); len(routes) > 0 {
-		for _, r := range routes {
-			if ones, _ := r.Dest.Mask.Size(); ones == 0 {
-				gw, _ := address(r.Router)
-				return gw
-			}
+// routes reads the default router, zero for none, and further routes. A client that reads the classless routes must ignore
+// the router option, also when none of them is a default (RFC 3442).
+func routes(m *dhcpv4.DHCPv4) (gateway netip.Addr, more []Route) {
+	classless := m.ClasslessStaticRoute()
+	if len(classless) == 0 {
+		if routers := m.Router(); len(routers) > 0 {
+			gateway, _ = address(routers[0])
 		}
-		return netip.Addr{}
+		return gateway, nil
 	}
-	if routers := m.Router(); len(routers) > 0 {
-		gw, _ := address(routers[0])
-		return gw
+	for _, r := range classless {
+		router, _ := address(r.Router)
+		ones, bits := r.Dest.Mask.Size()
+		dst, ok := netip.AddrFromSlice(r.Dest.IP.To4())
+		switch {
+		case !ok || bits != 32:
+		case ones == 0 && !gateway.IsValid():
+			gateway = router
+		case ones > 0 && len(more) < maxRoutes:
+			more = append(more, Route{netip.PrefixFrom(dst, ones).Masked(), router})
+		}
 	}
-	return netip.Addr{}
+	return gateway, more
 }
 
 // address reads an IPv4 address; unspecified is none.
@@ -122,5 +135,5 @@ func option32(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode) (uint32, bool) {
 
 // sameTerms reports whether two leases configure the device alike, whatever their times.
 func sameTerms(a, b *Lease) bool {
-	return a != nil && b != nil && a.Address == b.Address && a.Gateway == b.Gateway && a.MTU == b.MTU
+	return a != nil && b != nil && a.Address == b.Address && a.Gateway == b.Gateway && a.MTU == b.MTU && slices.Equal(a.Routes, b.Routes)
 }

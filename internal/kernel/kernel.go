@@ -66,20 +66,15 @@ func (k *Kernel) request(msgType, flags int) *nl.NetlinkRequest {
 }
 
 // Apply carries out the changes in order. A change that fails does not keep the others from being
-// tried; the joined errors name each one that failed.
+// tried; the joined errors are a rules.Refusal for each one that failed.
 func (k *Kernel) Apply(ops []rules.Op) error {
 	var failed []error
 	for _, op := range ops {
 		if err := k.apply(op); err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", firstLine(op.Command()), err))
+			failed = append(failed, &rules.Refusal{Op: op, Err: err})
 		}
 	}
 	return errors.Join(failed...)
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
 }
 
 func (k *Kernel) apply(op rules.Op) error {

@@ -58,8 +58,9 @@ func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
 		obs.Rules = append(obs.Rules, found...)
 	}
 	read, err := k.readTables()
-	if err != nil {
-		return nil, err
+	if err != nil { // routes and rules need it not
+		obs.NoTables = err.Error()
+		return obs, nil
 	}
 	obs.Table, obs.Policies, obs.Translations = read.table, read.policies, read.translations
 	return obs, nil

@@ -59,13 +59,14 @@ func (e *Engine) expectRemoved(cfg rules.Config) {
 }
 
 // doAftermath moves the flows that are stuck on dead paths: their conntrack entries go, so that the next packet is
-// routed and translated anew, and then local TCP connections and connected UDP sockets are aborted. Routes and rules
-// have been read back by then. Nothing is killed while there is nowhere to go.
+// routed and translated anew, and then local TCP connections and connected UDP sockets are aborted. The routes and rules
+// that lead them elsewhere have been read back by then, whatever else is not as it should be. Nothing is killed while
+// there is nowhere to go.
 func (e *Engine) doAftermath(cfg rules.Config, r *Result) []error {
 	var failed []error
 	for path, a := range e.aftermath {
 		choice := r.Report.Defaults[path.Family]
-		if choice.LastResort || choice.Has(path.Uplink) {
+		if choice.LastResort || choice.Has(path.Uplink) || r.hindered(cfg.Kernel, path.Family) {
 			continue
 		}
 		delete(e.aftermath, path)
@@ -77,6 +78,26 @@ func (e *Engine) doAftermath(cfg rules.Config, r *Result) []error {
 		e.o.Log.Info("moved the flows of a dead path", "uplink", path.Uplink, "family", path.Family.String(), "sockets", sockets)
 	}
 	return failed
+}
+
+// hindered reports whether a change is outstanding that new flows of a family need. A packet filter that the kernel
+// refuses as a whole leaves the one of before in force.
+func (r *Result) hindered(k rules.Kernel, family rules.Family) bool {
+	choice := r.Report.Defaults[family]
+	needed := func(table uint32) bool {
+		return table == k.TableBase || slices.ContainsFunc(choice.Members, func(m rules.Member) bool { return k.Table(m.Uplink) == table })
+	}
+	return slices.ContainsFunc(r.left, func(op rules.Op) bool {
+		switch op := op.(type) {
+		case rules.PutRoute:
+			return op.Family == family && op.IsDefault() && needed(op.Table)
+		case rules.AddRule:
+			return op.Family == family && (op.Table == rules.TableMain || needed(op.Table))
+		case rules.PutTable:
+			return !r.Settled
+		}
+		return false
+	})
 }
 
 func firstLine(s string) string {

@@ -3,7 +3,8 @@
 //	hint ─> snapshot ─> facts ─> judge ─> plan ─> diff ─> note ─> apply ─> snapshot again ─> aftermath
 //
 // A hint says that something may have changed, nothing more; any number of lost hints is made good by
-// the next one, or by the periodic look. The state is converged when a second diff is empty. The
-// aftermath of a switch (deleting conntrack entries, destroying sockets) comes only then, and only
-// when the traffic has somewhere to go.
+// the next one, or by the periodic look. The state is converged when a second diff is empty, and settled when
+// it holds nothing but what the kernel refuses. The aftermath of a switch (deleting conntrack entries, destroying
+// sockets) comes when the routes and rules that new flows of its family need have been read back, whatever else is
+// outstanding, and only when the traffic has somewhere to go.
 package reconcile

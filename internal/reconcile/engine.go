@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +47,15 @@ const (
 	rounds = 3
 	// retryMax bounds the pause before a failed pass is tried again.
 	retryMin, retryMax = 100 * time.Millisecond, 5 * time.Second
+	// refusedFor is how long a parameter that could not be set is left alone.
+	refusedFor = time.Minute
 )
+
+// refusedSysctl is a parameter that could not be set.
+type refusedSysctl struct {
+	why string
+	at  time.Time
+}
 
 // Options are what an Engine is made of.
 type Options struct {
@@ -82,6 +92,8 @@ type Engine struct {
 	aftermath  map[rules.Path]aftermath
 	addrs      map[rules.Path][]netip.Prefix // last seen, for when they go with the link
 	uplinks    map[int]bool                  // ids of the latest configuration
+	sysctls    map[string]refusedSysctl
+	complaint  string // that was logged last
 	generation uint64
 }
 
@@ -94,8 +106,11 @@ type Result struct {
 	Verdicts   map[rules.Path]rules.Verdict
 	Changes    []rules.Op // carried out in this pass
 	Converged  bool       // nothing is left to do
+	Settled    bool       // nothing is left to do but what the kernel refuses
 	Generation uint64     // counts passes that changed the kernel
-	Err        error      // joined; nil when all went well
+	Err        error      // joined, refusals as rules.Refusal; nil when all went well
+
+	left []rules.Op // still to do
 }
 
 // New makes an engine. Nothing happens before Run.
@@ -106,7 +121,7 @@ func New(o Options) *Engine {
 	return &Engine{
 		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
 		seen: make(map[int]bool), health: make(map[rules.Path]rules.Health), aftermath: make(map[rules.Path]aftermath),
-		addrs: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool),
+		addrs: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool), sysctls: make(map[string]refusedSysctl),
 	}
 }
 
@@ -184,22 +199,33 @@ func (e *Engine) Pass() Result {
 	e.mu.Lock()
 	e.last = r
 	e.mu.Unlock()
-	if r.Err != nil {
-		e.o.Log.Warn("kernel state is not as it should be", "err", r.Err)
-	}
+	e.complain(r.Err)
 	if e.o.OnPass != nil {
 		e.o.OnPass(r)
 	}
 	return r
 }
 
+// complain logs what is wrong when that is news.
+func (e *Engine) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != e.complaint && err != nil {
+		e.o.Log.Warn("kernel state is not as it should be", "err", err)
+	}
+	e.complaint = text
+}
+
 func (e *Engine) pass(cfg rules.Config) Result {
 	var r Result
 	var failed []error
-	for range rounds {
+	var refused []*rules.Refusal
+	for round := 0; ; round++ {
 		obs, err := e.snapshot(cfg)
 		if err != nil {
-			r.Err = errors.Join(append(failed, err)...)
+			r.Err = errors.Join(append(append(failed, asErrors(refused)...), err)...)
 			return r
 		}
 		if e.o.OnSnapshot != nil {
@@ -209,25 +235,46 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		r.Verdicts = e.o.Judge.Judge(rules.FactsOf(cfg, obs))
 		want, report := rules.Plan(cfg, obs, r.Verdicts)
 		r.Report = report
-		ops := rules.Diff(rules.Ours(cfg.Kernel, obs), want)
-		if len(ops) == 0 {
-			r.Converged = true
+		r.left = rules.Diff(rules.Ours(cfg.Kernel, obs), want)
+		if len(r.left) == 0 {
+			r.Converged, refused = true, nil
 			e.unsaved = e.recorded.Forget(&want) || e.unsaved
 			break
 		}
-		failed = append(failed[:0], e.apply(ops, obs)...)
-		r.Changes = append(r.Changes, ops...)
+		// What was refused a moment ago is refused again, and keeps nothing waiting until the next pass.
+		if r.Settled = allRefused(r.left, refused); r.Settled || round == rounds {
+			break
+		}
+		failed = e.note(r.left)
+		refused = e.apply(r.left)
+		r.Changes = append(r.Changes, r.left...)
 		e.generation++
 	}
+	r.Settled = r.Settled || r.Converged
 	e.expectAftermath(cfg, &r)
-	if r.Converged {
-		failed = append(failed, e.doAftermath(cfg, &r)...)
-	}
+	failed = append(failed, e.doAftermath(cfg, &r)...)
 	if e.unsaved {
 		failed = append(failed, e.save())
 	}
-	r.Err = errors.Join(failed...)
+	r.Err = errors.Join(append(failed, asErrors(refused)...)...)
 	return r
+}
+
+// allRefused reports whether every change is one that the kernel has refused.
+func allRefused(ops []rules.Op, refused []*rules.Refusal) bool {
+	return !slices.ContainsFunc(ops, func(op rules.Op) bool { return !wasRefused(op, refused) })
+}
+
+func wasRefused(op rules.Op, refused []*rules.Refusal) bool {
+	return slices.ContainsFunc(refused, func(r *rules.Refusal) bool { return r.Op.Command() == op.Command() })
+}
+
+func asErrors(refused []*rules.Refusal) []error {
+	list := make([]error, len(refused))
+	for i, r := range refused {
+		list[i] = r
+	}
+	return list
 }
 
 func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
@@ -242,22 +289,42 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 	e.unsaved = e.recorded.NoteMainOwners(cfg.Kernel, obs) || e.unsaved
 	obs.MainContested = e.contest.Look(cfg.Kernel, obs, time.Now())
 	obs.Recorded = e.recorded.Clone()
+	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
+	obs.RefusedSysctls = make(map[string]string, len(e.sysctls))
+	for name, r := range e.sysctls {
+		obs.RefusedSysctls[name] = r.why
+	}
 	return obs, nil
 }
 
-// apply notes what the changes overwrite, then carries them out. A note that cannot be written does not
-// keep traffic from being routed; it is tried again with every pass.
-func (e *Engine) apply(ops []rules.Op, obs *rules.Observed) []error {
-	var failed []error
-	if e.recorded.Note(ops) {
-		e.unsaved = true
-		failed = append(failed, e.save())
+// note records what the changes overwrite. A record that cannot be written does not keep traffic from being routed; it is
+// tried again with every pass.
+func (e *Engine) note(ops []rules.Op) []error {
+	if !e.recorded.Note(ops) {
+		return nil
 	}
+	e.unsaved = true
+	return []error{e.save()}
+}
+
+// apply carries the changes out, and returns those that the kernel refuses.
+func (e *Engine) apply(ops []rules.Op) []*rules.Refusal {
 	for _, op := range ops {
 		e.o.Log.Debug("changing the kernel", "change", op.Command())
 	}
 	e.o.Log.Info("changing the kernel", "changes", len(ops), "first", firstLine(ops[0].Command()))
-	return append(failed, e.o.Kernel.Apply(ops))
+	err := e.o.Kernel.Apply(ops)
+	refused := rules.Refusals(err)
+	if err != nil && len(refused) == 0 {
+		refused = []*rules.Refusal{{Op: ops[0], Err: err}}
+	}
+	return slices.DeleteFunc(refused, func(r *rules.Refusal) bool {
+		op, is := r.Op.(rules.SetSysctl)
+		if is { // the next plan does without it and says so
+			e.sysctls[op.Name] = refusedSysctl{r.Err.Error(), time.Now()}
+		}
+		return is
+	})
 }
 
 func (e *Engine) save() error {

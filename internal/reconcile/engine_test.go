@@ -294,6 +294,105 @@ func TestARefusedChangeIsTriedAgain(t *testing.T) {
 	})
 }
 
+// A third uplink, that carries nothing, has something that the kernel refuses.
+func TestFlowsOfADeadPathMoveWhateverElseTheKernelRefuses(t *testing.T) {
+	third := rules.Path{Uplink: 3, Family: rules.IPv4}
+	for name, c := range map[string]struct {
+		refuse func(rules.Op) bool
+		moved  bool
+	}{
+		"a parameter": {func(op rules.Op) bool { _, is := op.(rules.SetSysctl); return is }, true},
+		"a route of another uplink": {func(op rules.Op) bool {
+			r, is := op.(rules.PutRoute)
+			return is && r.Table == numbers.Table(3)
+		}, true},
+		"an address of another uplink": {func(op rules.Op) bool { _, is := op.(rules.AddAddr); return is }, true},
+		"a rule of another uplink": {func(op rules.Op) bool {
+			r, is := op.(rules.AddRule)
+			return is && r.Table == numbers.Table(3)
+		}, true},
+		"the default in main":       {func(op rules.Op) bool { r, is := op.(rules.PutRoute); return is && r.Table == rules.TableMain }, true},
+		"the packet filter":         {func(op rules.Op) bool { _, is := op.(rules.PutTable); return is }, true},
+		"the shared default":        {func(op rules.Op) bool { r, is := op.(rules.PutRoute); return is && r.Table == numbers.TableBase }, false},
+		"the rule that leads there": {func(op rules.Op) bool { r, is := op.(rules.AddRule); return is && r.Table == numbers.TableBase }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config()
+			cfg.Uplinks = append(cfg.Uplinks, rules.Uplink{ID: 3, Name: "third", Device: "lan0", Tier: 3, Weight: 1, IPv4: rules.Addressing{Enabled: true, Managed: true,
+				Assign: &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.66/26")}}, Gateway: netip.MustParseAddr("198.51.100.65")}}})
+			b := newBench(cfg)
+			b.judge.set(third, rules.Dead)
+			if !c.moved { // it stood before: somebody has taken it away when it cannot be put back
+				b.pass(t)
+			}
+			b.kernel.Refuse(func(op rules.Op) error {
+				if c.refuse(op) {
+					return unix.EINVAL
+				}
+				return nil
+			})
+			b.Pass()
+			b.judge.set(fiber4, rules.Dead)
+			if !c.moved {
+				b.kernel.Change(func(o *rules.Observed) {
+					o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r.Table == numbers.TableBase })
+					o.Routes = slices.DeleteFunc(o.Routes, func(r rules.Route) bool { return r.Table == numbers.TableBase })
+				})
+			}
+			b.Pass()
+			const flush = "flush 0x1000000/0x3f000000 ipv4"
+			if moved := slices.Contains(b.kernel.Log(), flush); moved != c.moved {
+				t.Errorf("moved: %v, want %v; %q", moved, c.moved, b.kernel.Log())
+			}
+			b.kernel.Refuse(nil)
+			b.pass(t)
+			if n := len(slices.DeleteFunc(b.kernel.Log(), func(l string) bool { return l != flush })); n != 1 {
+				t.Errorf("moved %d times in the end", n)
+			}
+		})
+	}
+}
+
+func TestWhatTheKernelRefusesIsNotTriedAgainInTheSamePass(t *testing.T) {
+	b := newBench(config())
+	tried := 0
+	b.kernel.Refuse(func(op rules.Op) error {
+		if r, ok := op.(rules.AddRule); ok && r.Priority == 10010 {
+			tried++
+			return unix.EINVAL
+		}
+		return nil
+	})
+	r := b.Pass()
+	if tried != 1 || r.Converged || !r.Settled || !errors.Is(r.Err, unix.EINVAL) {
+		t.Errorf("tried %d times, converged %v, settled %v, %v", tried, r.Converged, r.Settled, r.Err)
+	}
+}
+
+func TestAParameterThatCannotBeSetIsTriedAgainAfterAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(config())
+		b.kernel.Refuse(func(op rules.Op) error {
+			if _, ok := op.(rules.SetSysctl); ok {
+				return unix.EROFS
+			}
+			return nil
+		})
+		r := b.pass(t)
+		if len(r.Report.Problems) != 2 || r.Report.Problems[0].Code != "sysctl-refused" {
+			t.Errorf("%v", r.Report.Problems)
+		}
+		b.kernel.Refuse(nil)
+		if r := b.pass(t); len(r.Changes) != 0 {
+			t.Errorf("a moment later: %q", commands(r.Changes))
+		}
+		time.Sleep(2 * time.Minute)
+		if r := b.pass(t); len(r.Changes) != 2 || len(r.Report.Problems) != 0 {
+			t.Errorf("once it may be set: %q, %v", commands(r.Changes), r.Report.Problems)
+		}
+	})
+}
+
 func TestEveryLostHintIsMadeGoodByTheNextLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(config())

@@ -121,7 +121,7 @@ func (k *Kernel) Apply(ops []rules.Op) error {
 	for _, op := range ops {
 		err := k.apply(op)
 		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", op.Command(), err))
+			failed = append(failed, &rules.Refusal{Op: op, Err: err})
 			continue
 		}
 		k.applied = append(k.applied, op)

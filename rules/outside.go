@@ -1,0 +1,246 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// The least MTU that is believed, in bytes: what IPv4 hosts must take (RFC 791), and what every IPv6 link must carry
+// (RFC 8200 section 5).
+const (
+	minMTU4 = 576
+	minMTU6 = 1280
+)
+
+// outside checks what a DHCP server, a router or the configuration gives the uplinks, before any of it is planned. One
+// value that the kernel refuses, or that would take something away from the hosts of a LAN, costs its own uplink alone.
+type outside struct {
+	obs      *Observed
+	cfg      *Config
+	uplinks  map[string]bool // devices
+	assigned []netip.Addr    // by all uplinks
+	problems []Problem
+}
+
+// checkOutside returns the configuration without the values that are of no use, and what there is to say of them.
+func checkOutside(cfg Config, obs *Observed) (Config, []Problem) {
+	o := outside{obs: obs, cfg: &cfg, uplinks: make(map[string]bool, len(cfg.Uplinks))}
+	for i := range cfg.Uplinks {
+		u := &cfg.Uplinks[i]
+		o.uplinks[u.Device] = true
+		for _, family := range Families {
+			if a := u.Family(family).Assign; a != nil {
+				for _, address := range a.Addresses {
+					o.assigned = append(o.assigned, address.Prefix.Addr())
+				}
+			}
+		}
+	}
+	cloned := false
+	for i := range cfg.Uplinks {
+		for _, family := range Families {
+			a := cfg.Uplinks[i].Family(family)
+			if !a.Enabled || a.Assign == nil {
+				continue
+			}
+			checked := o.assignment(&cfg.Uplinks[i], a.Assign)
+			if checked == a.Assign {
+				continue
+			}
+			if !cloned {
+				cfg.Uplinks, cloned = slices.Clone(cfg.Uplinks), true
+			}
+			if family == IPv6 {
+				cfg.Uplinks[i].IPv6.Assign = checked
+			} else {
+				cfg.Uplinks[i].IPv4.Assign = checked
+			}
+		}
+	}
+	return cfg, o.problems
+}
+
+// assignment returns what of an assignment may be planned: itself when all of it may.
+func (o *outside) assignment(u *Uplink, a *Assignment) *Assignment {
+	checked := *a
+	changed := false
+	checked.Addresses = slices.DeleteFunc(slices.Clone(a.Addresses), func(address Address) bool {
+		why := o.addressFault(u, address.Prefix)
+		if why != "" {
+			o.say("unusable-address", fmt.Sprintf("%s is given the address %v, which is %s: it is not used", u.Name, address.Prefix, why), u)
+		}
+		return why != ""
+	})
+	changed = len(checked.Addresses) != len(a.Addresses)
+	if why := o.gatewayFault(u, a, a.Gateway); why != "" {
+		o.say("unusable-gateway", fmt.Sprintf("%s is given the gateway %v, which is %s: it has no way to the Internet", u.Name, a.Gateway, why), u)
+		checked.Gateway, checked.NoDefault, changed = netip.Addr{}, true, true
+	}
+	checked.Routes = slices.DeleteFunc(slices.Clone(a.Routes), func(r AssignedRoute) bool {
+		why := o.gatewayFault(u, a, r.Gateway)
+		if why != "" {
+			o.say("unusable-gateway", fmt.Sprintf("%s is given a route to %v by %v, which is %s: it is not used", u.Name, r.Dst, r.Gateway, why), u)
+		}
+		return why != ""
+	})
+	changed = changed || len(checked.Routes) != len(a.Routes)
+	if why := o.mtuFault(u, a); why != "" {
+		o.say("unusable-mtu", fmt.Sprintf("%s is given an MTU of %d bytes, which is %s: that of the device counts", u.Name, a.MTU, why), u)
+		checked.MTU, changed = 0, true
+	}
+	if !changed {
+		return a
+	}
+	return &checked
+}
+
+func (o *outside) say(code, message string, u *Uplink) {
+	severity := "warning"
+	if code == "unusable-mtu" { // it costs nothing
+		severity = "notice"
+	}
+	o.problems = append(o.problems, Problem{code, severity, message,
+		fmt.Sprintf("set right what %s is given: by its DHCP server, its router or its own section of the configuration", u.Name)})
+}
+
+// noHost says why no host can have an address, "" when one can.
+func noHost(a netip.Addr) string {
+	switch {
+	case a.IsUnspecified():
+		return "no address at all"
+	case a.IsLoopback():
+		return "a loopback address"
+	case a.IsMulticast():
+		return "a multicast address"
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "the broadcast address"
+	case a.Is4() && a.As4()[0] == 0:
+		return "in 0.0.0.0/8, where there are no hosts (RFC 6890)"
+	}
+	return ""
+}
+
+// edge says that an IPv4 address stands for its subnet or for all hosts of it.
+func edge(a netip.Addr, subnet netip.Prefix) string {
+	if !a.Is4() || !subnet.Addr().Is4() || subnet.Bits() >= 31 || !subnet.Contains(a) { // RFC 3021
+		return ""
+	}
+	switch {
+	case a == subnet.Masked().Addr():
+		return fmt.Sprintf("the network %v itself", subnet.Masked())
+	case !subnet.Contains(a.Next()) || !a.Next().IsValid():
+		return fmt.Sprintf("the broadcast address of %v", subnet.Masked())
+	}
+	return ""
+}
+
+// addressFault says why an address may not become ours, "" when it may. What the peers of a tunnel are told is the owner's
+// own choice.
+func (o *outside) addressFault(u *Uplink, address netip.Prefix) string {
+	if why := noHost(address.Addr()); why != "" {
+		return why
+	}
+	if why := edge(address.Addr(), address); why != "" {
+		return why
+	}
+	if u.Site || u.hasPeers() {
+		return ""
+	}
+	return o.onLAN(address.Addr(), address.Bits())
+}
+
+// onLAN says that an address belongs to a network behind this machine. A network of ours that is wider than the
+// uplink's is none that the uplink takes anything from but its own segment.
+func (o *outside) onLAN(address netip.Addr, bits int) string {
+	for i := range o.obs.Addrs {
+		a := &o.obs.Addrs[i]
+		// What we have put there ourselves follows from what the uplinks are given.
+		if a.LinkScope || o.uplinks[a.Device] || o.obs.owns(o.cfg.Kernel, *a) || !a.Prefix.Addr().IsGlobalUnicast() || a.Prefix.Addr().BitLen() != address.BitLen() {
+			continue
+		}
+		if link, _ := o.obs.Link(a.Device); link.Loopback {
+			continue
+		}
+		network := a.segment()
+		switch {
+		case a.Prefix.Addr() == address:
+			return "this machine's own on " + a.Device
+		case network.Contains(address) && (network.Bits() >= bits || bits >= address.BitLen()-1):
+			return fmt.Sprintf("in the network %v behind %s", network, a.Device)
+		}
+	}
+	return ""
+}
+
+// gatewayFault says why packets cannot be sent by a gateway, "" when they can or when there is none.
+func (o *outside) gatewayFault(u *Uplink, a *Assignment, gateway netip.Addr) string {
+	if !gateway.IsValid() {
+		return ""
+	}
+	if why := noHost(gateway); why != "" {
+		return why
+	}
+	if slices.Contains(o.assigned, gateway) || o.obs.isOurs(gateway, u.Device) {
+		return "an address of this machine itself"
+	}
+	bits := 0 // of the narrowest network that the gateway is a neighbour in
+	for _, address := range a.Addresses {
+		if why := edge(gateway, address.Prefix); why != "" {
+			return why
+		}
+		if address.Prefix.Contains(gateway) {
+			bits = max(bits, address.Prefix.Bits())
+		}
+	}
+	if gateway.IsLinkLocalUnicast() {
+		return ""
+	}
+	return o.onLAN(gateway, bits)
+}
+
+// isOurs reports whether this machine has the address. A link-local one counts on its own device only
+// (ip6_route_check_nh, ipv6_chk_addr_and_flags).
+func (o *Observed) isOurs(address netip.Addr, device string) bool {
+	return slices.ContainsFunc(o.Addrs, func(a Addr) bool {
+		return a.Prefix.Addr() == address && (a.Device == device || !address.IsLinkLocalUnicast())
+	})
+}
+
+// mtuFault says why an MTU is not believed, "" when it is.
+func (o *outside) mtuFault(u *Uplink, a *Assignment) string {
+	least := minMTU4
+	if a.Gateway.Is6() || len(a.Addresses) > 0 && a.Addresses[0].Prefix.Addr().Is6() {
+		least = minMTU6
+	}
+	link, present := o.obs.Link(u.Device)
+	switch {
+	case a.MTU == 0:
+		return ""
+	case a.MTU < least:
+		return fmt.Sprintf("less than the %d that any line carries", least)
+	case present && link.MTU > 0 && a.MTU > link.MTU:
+		return fmt.Sprintf("more than the %d of %s", link.MTU, u.Device)
+	}
+	return ""
+}
+
+// ownGateway reports whether a default of others leads to an address that has become this machine's own since. The
+// kernel would refuse a copy of it.
+func (d foreignDefault) ownGateway(obs *Observed) bool {
+	return d.Route != nil && d.hop.Gateway.IsValid() && obs.isOurs(d.hop.Gateway, d.hop.Device)
+}
+
+// strayDefaults names the defaults of others that lead to this machine itself.
+func (p *planner) strayDefaults() {
+	defaults := foreignDefaults(p.k, p.obs)
+	p.eachPath(func(u *Uplink, family Family, _ Facts) {
+		if a := u.Family(family); a.Assign != nil || a.Managed {
+			return
+		}
+		if d := defaults[deviceFamily{u.Device, family}]; d.ownGateway(p.obs) {
+			p.problem("unusable-gateway", "warning", fmt.Sprintf("the default route of %s leads to %v, which is an address of this machine itself: it has no way to the Internet", u.Name, d.hop.Gateway),
+				"take that address off this machine, or set right what installs the route")
+		}
+	})
+}

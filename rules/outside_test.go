@@ -1,0 +1,144 @@
+package rules_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// given is a world whose first uplink is given an assignment, beside a second one that works and a LAN 192.168.1.0/24.
+func given(address, gateway string, mtu int) *world {
+	w := box(rules.Link{}, "wan1", "wan2")
+	w.hold("wan2", "203.0.113.2/26", "2001:db8:b::2/64")
+	w.lead("wan2", "203.0.113.1", 200)
+	a := &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway), MTU: mtu}
+	v := rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: a}
+	if w.cfg.Uplinks[0].IPv4, w.cfg.Uplinks[0].IPv6 = v, (rules.Addressing{}); a.Gateway.Is6() {
+		v.Masquerade = false
+		w.cfg.Uplinks[0].IPv4, w.cfg.Uplinks[0].IPv6 = rules.Addressing{}, v
+	}
+	return w
+}
+
+func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
+	const address, gateway, mtu = "unusable-address", "unusable-gateway", "unusable-mtu"
+	cases := map[string]struct {
+		address, gateway string
+		mtu              int
+		codes            []string
+	}{
+		"nothing is wrong":                       {"198.51.100.2/26", "198.51.100.1", 1492, nil},
+		"a gateway outside of the network":       {"198.51.100.2/26", "10.99.0.1", 0, nil},
+		"a gateway that is our LAN address":      {"198.51.100.2/26", "192.168.1.1", 0, []string{gateway}},
+		"a gateway that is the address itself":   {"198.51.100.2/26", "198.51.100.2", 0, []string{gateway}},
+		"a gateway that is another uplink's own": {"198.51.100.2/26", "203.0.113.2", 0, []string{gateway}},
+		"a gateway that another uplink has too":  {"198.51.100.2/26", "203.0.113.1", 0, nil},
+		"a gateway on the LAN":                   {"198.51.100.2/26", "192.168.1.77", 0, []string{gateway}},
+		"a loopback gateway":                     {"198.51.100.2/26", "127.0.0.1", 0, []string{gateway}},
+		"a multicast gateway":                    {"198.51.100.2/26", "224.0.0.9", 0, []string{gateway}},
+		"a broadcast gateway":                    {"198.51.100.2/26", "255.255.255.255", 0, []string{gateway}},
+		"the broadcast address as the gateway":   {"198.51.100.2/26", "198.51.100.63", 0, []string{gateway}},
+		"the network as the gateway":             {"198.51.100.2/26", "198.51.100.0", 0, []string{gateway}},
+		"an unspecified gateway":                 {"198.51.100.2/26", "0.0.0.0", 0, []string{gateway}},
+		"the other end of a /31":                 {"198.51.100.2/31", "198.51.100.3", 0, nil},
+		"our LAN address":                        {"192.168.1.1/24", "192.168.1.254", 0, []string{address, gateway}},
+		"the address of a LAN host":              {"192.168.1.10/32", "198.51.100.1", 0, []string{address}},
+		"a network that covers the LAN":          {"192.168.200.2/16", "192.168.200.1", 0, nil},
+		"a loopback address":                     {"127.0.0.1/8", "198.51.100.1", 0, []string{address}},
+		"a multicast address":                    {"224.0.0.1/4", "198.51.100.1", 0, []string{address}},
+		"a broadcast address":                    {"198.51.100.63/26", "198.51.100.1", 0, []string{address}},
+		"a network as an address":                {"198.51.100.0/26", "198.51.100.1", 0, []string{address}},
+		"an address of another uplink":           {"203.0.113.2/26", "203.0.113.1", 0, nil},
+		"an MTU beyond the device's":             {"198.51.100.2/26", "198.51.100.1", 65535, []string{mtu}},
+		"an absurdly small MTU":                  {"198.51.100.2/26", "198.51.100.1", 68, []string{mtu}},
+		"nothing is wrong in IPv6":               {"2001:db8:a::2/64", "fe80::1", 1280, nil},
+		"our own link-local address":             {"2001:db8:a::2/64", "fe80::1002", 0, []string{gateway}},
+		"that of another device":                 {"2001:db8:a::2/64", "fe80::1003", 0, nil},
+		"a multicast router":                     {"2001:db8:a::2/64", "ff02::1", 0, []string{gateway}},
+		"the loopback address in IPv6":           {"2001:db8:a::2/64", "::1", 0, []string{gateway}},
+		"an address in the LAN's /64":            {"2001:db8:1::77/64", "fe80::1", 0, []string{address}},
+		"an MTU below IPv6's":                    {"2001:db8:a::2/64", "fe80::1", 1000, []string{mtu}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := given(c.address, c.gateway, c.mtu)
+			ops, report := w.converge(t) // the model refuses what the kernel would
+			var codes []string
+			for _, p := range report.Problems {
+				codes = append(codes, p.Code)
+			}
+			if diff := gocmp.Diff(c.codes, codes); diff != "" {
+				t.Errorf("problems (-want +got):\n%s\n%v", diff, report.Problems)
+			}
+			family := rules.FamilyOf(netip.MustParseAddr(c.gateway))
+			facts := report.Facts[rules.Path{Uplink: 1, Family: family}]
+			if lost := slices.Contains(codes, gateway); facts.HasDefault == lost {
+				t.Errorf("it has a default: %v", facts.HasDefault)
+			}
+			if lost := slices.Contains(codes, address); facts.Source().IsValid() == lost {
+				t.Errorf("its source is %v", facts.Source())
+			}
+			if lost := slices.Contains(codes, mtu); lost && facts.MTU != 0 {
+				t.Errorf("its MTU is %d", facts.MTU)
+			}
+			if other := report.Facts[rules.Path{Uplink: 2, Family: family}]; !other.HasDefault || !other.Source().IsValid() {
+				t.Errorf("the other uplink: %+v", other)
+			}
+			for _, op := range ops {
+				if r, ok := op.(rules.PutRoute); ok && r.IsDefault() && r.Table == numbers.Table(1) && r.Type == rules.Unicast && slices.Contains(codes, gateway) {
+					t.Errorf("planned: %s", op.Command())
+				}
+			}
+		})
+	}
+}
+
+func TestADefaultOfOthersThatLeadsToThisMachineIsNone(t *testing.T) {
+	w := dual()
+	w.hold("lan0", "198.51.100.1/32") // after the route
+	_, report := w.converge(t)
+	if facts := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}]; facts.HasDefault {
+		t.Errorf("%+v", facts)
+	}
+	if choice := report.Defaults[rules.IPv4]; choice.Has(1) || !choice.Has(2) {
+		t.Errorf("%+v", choice)
+	}
+	if len(report.Problems) != 1 || report.Problems[0].Code != "unusable-gateway" {
+		t.Errorf("%v", report.Problems)
+	}
+}
+
+func TestAParameterThatCannotBeSetIsNamedAndLeftAlone(t *testing.T) {
+	w := dual()
+	w.obs.RefusedSysctls = map[string]string{"net/ipv4/conf/wan1/src_valid_mark": "read-only file system"}
+	_, report := w.converge(t)
+	if v := w.obs.Sysctls["net/ipv4/conf/wan1/src_valid_mark"]; v != "0" {
+		t.Errorf("set to %s", v)
+	}
+	if v := w.obs.Sysctls["net/ipv4/conf/wan2/src_valid_mark"]; v != "1" {
+		t.Errorf("the other device's is %s", v)
+	}
+	if len(report.Problems) != 1 || report.Problems[0].Code != "sysctl-refused" {
+		t.Errorf("%v", report.Problems)
+	}
+	w.obs.Sysctls["net/ipv4/conf/wan1/src_valid_mark"] = "1" // somebody has done it from outside
+	if _, report := w.plan(); len(report.Problems) != 0 {
+		t.Errorf("set from outside: %v", report.Problems)
+	}
+}
+
+func TestWithoutAPacketFilterRoutesAndRulesStand(t *testing.T) {
+	w := dual()
+	w.obs.NoTables = "protocol not supported"
+	_, report := w.converge(t)
+	if w.obs.Table != nil || len(report.Problems) != 1 || report.Problems[0].Code != "no-nftables" {
+		t.Errorf("%v, %v", w.obs.Table, report.Problems)
+	}
+	if choice := report.Defaults[rules.IPv4]; len(choice.Members) != 2 {
+		t.Errorf("%+v", choice)
+	}
+}

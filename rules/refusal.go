@@ -1,0 +1,60 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Refusal is the error of a change that the kernel has refused.
+type Refusal struct {
+	Op  Op
+	Err error
+}
+
+func (r *Refusal) Error() string {
+	line, _, _ := strings.Cut(r.Op.Command(), "\n")
+	return line + ": " + r.Err.Error()
+}
+
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// Refusals lists those that an error is or joins.
+func Refusals(err error) []*Refusal {
+	switch err := err.(type) {
+	case *Refusal:
+		return []*Refusal{err}
+	case interface{ Unwrap() []error }:
+		var list []*Refusal
+		for _, joined := range err.Unwrap() {
+			list = append(list, Refusals(joined)...)
+		}
+		return list
+	}
+	return nil
+}
+
+// dropRefused leaves parameters alone that cannot be set, and names them: a container's /proc/sys is read-only, and all
+// else works there.
+func (p *planner) dropRefused() {
+	p.state.Sysctls = slices.DeleteFunc(p.state.Sysctls, func(s Sysctl) bool {
+		why, refused := p.obs.RefusedSysctls[s.Name]
+		if !refused || p.obs.Sysctls[s.Name] == s.Value {
+			return false
+		}
+		p.problem("sysctl-refused", "warning", fmt.Sprintf("%s cannot be set to %s: %s (%s)", s.Name, s.Value, why, s.Why),
+			fmt.Sprintf("let uplinkd write to /proc/sys, or set it from outside of the container: sysctl -w %s=%s", s.Name, s.Value))
+		return true
+	})
+}
+
+// needTables wants no tables where the kernel has no nftables, or would not show it: routes and rules alone still lead
+// every packet to some uplink.
+func (p *planner) needTables() {
+	if p.obs.NoTables == "" {
+		return
+	}
+	p.state.Table, p.state.Policies = nil, nil
+	p.problem("no-nftables", "error", "the packet filter of the kernel cannot be read, so nothing is masqueraded, pinned or filtered: "+p.obs.NoTables,
+		"modprobe nf_tables, or use a kernel that has it; uplinkd doctor tells what else is missing")
+}
