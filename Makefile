@@ -12,9 +12,10 @@ VMSKIP   := ^TestVMADormitory
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
+SOAK_SEED ?= 1
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e vm fuzz bench simulate lint cross check install clean
+.PHONY: build demo deps test e2e vm fuzz bench soak simulate lint cross check install clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/uplinkd
@@ -44,6 +45,9 @@ fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZ
 bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
+
+soak: deps ## 500 sequences of faults on the real kernel, some 15 minutes; SOAK_SEED=2 for others
+	UPLINKD_SEQUENCES=250 UPLINKD_SEED=$(SOAK_SEED) $(GO) test -timeout 60m -run '^TestFaultSequences$$' $(E2E) -v
 
 simulate: ## how fast and how calm judging is, in virtual time; fails when a bar is missed
 	$(GO) run ./uplink/simulate

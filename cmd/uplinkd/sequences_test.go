@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// sequencesEnv is how many sequences of faults are tried with each way of addressing, seedEnv what they are drawn from.
+// make soak has 250 of each.
+const (
+	sequencesEnv = "UPLINKD_SEQUENCES"
+	seedEnv      = "UPLINKD_SEED"
+	fewSequences = 8
+)
+
+// A fault breaks something, and undoes that.
+type fault struct {
+	name string
+	// uplink is what it harms, "" for none or all: all is said by silences.
+	uplink   string
+	silences bool // probes of every uplink may stay unanswered because of it
+	do, undo func(r *chaos)
+}
+
+// chaos is a world that faults befall.
+type chaos struct {
+	*router
+	rand     *rand.Rand
+	provider *provider // of fiber; nil where others have configured the router
+	plain    string    // the configuration that healing returns to
+	whole    string    // the state of the kernel when nothing is broken
+	fresh    string    // a configuration whose state directory holds what the daemon's does, but for what has failed
+	foreign0 uint64    // foreign sources before
+}
+
+// TestFaultSequences breaks what may break, in any order and at any moment of the repair of what broke before: links,
+// providers that lie, other programs, the configuration, the daemon. Whatever happens, nothing leaves with the source of
+// another uplink or of the LAN, an uplink that nothing was done to is not called down, and what is healed is as a fresh
+// start would make it. A failure names the seed and the faults.
+func TestFaultSequences(t *testing.T) {
+	t.Run("followed", func(t *testing.T) {
+		t.Parallel()
+		c := &chaos{router: newRouter(t, lab.Options{DNAT: true}, followed), plain: followed}
+		c.sequences(c.commonFaults())
+	})
+	t.Run("leased", func(t *testing.T) {
+		t.Parallel()
+		c := &chaos{router: newRouter(t, lab.Options{DNAT: true}, leased), plain: leased}
+		c.sh("router", "ip address flush dev wan1 scope global; ip -6 route flush dev wan1 default; ip route flush dev wan1")
+		c.provider = newProvider(c.router, "fiber")
+		c.sequences(append(c.commonFaults(), c.providerFaults()...))
+	})
+}
+
+// A policy with a kill switch, sources that others forward to, and short paces: what is tried is what is done, not when.
+const sequencesTail = `
+  [uplink.probe]
+  targets = ["192.0.2.1", "192.0.2.2", "2001:db8:ffff::1", "2001:db8:ffff::2"]
+  interval = "300ms"
+`
+
+const sequencesLTE = `
+[[uplink]]
+name = "lte"
+device = "wan2"
+tier = 2
+  [uplink.ipv6]
+  masquerade = true
+` + sequencesTail + `
+[[policy]]
+name = "tight"
+to = "192.0.2.53"
+uplinks = ["lte"]
+fallback = "unreachable"
+`
+
+const followed = `
+[[uplink]]
+name = "fiber"
+device = "wan1"
+  [uplink.ipv6]
+  masquerade = true
+` + sequencesTail + sequencesLTE
+
+const leased = `
+[[uplink]]
+name = "fiber"
+device = "wan1"
+  [uplink.ipv4]
+  method = "dhcp"
+  [uplink.ipv6]
+  method = "ra"
+  masquerade = true
+` + sequencesTail + sequencesLTE
+
+func (c *chaos) sequences(faults []fault) {
+	count, seed := envNumber(c.TB, sequencesEnv, fewSequences), envNumber(c.TB, seedEnv, 1)
+	c.serve()
+	for _, echo := range []string{"192.0.2.53:7", "[2001:db8:ffff::53]:7"} {
+		if err := c.Host("inet").ServeUDPEcho(context.Background(), addrPort(echo)); err != nil {
+			c.Fatal(err)
+		}
+	}
+	c.fresh = filepath.Join(c.dir, "fresh.toml")
+	c.write(c.fresh, strings.ReplaceAll(c.configured(), filepath.Join(c.dir, "state"), filepath.Join(c.dir, "fresh")))
+	c.start()
+	c.awaitWell()
+	c.whole = c.settled()
+	for _, target := range []string{"192.0.2.1:7", "192.0.2.53:7", "[2001:db8:ffff::1]:7"} {
+		c.probe(&lab.FlowProbe{From: c.Host("lan"), Network: "udp", Target: addrPort(target), Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
+	}
+	defer c.askFromOutside()()
+	for n := range count {
+		c.rand = rand.New(rand.NewPCG(uint64(seed), uint64(n)))
+		what := c.sequence(faults)
+		if c.Failed() {
+			c.Fatalf("seed %d, sequence %d: %s", seed, n, what)
+		}
+		c.Logf("sequence %d: %s", n, what)
+	}
+}
+
+func envNumber(t testing.TB, name string, otherwise int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+func (r *router) configured() string {
+	text, err := os.ReadFile(r.config)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return string(text)
+}
+
+// askFromOutside has the Internet call the router's services by every uplink, so that there are answers that could leave
+// by the wrong one. Whether they arrive is no matter here: what leaves wrongly is counted by the providers.
+func (c *chaos) askFromOutside() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for n := 0; ctx.Err() == nil; n++ {
+			for _, u := range c.Uplinks() {
+				for _, at := range []netip.Addr{u.Address4.Addr(), u.Address6.Addr()} {
+					_ = c.ask("inet", services[(n+1)%2*2+1], at, 50*time.Millisecond) // those of UDP
+				}
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// sequence does some faults, undoes some of them meanwhile and the rest at the end, and checks what must hold. It returns
+// what it did.
+func (c *chaos) sequence(faults []fault) string {
+	began := c.lastEvent()
+	c.foreign0 = c.foreign()
+	var did []string
+	var undo []fault
+	harmed := make(map[string]bool)
+	silent := false
+	step := func(what string, f *fault, act func(*chaos)) {
+		did = append(did, what+" "+f.name)
+		act(c)
+		c.pause(400 * time.Millisecond)
+	}
+	for range 2 + c.rand.IntN(4) {
+		f := faults[c.rand.IntN(len(faults))]
+		if slices.ContainsFunc(undo, func(u fault) bool { return u.name == f.name }) {
+			continue
+		}
+		harmed[f.uplink], silent = true, silent || f.silences
+		undo = append(undo, f)
+		step("do", &f, f.do)
+		if len(undo) > 1 && c.rand.IntN(3) == 0 {
+			i := c.rand.IntN(len(undo))
+			step("undo", &undo[i], undo[i].undo)
+			undo = slices.Delete(undo, i, i+1)
+		}
+	}
+	c.rand.Shuffle(len(undo), func(i, k int) { undo[i], undo[k] = undo[k], undo[i] })
+	for i := range undo {
+		step("undo", &undo[i], undo[i].undo)
+	}
+	what := strings.Join(did, ", ")
+	if c.process == nil {
+		c.launch()
+	}
+	c.await("a world that is healed to be taken for that: "+what, c.planned)
+	c.falseAlarms(began, harmed, silent)
+	c.afresh()
+	if n := c.foreign(); n != c.foreign0 {
+		c.Errorf("%d packets left with a source that belongs elsewhere", n-c.foreign0)
+	}
+	return what
+}
+
+func (c *chaos) pause(most time.Duration) {
+	rest(context.Background(), time.Duration(c.rand.Int64N(int64(most))))
+}
+
+// planned reports whether a daemon that starts afresh now would find its work done, but for who carries new traffic:
+// that is remembered of what has failed.
+func (c *chaos) planned() error {
+	if err := c.converged(); err != nil {
+		return err
+	}
+	c.sh("router", fmt.Sprintf("cd %s && rm -rf fresh && cp -r state fresh && rm -f fresh/verdicts.json", c.dir))
+	out, err := c.program("plan", "-c", c.fresh).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		switch {
+		case strings.HasPrefix(line, "#"), strings.TrimSpace(line) == "":
+		case strings.Contains(line, " table 11700 "), strings.Contains(line, " table 254 "), strings.Contains(line, " table 11703 "):
+		default:
+			return fmt.Errorf("a fresh start would do: %s", line)
+		}
+	}
+	return nil
+}
+
+// falseAlarms looks for uplinks that were called down and that nothing was done to.
+func (c *chaos) falseAlarms(began uint64, harmed map[string]bool, silent bool) {
+	for _, e := range c.decisions() {
+		if e.ID > began && e.Kind == api.EventVerdict && e.To == string(uplink.Down) && !harmed[e.Uplink] && !silent {
+			c.Errorf("%s/%s is called down, and nothing was done to it: %s %q", e.Uplink, e.Family, e.Reason, e.Evidence)
+		}
+	}
+}
+
+func (c *chaos) lastEvent() uint64 {
+	events := c.decisions()
+	if len(events) == 0 {
+		return 0
+	}
+	return events[len(events)-1].ID
+}
+
+// afresh restarts the daemon without what it remembers of failures, and waits until the kernel is as it was before all
+// that.
+func (c *chaos) afresh() {
+	c.end(syscall.SIGTERM)
+	c.sh("router", "rm -f "+filepath.Join(c.dir, "state", "verdicts.json"))
+	c.start()
+	c.awaitWell()
+	c.await("the state of the kernel to be what it was", func() error {
+		if diff := cmp.Diff(strings.Split(c.whole, "\n"), strings.Split(c.settled(), "\n")); diff != "" {
+			return errors.New(diff)
+		}
+		return nil
+	})
+}
+
+// awaitWell waits until every path is up.
+func (c *chaos) awaitWell() {
+	c.Helper()
+	c.await("both uplinks to be up", c.converged)
+	for _, name := range []string{"fiber", "lte"} {
+		c.awaitState(name, uplink.Up)
+	}
+}
