@@ -26,10 +26,3 @@ func (w *Watcher) Spent() uint64 {
 	defer w.mu.Unlock()
 	return w.counters.bytes
 }
-
-// LocalFault returns why the latest probe did not leave; "" when it left.
-func (w *Watcher) LocalFault() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.counters.localFault
-}

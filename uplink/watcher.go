@@ -125,6 +125,7 @@ type Watcher struct {
 	path     probe.Path
 	whole    bool
 	inFlight map[uint64]context.CancelFunc
+	blocked  blockedSends
 	timer    *time.Timer // of the scheduler; nil before Run
 	armed    time.Time   // when it wakes by itself; zero for never
 	changes  []Transition
@@ -156,7 +157,7 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 		wake:     make(chan struct{}, 1),
 		told:     make(chan struct{}, 1),
 		judge:    NewJudge(cfg, time.Now()),
-		inFlight: make(map[uint64]context.CancelFunc),
+		inFlight: make(map[uint64]context.CancelFunc), blocked: make(blockedSends),
 	}
 }
 
@@ -241,6 +242,9 @@ func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err 
 	}
 	delete(w.inFlight, id)
 	now := time.Now()
+	if !errors.Is(err, context.Canceled) {
+		w.blocked.landed(target.Kind(), now, err)
+	}
 	switch {
 	case err == nil:
 		w.counters.replies++

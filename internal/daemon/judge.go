@@ -65,7 +65,6 @@ type watched struct {
 	pace     time.Duration // the interval that it has
 	counted  uint64        // bytes of probes that are in the ledger
 	proven   bool          // was up since the daemon has started
-	blockage blockage
 	heardAt  time.Time // when its device last received something
 	hintedAt time.Time // when its traffic last looked one-way
 

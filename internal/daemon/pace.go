@@ -140,7 +140,6 @@ func (j *judge) setPaces(now time.Time) {
 		spent := w.Spent()
 		j.spent.Bytes[w.name] += int64(spent - w.counted)
 		w.counted = spent
-		w.noteBlockage(now)
 		probing[w.name]++
 	}
 	waits := make(map[rules.Family]time.Time, len(rules.Families))
@@ -152,7 +151,7 @@ func (j *judge) setPaces(now time.Time) {
 		pace := calmPace(&w.uplink, duty{
 			State: w.State(), Carries: j.carries == nil || j.carries[path],
 			Hears:  now.Sub(w.heardAt) < receivingSpan,
-			Alert:  !waiting.IsZero() || now.Sub(j.missedAt[path.Family]) < alertInterval || now.Sub(w.hintedAt) < alertInterval,
+			Alert:  !waiting.IsZero() || now.Sub(j.missedAt[path.Family]) < alertInterval || now.Sub(w.hintedAt) < alertInterval || w.Blocked() != "", // and its end is seen soon
 			Urgent: !waiting.IsZero() && now.Sub(waiting) < urgentSpan,
 		})
 		if budget := w.uplink.Probe.Budget; budget > 0 {

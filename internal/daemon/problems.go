@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/rules"
@@ -21,7 +19,7 @@ func (j *judge) problems() []rules.Problem {
 	problems := append(deadTargets(verdicts), portals(verdicts)...)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	problems = append(problems, j.blocked(time.Now())...)
+	problems = append(problems, j.blocked()...)
 	for _, family := range rules.Families {
 		if cause, ok := j.causes[family]; ok {
 			problems = append(problems, rules.Problem{Code: "common-cause", Severity: "error", Message: commonCause(family, cause),
@@ -73,33 +71,18 @@ func portals(verdicts []api.PathVerdict) []rules.Problem {
 	return problems
 }
 
-// blockage is the latest probe that this machine kept from leaving.
-type blockage struct {
-	at    time.Time
-	fault string
-}
-
-// noteBlockage looks whether the latest probe of a path was kept from leaving by this machine's own rules. A
-// netfilter rule that drops what is sent shows itself as EPERM. The lock is held.
-func (w *watched) noteBlockage(now time.Time) {
-	if fault := w.LocalFault(); strings.Contains(fault, syscall.EPERM.Error()) {
-		w.blockage = blockage{now, fault}
-	}
-}
-
-// blocked names the paths whose probes do not leave. Targets take turns, and only some may be concerned, so
-// each blockage is believed for three rounds. The lock is held.
-func (j *judge) blocked(now time.Time) []rules.Problem {
+// blocked names the paths whose probes this machine's packet filter refuses. The lock is held.
+func (j *judge) blocked() []rules.Problem {
 	var problems []rules.Problem
 	for path, w := range j.watched {
-		rounds := 3 * time.Duration(len(w.uplink.Probe.Targets)) * w.pace
-		if w.blockage.at.IsZero() || now.Sub(w.blockage.at) > max(rounds, 10*time.Second) {
+		fault := w.Blocked()
+		if fault == "" || !w.facts.Carrier || !w.facts.HasAddress || !w.facts.HasGateway || w.facts.Quiet {
 			continue
 		}
 		p := rules.Problem{Code: "probe-blocked", Severity: "error",
-			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %s", w.name, path.Family, w.blockage.fault),
+			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %s", w.name, path.Family, fault),
 			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", j.numbers.MarkMask, j.numbers.Mark(path.Uplink))}
-		if strings.Contains(w.blockage.fault, "marking the socket") {
+		if strings.Contains(fault, "marking the socket") {
 			p.Fix = "run uplinkd with CAP_NET_ADMIN and CAP_NET_RAW"
 		}
 		problems = append(problems, p)

@@ -1,0 +1,54 @@
+package uplink
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"github.com/uplinkd/uplinkd/probe"
+)
+
+// Bounds of what counts as blocked: a packet filter that refuses some probes in a row, and not for a moment only. A
+// restart, an address that is not there yet, or a rule that is about to be replaced refuse one or two.
+const (
+	blockedProbes = 3
+	blockedSpan   = 2 * time.Second
+)
+
+// blockedSend is a run of probes of one kind that this machine's packet filter has refused: netfilter answers what it
+// drops on output with EPERM (net/netfilter/core.c nf_hook_slow).
+type blockedSend struct {
+	first, latest time.Time
+	probes        int
+	fault         string
+}
+
+// blockedSends holds the present run of each kind of probe; a firewall may let only some of them out.
+type blockedSends map[probe.Kind]blockedSend
+
+// landed takes in the outcome of a probe. One that left ends the run of its kind.
+func (b blockedSends) landed(kind probe.Kind, now time.Time, err error) {
+	if !errors.Is(err, probe.ErrLocal) || !errors.Is(err, syscall.EPERM) {
+		delete(b, kind)
+		return
+	}
+	run := b[kind]
+	if run.probes == 0 {
+		run.first = now
+	}
+	run.latest, run.fault = now, err.Error()
+	run.probes++
+	b[kind] = run
+}
+
+// Blocked returns why probes of the path are refused by this machine's packet filter; "" when they leave.
+func (w *Watcher) Blocked() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, run := range w.blocked {
+		if run.probes >= blockedProbes && run.latest.Sub(run.first) >= blockedSpan {
+			return run.fault
+		}
+	}
+	return ""
+}
