@@ -81,6 +81,8 @@ func (o *outside) assignment(u *Uplink, a *Assignment) *Assignment {
 		why := o.gatewayFault(u, a, r.Gateway)
 		if why != "" {
 			o.say("unusable-gateway", fmt.Sprintf("%s is given a route to %v by %v, which is %s: it is not used", u.Name, r.Dst, r.Gateway, why), u)
+		} else if why = o.onLAN(r.Dst.Addr(), r.Dst.Bits()); why != "" {
+			o.say("unusable-route", fmt.Sprintf("%s is given a route to %v, which is %s: it is not used", u.Name, r.Dst, why), u)
 		}
 		return why != ""
 	})

@@ -142,3 +142,19 @@ func TestWithoutAPacketFilterRoutesAndRulesStand(t *testing.T) {
 		t.Errorf("%+v", choice)
 	}
 }
+
+func TestARouteToANetworkBehindThisMachineIsNotTaken(t *testing.T) {
+	for dst, refused := range map[string]bool{"192.168.1.0/24": true, "192.168.1.128/25": true, "192.168.1.7/32": true,
+		"192.168.0.0/16": false, "192.0.2.0/24": false, "0.0.0.0/1": false} {
+		w := given("198.51.100.2/26", "198.51.100.1", 0)
+		p := netip.MustParsePrefix(dst)
+		w.cfg.Uplinks[0].IPv4.Assign.Routes = []rules.AssignedRoute{{Dst: p, Gateway: netip.MustParseAddr("198.51.100.1")}}
+		_, report := w.converge(t)
+		if got := slices.Contains(codes(report), "unusable-route"); got != refused {
+			t.Errorf("%s: refused %v", dst, got)
+		}
+		if there := slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool { return r.Dst == p && r.Table == numbers.Table(1) }); there == refused {
+			t.Errorf("%s: planned %v", dst, there)
+		}
+	}
+}

@@ -135,7 +135,7 @@ var advertisements = map[string]func(*ndp.RouterAdvertisement){
 		ra.Options = append(ra.Options, &ndp.RouteInformation{PrefixLength: 64, Prefix: netip.MustParseAddr("2001:db8:1::"), RouteLifetime: time.Hour})
 	},
 	"a route to everything": func(ra *ndp.RouterAdvertisement) {
-		ra.Options = append(ra.Options, &ndp.RouteInformation{PrefixLength: 0, Prefix: netip.IPv6Unspecified(), RouteLifetime: time.Hour})
+		ra.Options = append(ra.Options, &ndp.RouteInformation{PrefixLength: 0, Prefix: netip.IPv6Unspecified(), RouteLifetime: 3 * time.Second})
 	},
 	"low preference": func(ra *ndp.RouterAdvertisement) { ra.RouterSelectionPreference = ndp.Low },
 }
