@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -81,7 +82,7 @@ func (o *outside) assignment(u *Uplink, a *Assignment) *Assignment {
 		why := o.gatewayFault(u, a, r.Gateway)
 		if why != "" {
 			o.say("unusable-gateway", fmt.Sprintf("%s is given a route to %v by %v, which is %s: it is not used", u.Name, r.Dst, r.Gateway, why), u)
-		} else if why = o.onLAN(r.Dst.Addr(), r.Dst.Bits()); why != "" {
+		} else if why = o.routeFault(r.Dst); why != "" {
 			o.say("unusable-route", fmt.Sprintf("%s is given a route to %v, which is %s: it is not used", u.Name, r.Dst, why), u)
 		}
 		return why != ""
@@ -155,15 +156,7 @@ func (o *outside) addressFault(u *Uplink, address netip.Prefix) string {
 // onLAN says that an address belongs to a network behind this machine. A network of ours that is wider than the
 // uplink's is none that the uplink takes anything from but its own segment.
 func (o *outside) onLAN(address netip.Addr, bits int) string {
-	for i := range o.obs.Addrs {
-		a := &o.obs.Addrs[i]
-		// What we have put there ourselves follows from what the uplinks are given.
-		if a.LinkScope || o.uplinks[a.Device] || o.obs.owns(o.cfg.Kernel, *a) || !a.Prefix.Addr().IsGlobalUnicast() || a.Prefix.Addr().BitLen() != address.BitLen() {
-			continue
-		}
-		if link, _ := o.obs.Link(a.Device); link.Loopback {
-			continue
-		}
+	for a := range o.behind(address.BitLen()) {
 		network := a.segment()
 		switch {
 		case a.Prefix.Addr() == address:
@@ -173,6 +166,32 @@ func (o *outside) onLAN(address netip.Addr, bits int) string {
 		}
 	}
 	return ""
+}
+
+// routeFault says that a destination belongs to a network behind this machine as a whole.
+func (o *outside) routeFault(dst netip.Prefix) string {
+	for a := range o.behind(dst.Addr().BitLen()) {
+		if network := a.segment(); network.Bits() <= dst.Bits() && network.Contains(dst.Addr()) {
+			return fmt.Sprintf("in the network %v behind %s", network, a.Device)
+		}
+	}
+	return ""
+}
+
+// behind iterates over the addresses, of so many bits, that this machine has in networks behind it.
+func (o *outside) behind(bits int) iter.Seq[*Addr] {
+	return func(yield func(*Addr) bool) {
+		for i := range o.obs.Addrs {
+			a := &o.obs.Addrs[i]
+			// What we have put there ourselves follows from what the uplinks are given.
+			if a.LinkScope || o.uplinks[a.Device] || o.obs.owns(o.cfg.Kernel, *a) || !a.Prefix.Addr().IsGlobalUnicast() || a.Prefix.Addr().BitLen() != bits {
+				continue
+			}
+			if link, _ := o.obs.Link(a.Device); !link.Loopback && !yield(a) {
+				return
+			}
+		}
+	}
 }
 
 // gatewayFault says why packets cannot be sent by a gateway, "" when they can or when there is none.
