@@ -29,7 +29,7 @@ func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
 	}
 	var all []candidate
 	p.eachPath(func(u *Uplink, f Family, facts Facts) {
-		if f == family && facts.Up && facts.HasDefault && tierOf(u) > 0 {
+		if f == family && tierOf(u) > 0 && p.leadsOut(u, f, facts) {
 			all = append(all, candidate{u, class(p.verdicts[Path{u.ID, f}], facts)})
 		}
 	})

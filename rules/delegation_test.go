@@ -304,3 +304,55 @@ func TestALANsOnlyPrefixIsUsableThoughAnotherUplinkIsPreferred(t *testing.T) {
 		}
 	}
 }
+
+// What an IPv6 uplink without an address sends has a source of somebody else: its provider drops it, and our own guard does
+// before.
+func TestAnIPv6UplinkWithoutASourceCarriesNothing(t *testing.T) {
+	path := rules.Path{Uplink: 1, Family: rules.IPv6}
+	for name, c := range map[string]struct {
+		change  func(*world)
+		carries bool
+	}{
+		"link-local alone":            {change: func(*world) {}},
+		"a unique-local LAN":          {change: func(w *world) { w.hold("lan0", "fd00:1::1/64") }},
+		"a LAN of the other provider": {change: func(w *world) { w.hold("lan0", "2001:db8:b:0:1::1/80") }},
+		"a LAN of the other's delegation": {change: func(w *world) {
+			w.cfg.Uplinks[1].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:b00::/56")}}
+			w.hold("lan0", "2001:db8:b00:7::1/64")
+		}},
+		"an address that is checked still": {change: func(w *world) {
+			w.hold("wan1", "2001:db8:a::2/64")
+			w.obs.Addrs[len(w.obs.Addrs)-1].Tentative = true
+		}},
+		"an address":                          {change: func(w *world) { w.hold("wan1", "2001:db8:a::2/64") }, carries: true},
+		"a LAN whose prefix others dealt out": {change: func(w *world) { w.hold("lan0", "2001:db8:c00:7::1/64") }, carries: true},
+		"a delegation that has just come": {change: func(w *world) {
+			w.cfg.Uplinks[0].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:a00::/56")}}
+		}, carries: true},
+		"an address that is about to be given": {change: func(w *world) {
+			w.cfg.Uplinks[0].IPv6.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:a::2/64")}}, Gateway: netip.MustParseAddr("fe80::1")}
+		}, carries: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := box(rules.Link{}, "wan1", "wan2")
+			w.obs.Addrs = slices.DeleteFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device == "lan0" && a.Prefix.Addr().Is6() })
+			w.hold("wan1", "198.51.100.2/26")
+			w.hold("wan2", "203.0.113.2/26", "2001:db8:b::2/64")
+			w.lead("wan1", "198.51.100.1", 100)
+			w.lead("wan2", "203.0.113.1", 200)
+			w.verdicts[path] = rules.Verdict{Health: rules.Good}
+			c.change(w)
+			want, report := w.plan()
+			choice := report.Defaults[rules.IPv6]
+			inTable := slices.ContainsFunc(want.Routes, func(r rules.Route) bool {
+				return r.Family == rules.IPv6 && r.Table == numbers.Table(1) && r.IsDefault() && r.Type == rules.Unicast
+			})
+			if choice.Has(1) != c.carries || inTable != c.carries {
+				t.Errorf("new traffic: %v, a default in its table: %v; want %v", choice.Has(1), inTable, c.carries)
+			}
+			if choice := report.Defaults[rules.IPv4]; !choice.Has(1) {
+				t.Error("its IPv4 carries nothing")
+			}
+		})
+	}
+}

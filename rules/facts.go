@@ -22,8 +22,11 @@ type Facts struct {
 	Gateway    netip.Addr // zero: on-link
 	Onlink     bool       // the gateway is not covered by a connected route
 	LinkLocal  bool       // IPv6: the device has a link-local address
-	MTU        int        // of the default route, 0 for the device's
-	DeviceMTU  int        // bytes; 0 while there is no device
+	// Borrows is true when an IPv6 path without an address of its own sends with that of a network behind this
+	// machine (RFC 7084 WAA-7).
+	Borrows   bool
+	MTU       int // of the default route, 0 for the device's
+	DeviceMTU int // bytes; 0 while there is no device
 }
 
 // PathMTU is the most bytes that a packet may have to leave by the path, 0 when that is not known.
@@ -34,12 +37,8 @@ func (f *Facts) PathMTU() int {
 	return f.DeviceMTU
 }
 
-// HasAddress reports whether packets can leave with a source that belongs here. An IPv6 uplink may
-// have a link-local address only (PPPoE with a delegated prefix): its packets then carry an address
-// of the LAN.
-func (f *Facts) HasAddress() bool {
-	return f.Source().IsValid() || f.LinkLocal && f.HasDefault
-}
+// HasAddress reports whether packets can leave with a source that belongs here.
+func (f *Facts) HasAddress() bool { return f.Source().IsValid() || f.Borrows }
 
 // Source returns the address that probes and new packets of this machine leave with; zero: none is fit.
 func (f *Facts) Source() netip.Addr {
@@ -83,6 +82,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 				}
 				f.readDefault(a, defaults[at], neighbours[at])
 				f.findSource(family, a, u.Device, obs, cfg.Kernel, defaults[at])
+				f.Borrows = family == IPv6 && len(f.Addresses) == 0 && f.HasDefault && borrows(cfg, obs, u)
 			}
 			facts[Path{u.ID, family}] = f
 		}

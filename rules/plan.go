@@ -155,7 +155,7 @@ func (p *planner) uplinkTables() {
 		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && facts.Up {
 			p.addConnected(table, u.Device, family, own)
 		}
-		if facts.Up && facts.HasDefault {
+		if p.leadsOut(u, family, facts) {
 			r := p.defaultRoute(family, table, facts.MTU, hop(u, facts, 1))
 			r.Src = facts.RouteSource
 			p.state.Routes = append(p.state.Routes, r)
@@ -320,7 +320,7 @@ func (p *planner) rules() {
 		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask
 		rule(family, prefDevice+u.ID, table).OIF = u.Device
 		for _, source := range p.sources(u, family, facts) {
-			if (facts.Up && facts.HasDefault || !p.leadsOutElsewhere(u, family, source)) && !p.rewrittenElsewhere(u, source) {
+			if (p.leadsOut(u, family, facts) || !p.leadsOutElsewhere(u, family, source)) && !p.rewrittenElsewhere(u, source) {
 				rule(family, prefSource+u.ID, table).From = source
 			}
 		}

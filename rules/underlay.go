@@ -59,7 +59,7 @@ func (p *planner) bestCarrier(w *Underlay, candidates []*Uplink, family Family) 
 	most := -1
 	for _, u := range candidates {
 		facts := p.fact(u, family)
-		if !facts.Up || !facts.HasDefault {
+		if !p.leadsOut(u, family, facts) {
 			continue
 		}
 		c := class(p.verdicts[Path{u.ID, family}], facts)

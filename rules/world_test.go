@@ -82,7 +82,13 @@ type path struct {
 }
 
 // usable reports whether packets can leave by the path.
-func (p *path) usable() bool { return p.Up && p.HasDefault }
+func (p *path) usable() bool { return p.Up && p.HasDefault && p.sends() }
+
+// sends reports whether packets can leave with a source that belongs to the path: an IPv6 device may have none.
+func (p *path) sends() bool {
+	a := p.Family(p.family).Assign
+	return p.family == rules.IPv4 || p.HasAddress() || a != nil && len(a.Addresses) > 0
+}
 
 func (w *world) paths(report *rules.Report) []path {
 	var list []path

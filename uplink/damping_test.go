@@ -99,6 +99,9 @@ func TestALineThatIsGivenAnotherAddressHasNotFailed(t *testing.T) {
 		if failed := m.Damping().Penalty(now) > 0; failed != (what == "carrier") {
 			t.Errorf("losing the %s counts as a failure: %v", what, failed)
 		}
+		if _, changed := m.SetPath(Path{Carrier: true, HasAddress: true, HasGateway: true}, now); changed || m.Reason() != reasonWhole {
+			t.Errorf("with the %s there again it says %q", what, m.Reason())
+		}
 	}
 }
 

@@ -214,6 +214,7 @@ func (m *Machine) SetPath(p Path, now time.Time) (Transition, bool) {
 	case first:
 		return m.to(Init, reasonInit, now), true
 	default:
+		m.reason = reasonWhole
 		m.stableAt = now.Add(m.cfg.Stable)
 		if m.cfg.Unprobed {
 			m.stableAt = now.Add(max(m.cfg.Stable, m.damping.HoldDown()))
@@ -224,6 +225,7 @@ func (m *Machine) SetPath(p Path, now time.Time) (Transition, bool) {
 
 const (
 	reasonInit     = "carrier, address and gateway present; waiting for the first answer"
+	reasonWhole    = "carrier, address and gateway present again; waiting for answers"
 	reasonUnprobed = "carrier, address and gateway present; there are no probe targets"
 )
 
