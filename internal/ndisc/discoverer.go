@@ -3,9 +3,11 @@ package ndisc
 import (
 	"context"
 	"errors"
+	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,7 +20,10 @@ type DiscovererConfig struct {
 	// Secret keys the addresses that are formed (RFC 7217): random, at least 16 bytes, the same for ever.
 	Secret []byte
 	Last   State // of an earlier run; zero for none
-	Log    *slog.Logger
+	// Follows is true where somebody else, mostly the kernel, configures by what routers say: nobody is asked for an
+	// advertisement as long as a router answers. What routers say is watched all the same.
+	Follows bool
+	Log     *slog.Logger
 	// OnChange hears, from the Discoverer's goroutine, of anything new: each advertisement, for it moves
 	// ends, and each end that comes. Whatever Last holds that still lasts is told at the start.
 	OnChange func(View)
@@ -31,9 +36,10 @@ type Discoverer struct {
 	cfg  DiscovererConfig
 	port *port
 
-	mu        sync.Mutex // guards what follows
-	failed    []netip.Addr
-	reachable map[netip.Addr]bool
+	mu       sync.Mutex // guards what follows
+	failed   []netip.Addr
+	gateways []netip.Addr
+	path     Path
 }
 
 // NewDiscoverer makes a Discoverer that does nothing before Run and a link.
@@ -41,7 +47,7 @@ func NewDiscoverer(cfg DiscovererConfig) *Discoverer {
 	if cfg.Open == nil {
 		cfg.Open = openUplink
 	}
-	return &Discoverer{cfg: cfg, port: newPort(cfg.Device, cfg.Log, cfg.Open), reachable: map[netip.Addr]bool{}}
+	return &Discoverer{cfg: cfg, port: newPort(cfg.Device, cfg.Log, cfg.Open)}
 }
 
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
@@ -56,17 +62,33 @@ func (d *Discoverer) AddressFailed(addr netip.Addr) {
 	d.port.poke()
 }
 
-// SetReachable tells whether a router answers. One that does not is the last choice.
-func (d *Discoverer) SetReachable(router netip.Addr, reachable bool) {
+// SetGateways tells of gateways on the link that somebody else has routes by, so that it is known whether they answer.
+func (d *Discoverer) SetGateways(gateways []netip.Addr) {
 	d.mu.Lock()
-	d.reachable[router.WithZone("")] = reachable
+	changed := !slices.Equal(d.gateways, gateways)
+	d.gateways = slices.Clone(gateways)
 	d.mu.Unlock()
-	d.port.poke()
+	if changed {
+		d.port.poke()
+	}
+}
+
+// SetPath tells what probing says of the uplink. When it falls silent the routers are asked whether they are there, and of
+// several each has its turn.
+func (d *Discoverer) SetPath(p Path) {
+	d.mu.Lock()
+	changed := d.path != p
+	d.path = p
+	d.mu.Unlock()
+	if changed {
+		d.port.poke()
+	}
 }
 
 // Run listens and asks until the context ends.
 func (d *Discoverer) Run(ctx context.Context) error {
 	m := newMachine(d.cfg.Device, d.cfg.Secret, d.cfg.Last, rand.Float64)
+	m.follows = d.cfg.Follows
 	defer d.port.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -75,25 +97,26 @@ func (d *Discoverer) Run(ctx context.Context) error {
 	said := ""
 	for {
 		now := time.Now()
-		d.pass(m)
+		d.pass(m, now)
 		if d.port.follow(now) {
 			m.linkUp(d.port.session.conn.Link().MTU, now)
 		} else if d.port.session == nil {
 			m.linkDown()
 		}
+		d.check(m, now)
 		if m.tick(now) && !d.solicit(now) {
 			m.unsent(now)
 		}
 		if m.changed {
 			m.changed = false
-			d.cfg.OnChange(m.state.view())
+			d.cfg.OnChange(m.view())
 		}
 		e := d.port.next(ctx, timer, m.deadline())
 		if e.ended {
 			return nil
 		}
 		if e.packet != nil {
-			said = d.report(m.receive(*e.packet, time.Now()), said)
+			said = d.report(d.receive(m, *e.packet, time.Now()), said)
 		}
 	}
 }
@@ -111,18 +134,54 @@ func (d *Discoverer) report(err error, said string) string {
 	return err.Error()
 }
 
+// receive takes a message in.
+func (d *Discoverer) receive(m *machine, p Packet, now time.Time) error {
+	if len(p.Data) > 0 && p.Data[0] == typeNeighbourAdvert {
+		return m.neighbour(p)
+	}
+	return m.receive(p, now)
+}
+
 // pass hands the machine what other goroutines have told.
-func (d *Discoverer) pass(m *machine) {
+func (d *Discoverer) pass(m *machine, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, addr := range d.failed {
 		m.addressFailed(addr)
 	}
 	d.failed = nil
-	for router, reachable := range d.reachable {
-		m.setReachable(router, reachable)
+	m.follow(d.gateways, now)
+	m.setPath(d.path, now)
+}
+
+// check asks the routers whose turn it is whether they are there.
+func (d *Discoverer) check(m *machine, now time.Time) {
+	unicast, multicast := m.due(now)
+	if d.port.session == nil {
+		return
 	}
-	clear(d.reachable)
+	hardware := d.port.session.conn.Link().Hardware
+	for router, to := range destinations(unicast, multicast) {
+		if message, err := solicitNode(router, hardware); err == nil {
+			d.port.send(message, to, now)
+		}
+	}
+}
+
+// destinations yields each router and where its solicitation is to be sent.
+func destinations(unicast, multicast []netip.Addr) iter.Seq2[netip.Addr, netip.Addr] {
+	return func(yield func(router, to netip.Addr) bool) {
+		for _, router := range unicast {
+			if !yield(router, router) {
+				return
+			}
+		}
+		for _, router := range multicast {
+			if !yield(router, solicitedNode(router)) {
+				return
+			}
+		}
+	}
 }
 
 func (d *Discoverer) solicit(now time.Time) bool {

@@ -290,8 +290,9 @@ func TestWhatOthersTellReachesTheView(t *testing.T) {
 		d.hear(says{lifetime: time.Hour, preference: ndp.High}.packet(gateway2))
 		first := d.seen.now().Addresses[0].Address.Addr()
 		d.AddressFailed(first)
-		d.SetReachable(gateway2.WithZone("wan1"), false)
-		synctest.Wait()
+		d.script(func(w *wire) { w.absent = []netip.Addr{gateway2} })
+		d.SetPath(PathSuspected)
+		sleep(4 * time.Second)
 		v := d.seen.now()
 		if v.Addresses[0].Address.Addr() == first || v.Addresses[0].Conflicts != 1 {
 			t.Errorf("addresses %+v", v.Addresses)

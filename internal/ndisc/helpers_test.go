@@ -73,11 +73,24 @@ type sending struct {
 	message []byte
 }
 
+const typeNeighbourSolicit = 135
+
+// present is a router's answer to a neighbour solicitation.
+func present(router netip.Addr) Packet {
+	m, err := ndp.MarshalMessage(&ndp.NeighborAdvertisement{Router: true, Solicited: true, Override: true, TargetAddress: router})
+	if err != nil {
+		panic(err)
+	}
+	return Packet{Data: m, From: router, HopLimit: 255}
+}
+
 // wire is a link in memory.
 type wire struct {
 	mu       sync.Mutex
 	log      []sending
 	answer   func() *Packet // to a solicitation; nil: silence
+	absent   []netip.Addr   // routers that answer no neighbour solicitation
+	asked    []sending      // neighbour solicitations
 	refuse   error          // of Send
 	missing  error          // of Open
 	attempts atomic.Int64   // to open
@@ -111,6 +124,13 @@ func (e *wireEnd) Send(message []byte, to netip.Addr) error {
 	defer e.mu.Unlock()
 	if e.refuse != nil {
 		return e.refuse
+	}
+	if message[0] == typeNeighbourSolicit {
+		e.asked = append(e.asked, sending{time.Now(), to, slices.Clone(message)})
+		if target := netip.AddrFrom16([16]byte(message[8:24])); !slices.Contains(e.absent, target) {
+			e.in <- present(target)
+		}
+		return nil
 	}
 	e.log = append(e.log, sending{time.Now(), to, slices.Clone(message)})
 	if e.answer != nil {

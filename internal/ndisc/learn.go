@@ -22,10 +22,10 @@ func (m *machine) learn(a *advert, from netip.Addr, now time.Time) {
 		a.ignored = append(a.ignored, fmt.Sprintf(format, args...)+": too many are known already")
 	}
 	for _, o := range a.prefixes {
-		if !m.learnPrefix(o, now) {
+		if !m.learnPrefix(o, from, now) {
 			full("prefix %v", o.prefix)
 		}
-		if o.autonomous && !m.learnAddress(o, now) {
+		if o.autonomous && !m.learnAddress(o, from, now) {
 			full("address in %v", o.prefix)
 		}
 	}
@@ -57,11 +57,17 @@ func (m *machine) learn(a *advert, from netip.Addr, now time.Time) {
 }
 
 // learnPrefix keeps the announcement as it is. A valid lifetime of 0 takes it off the link at once (RFC 4861
-// section 6.3.4), whatever becomes of our address. It reports whether there was room.
-func (m *machine) learnPrefix(o prefixOption, now time.Time) bool {
+// section 6.3.4), whatever becomes of our address; but no router takes away what others announce. It reports whether there
+// was room.
+func (m *machine) learnPrefix(o prefixOption, from netip.Addr, now time.Time) bool {
 	same := func(p Prefix) bool { return p.Prefix == o.prefix }
 	if o.valid == 0 {
-		m.state.Prefixes = slices.DeleteFunc(m.state.Prefixes, same)
+		m.state.Prefixes = slices.DeleteFunc(m.state.Prefixes, func(p Prefix) bool { return same(p) && !m.othersAnnounce(p.Routers, from) })
+		for i := range m.state.Prefixes {
+			if p := &m.state.Prefixes[i]; same(*p) {
+				p.Routers = slices.DeleteFunc(slices.Clone(p.Routers), func(a netip.Addr) bool { return a == from })
+			}
+		}
 		return true
 	}
 	p := place(&m.state.Prefixes, maxPrefixes, same)
@@ -69,19 +75,41 @@ func (m *machine) learnPrefix(o prefixOption, now time.Time) bool {
 		return false
 	}
 	*p = Prefix{Prefix: o.prefix, OnLink: o.onLink, Autonomous: o.autonomous,
-		Preferred: until(now, o.preferred), Valid: until(now, o.valid)}
+		Preferred: until(now, o.preferred), Valid: until(now, o.valid), Routers: including(p.Routers, from)}
 	return true
+}
+
+// othersAnnounce reports whether a router other than from is among those that announce a prefix, and still offers itself.
+func (m *machine) othersAnnounce(routers []netip.Addr, from netip.Addr) bool {
+	return slices.ContainsFunc(routers, func(a netip.Addr) bool {
+		r := m.state.router(a)
+		return a != from && r != nil && !r.Unreachable
+	})
+}
+
+// including returns a list with one more router, which it may hold already.
+func including(routers []netip.Addr, router netip.Addr) []netip.Addr {
+	if slices.Contains(routers, router) {
+		return routers
+	}
+	return append(slices.Clone(routers), router)
 }
 
 // learnAddress forms or refreshes our address in an autonomous prefix (RFC 4862 section 5.5.3). It reports
 // whether there was room.
-func (m *machine) learnAddress(o prefixOption, now time.Time) bool {
+func (m *machine) learnAddress(o prefixOption, from netip.Addr, now time.Time) bool {
 	if o.prefix.Bits() != 64 {
 		return true // no room for our identifier (section 5.5.3 d); the prefix itself is in the View
 	}
 	same := func(a Address) bool { return a.Address.Masked() == o.prefix }
 	if i := slices.IndexFunc(m.state.Addresses, same); i >= 0 {
 		a := &m.state.Addresses[i]
+		if o.valid == 0 && m.othersAnnounce(a.Routers, from) {
+			return true
+		}
+		if o.valid > 0 {
+			a.Routers = including(a.Routers, from)
+		}
 		a.Preferred = until(now, o.preferred)
 		left := remaining(a.Valid, now)
 		switch {
@@ -99,7 +127,7 @@ func (m *machine) learnAddress(o prefixOption, now time.Time) bool {
 	if a == nil {
 		return false
 	}
-	*a = Address{Address: m.address(o.prefix, 0), Preferred: until(now, o.preferred), Valid: until(now, o.valid)}
+	*a = Address{Address: m.address(o.prefix, 0), Preferred: until(now, o.preferred), Valid: until(now, o.valid), Routers: []netip.Addr{from}}
 	return true
 }
 
@@ -139,14 +167,5 @@ func (m *machine) addressFailed(addr netip.Addr) {
 		a.Conflicts++
 		a.Address = m.address(a.Address.Masked(), a.Conflicts)
 		return
-	}
-}
-
-// setReachable is told whether a router answers neighbour solicitations.
-func (m *machine) setReachable(router netip.Addr, reachable bool) {
-	for i := range m.state.Routers {
-		if r := &m.state.Routers[i]; r.Addr == router && r.Unreachable == reachable {
-			r.Unreachable, m.changed = !reachable, true
-		}
 	}
 }

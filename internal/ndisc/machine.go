@@ -2,6 +2,7 @@ package ndisc
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -46,8 +47,18 @@ type machine struct {
 
 	state   State
 	learned map[netip.Addr]learning
-	linkMTU int // bytes; 0: unknown
-	changed bool
+
+	follows  bool         // somebody else configures by what routers say: ask only when they are lost
+	gateways []netip.Addr // that somebody else's defaults lead to
+	checks   map[netip.Addr]*check
+	mute     map[netip.Addr]bool // routers and gateways that answer no solicitation
+	lost     bool                // none that was known answers
+	path     Path
+	proven   bool       // the uplink has worked by the router in use
+	home     netip.Addr // the router by which it worked last
+	turn     time.Time  // until when the router in use may try, while the uplink is silent
+	linkMTU  int        // bytes; 0: unknown
+	changed  bool
 
 	up    bool
 	flaps int  // how often the link has come up
@@ -59,7 +70,10 @@ type machine struct {
 }
 
 func newMachine(device string, secret []byte, last State, random func() float64) *machine {
-	return &machine{device: device, secret: secret, rand: random, state: last.usable(), learned: map[netip.Addr]learning{}}
+	m := &machine{device: device, secret: secret, rand: random, state: last.usable(), learned: map[netip.Addr]learning{},
+		checks: map[netip.Addr]*check{}, mute: map[netip.Addr]bool{}}
+	m.choose()
+	return m
 }
 
 // usable drops from a state, which may have been read from a file, what no advertisement can have said.
@@ -87,15 +101,22 @@ func (m *machine) linkUp(mtu int, now time.Time) {
 		m.next = now.Add(time.Duration(m.rand() * float64(maxSolicitDelay)))
 	}
 	m.flaps++
+	m.verify(now) // what was there may have been replaced
 }
 
-func (m *machine) linkDown() { m.up = false }
+func (m *machine) linkDown() {
+	m.up = false
+	clear(m.checks)
+}
 
 // soliciting reports whether an answer is waited for. RFC 7559 section 2: only an advertisement with a router
 // lifetime ends the asking.
 func (m *machine) soliciting() bool {
 	if !m.up {
 		return false
+	}
+	if m.follows {
+		return m.lost && !m.fresh
 	}
 	if !m.fresh || !m.hasDefault() {
 		return true
@@ -108,8 +129,9 @@ func (m *machine) soliciting() bool {
 	return false
 }
 
+// hasDefault reports whether a router offers a default that is not known to be unreachable.
 func (m *machine) hasDefault() bool {
-	return slices.ContainsFunc(m.state.Routers, func(r Router) bool { return r.Default })
+	return slices.ContainsFunc(m.state.Routers, func(r Router) bool { return r.Default && !r.Unreachable })
 }
 
 // again begins a new series of solicitations, no sooner after the last than two of a series are apart.
@@ -123,6 +145,7 @@ func (m *machine) again(now time.Time) {
 // tick removes what is over, and reports whether a solicitation is due now.
 func (m *machine) tick(now time.Time) bool {
 	m.expire(now)
+	m.rotate(now)
 	for addr, l := range m.learned {
 		if !l.asked && !l.refresh.IsZero() && !now.Before(l.refresh) {
 			l.asked = true
@@ -166,6 +189,14 @@ func (m *machine) deadline() time.Time {
 		if m.up && !l.asked {
 			d = earlier(d, l.refresh)
 		}
+	}
+	for _, c := range m.checks {
+		if m.up {
+			d = earlier(d, c.next)
+		}
+	}
+	if m.up && m.path == PathSilent {
+		d = earlier(d, m.turn)
 	}
 	for _, r := range m.state.Routers {
 		if r.Default {
@@ -212,6 +243,12 @@ func (m *machine) expire(now time.Time) {
 			delete(m.learned, addr)
 		}
 	}
+	for addr := range m.mute {
+		if !m.checkable(addr) {
+			delete(m.mute, addr)
+		}
+	}
+	m.choose()
 	if had && !m.hasDefault() {
 		m.again(now)
 	}
@@ -225,6 +262,13 @@ func without[T any](m *machine, list []T, gone func(T) bool) []T {
 	return list
 }
 
+// view is what holds now.
+func (m *machine) view() View {
+	v := m.state.view()
+	v.Unreachable = slices.SortedFunc(maps.Keys(m.mute), netip.Addr.Compare)
+	return v
+}
+
 // receive takes an advertisement in. The error says why it was discarded, or which of its options were; the
 // rest of it counts all the same.
 func (m *machine) receive(p Packet, now time.Time) error {
@@ -233,7 +277,7 @@ func (m *machine) receive(p Packet, now time.Time) error {
 		return fmt.Errorf("advertisement of %v: %w", p.From, err)
 	}
 	m.expire(now)
-	had := m.hasDefault()
+	had, known := m.hasDefault(), m.state.router(p.From) != nil
 	r := place(&m.state.Routers, maxRouters, func(r Router) bool { return r.Addr == p.From })
 	if r == nil {
 		return fmt.Errorf("advertisement of %v: %w: %d routers are known already", p.From, errMessage, maxRouters)
@@ -260,6 +304,10 @@ func (m *machine) receive(p Packet, now time.Time) error {
 	}
 	m.fresh = m.fresh || r.Default
 	m.learn(&a, p.From, now)
+	if r.Default && !known {
+		m.verify(now) // it may have come in the place of another
+	}
+	m.answered(p.From)
 	m.learned[p.From] = learning{refresh: m.refreshAfter(a, now)}
 	if had && !m.hasDefault() {
 		m.again(now)

@@ -388,6 +388,8 @@ func TestTheViewHoldsOnlyWhatLasts(t *testing.T) {
 					pio(rapid.SampledFrom([]string{"2001:db8:a:1::/64", "2001:db8:a:2::/64"}).Draw(t, "prefix"), preferred, valid),
 					rio("2001:db8:f::/48", ndp.Medium, lifetime.Draw(t, "route"))}}.packet(router), now)
 			}
+			m.setPath(Path(rapid.IntRange(0, 3).Draw(t, "path")), now)
+			m.due(now)
 			solicit := m.tick(now)
 			if solicit && !m.up {
 				t.Fatal("solicits on a link that is down")
@@ -398,13 +400,13 @@ func TestTheViewHoldsOnlyWhatLasts(t *testing.T) {
 			if d := m.deadline(); !d.IsZero() && !d.After(now) {
 				t.Fatalf("deadline %v is not after %v, although all was done", d, now)
 			}
-			check(t, m.state.view(), now)
+			promises(t, m.state.view(), now)
 		}
 	})
 }
 
-// check holds what every View promises.
-func check(t *rapid.T, v View, now time.Time) {
+// promises checks what every View promises.
+func promises(t *rapid.T, v View, now time.Time) {
 	for _, r := range v.Routers {
 		if over(r.Expires, now) {
 			t.Fatalf("router %+v is over", r)

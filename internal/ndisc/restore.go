@@ -6,5 +6,5 @@ import "time"
 func (s State) View(now time.Time) View {
 	m := newMachine("", nil, s, nil)
 	m.expire(now)
-	return m.state.view()
+	return m.view()
 }

@@ -37,9 +37,9 @@ type rawConn struct {
 
 var _ Conn = (*rawConn)(nil)
 
-// openUplink hears advertisements.
+// openUplink hears advertisements, and routers that are asked whether they are there.
 func openUplink(device string) (Conn, error) {
-	return openRaw(device, allNodes, ipv6.ICMPTypeRouterAdvertisement)
+	return openRaw(device, allNodes, ipv6.ICMPTypeRouterAdvertisement, ipv6.ICMPTypeNeighborAdvertisement)
 }
 
 // openLAN hears solicitations, and what other routers say.

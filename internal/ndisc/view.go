@@ -18,7 +18,7 @@ type Router struct {
 	Managed     bool       `json:"managed,omitempty"`     // addresses by DHCPv6
 	Other       bool       `json:"other,omitempty"`       // other things by DHCPv6
 	Heard       time.Time  `json:"heard"`                 // its latest advertisement
-	Unreachable bool       `json:"unreachable,omitempty"` // SetReachable said so
+	Unreachable bool       `json:"unreachable,omitempty"` // it answers no neighbour solicitation
 }
 
 // Prefix is a prefix that a router announced for the link.
@@ -28,6 +28,7 @@ type Prefix struct {
 	Autonomous bool         `json:"autonomous"`
 	Preferred  time.Time    `json:"preferred,omitzero"` // end; may be past
 	Valid      time.Time    `json:"valid,omitzero"`     // end
+	Routers    []netip.Addr `json:"routers,omitempty"`  // that announce it; none: not known
 }
 
 // Address is an address that we form in an autonomous /64 (RFC 7217).
@@ -37,6 +38,7 @@ type Address struct {
 	Valid     time.Time    `json:"valid,omitzero"`      // end
 	Conflicts int          `json:"conflicts,omitempty"` // the DAD counter: addresses before it that were taken
 	Failed    bool         `json:"failed,omitempty"`    // this one too, and we have given up
+	Routers   []netip.Addr `json:"routers,omitempty"`   // that announce its prefix, or did last; none: not known
 }
 
 // Route is a route that a router announced (RFC 4191). The default route is in Router.
@@ -67,20 +69,27 @@ type State struct {
 	Routes    []Route   `json:"routes,omitempty"`
 	DNS       []Server  `json:"dns,omitempty"`
 	Search    []Domain  `json:"search,omitempty"`
+	// Chosen is the router in use.
+	Chosen netip.Addr `json:"chosen,omitzero"`
 }
 
 // View is what holds now.
 type View struct {
-	Routers   []Router  // that offer a default route, best first
+	Routers   []Router  // that offer a default route, the one to be used first
 	Prefixes  []Prefix  // not expired
-	Addresses []Address // not expired, not failed
-	Routes    []Route   // not expired; of several to one prefix the better is first
-	DNS       []Server
-	Search    []Domain
-	MTU       int  // bytes: the smallest that a router has named; 0: none has
-	Managed   bool // a router says that DHCPv6 has addresses
-	Other     bool // a router says that DHCPv6 has other things
-	State     State
+	Addresses []Address // not expired, not failed, and of a prefix of the router to be used
+	// Foreign are the prefixes that only other routers of the link announce: what has such a source goes by them alone
+	// (RFC 8028 section 3).
+	Foreign []netip.Prefix
+	// Unreachable are the routers, and other gateways that Follow told of, that answer no neighbour solicitation.
+	Unreachable []netip.Addr
+	Routes      []Route // not expired; of several to one prefix the better is first
+	DNS         []Server
+	Search      []Domain
+	MTU         int  // bytes: the smallest that a router has named; 0: none has
+	Managed     bool // a router says that DHCPv6 has addresses
+	Other       bool // a router says that DHCPv6 has other things
+	State       State
 }
 
 // view makes the View of a state from which what is over has been removed.
@@ -96,17 +105,21 @@ func (s State) view() View {
 		}
 		v.Managed, v.Other = v.Managed || r.Managed, v.Other || r.Other
 	}
-	// A router that does not answer comes after all that may, whatever its preference (RFC 4191 section 3.2).
 	// The sort is stable: among equals the one that was heard first stays the choice.
 	slices.SortStableFunc(v.Routers, func(a, b Router) int {
-		if a.Unreachable != b.Unreachable {
-			return ordered(a.Unreachable)
+		if (a.Addr == s.Chosen) != (b.Addr == s.Chosen) {
+			return ordered(b.Addr == s.Chosen)
 		}
-		return int(b.Preference - a.Preference)
+		return a.compare(&b)
 	})
 	for _, a := range s.Addresses {
-		if !a.Failed {
+		if !a.Failed && s.fits(a.Routers) {
 			v.Addresses = append(v.Addresses, a)
+		}
+	}
+	for _, p := range s.Prefixes {
+		if !s.fits(p.Routers) {
+			v.Foreign = append(v.Foreign, p.Prefix)
 		}
 	}
 	v.Routes = s.Routes
@@ -136,7 +149,7 @@ func ordered(last bool) int {
 func (s State) clone() State {
 	return State{
 		Routers: slices.Clone(s.Routers), Prefixes: slices.Clone(s.Prefixes), Addresses: slices.Clone(s.Addresses),
-		Routes: slices.Clone(s.Routes), DNS: slices.Clone(s.DNS), Search: slices.Clone(s.Search),
+		Routes: slices.Clone(s.Routes), DNS: slices.Clone(s.DNS), Search: slices.Clone(s.Search), Chosen: s.Chosen,
 	}
 }
 
