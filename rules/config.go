@@ -95,6 +95,8 @@ type Addressing struct {
 	Masquerade bool // rewrite sources that are not the uplink's own
 	// MasqueradeFrom are sources that are rewritten even without Masquerade.
 	MasqueradeFrom []netip.Prefix
+	// Watched is what is known of the routers where Assign is nil and others follow them; nil: nothing of note. IPv6 only.
+	Watched *WatchedRouters
 	// Translate rewrites the prefixes of the LANs to the delegation's, host by host (RFC 6296). IPv6 only.
 	Translate bool
 }
@@ -121,6 +123,23 @@ type Address struct {
 type AssignedRoute struct {
 	Dst     netip.Prefix
 	Gateway netip.Addr
+}
+
+// WatchedRouters is what router discovery sees on a link whose addresses and routes are others' business.
+type WatchedRouters struct {
+	Use     netip.Addr     // the router that is to be used of several; zero: none is known
+	Silent  []netip.Addr   // gateways that do not answer
+	Foreign []netip.Prefix // prefixes of the link that only others than Use announce
+}
+
+// foreign reports whether an address is of another router than the one in use (RFC 8028 section 3).
+func (w *WatchedRouters) foreign(address netip.Addr) bool {
+	return w != nil && slices.ContainsFunc(w.Foreign, func(p netip.Prefix) bool { return p.Contains(address) })
+}
+
+// silent reports whether a gateway does not answer.
+func (w *WatchedRouters) silent(gateway netip.Addr) bool {
+	return w != nil && slices.Contains(w.Silent, gateway)
 }
 
 // PeerNetwork is a network that hosts behind another end of a tunnel have.

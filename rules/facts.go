@@ -64,7 +64,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 	for _, a := range obs.Addrs {
 		addrs[a.Device] = append(addrs[a.Device], a)
 	}
-	defaults := foreignDefaults(cfg.Kernel, obs)
+	defaults := foreignDefaults(cfg, obs)
 	for i := range cfg.Uplinks {
 		u := &cfg.Uplinks[i]
 		link, present := links[u.Device]
@@ -81,6 +81,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 					delete(defaults, at)
 				}
 				f.readDefault(a, defaults[at], neighbours[at])
+				f.leaveOut(a)
 				f.findSource(family, a, u.Device, obs, cfg.Kernel, defaults[at])
 				f.Borrows = family == IPv6 && len(f.Addresses) == 0 && f.HasDefault && borrows(cfg, obs, u)
 			}
@@ -171,25 +172,28 @@ type foreignDefault struct {
 
 // foreignDefaults finds, per device and family, the default route of lowest metric in table main that
 // somebody else installed. A multipath default counts for each of its devices. On a device without one, routes that
-// stand for a default together do.
-func foreignDefaults(k Kernel, obs *Observed) map[deviceFamily]foreignDefault {
+// stand for a default together do. One by a gateway that is known not to answer comes after all others.
+func foreignDefaults(cfg Config, obs *Observed) map[deviceFamily]foreignDefault {
 	best := make(map[deviceFamily]foreignDefault)
+	watched := make(map[string]*WatchedRouters)
+	for i := range cfg.Uplinks {
+		watched[cfg.Uplinks[i].Device] = cfg.Uplinks[i].IPv6.Watched
+	}
 	var parts []*Route
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
-		if k.foreignPart(r) {
+		if cfg.Kernel.foreignPart(r) {
 			parts = append(parts, r)
 		}
-		if !k.foreignDefault(r) {
+		if !cfg.Kernel.foreignDefault(r) {
 			continue
 		}
 		for n := range r.Nexthops {
-			hop := &r.Nexthops[n]
-			key := deviceFamily{hop.Device, r.Family}
-			if have, ok := best[key]; ok && have.Metric <= r.Metric {
-				continue
+			found := foreignDefault{r, &r.Nexthops[n]}
+			key := deviceFamily{found.hop.Device, r.Family}
+			if have, ok := best[key]; !ok || found.before(have, watched[key.device]) {
+				best[key] = found
 			}
-			best[key] = foreignDefault{r, hop}
 		}
 	}
 	for at, first := range wholeByParts(parts) {
@@ -198,6 +202,28 @@ func foreignDefaults(k Kernel, obs *Observed) map[deviceFamily]foreignDefault {
 		}
 	}
 	return best
+}
+
+// before reports whether a default is to be used rather than another one that came earlier.
+func (d foreignDefault) before(o foreignDefault, w *WatchedRouters) bool {
+	if a, b := w.silent(d.hop.Gateway), w.silent(o.hop.Gateway); a != b {
+		return b
+	}
+	return d.Metric < o.Metric || d.Metric == o.Metric && w != nil && d.hop.Gateway == w.Use && o.hop.Gateway != w.Use
+}
+
+// leaveOut puts addresses last that other routers of the link than the gateway have given: it would drop what has
+// such a source. While one is there our routes name the source, for the kernel does not know which router gave which
+// (RFC 6724 rule 5.5).
+func (f *Facts) leaveOut(a Addressing) {
+	if a.Watched == nil || !f.HasDefault || f.Gateway != a.Watched.Use {
+		return
+	}
+	others := func(p netip.Prefix) bool { return a.Watched.foreign(p.Addr()) }
+	if own := slices.DeleteFunc(slices.Clone(f.Addresses), others); len(own) > 0 && len(own) < len(f.Addresses) {
+		f.Addresses = append(own, slices.DeleteFunc(slices.Clone(f.Addresses), func(p netip.Prefix) bool { return !others(p) })...)
+		f.RouteSource = own[0].Addr()
+	}
 }
 
 // usableAddresses picks the addresses of one family that may be the source of packets to the Internet,

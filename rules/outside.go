@@ -254,7 +254,7 @@ func (d foreignDefault) ownGateway(obs *Observed) bool {
 
 // strayDefaults names the defaults of others that lead to this machine itself.
 func (p *planner) strayDefaults() {
-	defaults := foreignDefaults(p.k, p.obs)
+	defaults := foreignDefaults(p.cfg, p.obs)
 	p.eachPath(func(u *Uplink, family Family, _ Facts) {
 		if a := u.Family(family); a.Assign != nil || a.Managed {
 			return

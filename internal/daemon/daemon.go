@@ -427,6 +427,9 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 		d.judge.hold()
 	}
 	d.engine.Hint()
+	if t.Family == rules.IPv6 {
+		d.tellRouters()
+	}
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
 	t.Evidence = append(t.Evidence, d.testimony(t)...)
 	d.events.Append(api.VerdictEvent(t))

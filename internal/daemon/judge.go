@@ -343,6 +343,14 @@ func (j *judge) verdict(path rules.Path) (uplink.Verdict, bool) {
 	return w.Verdict(), true
 }
 
+// isWhole reports whether a path has all that it takes for probes to be sent.
+func (j *judge) isWhole(path rules.Path) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	w := j.watched[path]
+	return w != nil && w.facts.Carrier && w.facts.HasAddress && w.facts.HasGateway && !w.facts.Quiet
+}
+
 // verdicts returns those of all paths, for a scrape.
 func (j *judge) verdicts() []api.PathVerdict {
 	j.mu.Lock()

@@ -36,6 +36,7 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 			wire(&out.Uplinks[i].IPv6, given.IPv6, u)
 			out.Uplinks[i].Site = !leadsOut(given.IPv4) && !leadsOut(given.IPv6)
 		}
+		out.Uplinks[i].IPv6.Watched = given.Watched
 		if u.IPv6.Delegation {
 			out.Uplinks[i].Delegations = given.Delegations
 		}

@@ -15,12 +15,14 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // docRouters is the document of what routers have advertised, by uplink name.
 const docRouters = "routers6"
 
-// routers runs router discovery on each uplink with method "ra".
+// routers runs router discovery on each uplink with method "ra", and watches the routers of those with "auto", which the kernel
+// or another program follows: neither notices for half an hour that a router has been replaced.
 type routers struct {
 	crew[*ndisc.Discoverer]
 	log     *slog.Logger
@@ -30,8 +32,9 @@ type routers struct {
 	holding sync.Mutex
 	kept    map[string]ndisc.State // by uplink name; of this run or an earlier one
 	views   map[string]ndisc.View
-	unkept  bool      // kept has changed since it was saved,
-	saved   time.Time // which was then
+	watched map[string]bool // by uplink name, those that others configure
+	unkept  bool            // kept has changed since it was saved,
+	saved   time.Time       // which was then
 }
 
 // keepPace is the least time between a save and one that does not wait for the next beat. Anybody on the link may send
@@ -50,17 +53,49 @@ func (r *routers) restore(now time.Time) {
 	}
 }
 
+// pathOf says what a verdict means for the routers of an uplink. Whole: the device has carrier, address and gateway.
+func pathOf(v uplink.Verdict, whole bool) ndisc.Path {
+	switch {
+	case v.State == uplink.Up, v.State == uplink.Degraded:
+		return ndisc.PathWorking
+	case v.State == uplink.Suspect:
+		return ndisc.PathSuspected
+	case v.State == uplink.Down && whole:
+		return ndisc.PathSilent
+	}
+	return ndisc.PathUnknown
+}
+
+// tellRouters tells the discoverers what probing says.
+func (d *Daemon) tellRouters() {
+	d.mu.Lock()
+	c, ids := d.config, d.ids
+	d.mu.Unlock()
+	for i := range c.Uplinks {
+		path := rules.Path{Uplink: ids[c.Uplinks[i].Name], Family: rules.IPv6}
+		if v, ok := d.judge.verdict(path); ok {
+			d.routers.probed(c.Uplinks[i].Name, pathOf(v, d.judge.isWhole(path)))
+		}
+	}
+}
+
 // configure starts and stops discovery so that each uplink with method "ra" has one.
 func (r *routers) configure(c *config.Config, secret []byte) {
 	posts := make(map[string]post[*ndisc.Discoverer])
+	watched := make(map[string]bool)
 	for i := range c.Uplinks {
-		if u := &c.Uplinks[i]; u.IPv6.Method == config.MethodRA {
-			posts[u.Name] = post[*ndisc.Discoverer]{device: u.Device, make: func(current func() bool) *ndisc.Discoverer {
-				return r.discoverer(u.Name, u.Device, secret, current)
-			}}
+		u := &c.Uplinks[i]
+		follows := u.IPv6.Method == config.MethodAuto && u.Kind == config.KindISP
+		if u.IPv6.Method != config.MethodRA && !follows {
+			continue
 		}
+		watched[u.Name] = follows
+		posts[u.Name] = post[*ndisc.Discoverer]{device: u.Device, terms: follows, make: func(current func() bool) *ndisc.Discoverer {
+			return r.discoverer(u.Name, u.Device, follows, secret, current)
+		}}
 	}
 	r.holding.Lock()
+	r.watched = watched
 	members := r.all()
 	for name := range r.kept {
 		if m, p := members[name], posts[name]; p.make == nil || m != nil && m.device != p.device {
@@ -72,10 +107,10 @@ func (r *routers) configure(c *config.Config, secret []byte) {
 	r.staff(posts)
 }
 
-func (r *routers) discoverer(name, device string, secret []byte, current func() bool) *ndisc.Discoverer {
+func (r *routers) discoverer(name, device string, follows bool, secret []byte, current func() bool) *ndisc.Discoverer {
 	r.holding.Lock()
 	defer r.holding.Unlock()
-	return ndisc.NewDiscoverer(ndisc.DiscovererConfig{Device: device, Secret: secret, Last: r.kept[name], Log: r.log.With("uplink", name),
+	return ndisc.NewDiscoverer(ndisc.DiscovererConfig{Device: device, Secret: secret, Last: r.kept[name], Follows: follows, Log: r.log.With("uplink", name),
 		OnChange: func(v ndisc.View) {
 			if current() {
 				r.update(name, v)
@@ -90,9 +125,9 @@ func (r *routers) update(name string, v ndisc.View) {
 	r.holding.Lock()
 	before := r.views[name]
 	r.views[name], r.kept[name], r.unkept = v, v.State, true
-	rested := now.Sub(r.saved) >= keepPace
+	rested, follows := now.Sub(r.saved) >= keepPace, r.watched[name]
 	r.holding.Unlock()
-	if rested && !reflect.DeepEqual(routed(before, now), routed(v, now)) {
+	if rested && !follows && !reflect.DeepEqual(routed(before, now), routed(v, now)) {
 		r.keep(now)
 	}
 	r.changed(name, before, v)
@@ -123,8 +158,11 @@ func (r *routers) view(name string) ndisc.View {
 	return r.views[name]
 }
 
-// observe tells the discoverers of their devices, and of addresses that somebody else has.
+// observe tells the discoverers of their devices, of addresses that somebody else has, and of the gateways of others.
 func (r *routers) observe(obs *rules.Observed) {
+	if obs.NoIPv6 {
+		return
+	}
 	r.crew.observe(obs)
 	for _, m := range r.all() {
 		for _, a := range obs.Addrs {
@@ -132,6 +170,34 @@ func (r *routers) observe(obs *rules.Observed) {
 				m.worker.AddressFailed(a.Prefix.Addr())
 			}
 		}
+		if follows, _ := m.terms.(bool); follows {
+			m.worker.SetGateways(gatewaysOf(obs, m.device))
+		}
+	}
+}
+
+// gatewaysOf lists the routers on the link of a device that IPv6 defaults of others lead to.
+func gatewaysOf(obs *rules.Observed, device string) []netip.Addr {
+	var list []netip.Addr
+	for i := range obs.Routes {
+		r := &obs.Routes[i]
+		if r.Family != rules.IPv6 || r.Table != rules.TableMain || !r.IsDefault() || r.Type != rules.Unicast {
+			continue
+		}
+		for _, hop := range r.Nexthops {
+			if hop.Device == device && hop.Gateway.IsLinkLocalUnicast() && !slices.Contains(list, hop.Gateway) {
+				list = append(list, hop.Gateway)
+			}
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
+
+// probed tells what probing says of an uplink.
+func (r *routers) probed(name string, p ndisc.Path) {
+	if m := r.current(name); m != nil {
+		m.worker.SetPath(p)
 	}
 }
 
@@ -140,14 +206,28 @@ func (r *routers) supply(s Supplies, now time.Time) {
 	r.holding.Lock()
 	defer r.holding.Unlock()
 	for name, v := range r.views {
-		if a := routed(v, now); a != nil {
+		if r.watched[name] {
+			s.of(name).Watched = watchedRouters(v)
+		} else if a := routed(v, now); a != nil {
 			s.of(name).IPv6 = a
 		}
 	}
 }
 
+// watchedRouters is what planning takes of routers that others follow; nil when that is nothing.
+func watchedRouters(v ndisc.View) *rules.WatchedRouters {
+	if len(v.Unreachable) == 0 && len(v.Routers) < 2 {
+		return nil
+	}
+	w := &rules.WatchedRouters{Silent: v.Unreachable, Foreign: v.Foreign}
+	if len(v.Routers) > 0 {
+		w.Use = v.Routers[0].Addr
+	}
+	return w
+}
+
 // routed turns what routers say into what is to be put on the device; nil when they say nothing of use. Of
-// several routers the best is used: addresses of one are no good by another (RFC 8028).
+// several routers one is used, with the addresses that are its own: those of another are no good by it (RFC 8028).
 func routed(v ndisc.View, now time.Time) *rules.Assignment {
 	a := &rules.Assignment{NoDefault: len(v.Routers) == 0, MTU: v.MTU}
 	if !a.NoDefault {

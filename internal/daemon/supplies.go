@@ -19,6 +19,7 @@ type Supplies map[string]*Supply
 // Supply is what the providers' servers and routers give one uplink.
 type Supply struct {
 	IPv4, IPv6  *rules.Assignment
+	Watched     *rules.WatchedRouters // where others follow the routers
 	Delegations []rules.Delegation
 }
 
@@ -63,6 +64,7 @@ func (d *Daemon) resupply() {
 // keepTime resupplies as lifetimes end, and tells the LANs.
 func (d *Daemon) keepTime(ctx context.Context) error {
 	eachBeat(ctx, d.started, lanTick, func(now time.Time) {
+		d.tellRouters()
 		if c := d.current(); len(c.LANs) > 0 || slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool {
 			return u.IPv6.Method == config.MethodRA || u.IPv6.Delegation
 		}) {
