@@ -36,6 +36,8 @@ type LAN struct {
 	SubnetID int          // which /64 of each delegation; no two LANs of an uplink have the same
 	From     []int        // the uplinks whose delegations it draws on
 	ULA      netip.Prefix // its /64 of the router's own addresses (RFC 4193); zero: none
+	// Withdrawn are former prefixes of it that its hosts may still hold.
+	Withdrawn []netip.Prefix
 }
 
 // Subnet is what a LAN has of one delegation.

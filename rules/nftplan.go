@@ -160,6 +160,7 @@ func (p *planner) rejectForeign(u *Uplink, foreign *branches) {
 	reject := func(why string, source netip.Prefix) {
 		foreign.of(u, "foreign").add(why, NftSource{source}, NftCounter{}, NftReject{})
 	}
+	p.rejectWithdrawn(u, reject)
 	choice := p.report.Defaults[IPv6]
 	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
 		for _, d := range u.Delegations {

@@ -76,6 +76,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.peers()
 		p.subnets()
 		p.lans()
+		p.withdrawn()
 		p.rules()
 		p.underlays()
 		p.policies()
@@ -110,8 +111,9 @@ type planner struct {
 	own         map[Path][]netip.Prefix
 	groups      map[int]*plannedGroup
 	policyNeeds []policyNeeds
-	lanMTU      int  // the largest, in bytes
-	delegates   bool // hosts may have addresses that belong to one uplink
+	lanMTU      int            // the largest, in bytes
+	taken       []netip.Prefix // withdrawn ones that nobody has now
+	delegates   bool           // hosts may have addresses that belong to one uplink
 }
 
 // addresses assigns what the configuration and leases give the uplinks.

@@ -38,7 +38,8 @@ const (
 	lanTick = time.Second
 )
 
-// lans runs an advertiser on each LAN, and knows what its hosts have been told.
+// lans runs an advertiser on each LAN, and knows what its hosts have been told; where others advertise, what those were given to
+// tell.
 type lans struct {
 	crew[*ndisc.Advertiser]
 	log  *slog.Logger
@@ -77,13 +78,14 @@ func (l *lans) configure(c *config.Config) {
 	l.staff(posts)
 	l.holding.Lock()
 	defer l.holding.Unlock()
+	there := func(device string) bool {
+		return slices.ContainsFunc(c.LANs, func(lan config.LAN) bool { return lan.Device == device })
+	}
 	for _, known := range []map[string][]byte{l.kept, l.files} {
-		maps.DeleteFunc(known, func(device string, _ []byte) bool { return posts[device].make == nil })
+		maps.DeleteFunc(known, func(device string, _ []byte) bool { return !there(device) })
 	}
 	maps.DeleteFunc(l.others, func(device string, _ []ndisc.Other) bool { return posts[device].make == nil })
-	maps.DeleteFunc(l.inputs, func(device string, _ ndisc.Input) bool {
-		return !slices.ContainsFunc(c.LANs, func(lan config.LAN) bool { return lan.Device == device })
-	})
+	maps.DeleteFunc(l.inputs, func(device string, _ ndisc.Input) bool { return !there(device) })
 }
 
 // withdraw tells the hosts of a LAN that we are its router no more. What they were told is looked up before
@@ -118,12 +120,10 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 		lan := &c.LANs[i]
 		in, mtu := input(lan, report, names, site, supplies)
 		l.inputs[lan.Device], l.mtus[lan.Device] = in, mtu
-		if !lan.Advertise {
-			continue
-		}
 		if l.ledgers[lan.Device] == nil {
 			l.ledgers[lan.Device] = new(ndisc.Ledger)
 		}
+		l.ledgers[lan.Device].Untold = !lan.Advertise
 		content := l.ledgers[lan.Device].Update(in, now)
 		content.HopLimit, content.MTU = hopLimit, mtu
 		if m := l.current(lan.Device); m != nil {

@@ -94,6 +94,7 @@ func prepare(configFile string) (_ *prepared, err error) {
 	imagined.imagine(p.config, p.kept.ids)
 	imagined.supply(p.kept.supplies)
 	p.cfg = planInput(p.config, p.kept.ids, p.kept.supplies, p.kept.identity.ula(p.config.Daemon.ULA))
+	addWithdrawn(&p.cfg, p.kept.ledgers, time.Now())
 	return p, nil
 }
 
@@ -105,7 +106,8 @@ type keptState struct {
 	drained  map[string]bool
 	awaits   map[string]bool
 	supplies Supplies
-	identity identity // as far as it was drawn
+	ledgers  map[string]*ndisc.Ledger // of the LANs, by device
+	identity identity                 // as far as it was drawn
 }
 
 // readKept reads the state directory without making it.
@@ -114,7 +116,7 @@ func readKept(dir string) (*keptState, error) {
 	state := store.View(dir)
 	held, heard, delegated := newLeases(nil, nil, nil), newRouters(nil, nil, nil), newDelegations(nil, nil, nil)
 	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained,
-		docAwaits: &k.awaits, docIdentity: &k.identity, docLeases: &held.held, docRouters: &heard.kept, docLeases6: &delegated.held} {
+		docAwaits: &k.awaits, docIdentity: &k.identity, docLeases: &held.held, docRouters: &heard.kept, docLeases6: &delegated.held, docLANs: &k.ledgers} {
 		// The daemon would start afresh where a document is damaged.
 		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
 			return nil, err
@@ -206,7 +208,7 @@ func sayGoodbye(k *kernel.Kernel, state *store.Dir, log *slog.Logger) (wait func
 	var saying, running sync.WaitGroup
 	for device, ledger := range told.ledgers {
 		link, _ := obs.Link(device)
-		if !link.Up || !link.Carrier {
+		if !link.Up || !link.Carrier || ledger.Untold {
 			continue
 		}
 		a := ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: log})

@@ -44,7 +44,9 @@ func (d *Daemon) supplies(now time.Time) Supplies {
 // planFor gives the engine a configuration with what leases and routers give by now. The caller holds
 // d.reloading.
 func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
-	in := planInput(c, ids, d.supplies(time.Now()), d.identity.ula(c.Daemon.ULA))
+	now := time.Now()
+	in := planInput(c, ids, d.supplies(now), d.identity.ula(c.Daemon.ULA))
+	d.lans.addWithdrawn(&in, now)
 	if !reflect.DeepEqual(in, d.planned) {
 		d.planned = in
 		d.engine.SetConfig(in)

@@ -49,6 +49,8 @@ type Ledger struct {
 	DNS      []string   `json:"dns,omitempty"`
 	Search   []string   `json:"search,omitempty"`
 	Default  bool       `json:"default,omitempty"`
+	// Untold is true while another program advertises on the LAN: what is here hosts know from that one, if at all.
+	Untold bool `json:"untold,omitempty"`
 }
 
 // Entry is a prefix that has been advertised.

@@ -1,0 +1,58 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// withdrawn sees to it that hosts which go on with a prefix that its provider has taken back are told at once, by
+// [planner.rejectWithdrawn]: that answer needs a way back to them, which went with the address of the router.
+func (p *planner) withdrawn() {
+	for i := range p.cfg.LANs {
+		lan := &p.cfg.LANs[i]
+		link, present := p.obs.Link(lan.Device)
+		if !present || !link.Up || p.obs.NoIPv6 {
+			continue
+		}
+		for _, w := range lan.Withdrawn {
+			if p.inUse(w) {
+				continue
+			}
+			p.taken = append(p.taken, w)
+			p.state.Routes = append(p.state.Routes, Route{Family: IPv6, Table: TableMain, Type: Unicast, Dst: w, Metric: metricWithdrawn,
+				Protocol: p.k.Protocol, Nexthops: []Nexthop{{Device: lan.Device, Weight: 1}}})
+		}
+	}
+}
+
+// metricWithdrawn differs from that of the connected route, which stands there until the address is gone.
+const metricWithdrawn = 2048
+
+// inUse reports whether somebody has a prefix now that was taken from a LAN: another LAN, or a network that others
+// have set up.
+func (p *planner) inUse(prefix netip.Prefix) bool {
+	return slices.Contains(p.taken, prefix) ||
+		slices.ContainsFunc(p.report.Subnets, func(s Subnet) bool { return s.Prefix.Overlaps(prefix) }) ||
+		slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool { return p.devices[a.Device] && a.Prefix.Masked().Overlaps(prefix) }) ||
+		slices.ContainsFunc(p.obs.Addrs, func(a Addr) bool {
+			return a.Prefix.Addr().Is6() && !a.Prefix.Addr().IsLinkLocalUnicast() && !p.obs.owns(p.k, a) && a.Prefix.Masked().Overlaps(prefix)
+		}) ||
+		slices.ContainsFunc(p.obs.Routes, func(r Route) bool {
+			return r.Family == IPv6 && r.Table == TableMain && r.Type == Unicast && r.Protocol != p.k.Protocol && r.Protocol != protocolKernel &&
+				!r.defaultLike() && r.Dst.Overlaps(prefix)
+		})
+}
+
+// protocolKernel is RTPROT_KERNEL of linux/rtnetlink.h: routes that come and go with addresses.
+const protocolKernel = 2
+
+// rejectWithdrawn keeps withdrawn prefixes from leaving by an uplink that would send them as they are: no provider routes the
+// answers (RFC 7084 L-14).
+func (p *planner) rejectWithdrawn(u *Uplink, reject func(why string, source netip.Prefix)) {
+	if u.IPv6.Masquerade {
+		return
+	}
+	for _, w := range p.taken {
+		reject("withdrawn by its provider: take another source", w)
+	}
+}
