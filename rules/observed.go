@@ -126,6 +126,7 @@ type Link struct {
 	MTU          int
 	Loopback     bool
 	PointToPoint bool
+	Hardware     [6]byte // the link-layer address; zero: it has none, or another sort
 }
 
 // Addr is an address on a device.

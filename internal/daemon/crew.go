@@ -135,6 +135,9 @@ func (c *crew[W]) run(ctx context.Context) error {
 func (c *crew[W]) observe(obs *rules.Observed) {
 	for _, m := range c.all() {
 		link, _ := obs.Link(m.device)
+		if w, ok := any(m.worker).(interface{ SetHardware([6]byte) }); ok {
+			w.SetHardware(link.Hardware)
+		}
 		m.worker.SetLink(link.Index, link.Up && link.Carrier)
 	}
 }

@@ -112,6 +112,10 @@ func decodeLink(m []byte) (rules.Link, bool) {
 			l.Name = unix.ByteSliceToString(value)
 		case unix.IFLA_GROUP:
 			l.Group = native32(value)
+		case unix.IFLA_ADDRESS:
+			if len(value) == len(l.Hardware) {
+				l.Hardware = [6]byte(value)
+			}
 		case unix.IFLA_MTU:
 			l.MTU = int(native32(value))
 		case unix.IFLA_OPERSTATE:

@@ -58,6 +58,9 @@ func NewAdvertiser(cfg AdvertiserConfig) *Advertiser {
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
 func (a *Advertiser) SetLink(index int, up bool) { a.port.setLink(index, up) }
 
+// SetHardware tells the link-layer address of the device.
+func (a *Advertiser) SetHardware(address [6]byte) { a.port.setHardware(address) }
+
 // SetContent tells what to advertise from now on. What hosts have to act on goes out at once, three times;
 // longer lifetimes go out once; the same content again changes nothing. An error means that it cannot be
 // advertised and that the former stays.
@@ -171,7 +174,11 @@ func (s *speaker) speak(now time.Time) {
 	if len(to) == 0 || s.said == nil {
 		return
 	}
-	messages, err := s.said.messages(s.link, now)
+	link := s.link
+	if s.port.session != nil {
+		link = s.port.session.conn.Link()
+	}
+	messages, err := s.said.messages(link, now)
 	if err != nil { // check lets nothing pass that could do this
 		s.cfg.Log.Error("router advertisement not made", "device", s.cfg.Device, "err", err)
 		s.schedule.failed(now)

@@ -1,8 +1,10 @@
 package ndisc
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -317,6 +319,35 @@ func TestACarrierBlipWithdrawsNothingAndRepeatsAll(t *testing.T) {
 		}
 		if got := pios(t, sent[0].message); got[fiber.String()] != leaving || got[lte.String()] != fresh {
 			t.Errorf("%v", got)
+		}
+	})
+}
+
+// A bridge has the address of one of its ports, and gets another when that leaves. Whoever hears the former one after that
+// sends to nobody.
+func TestAdvertisementsCarryThePresentHardwareAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := settled(t)
+		present := net.HardwareAddr{2, 0, 0, 0, 0, 0x22}
+		a.script(func(w *wire) { w.replaced = present })
+		a.hear(solicitation("fe80::9"))
+		sleep(maxAnswerDelay)
+		answer := a.sent()
+		if len(answer) != 1 || !bytes.Contains(answer[0].message, present) || bytes.Contains(answer[0].message, hardware) {
+			t.Errorf("an answer after the change: %+v", answer)
+		}
+		sleep(10 * time.Second)
+		told := time.Now()
+		a.SetHardware([6]byte(present))
+		sleep(time.Minute)
+		sent := a.sent()
+		if at := offsets(sent, told); len(at) == 0 || at[0] != 0 {
+			t.Errorf("the change is told to all at %v", at)
+		}
+		for _, s := range sent {
+			if !bytes.Contains(s.message, present) || bytes.Contains(s.message, hardware) {
+				t.Errorf("advertised: %x", s.message)
+			}
 		}
 	})
 }

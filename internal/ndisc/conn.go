@@ -20,6 +20,7 @@ type Link struct {
 
 // Conn carries messages on one device.
 type Conn interface {
+	// Link is as it is now: a bridge takes the hardware address of another port when the one that lent it leaves.
 	Link() Link
 	// Send sends an ICMPv6 message, whose checksum it computes, with hop limit 255 from the link-local
 	// address.
@@ -53,9 +54,10 @@ const (
 
 // linkState is what setLink told. A loss that is over before anybody has looked still shows, by their number.
 type linkState struct {
-	index  int
-	up     bool
-	losses int
+	index    int
+	up       bool
+	losses   int
+	hardware [6]byte // zero: not told
 }
 
 // port keeps a Conn open while its link is up. Its goroutine is the one that calls follow.
@@ -85,6 +87,17 @@ func (p *port) setLink(index int, up bool) {
 		p.link.losses++
 	}
 	p.link.index, p.link.up = index, up
+	p.mu.Unlock()
+	if changed {
+		p.poke()
+	}
+}
+
+// setHardware tells the link-layer address. Others on the link have to learn a new one: a new session begins.
+func (p *port) setHardware(address [6]byte) {
+	p.mu.Lock()
+	changed := p.link.hardware != address
+	p.link.hardware = address
 	p.mu.Unlock()
 	if changed {
 		p.poke()

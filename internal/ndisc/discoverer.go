@@ -53,6 +53,9 @@ func NewDiscoverer(cfg DiscovererConfig) *Discoverer {
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
 func (d *Discoverer) SetLink(index int, up bool) { d.port.setLink(index, up) }
 
+// SetHardware tells the link-layer address of the device.
+func (d *Discoverer) SetHardware(address [6]byte) { d.port.setHardware(address) }
+
 // AddressFailed tells that duplicate address detection found an address of the View taken. Another takes
 // its place, three times at most.
 func (d *Discoverer) AddressFailed(addr netip.Addr) {

@@ -88,12 +88,13 @@ func present(router netip.Addr) Packet {
 type wire struct {
 	mu       sync.Mutex
 	log      []sending
-	answer   func() *Packet // to a solicitation; nil: silence
-	absent   []netip.Addr   // routers that answer no neighbour solicitation
-	asked    []sending      // neighbour solicitations
-	refuse   error          // of Send
-	missing  error          // of Open
-	attempts atomic.Int64   // to open
+	answer   func() *Packet   // to a solicitation; nil: silence
+	absent   []netip.Addr     // routers that answer no neighbour solicitation
+	asked    []sending        // neighbour solicitations
+	replaced net.HardwareAddr // the link-layer address that the device has by now; nil: hardware
+	refuse   error            // of Send
+	missing  error            // of Open
+	attempts atomic.Int64     // to open
 	openings atomic.Int64
 	current  *wireEnd
 }
@@ -117,7 +118,14 @@ type wireEnd struct {
 	broken chan error
 }
 
-func (e *wireEnd) Link() Link { return Link{Addr: ourAddr, Hardware: hardware, MTU: 1500} }
+func (e *wireEnd) Link() Link {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.replaced != nil {
+		return Link{Addr: ourAddr, Hardware: e.replaced, MTU: 1500}
+	}
+	return Link{Addr: ourAddr, Hardware: hardware, MTU: 1500}
+}
 
 func (e *wireEnd) Send(message []byte, to netip.Addr) error {
 	e.mu.Lock()

@@ -87,7 +87,13 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 	return c, nil
 }
 
-func (c *rawConn) Link() Link { return c.link }
+func (c *rawConn) Link() Link {
+	link := c.link
+	if ifc, err := net.InterfaceByIndex(c.index); err == nil { // else it is gone, and sending will show that
+		link.Hardware, link.MTU = ifc.HardwareAddr, ifc.MTU
+	}
+	return link
+}
 
 // Send names source and device itself: the kernel would take a wider address towards a host's wider one, and
 // an advertisement from anything but a link-local address is void (RFC 4861 section 6.1.2). The destination
