@@ -36,7 +36,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		d.resupply()
 	}
 	d.leases.observe(obs)
-	d.routers.observe(obs)
+	d.routers.observe(obs, d.usedGateways())
 	d.delegations.observe(obs)
 	d.lans.observe(obs)
 }

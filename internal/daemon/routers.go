@@ -158,26 +158,27 @@ func (r *routers) view(name string) ndisc.View {
 	return r.views[name]
 }
 
-// observe tells the discoverers of their devices, of addresses that somebody else has, and of the gateways of others.
-func (r *routers) observe(obs *rules.Observed) {
+// observe tells the discoverers of their devices, of addresses that somebody else has, and of the gateways of others, of
+// which used are those in use, by uplink name.
+func (r *routers) observe(obs *rules.Observed, used map[string]netip.Addr) {
 	if obs.NoIPv6 {
 		return
 	}
 	r.crew.observe(obs)
-	for _, m := range r.all() {
+	for name, m := range r.all() {
 		for _, a := range obs.Addrs {
 			if a.Device == m.device && a.Failed {
 				m.worker.AddressFailed(a.Prefix.Addr())
 			}
 		}
 		if follows, _ := m.terms.(bool); follows {
-			m.worker.SetGateways(gatewaysOf(obs, m.device))
+			m.worker.SetGateways(gatewaysOf(obs, m.device, used[name]))
 		}
 	}
 }
 
-// gatewaysOf lists the routers on the link of a device that IPv6 defaults of others lead to.
-func gatewaysOf(obs *rules.Observed, device string) []netip.Addr {
+// gatewaysOf lists the routers on the link of a device that IPv6 defaults of others lead to, the one in use first.
+func gatewaysOf(obs *rules.Observed, device string, used netip.Addr) []netip.Addr {
 	var list []netip.Addr
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
@@ -190,8 +191,29 @@ func gatewaysOf(obs *rules.Observed, device string) []netip.Addr {
 			}
 		}
 	}
-	slices.SortFunc(list, netip.Addr.Compare)
+	slices.SortFunc(list, func(a, b netip.Addr) int {
+		switch used {
+		case a:
+			return -1
+		case b:
+			return 1
+		}
+		return a.Compare(b)
+	})
 	return list
+}
+
+// usedGateways returns the IPv6 gateways of the latest plan, by uplink name.
+func (d *Daemon) usedGateways() map[string]netip.Addr {
+	d.mu.Lock()
+	ids := d.ids
+	d.mu.Unlock()
+	used := make(map[string]netip.Addr, len(ids))
+	facts := d.engine.Last().Report.Facts
+	for name, id := range ids {
+		used[name] = facts[rules.Path{Uplink: id, Family: rules.IPv6}].Gateway
+	}
+	return used
 }
 
 // probed tells what probing says of an uplink.

@@ -97,6 +97,12 @@ func (m *machine) choose() {
 		return
 	}
 	present := m.state.router(m.state.Chosen)
+	if present == nil && m.follows && len(m.gateways) > 0 && !m.mute[m.gateways[0]] {
+		if m.state.router(m.gateways[0]) != nil { // else it has not been heard yet
+			m.use(m.gateways[0])
+		}
+		return
+	}
 	switch best := &list[0]; {
 	case present == nil, present.Unreachable && !best.Unreachable:
 		m.use(best.Addr)
@@ -110,9 +116,10 @@ func (m *machine) use(router netip.Addr) {
 	if m.state.Chosen == router {
 		return
 	}
-	// Without a router there is nothing to fit: the next one that comes may be the same.
-	if router.IsValid() {
-		m.proven = false
+	// The first router that is heard while the uplink works is the one that it works by.
+	m.proven = m.path == PathWorking && !m.state.Chosen.IsValid()
+	if m.proven {
+		m.home = router
 	}
 	m.state.Chosen, m.changed = router, true
 }

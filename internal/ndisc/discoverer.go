@@ -65,7 +65,8 @@ func (d *Discoverer) AddressFailed(addr netip.Addr) {
 	d.port.poke()
 }
 
-// SetGateways tells of gateways on the link that somebody else has routes by, so that it is known whether they answer.
+// SetGateways tells of gateways on the link that somebody else has routes by, the one in use first, so that it is known
+// whether they answer.
 func (d *Discoverer) SetGateways(gateways []netip.Addr) {
 	d.mu.Lock()
 	changed := !slices.Equal(d.gateways, gateways)

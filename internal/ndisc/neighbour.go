@@ -32,7 +32,7 @@ type check struct {
 	pause time.Duration // between two, once it was found silent; 0: not yet
 }
 
-// follow tells of gateways that somebody else's default routes lead to. They are checked as routers are.
+// follow tells of gateways that somebody else's default routes lead to, the one in use first. They are checked as routers are.
 func (m *machine) follow(gateways []netip.Addr, now time.Time) {
 	for _, g := range gateways {
 		if !slices.Contains(m.gateways, g) && m.state.router(g) == nil {
