@@ -103,7 +103,8 @@ func (m *message) explain() string {
 
 // merge takes in a Reply (section 18.2.10.1): adds, updates, drops what has a valid lifetime of 0 and keeps
 // what is not mentioned. A fresh Reply, to a Request, replaces what it does not mention of an association
-// that it fills or refuses.
+// that it fills or refuses. Any other that gives an association something new deprecates what it does not mention
+// there: the provider has renumbered, and mostly routes the old prefix no more.
 func (b *binding) merge(m *message, outs []outcome, now time.Duration, fresh bool) []Part {
 	fates, before := make(map[netip.Prefix]Fate), make(map[netip.Prefix]bool)
 	for _, e := range b.entries {
@@ -130,6 +131,8 @@ func (b *binding) merge(m *message, outs []outcome, now time.Duration, fresh boo
 		}
 		if fresh && (len(o.live) > 0 || refusal(o.code)) {
 			b.drop(fates, fate, func(e entry) bool { return e.ia == o.iaKey && !o.has(e.prefix) })
+		} else if slices.ContainsFunc(o.live, func(g grant) bool { return !before[g.prefix] }) {
+			b.deprecate(fates, now, func(e entry) bool { return e.ia == o.iaKey && !o.has(e.prefix) })
 		}
 	}
 	// An association that comes twice may take away what it has just given.
@@ -190,6 +193,17 @@ func (b *binding) drop(fates map[netip.Prefix]Fate, fate Fate, which func(entry)
 		}
 		return false
 	})
+}
+
+// deprecate ends the preferred lifetimes of entries and notes their fate.
+func (b *binding) deprecate(fates map[netip.Prefix]Fate, now time.Duration, which func(entry) bool) {
+	b.entries = slices.Clone(b.entries)
+	for i := range b.entries {
+		if e := &b.entries[i]; which(*e) && e.preferred > now {
+			e.preferred = now
+			fates[e.prefix] = Deprecated
+		}
+	}
 }
 
 // expire removes what is over.

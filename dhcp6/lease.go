@@ -77,21 +77,24 @@ type Fate string
 
 // The fates.
 const (
-	Added     Fate = "added"
-	Extended  Fate = "extended"  // renewed: its lifetimes start anew
-	Kept      Fate = "kept"      // of Config.Last, still valid
-	Withdrawn Fate = "withdrawn" // the server set its valid lifetime to 0
-	Replaced  Fate = "replaced"  // a new binding does not have it
-	Refused   Fate = "refused"   // the server has no binding for it, and gives none
-	Expired   Fate = "expired"
-	Unwanted  Fate = "unwanted" // of Config.Last, with an IAID that is not configured any more
-	Released  Fate = "released"
+	Added    Fate = "added"
+	Extended Fate = "extended" // renewed: its lifetimes start anew
+	// Deprecated is held on, and not for new connections: the server has given another one instead and says nothing of
+	// this one (RFC 9096 section 3.5).
+	Deprecated Fate = "deprecated"
+	Kept       Fate = "kept"      // of Config.Last, still valid
+	Withdrawn  Fate = "withdrawn" // the server set its valid lifetime to 0
+	Replaced   Fate = "replaced"  // a new binding does not have it
+	Refused    Fate = "refused"   // the server has no binding for it, and gives none
+	Expired    Fate = "expired"
+	Unwanted   Fate = "unwanted" // of Config.Last, with an IAID that is not configured any more
+	Released   Fate = "released"
 )
 
 // Gone reports whether the prefix must not be used any more.
 func (f Fate) Gone() bool {
 	switch f {
-	case Added, Extended, Kept:
+	case Added, Extended, Deprecated, Kept:
 		return false
 	}
 	return true

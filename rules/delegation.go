@@ -166,7 +166,22 @@ func (p *planner) translated(u *Uplink, lan *LAN) (netip.Prefix, bool) {
 	if !u.IPv6.Translate || len(u.Delegations) == 0 || !slices.Contains(lan.From, u.ID) {
 		return netip.Prefix{}, false
 	}
-	return p.subnet(u, u.Delegations[0], lan)
+	return p.subnet(u, u.preferredFirst()[0], lan)
+}
+
+// preferredFirst lists the delegations of an uplink, those last that are not for new connections any more.
+func (u *Uplink) preferredFirst() []Delegation {
+	list := slices.Clone(u.Delegations)
+	slices.SortStableFunc(list, func(a, b Delegation) int {
+		switch {
+		case a.Deprecated == b.Deprecated:
+			return 0
+		case a.Deprecated:
+			return 1
+		}
+		return -1
+	})
+	return list
 }
 
 func (u *Uplink) rewritesIPv6() bool { return u.IPv6.Masquerade || u.IPv6.Translate }
@@ -222,7 +237,7 @@ func (p *planner) ownOfDelegation(u *Uplink) (netip.Prefix, bool) {
 	if u.IPv6.Assign != nil && len(u.IPv6.Assign.Addresses) > 0 {
 		return netip.Prefix{}, false
 	}
-	for _, d := range u.Delegations {
+	for _, d := range u.preferredFirst() {
 		for id := range 2 { // one of two is not excluded
 			subnet, ok := d.Subnet(id)
 			if !ok {
