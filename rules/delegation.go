@@ -194,7 +194,8 @@ func (p *planner) lans() {
 			"sysctl -w net.ipv6.conf.all.forwarding=1, and the same in a file of /etc/sysctl.d")
 	}
 	for _, s := range p.report.Subnets {
-		p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !s.Usable)
+		usable := slices.ContainsFunc(p.report.Subnets, func(o Subnet) bool { return o.Device == s.Device && o.Prefix == s.Prefix && o.Usable })
+		p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !usable)
 	}
 	for i := range p.cfg.LANs {
 		if lan := &p.cfg.LANs[i]; lan.ULA.IsValid() && !p.obs.NoIPv6 {
@@ -243,7 +244,7 @@ func (p *planner) ownOfDelegation(u *Uplink) (netip.Prefix, bool) {
 			if !ok {
 				continue
 			}
-			own := addressIn(subnet, ownID, 128)
+			own := addressIn(subnet, ownID+p.earlierHolders(u, d.Prefix), 128)
 			others := slices.ContainsFunc(p.obs.Addrs, func(a Addr) bool {
 				return a.Device == u.Device && a.Prefix != own && !a.Tentative && !a.LinkScope && a.Prefix.Addr().Is6() &&
 					a.Prefix.Addr().IsGlobalUnicast() && !a.Prefix.Addr().IsPrivate() && !p.obs.owns(p.k, a)

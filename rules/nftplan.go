@@ -164,7 +164,9 @@ func (p *planner) rejectForeign(u *Uplink, foreign *branches) {
 	choice := p.report.Defaults[IPv6]
 	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
 		for _, d := range u.Delegations {
-			reject(u.Name+" is down: take another source", d.Prefix)
+			if !p.livesElsewhere(u, d.Prefix) { // else its connections move there as they are
+				reject(u.Name+" is down: take another source", d.Prefix)
+			}
 		}
 	}
 	if u.rewritesIPv6() {
@@ -173,9 +175,15 @@ func (p *planner) rejectForeign(u *Uplink, foreign *branches) {
 	for i := range p.cfg.Uplinks {
 		other := &p.cfg.Uplinks[i]
 		for _, d := range other.Delegations {
-			if other.ID != u.ID && other.IPv6.Enabled && !slices.Contains(u.Delegations, d) {
-				reject(other.Name+"'s prefix never leaves by "+u.Name, d.Prefix)
+			if other.ID == u.ID || !other.IPv6.Enabled || u.holds(d.Prefix) {
+				continue
 			}
+			for _, own := range u.Delegations {
+				if d.Prefix.Overlaps(own.Prefix) {
+					foreign.of(u, "foreign").add(u.Name+" has this part itself", NftSource{own.Prefix}, NftReturn{})
+				}
+			}
+			reject(other.Name+"'s prefix never leaves by "+u.Name, d.Prefix)
 		}
 	}
 	for i := range p.cfg.LANs {

@@ -322,7 +322,8 @@ func (p *planner) rules() {
 		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask
 		rule(family, prefDevice+u.ID, table).OIF = u.Device
 		for _, source := range p.sources(u, family, facts) {
-			if (p.leadsOut(u, family, facts) || !p.leadsOutElsewhere(u, family, source)) && !p.rewrittenElsewhere(u, source) {
+			if (p.leadsOut(u, family, facts) || !p.leadsOutElsewhere(u, family, source)) && !p.rewrittenElsewhere(u, source) &&
+				(family == IPv4 || source.IsSingleIP() || p.carriesShared(u, source)) {
 				rule(family, prefSource+u.ID, table).From = source
 			}
 		}

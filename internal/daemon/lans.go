@@ -168,7 +168,7 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 		if !ok {
 			continue
 		}
-		in.Prefixes = append(in.Prefixes, ndisc.LivePrefix{Prefix: s.Prefix, Uplink: names[s.Uplink], Delegation: s.Delegation.Prefix,
+		in.Prefixes = withPrefix(in.Prefixes, ndisc.LivePrefix{Prefix: s.Prefix, Uplink: names[s.Uplink], Delegation: s.Delegation.Prefix,
 			Preferred: preferred, Valid: valid, Usable: s.Usable, Brief: brief})
 		if s.Usable && lan.DNS.Uplinks {
 			in.DNS = append(in.DNS, slices.DeleteFunc(slices.Clone(from.dns), func(a netip.Addr) bool { return !tellable(a) })...)
@@ -184,6 +184,18 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 	in.DNS = slices.Compact(in.DNS)
 	in.DNS = in.DNS[:min(len(in.DNS), maxResolvers)]
 	return in, mtu
+}
+
+// withPrefix adds a prefix. One that several uplinks have is that of the one which may be used.
+func withPrefix(list []ndisc.LivePrefix, p ndisc.LivePrefix) []ndisc.LivePrefix {
+	i := slices.IndexFunc(list, func(o ndisc.LivePrefix) bool { return o.Prefix == p.Prefix })
+	switch {
+	case i < 0:
+		return append(list, p)
+	case p.Usable && !list[i].Usable:
+		list[i] = p
+	}
+	return list
 }
 
 // tellable reports whether a resolver that a provider names can be one: what cannot would keep hosts from being

@@ -64,3 +64,18 @@ func TestALANIsToldWhatItsUplinksGive(t *testing.T) {
 		t.Errorf("MTU %d, want that of the narrowest path that a host may take", mtu)
 	}
 }
+
+// Two uplinks have the same prefix: hosts hear of it once, in the terms of the one that carries it.
+func TestAPrefixOfTwoUplinksIsToldOnce(t *testing.T) {
+	prefix := netip.MustParsePrefix("2001:db8:a00:1::/64")
+	fiber, lte := ndisc.LivePrefix{Prefix: prefix, Uplink: "fiber"}, ndisc.LivePrefix{Prefix: prefix, Uplink: "lte", Usable: true}
+	for _, order := range [][]ndisc.LivePrefix{{fiber, lte}, {lte, fiber}} {
+		var list []ndisc.LivePrefix
+		for _, p := range order {
+			list = withPrefix(list, p)
+		}
+		if len(list) != 1 || list[0].Uplink != "lte" {
+			t.Errorf("of %+v: %+v", order, list)
+		}
+	}
+}
