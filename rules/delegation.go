@@ -87,11 +87,12 @@ func (p *planner) subnets() {
 				source := sources[lan.Device]
 				usable := source.Has(u.ID) && !source.LastResort || rewritten
 				subnet, ok := p.subnet(u, d, lan)
+				if ok {
+					p.noteOccupied(u, d, lan, subnet)
+				}
 				switch {
 				case !ok:
-					p.problem("subnet-unavailable", "warning",
-						fmt.Sprintf("%s delegates %v, which has no subnet %d for %s", u.Name, d.Prefix, lan.SubnetID, lan.Device),
-						"choose another subnet_id for the LAN, or ask the provider for more by prefix_hint")
+					p.noSubnet(u, d, lan)
 				case !u.IPv6.Translate: // hosts never see a prefix that is translated to
 					p.report.Subnets = append(p.report.Subnets, Subnet{lan.Device, u.ID, subnet, d, usable && !d.Deprecated})
 				}
@@ -119,11 +120,34 @@ func (p *planner) sourceOf(lan *LAN) Choice {
 
 // subnet returns the part of a delegation that is a LAN's. A single /64 goes to the LAN of the lowest
 // number, whatever that is: most owners number their only LAN 1, and not every provider delegates more.
+//
+// One that is the network of another device is exchanged.
 func (p *planner) subnet(u *Uplink, d Delegation, lan *LAN) (netip.Prefix, bool) {
+	if wanted, ok := p.numbered(u, d, lan); !ok || p.occupant(wanted, lan) == "" {
+		return wanted, ok
+	}
+	return p.otherSubnet(u, d, lan)
+}
+
+// numbered is the part of a delegation that is a LAN's whoever else has it.
+func (p *planner) numbered(u *Uplink, d Delegation, lan *LAN) (netip.Prefix, bool) {
 	if d.Prefix.Bits() == lanBits && p.lansFrom(u.ID)[0] == lan {
 		return d.Subnet(0)
 	}
 	return d.Subnet(lan.SubnetID)
+}
+
+// noSubnet says why a LAN has nothing of a delegation.
+func (p *planner) noSubnet(u *Uplink, d Delegation, lan *LAN) {
+	const more = "choose another subnet_id for the LAN, or ask the provider for more by prefix_hint"
+	what, fix := fmt.Sprintf("%s delegates %v, which has no subnet %d for %s", u.Name, d.Prefix, lan.SubnetID, lan.Device), more
+	if wanted, ok := p.numbered(u, d, lan); ok {
+		if by := p.occupant(wanted, lan); by != "" {
+			what = fmt.Sprintf("%s delegates %v, of which %v is the network of %s already, and nothing else is left for %s", u.Name, d.Prefix, wanted, by, lan.Device)
+			fix = "ask the provider for more, by prefix_hint = \"::/56\" for example, or for another prefix on the line"
+		}
+	}
+	p.problem("subnet-unavailable", "warning", what, fix)
 }
 
 // lansFrom lists the LANs that draw on an uplink, by their number.
