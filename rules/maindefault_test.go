@@ -12,7 +12,9 @@ import (
 // daemonDefault is a box whose default in main, of the given protocol, leads by the second-best uplink; the best is static.
 func daemonDefault(protocol uint8) *world {
 	w := dual()
-	w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool { return r.Family == rules.IPv4 && r.IsDefault() && r.Nexthops[0].Device == "wan1" })
+	w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool {
+		return r.Family == rules.IPv4 && r.IsDefault() && r.Nexthops[0].Device == "wan1"
+	})
 	w.cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.2/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}
 	w.cfg.Uplinks[1].Tier = 2
 	for i := range w.obs.Routes {
@@ -79,7 +81,9 @@ func TestADefaultThatAnotherProgramWithdrawsBeforeOursIsNotFoughtFor(t *testing.
 	w := dual()
 	w.cfg.Uplinks[0].Tier = 2
 	theirs := static("0.0.0.0/0", "wan2", netip.MustParseAddr("203.0.113.1"), 200)
-	w.dropRoutes(func(r rules.Route) bool { return r.Family == rules.IPv4 && r.IsDefault() && r.Nexthops[0].Device == "wan2" })
+	w.dropRoutes(func(r rules.Route) bool {
+		return r.Family == rules.IPv4 && r.IsDefault() && r.Nexthops[0].Device == "wan2"
+	})
 	var contest rules.MainContest
 	now := time.Unix(1e9, 0)
 	look := func() {

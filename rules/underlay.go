@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -11,6 +12,9 @@ type Underlay struct {
 	ID       int // 1..MaxUplinks, no uplink's
 	Uplink   int // the tunnel's own id
 	Carriers []int
+	// To are the other ends that the tunnel calls, where its packets have no mark because others call it: an answer leaves
+	// by the uplink that the call came in by.
+	To []netip.AddrPort
 }
 
 // Carrier returns the uplink that carries a tunnel in a family by the plan, 0 for none.
@@ -29,6 +33,7 @@ func (p *planner) underlays() {
 			r := p.markRule(family, w.ID, table)
 			r.Mark, r.Mask = mark, p.k.MarkMask
 			p.state.Rules = append(p.state.Rules, r)
+			p.state.Rules = append(p.state.Rules, p.callRules(w, family)...)
 			if u := p.bestCarrier(w, candidates, family); u != nil {
 				p.noteCarrier(Path{w.Uplink, family}, u.ID)
 				p.state.Routes = append(p.state.Routes, p.copied(p.k.Table(u.ID), table, family)...)
@@ -112,10 +117,31 @@ func (p *planner) markRule(family Family, id int, table uint32) Rule {
 	return Rule{Family: family, Priority: p.k.RulePriority + prefMark + id, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
 }
 
+// callRules lead what a tunnel without a mark sends to the ends that it calls itself. They stand where its mark's rule
+// does, and are for this machine's own packets alone: looksInside says why.
+func (p *planner) callRules(w *Underlay, family Family) []Rule {
+	var list []Rule
+	for _, to := range w.To {
+		if FamilyOf(to.Addr()) != family {
+			continue
+		}
+		r := p.markRule(family, w.ID, p.k.Table(w.ID))
+		r.IIF, r.To = loopback, netip.PrefixFrom(to.Addr(), to.Addr().BitLen())
+		r.More.Protocol, r.More.DPort = protocolUDP, Ports{to.Port(), to.Port()}
+		list = append(list, r)
+	}
+	return list
+}
+
 // followUnderlays keeps a tunnel's own packets from following the pin that an answer has given them.
 func (p *planner) followUnderlays(output *Chain) {
 	for i := range p.cfg.Underlays {
 		w := &p.cfg.Underlays[i]
+		for _, to := range w.To {
+			output.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name),
+				NftAddresses{Dest: true, Prefixes: []netip.Prefix{netip.PrefixFrom(to.Addr(), to.Addr().BitLen())}},
+				NftProtocols{[]uint8{protocolUDP}}, NftPorts{Dest: true, List: []Ports{{to.Port(), to.Port()}}}, NftReturn{})
+		}
 		output.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(w.ID)}, NftReturn{})
 	}
 }

@@ -13,8 +13,8 @@ import (
 
 func nothing(*chaos) {}
 
-// script is a fault that is done, and undone, by commands on the router. What it does may be there or gone already.
-func script(name, uplink, do, undo string) fault {
+// scripted is a fault that is done, and undone, by commands on the router. What it does may be there or gone already.
+func scripted(name, uplink, do, undo string) fault {
 	run := func(text string) func(c *chaos) {
 		if text == "" {
 			return nothing
@@ -41,7 +41,7 @@ func (c *chaos) linkFaults(uplink string) []fault {
 	}
 	device := c.Uplink(uplink).Device
 	set := func(state string) string { return fmt.Sprintf("ip link set dev %s %s", device, state) }
-	down := script("set down "+uplink, uplink, set("down"), set("up"))
+	down := scripted("set down "+uplink, uplink, set("down"), set("up"))
 	if uplink == "lte" || c.provider == nil {
 		list = append(list, fault{name: "renumbering of " + uplink, uplink: uplink,
 			do:   func(c *chaos) { c.renumber(func() error { return c.Break(lab.Prefix, uplink) }) },
@@ -51,7 +51,7 @@ func (c *chaos) linkFaults(uplink string) []fault {
 			{"default lost at ", "ip route del default dev %s proto dhcp"},
 			{"IPv6 default lost at ", "ip -6 route del ::/0 dev %s proto static"},
 		} {
-			f := script(lost.name+uplink, uplink, fmt.Sprintf(lost.what, device), "")
+			f := scripted(lost.name+uplink, uplink, fmt.Sprintf(lost.what, device), "")
 			f.undo = func(c *chaos) { c.restore(uplink) }
 			list = append(list, f)
 		}
@@ -59,8 +59,8 @@ func (c *chaos) linkFaults(uplink string) []fault {
 		down.undo = func(c *chaos) { up(c); c.restore(uplink) }
 	}
 	return append(list, down,
-		script("an alias at "+uplink, "", fmt.Sprintf("ip address add 192.168.100.2/24 dev %s", device), fmt.Sprintf("ip address del 192.168.100.2/24 dev %s", device)),
-		script("a narrow MTU at "+uplink, "", set("mtu 1400"), set("mtu 1500")))
+		scripted("an alias at "+uplink, "", fmt.Sprintf("ip address add 192.168.100.2/24 dev %s", device), fmt.Sprintf("ip address del 192.168.100.2/24 dev %s", device)),
+		scripted("a narrow MTU at "+uplink, "", set("mtu 1400"), set("mtu 1500")))
 }
 
 // renumber has a provider give other addresses. It refuses the former ones before the router has changed its own: what it
@@ -88,33 +88,33 @@ func programFaults() []fault {
 	saved := func(do string) string {
 		return "[ -e /run/firewall.nft ] || nft list table inet firewall > /run/firewall.nft; " + do
 	}
-	tunnel := script("a full tunnel", "", `ip link add wgx type veth peer name wgy; ip link set wgx up; ip link set wgy up
+	tunnel := scripted("a full tunnel", "", `ip link add wgx type veth peer name wgy; ip link set wgx up; ip link set wgy up
 		ip address add 198.51.100.241/28 dev wgx; ip route add default via 198.51.100.242 dev wgx table 51820
 		ip rule add not fwmark 0xca6c lookup 51820; ip rule add lookup main suppress_prefixlength 0`,
 		`ip rule del not fwmark 0xca6c lookup 51820; ip rule del lookup main suppress_prefixlength 0; ip link del wgx`)
 	tunnel.silences = true // it takes what probes are answered by, until the filter of sources is loose
 	return []fault{
 		tunnel,
-		script("flush ruleset", "", saved("nft flush ruleset"), firewallAgain),
-		script("our table deleted", "", "nft delete table inet uplinkd", ""),
-		script("our policies' table deleted", "", "nft delete table inet uplinkd_policy", ""),
-		script("our rules deleted", "", "for f in -4 -6; do ip $f rule flush protocol 117; done", ""),
-		script("a rule of ours deleted", "", "ip rule del pref 10010; ip -6 rule del pref 10201", ""),
-		script("a table of ours flushed", "", "ip route flush table 11701; ip -6 route flush table 11702", ""),
-		script("the default flushed", "", "ip route flush table 11700", ""),
-		script("link groups taken away", "", "ip link set wan1 group default; ip link set wan2 group default", ""),
-		script("conntrack -F", "", "conntrack -F 2>/dev/null", ""),
-		script("a VPN's half routes", "", "ip link add tunx type veth peer name tuny; ip link set tunx up; ip link set tuny up; ip route add 0.0.0.0/1 dev tunx; ip route add 128.0.0.0/1 dev tunx; ip -6 route add 2000::/3 dev tunx",
+		scripted("flush ruleset", "", saved("nft flush ruleset"), firewallAgain),
+		scripted("our table deleted", "", "nft delete table inet uplinkd", ""),
+		scripted("our policies' table deleted", "", "nft delete table inet uplinkd_policy", ""),
+		scripted("our rules deleted", "", "for f in -4 -6; do ip $f rule flush protocol 117; done", ""),
+		scripted("a rule of ours deleted", "", "ip rule del pref 10010; ip -6 rule del pref 10201", ""),
+		scripted("a table of ours flushed", "", "ip route flush table 11701; ip -6 route flush table 11702", ""),
+		scripted("the default flushed", "", "ip route flush table 11700", ""),
+		scripted("link groups taken away", "", "ip link set wan1 group default; ip link set wan2 group default", ""),
+		scripted("conntrack -F", "", "conntrack -F 2>/dev/null", ""),
+		scripted("a VPN's half routes", "", "ip link add tunx type veth peer name tuny; ip link set tunx up; ip link set tuny up; ip route add 0.0.0.0/1 dev tunx; ip route add 128.0.0.0/1 dev tunx; ip -6 route add 2000::/3 dev tunx",
 			"ip link del tunx"),
-		script("a container's bridge", "", `ip link add brx type bridge; ip link set brx up; ip address add 198.51.100.209/28 dev brx
+		scripted("a container's bridge", "", `ip link add brx type bridge; ip link set brx up; ip address add 198.51.100.209/28 dev brx
 			nft 'table ip boxes { chain p { type nat hook postrouting priority srcnat; ip saddr 198.51.100.208/28 oifname != "brx" masquerade; }; }'`,
 			"ip link del brx; nft delete table ip boxes"),
-		script("a firewall that masquerades", "", `nft 'table ip masq { chain p { type nat hook postrouting priority srcnat; oifname { "wan1", "wan2" } masquerade; }; }'`, "nft delete table ip masq"),
-		script("marks of others", "", `nft 'table inet qos { chain p { type filter hook prerouting priority mangle; meta mark set meta mark | 0x40; }; chain o { type route hook output priority mangle; udp dport 9 meta mark set 0x7; }; }'`, "nft delete table inet qos"),
-		script("somebody's rules", "", "ip rule add pref 5270 lookup 52; ip rule add pref 10150 from 192.0.2.77 lookup 52; ip rule add ipproto tcp lookup 53", "ip rule del pref 5270; ip rule del pref 10150; ip rule del ipproto tcp lookup 53"),
-		script("somebody's default", "", "ip route add default via 203.0.113.1 dev wan2 proto static", "ip route del default via 203.0.113.1 dev wan2 proto static"),
-		script("rp_filter changed", "", "sysctl -qw net.ipv4.conf.all.rp_filter=2", "sysctl -qw net.ipv4.conf.all.rp_filter=1"),
-		script("a LAN's address changed", "", "ip address add 203.0.113.150/25 dev lan0", "ip address del 203.0.113.150/25 dev lan0"),
+		scripted("a firewall that masquerades", "", `nft 'table ip masq { chain p { type nat hook postrouting priority srcnat; oifname { "wan1", "wan2" } masquerade; }; }'`, "nft delete table ip masq"),
+		scripted("marks of others", "", `nft 'table inet qos { chain p { type filter hook prerouting priority mangle; meta mark set meta mark | 0x40; }; chain o { type route hook output priority mangle; udp dport 9 meta mark set 0x7; }; }'`, "nft delete table inet qos"),
+		scripted("somebody's rules", "", "ip rule add pref 5270 lookup 52; ip rule add pref 10150 from 192.0.2.77 lookup 52; ip rule add ipproto tcp lookup 53", "ip rule del pref 5270; ip rule del pref 10150; ip rule del ipproto tcp lookup 53"),
+		scripted("somebody's default", "", "ip route add default via 203.0.113.1 dev wan2 proto static", "ip route del default via 203.0.113.1 dev wan2 proto static"),
+		scripted("rp_filter changed", "", "sysctl -qw net.ipv4.conf.all.rp_filter=2", "sysctl -qw net.ipv4.conf.all.rp_filter=1"),
+		scripted("a LAN's address changed", "", "ip address add 203.0.113.150/25 dev lan0", "ip address del 203.0.113.150/25 dev lan0"),
 	}
 }
 

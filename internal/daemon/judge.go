@@ -65,8 +65,8 @@ type watched struct {
 	pace     time.Duration // the interval that it has
 	counted  uint64        // bytes of probes that are in the ledger
 	proven   bool          // was up since the daemon has started
-	heardAt  time.Time // when its device last received something
-	hintedAt time.Time // when its traffic last looked one-way
+	heardAt  time.Time     // when its device last received something
+	hintedAt time.Time     // when its traffic last looked one-way
 
 	settled way              // as the kernel routes it now
 	facts   uplink.PathFacts // as they were told last

@@ -21,6 +21,8 @@ type Supply struct {
 	IPv4, IPv6  *rules.Assignment
 	Watched     *rules.WatchedRouters // where others follow the routers
 	Delegations []rules.Delegation
+	// Calls are the other ends that a tunnel without a mark calls: see wired.marked.
+	Calls []netip.AddrPort
 }
 
 // of returns the supply of an uplink, for it to be filled.

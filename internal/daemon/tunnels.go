@@ -42,7 +42,7 @@ func newTunnels(log *slog.Logger) *tunnels {
 func underlayName(uplink string) string { return "@underlay " + uplink }
 
 // underlaysOf lists the groups of tunnels whose packets can be marked: WireGuard's.
-func underlaysOf(c *config.Config, ids map[string]int) []rules.Underlay {
+func underlaysOf(c *config.Config, ids map[string]int, supplies Supplies) []rules.Underlay {
 	var list []rules.Underlay
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
@@ -52,6 +52,9 @@ func underlaysOf(c *config.Config, ids map[string]int) []rules.Underlay {
 		w := rules.Underlay{ID: ids[underlayName(u.Name)], Uplink: ids[u.Name]}
 		for _, name := range c.Carriers(u) {
 			w.Carriers = append(w.Carriers, ids[name])
+		}
+		if s := supplies[u.Name]; s != nil {
+			w.To = s.Calls
 		}
 		list = append(list, w)
 	}
@@ -190,6 +193,9 @@ func (t *tunnels) keepWired(w *wired, obs *rules.Observed) {
 		}
 		return
 	}
+	if !w.made {
+		w.state = state // says whether the device has our mark
+	}
 	wanted := w.config()
 	if set, differs := wanted.Missing(state); differs {
 		t.log.Info("configuring WireGuard", "device", w.device, "peers", len(set.Peers), "mark", fmt.Sprintf("%#x", set.FwMark))
@@ -241,7 +247,7 @@ func (t *tunnels) moved(report *rules.Report, tell func(name string, paths []rul
 		}
 		t.log.Info("a tunnel's underlay has moved", "uplink", name, "carriers", fmt.Sprint(w.carrier))
 		for _, p := range w.state.Peers {
-			if !p.Endpoint.IsValid() {
+			if !p.Endpoint.IsValid() || !w.called(p.PublicKey) {
 				continue
 			}
 			if err := t.wires.setEndpoint(w.device, p.PublicKey, p.Endpoint); err != nil {
@@ -256,7 +262,7 @@ func (t *tunnels) supply(s Supplies) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, w := range t.wired {
-		s.of(name).IPv4, s.of(name).IPv6 = w.assignment(true), w.assignment(false)
+		s.of(name).IPv4, s.of(name).IPv6, s.of(name).Calls = w.assignment(true), w.assignment(false), w.calls()
 	}
 }
 

@@ -96,7 +96,7 @@ func TestDevicesAndUnderlaysAreThoseOfTheConfiguration(t *testing.T) {
 	if _, err := assignIDs(c, ids); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]rules.Underlay{{ID: ids["@underlay vps"], Uplink: ids["vps"], Carriers: []int{ids["lte"], ids["fiber"]}}}, underlaysOf(c, ids)); d != "" {
+	if d := cmp.Diff([]rules.Underlay{{ID: ids["@underlay vps"], Uplink: ids["vps"], Carriers: []int{ids["lte"], ids["fiber"]}}}, underlaysOf(c, ids, nil)); d != "" {
 		t.Error(d)
 	}
 	a := netip.MustParseAddr

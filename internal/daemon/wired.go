@@ -107,9 +107,42 @@ func (w *wired) look(wires *wires) {
 	}
 }
 
+// marked reports whether the device's packets carry the mark of the underlay. With it the kernel forgets the address
+// that a peer has called when the mark's route leads by another device (drivers/net/wireguard/socket.c send4), and the
+// peer is answered from an address that it knows nothing of. So only a device that calls all of its peers has it. What
+// others have configured for a peer is not known, but who leads to the Internet is called.
+func (w *wired) marked() bool {
+	if w.made {
+		return !slices.ContainsFunc(w.peers, func(p wiredPeer) bool { return p.endpoint == "" })
+	}
+	return w.state != nil && (w.state.Reaches(true) || w.state.Reaches(false))
+}
+
+// calls lists the other ends that a device without the mark calls.
+func (w *wired) calls() []netip.AddrPort {
+	if w.marked() {
+		return nil
+	}
+	var list []netip.AddrPort
+	for _, p := range w.peers {
+		if to, ok := w.resolved[p.endpoint]; ok && !w.inside(to.Addr()) && !slices.Contains(list, to) {
+			list = append(list, to)
+		}
+	}
+	return list
+}
+
+// called reports whether we call a peer.
+func (w *wired) called(peer tunnel.Key) bool {
+	return w.marked() || slices.ContainsFunc(w.peers, func(p wiredPeer) bool { return p.PublicKey == peer && p.endpoint != "" })
+}
+
 // config is what the device shall hold.
 func (w *wired) config() tunnel.Config {
-	c := tunnel.Config{FwMark: w.mark}
+	c := tunnel.Config{}
+	if w.marked() {
+		c.FwMark = w.mark
+	}
 	if !w.made {
 		return c
 	}

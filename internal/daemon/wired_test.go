@@ -1,0 +1,60 @@
+package daemon
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/tunnel"
+)
+
+// The kernel forgets which of our addresses a peer has called when the mark leads by another device.
+func TestATunnelThatOthersCallHasNoMarkAndCallsItsOwnPeersByRules(t *testing.T) {
+	const ours, theirs = "192.0.2.9:51820", ""
+	for name, c := range map[string]struct {
+		endpoints []string
+		mark      uint32
+		calls     []string
+	}{
+		"a client":             {[]string{ours}, 9, nil},
+		"a server":             {[]string{theirs, theirs}, 0, nil},
+		"a server that calls":  {[]string{theirs, ours}, 0, []string{ours}},
+		"nobody in particular": {nil, 9, nil},
+	} {
+		u := config.Uplink{Name: "vps", Device: "wg0", WireGuard: &config.WireGuard{}}
+		for i, e := range c.endpoints {
+			u.WireGuard.Peers = append(u.WireGuard.Peers, config.Peer{PublicKey: [32]byte{byte(i + 1)}, Endpoint: e})
+		}
+		w := newWired(&u, 3, 9)
+		if got := w.config().FwMark; got != c.mark {
+			t.Errorf("%s: mark %d, want %d", name, got, c.mark)
+		}
+		var want []netip.AddrPort
+		for _, e := range c.calls {
+			want = append(want, netip.MustParseAddrPort(e))
+		}
+		if got := w.calls(); !slices.Equal(got, want) {
+			t.Errorf("%s: calls %v, want %v", name, got, want)
+		}
+		for i, e := range c.endpoints {
+			if key := (tunnel.Key{byte(i + 1)}); w.called(key) != (e != "") {
+				t.Errorf("%s: peer %d is called: %v", name, i, w.called(key))
+			}
+		}
+	}
+}
+
+// What others have configured for their peers is not known: one that leads to the Internet is called.
+func TestADeviceOfOthersHasTheMarkWhileItLeadsToTheInternet(t *testing.T) {
+	for network, mark := range map[string]uint32{"0.0.0.0/0": 9, "::/0": 9, "10.8.0.2/32": 0} {
+		w := newWired(&config.Uplink{Name: "vps", Device: "wg0"}, 3, 9)
+		if w.config().FwMark != 0 {
+			t.Error("a mark before its peers are known")
+		}
+		w.state = &tunnel.State{Peers: []tunnel.PeerState{{Peer: tunnel.Peer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix(network)}}}}}
+		if got := w.config().FwMark; got != mark {
+			t.Errorf("%s: mark %d, want %d", network, got, mark)
+		}
+	}
+}
