@@ -17,7 +17,7 @@ func (f *Facts) findSource(family Family, a Addressing, device string, obs *Obse
 			f.RouteSource = assigned.Addr()
 		}
 		return
-	case a.Managed && a.Assign == nil:
+	case a.Managed && (a.Assign == nil || family == IPv4 && len(a.Assign.Addresses) == 0):
 		f.NoSource = true
 		return
 	}

@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
@@ -91,5 +92,20 @@ func TestALeaseThatRenumbersIsTheSourceOfTheRoutesOnceItsAddressIsThere(t *testi
 		if want := netip.MustParsePrefix(address).Addr(); facts.Source() != want || facts.RouteSource.IsValid() {
 			t.Errorf("leased %s, the source is %v, of routes %v", address, facts.Source(), facts.RouteSource)
 		}
+	}
+}
+
+// What leaves by a device without an address gets one of some other device: of another uplink, or of the LAN.
+func TestAnIPv4UplinkWithoutAnAddressCarriesNothing(t *testing.T) {
+	w := dual()
+	_ = w.delAddr("wan1", netip.MustParsePrefix("198.51.100.2/26"))
+	_, report := w.converge(t)
+	if choice := report.Defaults[rules.IPv4]; choice.Has(1) || !choice.Has(2) {
+		t.Errorf("chosen: %+v", choice)
+	}
+	if slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool {
+		return r.Family == rules.IPv4 && r.Table == numbers.Table(1) && r.Type == rules.Unicast && r.IsDefault()
+	}) {
+		t.Error("its table leads out")
 	}
 }

@@ -75,7 +75,7 @@ var leases = map[string]func(*dhcpv4.DHCPv4){
 	"a router that nobody is":          router4("198.51.100.61"),
 	"a router beyond its network":      router4("192.0.2.200"),
 	"our LAN's address":                address4("203.0.113.129"),
-	"a LAN host's address":             address4("203.0.113.130"),
+	"a LAN host's address":             func(m *dhcpv4.DHCPv4) { address4("203.0.113.130")(m); mask4(25)(m) },
 	"an address of loopback":           address4("127.0.0.9"),
 	"a multicast address":              address4("239.1.2.3"),
 	"the address 0.0.0.0":              address4("0.0.0.0"),

@@ -24,8 +24,15 @@ func (u *Uplink) routes(ip netip.Addr, obs *Observed) bool {
 }
 
 // leadsOut reports whether a path is one to the Internet: it has a default, and packets can leave with a source that belongs
-// to it. The kernel gives what leaves without one the address of some other device (RFC 6724 section 5): its provider
-// drops that, and so does our own guard.
+// to it. The kernel gives what leaves without one, and what is masqueraded, the address of some other device (RFC 6724
+// section 5; inet_select_addr in net/ipv4/devinet.c): its provider drops that, and so does our own guard.
 func (p *planner) leadsOut(u *Uplink, family Family, facts Facts) bool {
-	return facts.Up && facts.HasDefault && (family == IPv4 || facts.Borrows || len(p.addressesOf(u, family, facts)) > 0)
+	if !facts.Up || !facts.HasDefault {
+		return false
+	}
+	if family == IPv4 {
+		a := u.Family(family)
+		return a.source().IsValid() || facts.Source().IsValid()
+	}
+	return facts.Borrows || len(p.addressesOf(u, family, facts)) > 0
 }
