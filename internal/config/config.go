@@ -140,12 +140,17 @@ type IP struct {
 	// PrefixHint, if that is valid.
 	Delegation bool         // delegation
 	PrefixHint netip.Prefix // prefix_hint: length 1..64
+	// Prefix is routed to us without being asked for: by contract, a tunnel broker, 6rd. It is a delegation that never ends.
+	Prefix netip.Prefix // prefix: global, length 1..64
 	// RequestAddress asks by DHCPv6 for an address of the uplink's own too (IA_NA). For MethodRA only.
 	RequestAddress bool // request_address
 	// Translate gives forwarded traffic the delegation's prefix (NPTv6, RFC 6296) instead of telling hosts of it. Needs
-	// Delegation; not together with Masquerade.
+	// Delegation or Prefix; not together with Masquerade.
 	Translate bool // translate
 }
+
+// Delegates reports whether the uplink has a prefix for LANs, or asks for one.
+func (ip *IP) Delegates() bool { return ip.Delegation || ip.Prefix.IsValid() }
 
 // Probe is [uplink.probe]: how the health of an uplink is found out.
 type Probe struct {

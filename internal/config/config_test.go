@@ -152,6 +152,20 @@ func TestALANNeedsOnlyADevice(t *testing.T) {
 	}
 }
 
+// A prefix that is routed by contract is as good for LANs, and for translation, as a delegated one.
+func TestAPrefixThatIsRoutedCountsAsADelegation(t *testing.T) {
+	got, err := Parse("x.toml", []byte("[[uplink]]\nname = \"fiber\"\ndevice = \"eth1\"\n[uplink.ipv6]\nprefix = \"2001:db8:4000::/48\"\ntranslate = true\n"+
+		"[[lan]]\ndevice = \"br-lan\"\n[[lan]]\ndevice = \"br-dmz\"\nsubnet_id = 1\nprefixes_from = [\"fiber\"]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lan := range got.LANs {
+		if !slices.Equal(lan.PrefixesFrom, []string{"fiber"}) {
+			t.Errorf("%s draws on %v", lan.Device, lan.PrefixesFrom)
+		}
+	}
+}
+
 func TestEveryKeyIsHonoured(t *testing.T) {
 	got, err := Parse("x.toml", []byte(everyKey))
 	if err != nil {
@@ -167,7 +181,7 @@ func TestEveryKeyIsHonoured(t *testing.T) {
 	sameFields(same, "", reflect.ValueOf(*plain), reflect.ValueOf(*got))
 	for field, always := range same {
 		otherWord := field == ".Uplinks.Kind" || field == ".Daemon.ULA.Off"
-		otherFamily := strings.HasPrefix(field, ".Uplinks.IPv4.") && slices.Contains([]string{"Delegation", "PrefixHint", "RequestAddress", "Translate"}, field[len(".Uplinks.IPv4."):])
+		otherFamily := strings.HasPrefix(field, ".Uplinks.IPv4.") && slices.Contains([]string{"Delegation", "PrefixHint", "Prefix", "RequestAddress", "Translate"}, field[len(".Uplinks.IPv4."):])
 		if always && !otherWord && !otherFamily {
 			t.Errorf("%s has its default value in everyKey", field)
 		}

@@ -46,6 +46,7 @@ method = "static"
 address = "2001:db8::2/64"
 gateway = "fe80::1"
 masquerade = true
+prefix = "2001:db8:4000::/48"
 [uplink.probe]
 targets = [
   "192.0.2.1", "2001:db8::1",
@@ -154,7 +155,7 @@ var everyValue = Config{
 		IPv6: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("2001:db8::2/64"), Gateway: netip.MustParseAddr("fe80::1"),
-			Masquerade: true,
+			Masquerade: true, Prefix: netip.MustParsePrefix("2001:db8:4000::/48"),
 		},
 		Probe: Probe{
 			Targets: []string{

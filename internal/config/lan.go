@@ -32,6 +32,7 @@ type DNS struct {
 const (
 	titleLAN        = "[[lan]]"
 	exampleHint     = "::/56"
+	exampleRouted   = "2001:db8:4000::/48"
 	exampleULA      = "fd12:3456:789a::/48"
 	maxResolvers    = 8 // what fits in an advertisement beside everything else
 	maxSearch       = 6
@@ -89,7 +90,7 @@ func (r *reader) prefixesFrom(t *table, c *Config, l *LAN) {
 	v := t.values["prefixes_from"]
 	if v == nil {
 		for i := range c.Uplinks {
-			if c.Uplinks[i].IPv6.Delegation {
+			if c.Uplinks[i].IPv6.Delegates() {
 				l.PrefixesFrom = append(l.PrefixesFrom, c.Uplinks[i].Name)
 			}
 		}
@@ -112,8 +113,8 @@ func (r *reader) prefixesFrom(t *table, c *Config, l *LAN) {
 				hint = fmt.Sprintf(", did you mean %q?", near)
 			}
 			r.fail(v, at, "there is no uplink %s%s", quote(name), hint)
-		case !c.Uplinks[n].IPv6.Delegation:
-			r.fail(v, at, "uplink %s asks for no prefix: write delegation = true in its [uplink.ipv6]", quote(name))
+		case !c.Uplinks[n].IPv6.Delegates():
+			r.fail(v, at, "uplink %s asks for no prefix: write delegation = true in its [uplink.ipv6], or the prefix that is routed to it", quote(name))
 		case slices.Index(l.PrefixesFrom, name) < i:
 			r.fail(v, at, "uplink %s is given twice", quote(name))
 		}
@@ -193,6 +194,22 @@ func parseHint(name, s string) (netip.Prefix, string) {
 		return netip.Prefix{}, fmt.Sprintf("%s %s has the length %d: it must be 1 to 64, and hosts need a 64 each", name, quote(s), p.Bits())
 	case p.Masked() != p:
 		return netip.Prefix{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
+	}
+	return p, ""
+}
+
+// parseRouted reads a prefix that is routed to an uplink.
+func parseRouted(name, s string) (netip.Prefix, string) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || !p.Addr().Is6() || p.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Sprintf("%s %s is no IPv6 prefix: write the one that is routed to the uplink, as in %q", name, quote(s), exampleRouted)
+	case p.Bits() == 0 || p.Bits() > 64:
+		return netip.Prefix{}, fmt.Sprintf("%s %s has the length %d: it must be 1 to 64, and hosts need a 64 each", name, quote(s), p.Bits())
+	case p.Masked() != p:
+		return netip.Prefix{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
+	case !p.Addr().IsGlobalUnicast() || p.Addr().IsPrivate():
+		return netip.Prefix{}, fmt.Sprintf("%s %s is not of the Internet: nobody can route it to you", name, quote(s))
 	}
 	return p, ""
 }

@@ -242,6 +242,7 @@ func ipv6Section(ip *IP) section {
 		networks("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
 		boolean("delegation", &ip.Delegation),
 		parsed("prefix_hint", &ip.PrefixHint, exampleHint, parseHint),
+		parsed("prefix", &ip.Prefix, exampleRouted, parseRouted),
 		boolean("request_address", &ip.RequestAddress),
 		boolean("translate", &ip.Translate),
 	}}
@@ -289,9 +290,12 @@ func (r *reader) delegation(t *table, ip *IP) {
 	if ip.Method == MethodOff && ip.Delegation {
 		complain("delegation", `delegation asks for a prefix that method "off" has no use for: take one of them out`)
 	}
+	if ip.Method == MethodOff {
+		complain("prefix", `prefix is routed to an uplink that method "off" has no use for: take one of them out`)
+	}
 	if t.usable("delegation") && !ip.Delegation {
 		complain("prefix_hint", "prefix_hint is asked for with delegation = true only: add it")
-		if ip.Translate {
+		if ip.Translate && t.values["prefix"] == nil {
 			complain("translate", "translate needs a prefix to translate to: add delegation = true")
 		}
 	}

@@ -144,7 +144,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.routers = newRouters(d.log, d.save, d.onRouters)
 	d.delegations = newDelegations(d.log, d.save, d.onDelegation)
 	d.lans = newLANs(d.log, d.save)
-	d.metrics.SetPrefixes(d.delegations.prefixes)
+	d.metrics.SetPrefixes(d.prefixes)
 	var recorded rules.Recorded
 	var history []api.Event
 	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,

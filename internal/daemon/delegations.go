@@ -174,20 +174,32 @@ func noted(note string) []string {
 }
 
 // prefixes lists all delegations, for a scrape.
-func (l *delegations) prefixes() []api.UplinkPrefix {
-	now := time.Now()
-	l.holding.Lock()
-	defer l.holding.Unlock()
+func (d *Daemon) prefixes() []api.UplinkPrefix {
+	now, c := time.Now(), d.current()
 	var list []api.UplinkPrefix
-	for _, name := range slices.Sorted(maps.Keys(l.held)) {
-		for _, d := range delegated(l.held[name], now) {
-			list = append(list, api.UplinkPrefix{Uplink: name, Delegated: d})
+	for i := range c.Uplinks {
+		for _, prefix := range d.delegated(&c.Uplinks[i], now) {
+			list = append(list, api.UplinkPrefix{Uplink: c.Uplinks[i].Name, Delegated: prefix})
 		}
+	}
+	slices.SortStableFunc(list, func(a, b api.UplinkPrefix) int { return strings.Compare(a.Uplink, b.Uplink) })
+	return list
+}
+
+// delegated lists the prefixes of an uplink with what remains of their lifetimes.
+func (d *Daemon) delegated(u *config.Uplink, now time.Time) []api.Delegated {
+	var list []api.Delegated
+	if lease, ok := d.delegations.lease(u.Name); ok {
+		list = delegated(lease, now)
+	}
+	if prefix := u.IPv6.Prefix; prefix.IsValid() {
+		list = slices.DeleteFunc(list, func(have api.Delegated) bool { return have.Prefix == prefix })
+		list = slices.Insert(list, 0, api.Delegated{Prefix: prefix, PreferredS: forEver, ValidS: forEver})
 	}
 	return list
 }
 
-// delegated lists an uplink's delegations for the status, with what remains of their lifetimes.
+// delegated lists the prefixes of a lease with what remains of their lifetimes.
 func delegated(lease dhcp6.Lease, now time.Time) []api.Delegated {
 	var list []api.Delegated
 	for _, p := range lease.Prefixes {

@@ -37,9 +37,7 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 			out.Uplinks[i].Site = !leadsOut(given.IPv4) && !leadsOut(given.IPv6)
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
-		if u.IPv6.Delegation {
-			out.Uplinks[i].Delegations = given.Delegations
-		}
+		out.Uplinks[i].Delegations = delegationsOf(u, given.Delegations)
 	}
 	for i := range c.LANs {
 		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID}
@@ -63,6 +61,23 @@ func mainDefault(a config.Auto) rules.MainDefault {
 		return rules.MainDefaultNever
 	}
 	return rules.MainDefaultAuto
+}
+
+// delegationsOf lists what an uplink has for LANs: what is routed to it for ever, and what its lease holds.
+func delegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegation {
+	if !u.IPv6.Delegation {
+		leased = nil
+	}
+	if !u.IPv6.Prefix.IsValid() {
+		return leased
+	}
+	list := []rules.Delegation{{Prefix: u.IPv6.Prefix}}
+	for _, d := range leased {
+		if d.Prefix != u.IPv6.Prefix {
+			list = append(list, d)
+		}
+	}
+	return list
 }
 
 // policyInput adds the policies, and the groups of uplinks that they share.

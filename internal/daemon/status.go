@@ -56,9 +56,7 @@ func (d *Daemon) Status() api.Status {
 		for _, f := range rules.Families {
 			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Facts[rules.Path{Uplink: id, Family: f}].DeviceMTU)
 		}
-		if lease, ok := d.delegations.lease(u.Name); ok {
-			s.Uplinks[i].IPv6.Delegated = delegated(lease, now)
-		}
+		s.Uplinks[i].IPv6.Delegated = d.delegated(u, now)
 	}
 	s.Lans = d.lans.status(c, now)
 	s.Policies = policyStatus(c, ids, &last.Report)

@@ -107,6 +107,9 @@ func (d *Daemon) tellLANs(report *rules.Report) {
 func (d *Daemon) lanSupply(u *config.Uplink, mtu int) lanSupply {
 	lease, _ := d.delegations.lease(u.Name)
 	s := lanSupply{mtu: mtu, dns: slices.Clone(lease.DNS), lease: func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
+		if prefix == u.IPv6.Prefix {
+			return time.Time{}, time.Time{}, false, true // it never ends
+		}
 		for _, p := range lease.Prefixes {
 			if p.Prefix == prefix {
 				return finite(p.Preferred), finite(p.Valid), ndisc.IsBrief(p.Preferred.Sub(lease.Heard)), true

@@ -20,11 +20,11 @@ func TestConnectionsThatAreTranslatedToAFormerPrefixAreForgotten(t *testing.T) {
 		}
 		sh(t, "conntrack -I -s "+orig+" -d 2001:db8:ffff::1 -p udp "+nat+" --sport "+port+" --dport 53 --timeout 120 --mark "+mark+" 2>&1")
 	}
-	insert("1001", "fd00::9", "2001:db8:a00::9", "0x1000000")         // translated to what was
-	insert("1002", "fd00::9", "2001:db8:c00::9", "0x1000000")         // and to what is
-	insert("1003", "2001:db8:a00::7", "2001:db8:a00::7", "0x1000000") // not translated
-	insert("1004", "fd00::9", "2001:db8:a00::9", "0x2000000")         // by another uplink
-	insert("1005", "fd00::9", "2001:db8:a00::9", "0x10000ff")         // bits of others in the mark
+	insert("1001", "fd00::9", "2001:db8:a00::9", "0x1000000")                                                                                         // translated to what was
+	insert("1002", "fd00::9", "2001:db8:c00::9", "0x1000000")                                                                                         // and to what is
+	insert("1003", "2001:db8:a00::7", "2001:db8:a00::7", "0x1000000")                                                                                 // not translated
+	insert("1004", "fd00::9", "2001:db8:a00::9", "0x2000000")                                                                                         // by another uplink
+	insert("1005", "fd00::9", "2001:db8:a00::9", "0x10000ff")                                                                                         // bits of others in the mark
 	sh(t, "conntrack -I -s 2001:db8:ffff::1 -d 2001:db8:a00::9 -p udp --dst-nat fd00::9 --sport 1006 --dport 53 --timeout 120 --mark 0x1000000 2>&1") // from outside
 	if got := flowPorts(t, rules.IPv6); len(got) != 6 {
 		t.Fatalf("before: %v", got)

@@ -1,0 +1,39 @@
+package daemon
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func TestARoutedPrefixIsADelegationThatNeverEnds(t *testing.T) {
+	routed, leased := netip.MustParsePrefix("2001:db8:4000::/48"), netip.MustParsePrefix("2001:db8:b00::/56")
+	lease := []rules.Delegation{{Prefix: leased, Deprecated: true}, {Prefix: routed, Deprecated: true}}
+	for name, c := range map[string]struct {
+		ip   config.IP
+		want []rules.Delegation
+	}{
+		"neither":             {},
+		"delegated":           {config.IP{Delegation: true}, lease},
+		"routed":              {config.IP{Prefix: routed}, []rules.Delegation{{Prefix: routed}}},
+		"routed and the same": {config.IP{Delegation: true, Prefix: routed}, []rules.Delegation{{Prefix: routed}, lease[0]}},
+	} {
+		u := config.Uplink{Name: "fiber", IPv6: c.ip}
+		if diff := cmp.Diff(c.want, delegationsOf(&u, lease), cmp.Comparer(func(a, b rules.Delegation) bool { return a == b })); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	d := &Daemon{delegations: newDelegations(nil, nil, nil), routers: newRouters(nil, nil, nil)}
+	u := &config.Uplink{Name: "fiber", IPv6: config.IP{Prefix: routed}}
+	if preferred, valid, brief, ok := d.lanSupply(u, 0).lease(routed); !ok || brief || !preferred.IsZero() || !valid.IsZero() {
+		t.Errorf("hosts: preferred until %v, valid until %v, brief %v, known %v", preferred, valid, brief, ok)
+	}
+	if shown := d.delegated(u, time.Now()); len(shown) != 1 || shown[0].Prefix != routed || shown[0].ValidS != forEver {
+		t.Errorf("status: %+v", shown)
+	}
+}
