@@ -63,8 +63,9 @@ type Client struct {
 	ended   chan struct{} // closed when Run returns
 	gave    bool          // by Release: read after ended
 
-	mu   sync.Mutex // guards link
+	mu   sync.Mutex // guards link and lack
 	link link
+	lack *Lack // replaced, never changed in place
 }
 
 const (
@@ -176,6 +177,7 @@ func (c *Client) Run(ctx context.Context) error {
 			r.lose(err)
 		}
 		r.follow()
+		r.publish()
 		r.arm()
 	}
 	c.gave = true

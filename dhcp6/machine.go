@@ -100,6 +100,7 @@ type machine struct {
 	solicitMax time.Duration // SOL_MAX_RT
 	failures   int           // of getting anything, in a row
 	limit      limiter
+	lacking    lacking
 	told       instant // when a lease was told last
 	fx         effects
 }
@@ -133,6 +134,7 @@ func (m *machine) linkUp(now instant) effects {
 // linkDown stops asking. What is held stays until it expires.
 func (m *machine) linkDown(now instant) effects {
 	m.look(now)
+	m.lacking = lacking{}
 	switch m.state {
 	case released:
 	case releasing:
@@ -340,6 +342,9 @@ func (m *machine) transmit(now instant) {
 	m.ex.sent++
 	m.limit.sent(now.mono)
 	r := m.request(now)
+	if m.state == soliciting {
+		m.noteAsked(now)
+	}
 	if m.ex.sent == unanswered && m.state != verifying {
 		m.note("%v is unanswered: sent %d times", r.kind, unanswered-1)
 	}

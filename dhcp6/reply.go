@@ -19,6 +19,9 @@ const disownedWait = time.Second
 // advertise takes in an Advertise: all of the first RT are collected, later the first is taken.
 func (m *machine) advertise(msg *message, now instant) {
 	o := offerOf(msg, m.keys())
+	if o.prefixes == 0 {
+		m.noteRefusal(msg)
+	}
 	if !o.usable() {
 		m.note("Advertise from server %v not used: %s", msg.server, msg.explain())
 		return
@@ -71,6 +74,7 @@ func (m *machine) replyToRequest(msg *message, outs []outcome, now instant) {
 		m.settle(now)
 		return
 	}
+	m.noteRefusal(msg)
 	m.note("Request refused by server %v: %s", msg.server, msg.explain())
 	moved := msg.status.code == iana.StatusNotOnLink
 	if !moved && (msg.failed() || anyCode(outs, iana.StatusUnspecFail)) {
@@ -165,6 +169,10 @@ func (m *machine) accept(msg *message, outs []outcome, reason Reason, fresh bool
 	parts := m.held.merge(msg, outs, now.mono, fresh)
 	m.held.schedule(outs, m.keys(), now.mono)
 	m.former, m.offers, m.failures = nil, nil, 0
+	m.lacking.refusal = ""
+	if m.lack(now) != nil {
+		m.noteRefusal(msg)
+	}
 	note := ""
 	if msg.status.code != iana.StatusSuccess || slices.ContainsFunc(outs, func(o outcome) bool { return o.code != iana.StatusSuccess }) {
 		note = msg.explain()

@@ -148,6 +148,37 @@ func (l *delegations) supply(s Supplies, now time.Time) {
 	}
 }
 
+// silencePatience is how long no server need answer before that is worth a problem.
+const silencePatience = 20 * time.Second
+
+// problems names the uplinks to which no prefix is delegated though one is asked for: they work, and the LANs do not.
+func (l *delegations) problems(now time.Time) []rules.Problem {
+	var problems []rules.Problem
+	members := l.all()
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		m := members[name]
+		if p, ok := lackProblem(name, m.device, m.worker.Lack(), now); ok {
+			problems = append(problems, p)
+		}
+	}
+	return problems
+}
+
+// lackProblem says why an uplink has no delegation; false as long as that may still come.
+func lackProblem(name, device string, lack *dhcp6.Lack, now time.Time) (rules.Problem, bool) {
+	if lack == nil || lack.Refusal == "" && now.Sub(lack.Since) < silencePatience {
+		return rules.Problem{}, false
+	}
+	what := lack.Refusal
+	if what == "" {
+		what = fmt.Sprintf("no DHCPv6 server answers on %s, asked since %s", device, lack.Since.Format(time.TimeOnly))
+	}
+	return rules.Problem{Code: "no-delegation", Severity: "warning",
+		Message: fmt.Sprintf("no prefix is delegated to %s, so LANs have no IPv6 by it: %s", name, what),
+		Fix: "ask the provider whether the contract has a prefix (DHCPv6-PD), set a modem that routes itself to bridge mode, or look for the right VLAN; " +
+			"if there is none to be had, take delegation = true out"}, true
+}
+
 // onDelegation hears of a changed lease.
 func (d *Daemon) onDelegation(name string, c dhcp6.Change) {
 	d.resupply()
