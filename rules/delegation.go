@@ -84,6 +84,9 @@ func (p *planner) subnets() {
 		rewritten := p.rewritten(u)
 		for _, d := range u.Delegations {
 			for _, lan := range p.lansFrom(u.ID) {
+				if p.obs.ipv6Off(lan.Device) {
+					continue
+				}
 				source := sources[lan.Device]
 				usable := source.Has(u.ID) && !source.LastResort || rewritten
 				subnet, ok := p.subnet(u, d, lan)
@@ -243,7 +246,7 @@ func (p *planner) lans() {
 // assign wants an address on a device that is there. An address that somebody else has put on the device
 // stays theirs: if it became ours, it would go with us, and with it the way to the box.
 func (p *planner) assign(device string, address netip.Prefix, deprecated bool) {
-	if _, present := p.obs.Link(device); !present || slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool {
+	if _, present := p.obs.Link(device); !present || p.off(device, FamilyOf(address.Addr())) || slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool {
 		return a.Device == device && a.Prefix == address
 	}) {
 		return

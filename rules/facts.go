@@ -74,7 +74,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 				continue
 			}
 			f := Facts{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier, DeviceMTU: link.MTU}
-			if present {
+			if present && !(family == IPv6 && obs.ipv6Off(u.Device)) {
 				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
 				at := deviceFamily{u.Device, family}
 				if defaults[at].ownGateway(obs) {

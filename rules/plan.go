@@ -78,6 +78,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.peers()
 		p.subnets()
 		p.lans()
+		p.devices6()
 		p.withdrawn()
 		p.rules()
 		p.underlays()
@@ -149,14 +150,14 @@ func (p *planner) uplinkTables() {
 		}
 		// An address that we are about to assign has no connected route in main yet, but its gateway
 		// needs one, and main will have it in a moment.
-		if a := u.Family(family).Assign; a != nil && facts.Up {
+		if a := u.Family(family).Assign; a != nil && facts.Up && !p.off(u.Device, family) {
 			for _, address := range a.Addresses {
 				p.addConnected(table, u.Device, family, address.Prefix)
 			}
 			p.offeredRoutes(u, family, table, a)
 			p.peerRoutes(u, family, table, a.Peers)
 		}
-		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && facts.Up {
+		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && facts.Up && !p.off(u.Device, family) {
 			p.addConnected(table, u.Device, family, own)
 		}
 		if p.leadsOut(u, family, facts) {

@@ -11,7 +11,7 @@ import (
 var perDevice = [...]string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce", "promote_secondaries"}
 
 // perDevice6 are those of IPv6.
-var perDevice6 = [...]string{"accept_ra", "forwarding"}
+var perDevice6 = [...]string{"accept_ra", "forwarding", disable6}
 
 // forwarding6 is whether this machine routes IPv6 at all.
 const forwarding6 = "net/ipv6/conf/all/forwarding"
@@ -38,6 +38,9 @@ func SysctlNames(cfg Config) []string {
 		for _, key := range perDevice6 {
 			names = append(names, devSysctl6(cfg.Uplinks[i].Device, key))
 		}
+	}
+	for i := range cfg.LANs {
+		names = append(names, devSysctl6(cfg.LANs[i].Device, disable6))
 	}
 	return names
 }

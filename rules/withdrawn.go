@@ -11,7 +11,7 @@ func (p *planner) withdrawn() {
 	for i := range p.cfg.LANs {
 		lan := &p.cfg.LANs[i]
 		link, present := p.obs.Link(lan.Device)
-		if !present || !link.Up || p.obs.NoIPv6 {
+		if !present || !link.Up || p.obs.NoIPv6 || p.obs.ipv6Off(lan.Device) {
 			continue
 		}
 		for _, w := range lan.Withdrawn {
