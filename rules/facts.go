@@ -81,6 +81,11 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 					delete(defaults, at)
 				}
 				f.readDefault(a, defaults[at], neighbours[at])
+				if family == IPv4 && a.Assign == nil && !a.Managed && link.PointToPoint && len(f.Addresses) > 0 {
+					// There is one way over such a line, whoever did not dare to say so: pppd installs no default
+					// while another one, such as ours, stands in main.
+					f.HasDefault = true
+				}
 				f.leaveOut(a)
 				f.findSource(family, a, u.Device, obs, cfg.Kernel, defaults[at])
 				f.Borrows = family == IPv6 && len(f.Addresses) == 0 && f.HasDefault && borrows(cfg, obs, u)

@@ -25,7 +25,7 @@ func TestRoutesThatMakeUpTheInternetAreADefault(t *testing.T) {
 		"a quarter":                      {[]string{"0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/2", "192.0.0.0/2"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := box(rules.Link{PointToPoint: true}, "wan1", "tun0")
+			w := box(rules.Link{}, "wan1", "tun0")
 			family := rules.IPv4
 			for _, dst := range c.dsts {
 				family = rules.FamilyOf(netip.MustParsePrefix(dst).Addr())
@@ -39,6 +39,34 @@ func TestRoutesThatMakeUpTheInternetAreADefault(t *testing.T) {
 				t.Error("an uplink is told to be bypassed")
 			}
 		})
+	}
+}
+
+// pppd does not replace a default that stands in main, not even ours: after a redial its line has none of its own.
+func TestAPointToPointLineWithAnAddressNeedsNoDefault(t *testing.T) {
+	for name, c := range map[string]struct {
+		link    rules.Link
+		address string
+		want    bool
+	}{
+		"PPP with an address":         {rules.Link{PointToPoint: true}, "198.51.100.50/32", true},
+		"PPP without an address":      {rules.Link{PointToPoint: true}, "", false},
+		"Ethernet":                    {rules.Link{}, "198.51.100.50/26", false},
+		"PPP with an IPv6 address":    {rules.Link{PointToPoint: true}, "2001:db8:a::2/64", false},
+		"PPP with a link-local alone": {rules.Link{PointToPoint: true}, "fe80::2/64", false},
+	} {
+		w := box(c.link, "ppp0", "wan2")
+		w.hold("wan2", "203.0.113.2/26", "2001:db8:b::2/64")
+		w.lead("wan2", "203.0.113.1", 200)
+		family := rules.IPv4
+		if c.address != "" {
+			w.hold("ppp0", c.address)
+			family = rules.FamilyOf(netip.MustParsePrefix(c.address).Addr())
+		}
+		_, report := w.converge(t)
+		if got := report.Facts[rules.Path{Uplink: 1, Family: family}].HasDefault; got != c.want {
+			t.Errorf("%s: a default: %v", name, got)
+		}
 	}
 }
 
