@@ -8,12 +8,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/textproto"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// maxHead bounds what is read of an HTTP answer: its head is needed, its body
-// is not.
+// maxHead bounds what is read of an HTTP answer, interim ones included.
 const maxHead = 32 << 10
 
 // userAgent tells the owner of a target who asks.
@@ -62,23 +63,40 @@ func probeHTTP(ctx context.Context, p Path, t Target) (time.Duration, error) {
 	return rtt, nil
 }
 
-// get sends a request and reads the head of its final answer.
+// get sends a request and reads the status line of its final answer. Nothing behind it is waited for: a body may be
+// endless, and a head may come a byte a second.
 func get(conn net.Conn, t Target) (status int, err error) {
 	var request strings.Builder
 	fmt.Fprintf(&request, "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: %s\r\nAccept: */*\r\nConnection: close\r\n\r\n", t.uri, t.host, userAgent)
 	if _, err := io.WriteString(conn, request.String()); err != nil {
 		return 0, err
 	}
-	head := bufio.NewReader(io.LimitReader(conn, maxHead))
+	answer := textproto.NewReader(bufio.NewReader(io.LimitReader(conn, maxHead)))
 	for {
-		answer, err := http.ReadResponse(head, nil)
+		line, err := answer.ReadLine()
 		if err != nil {
 			return 0, err
 		}
-		_ = answer.Body.Close() // reads from head only, which is bounded
+		if status, err = parseStatus(line); err != nil {
+			return 0, err
+		}
 		// Interim answers (RFC 9110 section 15.2) come before the real one.
-		if answer.StatusCode >= 200 || answer.StatusCode == http.StatusSwitchingProtocols {
-			return answer.StatusCode, nil
+		if status >= 200 || status == http.StatusSwitchingProtocols {
+			return status, nil
+		}
+		if _, err := answer.ReadMIMEHeader(); err != nil {
+			return 0, err
 		}
 	}
+}
+
+// parseStatus reads "HTTP/1.1 204 No Content" (RFC 9112 section 4), whose reason may be left out.
+func parseStatus(line string) (int, error) {
+	version, rest, _ := strings.Cut(line, " ")
+	code, _, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
+	status, err := strconv.Atoi(code)
+	if _, _, ok := http.ParseHTTPVersion(version); !ok || err != nil || len(code) != 3 || status < 100 {
+		return 0, fmt.Errorf("malformed status line %.80q", line)
+	}
+	return status, nil
 }
