@@ -72,6 +72,10 @@ func Ours(k Kernel, obs *Observed) State {
 	for _, name := range slices.SortedFunc(maps.Keys(obs.Sysctls), strings.Compare) { // names are easier to sort
 		s.Sysctls = append(s.Sysctls, Sysctl{Name: name, Value: obs.Sysctls[name]})
 	}
+	if obs.Egress != nil {
+		s.Egress = slices.Clone(obs.Egress.Filters)
+		s.Qdiscs = slices.Sorted(maps.Keys(obs.Egress.Qdiscs))
+	}
 	s.sort(k.TableBase)
 	return s
 }
@@ -116,6 +120,8 @@ func Diff(have, want State) []Op {
 	// deleted rules) the local networks would be looked for on the Internet.
 	d.addRules(added.main)
 	d.putRoutes(behindUplinks(changed(haveRoutes.selected, wantRoutes.selected), want.Rules))
+	// What is foreign is dropped before anything of ours may translate it, and until nothing does any more.
+	d.putEgress(have, want)
 	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
 	// uplinks that share an address.
 	table := !want.Table.Matches(have.Table)
@@ -146,6 +152,7 @@ func Diff(have, want State) []Op {
 	if table && want.Table == nil {
 		d.ops = append(d.ops, PutTable{})
 	}
+	d.delEgress(have, want)
 	d.delRoutes(haveRoutes.shared, wantRoutes.shared)
 	d.delRoutes(haveRoutes.selected, wantRoutes.selected)
 	for _, a := range removedAddrs {

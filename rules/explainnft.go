@@ -14,6 +14,7 @@ type flow struct {
 	source      netip.Addr
 	pin         uint32
 	masqueraded bool
+	ipsec       bool // an IPsec policy covers it
 	dropped     bool
 	by          string // comment of the last rule that set a mark or dropped the packet
 	sets        string // a set that others fill, which decided and cannot be seen from here
@@ -63,6 +64,10 @@ func (e *explainer) remark(p *Packet, a *answer) bool {
 	return true
 }
 
+func isPrivate(a netip.Addr) bool {
+	return slices.ContainsFunc(privateSpace(FamilyOf(a)), func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
 // policyNamed returns the policy that a rule's comment names, "" for none.
 func (e *explainer) policyNamed(comment string) string {
 	rest, ok := strings.CutPrefix(comment, "policy ")
@@ -89,13 +94,18 @@ func (e *explainer) leave(p Packet) {
 				Why: fmt.Sprintf("policy %s is a kill switch: its traffic never leaves by %s", name, w.Device)})
 			continue
 		}
+		at := "forward"
 		if !f.dropped {
+			at = "guard"
 			e.run("postrouting", &f)
 		}
 		switch {
 		case f.dropped:
-			e.step(Step{Kind: StepFilter, What: "nftables chain guard", Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
+			e.step(Step{Kind: StepFilter, What: "nftables chain " + at, Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("drops what would leave by %s with the source %v", w.Device, f.source)})
+			if isPrivate(f.source) {
+				why = "its source is private, and nobody translates it where it would leave"
+			}
 			continue
 		case f.masqueraded:
 			e.step(Step{Kind: StepFilter, What: "nftables chain srcnat", Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
@@ -261,6 +271,8 @@ func (f *flow) meets(x NftExpr) bool {
 		return slices.Contains(x.List, f.packet.TOS>>2)
 	case NftPinned:
 		return f.pin&x.Mask != 0
+	case NftIPsec:
+		return f.ipsec != x.Not
 	case NftNew:
 		return true
 	}

@@ -51,6 +51,7 @@ func TestGoldenPlans(t *testing.T) {
 func box(link rules.Link, names ...string) *world {
 	w := newWorld()
 	w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
+	w.obs.XFRM, w.obs.Egress = true, &rules.Egress{}
 	w.plug(rules.Link{Name: "lan0", Up: true, Carrier: true, MTU: 1500})
 	w.hold("lan0", "192.168.1.1/24", "2001:db8:1::1/64")
 	for i, device := range names {

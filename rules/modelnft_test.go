@@ -200,6 +200,10 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if p.conn == nil || !p.conn.reply {
 				return ""
 			}
+		case rules.NftIPsec: // the model has no IPsec policies
+			if !e.Not {
+				return ""
+			}
 		case rules.NftProtocols:
 			if !slices.Contains(e.List, p.protocol) {
 				return ""

@@ -30,6 +30,9 @@ func (m *machine) clone() *machine {
 	}
 	c.obs.Sysctls = maps.Clone(m.obs.Sysctls)
 	c.obs.Recorded = m.obs.Recorded.Clone()
+	if e := m.obs.Egress; e != nil {
+		c.obs.Egress = &rules.Egress{Filters: slices.Clone(e.Filters), Qdiscs: maps.Clone(e.Qdiscs), Impossible: e.Impossible}
+	}
 	return &c
 }
 
@@ -81,6 +84,10 @@ func (m *machine) apply(op rules.Op) error {
 		m.obs.Table = op.Table
 	case rules.PutPolicies:
 		m.obs.Policies = op.Table
+	case rules.PutEgress:
+		err = m.putEgress(op)
+	case rules.DelEgress:
+		m.delEgress(op)
 	case rules.SetGroup:
 		err = m.changeLink(op.Device, func(l *rules.Link) { l.Group = op.Group })
 	case rules.SetSysctl:
@@ -96,6 +103,34 @@ func (m *machine) apply(op rules.Op) error {
 		return fmt.Errorf("the kernel refuses %q: %w", op.Command(), err)
 	}
 	return nil
+}
+
+// putEgress is tc: a filter hangs on a qdisc, of which there is one.
+func (m *machine) putEgress(op rules.PutEgress) error {
+	e := m.obs.Egress
+	switch {
+	case op.Qdisc && e.Qdiscs[op.Device]:
+		return errors.New("exclusivity flag on, cannot modify")
+	case op.Qdisc && e.Qdiscs == nil:
+		e.Qdiscs = make(map[string]bool)
+	case !op.Qdisc && !e.Qdiscs[op.Device]:
+		return errors.New("no such parent")
+	}
+	e.Qdiscs[op.Device] = true
+	m.delFilter(op.Device)
+	e.Filters = append(e.Filters, op.EgressFilter)
+	return nil
+}
+
+func (m *machine) delFilter(device string) {
+	m.obs.Egress.Filters = slices.DeleteFunc(m.obs.Egress.Filters, func(f rules.EgressFilter) bool { return f.Device == device })
+}
+
+func (m *machine) delEgress(op rules.DelEgress) {
+	m.delFilter(op.Device)
+	if op.Qdisc {
+		delete(m.obs.Egress.Qdiscs, op.Device)
+	}
 }
 
 func (m *machine) changeLink(device string, fn func(*rules.Link)) error {

@@ -50,6 +50,8 @@ type (
 	NftPinned struct{ Mask uint32 }
 	// NftReply matches packets in the direction that is not that of the first one of their connection.
 	NftReply struct{}
+	// NftIPsec matches packets that an IPsec policy has the kernel put into others; Not is for those that leave as they are.
+	NftIPsec struct{ Not bool }
 	// NftNew matches the first packets of connections, until one comes back.
 	NftNew struct{}
 	// NftSourceShare matches sources whose hash modulo Total is in First..Last.
@@ -160,7 +162,10 @@ func (e NftDSCP) appendTo(b []byte) []byte {
 }
 func (e NftPinned) appendTo(b []byte) []byte { return appendMasked(b, "ct mark", e.Mask, " != ", 0) }
 func (NftReply) appendTo(b []byte) []byte    { return append(b, "ct direction reply"...) }
-func (NftNew) appendTo(b []byte) []byte      { return append(b, "ct state new"...) }
+func (e NftIPsec) appendTo(b []byte) []byte {
+	return append(b, direction(e.Not, "rt ipsec exists", "rt ipsec missing")...)
+}
+func (NftNew) appendTo(b []byte) []byte { return append(b, "ct state new"...) }
 func (NftRefuse) appendTo(b []byte) []byte {
 	return append(b, "reject with icmpx type admin-prohibited"...)
 }

@@ -3,7 +3,6 @@ package rules
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // Priorities of our base chains, relative to the well-known ones of linux/netfilter_ipv4.h.
@@ -35,7 +34,7 @@ func (p *planner) nftables() {
 	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
 	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioLeave}
 	guard := Chain{Name: "guard"}
-	var pinned, foreign, leaving branches
+	var pinned, leaving branches
 
 	exempt := p.foreignMarks()
 	leaveForeignMarks(&prerouting, exempt)
@@ -64,16 +63,12 @@ func (p *planner) nftables() {
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		p.clamp(u, family, facts, pinned.of(u, "pinned"), leaving.of(u, "leave"))
 	})
-	p.guard(&leaving, &guard)
+	filters := p.guard(&leaving, &guard)
+	p.returnIPsec(&srcnat)
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		p.sourceNAT(u, family, facts, &srcnat, &dstnat)
-		if family == IPv6 {
-			p.rejectForeign(u, &foreign)
-		}
 	})
-	if len(foreign.chains) > 0 {
-		forward.leadByDevice("sources that may leave", foreign.branch(), NftFamily{IPv6})
-	}
+	foreign := p.rejectForeign(&forward)
 	postrouting.leadByDevice("by the uplink", leaving.branch())
 
 	t := &Table{Chains: []Chain{prerouting, output}}
@@ -86,10 +81,11 @@ func (p *planner) nftables() {
 	if len(guard.Rules) > 0 {
 		t.Chains = append(t.Chains, guard)
 	}
-	t.Chains = append(append(append(t.Chains, pinned.chains...), foreign.chains...), p.peerChains(&leaving)...)
+	t.Chains = append(append(append(t.Chains, pinned.chains...), foreign...), p.peerChains(&leaving)...)
 	t.addSets()
 	t.sign()
 	p.state.Table = t
+	p.egressFilters(filters)
 }
 
 // branches are chains of a kind, one for each uplink that needs one.
@@ -153,46 +149,6 @@ func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstna
 	}
 }
 
-// rejectForeign tells hosts at once when they have chosen a source that is of no use behind an uplink: a
-// prefix of another provider, their unique-local one, or that of an uplink which is down while another is
-// not. ICMPv6 type 1 code 5 makes them choose again (RFC 4443 section 3.1), where silence would cost a timeout.
-func (p *planner) rejectForeign(u *Uplink, foreign *branches) {
-	reject := func(why string, source netip.Prefix) {
-		foreign.of(u, "foreign").add(why, NftSource{source}, NftCounter{}, NftReject{})
-	}
-	p.rejectWithdrawn(u, reject)
-	choice := p.report.Defaults[IPv6]
-	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
-		for _, d := range u.Delegations {
-			if !p.livesElsewhere(u, d.Prefix) { // else its connections move there as they are
-				reject(u.Name+" is down: take another source", d.Prefix)
-			}
-		}
-	}
-	if u.rewritesIPv6() {
-		return
-	}
-	for i := range p.cfg.Uplinks {
-		other := &p.cfg.Uplinks[i]
-		for _, d := range other.Delegations {
-			if other.ID == u.ID || !other.IPv6.Enabled || u.holds(d.Prefix) {
-				continue
-			}
-			for _, own := range u.Delegations {
-				if d.Prefix.Overlaps(own.Prefix) {
-					foreign.of(u, "foreign").add(u.Name+" has this part itself", NftSource{own.Prefix}, NftReturn{})
-				}
-			}
-			reject(other.Name+"'s prefix never leaves by "+u.Name, d.Prefix)
-		}
-	}
-	for i := range p.cfg.LANs {
-		if ula := p.cfg.LANs[i].ULA; ula.IsValid() {
-			reject("unique-local addresses never leave by "+u.Name, ula)
-		}
-	}
-}
-
 // translate maps the /64 of each LAN, whichever prefix its hosts use, to the one of the same number that
 // the uplink delegates, host by host; and back for those who ask from outside.
 func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
@@ -227,117 +183,3 @@ func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
 }
 
 func (c *Chain) add(why string, exprs ...NftExpr) { c.Rules = append(c.Rules, NftRule{exprs, why}) }
-
-// localNetworks lists the networks that are connected to devices which are no uplinks.
-func (p *planner) localNetworks() []netip.Prefix {
-	var nets []netip.Prefix
-	note := func(device string, address netip.Prefix) {
-		if net := address.Masked(); p.isLocal(device, address) && !slices.Contains(nets, net) {
-			nets = append(nets, net)
-		}
-	}
-	for _, a := range p.obs.Addrs {
-		note(a.Device, a.Prefix)
-	}
-	for _, a := range p.state.Addrs {
-		note(a.Device, a.Prefix)
-	}
-	slices.SortFunc(nets, netip.Prefix.Compare)
-	return nets
-}
-
-// isLocal reports whether an address is one of a local network.
-func (p *planner) isLocal(device string, address netip.Prefix) bool {
-	if p.devices[device] || !address.Addr().IsGlobalUnicast() {
-		return false
-	}
-	link, _ := p.obs.Link(device)
-	return !link.Loopback
-}
-
-// routedNetworks lists the networks that are reached through those.
-func (p *planner) routedNetworks() []netip.Prefix {
-	var nets []netip.Prefix
-	for i := range p.obs.Routes {
-		r := &p.obs.Routes[i]
-		behind := func(n Nexthop) bool { return !p.devices[n.Device] }
-		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
-			nets = append(nets, r.Dst)
-		}
-	}
-	return nets
-}
-
-// uplinkSources lists the addresses of all uplinks, each once, by uplink.
-func (p *planner) uplinkSources() map[Family][]netip.Prefix {
-	all := make(map[Family][]netip.Prefix, len(Families))
-	seen := make(map[netip.Prefix]bool, len(p.paths))
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		for _, source := range p.sources(u, family, facts) {
-			covered := source.IsSingleIP() && slices.ContainsFunc(u.Delegations, func(d Delegation) bool { return d.Prefix.Contains(source.Addr()) })
-			if !seen[source] && !covered {
-				seen[source] = true
-				all[family] = append(all[family], source)
-			}
-		}
-	})
-	return all
-}
-
-// guard drops what would leave an uplink with a source that is foreign there: an address of another uplink
-// and, where sources are rewritten, one of a local network. The latter would leave as it is when connection
-// tracking holds a packet for invalid. An address that two uplinks share is foreign to neither. Each uplink has
-// a chain for its own sources, and all share the rest: the rules grow with the uplinks, not with their square.
-func (p *planner) guard(leaving *branches, guard *Chain) {
-	lans, sources := p.localNetworks(), p.uplinkSources()
-	var routed []netip.Prefix
-	if len(p.obs.Translations) > 0 {
-		routed = p.routedNetworks()
-	}
-	devices, rewriting := make(map[Family][]string), make(map[Family][]string)
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		c := leaving.of(u, "leave")
-		own := disjoint(p.sources(u, family, facts))
-		if len(own) > 0 {
-			c.add("its own sources", NftAddresses{Prefixes: own}, NftReturn{})
-		}
-		devices[family] = append(devices[family], u.Device)
-		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.Translate) {
-			return
-		}
-		hidden := slices.Clone(ofFamily(lans, family))
-		by := p.obs.translatedBy(u.Device, family)
-		if by != "" { // when they fail, nobody else does it
-			hidden = append(hidden, ofFamily(routed, family)...)
-		}
-		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
-		if len(within) == 0 && by == "" {
-			rewriting[family] = append(rewriting[family], u.Device)
-			return
-		}
-		hidden = slices.DeleteFunc(hidden, func(net netip.Prefix) bool { return slices.Contains(within, net) })
-		for _, part := range inSets(hidden) {
-			c.add(u.Name+" hides local networks", NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
-		}
-	})
-	for _, family := range Families {
-		hide(guard, "an uplink's source never leaves by another", devices[family], sources[family])
-		hide(guard, "local networks are hidden", rewriting[family], ofFamily(lans, family))
-	}
-	for i := range leaving.chains {
-		if len(guard.Rules) > 0 {
-			leaving.chains[i].add("all others", NftGoto{guard.Name})
-		}
-	}
-}
-
-// hide drops sources that would leave by one of the devices.
-func hide(c *Chain, why string, devices []string, sources []netip.Prefix) {
-	if len(devices) == 0 || len(sources) == 0 {
-		return
-	}
-	out := NftDevices{Out: true, Names: sorted(devices)}
-	for _, part := range inSets(sources) {
-		c.add(why, out, NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
-	}
-}

@@ -19,14 +19,19 @@ type Observed struct {
 	Table *Table
 	// Policies is our nftables table of policies, nil when there is none.
 	Policies *Table
-	// Translations says which sources other programs' packet filters rewrite.
-	Translations []Translation
+	// Translations says which sources other programs' packet filters rewrite, and PartialTranslations, for which packets they do it
+	// where it is not for all that leave by a device.
+	Translations, PartialTranslations []Translation
 	// Sysctls holds current values by path below /proc/sys ("net/ipv4/conf/eth1/rp_filter").
 	Sysctls map[string]string
 	// RefusedSysctls says of parameters why the kernel would not have them set, by path.
 	RefusedSysctls map[string]string
 	// NoTables says why nftables cannot be read, "" when it can.
 	NoTables string
+	// Egress is nil where egress filters are not looked for.
+	Egress *Egress
+	// XFRM is true when the kernel can do IPsec.
+	XFRM bool
 	// NoIPv6 is true when the kernel runs without IPv6 (ipv6.disable=1).
 	NoIPv6 bool
 	// MainContested is true, by index of the family, while a default of ours must not stand in table main: see MainContest.
@@ -35,21 +40,38 @@ type Observed struct {
 	Recorded Recorded
 }
 
-// Translation is source translation, by somebody else, of all that leaves by some devices in a family.
+// Translation is source translation, by somebody else, of what leaves by some devices in a family.
 type Translation struct {
 	Family       Family
 	Only, Except []string // devices; Only nil: any
 	By           string   // nftables family and table
+	// Sources are what a partial one is about: nil when nobody knows.
+	Sources []netip.Prefix
+}
+
+func (t *Translation) concerns(device string, f Family) bool {
+	return t.Family == f && (t.Only == nil || slices.Contains(t.Only, device)) && !slices.Contains(t.Except, device)
 }
 
 // translatedBy returns who rewrites the sources of all that leaves by a device, "" for nobody.
 func (o *Observed) translatedBy(device string, f Family) string {
-	for _, t := range o.Translations {
-		if t.Family == f && (t.Only == nil || slices.Contains(t.Only, device)) && !slices.Contains(t.Except, device) {
+	for i := range o.Translations {
+		if t := &o.Translations[i]; t.concerns(device, f) {
 			return t.By
 		}
 	}
 	return ""
+}
+
+// mayTranslate returns which sources others may rewrite when they leave by a device, besides those that they rewrite for certain; any is
+// true for all of them.
+func (o *Observed) mayTranslate(device string, f Family) (sources []netip.Prefix, any bool) {
+	for i := range o.PartialTranslations {
+		if t := &o.PartialTranslations[i]; t.concerns(device, f) {
+			sources, any = append(sources, t.Sources...), any || t.Sources == nil
+		}
+	}
+	return sources, any
 }
 
 // Recorded holds what we changed and must give back.
@@ -60,6 +82,8 @@ type Recorded struct {
 	Addrs []AddrAssignment `json:"addrs,omitempty"`
 	// MainOwners holds, by family, the routing protocol number of the daemon that has a default in table main.
 	MainOwners map[string]uint8 `json:"main_owners,omitempty"`
+	// Qdiscs are the devices that egress filters of ours have brought the qdisc they hang on.
+	Qdiscs []string `json:"qdiscs,omitempty"`
 }
 
 // Note records what the changes are about to overwrite, and reports whether that is anything new. It
@@ -75,6 +99,10 @@ func (r *Recorded) Note(ops []Op) bool {
 		case AddAddr:
 			if at := op.place(); !slices.Contains(r.Addrs, at) {
 				r.Addrs, changed = append(r.Addrs, at), true
+			}
+		case PutEgress:
+			if op.Qdisc && !slices.Contains(r.Qdiscs, op.Device) {
+				r.Qdiscs, changed = append(r.Qdiscs, op.Device), true
 			}
 		}
 	}
@@ -95,7 +123,7 @@ func note[V any](m *map[string]V, name string, former V) bool {
 // Forget drops what has been given back, or has gone with its device, once the wanted state is reached.
 // It reports whether anything was dropped.
 func (r *Recorded) Forget(want *State) bool {
-	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs) + len(r.MainOwners)
+	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs) + len(r.MainOwners) + len(r.Qdiscs)
 	if len(want.Rules) == 0 { // nothing is ours any more
 		r.MainOwners = nil
 	}
@@ -108,12 +136,15 @@ func (r *Recorded) Forget(want *State) bool {
 	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool {
 		return !slices.ContainsFunc(want.Addrs, func(w AddrAssignment) bool { return w.place() == a })
 	})
-	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners) != before
+	r.Qdiscs = slices.DeleteFunc(r.Qdiscs, func(device string) bool {
+		return !slices.ContainsFunc(want.Egress, func(f EgressFilter) bool { return f.Device == device })
+	})
+	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners)+len(r.Qdiscs) != before
 }
 
 // Clone returns a copy that shares nothing with r.
 func (r Recorded) Clone() Recorded {
-	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners)}
+	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners), slices.Clone(r.Qdiscs)}
 }
 
 // Link is a network device.

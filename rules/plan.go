@@ -25,6 +25,9 @@ type Report struct {
 	Online       map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems     []Problem
 
+	// Old tells connections that this plan has no place for.
+	Old *OldState
+
 	carriers map[Path]int // of tunnels
 }
 
@@ -86,6 +89,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.policyTable()
 		p.markRules()
 		p.nftables()
+		p.report.Old = p.oldState()
 		p.needTables()
 		p.linkGroups()
 		p.sysctls()
@@ -109,9 +113,11 @@ type planner struct {
 
 	paths       []plannedPath
 	neighbours  map[deviceFamily][]netip.Prefix
-	devices     map[string]bool // of uplinks
-	based       [2]bool         // families that have the rules which every family needs, by index
+	routesOf    map[deviceFamily][]*Route // of main, through uplinks
+	devices     map[string]bool           // of uplinks
+	based       [2]bool                   // families that have the rules which every family needs, by index
 	own         map[Path][]netip.Prefix
+	networks    map[int][]netip.Prefix // IPv6, by uplink
 	groups      map[int]*plannedGroup
 	policyNeeds []policyNeeds
 	lanMTU      int            // the largest, in bytes
@@ -134,11 +140,11 @@ func (p *planner) addresses() {
 // unreachable default behind it, so that traffic which belongs to a dead uplink fails at once instead
 // of leaking out of another with a foreign source.
 func (p *planner) uplinkTables() {
-	byDevice := p.deviceRoutes()
+	p.routesOf = p.deviceRoutes()
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		table := p.k.Table(u.ID)
 		at := deviceFamily{u.Device, family}
-		for _, main := range byDevice[at] {
+		for _, main := range p.routesOf[at] {
 			r := *main
 			r.Table, r.Protocol = table, p.k.Protocol
 			r.Nexthops = slices.Clone(r.Nexthops)
@@ -476,6 +482,7 @@ func (p *planner) giveBack() {
 	for _, s := range p.state.Sysctls {
 		wanted[s.Name] = true
 	}
+	p.state.Qdiscs = slices.Clone(p.obs.Recorded.Qdiscs)
 	for name, value := range p.obs.Recorded.Sysctls {
 		if _, exists := p.obs.Sysctls[name]; exists && !wanted[name] {
 			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: value, Why: "given back", Restore: true})

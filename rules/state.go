@@ -16,6 +16,10 @@ type State struct {
 	Policies *Table // nftables for policies and proxies; nil for none
 	Groups   []LinkGroup
 	Sysctls  []Sysctl
+	Egress   []EgressFilter // by device
+	// Qdiscs are devices: of what Ours found, those with the qdisc that filters hang on; of what Plan wants, those whose
+	// qdisc is our own and goes with the filter.
+	Qdiscs []string
 }
 
 // AddrAssignment is an address that we put on a device.
@@ -289,4 +293,5 @@ func (s *State) sort(base uint32) {
 	sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return strings.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Egress, func(a, b EgressFilter) int { return strings.Compare(a.Device, b.Device) })
 }

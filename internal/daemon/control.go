@@ -39,6 +39,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 	d.routers.observe(obs, d.usedGateways())
 	d.delegations.observe(obs)
 	d.lans.observe(obs)
+	d.repairs.observe(obs)
 }
 
 // onPass hears the outcome of each look at the kernel, from the engine's goroutine.
@@ -58,6 +59,10 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	}
 	if len(r.Changes) > 0 {
 		d.reportSwitches(r)
+	}
+	if e, ok := d.repairs.report(&r); ok {
+		d.event(e)
+		d.log.Warn("somebody flushed the nftables ruleset", "back", e.Message)
 	}
 	// A service manager that waits in vain would kill and restart us for ever, which helps nobody: the
 	// problem is in the status.

@@ -72,6 +72,7 @@ type Daemon struct {
 	routers     *routers     // what they advertise, by uplink
 	delegations *delegations // DHCPv6, by uplink
 	lans        *lans
+	repairs     repairs
 	tunnels     *tunnels
 	counters    *counters
 

@@ -24,11 +24,13 @@ type Kernel struct {
 	nft     *nftables.Conn
 	table   tableCache
 	devices devices // of the last snapshot
+	// unfiltered says of devices why the kernel refused them an egress filter.
+	unfiltered map[string]string
 }
 
 // Open connects to the kernel of the calling thread's network namespace.
 func Open(numbers rules.Kernel, log *slog.Logger) (*Kernel, error) {
-	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle)}
+	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle), unfiltered: make(map[string]string)}
 	for _, proto := range []int{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER, unix.NETLINK_INET_DIAG} {
 		socket, err := nl.Subscribe(proto)
 		if err != nil {
@@ -107,6 +109,10 @@ func (k *Kernel) apply(op rules.Op) error {
 		return k.putPolicies(op)
 	case rules.SetGroup:
 		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(op.Group)))
+	case rules.PutEgress:
+		return k.putEgress(op)
+	case rules.DelEgress:
+		return gone(k.delEgress(op))
 	case rules.SetSysctl:
 		return writeSysctl(op.Name, op.Value)
 	}
@@ -115,12 +121,19 @@ func (k *Kernel) apply(op rules.Op) error {
 
 // gone takes the absence of what shall be absent for success.
 func gone(err error) error {
-	for _, absent := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL} {
-		if errors.Is(err, absent) {
-			return nil
-		}
+	if absent(err) {
+		return nil
 	}
 	return err
+}
+
+func absent(err error) bool {
+	for _, absent := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL} {
+		if errors.Is(err, absent) {
+			return true
+		}
+	}
+	return false
 }
 
 // BringUp sets a device administratively up.

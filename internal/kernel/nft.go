@@ -25,7 +25,8 @@ type tableCache struct {
 	valid           bool
 	generation      uint32
 	table, policies *rules.Table
-	translations    []rules.Translation
+	// who else translates sources: of all that leaves by a device, and of some of it
+	translations, partial []rules.Translation
 }
 
 // readTables reads our tables, that is their chains and, of each rule, the comment; and who else translates sources.
@@ -57,7 +58,7 @@ func (k *Kernel) readTables() (*tableCache, error) {
 			return nil, err
 		}
 	}
-	if read.translations, err = k.translations(chains); err != nil {
+	if read.translations, read.partial, err = k.translations(chains); err != nil {
 		return nil, err
 	}
 	k.table = read

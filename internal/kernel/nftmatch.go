@@ -53,10 +53,22 @@ func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
 		return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal([]byte{1})} // IP_CT_DIR_REPLY
 	case rules.NftNew:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, bitwise(expr.CtStateBitNEW, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
+	case rules.NftIPsec:
+		return []expr.Any{&expr.Rt{Key: rtIPsec, Register: 1}, compare(false, []byte{flag(!e.Not)})}
 	case rules.NftSourceShare:
 		return sourceShare(e)
 	}
 	return compileProxy(e)
+}
+
+// rtIPsec is NFT_RT_XFRM of linux/netfilter/nf_tables.h: 1 where the route of the packet leads through a transformation.
+const rtIPsec = expr.RtKey(4)
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // compileProxy compiles what ends in a verdict of its own kind, and what looks at sockets.

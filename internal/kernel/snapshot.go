@@ -63,6 +63,12 @@ func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
 		return obs, nil
 	}
 	obs.Table, obs.Policies, obs.Translations = read.table, read.policies, read.translations
+	obs.PartialTranslations = read.partial
+	_, err = os.Stat(filepath.Join(sysctlRoot, "net/core/xfrm_acq_expires"))
+	obs.XFRM = err == nil
+	if obs.Egress, err = k.egress(obs.Links, sysctls); err != nil {
+		return nil, err
+	}
 	return obs, nil
 }
 

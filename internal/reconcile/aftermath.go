@@ -80,6 +80,33 @@ func (e *Engine) doAftermath(cfg rules.Config, r *Result) []error {
 	return failed
 }
 
+// renew has connections begin anew that the packet filter of before has let begin, or that began while there was none: it is
+// not asked about them again. It looks when the packet filter has changed.
+func (e *Engine) renew(r *Result) error {
+	changed := slices.ContainsFunc(r.Changes, func(op rules.Op) bool {
+		switch op := op.(type) {
+		case rules.PutTable:
+			return op.Table != nil
+		case rules.PutPolicies:
+			return op.Table != nil
+		}
+		return false
+	})
+	e.renewing = e.renewing || changed
+	if !e.renewing || !r.Settled || r.Report.Old == nil {
+		return nil
+	}
+	renewed, err := e.o.Kernel.DeleteConnections(r.Report.Old.Old)
+	if err != nil {
+		return err // and tries again
+	}
+	e.renewing = false
+	for why, n := range renewed {
+		e.o.Log.Info("connections begin anew", "connections", n, "why", why)
+	}
+	return nil
+}
+
 // hindered reports whether a change is outstanding that new flows of a family need. A packet filter that the kernel
 // refuses as a whole leaves the one of before in force.
 func (r *Result) hindered(k rules.Kernel, family rules.Family) bool {

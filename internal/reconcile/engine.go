@@ -20,6 +20,8 @@ type Kernel interface {
 	FlushPin(family rules.Family, mark, mask uint32) error
 	FlushTranslated(family rules.Family, mark, mask uint32, keep []netip.Prefix) (int, error)
 	DestroySockets(local []netip.Addr) (int, error)
+	// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it.
+	DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error)
 	BringUp(device string) error
 }
 
@@ -97,6 +99,7 @@ type Engine struct {
 	sysctls      map[string]refusedSysctl
 	complaint    string // that was logged last
 	generation   uint64
+	renewing     bool // connections are to be looked at
 }
 
 // Result is the outcome of a pass.
@@ -255,7 +258,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 	r.Settled = r.Settled || r.Converged
 	e.expectAftermath(cfg, &r)
 	failed = append(failed, e.doAftermath(cfg, &r)...)
-	failed = append(failed, e.retranslate(cfg, &r)...)
+	failed = append(append(failed, e.retranslate(cfg, &r)...), e.renew(&r))
 	if e.unsaved {
 		failed = append(failed, e.save())
 	}

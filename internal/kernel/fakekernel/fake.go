@@ -98,6 +98,11 @@ func (k *Kernel) DestroySockets(local []netip.Addr) (int, error) {
 	return 0, nil
 }
 
+// DeleteConnections finds none: nothing is tracked here.
+func (k *Kernel) DeleteConnections(func(*rules.Connection) string) (map[string]int, error) {
+	return nil, nil
+}
+
 // BringUp sets a device up, with carrier.
 func (k *Kernel) BringUp(device string) error {
 	k.note("up %s", device)
@@ -164,6 +169,14 @@ func (k *Kernel) apply(op rules.Op) error {
 		o.Table = op.Table
 	case rules.PutPolicies:
 		o.Policies = op.Table
+	case rules.PutEgress:
+		o.Egress = withoutFilter(o.Egress, op.Device)
+		o.Egress.Filters, o.Egress.Qdiscs[op.Device] = append(o.Egress.Filters, op.EgressFilter), true
+	case rules.DelEgress:
+		o.Egress = withoutFilter(o.Egress, op.Device)
+		if op.Qdisc {
+			delete(o.Egress.Qdiscs, op.Device)
+		}
 	case rules.SetGroup:
 		for i := range o.Links {
 			if o.Links[i].Name == op.Device {
@@ -176,6 +189,20 @@ func (k *Kernel) apply(op rules.Op) error {
 		return fmt.Errorf("unknown change %T", op)
 	}
 	return nil
+}
+
+// withoutFilter copies what a snapshot may still hold.
+func withoutFilter(e *rules.Egress, device string) *rules.Egress {
+	without := &rules.Egress{Qdiscs: maps.Clone(e.Qdiscs), Impossible: e.Impossible}
+	if without.Qdiscs == nil {
+		without.Qdiscs = make(map[string]bool)
+	}
+	for _, f := range e.Filters {
+		if f.Device != device {
+			without.Filters = append(without.Filters, f)
+		}
+	}
+	return without
 }
 
 // addAddr also makes the connected route, as the kernel does.

@@ -1,0 +1,48 @@
+package daemon
+
+import (
+	"strings"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// repairs tells the log when somebody has taken away the packet filter. It belongs to the engine's goroutine.
+type repairs struct {
+	table, policies bool     // they were there at the last look
+	gone            []string // since the last pass
+}
+
+// observe compares a look with the one before it.
+func (m *repairs) observe(obs *rules.Observed) {
+	look := func(seen *bool, there bool, name string) {
+		if *seen && !there && obs.NoTables == "" {
+			m.gone = append(m.gone, "inet "+name)
+		}
+		*seen = there
+	}
+	look(&m.table, obs.Table != nil, rules.TableName)
+	look(&m.policies, obs.Policies != nil, rules.PolicyTableName)
+}
+
+// report returns the event of a pass that has put back what was gone, false when there was nothing to put back: our own changes take tables
+// away too.
+func (m *repairs) report(r *reconcile.Result) (e api.Event, ok bool) {
+	gone := m.gone
+	m.gone = nil
+	back := false
+	for _, op := range r.Changes {
+		switch op := op.(type) {
+		case rules.PutTable:
+			back = back || op.Table != nil
+		case rules.PutPolicies:
+			back = back || op.Table != nil
+		}
+	}
+	if len(gone) == 0 || !back {
+		return api.Event{}, false
+	}
+	return api.Event{Kind: api.EventRepair, Reason: "ruleset flushed",
+		Message: "somebody flushed the nftables ruleset or deleted our tables in it: " + strings.Join(gone, ", ") + " was gone, and is back. What left untranslated meanwhile was dropped"}, true
+}

@@ -1,0 +1,138 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Connection is an entry of connection tracking.
+type Connection struct {
+	Family       Family
+	Source, Dest netip.Addr // of the first packet, as it came in
+	ReplyDest    netip.Addr // where answers go: another than Source when that is translated
+	Protocol     uint8
+	SPort, DPort uint16
+	Mark         uint32
+}
+
+// OldState tells connections that what was planned has no place for: they began before it was in force, and what connection tracking has
+// decided for a connection it never decides again.
+type OldState struct {
+	k       Kernel
+	uplinks map[int]*Uplink
+	// local is where hosts behind this machine are, and outside what is not: uplinks, by id and family, with the sources that leave by them.
+	local      map[Family][]netip.Prefix
+	outside    map[Path]oldPath
+	translates [2]bool // some uplink of the family
+	policies   []oldPolicy
+}
+
+type oldPath struct {
+	translates bool
+	own        []netip.Prefix
+}
+
+// oldPolicy is a policy that may take a connection, and what its kill switch allows.
+type oldPolicy struct {
+	*Policy
+	group   *Group
+	sources []netip.Prefix // behind the devices that it is about; nil: any
+	active  [2]bool        // families in which some uplink carries it, or none may
+}
+
+// oldState collects what Old looks at.
+func (p *planner) oldState() *OldState {
+	o := &OldState{k: p.k, uplinks: make(map[int]*Uplink, len(p.cfg.Uplinks)), local: make(map[Family][]netip.Prefix, len(Families)),
+		outside: make(map[Path]oldPath, len(p.paths))}
+	for i := range p.cfg.Uplinks {
+		o.uplinks[p.cfg.Uplinks[i].ID] = &p.cfg.Uplinks[i]
+	}
+	for _, net := range append(p.localNetworks(), p.routedNetworks()...) {
+		o.local[FamilyOf(net.Addr())] = append(o.local[FamilyOf(net.Addr())], net)
+	}
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		at := oldPath{p.translates(u, family) && !u.Site && !u.hasPeers(), p.sourcesBehind(u, family, facts)}
+		o.outside[Path{u.ID, family}] = at
+		o.translates[family.index()] = o.translates[family.index()] || at.translates
+	})
+	last := -1
+	for i := range p.cfg.Policies {
+		if p.groups[p.cfg.Policies[i].Group].KillSwitch {
+			last = i
+		}
+	}
+	for i := range last + 1 {
+		policy := &p.cfg.Policies[i]
+		old := oldPolicy{Policy: policy, group: p.groups[policy.Group].Group}
+		for _, family := range Families {
+			choice, about := p.report.Policies[i].Choice[family]
+			old.active[family.index()] = about && (len(choice.Members) > 0 || old.group.KillSwitch)
+		}
+		if len(policy.Select.IIF) > 0 {
+			old.sources = p.networksBehind(policy.Select.IIF)
+		}
+		o.policies = append(o.policies, old)
+	}
+	return o
+}
+
+// networksBehind lists the networks of devices.
+func (p *planner) networksBehind(devices []string) []netip.Prefix {
+	nets := []netip.Prefix{}
+	for _, a := range p.obs.Addrs {
+		if matchesDevice(devices, a.Device) {
+			nets = append(nets, a.Prefix.Masked())
+		}
+	}
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return matchesDevice(devices, n.Device) }) {
+			nets = append(nets, r.Dst)
+		}
+	}
+	return nets
+}
+
+// Old reports whether the connection must begin anew, and says why. Its next packet is then routed, translated and filtered as that of
+// a new one.
+func (o *OldState) Old(c *Connection) (why string) {
+	local := o.local[c.Family]
+	if !within(local, c.Source) || within(local, c.Dest) || !c.Dest.IsGlobalUnicast() {
+		return ""
+	}
+	pin := o.k.ID(c.Mark)
+	at, known := o.outside[Path{pin, c.Family}]
+	switch {
+	case c.ReplyDest != c.Source:
+	case known && at.translates && !within(at.own, c.Source), pin == 0 && o.translates[c.Family.index()]:
+		return "its source is not translated"
+	}
+	if known && o.forbidden(pin, c) {
+		return "a kill switch forbids its uplink"
+	}
+	return ""
+}
+
+// forbidden reports whether the first policy that a connection belongs to is a kill switch that does not know its uplink.
+func (o *OldState) forbidden(uplink int, c *Connection) bool {
+	for i := range o.policies {
+		if p := &o.policies[i]; p.active[c.Family.index()] && p.takes(c) {
+			return p.group.KillSwitch && p.group.tier(uplink) == 0
+		}
+	}
+	return false
+}
+
+// takes reports whether a policy is about a connection, as far as connection tracking tells. What it does not, such as the owner of a
+// socket or what is in a set, is taken for a difference.
+func (p *oldPolicy) takes(c *Connection) bool {
+	s := &p.Select
+	if len(s.FromSets)+len(s.ToSets)+len(s.UIDs)+len(s.DSCP) > 0 || s.Mask != 0 || within(p.group.Except, c.Dest) {
+		return false
+	}
+	return (len(s.From) == 0 || within(s.From, c.Source)) && (len(s.To) == 0 || within(s.To, c.Dest)) &&
+		(p.sources == nil || within(p.sources, c.Source)) &&
+		(len(s.Protocols) == 0 || slices.Contains(s.Protocols, c.Protocol)) &&
+		(len(s.SPorts) == 0 || slices.ContainsFunc(s.SPorts, func(r Ports) bool { return r.has(c.SPort) })) &&
+		(len(s.DPorts) == 0 || slices.ContainsFunc(s.DPorts, func(r Ports) bool { return r.has(c.DPort) }))
+}

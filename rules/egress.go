@@ -1,0 +1,188 @@
+package rules
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// EgressFilter is a classifier of traffic control (tc-bpf(8)) on the way out of an uplink's device. It drops what has
+// a source that is foreign there, as chain guard does, and it outlives our nftables table: somebody's "nft flush
+// ruleset" takes the translation of sources away, and until it is back packets would leave as their hosts made them.
+type EgressFilter struct {
+	Device  string
+	Pref    uint8 // our routing protocol number: the tag of what is ours
+	Program []BPFInstruction
+}
+
+func (f EgressFilter) equal(o EgressFilter) bool {
+	return f.Device == o.Device && f.Pref == o.Pref && slices.Equal(f.Program, o.Program)
+}
+
+// BPFInstruction is one of classic BPF (linux/filter.h struct sock_filter). The kernel takes programs of those from
+// whoever may change the network, without the bpf system call.
+type BPFInstruction struct {
+	Op     uint16
+	Jt, Jf uint8
+	K      uint32
+}
+
+// Instructions of linux/filter.h, and where they load from: below zero are what belongs to the packet and where its
+// network header begins.
+const (
+	bpfLoadHalf = 0x28 // BPF_LD | BPF_H | BPF_ABS
+	bpfLoadWord = 0x20 // BPF_LD | BPF_W | BPF_ABS
+	bpfAnd      = 0x54 // BPF_ALU | BPF_AND | BPF_K
+	bpfIfEqual  = 0x15 // BPF_JMP | BPF_JEQ | BPF_K
+	bpfJump     = 0x05 // BPF_JMP | BPF_JA
+	bpfReturn   = 0x06 // BPF_RET | BPF_K
+
+	bpfProtocol = 0xfffff000 // SKF_AD_OFF + SKF_AD_PROTOCOL
+	bpfNetwork  = 0xfff00000 // SKF_NET_OFF
+
+	// What the program returns (linux/pkt_cls.h): TC_ACT_UNSPEC leaves the packet to the next filter.
+	bpfPass = 0xffffffff
+	bpfDrop = 2
+
+	// maxBPF is half of what the kernel takes (BPF_MAXINSNS): a filter that fills more than the 16 KiB which this makes does not fit into
+	// the answer when it is listed.
+	maxBPF = 2048
+)
+
+// egressProgram lets sources pass that are among the first, and drops those that are among the others. A list that would make
+// the program too long is cut: chain guard has all of it.
+func egressProgram(own, foreign []netip.Prefix) []BPFInstruction {
+	var parts [2][]BPFInstruction
+	for i, family := range Families {
+		part := appendMatches(nil, ofFamily(own, family), bpfPass, maxBPF/8)
+		part = appendMatches(part, ofFamily(foreign, family), bpfDrop, maxBPF*3/8)
+		parts[i] = append(part, BPFInstruction{Op: bpfReturn, K: bpfPass})
+	}
+	four, six := uint32(len(parts[0])), uint32(len(parts[1]))
+	program := make([]BPFInstruction, 0, 6+four+six)
+	program = append(program,
+		BPFInstruction{Op: bpfLoadHalf, K: bpfProtocol},
+		BPFInstruction{Op: bpfIfEqual, K: 0x0800, Jf: 1}, // ETH_P_IP
+		BPFInstruction{Op: bpfJump, K: 3},
+		BPFInstruction{Op: bpfIfEqual, K: 0x86dd, Jf: 1}, // ETH_P_IPV6
+		BPFInstruction{Op: bpfJump, K: 1 + four},
+		BPFInstruction{Op: bpfReturn, K: bpfPass})
+	return append(append(program, parts[0]...), parts[1]...)
+}
+
+// appendMatches returns a verdict for sources within one of the prefixes, as far as there is room.
+func appendMatches(b []BPFInstruction, prefixes []netip.Prefix, verdict uint32, room int) []BPFInstruction {
+	end := len(b) + room
+	for _, p := range prefixes {
+		if len(b)+16 > end { // more than any prefix needs
+			break
+		}
+		at, address := uint32(12), p.Masked().Addr().AsSlice() // RFC 791 section 3.1
+		if p.Addr().Is6() {
+			at = 8 // RFC 8200 section 3
+		}
+		from := len(b)
+		for bits := p.Bits(); bits > 0; bits -= 32 {
+			b = append(b, BPFInstruction{Op: bpfLoadWord, K: bpfNetwork + at})
+			if bits < 32 {
+				b = append(b, BPFInstruction{Op: bpfAnd, K: ^uint32(0) << (32 - bits)})
+			}
+			b = append(b, BPFInstruction{Op: bpfIfEqual, K: binary.BigEndian.Uint32(address)})
+			at, address = at+4, address[4:]
+		}
+		b = append(b, BPFInstruction{Op: bpfReturn, K: verdict})
+		for i := from; i < len(b); i++ {
+			if b[i].Op == bpfIfEqual {
+				b[i].Jf = uint8(len(b) - i - 1)
+			}
+		}
+	}
+	return b
+}
+
+// egressFilters plans a filter for each uplink that may have one. Where others hold the place of its qdisc there is none.
+func (p *planner) egressFilters(sources map[string]*egressSources) {
+	if p.obs.Egress == nil {
+		return
+	}
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		s := sources[u.Device]
+		if _, present := p.obs.Link(u.Device); !present || u.Site || s == nil || len(s.foreign) == 0 {
+			continue
+		}
+		if why := p.obs.Egress.Impossible[u.Device]; why != "" {
+			p.problem("no-egress-filter", "notice",
+				fmt.Sprintf("%s has no filter of sources behind nftables: %s. When somebody flushes the nftables ruleset, some packets of the LAN leave it untranslated before our table is back", u.Device, why),
+				"none is needed where nobody flushes the ruleset; else load the kernel's modules sch_ingress and cls_bpf, and use clsact in the place of an ingress qdisc")
+			continue
+		}
+		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(s.own), disjoint(s.foreign))})
+	}
+}
+
+// egressSources are what may leave by a device, and what may not.
+type egressSources struct{ own, foreign []netip.Prefix }
+
+// Egress is what a snapshot says of egress filters.
+type Egress struct {
+	Filters []EgressFilter // ours
+	// Qdiscs are the devices that have the qdisc that filters hang on, clsact.
+	Qdiscs map[string]bool
+	// Impossible says of devices why they cannot have a filter.
+	Impossible map[string]string
+}
+
+// PutEgress puts a filter on a device, or replaces ours there. Qdisc is true when the device has nothing yet that a
+// filter could hang on.
+type PutEgress struct {
+	EgressFilter
+	Qdisc bool
+}
+
+// DelEgress removes our filter from a device, and with Qdisc what we have hung it on, if nobody else's hangs there too.
+type DelEgress struct {
+	Device string
+	Pref   uint8
+	Qdisc  bool
+}
+
+// Command writes the change as lines for a shell.
+func (o PutEgress) Command() string {
+	var b strings.Builder
+	if o.Qdisc {
+		fmt.Fprintf(&b, "tc qdisc add dev %s clsact\n", o.Device)
+	}
+	fmt.Fprintf(&b, "tc filter replace dev %s egress pref %d handle 1 protocol all bpf direct-action bytecode '%d", o.Device, o.Pref, len(o.Program))
+	for _, i := range o.Program {
+		fmt.Fprintf(&b, ",%d %d %d %d", i.Op, i.Jt, i.Jf, i.K)
+	}
+	return b.String() + "'"
+}
+
+// Command writes the change as lines for a shell.
+func (o DelEgress) Command() string {
+	s := fmt.Sprintf("tc filter del dev %s egress pref %d", o.Device, o.Pref)
+	if o.Qdisc {
+		s += fmt.Sprintf("\n[ -n \"$(tc filter show dev %[1]s ingress; tc filter show dev %[1]s egress)\" ] || tc qdisc del dev %[1]s clsact", o.Device)
+	}
+	return s
+}
+
+func (d *differ) putEgress(have, want State) {
+	for _, f := range want.Egress {
+		if !slices.ContainsFunc(have.Egress, f.equal) {
+			d.ops = append(d.ops, PutEgress{EgressFilter: f, Qdisc: !slices.Contains(have.Qdiscs, f.Device)})
+		}
+	}
+}
+
+func (d *differ) delEgress(have, want State) {
+	for _, f := range have.Egress {
+		if !slices.ContainsFunc(want.Egress, func(w EgressFilter) bool { return w.Device == f.Device }) {
+			d.ops = append(d.ops, DelEgress{Device: f.Device, Pref: f.Pref, Qdisc: slices.Contains(want.Qdiscs, f.Device)})
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// rejectForeign tells hosts at once when they have chosen a source that is of no use behind an uplink: a
+// prefix of another provider, a private address, or the prefix of an uplink which is down while another is
+// not. ICMPv6 type 1 code 5 makes them choose again (RFC 4443 section 3.1), where silence would cost a timeout.
+// It returns the chains that forward leads to.
+func (p *planner) rejectForeign(forward *Chain) []Chain {
+	var chains []Chain
+	networks := p.uplinkNetworks()
+	for _, family := range []Family{IPv6, IPv4} {
+		var foreign, private branches
+		p.eachPath(func(u *Uplink, of Family, facts Facts) {
+			if of != family {
+				return
+			}
+			if family == IPv6 {
+				p.rejectPrefixes(u, facts, &foreign, len(networks) > 0)
+			}
+			p.rejectPrivate(u, family, facts, &foreign, &private)
+		})
+		if len(foreign.chains) == 0 {
+			continue
+		}
+		forward.leadByDevice("sources that may leave", foreign.branch(), NftFamily{family})
+		chains = append(append(chains, foreign.chains...), private.chains...)
+		if leadTo(foreign.chains, foreignNetworks) {
+			shared := Chain{Name: foreignNetworks}
+			for _, part := range inSets(networks) {
+				shared.add("an uplink's network never leaves by another", NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
+			}
+			chains = append(chains, shared)
+		}
+	}
+	return chains
+}
+
+// foreignNetworks is the chain that rejects the networks of all uplinks. Chains of uplinks lead to it behind their own: the rules
+// grow with the uplinks, not with their square.
+const foreignNetworks = "foreign"
+
+func leadTo(chains []Chain, name string) bool {
+	return slices.ContainsFunc(chains, func(c Chain) bool {
+		return slices.ContainsFunc(c.Rules, func(r NftRule) bool { return slices.Contains(r.Exprs, NftExpr(NftJump{name})) })
+	})
+}
+
+// uplinkNetworks lists the public IPv6 networks that uplinks are connected to.
+func (p *planner) uplinkNetworks() []netip.Prefix {
+	if p.networks == nil {
+		p.findNetworks()
+	}
+	var all []netip.Prefix
+	for i := range p.cfg.Uplinks {
+		all = append(all, p.networks[p.cfg.Uplinks[i].ID]...)
+	}
+	return slices.DeleteFunc(all, func(net netip.Prefix) bool { return net.Addr().IsPrivate() })
+}
+
+// rejectPrefixes does it for IPv6 prefixes of providers.
+func (p *planner) rejectPrefixes(u *Uplink, facts Facts, foreign *branches, some bool) {
+	reject := func(why string, source netip.Prefix) {
+		foreign.of(u, "foreign").add(why, NftSource{source}, NftCounter{}, NftReject{})
+	}
+	p.rejectWithdrawn(u, reject)
+	choice := p.report.Defaults[IPv6]
+	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
+		for _, d := range u.Delegations {
+			if !p.livesElsewhere(u, d.Prefix) { // else its connections move there as they are
+				reject(u.Name+" is down: take another source", d.Prefix)
+			}
+		}
+	}
+	if u.rewritesIPv6() {
+		return
+	}
+	own := disjoint(p.sourcesBehind(u, IPv6, facts))
+	others := p.delegatedToOthers(u, own)
+	if len(others) == 0 && !some {
+		return
+	}
+	if len(own) > 0 {
+		foreign.of(u, "foreign").add("its own sources", NftAddresses{Prefixes: own}, NftReturn{})
+	}
+	for _, part := range inSets(others) {
+		foreign.of(u, "foreign").add("prefixes of other uplinks never leave by "+u.Name, NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
+	}
+	if some {
+		foreign.of(u, "foreign").add("nor do their networks", NftJump{foreignNetworks})
+	}
+}
+
+// delegatedToOthers lists the delegations of other uplinks, as far as they are not within what is an uplink's own.
+func (p *planner) delegatedToOthers(u *Uplink, own []netip.Prefix) []netip.Prefix {
+	var others []netip.Prefix
+	for i := range p.cfg.Uplinks {
+		other := &p.cfg.Uplinks[i]
+		if other.ID == u.ID || !other.IPv6.Enabled {
+			continue
+		}
+		for _, d := range other.Delegations {
+			if !slices.ContainsFunc(own, func(o netip.Prefix) bool { return o.Bits() <= d.Prefix.Bits() && o.Contains(d.Prefix.Addr()) }) {
+				others = append(others, d.Prefix)
+			}
+		}
+	}
+	return others
+}
+
+// rejectPrivate does it for private addresses, where nobody translates them. What others may translate is left to chain guard, which
+// sees whether they have.
+func (p *planner) rejectPrivate(u *Uplink, family Family, facts Facts, foreign, private *branches) {
+	translated, all := p.obs.mayTranslate(u.Device, family)
+	if all || p.translates(u, family) || !p.publicOnly(u, family, facts) {
+		return
+	}
+	kind, to, end := "foreign", "private", NftExpr(NftReject{})
+	if family == IPv4 {
+		kind, to, end = "foreign4", "private4", NftRefuse{}
+	}
+	c := private.of(u, to)
+	foreign.of(u, kind).add("nor do private addresses", NftGoto{c.Name})
+	c.add("connections that others began get their address back", NftPinned{p.k.MarkMask}, NftReturn{})
+	p.returnIPsec(c)
+	for _, part := range inSets(append(translated, ofFamily(u.Family(family).MasqueradeFrom, family)...)) {
+		c.add("they get another source", NftAddresses{Prefixes: part}, NftReturn{})
+	}
+	c.add("private addresses never leave by "+u.Name, NftAddresses{Prefixes: privateSpace(family)}, NftCounter{}, end)
+}

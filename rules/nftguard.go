@@ -1,0 +1,288 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// localNetworks lists the networks that are connected to devices which are no uplinks.
+func (p *planner) localNetworks() []netip.Prefix {
+	var nets []netip.Prefix
+	note := func(device string, address netip.Prefix) {
+		if net := address.Masked(); p.isLocal(device, address) && !slices.Contains(nets, net) {
+			nets = append(nets, net)
+		}
+	}
+	for _, a := range p.obs.Addrs {
+		note(a.Device, a.Prefix)
+	}
+	for _, a := range p.state.Addrs {
+		note(a.Device, a.Prefix)
+	}
+	slices.SortFunc(nets, netip.Prefix.Compare)
+	return nets
+}
+
+// isLocal reports whether an address is one of a local network.
+func (p *planner) isLocal(device string, address netip.Prefix) bool {
+	if p.devices[device] || !address.Addr().IsGlobalUnicast() {
+		return false
+	}
+	link, _ := p.obs.Link(device)
+	return !link.Loopback
+}
+
+// routedNetworks lists the networks that are reached through those.
+func (p *planner) routedNetworks() []netip.Prefix {
+	var nets []netip.Prefix
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		behind := func(n Nexthop) bool { return !p.devices[n.Device] }
+		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
+			nets = append(nets, r.Dst)
+		}
+	}
+	return nets
+}
+
+// uplinkSources lists the addresses of all uplinks, each once, by uplink; of IPv6, which is not translated as a rule, their networks.
+func (p *planner) uplinkSources() map[Family][]netip.Prefix {
+	all := make(map[Family][]netip.Prefix, len(Families))
+	seen := make(map[netip.Prefix]bool, len(p.paths))
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		for _, source := range p.sourcesBehind(u, family, facts) {
+			covered := source.IsSingleIP() && slices.ContainsFunc(u.Delegations, func(d Delegation) bool { return d.Prefix.Contains(source.Addr()) })
+			if !seen[source] && !covered {
+				seen[source] = true
+				all[family] = append(all[family], source)
+			}
+		}
+	})
+	return all
+}
+
+// shortestNetwork bounds what a provider may call the network of an IPv6 uplink: none assigns a link more than a site gets (RFC 6177).
+const shortestNetwork = 48
+
+// sourcesBehind lists what may leave by an uplink as it is: its sources and, of IPv6, what hosts of its networks have.
+func (p *planner) sourcesBehind(u *Uplink, family Family, facts Facts) []netip.Prefix {
+	sources := p.sources(u, family, facts)
+	if family != IPv6 {
+		return sources
+	}
+	if p.networks == nil {
+		p.findNetworks()
+	}
+	return append(sources[:len(sources):len(sources)], p.networks[u.ID]...)
+}
+
+// findNetworks lists the IPv6 networks that uplinks are connected to. One that two of them are connected to belongs to neither.
+func (p *planner) findNetworks() {
+	type network struct {
+		netip.Prefix
+		uplink int
+	}
+	var all []network
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		if family != IPv6 || u.Site {
+			return
+		}
+		for _, a := range p.addressesOf(u, family, facts) {
+			if n := (network{a.Masked(), u.ID}); a.Bits() >= shortestNetwork && !slices.Contains(all, n) {
+				all = append(all, n)
+			}
+		}
+	})
+	p.networks = make(map[int][]netip.Prefix, len(all))
+	for _, n := range all {
+		shared := slices.ContainsFunc(all, func(o network) bool { return o.uplink != n.uplink && o.Overlaps(n.Prefix) })
+		if !n.IsSingleIP() && !shared {
+			p.networks[n.uplink] = append(p.networks[n.uplink], n.Prefix)
+		}
+	}
+	for _, list := range p.networks { // one that is assigned comes last at first, and where the kernel lists it later
+		slices.SortFunc(list, comparePrefixes)
+	}
+}
+
+// privateSpace is what no provider routes: the addresses of RFC 1918 and of RFC 4193.
+func privateSpace(f Family) []netip.Prefix {
+	if f == IPv6 {
+		return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfc}), 7)}
+	}
+	return []netip.Prefix{
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), 8),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16}), 12),
+		netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168}), 16),
+	}
+}
+
+// sharedSpace is what providers give customers behind a translator of theirs (RFC 6598).
+func sharedSpace() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) }
+
+// publicOnly reports whether private sources are of no use behind an uplink: it has an address of the Internet. One that has
+// private addresses alone leads to a network which may know ours, and so does a tunnel to peers.
+func (p *planner) publicOnly(u *Uplink, family Family, facts Facts) bool {
+	if u.Site || u.hasPeers() {
+		return false
+	}
+	own := p.sources(u, family, facts)
+	if len(own) == 0 {
+		return family == IPv6 && facts.LinkLocal
+	}
+	return slices.ContainsFunc(own, func(s netip.Prefix) bool { return !s.Addr().IsPrivate() && !sharedSpace().Contains(s.Addr()) })
+}
+
+// translates reports whether what leaves by an uplink gets a source of the uplink, from us or from somebody else.
+func (p *planner) translates(u *Uplink, family Family) bool {
+	return u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate || p.obs.translatedBy(u.Device, family) != ""
+}
+
+// guard drops what would leave an uplink with a source that is foreign there: an address of another uplink, one that is private and,
+// where sources are rewritten, one of a local network. These would leave as they are when connection
+// tracking holds a packet for invalid. An address that two uplinks share is foreign to neither. Each uplink has
+// a chain for its own sources, and all share the rest: the rules grow with the uplinks, not with their square.
+// Egress filters have the same sources.
+func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSources {
+	lans, sources := p.localNetworks(), p.uplinkSources()
+	var routed []netip.Prefix
+	if len(p.obs.Translations) > 0 {
+		routed = p.routedNetworks()
+	}
+	filters := make(map[string]*egressSources, len(p.cfg.Uplinks))
+	devices, rewriting, public := make(map[Family][]string), make(map[Family][]string), make(map[Family][]string)
+	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+		c := leaving.of(u, "leave")
+		own := disjoint(p.sourcesBehind(u, family, facts))
+		if len(own) > 0 {
+			c.add("its own sources", NftAddresses{Prefixes: own}, NftReturn{})
+		}
+		filter := filters[u.Device]
+		if filter == nil {
+			filter = &egressSources{}
+			filters[u.Device] = filter
+		}
+		filter.own, filter.foreign = append(filter.own, own...), append(filter.foreign, sources[family]...)
+		devices[family] = append(devices[family], u.Device)
+		if p.publicOnly(u, family, facts) {
+			public[family] = append(public[family], u.Device)
+			filter.foreign = append(filter.foreign, privateSpace(family)...)
+		}
+		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.Translate) {
+			return
+		}
+		hidden := slices.Clone(ofFamily(lans, family))
+		by := p.obs.translatedBy(u.Device, family)
+		if by != "" { // when they fail, nobody else does it
+			hidden = append(hidden, ofFamily(routed, family)...)
+		}
+		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
+		hidden = slices.DeleteFunc(hidden, func(net netip.Prefix) bool { return slices.Contains(within, net) })
+		filter.foreign = append(filter.foreign, hidden...)
+		if len(within) == 0 && by == "" {
+			rewriting[family] = append(rewriting[family], u.Device)
+			return
+		}
+		for _, part := range inSets(hidden) {
+			c.add(u.Name+" hides local networks", append(p.unlessIPsec(), NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})...)
+		}
+	})
+	p.returnIPsec(guard)
+	for _, family := range Families {
+		hide(guard, "an uplink's source never leaves by another", devices[family], sources[family])
+		hide(guard, "local networks are hidden", rewriting[family], ofFamily(lans, family))
+		hide(guard, "private addresses stay here", public[family], privateSpace(family))
+		p.transit(guard, devices[family], family, ofFamily(lans, family))
+	}
+	for i := range leaving.chains {
+		if len(guard.Rules) > 0 {
+			leaving.chains[i].add("all others", NftGoto{guard.Name})
+		}
+	}
+	return filters
+}
+
+// transit drops what comes in by an uplink and would leave by one as it came, unless a network behind an uplink or a policy asks for it.
+// Else an answer from the Internet goes back to the Internet when the route to the host that it is for is away.
+// Kernels before 5.7 do not know in postrouting where a packet came in (net/ipv4/ip_output.c ip_output), and let it pass.
+func (p *planner) transit(guard *Chain, devices []string, family Family, lans []netip.Prefix) {
+	names := slices.DeleteFunc(sorted(devices), func(device string) bool {
+		return slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == device && (u.Site || u.hasPeers()) })
+	})
+	if len(names) == 0 {
+		return
+	}
+	rule := []NftExpr{NftDevices{Names: names}, NftDevices{Out: true, Names: names}}
+	asked := disjoint(p.askedTransit(family, lans))
+	if slices.ContainsFunc(asked, func(net netip.Prefix) bool { return net.Bits() == 0 }) {
+		return
+	}
+	for _, part := range inSets(asked) {
+		rule = append(rule, NftAddresses{Not: true, Prefixes: part})
+	}
+	guard.add("nobody asked for it to go on by an uplink", append(rule, NftCounter{}, NftDrop{})...)
+}
+
+// askedTransit lists the networks whose packets may go from uplink to uplink: those behind uplinks, whose hosts use this machine as
+// their gateway, and public sources
+// of policies that no local network has.
+func (p *planner) askedTransit(family Family, lans []netip.Prefix) []netip.Prefix {
+	var nets []netip.Prefix
+	p.eachPath(func(u *Uplink, of Family, facts Facts) {
+		if of != family {
+			return
+		}
+		for _, a := range p.addressesOf(u, family, facts) {
+			nets = append(nets, a.Masked())
+		}
+		for _, n := range u.peers(family) {
+			nets = append(nets, n.Dst)
+		}
+		for _, r := range p.routesOf[deviceFamily{u.Device, family}] {
+			nets = append(nets, r.Dst)
+		}
+	})
+	for i := range p.cfg.Policies {
+		for _, source := range p.cfg.Policies[i].Select.From {
+			if FamilyOf(source.Addr()) == family && !source.Addr().IsPrivate() && !slices.ContainsFunc(lans, source.Overlaps) {
+				nets = append(nets, source)
+			}
+		}
+	}
+	return append(nets, unrouted(family)...)
+}
+
+// unrouted is what this machine itself sends before it has an address, and to neighbours: multicast listener reports and the like come
+// here with the device that they leave by as the one that they came in by (net/ipv6/mcast.c mld_newpack).
+func unrouted(f Family) []netip.Prefix {
+	if f == IPv6 {
+		return []netip.Prefix{netip.PrefixFrom(netip.IPv6Unspecified(), 128), netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfe, 0x80}), 10)}
+	}
+	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 32), netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16)}
+}
+
+// hide drops sources that would leave by one of the devices.
+func hide(c *Chain, why string, devices []string, sources []netip.Prefix) {
+	if len(devices) == 0 || len(sources) == 0 {
+		return
+	}
+	out := NftDevices{Out: true, Names: sorted(devices)}
+	for _, part := range inSets(sources) {
+		c.add(why, out, NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
+	}
+}
+
+// unlessIPsec is the condition that no IPsec policy covers the packet: it would leave within another one, of this machine's.
+func (p *planner) unlessIPsec() []NftExpr {
+	if !p.obs.XFRM {
+		return nil
+	}
+	return []NftExpr{NftIPsec{Not: true}}
+}
+
+// returnIPsec leaves alone what an IPsec policy covers.
+func (p *planner) returnIPsec(c *Chain) {
+	if p.obs.XFRM {
+		c.add("an IPsec policy covers it", NftIPsec{}, NftReturn{})
+	}
+}
