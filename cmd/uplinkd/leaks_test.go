@@ -110,7 +110,7 @@ func TestAnIngressQdiscOfOthersStays(t *testing.T) {
 func TestAFlowFromBeforeTheStartIsTranslated(t *testing.T) {
 	for name, others := range map[string]string{
 		"nobody has a nat chain": "true",
-		"a container host has": `nft 'table ip nat { chain post { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 oifname != "docker0" masquerade; }; }'`,
+		"a container host has":   `nft 'table ip nat { chain post { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 oifname != "docker0" masquerade; }; }'`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRouter(t, lab.Options{}, dualWAN)
