@@ -35,6 +35,7 @@ func TestEveryExampleIsPlannedAndThePlanIsWhatTheToolsAccept(t *testing.T) {
 				t.Fatal(err)
 			}
 			r := newRouter(t, lab.Options{}, "")
+			r.sh("router", "ip address flush dev wan1; ip address flush dev wan2") // examples have the same addresses
 			for i := range c.Uplinks {
 				if c.Uplinks[i].Kind == config.KindISP { // the daemon makes tunnels itself
 					r.sh("router", deviceOf(&c.Uplinks[i], i))
