@@ -120,6 +120,17 @@ func (c *Client) SetLink(index int, up bool) {
 	}
 }
 
+// Verify asks whether what is held still belongs to the link, as after a loss of it: it may have another router.
+func (c *Client) Verify() {
+	c.mu.Lock()
+	c.link.losses++
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
 func (c *Client) linkNow() link {
 	c.mu.Lock()
 	defer c.mu.Unlock()

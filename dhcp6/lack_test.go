@@ -58,3 +58,18 @@ func TestALackIsOverWithTheLink(t *testing.T) {
 		}
 	})
 }
+
+// An uplink with another router has another server, maybe.
+func TestVerifyAsksAsAfterALossOfTheLink(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := start(t, generous(2000, 3000), nil)
+		sleep(3 * time.Second)
+		b.wantKinds("SOLICIT REQUEST")
+		b.Verify()
+		sleep(3 * time.Second)
+		b.wantKinds("REBIND")
+		if lease := b.lease(); lease == nil || len(lease.Prefixes) != 1 {
+			t.Errorf("lease %+v", lease)
+		}
+	})
+}

@@ -12,6 +12,9 @@ type Delegation struct {
 	Prefix     netip.Prefix // masked
 	Exclude    netip.Prefix // what the provider keeps of it (RFC 6603); zero: nothing
 	Deprecated bool         // its preferred lifetime is over
+	// Elsewhere is true while another router than the one in use has given it, which would drop what has such a source
+	// (RFC 8028 section 3).
+	Elsewhere bool
 }
 
 // lanBits is the length of a LAN's prefix: what hosts need to make addresses of their own (RFC 4862).
@@ -83,12 +86,17 @@ func (p *planner) subnets() {
 		}
 		rewritten := p.rewritten(u)
 		for _, d := range u.Delegations {
+			if d.Elsewhere {
+				p.problem("delegation-elsewhere", "warning",
+					fmt.Sprintf("%v was delegated to %s by way of another router than the one that is used now: what has such a source is refused", d.Prefix, u.Name),
+					"nothing needs to be done when that router comes back, or its successor knows the delegation: it is being asked; else look which routers are on that link")
+			}
 			for _, lan := range p.lansFrom(u.ID) {
 				if p.obs.ipv6Off(lan.Device) {
 					continue
 				}
 				source := sources[lan.Device]
-				usable := source.Has(u.ID) && !source.LastResort || rewritten
+				usable := (source.Has(u.ID) && !source.LastResort || rewritten) && !d.Elsewhere
 				subnet, ok := p.subnet(u, d, lan)
 				if ok {
 					p.noteOccupied(u, d, lan, subnet)
@@ -114,7 +122,7 @@ func (p *planner) subnets() {
 // uplink, whichever one carries other traffic: one that loses much, or has a higher tier, is better than none.
 func (p *planner) sourceOf(lan *LAN) Choice {
 	return p.best(IPv6, func(u *Uplink) int {
-		if len(u.Delegations) == 0 || !slices.Contains(lan.From, u.ID) {
+		if len(u.hereFirst()) == 0 || !slices.Contains(lan.From, u.ID) {
 			return 0
 		}
 		return u.defaultTier()
@@ -190,15 +198,17 @@ func (p *planner) rewrittenBy(choice *Choice, lan *LAN) bool {
 
 // translated returns the prefix that the hosts of a LAN appear by behind an uplink that translates.
 func (p *planner) translated(u *Uplink, lan *LAN) (netip.Prefix, bool) {
-	if !u.IPv6.Translate || len(u.Delegations) == 0 || !slices.Contains(lan.From, u.ID) {
+	list := u.hereFirst()
+	if !u.IPv6.Translate || len(list) == 0 || !slices.Contains(lan.From, u.ID) {
 		return netip.Prefix{}, false
 	}
-	return p.subnet(u, u.preferredFirst()[0], lan)
+	return p.subnet(u, list[0], lan)
 }
 
-// preferredFirst lists the delegations of an uplink, those last that are not for new connections any more.
-func (u *Uplink) preferredFirst() []Delegation {
-	list := slices.Clone(u.Delegations)
+// hereFirst lists the delegations of an uplink that its router carries, those last that are not for new connections any
+// more.
+func (u *Uplink) hereFirst() []Delegation {
+	list := slices.DeleteFunc(slices.Clone(u.Delegations), func(d Delegation) bool { return d.Elsewhere })
 	slices.SortStableFunc(list, func(a, b Delegation) int {
 		switch {
 		case a.Deprecated == b.Deprecated:
@@ -265,7 +275,7 @@ func (p *planner) ownOfDelegation(u *Uplink) (netip.Prefix, bool) {
 	if u.IPv6.Assign != nil && len(u.IPv6.Assign.Addresses) > 0 {
 		return netip.Prefix{}, false
 	}
-	for _, d := range u.preferredFirst() {
+	for _, d := range u.hereFirst() {
 		for id := range 2 { // one of two is not excluded
 			subnet, ok := d.Subnet(id)
 			if !ok {

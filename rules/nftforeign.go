@@ -78,6 +78,11 @@ func (p *planner) rejectPrefixes(u *Uplink, facts Facts, foreign *branches, some
 	if u.rewritesIPv6() {
 		return
 	}
+	for _, d := range u.Delegations {
+		if d.Elsewhere {
+			reject("another router of "+u.Name+" has this", d.Prefix)
+		}
+	}
 	own := disjoint(p.sourcesBehind(u, IPv6, facts))
 	others := p.delegatedToOthers(u, own)
 	if len(others) == 0 && !some {

@@ -12,7 +12,7 @@ import (
 // holds reports whether the provider of an uplink takes all sources of a prefix, because it delegates that or more.
 func (u *Uplink) holds(prefix netip.Prefix) bool {
 	return u.IPv6.Enabled && slices.ContainsFunc(u.Delegations, func(d Delegation) bool {
-		return d.Prefix.Bits() <= prefix.Bits() && d.Prefix.Contains(prefix.Addr())
+		return !d.Elsewhere && d.Prefix.Bits() <= prefix.Bits() && d.Prefix.Contains(prefix.Addr())
 	})
 }
 
@@ -38,7 +38,7 @@ func (p *planner) carriesShared(u *Uplink, prefix netip.Prefix) bool {
 		if !o.holds(prefix) {
 			return 0
 		}
-		return o.Tier
+		return o.defaultTier()
 	})
 	if len(choice.Members) == 0 {
 		return p.earlierHolders(u, prefix) == 0

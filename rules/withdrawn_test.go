@@ -68,3 +68,27 @@ func TestWhatHasAWithdrawnPrefixIsRejectedAndTheAnswerReachesTheHost(t *testing.
 		})
 	}
 }
+
+// RFC 8028: the router that is used now drops what has the prefix of another.
+func TestAPrefixOfAnotherRouterIsNotUsed(t *testing.T) {
+	w := delegating()
+	w.cfg.Uplinks[0].Delegations[0].Elsewhere = true
+	want, report := w.plan()
+	chain := chainText(want.Table, "foreign_fiber")
+	if !strings.Contains(chain, "ip6 saddr 2001:db8:a00::/56 counter reject") {
+		t.Errorf("by its own uplink:\n%s", chain)
+	}
+	for _, s := range report.Subnets {
+		if s.Usable != (s.Uplink == 2) {
+			t.Errorf("%v of uplink %d: usable %v", s.Prefix, s.Uplink, s.Usable)
+		}
+	}
+	if !slices.Contains(codes(report), "delegation-elsewhere") {
+		t.Errorf("problems %v", codes(report))
+	}
+	w.cfg.Uplinks[1].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:a00::/56")}}
+	_, report = w.plan()
+	if i := slices.IndexFunc(report.Subnets, func(s rules.Subnet) bool { return s.Uplink == 2 && s.Usable }); i < 0 {
+		t.Errorf("another uplink has the same prefix: %+v", report.Subnets)
+	}
+}

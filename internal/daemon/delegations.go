@@ -33,10 +33,11 @@ type delegations struct {
 
 	holding sync.Mutex
 	held    map[string]dhcp6.Lease // by uplink name
+	by      map[string]netip.Addr  // likewise, the router that was in use when the prefixes were given
 }
 
 func newDelegations(log *slog.Logger, save func(document string, read func() any), changed func(string, dhcp6.Change)) *delegations {
-	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease)}
+	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease), by: make(map[string]netip.Addr)}
 }
 
 // wish is what a client is configured to ask for.
@@ -65,6 +66,7 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6
 		m, p := members[name], posts[name]
 		return p.make == nil || m != nil && m.device != p.device
 	})
+	maps.DeleteFunc(l.by, func(name string, _ netip.Addr) bool { _, holds := l.held[name]; return !holds })
 	l.holding.Unlock()
 	l.staff(posts)
 }
@@ -126,6 +128,29 @@ func (l *delegations) lease(name string) (dhcp6.Lease, bool) {
 	return lease, ok
 }
 
+// giver returns the router by way of which the prefixes of an uplink were given; zero: not known.
+func (l *delegations) giver(name string) netip.Addr {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	return l.by[name]
+}
+
+// givenBy notes the router by way of which the prefixes of an uplink were given.
+func (l *delegations) givenBy(name string, router netip.Addr) {
+	l.holding.Lock()
+	defer l.holding.Unlock()
+	if _, holds := l.held[name]; holds {
+		l.by[name] = router
+	}
+}
+
+// verify has the server asked whether what is held still belongs to the link.
+func (l *delegations) verify(name string) {
+	if m := l.current(name); m != nil {
+		m.worker.Verify()
+	}
+}
+
 // supply adds what the leases give now. An expired one is not used, even if the client has not been asked yet.
 func (l *delegations) supply(s Supplies, now time.Time) {
 	l.holding.Lock()
@@ -181,6 +206,12 @@ func lackProblem(name, device string, lack *dhcp6.Lack, now time.Time) (rules.Pr
 
 // onDelegation hears of a changed lease.
 func (d *Daemon) onDelegation(name string, c dhcp6.Change) {
+	if c.Lease != nil && d.routers.mayHaveGiven(name, d.delegations.giver(name)) {
+		switch c.Reason {
+		case dhcp6.Granted, dhcp6.Renewed, dhcp6.Rebound, dhcp6.Verified:
+			d.delegations.givenBy(name, d.routers.inUse(name))
+		}
+	}
 	d.resupply()
 	parts := make([]string, len(c.Parts))
 	changed := false

@@ -74,7 +74,11 @@ func (d *Daemon) tellRouters() {
 	for i := range c.Uplinks {
 		path := rules.Path{Uplink: ids[c.Uplinks[i].Name], Family: rules.IPv6}
 		if v, ok := d.judge.verdict(path); ok {
-			d.routers.probed(c.Uplinks[i].Name, pathOf(v, d.judge.isWhole(path)))
+			name, p := c.Uplinks[i].Name, pathOf(v, d.judge.isWhole(path))
+			d.routers.probed(name, p)
+			if p == ndisc.PathWorking && !d.delegations.giver(name).IsValid() {
+				d.delegations.givenBy(name, d.routers.inUse(name))
+			}
 		}
 	}
 }
@@ -223,6 +227,31 @@ func (r *routers) probed(name string, p ndisc.Path) {
 	}
 }
 
+// inUse returns the router that an uplink uses of those heard; zero: none.
+func (r *routers) inUse(name string) netip.Addr {
+	r.holding.Lock()
+	defer r.holding.Unlock()
+	return r.views[name].State.Chosen
+}
+
+// carries reports whether the router in use carries what was delegated by way of another.
+func (r *routers) carries(name string, given netip.Addr) bool {
+	r.holding.Lock()
+	defer r.holding.Unlock()
+	s := r.views[name].State
+	return s.Carries(given)
+}
+
+// mayHaveGiven reports whether the router in use may be the one by way of which a server answers: nothing speaks for the one
+// that the prefixes were given by before, or that one is gone.
+func (r *routers) mayHaveGiven(name string, before netip.Addr) bool {
+	r.holding.Lock()
+	defer r.holding.Unlock()
+	v := r.views[name]
+	there := slices.ContainsFunc(v.Routers, func(o ndisc.Router) bool { return o.Addr == before && !o.Unreachable })
+	return v.State.Carries(before) || !there
+}
+
 // supply adds what the routers give now.
 func (r *routers) supply(s Supplies, now time.Time) {
 	r.holding.Lock()
@@ -287,6 +316,9 @@ func onLink(address netip.Prefix, prefixes []ndisc.Prefix) netip.Prefix {
 
 // onRouters hears of what routers say.
 func (d *Daemon) onRouters(name string, before, after ndisc.View) {
+	if was, is := before.State.Chosen, after.State.Chosen; was.IsValid() && is.IsValid() && was != is {
+		d.delegations.verify(name) // another provider's router knows nothing of it
+	}
 	d.resupply()
 	if was, is := routersNow(before), routersNow(after); was != is {
 		d.log.Info("routers", "uplink", name, "now", is)

@@ -40,3 +40,43 @@ func TestARouterIsOnTheDiskBeforeItIsInTheKernel(t *testing.T) {
 		}
 	})
 }
+
+// A server may answer by way of the router in use, or of another one on the link. What was delegated stays that of the
+// former as long as nothing speaks against it.
+func TestADelegationBelongsToTheRouterThatItCameBy(t *testing.T) {
+	first, second := netip.MustParseAddr("fe80::1"), netip.MustParseAddr("fe80::2")
+	ours, others := netip.MustParsePrefix("2001:db8:a::/64"), netip.MustParsePrefix("2001:db8:b::/64")
+	for name, c := range map[string]struct {
+		chosen, given   netip.Addr
+		prefixOfSecond  netip.Prefix
+		firstIsSilent   bool
+		carries, adopts bool
+	}{
+		"not known by which":              {chosen: second, prefixOfSecond: others, carries: true, adopts: true},
+		"the one in use":                  {chosen: first, given: first, prefixOfSecond: others, carries: true, adopts: true},
+		"another provider's is in use":    {chosen: second, given: first, prefixOfSecond: others},
+		"the same provider's second one":  {chosen: second, given: first, prefixOfSecond: ours, carries: true, adopts: true},
+		"one that announces nothing":      {chosen: second, given: first, carries: true, adopts: true},
+		"a successor with another prefix": {chosen: second, given: first, prefixOfSecond: others, firstIsSilent: true, adopts: true},
+		"none is in use":                  {given: first, prefixOfSecond: others, carries: true, adopts: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRouters(slog.New(slog.DiscardHandler), func(string, func() any) {}, func(string, ndisc.View, ndisc.View) {})
+			state := ndisc.State{Chosen: c.chosen, Routers: []ndisc.Router{{Addr: first, Default: true, Unreachable: c.firstIsSilent}, {Addr: second, Default: true}},
+				Prefixes: []ndisc.Prefix{{Prefix: ours, Routers: []netip.Addr{first}}}}
+			switch c.prefixOfSecond {
+			case ours:
+				state.Prefixes[0].Routers = append(state.Prefixes[0].Routers, second)
+			case others:
+				state.Prefixes = append(state.Prefixes, ndisc.Prefix{Prefix: others, Routers: []netip.Addr{second}})
+			}
+			r.views["fiber"] = ndisc.View{Routers: state.Routers, State: state}
+			if got := r.carries("fiber", c.given); got != c.carries {
+				t.Errorf("carries: %v", got)
+			}
+			if got := r.mayHaveGiven("fiber", c.given); got != c.adopts {
+				t.Errorf("an answer is taken for one by way of it: %v", got)
+			}
+		})
+	}
+}

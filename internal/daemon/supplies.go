@@ -39,6 +39,11 @@ func (d *Daemon) supplies(now time.Time) Supplies {
 	d.leases.supply(s)
 	d.routers.supply(s, now)
 	d.delegations.supply(s, now)
+	for name, supply := range s {
+		for i := range supply.Delegations {
+			supply.Delegations[i].Elsewhere = !d.routers.carries(name, d.delegations.giver(name))
+		}
+	}
 	d.tunnels.supply(s)
 	return s
 }

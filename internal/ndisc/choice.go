@@ -52,6 +52,12 @@ func (s *State) announces(router netip.Addr) bool {
 		slices.ContainsFunc(s.Addresses, func(a Address) bool { return slices.Contains(a.Routers, router) })
 }
 
+// Carries reports whether the router in use is one that another one's prefixes may be used by: itself, or one of the same
+// provider, as far as that is known.
+func (s *State) Carries(given netip.Addr) bool {
+	return !given.IsValid() || !s.Chosen.IsValid() || s.Chosen == given || s.akin(s.Chosen, given)
+}
+
 // akin reports whether two routers announce a prefix in common, or one announces none: either may carry what the other does.
 func (s *State) akin(a, b netip.Addr) bool {
 	return !s.announces(a) || !s.announces(b) ||
