@@ -75,8 +75,9 @@ func (d *Daemon) tellRouters() {
 		path := rules.Path{Uplink: ids[c.Uplinks[i].Name], Family: rules.IPv6}
 		if v, ok := d.judge.verdict(path); ok {
 			name, p := c.Uplinks[i].Name, pathOf(v, d.judge.isWhole(path))
-			d.routers.probed(name, p)
-			if p == ndisc.PathWorking && !d.delegations.giver(name).IsValid() {
+			giver := d.delegations.giver(name)
+			d.routers.probed(name, p, giver)
+			if p == ndisc.PathWorking && !giver.IsValid() {
 				d.delegations.givenBy(name, d.routers.inUse(name))
 			}
 		}
@@ -220,10 +221,11 @@ func (d *Daemon) usedGateways() map[string]netip.Addr {
 	return used
 }
 
-// probed tells what probing says of an uplink.
-func (r *routers) probed(name string, p ndisc.Path) {
+// probed tells what probing says of an uplink, and by way of which router its prefixes were delegated.
+func (r *routers) probed(name string, p ndisc.Path, giver netip.Addr) {
 	if m := r.current(name); m != nil {
 		m.worker.SetPath(p)
+		m.worker.SetGiver(giver)
 	}
 }
 

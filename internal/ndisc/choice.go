@@ -30,6 +30,10 @@ const (
 	// likeliest.
 	laterTurn = 10 * time.Second
 	homeTurn  = 45 * time.Second
+	// provenAfter is how long the uplink must have worked since a router is used for it to work by that one.
+	provenAfter = 10 * time.Second
+	// shunned is how long a router by which the uplink was silent is not preferred for what it has delegated.
+	shunned = 10 * time.Minute
 )
 
 // compare orders routers by reachability, then preference (RFC 4191 section 3.2).
@@ -109,11 +113,15 @@ func (m *machine) choose() {
 		}
 		return
 	}
+	if g := m.state.router(m.giver); g != nil && !g.Unreachable && m.path != PathSilent && m.shuns[m.giver].IsZero() && !m.state.Carries(m.giver) {
+		m.use(m.giver)
+		return
+	}
 	switch best := &list[0]; {
 	case present == nil, present.Unreachable && !best.Unreachable:
 		m.use(best.Addr)
 	case m.path == PathSilent: // each has its turn
-	case best.compare(present) < 0 && (!m.proven || m.state.akin(best.Addr, present.Addr)):
+	case best.compare(present) < 0 && (!m.proven && present.Addr != m.giver || m.state.akin(best.Addr, present.Addr)):
 		m.use(best.Addr)
 	}
 }
@@ -127,12 +135,18 @@ func (m *machine) use(router netip.Addr) {
 	if m.proven {
 		m.home = router
 	}
-	m.state.Chosen, m.changed = router, true
+	m.state.Chosen, m.chosenAt, m.changed = router, time.Time{}, true
 }
 
 // setPath is told what probing says of the uplink.
 func (m *machine) setPath(p Path, now time.Time) {
+	if m.chosenAt.IsZero() {
+		m.chosenAt = now
+	}
 	if p == m.path {
+		if p == PathWorking && !m.proven && now.Sub(m.chosenAt) >= provenAfter {
+			m.proven, m.home = m.state.Chosen.IsValid(), m.state.Chosen
+		}
 		return
 	}
 	was := m.path
@@ -147,6 +161,15 @@ func (m *machine) setPath(p Path, now time.Time) {
 		if was != PathSuspected {
 			m.verify(now)
 		}
+	}
+}
+
+// setGiver is told by way of which router prefixes were delegated. Of several it is the one to be used, for LANs have
+// nothing by another, unless the uplink was silent by it lately.
+func (m *machine) setGiver(router netip.Addr) {
+	if m.giver != router {
+		m.giver = router
+		m.choose()
 	}
 }
 
@@ -166,5 +189,6 @@ func (m *machine) rotate(now time.Time) {
 	if next == m.home {
 		m.turn = now.Add(homeTurn)
 	}
+	m.shuns[m.state.Chosen] = now.Add(shunned)
 	m.use(next)
 }

@@ -174,6 +174,33 @@ func TestARouterThatComesBackTakesNothingFromTheOneInUse(t *testing.T) {
 	})
 }
 
+// LANs have nothing by a router that did not delegate their prefix: the one that did is used again as soon as it is back.
+func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := working(t)
+		d.SetGiver(gateway)
+		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.hear(offers(otherPrefix, ndp.High).packet(gateway2))
+		sleep(5 * time.Second)
+		d.uses(t, "it is gone", gateway2, otherPrefix)
+		sleep(time.Minute) // proven by now
+		d.script(func(w *wire) { w.absent = nil })
+		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
+		d.uses(t, "it is back", gateway, ourPrefix)
+
+		// It is there and leads nowhere: that counts for longer.
+		d.SetPath(PathSilent)
+		sleep(firstTurn + time.Second)
+		d.uses(t, "it is silent", gateway2, otherPrefix)
+		d.SetPath(PathWorking)
+		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
+		sleep(time.Minute)
+		d.uses(t, "while the other works", gateway2, otherPrefix)
+		sleep(shunned)
+		d.uses(t, "it is tried again", gateway, ourPrefix)
+	})
+}
+
 // Where the kernel follows routers, its gateways are checked, and nobody is asked for an advertisement while one answers.
 func TestGatewaysOfOthersAreCheckedWithoutAsking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

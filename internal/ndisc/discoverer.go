@@ -40,6 +40,7 @@ type Discoverer struct {
 	failed   []netip.Addr
 	gateways []netip.Addr
 	path     Path
+	giver    netip.Addr
 }
 
 // NewDiscoverer makes a Discoverer that does nothing before Run and a link.
@@ -83,6 +84,17 @@ func (d *Discoverer) SetPath(p Path) {
 	d.mu.Lock()
 	changed := d.path != p
 	d.path = p
+	d.mu.Unlock()
+	if changed {
+		d.port.poke()
+	}
+}
+
+// SetGiver tells by way of which router prefixes were delegated; zero: not known.
+func (d *Discoverer) SetGiver(router netip.Addr) {
+	d.mu.Lock()
+	changed := d.giver != router
+	d.giver = router
 	d.mu.Unlock()
 	if changed {
 		d.port.poke()
@@ -156,6 +168,7 @@ func (d *Discoverer) pass(m *machine, now time.Time) {
 	d.failed = nil
 	m.follow(d.gateways, now)
 	m.setPath(d.path, now)
+	m.setGiver(d.giver)
 }
 
 // check asks the routers whose turn it is whether they are there.

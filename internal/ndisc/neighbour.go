@@ -119,6 +119,7 @@ func (m *machine) setReachable(router netip.Addr, reachable bool) {
 	if m.mute[router] == reachable {
 		if m.changed = true; reachable {
 			delete(m.mute, router)
+			delete(m.shuns, router) // it has been away, and is another one since, maybe
 		} else {
 			m.mute[router] = true
 		}
