@@ -30,6 +30,9 @@ func (a AddrAssignment) String() string {
 	if a.Deprecated {
 		s += " preferred_lft 0"
 	}
+	if a.NoPrefixRoute {
+		s += " noprefixroute"
+	}
 	return s
 }
 

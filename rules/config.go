@@ -148,9 +148,12 @@ type PeerNetwork struct {
 	Alive bool // that end is there, so that it is the way for everybody
 }
 
-// covers reports whether an assigned address makes another one a neighbour.
+// covers reports whether an assigned address makes another one a neighbour by a connected route in main.
 func (a *Assignment) covers(neighbour netip.Addr) bool {
-	return slices.ContainsFunc(a.Addresses, func(have Address) bool { return have.Prefix.Masked().Contains(neighbour) })
+	return slices.ContainsFunc(a.Addresses, func(have Address) bool {
+		network := have.Prefix.Masked()
+		return network.Contains(neighbour) && segmentOf(network, have.Prefix.Addr(), false) == network
+	})
 }
 
 // Family returns the addressing of one family.

@@ -256,6 +256,11 @@ func (p *planner) lans() {
 // assign wants an address on a device that is there. An address that somebody else has put on the device
 // stays theirs: if it became ours, it would go with us, and with it the way to the box.
 func (p *planner) assign(device string, address netip.Prefix, deprecated bool) {
+	p.assignAddr(AddrAssignment{Device: device, Prefix: address, Deprecated: deprecated})
+}
+
+func (p *planner) assignAddr(want AddrAssignment) {
+	device, address := want.Device, want.Prefix
 	if _, present := p.obs.Link(device); !present || p.off(device, FamilyOf(address.Addr())) || slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool {
 		return a.Device == device && a.Prefix == address
 	}) {
@@ -265,7 +270,7 @@ func (p *planner) assign(device string, address netip.Prefix, deprecated bool) {
 		return o.Device == device && o.Prefix == address && !p.obs.owns(p.k, o)
 	})
 	if !theirs {
-		p.state.Addrs = append(p.state.Addrs, AddrAssignment{Device: device, Prefix: address, Deprecated: deprecated})
+		p.state.Addrs = append(p.state.Addrs, want)
 	}
 }
 

@@ -59,7 +59,7 @@ func Ours(k Kernel, obs *Observed) State {
 	s := State{Table: obs.Table, Policies: obs.Policies}
 	for _, a := range obs.Addrs {
 		if obs.owns(k, a) {
-			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix, Deprecated: a.Deprecated})
+			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix, Deprecated: a.Deprecated, NoPrefixRoute: a.NoPrefixRoute})
 		}
 	}
 	s.Routes = pick(obs.Routes, func(r *Route) bool { return r.Protocol == k.Protocol })
@@ -276,17 +276,17 @@ func missing(a, b []Rule) []*Rule {
 
 // addrs adds and changes addresses, and returns those that are to be removed.
 func (d *differ) addrs(have, want []AddrAssignment) (remove []AddrAssignment) {
-	deprecated := make(map[AddrAssignment]bool, len(have))
+	before := make(map[AddrAssignment]AddrAssignment, len(have))
 	for _, a := range have {
-		deprecated[a.place()] = a.Deprecated
+		before[a.place()] = a
 	}
 	wanted := make(map[AddrAssignment]bool, len(want))
 	for _, a := range want {
 		wanted[a.place()] = true
-		switch now, exists := deprecated[a.place()]; {
+		switch now, exists := before[a.place()]; {
 		case !exists:
 			d.ops = append(d.ops, AddAddr{a})
-		case now != a.Deprecated:
+		case now.Deprecated != a.Deprecated, now.NoPrefixRoute != a.NoPrefixRoute && a.Prefix.Addr().Is6(): // IPv4 keeps it for life
 			d.ops = append(d.ops, ChangeAddr{a})
 		}
 	}

@@ -220,10 +220,10 @@ func TestOneUplinksChangeTouchesNoOther(t *testing.T) {
 }
 
 // ownerOf returns the id of the uplink that a change belongs to, 0 for what all share: the weighted
-// default, main's default, the common rules, what policies share and the nftables tables.
+// default, main's default, the neighbours of all uplinks, the common rules, what policies share and the nftables tables.
 func ownerOf(w *world, op rules.Op) int {
 	id := func(table uint32) int {
-		if owner := int(table - numbers.TableBase); table != rules.TableMain && !slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == owner }) {
+		if owner := int(table - numbers.TableBase); table != rules.TableMain && table != numbers.NeighbourTable() && !slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == owner }) {
 			return owner
 		}
 		return 0

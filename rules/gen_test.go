@@ -254,6 +254,9 @@ func drawIPv4(t *rapid.T, ppp bool) supply {
 	if ppp {
 		s.address, s.gateway = netip.PrefixFrom(s.address.Addr(), 32), netip.Addr{}
 	}
+	if !ppp && seldom(t, "a mask that covers the Internet") {
+		s.address = netip.PrefixFrom(s.address.Addr(), rapid.SampledFrom([]int{2, 8}).Draw(t, "mask"))
+	}
 	if seldom(t, "source on lo") {
 		s.source = netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/32", 10+draw(t, "which", 5)))
 	}
@@ -312,6 +315,7 @@ func (w *world) drawExtras(t *rapid.T, device string) {
 		{Device: device, Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:d%d::1/64", n)), Deprecated: true},
 		{Device: device, Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:e%d::1/64", n)), Tentative: true},
 		{Device: device, Prefix: netip.MustParsePrefix(fmt.Sprintf("fd00:a%d::1/64", n))},
+		{Device: device, Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:ffff::%d/64", n)), Dynamic: true}, // advertised
 	}
 	if p := s[rules.IPv4].address; !p.IsSingleIP() {
 		ip := p.Masked().Addr().As4()

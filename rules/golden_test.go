@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -20,12 +21,12 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "sources": preferredSources,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "sources": preferredSources, "wide": wide,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
 			want, report := w.plan()
-			if len(report.Problems) > 0 {
+			if slices.ContainsFunc(report.Problems, func(p rules.Problem) bool { return p.Severity != "notice" }) {
 				t.Errorf("problems: %v", report.Problems)
 			}
 			got := commands(rules.Diff(rules.Ours(numbers, w.snapshot()), want))
@@ -133,6 +134,18 @@ func preferredSources() *world {
 	w.hold("wan2", "203.0.113.2/26", "203.0.113.5/26")
 	w.leadFrom("wan1", "10.99.0.1", "198.51.100.65", 100)
 	w.leadFrom("wan2", "203.0.113.1", "203.0.113.5", 200)
+	return w
+}
+
+// wide is a provider with a mask and an advertised prefix that cover what others carry, beside the page of a modem, and a second
+// one with such a mask whose address is ours to give.
+func wide() *world {
+	w := box(rules.Link{}, "wan1", "wan2")
+	w.hold("wan1", "198.51.100.2/8", "192.168.100.2/24", "2001:db8:a::2/64")
+	_ = w.addAddr(rules.Addr{Device: "wan1", Prefix: netip.MustParsePrefix("2001:db8:ffff::2/64"), Dynamic: true})
+	w.lead("wan1", "198.51.100.1", 100)
+	w.cfg.Uplinks[1].IPv4.Managed = true
+	w.cfg.Uplinks[1].IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("203.0.113.2/2")}}, Gateway: netip.MustParseAddr("203.0.113.1")}
 	return w
 }
 

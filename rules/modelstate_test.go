@@ -46,7 +46,7 @@ func (m *machine) snapshot() *rules.Observed {
 }
 
 func (m *machine) ourTable(table uint32) bool {
-	return table >= m.numbers.TableBase && table <= m.numbers.TableBase+rules.MaxUplinks
+	return table >= m.numbers.TableBase && table <= m.numbers.TableBase+rules.MaxUplinks || table == m.numbers.NeighbourTable()
 }
 
 // apply carries out one change, as the kernel does: with its refusals and its side effects.
@@ -54,7 +54,7 @@ func (m *machine) apply(op rules.Op) error {
 	var err error
 	switch op := op.(type) {
 	case rules.AddAddr:
-		err = m.addAddr(rules.Addr{Device: op.Device, Prefix: op.Prefix, Deprecated: op.Deprecated, Protocol: m.numbers.Protocol})
+		err = m.addAddr(rules.Addr{Device: op.Device, Prefix: op.Prefix, Deprecated: op.Deprecated, NoPrefixRoute: op.NoPrefixRoute, Protocol: m.numbers.Protocol})
 	case rules.ChangeAddr:
 		err = errors.New("cannot find the address")
 		for i, a := range m.obs.Addrs {
@@ -241,7 +241,7 @@ func (m *machine) addAddr(a rules.Addr) error {
 		a.Temporary = slices.ContainsFunc(m.obs.Addrs, func(o rules.Addr) bool { return sameSubnet(&o, &a) && !o.Temporary })
 	}
 	m.obs.Addrs = append(m.obs.Addrs, a)
-	if link.Up && !a.Temporary {
+	if link.Up && !a.Temporary && !a.NoPrefixRoute {
 		m.addConnected(&a)
 	}
 	return nil

@@ -170,7 +170,10 @@ type Addr struct {
 	Deprecated bool // preferred lifetime over
 	Tentative  bool // duplicate address detection not passed, or failed
 	Failed     bool // it has failed: somebody else on the link has the address
-	Protocol   uint8
+	Dynamic    bool // it has lifetimes: router advertisements or a DHCP client gave it
+	// NoPrefixRoute is true when the kernel makes no connected route with it.
+	NoPrefixRoute bool
+	Protocol      uint8
 }
 
 // owns reports whether an address is ours: by its tag, or where the kernel keeps none, by our record.

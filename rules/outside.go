@@ -74,6 +74,13 @@ func (o *outside) assignment(u *Uplink, a *Assignment) *Assignment {
 		return why != ""
 	})
 	changed = len(checked.Addresses) != len(a.Addresses)
+	for _, address := range checked.Addresses {
+		if network := address.Prefix.Masked(); network.Addr().Is4() && withoutConnected(u, IPv4, address.Prefix) {
+			o.problems = append(o.problems, Problem{"wide-network", "notice",
+				fmt.Sprintf("%s is given the network %v, which covers what other uplinks carry: %v alone is taken for its neighbours", u.Name, network, segmentOf(network, address.Prefix.Addr(), false)),
+				"nothing, unless hosts there are missed: then give it the mask that its network has"})
+		}
+	}
 	if why := o.gatewayFault(u, a, a.Gateway); why != "" {
 		o.say("unusable-gateway", fmt.Sprintf("%s is given the gateway %v, which is %s: it has no way to the Internet", u.Name, a.Gateway, why), u)
 		checked.Gateway, checked.NoDefault, changed = netip.Addr{}, true, true

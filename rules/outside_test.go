@@ -47,7 +47,7 @@ func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 		"the other end of a /31":                 {"198.51.100.2/31", "198.51.100.3", 0, nil},
 		"our LAN address":                        {"192.168.1.1/24", "192.168.1.254", 0, []string{address, gateway}},
 		"the address of a LAN host":              {"192.168.1.10/32", "198.51.100.1", 0, []string{address}},
-		"a network that covers the LAN":          {"192.168.200.2/16", "192.168.200.1", 0, nil},
+		"a network that covers the LAN":          {"192.168.200.2/16", "192.168.200.1", 0, []string{"wide-network"}},
 		"a loopback address":                     {"127.0.0.1/8", "198.51.100.1", 0, []string{address}},
 		"a multicast address":                    {"224.0.0.1/4", "198.51.100.1", 0, []string{address}},
 		"a broadcast address":                    {"198.51.100.63/26", "198.51.100.1", 0, []string{address}},

@@ -84,6 +84,8 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.devices6()
 		p.withdrawn()
 		p.rules()
+		p.neighbourNetworks()
+		p.overlaps()
 		p.underlays()
 		p.policies()
 		p.policyTable()
@@ -130,7 +132,8 @@ func (p *planner) addresses() {
 	p.eachPath(func(u *Uplink, family Family, _ Facts) {
 		if a := u.Family(family).Assign; a != nil {
 			for _, address := range a.Addresses {
-				p.assign(u.Device, address.Prefix, address.Deprecated)
+				p.assignAddr(AddrAssignment{Device: u.Device, Prefix: address.Prefix, Deprecated: address.Deprecated,
+					NoPrefixRoute: withoutConnected(u, family, address.Prefix)})
 			}
 		}
 	})
@@ -222,18 +225,23 @@ func (p *planner) deviceRoutes() map[deviceFamily][]*Route {
 }
 
 func (p *planner) addConnected(table uint32, device string, family Family, address netip.Prefix) {
-	r := Route{Family: family, Table: table, Type: Unicast, Dst: address.Masked(), Protocol: p.k.Protocol,
-		Nexthops: []Nexthop{{Device: device, Weight: 1}}}
-	if family == IPv4 {
-		r.Scope, r.Src = ScopeLink, address.Addr()
-	} else {
-		r.Metric = 256 // IP6_RT_PRIO_ADDRCONF, what the kernel gives the connected route in main
-	}
+	r := p.connected(table, device, address.Masked(), address.Addr())
 	known := slices.ContainsFunc(p.state.Routes, func(o Route) bool { return o.key() == r.key() })
 	if address.IsSingleIP() && family == IPv4 || known {
 		return
 	}
 	p.state.Routes = append(p.state.Routes, r)
+}
+
+// connected is a route to a network that a device is in by an address.
+func (p *planner) connected(table uint32, device string, network netip.Prefix, address netip.Addr) Route {
+	r := Route{Family: FamilyOf(address), Table: table, Type: Unicast, Dst: network, Protocol: p.k.Protocol, Nexthops: []Nexthop{{Device: device, Weight: 1}}}
+	if r.Family == IPv4 {
+		r.Scope, r.Src = ScopeLink, address
+	} else {
+		r.Metric = 256 // IP6_RT_PRIO_ADDRCONF, what the kernel gives the connected route in main
+	}
+	return r
 }
 
 func hop(u *Uplink, facts Facts, weight int) Nexthop {

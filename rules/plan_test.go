@@ -405,6 +405,10 @@ func memberWays(w *world, choice rules.Choice) []way {
 func TestMainsDefaultFollowsTheChoice(t *testing.T) {
 	planned(t, func(t *rapid.T, w *world, report rules.Report) {
 		w.dropRoutes(func(r rules.Route) bool { return !r.IsDefault() && r.Dst.Bits() <= 3 }) // a VPN's halves of the Internet
+		// A connected network that others put on a device is theirs to take away.
+		w.dropRoutes(func(r rules.Route) bool {
+			return r.Table == rules.TableMain && !r.IsDefault() && r.Protocol == protoKernel && r.Dst.Contains(internet[r.Family])
+		})
 		for _, f := range rules.Families {
 			choice := report.Defaults[f]
 			if len(choice.Members) == 0 || displaced(&report) {

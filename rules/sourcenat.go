@@ -46,12 +46,12 @@ func (p *planner) segments(u *Uplink, family Family) []netip.Prefix {
 	}
 	for i := range p.obs.Addrs {
 		if a := &p.obs.Addrs[i]; a.Device == u.Device && !a.LinkScope && a.Prefix.Addr().IsGlobalUnicast() {
-			note(a.segment())
+			note(segmentOf(a.segment(), a.Prefix.Addr(), false))
 		}
 	}
 	if a := u.Family(family).Assign; a != nil {
 		for _, address := range a.Addresses {
-			note(address.Prefix.Masked())
+			note(segmentOf(address.Prefix.Masked(), address.Prefix.Addr(), false))
 		}
 	}
 	return disjoint(list)

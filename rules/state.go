@@ -27,6 +27,8 @@ type AddrAssignment struct {
 	Device     string       `json:"device"`
 	Prefix     netip.Prefix `json:"prefix"` // with host bits
 	Deprecated bool         `json:"-"`      // IPv6: not for new connections (preferred lifetime 0)
+	// NoPrefixRoute has the kernel make no connected route in main.
+	NoPrefixRoute bool `json:"-"`
 }
 
 // place returns what identifies the assignment, whatever its lifetimes.

@@ -38,9 +38,15 @@ func (w *world) round(t fataler) ([]rules.Op, rules.Report) {
 }
 
 // rounds is how many rounds may be needed. The connected route and the secondaries of an address vanish
-// only when the address does, so the copies in the uplink's table follow in the next round.
+// only when the address does, so the copies in the uplink's table follow in the next round. A route may prefer an IPv6
+// address that is there alone, and the networks of a device are local ones once its link group is given back.
 func rounds(ops []rules.Op) int {
-	if slices.ContainsFunc(ops, func(op rules.Op) bool { _, ok := op.(rules.DelAddr); return ok }) {
+	if slices.ContainsFunc(ops, func(op rules.Op) bool {
+		a, added := op.(rules.AddAddr)
+		_, removed := op.(rules.DelAddr)
+		group, changed := op.(rules.SetGroup)
+		return removed || changed && group.Restore || added && a.Prefix.Addr().Is6()
+	}) {
 		return 2
 	}
 	return 1

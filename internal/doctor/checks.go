@@ -139,6 +139,14 @@ func overlappingSubnets(o *Observation, found found) {
 				continue
 			}
 			up, other := isUplink(o, a.Device), isUplink(o, b.Device)
+			if lan, wan := b.Prefix, a.Prefix; up != other {
+				if other {
+					lan, wan = wan, lan
+				}
+				if lan.Bits() > wan.Bits() { // the longer prefix wins: its hosts are found
+					continue
+				}
+			}
 			both := fmt.Sprintf("%s (%v) and %s (%v)", a.Device, a.Prefix.Masked(), b.Device, b.Prefix.Masked())
 			switch {
 			case up && other:

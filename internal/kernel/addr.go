@@ -57,6 +57,7 @@ func (k *Kernel) decodeAddr(m []byte) (rules.Addr, bool) {
 	a.Temporary = flags&unix.IFA_F_TEMPORARY != 0 // the same bit as IFA_F_SECONDARY
 	a.Deprecated = flags&unix.IFA_F_DEPRECATED != 0
 	a.Tentative = flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 && flags&unix.IFA_F_OPTIMISTIC == 0
+	a.Dynamic, a.NoPrefixRoute = flags&unix.IFA_F_PERMANENT == 0, flags&unix.IFA_F_NOPREFIXROUTE != 0
 	a.Failed = flags&unix.IFA_F_DADFAILED != 0
 	return a, a.Device != "" && a.Prefix.IsValid()
 }
@@ -76,6 +77,9 @@ func (k *Kernel) changeAddr(msgType, flags int, a rules.AddrAssignment) error {
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip))
 	if msgType == unix.RTM_NEWADDR {
 		req.AddData(nl.NewRtAttr(ifaProto, []byte{k.numbers.Protocol}))
+		if a.NoPrefixRoute {
+			req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NOPREFIXROUTE)))
+		}
 		if a.Prefix.Addr().Is6() {
 			req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, lifetimes(a.Deprecated)))
 		}

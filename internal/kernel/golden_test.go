@@ -56,6 +56,11 @@ hold wan2 203.0.113.2/26 203.0.113.5/26
 ip route add default via 10.99.0.1 dev wan1 metric 100 proto dhcp src 198.51.100.65
 ip route add default via 203.0.113.1 dev wan2 metric 200 proto dhcp src 203.0.113.5
 `
+	wide = providers + `
+hold wan1 198.51.100.2/8 192.168.100.2/24 2001:db8:a::2/64
+ip -6 address add 2001:db8:ffff::2/64 dev wan1 nodad valid_lft 86400 preferred_lft 86400
+lead wan1 198.51.100.1 100
+`
 	ppp = prepare + `
 tunnel ppp0 fe80::1003
 tunnel ppp1 fe80::1004
@@ -83,6 +88,7 @@ var machines = map[string]struct {
 	"underlay":   {script: dual + "ip link set wan2 mtu 1420\n", config: underlay},
 	"sites":      {script: dual, config: sites},
 	"sources":    {script: preferredSources},
+	"wide":       {script: wide, config: wideLease},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
 }
 
@@ -99,6 +105,11 @@ func sites(c *rules.Config) {
 		return &rules.Assignment{NoDefault: true, Peers: []rules.PeerNetwork{{Dst: netip.MustParsePrefix(here), Alive: true}, {Dst: netip.MustParsePrefix(gone)}}}
 	}
 	tunnel.IPv4.Assign, tunnel.IPv6.Assign = peers("10.9.0.0/24", "10.9.0.7/32"), peers("fd00:9::/64", "fd00:9::7/128")
+}
+
+func wideLease(c *rules.Config) {
+	c.Uplinks[1].IPv4.Managed = true
+	c.Uplinks[1].IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("203.0.113.2/2")}}, Gateway: netip.MustParseAddr("203.0.113.1")}
 }
 
 func assignAddresses(c *rules.Config) {

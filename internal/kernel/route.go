@@ -20,7 +20,7 @@ func (k *Kernel) routes(family rules.Family) ([]rules.Route, error) {
 }
 
 func (k *Kernel) relevant(table uint32, protocol uint8) bool {
-	return table == rules.TableMain || protocol == k.numbers.Protocol ||
+	return table == rules.TableMain || table == k.numbers.NeighbourTable() || protocol == k.numbers.Protocol ||
 		table >= k.numbers.TableBase && table <= k.numbers.TableBase+rules.MaxUplinks
 }
 

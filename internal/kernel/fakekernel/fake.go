@@ -210,8 +210,8 @@ func (k *Kernel) addAddr(op rules.AddAddr) error {
 	if _, ok := k.obs.Link(op.Device); !ok {
 		return unix.ENODEV
 	}
-	k.obs.Addrs = append(k.obs.Addrs, rules.Addr{Device: op.Device, Prefix: op.Prefix, Protocol: k.numbers.Protocol})
-	if !op.Prefix.IsSingleIP() {
+	k.obs.Addrs = append(k.obs.Addrs, rules.Addr{Device: op.Device, Prefix: op.Prefix, NoPrefixRoute: op.NoPrefixRoute, Protocol: k.numbers.Protocol})
+	if !op.Prefix.IsSingleIP() && !op.NoPrefixRoute {
 		k.obs.Routes = append(k.obs.Routes, Connected(op.Device, op.Prefix))
 	}
 	return nil

@@ -1,0 +1,195 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// The shortest prefixes of connected networks that are taken for a segment of neighbours. What is shorter, such as a
+// lease with the mask of a class A network, covers parts of the Internet that other uplinks carry.
+const (
+	segmentBits4 = 20
+	segmentBits6 = 64
+)
+
+// nearBits is how much of a larger IPv4 network around our own address counts as its segment all the same: the page of a
+// modem at 10.0.0.138/8 is near.
+const nearBits = 24
+
+// NeighbourTable is the table that takes main's place for what lies behind uplink devices, when main has connected
+// networks there that would take what others carry.
+func (k Kernel) NeighbourTable() uint32 {
+	const firstOfSystem, lastOfSystem = 253, 255 // linux/rtnetlink.h rt_class_t
+	if t := k.TableBase + MaxUplinks + 1; t < firstOfSystem || t > lastOfSystem {
+		return t
+	}
+	return k.TableBase - 1
+}
+
+// segment returns what of a network that an uplink's device is connected to may be reached there by everybody: zero for
+// nothing. Of IPv6, what router advertisements say to be on the link is for the uplink's own packets alone: any number
+// of prefixes can be said to be, and from elsewhere each is reached by the way that is the best.
+func segmentOf(network netip.Prefix, address netip.Addr, advertised bool) netip.Prefix {
+	switch {
+	case !address.IsValid() || advertised && address.Is6():
+		return netip.Prefix{}
+	case network.Addr().Is4() && network.Bits() < segmentBits4:
+		return netip.PrefixFrom(address, nearBits).Masked()
+	case network.Addr().Is6() && network.Bits() < segmentBits6:
+		return netip.PrefixFrom(address, segmentBits6).Masked()
+	}
+	return network.Masked()
+}
+
+// withoutConnected reports whether an address that we assign is to be no neighbour to anybody but the uplink's own packets.
+// The network of a tunnel is its owner's.
+func withoutConnected(u *Uplink, family Family, address netip.Prefix) bool {
+	return !u.Site && !u.hasPeers() && !address.IsSingleIP() && segmentOf(address.Masked(), address.Addr(), u.Family(family).Discovers) != address.Masked()
+}
+
+// neighbourNetworks replaces what main says of uplink devices where that covers too much: by a table with the routes that
+// others have put there, and with the segments of the uplinks' addresses. It is looked up in main's place.
+func (p *planner) neighbourNetworks() {
+	for _, family := range Families {
+		if !p.based[family.index()] {
+			continue
+		}
+		routes, less := p.behindUplinks(family)
+		if !less {
+			continue
+		}
+		p.state.Routes = append(p.state.Routes, routes...)
+		for i := range p.state.Rules {
+			if r := &p.state.Rules[i]; r.Family == family && r.Priority == p.k.RulePriority+prefMain && r.Table == TableMain {
+				r.Table, r.SuppressPrefixLen = p.k.NeighbourTable(), -1
+			}
+		}
+	}
+}
+
+// behindUplinks lists the routes of the table in main's place, and reports whether they are less than main has.
+func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
+	taken := make(map[routeKey]bool)
+	add := func(r Route) {
+		r.Table, r.Protocol = p.k.NeighbourTable(), p.k.Protocol
+		if key := r.key(); !taken[key] {
+			taken[key] = true
+			routes = append(routes, r)
+		}
+	}
+	provided := make(map[string]bool, len(p.cfg.Uplinks)) // devices whose networks come from providers
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		provided[u.Device] = !u.Site && !u.hasPeers()
+	}
+	// Whatever device is in the link group, the rule for local networks passes over.
+	behind := func(n Nexthop) bool {
+		link, _ := p.obs.Link(n.Device)
+		return p.devices[n.Device] || link.Group == p.k.LinkGroup
+	}
+	consider := func(r *Route) {
+		if r.Family != family || r.Table != TableMain || r.Type != Unicast || r.defaultLike() || r.Dst.Addr().IsLinkLocalUnicast() || !slices.ContainsFunc(r.Nexthops, behind) {
+			return
+		}
+		c := *r
+		c.Nexthops = slices.Clone(r.Nexthops)
+		address, advertised, connected := p.connectedBy(r)
+		if connected && provided[r.Nexthops[0].Device] {
+			whole := c.Dst
+			c.Dst = segmentOf(whole, address, advertised)
+			less = less || c.Dst != whole
+			if !c.Dst.IsValid() || c.Dst.IsSingleIP() && c.Dst.Addr() == address {
+				return
+			}
+		}
+		for i := range c.Nexthops {
+			n := &c.Nexthops[i]
+			if n.Gateway.IsValid() && p.obs.isOurs(n.Gateway, n.Device) {
+				return
+			}
+			n.Onlink = n.Onlink || uncovered(n.Gateway, p.neighbours[deviceFamily{n.Device, family}])
+		}
+		add(c)
+	}
+	for i := range p.obs.Routes {
+		consider(&p.obs.Routes[i])
+	}
+	ours := len(p.state.Routes) // peers of tunnels
+	for i := range ours {
+		if r := &p.state.Routes[i]; r.Table == TableMain && !slices.ContainsFunc(p.obs.Routes, r.Equal) {
+			consider(r)
+		}
+	}
+	p.eachPath(func(u *Uplink, f Family, facts Facts) {
+		a := u.Family(f).Assign
+		if f != family || a == nil || !facts.Up {
+			return
+		}
+		for _, address := range a.Addresses {
+			near := address.Prefix.Masked()
+			if withoutConnected(u, f, address.Prefix) {
+				near = segmentOf(near, address.Prefix.Addr(), u.Family(f).Discovers)
+			}
+			less = less || near.IsValid() && near != address.Prefix.Masked()
+			if near.IsValid() && !near.IsSingleIP() {
+				add(p.connected(0, u.Device, near, address.Prefix.Addr()))
+			}
+		}
+	})
+	return routes, less
+}
+
+// connectedBy tells whether a route is one that came with an address of its device, or with a router's word that the
+// network is on the link, and which address that is; zero: none.
+func (p *planner) connectedBy(r *Route) (address netip.Addr, advertised, connected bool) {
+	const kernel, ra, dhcp = 2, 9, 16 // RTPROT_* of linux/rtnetlink.h
+	if len(r.Nexthops) != 1 || r.Nexthops[0].Gateway.IsValid() || r.Protocol == p.k.Protocol {
+		return netip.Addr{}, false, false
+	}
+	switch r.Protocol {
+	case kernel, ra, dhcp:
+		connected = true
+	}
+	for i := range p.obs.Addrs {
+		a := &p.obs.Addrs[i]
+		if a.Device != r.Nexthops[0].Device || a.segment() != r.Dst || address.IsValid() && !(advertised && !a.Dynamic) && a.Prefix.Addr() != r.Src {
+			continue
+		}
+		address, advertised, connected = a.Prefix.Addr(), a.Dynamic, true
+	}
+	return address, advertised, connected
+}
+
+// overlaps names the networks that an uplink and a LAN, or two uplinks, both take for theirs. Where one is the smaller, its
+// hosts are found; those of the larger one are not among them. Two uplinks in one and the same network are twins.
+func (p *planner) overlaps() {
+	for i := range p.obs.Addrs {
+		a := &p.obs.Addrs[i]
+		if !p.devices[a.Device] || !p.spans(a) {
+			continue
+		}
+		for j := range p.obs.Addrs {
+			b := &p.obs.Addrs[j]
+			if b.Device == a.Device || !p.spans(b) || !a.segment().Overlaps(b.segment()) {
+				continue
+			}
+			switch wider := a.segment().Bits() < b.segment().Bits(); {
+			case p.devices[b.Device] && wider:
+				p.problemOnce("network-overlap", "notice",
+					fmt.Sprintf("the network %v of %s covers %v of %s, whose hosts are looked for at %s", a.segment(), a.Device, b.segment(), b.Device, b.Device),
+					"nothing, unless hosts there are missed: then give one of both another range")
+			case !p.devices[b.Device] && !wider:
+				p.problemOnce("network-overlap", "warning",
+					fmt.Sprintf("the network %v of uplink device %s lies in %v behind %s: hosts there are looked for on the wrong side", a.segment(), a.Device, b.segment(), b.Device),
+					"renumber the LAN, or the modem")
+			}
+		}
+	}
+}
+
+// spans reports whether an address stands for a network of hosts.
+func (p *planner) spans(a *Addr) bool {
+	link, _ := p.obs.Link(a.Device)
+	return !a.LinkScope && !link.Loopback && a.Prefix.Addr().IsGlobalUnicast() && !a.segment().IsSingleIP()
+}
