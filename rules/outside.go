@@ -19,17 +19,16 @@ const (
 type outside struct {
 	obs      *Observed
 	cfg      *Config
-	uplinks  map[string]bool // devices
+	outward  map[string]bool // devices of uplinks, and others that lead to the Internet: no hosts are behind them
 	assigned []netip.Addr    // by all uplinks
 	problems []Problem
 }
 
 // checkOutside returns the configuration without the values that are of no use, and what there is to say of them.
 func checkOutside(cfg Config, obs *Observed) (Config, []Problem) {
-	o := outside{obs: obs, cfg: &cfg, uplinks: make(map[string]bool, len(cfg.Uplinks))}
+	o := outside{obs: obs, cfg: &cfg}
 	for i := range cfg.Uplinks {
 		u := &cfg.Uplinks[i]
-		o.uplinks[u.Device] = true
 		for _, family := range Families {
 			if a := u.Family(family).Assign; a != nil {
 				for _, address := range a.Addresses {
@@ -163,6 +162,15 @@ func (o *outside) addressFault(u *Uplink, address netip.Prefix) string {
 // onLAN says that an address belongs to a network behind this machine. A network of ours that is wider than the
 // uplink's is none that the uplink takes anything from but its own segment.
 func (o *outside) onLAN(address netip.Addr, bits int) string {
+	if o.outward == nil {
+		o.outward = make(map[string]bool, len(o.cfg.Uplinks))
+		for at := range foreignDefaults(*o.cfg, o.obs) {
+			o.outward[at.device] = true
+		}
+		for i := range o.cfg.Uplinks {
+			o.outward[o.cfg.Uplinks[i].Device] = true
+		}
+	}
 	for a := range o.behind(address.BitLen()) {
 		network := a.segment()
 		switch {
@@ -191,7 +199,7 @@ func (o *outside) behind(bits int) iter.Seq[*Addr] {
 		for i := range o.obs.Addrs {
 			a := &o.obs.Addrs[i]
 			// What we have put there ourselves follows from what the uplinks are given.
-			if a.LinkScope || o.uplinks[a.Device] || o.obs.owns(o.cfg.Kernel, *a) || !a.Prefix.Addr().IsGlobalUnicast() || a.Prefix.Addr().BitLen() != bits {
+			if a.LinkScope || o.outward[a.Device] || o.obs.owns(o.cfg.Kernel, *a) || !a.Prefix.Addr().IsGlobalUnicast() || a.Prefix.Addr().BitLen() != bits {
 				continue
 			}
 			if link, _ := o.obs.Link(a.Device); !link.Loopback && !yield(a) {
@@ -261,6 +269,9 @@ func (d foreignDefault) ownGateway(obs *Observed) bool {
 
 // strayDefaults names the defaults of others that lead to this machine itself.
 func (p *planner) strayDefaults() {
+	if !slices.ContainsFunc(p.paths, func(at plannedPath) bool { return !at.facts.HasDefault }) {
+		return
+	}
 	defaults := foreignDefaults(p.cfg, p.obs)
 	p.eachPath(func(u *Uplink, family Family, _ Facts) {
 		if a := u.Family(family); a.Assign != nil || a.Managed {

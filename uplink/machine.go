@@ -39,16 +39,19 @@ const (
 
 // Path is what the kernel says about an uplink's way out in one family.
 type Path struct {
+	NoDevice   bool // there is no device of that name
 	Carrier    bool // up and running
 	HasAddress bool
 	HasGateway bool // a default route or a configured gateway; true for point-to-point devices
 }
 
 // Whole reports whether nothing is missing.
-func (p Path) Whole() bool { return p.Carrier && p.HasAddress && p.HasGateway }
+func (p Path) Whole() bool { return !p.NoDevice && p.Carrier && p.HasAddress && p.HasGateway }
 
 func (p Path) missing() string {
 	switch {
+	case p.NoDevice:
+		return ReasonDevice
 	case !p.Carrier:
 		return ReasonCarrier
 	case !p.HasAddress:

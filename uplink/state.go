@@ -78,6 +78,7 @@ type Transition struct {
 
 // The reasons of a lost path, exact so that the decision log can be searched.
 const (
+	ReasonDevice  = "no such device"
 	ReasonCarrier = "carrier lost"
 	ReasonAddress = "no address"
 	ReasonGateway = "no gateway"

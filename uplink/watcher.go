@@ -59,6 +59,7 @@ type WatcherConfig struct {
 
 // PathFacts is what the kernel says about the way out, and how probes take it.
 type PathFacts struct {
+	NoDevice   bool
 	Carrier    bool
 	HasAddress bool
 	HasGateway bool
@@ -340,7 +341,7 @@ func (w *Watcher) SetPath(f PathFacts) State {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	path := Path{Carrier: f.Carrier, HasAddress: f.HasAddress, HasGateway: f.HasGateway}
+	path := Path{NoDevice: f.NoDevice, Carrier: f.Carrier, HasAddress: f.HasAddress, HasGateway: f.HasGateway}
 	was, moved := w.whole, w.path != f.Probe
 	w.whole, w.path = path.Whole() && !w.cfg.Disabled && !f.Quiet, f.Probe
 	w.judge.SetPath(path, now)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
@@ -88,6 +89,16 @@ func serviceManager() (notify func(string), watchdog time.Duration) {
 	return func(state string) { _ = n.Notify(state) }, watchdog
 }
 
+// devices lists the network devices of this machine, as far as they are known.
+func devices() []string {
+	var names []string
+	list, _ := net.Interfaces() // without it all are absent, which is a warning
+	for i := range list {
+		names = append(names, list[i].Name)
+	}
+	return names
+}
+
 func checkCommand(set *flag.FlagSet) runner {
 	file := configFlag(set)
 	return func(_ context.Context, _ []string, s streams) error {
@@ -98,6 +109,9 @@ func checkCommand(set *flag.FlagSet) runner {
 		c, err := config.Load(path)
 		if err != nil {
 			return err
+		}
+		for _, absent := range c.AbsentDevices(devices()) { // it may be checked on another machine, or before a modem is plugged in
+			fmt.Fprintf(s.err, "%s: warning: %v\n", path, absent)
 		}
 		fmt.Fprintf(s.out, "%s: fine, %d uplinks\n", path, len(c.Uplinks))
 		return nil

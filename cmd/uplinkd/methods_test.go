@@ -250,7 +250,7 @@ func TestAModemThatIsUnpluggedAndComesBackIsTakenUpAgain(t *testing.T) {
 	plug := r.unplug("lte")
 	r.awaitState("lte", uplink.Down)
 	r.await("the reason to be the device's", func() error { // its addresses and routes may be seen to go first
-		if u, err := r.uplinkStatus("lte"); err != nil || u.IPv4.Reason != uplink.ReasonCarrier {
+		if u, err := r.uplinkStatus("lte"); err != nil || u.IPv4.Reason != uplink.ReasonDevice {
 			return fmt.Errorf("%+v, %v", u.IPv4, err)
 		}
 		return nil

@@ -23,6 +23,7 @@ const (
 // exactReasons are the reasons without numbers.
 var exactReasons = map[string]string{
 	uplink.ReasonCarrier: classCarrier,
+	uplink.ReasonDevice:  classCarrier,
 	"no carrier":         classCarrier,
 	uplink.ReasonAddress: classAddress,
 	uplink.ReasonGateway: classGateway,

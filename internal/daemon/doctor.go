@@ -41,6 +41,13 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 	if obs.Routing, err = in.kernel.Routing(); err != nil {
 		return nil, err
 	}
+	var present []string
+	for _, l := range obs.Routing.Links {
+		present = append(present, l.Name)
+	}
+	for _, a := range in.config.AbsentDevices(present) {
+		obs.Absent = append(obs.Absent, doctor.AbsentDevice(a))
+	}
 	planned, err := in.kernel.Snapshot(rules.SysctlNames(in.cfg))
 	if err != nil {
 		return nil, err

@@ -283,7 +283,7 @@ func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Ver
 
 func (j *judge) pathFacts(path rules.Path, w *watched, f rules.Facts) uplink.PathFacts {
 	return uplink.PathFacts{
-		Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault || w.uplink.Kind == config.KindWireGuard, // may lead to a few networks only
+		NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault || w.uplink.Kind == config.KindWireGuard, // may lead to a few networks only
 		Probe: probe.Path{Device: w.device, Mark: j.numbers.Mark(path.Uplink), Source: f.Source()},
 		Quiet: wayOf(f) != w.settled || j.suspended[w.name] != "" || j.doubtful[w.name],
 	}

@@ -139,13 +139,12 @@ func overlappingSubnets(o *Observation, found found) {
 				continue
 			}
 			up, other := isUplink(o, a.Device), isUplink(o, b.Device)
-			if lan, wan := b.Prefix, a.Prefix; up != other {
-				if other {
-					lan, wan = wan, lan
-				}
-				if lan.Bits() > wan.Bits() { // the longer prefix wins: its hosts are found
-					continue
-				}
+			lan, wan := b, a
+			if other {
+				lan, wan = a, b
+			}
+			if up != other && lan.Prefix.Bits() > wan.Prefix.Bits() && !hides(o, wan.Device, rules.FamilyOf(lan.Prefix.Addr())) {
+				continue // the provider routes that part to us, and the longer prefix wins
 			}
 			both := fmt.Sprintf("%s (%v) and %s (%v)", a.Device, a.Prefix.Masked(), b.Device, b.Prefix.Masked())
 			switch {
@@ -157,6 +156,22 @@ func overlappingSubnets(o *Observation, found found) {
 					"renumber the LAN, or the modem")
 			}
 		}
+	}
+}
+
+// hides reports whether an uplink gives what leaves by its device another source.
+func hides(o *Observation, device string, f rules.Family) bool {
+	return slices.ContainsFunc(o.Config.Uplinks, func(u rules.Uplink) bool { return u.Device == device && u.Family(f).Masquerade })
+}
+
+// absentDevices finds what is configured and not there: a typing error, or a device that is unplugged.
+func absentDevices(o *Observation, found found) {
+	for _, a := range o.Absent {
+		fix := "plug it in, or correct the name: ip link show lists what is there"
+		if a.Like != "" {
+			fix = fmt.Sprintf("correct the name if %s is meant; else plug the device in", a.Like)
+		}
+		found(Warning, fmt.Sprintf("there is no device %s, which %s needs", a.Device, a.User), fix)
 	}
 }
 

@@ -43,9 +43,17 @@ type Observation struct {
 	// Liberal is true when connection tracking takes TCP segments outside of the window for valid.
 	Liberal bool
 	Missing []Missing
-	Trials  []Trial
+	// Absent are the devices that the configuration names and that are not there.
+	Absent []AbsentDevice
+	Trials []Trial
 	// Told are the problems of the running daemon.
 	Told []rules.Problem
+}
+
+// AbsentDevice is a device that is not there.
+type AbsentDevice struct {
+	User, Device string
+	Like         string // one that is, by a similar name; "" for none
 }
 
 // InvalidDrop is somebody's packet filter rule that drops what connection tracking holds for invalid.
@@ -91,6 +99,7 @@ func checks() []check {
 		{"overlapping-subnets", overlappingSubnets},
 		{"ct-invalid-drop", invalidDrops},
 		{"mtu-blackhole", mtuBlackholes},
+		{"no-device", absentDevices},
 		{"probe-blocked", blockedProbes},
 		{"forwarding", forwarding},
 	}

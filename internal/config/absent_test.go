@@ -1,0 +1,19 @@
+package config
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestDevicesThatAreNotThereAreNamedWithThoseLikeThem(t *testing.T) {
+	c := &Config{Uplinks: []Uplink{{Name: "fiber", Device: "enp3so"}, {Name: "lte", Device: "wwan0"}, {Name: "cable", Device: "eth1"},
+		{Name: "vps", Device: "wg0", WireGuard: &WireGuard{}}, {Name: "campus", Device: "gre1", Ethernet: &Ethernet{}}}, LANs: []LAN{{Device: "br-lan"}}}
+	var got []string
+	for _, a := range c.AbsentDevices([]string{"lo", "eth1", "enp3s0"}) {
+		got = append(got, a.String())
+	}
+	want := []string{"uplink fiber: there is no device enp3so, but enp3s0 is like it", "uplink lte: there is no device wwan0", "lan br-lan: there is no device br-lan"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}
