@@ -71,6 +71,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 	if len(cfg.Uplinks) > 0 {
 		p.findPaths()
 		p.strayDefaults()
+		p.lostDefaults()
 		// An uplink has three rules and some sources in each family, a policy mostly one.
 		p.state.Rules = make([]Rule, 0, 8+10*len(cfg.Uplinks)+2*len(cfg.Policies)+2*len(cfg.Groups))
 		// It has a connected route and two defaults in each, a group up to three routes.

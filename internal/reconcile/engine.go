@@ -284,17 +284,24 @@ func asErrors(refused []*rules.Refusal) []error {
 }
 
 func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
-	names := rules.SysctlNames(cfg)
-	for name := range e.recorded.Sysctls {
-		names = append(names, name)
+	var obs *rules.Observed
+	for again := true; again; {
+		names := rules.SysctlNames(cfg)
+		for name := range e.recorded.Sysctls {
+			names = append(names, name)
+		}
+		var err error
+		if obs, err = e.o.Kernel.Snapshot(names); err != nil {
+			return nil, err
+		}
+		obs.Recorded = e.recorded.Clone()
+		var from, to string
+		if from, to, again = obs.Renamed(cfg.Kernel); again { // its parameters have other names now
+			e.o.Log.Info("a device was renamed", "from", from, "to", to)
+			e.recorded.Follow(from, to)
+			e.unsaved = true
+		}
 	}
-	obs, err := e.o.Kernel.Snapshot(names)
-	if err != nil {
-		return nil, err
-	}
-	e.unsaved = e.recorded.NoteMainOwners(cfg.Kernel, obs) || e.unsaved
-	obs.MainContested = e.contest.Look(cfg.Kernel, obs, time.Now())
-	obs.Recorded = e.recorded.Clone()
 	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
 	obs.RefusedSysctls = make(map[string]string, len(e.sysctls))
 	for name, r := range e.sysctls {
