@@ -151,12 +151,13 @@ func uncovered(gateway netip.Addr, neighbours []netip.Prefix) bool {
 		!slices.ContainsFunc(neighbours, func(n netip.Prefix) bool { return n.Contains(gateway) })
 }
 
-// neighbourhoods lists, per device and family, what main reaches without a gateway.
+// neighbourhoods lists, per device and family, what main reaches without a gateway, and what is no wider than a segment:
+// by our rules others need not find a gateway in the rest.
 func neighbourhoods(obs *Observed) map[deviceFamily][]netip.Prefix {
 	found := make(map[deviceFamily][]netip.Prefix, len(Families)*len(obs.Links))
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
-		if r.Table == TableMain && r.Type == Unicast && len(r.Nexthops) == 1 && !r.Nexthops[0].Gateway.IsValid() && !r.defaultLike() {
+		if r.Table == TableMain && r.Type == Unicast && len(r.Nexthops) == 1 && !r.Nexthops[0].Gateway.IsValid() && !r.wide() {
 			at := deviceFamily{r.Nexthops[0].Device, r.Family}
 			found[at] = append(found[at], r.Dst)
 		}

@@ -27,7 +27,15 @@ func (k Kernel) NeighbourTable() uint32 {
 	return k.TableBase - 1
 }
 
-// segment returns what of a network that an uplink's device is connected to may be reached there by everybody: zero for
+// wide reports whether a route leads to more than a segment can be.
+func (r *Route) wide() bool {
+	if r.Family == IPv4 {
+		return r.Dst.Bits() < segmentBits4
+	}
+	return r.Dst.Bits() < segmentBits6
+}
+
+// segmentOf returns what of a network that an uplink's device is connected to may be reached there by everybody: zero for
 // nothing. Of IPv6, what router advertisements say to be on the link is for the uplink's own packets alone: any number
 // of prefixes can be said to be, and from elsewhere each is reached by the way that is the best.
 func segmentOf(network netip.Prefix, address netip.Addr, advertised bool) netip.Prefix {

@@ -294,6 +294,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 		if obs, err = e.o.Kernel.Snapshot(names); err != nil {
 			return nil, err
 		}
+		e.unsaved = e.recorded.NoteMainOwners(cfg.Kernel, obs) || e.unsaved
 		obs.Recorded = e.recorded.Clone()
 		var from, to string
 		if from, to, again = obs.Renamed(cfg.Kernel); again { // its parameters have other names now
@@ -302,6 +303,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 			e.unsaved = true
 		}
 	}
+	obs.MainContested = e.contest.Look(cfg.Kernel, obs, time.Now())
 	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
 	obs.RefusedSysctls = make(map[string]string, len(e.sysctls))
 	for name, r := range e.sysctls {
