@@ -74,6 +74,7 @@ func TestNewPacketsHaveTheSourceThatTheKernelWouldChoose(t *testing.T) {
 			if strings.Contains(name, "unnumbered") {
 				r.sh("isp1", "ip route replace 198.51.100.40/29 dev cust1")
 			}
+			before := r.foreign() // a late answer to the address that was taken away is sent on by the default route
 			r.start()
 			want := netip.MustParseAddr(c.want)
 			r.awaitSource("fiber", want)
@@ -90,7 +91,7 @@ func TestNewPacketsHaveTheSourceThatTheKernelWouldChoose(t *testing.T) {
 					}
 				}
 			}
-			if n := r.foreign(); n != 0 {
+			if n := r.foreign() - before; n != 0 {
 				t.Errorf("%d packets left with a foreign source", n)
 			}
 			if strings.Contains(c.router, "192.168.100.2") {
