@@ -19,8 +19,9 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// ownTiers are the lines of an example that would stand behind the tables which the lab adds.
-var ownTiers = regexp.MustCompile(`(?m)^(tier|weight) .*$`)
+// ownTiers are the lines of an example that would stand behind the tables which the lab adds, or that name a kind of
+// device which the lab has not.
+var ownTiers = regexp.MustCompile(`(?m)^(tier|weight|kind) .*$`)
 
 // promised is a world whose router has an example's configuration, on the lab's devices and with its targets. The
 // lab calls the first uplink fiber and the second lte, whatever the example does.
