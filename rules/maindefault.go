@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -124,8 +125,8 @@ type MainContest struct {
 }
 
 type contest struct {
-	theirs    map[string]bool // the device of each of their defaults
-	ours      bool            // one of ours was there
+	theirs    map[string]string // the addresses of each device that one of their defaults leads through
+	ours      bool              // one of ours was there
 	withdrawn []time.Time
 	until     time.Time
 	hold      time.Duration
@@ -140,23 +141,24 @@ func (c *MainContest) Look(k Kernel, obs *Observed, now time.Time) (contested [2
 }
 
 func (c *contest) look(k Kernel, obs *Observed, family Family, now time.Time) bool {
-	theirs, ours := make(map[string]bool), false
+	theirs, ours := make(map[string]string), false
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
 		switch {
 		case r.Family != family:
 		case k.foreignDefault(r):
 			for _, hop := range r.Nexthops {
-				theirs[hop.Device] = true
+				theirs[hop.Device] = addressesText(obs, hop.Device, family)
 			}
 		case r.Table == TableMain && r.Protocol == k.Protocol && r.IsDefault():
 			ours = true
 		}
 	}
-	for device := range c.theirs {
+	for device, addresses := range c.theirs {
 		link, _ := obs.Link(device)
-		// A default that went with its cable has gone for another reason.
-		if !theirs[device] && (ours || c.ours) && link.Up && link.Carrier {
+		_, stays := theirs[device]
+		// A default that went with its cable, or with its address, has gone for another reason.
+		if !stays && (ours || c.ours) && link.Up && link.Carrier && addresses == addressesText(obs, device, family) {
 			c.withdrawn = append(c.withdrawn, now)
 		}
 	}
@@ -167,4 +169,15 @@ func (c *contest) look(k Kernel, obs *Observed, family Family, now time.Time) bo
 		c.until, c.withdrawn = now.Add(c.hold), nil
 	}
 	return now.Before(c.until)
+}
+
+// addressesText tells one set of addresses of a device from another.
+func addressesText(obs *Observed, device string, family Family) string {
+	var b strings.Builder
+	for i := range obs.Addrs {
+		if a := &obs.Addrs[i]; a.Device == device && FamilyOf(a.Prefix.Addr()) == family {
+			fmt.Fprintln(&b, a.Prefix)
+		}
+	}
+	return b.String()
 }

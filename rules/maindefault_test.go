@@ -142,3 +142,22 @@ func TestDefaultsThatGoWithTheirCableAreNoContest(t *testing.T) {
 		}
 	}
 }
+
+// A line that is dialed anew loses its default with its address.
+func TestDefaultsThatGoWithTheirAddressAreNoContest(t *testing.T) {
+	w := daemonDefault(3)
+	w.converge(t)
+	var contest rules.MainContest
+	now := time.Unix(1e9, 0)
+	routes, addrs := slices.Clone(w.obs.Routes), slices.Clone(w.obs.Addrs)
+	for n := range 10 {
+		w.obs.Routes, w.obs.Addrs = slices.Clone(routes), slices.Clone(addrs)
+		if n%2 == 1 {
+			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool { return r.IsDefault() && r.Protocol == 3 })
+			w.obs.Addrs = slices.DeleteFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device == "wan2" })
+		}
+		if contest.Look(numbers, &w.obs, now.Add(time.Duration(n)*time.Second))[0] {
+			t.Fatalf("contested after %d changes", n)
+		}
+	}
+}

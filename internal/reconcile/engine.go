@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -335,7 +336,8 @@ func (e *Engine) apply(ops []rules.Op) []*rules.Refusal {
 	}
 	return slices.DeleteFunc(refused, func(r *rules.Refusal) bool {
 		op, is := r.Op.(rules.SetSysctl)
-		if is { // the next plan does without it and says so
+		// The next plan does without it and says so. One that is not there has gone with its device, and comes back with it.
+		if is && !errors.Is(r.Err, fs.ErrNotExist) {
 			e.sysctls[op.Name] = refusedSysctl{r.Err.Error(), time.Now()}
 		}
 		return is

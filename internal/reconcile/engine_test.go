@@ -481,3 +481,21 @@ func TestAPassThatTookLongKeepsTheNextOneWaitingForHalfASecondOnly(t *testing.T)
 		synctest.Wait()
 	})
 }
+
+// A device that goes takes its parameters along; the one that comes back in its place is not waited for.
+func TestAParameterThatWasNotThereIsSetAsSoonAsItIs(t *testing.T) {
+	b := newBench(config())
+	b.kernel.Refuse(func(op rules.Op) error {
+		if _, is := op.(rules.SetSysctl); is {
+			return unix.ENOENT
+		}
+		return nil
+	})
+	b.Pass()
+	b.kernel.Refuse(nil)
+	b.pass(t)
+	obs, _ := b.kernel.Snapshot(nil)
+	if got := obs.Sysctls["net/ipv4/conf/wan1/src_valid_mark"]; got != "1" {
+		t.Errorf("src_valid_mark of wan1 is %s", got)
+	}
+}
