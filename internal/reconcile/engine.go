@@ -228,8 +228,10 @@ func (e *Engine) pass(cfg rules.Config) Result {
 	var r Result
 	var failed []error
 	var refused []*rules.Refusal
+	var obs *rules.Observed
 	for round := 0; ; round++ {
-		obs, err := e.snapshot(cfg)
+		var err error
+		obs, err = e.snapshot(cfg)
 		if err != nil {
 			r.Err = errors.Join(append(append(failed, asErrors(refused)...), err)...)
 			return r
@@ -259,7 +261,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 	r.Settled = r.Settled || r.Converged
 	e.expectAftermath(cfg, &r)
 	failed = append(failed, e.doAftermath(cfg, &r)...)
-	failed = append(append(failed, e.retranslate(cfg, &r)...), e.renew(&r))
+	failed = append(append(failed, e.retranslate(cfg, &r)...), e.renew(&r), e.tellRemoved(r.Changes, obs))
 	if e.unsaved {
 		failed = append(failed, e.save())
 	}

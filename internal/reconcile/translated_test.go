@@ -20,15 +20,13 @@ func TestConnectionsBeginAnewWhenTheirTranslationChanges(t *testing.T) {
 		cfg.Uplinks[0].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix(prefix)}}
 		b.SetConfig(cfg)
 	}
-	flushes := func() (n int) {
-		for _, line := range b.kernel.Log() {
-			if strings.HasPrefix(line, "flush translated 0x1000000/0x3f000000 ipv6") {
-				n++
-			}
-		}
-		return n
+	flushed := func() []string {
+		return slices.DeleteFunc(b.kernel.Log(), func(line string) bool {
+			return !strings.HasPrefix(line, "flush translated 0x1000000/0x3f000000 ipv6")
+		})
 	}
-	last := func() string { log := b.kernel.Log(); return log[len(log)-1] }
+	flushes := func() int { return len(flushed()) }
+	last := func() string { log := flushed(); return log[len(log)-1] }
 	delegate("2001:db8:a00::/56")
 	b.pass(t)
 	if n := flushes(); n == 0 || !strings.Contains(last(), "2001:db8:a00:1::/64") {

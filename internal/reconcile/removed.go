@@ -1,0 +1,34 @@
+package reconcile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// tellRemoved aborts local connections on addresses that have just been taken away, and that this machine has nowhere else: no
+// answer reaches them any more, and their packets would go on leaving with a source that nobody here has.
+func (e *Engine) tellRemoved(changes []rules.Op, obs *rules.Observed) error {
+	var gone []netip.Addr
+	for _, op := range changes {
+		if del, ok := op.(rules.DelAddr); ok && !slices.Contains(gone, del.Prefix.Addr()) {
+			gone = append(gone, del.Prefix.Addr())
+		}
+	}
+	gone = slices.DeleteFunc(gone, func(a netip.Addr) bool {
+		return slices.ContainsFunc(obs.Addrs, func(have rules.Addr) bool { return have.Prefix.Addr() == a })
+	})
+	if len(gone) == 0 {
+		return nil
+	}
+	sockets, err := e.o.Kernel.DestroySockets(gone)
+	if err != nil {
+		return fmt.Errorf("telling local connections of removed addresses %v: %w", gone, err)
+	}
+	if sockets > 0 {
+		e.o.Log.Info("aborted connections on removed addresses", "addresses", gone, "sockets", sockets)
+	}
+	return nil
+}
