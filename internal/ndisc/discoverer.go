@@ -48,7 +48,11 @@ func NewDiscoverer(cfg DiscovererConfig) *Discoverer {
 	if cfg.Open == nil {
 		cfg.Open = openUplink
 	}
-	return &Discoverer{cfg: cfg, port: newPort(cfg.Device, cfg.Log, cfg.Open)}
+	log := cfg.Log
+	if cfg.Follows { // a device may have no IPv6 at all, and whoever configures it has a log of its own
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Discoverer{cfg: cfg, port: newPort(cfg.Device, log, cfg.Open)}
 }
 
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
