@@ -88,6 +88,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 				}
 				f.leaveOut(a)
 				f.findSource(family, a, u.Device, obs, cfg.Kernel, defaults[at])
+				f.nameDeprecated(family, u.Device, obs)
 				f.Borrows = family == IPv6 && len(f.Addresses) == 0 && f.HasDefault && borrows(cfg, obs, u)
 			}
 			facts[Path{u.ID, family}] = f
@@ -229,6 +230,18 @@ func (f *Facts) leaveOut(a Addressing) {
 	if own := slices.DeleteFunc(slices.Clone(f.Addresses), others); len(own) > 0 && len(own) < len(f.Addresses) {
 		f.Addresses = append(own, slices.DeleteFunc(slices.Clone(f.Addresses), func(p netip.Prefix) bool { return !others(p) })...)
 		f.RouteSource = own[0].Addr()
+	}
+}
+
+// nameDeprecated has our routes name an IPv6 source whose preferred lifetime is over when the path has no other: the
+// kernel would rather take the address of another device (RFC 6724 section 5 rule 3 goes before rule 5), which may be
+// another provider's.
+func (f *Facts) nameDeprecated(family Family, device string, obs *Observed) {
+	source := f.Source()
+	if family == IPv6 && !f.RouteSource.IsValid() && slices.ContainsFunc(obs.Addrs, func(a Addr) bool {
+		return a.Device == device && a.Prefix.Addr() == source && a.Deprecated
+	}) {
+		f.RouteSource = source
 	}
 }
 

@@ -66,3 +66,37 @@ func TestOfTheRoutersThatTheKernelFollowsOneThatAnswersIsUsed(t *testing.T) {
 		})
 	}
 }
+
+// A provider that stops announcing its prefix deprecates it first: what begins until its end must not get the address of
+// another provider.
+func TestASourceThatIsDeprecatedIsNamedInTheRoutes(t *testing.T) {
+	for name, c := range map[string]struct {
+		deprecated []string
+		want       string // the source in the uplink's default; "" for none
+	}{
+		"none is":  {},
+		"one of 2": {deprecated: []string{"2001:db8:a::2"}},
+		"all are":  {deprecated: []string{"2001:db8:a::2", "2001:db8:a::3"}, want: "2001:db8:a::2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := dual()
+			w.cfg.Uplinks[1].Tier = 2
+			w.hold("wan1", "2001:db8:a::3/64")
+			for i := range w.obs.Addrs {
+				a := &w.obs.Addrs[i]
+				a.Deprecated = a.Device == "wan1" && slices.Contains(c.deprecated, a.Prefix.Addr().String())
+			}
+			want, _ := w.plan()
+			for _, table := range []uint32{numbers.TableBase, numbers.Table(1)} {
+				for _, r := range want.Routes {
+					if r.Family != rules.IPv6 || r.Table != table || !r.IsDefault() || r.Type != rules.Unicast {
+						continue
+					}
+					if r.Src.IsValid() != (c.want != "") || r.Src.IsValid() && r.Src.String() != c.want {
+						t.Errorf("table %d: %s", table, r.String())
+					}
+				}
+			}
+		})
+	}
+}
