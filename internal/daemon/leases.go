@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
+	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -27,6 +29,7 @@ type leases struct {
 	holding sync.Mutex
 	held    map[string]dhcp4.Lease // by uplink name
 	refused map[string]refusedLease
+	targets []netip.Addr // of all uplinks
 }
 
 // refusedLease is why a server's reply was of no use, and when.
@@ -56,6 +59,14 @@ func (l *leases) configure(c *config.Config) {
 		}
 	}
 	l.holding.Lock()
+	l.targets = l.targets[:0]
+	for i := range c.Uplinks {
+		for _, text := range c.Uplinks[i].Probe.Targets {
+			if t, err := probe.ParseTarget(text); err == nil {
+				l.targets = append(l.targets, t.Addr())
+			}
+		}
+	}
 	// A lease belongs to the network behind a device.
 	for name, m := range l.all() {
 		if p, wanted := posts[name]; !wanted || p.device != m.device {
@@ -109,6 +120,9 @@ func (l *leases) supply(s Supplies) {
 	l.holding.Lock()
 	defer l.holding.Unlock()
 	for name, lease := range l.held {
+		if slices.Contains(l.targets, lease.Address.Addr()) {
+			continue // a host on the Internet would become ours for everybody
+		}
 		// Whoever gives no router says that this is no way to the Internet (RFC 2131, RFC 3442).
 		a := &rules.Assignment{Addresses: []rules.Address{{Prefix: lease.Address}}, Gateway: lease.Gateway, NoDefault: !lease.Gateway.IsValid(), MTU: lease.MTU}
 		for _, r := range lease.Routes {
@@ -123,6 +137,12 @@ func (l *leases) problems(now time.Time) []rules.Problem {
 	l.holding.Lock()
 	defer l.holding.Unlock()
 	var problems []rules.Problem
+	for _, name := range slices.Sorted(maps.Keys(l.held)) {
+		if a := l.held[name].Address.Addr(); slices.Contains(l.targets, a) {
+			problems = append(problems, rules.Problem{Code: "unusable-address", Severity: "warning",
+				Message: fmt.Sprintf("%s is given the address %v, which is that of a target on the Internet: it is not used", name, a), Fix: "look at the modem or the provider's server, or choose another target"})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(l.refused)) {
 		if r := l.refused[name]; now.Sub(r.at) < refusalLasts {
 			problems = append(problems, rules.Problem{Code: "lease-refused", Severity: "warning",
