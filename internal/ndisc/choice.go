@@ -32,8 +32,9 @@ const (
 	homeTurn  = 45 * time.Second
 	// provenAfter is how long the uplink must have worked since a router is used for it to work by that one.
 	provenAfter = 10 * time.Second
-	// shunned is how long a router by which the uplink was silent is not preferred for what it has delegated.
-	shunned = 10 * time.Minute
+	// A router by which the uplink was silent is not preferred for a while, which doubles each time: to try it costs an
+	// outage.
+	minShun, maxShun = 10 * time.Minute, 6 * time.Hour
 )
 
 // compare orders routers by reachability, then preference (RFC 4191 section 3.2).
@@ -85,10 +86,14 @@ func (m *machine) candidates() []Router {
 			list = append(list, r)
 		}
 	}
+	shunned := func(r *Router) bool { return !m.shuns[r.Addr].IsZero() }
 	akin := func(r *Router) bool { return !m.state.Chosen.IsValid() || m.state.akin(r.Addr, m.state.Chosen) }
 	slices.SortStableFunc(list, func(a, b Router) int {
 		if a.Unreachable != b.Unreachable {
 			return ordered(a.Unreachable)
+		}
+		if shunned(&a) != shunned(&b) {
+			return ordered(shunned(&a))
 		}
 		if akin(&a) != akin(&b) && m.proven {
 			return ordered(akin(&b))
@@ -121,7 +126,7 @@ func (m *machine) choose() {
 	case present == nil, present.Unreachable && !best.Unreachable:
 		m.use(best.Addr)
 	case m.path == PathSilent: // each has its turn
-	case best.compare(present) < 0 && (!m.proven && present.Addr != m.giver || m.state.akin(best.Addr, present.Addr)):
+	case best.compare(present) < 0 && m.shuns[best.Addr].IsZero() && (!m.proven && present.Addr != m.giver || m.state.akin(best.Addr, present.Addr)):
 		m.use(best.Addr)
 	}
 }
@@ -164,6 +169,12 @@ func (m *machine) setPath(p Path, now time.Time) {
 	}
 }
 
+// shun notes that the uplink was silent by a router.
+func (m *machine) shun(router netip.Addr, now time.Time) {
+	span := min(max(2*m.spans[router], minShun), maxShun)
+	m.spans[router], m.shuns[router] = span, now.Add(span)
+}
+
 // setGiver is told by way of which router prefixes were delegated. Of several it is the one to be used, for LANs have
 // nothing by another, unless the uplink was silent by it lately.
 func (m *machine) setGiver(router netip.Addr) {
@@ -189,6 +200,6 @@ func (m *machine) rotate(now time.Time) {
 	if next == m.home {
 		m.turn = now.Add(homeTurn)
 	}
-	m.shuns[m.state.Chosen] = now.Add(shunned)
+	m.shun(m.state.Chosen, now)
 	m.use(next)
 }

@@ -174,6 +174,25 @@ func TestARouterThatComesBackTakesNothingFromTheOneInUse(t *testing.T) {
 	})
 }
 
+// Somebody's router announces our very prefix, as the better one, and leads nowhere: it costs one outage, not one after the other.
+func TestAPreferredRouterThatLeadsNowhereIsNotTriedAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := working(t)
+		d.hear(offers(ourPrefix, ndp.High).packet(gateway2))
+		d.uses(t, "it is preferred", gateway2, ourPrefix)
+		d.SetPath(PathSilent)
+		sleep(firstTurn + time.Second)
+		d.uses(t, "it leads nowhere", gateway, ourPrefix)
+		d.SetPath(PathWorking)
+		for range 5 {
+			d.hear(offers(ourPrefix, ndp.High).packet(gateway2))
+			d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
+			sleep(time.Minute)
+			d.uses(t, "it is heard on", gateway, ourPrefix)
+		}
+	})
+}
+
 // LANs have nothing by a router that did not delegate their prefix: the one that did is used again as soon as it is back.
 func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -196,7 +215,7 @@ func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
 		sleep(time.Minute)
 		d.uses(t, "while the other works", gateway2, otherPrefix)
-		sleep(shunned)
+		sleep(minShun)
 		d.uses(t, "it is tried again", gateway, ourPrefix)
 	})
 }

@@ -54,13 +54,14 @@ type machine struct {
 	mute     map[netip.Addr]bool // routers and gateways that answer no solicitation
 	lost     bool                // none that was known answers
 	path     Path
-	proven   bool                     // the uplink has worked by the router in use
-	home     netip.Addr               // the router by which it worked last
-	chosenAt time.Time                // about when the router in use became that; zero: just now
-	giver    netip.Addr               // by way of which prefixes were delegated
-	shuns    map[netip.Addr]time.Time // routers by which the uplink was silent, until when that counts
-	turn     time.Time                // until when the router in use may try, while the uplink is silent
-	linkMTU  int                      // bytes; 0: unknown
+	proven   bool                         // the uplink has worked by the router in use
+	home     netip.Addr                   // the router by which it worked last
+	chosenAt time.Time                    // about when the router in use became that; zero: just now
+	giver    netip.Addr                   // by way of which prefixes were delegated
+	shuns    map[netip.Addr]time.Time     // routers by which the uplink was silent, until when that counts
+	spans    map[netip.Addr]time.Duration // how long that counted last
+	turn     time.Time                    // until when the router in use may try, while the uplink is silent
+	linkMTU  int                          // bytes; 0: unknown
 	changed  bool
 
 	up    bool
@@ -74,7 +75,7 @@ type machine struct {
 
 func newMachine(device string, secret []byte, last State, random func() float64) *machine {
 	m := &machine{device: device, secret: secret, rand: random, state: last.usable(), learned: map[netip.Addr]learning{},
-		checks: map[netip.Addr]*check{}, mute: map[netip.Addr]bool{}, shuns: map[netip.Addr]time.Time{}}
+		checks: map[netip.Addr]*check{}, mute: map[netip.Addr]bool{}, shuns: map[netip.Addr]time.Time{}, spans: map[netip.Addr]time.Duration{}}
 	m.choose()
 	return m
 }
@@ -249,6 +250,7 @@ func (m *machine) expire(now time.Time) {
 			delete(m.learned, addr)
 		}
 	}
+	maps.DeleteFunc(m.spans, func(a netip.Addr, _ time.Duration) bool { return !m.checkable(a) })
 	maps.DeleteFunc(m.shuns, func(a netip.Addr, end time.Time) bool { return over(end, now) || !m.checkable(a) })
 	for addr := range m.mute {
 		if !m.checkable(addr) {

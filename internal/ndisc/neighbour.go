@@ -120,6 +120,7 @@ func (m *machine) setReachable(router netip.Addr, reachable bool) {
 		if m.changed = true; reachable {
 			delete(m.mute, router)
 			delete(m.shuns, router) // it has been away, and is another one since, maybe
+			delete(m.spans, router)
 		} else {
 			m.mute[router] = true
 		}
