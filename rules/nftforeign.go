@@ -66,7 +66,7 @@ func (p *planner) rejectPrefixes(u *Uplink, facts Facts, foreign *branches, some
 	reject := func(why string, source netip.Prefix) {
 		foreign.of(u, "foreign").add(why, NftSource{source}, NftCounter{}, NftReject{})
 	}
-	p.rejectWithdrawn(u, reject)
+	p.rejectWithdrawn(u, foreign)
 	choice := p.report.Defaults[IPv6]
 	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
 		for _, d := range u.Delegations {

@@ -48,11 +48,11 @@ const protocolKernel = 2
 
 // rejectWithdrawn keeps withdrawn prefixes from leaving by an uplink that would send them as they are: no provider routes the
 // answers (RFC 7084 L-14).
-func (p *planner) rejectWithdrawn(u *Uplink, reject func(why string, source netip.Prefix)) {
+func (p *planner) rejectWithdrawn(u *Uplink, foreign *branches) {
 	if u.IPv6.Masquerade {
 		return
 	}
-	for _, w := range p.taken {
-		reject("withdrawn by its provider: take another source", w)
+	for _, part := range inSets(p.taken) {
+		foreign.of(u, "foreign").add("withdrawn by their provider: take another source", NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
 	}
 }
