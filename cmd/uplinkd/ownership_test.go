@@ -102,7 +102,7 @@ func TestWhatIsTakenAwayIsPutBack(t *testing.T) {
 func (r *router) settled() string {
 	r.Helper()
 	return regexp.MustCompile(`counter packets \d+ bytes \d+|# handle \d+`).ReplaceAllString(r.sh("router", `
-for f in -4 -6; do ip $f rule; ip $f route show table all | grep -v 'table local' | sort; done
+for f in -4 -6; do ip -N $f rule; ip -N $f route show table all | grep -v 'table 255' | sort; done
 ip -o link | sed 's/^[0-9]*: \([a-z0-9]*\).* group \([0-9a-z]*\) .*/\1 \2/'
 for t in $(nft list tables | sed 's/table //; s/ /,/' | sort); do nft list table ${t%,*} ${t#*,}; done`), "")
 }
