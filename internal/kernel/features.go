@@ -31,10 +31,10 @@ type feature struct {
 func features(numbers rules.Kernel, tunnels []string) []feature {
 	table := func(t rules.Table) func(*Kernel) error {
 		return func(k *Kernel) error {
-			if err := k.putTable(&t); err != nil {
+			if err := k.replaceTable(&t); err != nil {
 				return err
 			}
-			return k.putTable(nil)
+			return k.replaceTable(nil)
 		}
 	}
 	chain := func(c rules.Chain) func(*Kernel) error { return table(rules.Table{Chains: []rules.Chain{c}}) }

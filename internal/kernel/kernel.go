@@ -24,13 +24,14 @@ type Kernel struct {
 	nft     *nftables.Conn
 	table   tableCache
 	devices devices // of the last snapshot
+	reduced map[string]*reducedTable
 	// unfiltered says of devices why the kernel refused them an egress filter.
 	unfiltered map[string]string
 }
 
 // Open connects to the kernel of the calling thread's network namespace.
 func Open(numbers rules.Kernel, log *slog.Logger) (*Kernel, error) {
-	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle), unfiltered: make(map[string]string)}
+	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle), reduced: make(map[string]*reducedTable), unfiltered: make(map[string]string)}
 	for _, proto := range []int{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER, unix.NETLINK_INET_DIAG} {
 		socket, err := nl.Subscribe(proto)
 		if err != nil {

@@ -154,8 +154,13 @@ func openTransaction() (*nftables.Conn, error) {
 	}))
 }
 
-// putTable replaces our table in one transaction; nil removes it.
+// putTable replaces our table; nil removes it.
 func (k *Kernel) putTable(t *rules.Table) error {
+	return k.orReduced(rules.TableName, t, k.table.table, k.replaceTable)
+}
+
+// replaceTable replaces our table in one transaction.
+func (k *Kernel) replaceTable(t *rules.Table) error {
 	// The library keeps a marshalling error for ever: a connection of its own for each transaction.
 	conn, err := openTransaction()
 	if err != nil {
@@ -176,8 +181,17 @@ func (k *Kernel) putTable(t *rules.Table) error {
 	return conn.Flush()
 }
 
-// putPolicies replaces the rules of our table of policies in one transaction, and keeps what is in its sets.
+// putPolicies replaces the rules of our table of policies, and keeps what is in its sets.
 func (k *Kernel) putPolicies(op rules.PutPolicies) error {
+	return k.orReduced(rules.PolicyTableName, op.Table, k.table.policies, func(t *rules.Table) error {
+		now := op
+		now.Table = t
+		return k.replacePolicies(now)
+	})
+}
+
+// replacePolicies replaces them in one transaction.
+func (k *Kernel) replacePolicies(op rules.PutPolicies) error {
 	conn, err := openTransaction()
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)

@@ -1,0 +1,134 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// reducedTable is a table that stands in the place of one that this kernel cannot hold as a whole.
+type reducedTable struct {
+	want, instead *rules.Table
+	err           error
+}
+
+// orReduced puts a table, and when the kernel refuses it for an expression that it does not have, one without the rules
+// that use it: masquerading and pins are not to be lost for want of a module that counts or hashes. That is an error all
+// the same. What stands already is not put again.
+func (k *Kernel) orReduced(name string, want, standing *rules.Table, put func(*rules.Table) error) error {
+	if r := k.reduced[name]; want != nil && r != nil && k.table.valid && want.Matches(r.want) && r.instead.Matches(standing) {
+		return r.err
+	}
+	delete(k.reduced, name)
+	err := put(want)
+	if err == nil || want == nil {
+		return err
+	}
+	lacking := findLacking(want)
+	if len(lacking) == 0 {
+		return err
+	}
+	instead := withoutExpressions(want, lacking)
+	if again := put(instead); again != nil {
+		return errors.Join(err, again)
+	}
+	err = fmt.Errorf("this kernel does not have the expression %s of nftables, rules with it are left out: %w", strings.Join(lacking, ", "), err)
+	k.reduced[name] = &reducedTable{want, instead, err}
+	return err
+}
+
+// kindOf names the kind of an expression as package rules does, "Counter".
+func kindOf(e rules.NftExpr) string { return strings.TrimPrefix(reflect.TypeOf(e).Name(), "Nft") }
+
+// findLacking lists the kinds of expressions in a table that the kernel refuses each by itself. They are tried in transactions
+// that take back what they make, so that nothing is ever seen of them.
+func findLacking(t *rules.Table) []string {
+	tried := make(map[string]bool)
+	var lacking []string
+	for i := range t.Chains {
+		for _, r := range t.Chains[i].Rules {
+			for _, e := range r.Exprs {
+				kind := kindOf(e)
+				if tried[kind] || leadsElsewhere(e) {
+					continue
+				}
+				tried[kind] = true
+				if !hasExpression(e) {
+					lacking = append(lacking, kind)
+				}
+			}
+		}
+	}
+	slices.Sort(lacking)
+	return lacking
+}
+
+// leadsElsewhere reports whether an expression cannot stand alone: it needs other chains, or a set with a name. Every kernel
+// with nftables has those.
+func leadsElsewhere(e rules.NftExpr) bool {
+	switch e.(type) {
+	case rules.NftJump, rules.NftGoto, rules.NftBranch, rules.NftPinBranch, rules.NftDevices, rules.NftFilled:
+		return true
+	}
+	return false
+}
+
+func hasExpression(e rules.NftExpr) bool {
+	conn, err := openTransaction()
+	if err != nil {
+		return true // nothing is known against it
+	}
+	defer conn.CloseLasting()
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: rules.TableName + "_trial"}
+	conn.AddTable(table)
+	chain := conn.AddChain(&nftables.Chain{Name: "trial", Table: table})
+	b := &builder{conn: conn, table: table}
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: b.compile(rules.NftRule{Exprs: []rules.NftExpr{e}})})
+	conn.DelTable(table)
+	return conn.Flush() == nil && b.err == nil
+}
+
+// withoutExpressions leaves the rules out that use an expression of the kinds. What refuses packets with a word drops them
+// without one then: kill switches stay closed. Where there is no IPsec, no packet is covered by it.
+func withoutExpressions(t *rules.Table, kinds []string) *rules.Table {
+	lacks := func(e rules.NftExpr) bool { return slices.Contains(kinds, kindOf(e)) }
+	reduced := &rules.Table{Sets: t.Sets, Chains: slices.Clone(t.Chains)}
+	for i := range reduced.Chains {
+		c := &reduced.Chains[i]
+		var kept []rules.NftRule
+		for _, r := range c.Rules {
+			if !slices.ContainsFunc(r.Exprs, lacks) {
+				kept = append(kept, r)
+				continue
+			}
+			left := rules.NftRule{Comment: r.Comment + " reduced"}
+			for _, e := range r.Exprs {
+				switch e := e.(type) {
+				case rules.NftReject, rules.NftRefuse, rules.NftReset:
+					left.Exprs = append(left.Exprs, rules.NftDrop{})
+					continue
+				case rules.NftIPsec:
+					if e.Not && lacks(e) {
+						continue
+					}
+				case rules.NftCounter:
+					if lacks(e) {
+						continue
+					}
+				}
+				left.Exprs = append(left.Exprs, e)
+			}
+			if !slices.ContainsFunc(left.Exprs, lacks) {
+				kept = append(kept, left)
+			}
+		}
+		c.Rules = kept
+	}
+	return reduced
+}
