@@ -107,6 +107,11 @@ func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
 			whole := c.Dst
 			c.Dst = segmentOf(whole, address, advertised)
 			less = less || c.Dst != whole
+			if c.Dst != whole && family == IPv4 {
+				p.problemOnce("wide-network", "notice",
+					fmt.Sprintf("the network %v of uplink device %s covers what other uplinks carry: %v alone is taken for its neighbours", whole, r.Nexthops[0].Device, c.Dst),
+					"nothing, unless hosts there are missed: then give it the mask that its network has")
+			}
 			if !c.Dst.IsValid() || c.Dst.IsSingleIP() && c.Dst.Addr() == address {
 				return
 			}
@@ -193,6 +198,24 @@ func (p *planner) overlaps() {
 					"renumber the LAN, or the modem")
 			}
 		}
+		p.overlapsRouted(a)
+	}
+}
+
+// overlapsRouted names a network of an uplink that lies in one which is reached through a LAN: the longer prefix takes it.
+func (p *planner) overlapsRouted(a *Addr) {
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Table != TableMain || r.Type != Unicast || r.defaultLike() || FamilyOf(a.Prefix.Addr()) != r.Family || !r.Dst.Overlaps(a.segment()) || r.Dst.Bits() > a.segment().Bits() {
+			continue
+		}
+		behind := func(n Nexthop) bool { return n.Gateway.IsValid() && !p.devices[n.Device] }
+		if !slices.ContainsFunc(r.Nexthops, behind) {
+			continue
+		}
+		p.problemOnce("network-overlap", "warning",
+			fmt.Sprintf("the network %v of uplink device %s lies in %v, which is reached through %s: hosts there are looked for on the wrong side", a.segment(), a.Device, r.Dst, r.Nexthops[0].Device),
+			"renumber one of both")
 	}
 }
 
