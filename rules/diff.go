@@ -137,8 +137,7 @@ func Diff(have, want State) []Op {
 	d.addRules(added.shared)
 	// Main's default changes while all rules stand: without them replies follow it, whatever uplink
 	// they belong to.
-	d.putRoutes(changed(haveRoutes.main, wantRoutes.main))
-	d.delRoutes(haveRoutes.main, wantRoutes.main)
+	d.mainRoutes(haveRoutes.main, wantRoutes.main)
 	if policies && want.Policies == nil {
 		d.ops = append(d.ops, PutPolicies{})
 	}
@@ -314,6 +313,21 @@ func (d *differ) putRoutes(list []*Route) {
 	for _, r := range list {
 		d.ops = append(d.ops, PutRoute{Route: *r, Prepend: prepends(r)})
 	}
+}
+
+// mainRoutes puts routes in front of others before it removes those that are not wanted any more, unless the kernel would
+// then remove the new one: of two that it does not tell apart it takes the first.
+func (d *differ) mainRoutes(have, want []*Route) {
+	put := changed(have, want)
+	have = slices.DeleteFunc(slices.Clone(have), func(h *Route) bool {
+		first := !slices.ContainsFunc(want, h.equal) && slices.ContainsFunc(put, func(w *Route) bool { return prepends(w) && h.Removes(w) })
+		if first {
+			d.ops = append(d.ops, DelRoute{*h})
+		}
+		return first
+	})
+	d.putRoutes(put)
+	d.delRoutes(have, want)
 }
 
 // apart leaves away what both begin and end with: mostly all.

@@ -414,3 +414,39 @@ func TestEverySequenceOfEventsConverges(t *testing.T) {
 		}
 	})
 }
+
+// The kernel deletes the first route that a request fits, and a request does not say everything of a route.
+func TestAMainDefaultThatTheKernelDoesNotTellFromItsSuccessorGoesFirst(t *testing.T) {
+	gateway := netip.MustParseAddr("198.51.100.1")
+	route := func(change func(*rules.Route)) rules.Route {
+		r := static("0.0.0.0/0", "wan1", gateway, 1)
+		r.Protocol = numbers.Protocol
+		change(&r)
+		return r
+	}
+	plain := route(func(*rules.Route) {})
+	onlink := route(func(r *rules.Route) { r.Nexthops[0].Onlink = true })
+	sourced := route(func(r *rules.Route) { r.Src = netip.MustParseAddr("198.51.100.2") })
+	narrow := route(func(r *rules.Route) { r.MTU = 1400 })
+	elsewhere := route(func(r *rules.Route) { r.Nexthops[0].Device = "wan2" })
+	for name, c := range map[string]struct {
+		have, want rules.Route
+		first      bool
+	}{
+		"no more on-link":     {onlink, plain, true},
+		"on-link from now on": {plain, onlink, true},
+		"a source is named":   {plain, sourced, true},
+		"no source any more":  {sourced, plain, false},
+		"an MTU is named":     {plain, narrow, true},
+		"no MTU any more":     {narrow, plain, false},
+		"another device":      {plain, elsewhere, false},
+	} {
+		ops := rules.Diff(rules.State{Routes: []rules.Route{c.have}}, rules.State{Routes: []rules.Route{c.want}})
+		if len(ops) != 2 {
+			t.Fatalf("%s: %v", name, ops)
+		}
+		if _, first := ops[0].(rules.DelRoute); first != c.first {
+			t.Errorf("%s: the old one goes first: %v\n%s", name, first, commands(ops))
+		}
+	}
+}

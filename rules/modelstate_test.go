@@ -67,7 +67,11 @@ func (m *machine) apply(op rules.Op) error {
 	case rules.PutRoute:
 		err = m.putRoute(op.Route, op.Prepend)
 	case rules.DelRoute:
-		if i := slices.IndexFunc(m.obs.Routes, op.Equal); i >= 0 {
+		removes := op.Equal
+		if op.Family == rules.IPv4 {
+			removes = func(r rules.Route) bool { return op.Removes(&r) }
+		}
+		if i := slices.IndexFunc(m.obs.Routes, removes); i >= 0 {
 			m.obs.Routes = slices.Delete(m.obs.Routes, i, i+1)
 		} else {
 			err = errors.New("no such route")

@@ -116,6 +116,17 @@ func (r *Route) equal(o *Route) bool {
 		r.Src == o.Src && r.MTU == o.MTU && slices.Equal(r.Nexthops, o.Nexthops)
 }
 
+// Removes reports whether the kernel takes a request to delete the IPv4 route for one to delete another: it compares what
+// the request says, and not whether a gateway needs no connected route (net/ipv4/fib_trie.c fib_table_delete,
+// fib_semantics.c fib_nh_match and fib_metrics_match).
+func (r *Route) Removes(o *Route) bool {
+	return r.key() == o.key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
+		(!r.Src.IsValid() || r.Src == o.Src) && (r.MTU == 0 || r.MTU == o.MTU) &&
+		slices.EqualFunc(r.Nexthops, o.Nexthops, func(a, b Nexthop) bool {
+			return a.Device == b.Device && (!a.Gateway.IsValid() || a.Gateway == b.Gateway) && (len(r.Nexthops) == 1 || a.Weight == b.Weight)
+		})
+}
+
 // IsDefault reports whether the route is a default route proper.
 func (r *Route) IsDefault() bool { return r.Dst.Bits() == 0 }
 

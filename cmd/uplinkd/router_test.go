@@ -77,7 +77,12 @@ func (r *router) configure(uplinks string) {
 	r.Helper()
 	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\nsocket = %q\nlisten = \"\"\nhooks = \"\"\n[kernel]\ntable_names = %q\n",
 		filepath.Join(r.dir, "state"), filepath.Join(r.dir, "s"), filepath.Join(r.dir, "names.conf"))
-	if err := os.WriteFile(r.config, []byte(preamble+uplinks), 0o600); err != nil {
+	// A daemon that starts at this moment reads the former file or this one, and never half of it.
+	err := os.WriteFile(r.config+".new", []byte(preamble+uplinks), 0o600)
+	if err == nil {
+		err = os.Rename(r.config+".new", r.config)
+	}
+	if err != nil {
 		r.Fatal(err)
 	}
 }

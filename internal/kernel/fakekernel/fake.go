@@ -155,7 +155,11 @@ func (k *Kernel) apply(op rules.Op) error {
 	case rules.PutRoute:
 		return k.putRoute(op)
 	case rules.DelRoute:
-		i := slices.IndexFunc(o.Routes, op.Equal)
+		removes := op.Equal
+		if op.Family == rules.IPv4 {
+			removes = func(r rules.Route) bool { return op.Removes(&r) }
+		}
+		i := slices.IndexFunc(o.Routes, removes)
 		if i >= 0 {
 			o.Routes = slices.Delete(o.Routes, i, i+1)
 		}
