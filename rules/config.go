@@ -55,6 +55,9 @@ type Config struct {
 	Policies []Policy
 	Groups   []Group
 	TProxies []TProxy
+	// MergedSets are those of the sets that other programs fill whose prefixes may overlap. Elements that expire would be
+	// merged with others that do not: none of these takes any.
+	MergedSets []string
 	// Underlays are those of the tunnels among the uplinks.
 	Underlays []Underlay
 	// MainDefault says whether a default of ours stands in table main.

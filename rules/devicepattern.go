@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -17,4 +18,41 @@ func matchesDevice(names []string, device string) bool {
 		prefix, pattern := strings.CutSuffix(name, wildcard)
 		return name == device || pattern && strings.HasPrefix(device, prefix)
 	})
+}
+
+func (e NftDevice) matches(device string) bool { return matchesDevice([]string{e.Name}, device) }
+
+// absentDevices names the devices of policies that are not there: what comes in by another one is none of their traffic, and a kill
+// switch that was meant for it keeps nothing in.
+func (p *planner) absentDevices() {
+	for i := range p.cfg.Policies {
+		policy := &p.cfg.Policies[i]
+		for _, name := range policy.Select.IIF {
+			if slices.ContainsFunc(p.obs.Links, func(l Link) bool { return matchesDevice([]string{name}, l.Name) }) {
+				continue
+			}
+			severity, meaning := "warning", "it selects nothing"
+			if p.groups[policy.Group].KillSwitch {
+				severity, meaning = "error", "its kill switch keeps nothing in"
+			}
+			p.report.Absent = append(p.report.Absent, Problem{"policy-device", severity,
+				fmt.Sprintf("policy %s is about what comes in by %s, and there is no such device: %s", policy.Name, name, meaning),
+				"name the device that the hosts are behind" + p.similarDevices()})
+		}
+	}
+}
+
+// similarDevices lists what may have been meant: the devices that have addresses and are no uplinks.
+func (p *planner) similarDevices() string {
+	var names []string
+	for _, a := range p.obs.Addrs {
+		if p.isLocal(a.Device, a.Prefix) && !slices.Contains(names, a.Device) {
+			names = append(names, a.Device)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	return ": " + strings.Join(names, ", ")
 }

@@ -181,7 +181,7 @@ func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
 		case NftDevice:
-			if x.Out && x.Name != f.out || !x.Out && x.Name != f.in {
+			if x.Out && !x.matches(f.out) || !x.Out && !x.matches(f.in) {
 				return nftContinue, ""
 			}
 		case NftCtMark:

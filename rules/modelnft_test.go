@@ -130,7 +130,11 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case rules.NftDevice:
-			if e.Out && e.Name != p.oif || !e.Out && e.Name != p.iif {
+			device := p.iif
+			if e.Out {
+				device = p.oif
+			}
+			if prefix, pattern := strings.CutSuffix(e.Name, "*"); e.Name != device && !(pattern && strings.HasPrefix(device, prefix)) {
 				return ""
 			}
 		case rules.NftCtMark:

@@ -24,6 +24,7 @@ type Table struct {
 type Set struct {
 	Name    string
 	Family  Family // of addresses; 0 for devices and marks
+	Merge   bool   // overlapping prefixes become one, by whoever adds them; else elements may expire
 	Map     bool   // to chains
 	Devices []string
 	Marks   []uint32
@@ -31,11 +32,16 @@ type Set struct {
 }
 
 // What is in a set is no part of one that was read back: the name of a set that we fill has a digest of it.
-func (s Set) same(o Set) bool { return s.Name == o.Name && s.Family == o.Family && s.Map == o.Map }
+func (s Set) same(o Set) bool {
+	return s.Name == o.Name && s.Family == o.Family && s.Map == o.Map && s.Merge == o.Merge
+}
 
 // String writes the set in nft's syntax, without its name.
 func (s Set) String() string {
-	if s.Family != 0 {
+	switch {
+	case s.Family != 0 && s.Merge:
+		return fmt.Sprintf("type ipv%d_addr; flags interval; auto-merge;", s.Family)
+	case s.Family != 0:
 		return fmt.Sprintf("type ipv%d_addr; flags interval,timeout;", s.Family)
 	}
 	key, words := "ifname", make([]string, 0, len(s.Devices)+len(s.Marks))

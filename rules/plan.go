@@ -24,7 +24,8 @@ type Report struct {
 	Translations map[Path][]netip.Prefix
 	Online       map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems     []Problem
-
+	// Absent are problems with devices that may come any time: policies are about what comes in by them.
+	Absent []Problem
 	// Old tells connections that this plan has no place for.
 	Old *OldState
 
@@ -89,6 +90,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.overlaps()
 		p.underlays()
 		p.policies()
+		p.absentDevices()
 		p.policyTable()
 		p.markRules()
 		p.nftables()

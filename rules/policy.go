@@ -35,7 +35,7 @@ func (g *Group) tier(uplink int) int {
 type Selector struct {
 	From, To         []netip.Prefix
 	FromSets, ToSets []string // sets of our table that other programs fill with addresses
-	IIF              []string // devices that packets come in by
+	IIF              []string // devices that packets come in by; "lan*" is for all whose names begin so
 	Protocols        []uint8
 	SPorts, DPorts   []Ports
 	UIDs             []UIDs // owners of local sockets
@@ -80,6 +80,8 @@ func (s *Selector) beyondRules(f Family) string {
 	switch {
 	case len(s.FromSets)+len(s.ToSets) > 0:
 		return "rules cannot look into sets that other programs fill"
+	case slices.ContainsFunc(s.IIF, isPattern):
+		return "rules know no patterns of device names"
 	case s.looksInside() && len(s.IIF) > 0:
 		return takenApart
 	case len(s.DSCP) > 0:

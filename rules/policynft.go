@@ -132,14 +132,12 @@ func (p *planner) shareSources(c *Chain, policy *Policy, family Family, choice *
 // matches writes a selector, and exceptions from it, in expressions for one family: a list for each way in which
 // it can match.
 func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
-	var head, tail []NftExpr
+	var tail []NftExpr
 	add := func(list *[]NftExpr, given bool, e NftExpr) {
 		if given {
 			*list = append(*list, e)
 		}
 	}
-	add(&head, len(s.IIF) == 1, NftDevice{Name: first(s.IIF)})
-	add(&head, len(s.IIF) > 1, NftDevices{Names: sorted(s.IIF)})
 	except = ofFamily(except, family)
 	for _, part := range inSets(except) {
 		add(&tail, true, NftAddresses{Dest: true, Not: true, Prefixes: part})
@@ -151,16 +149,40 @@ func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
 	add(&tail, s.Mask != 0, NftMark{Mask: s.Mask, Value: s.Mark})
 	add(&tail, len(s.DSCP) > 0, NftDSCP{family, sorted(s.DSCP)})
 	var ways [][]NftExpr
-	for _, from := range alternatives(false, family, s.From, s.FromSets) {
-		for _, to := range alternatives(true, family, s.To, s.ToSets) {
-			way := slices.Concat(head, from, to, tail)
-			if len(from)+len(to)+len(except)+len(s.DSCP) == 0 { // nothing else tells the families apart
-				way = append([]NftExpr{NftFamily{family}}, way...)
+	for _, head := range s.devices() {
+		for _, from := range alternatives(false, family, s.From, s.FromSets) {
+			for _, to := range alternatives(true, family, s.To, s.ToSets) {
+				way := slices.Concat(head, from, to, tail)
+				if len(from)+len(to)+len(except)+len(s.DSCP) == 0 { // nothing else tells the families apart
+					way = append([]NftExpr{NftFamily{family}}, way...)
+				}
+				ways = append(ways, way)
 			}
-			ways = append(ways, way)
 		}
 	}
 	return ways
+}
+
+// devices are the conditions of which the device that a packet comes in by has to meet one. A set holds no patterns.
+func (s *Selector) devices() [][]NftExpr {
+	var list [][]NftExpr
+	names := slices.DeleteFunc(sorted(s.IIF), isPattern)
+	switch len(names) {
+	case 0:
+	case 1:
+		list = append(list, []NftExpr{NftDevice{Name: names[0]}})
+	default:
+		list = append(list, []NftExpr{NftDevices{Names: names}})
+	}
+	for _, name := range sorted(s.IIF) {
+		if isPattern(name) {
+			list = append(list, []NftExpr{NftDevice{Name: name}})
+		}
+	}
+	if len(list) == 0 {
+		list = [][]NftExpr{nil}
+	}
+	return list
 }
 
 // alternatives are the conditions of which an address has to meet one: none when any address does.
@@ -176,13 +198,6 @@ func alternatives(dest bool, family Family, prefixes []netip.Prefix, sets []stri
 		list = [][]NftExpr{nil}
 	}
 	return list
-}
-
-func first(list []string) string {
-	if len(list) == 0 {
-		return ""
-	}
-	return list[0]
 }
 
 func sorted[T cmp.Ordered](list []T) []T {
@@ -202,7 +217,7 @@ func (p *planner) filledSets() []Set {
 	var list []Set
 	for _, name := range sorted(names) {
 		for _, family := range Families {
-			list = append(list, Set{Name: SetName(name, family), Family: family})
+			list = append(list, Set{Name: SetName(name, family), Family: family, Merge: slices.Contains(p.cfg.MergedSets, name)})
 		}
 	}
 	return list

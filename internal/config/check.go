@@ -244,8 +244,28 @@ func checkDevice(name, s string) string {
 		return c == '/' || c == ':' || c == unicode.ReplacementChar || unicode.IsSpace(c) || !unicode.IsPrint(c)
 	}):
 		return fmt.Sprintf("%s %s cannot be a network interface: its name has no /, no : and no blanks", name, quote(s))
+	case strings.Contains(s, "*"):
+		return fmt.Sprintf("%s %s is a pattern: write the name of one network interface", name, quote(s))
 	case s == "lo":
 		return name + ` "lo" is the loopback, which leads nowhere: write the interface that leads to the Internet`
 	}
 	return ""
+}
+
+// checkDevices takes, beside names of devices, those that end with a star, as nftables writes the names of several.
+func checkDevices(name, s string) string {
+	prefix, pattern := strings.CutSuffix(s, "*")
+	switch {
+	case strings.HasSuffix(s, "+"):
+		return fmt.Sprintf("%s %s matches no device: for all whose names begin so write %s", name, quote(s), quote(strings.TrimSuffix(s, "+")+"*"))
+	case s == "*":
+		return name + ` "*" is every device: leave it out`
+	case strings.ContainsAny(s, "?[]"):
+		return fmt.Sprintf("%s %s matches no device: of patterns there is one, a star at the end of a name", name, quote(s))
+	case pattern && !strings.Contains(prefix, "*"):
+		return checkDevice(name, prefix)
+	case strings.Contains(s, "*"):
+		return fmt.Sprintf("%s %s matches no device: of patterns there is one, a star at the end of a name", name, quote(s))
+	}
+	return checkDevice(name, s)
 }

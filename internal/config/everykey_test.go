@@ -115,6 +115,7 @@ addresses = ["2001:db8:7::/64", "192.0.2.7"]
 [[set]]
 name = "streaming"
 filled = true
+timeouts = true
 
 [[tproxy]]
 name = "proxy"
@@ -184,7 +185,7 @@ var everyValue = Config{
 	}},
 	Sets: []Set{
 		{Name: "work", Addresses: nets("192.0.2.7/32", "2001:db8:7::/64")},
-		{Name: "streaming", Filled: true},
+		{Name: "streaming", Filled: true, Timeouts: true},
 	},
 	Policies: []Policy{
 		{

@@ -73,6 +73,8 @@ type Set struct {
 	// Filled is true when other programs, such as dnsmasq by its option nftset, put addresses into the sets of this
 	// name and the suffixes 4 and 6 of our second nftables table.
 	Filled bool // filled
+	// Timeouts is true when elements of a filled set may expire. Its prefixes must not overlap then.
+	Timeouts bool // timeouts
 }
 
 const (
@@ -95,7 +97,7 @@ func matchFields(m *Match, sets []Set) []field {
 	return []field{
 		addresses("from", &m.From, sets),
 		addresses("to", &m.To, sets),
-		texts("iif", &m.IIF, "br-lan", maxSelector, checkDevice).orOne(),
+		texts("iif", &m.IIF, "br-lan", maxSelector, checkDevices).orOne(),
 		numbers("protocol", &m.Protocols, `"tcp"`, parseProtocol),
 		numbers("sport", &m.SPorts, "443", parsePorts),
 		numbers("dport", &m.DPorts, "443", parsePorts),
@@ -110,6 +112,7 @@ func setSection(s *Set) section {
 		text("name", &s.Name, "streaming", checkLabel),
 		prefixes("addresses", &s.Addresses, nil),
 		boolean("filled", &s.Filled),
+		boolean("timeouts", &s.Timeouts),
 	}}
 }
 
@@ -186,6 +189,8 @@ func (r *reader) set(t *table, seen map[string]int) Set {
 	switch {
 	case t.values["addresses"] == nil && !s.Filled && t.usable("filled"):
 		r.errorf(t.off, "this set is empty: write addresses = [%q], or filled = true if another program fills it", examplePrefix)
+	case s.Timeouts && !s.Filled && t.usable("filled"):
+		r.errorf(t.offset("timeouts"), "timeouts is for sets that another program fills: write filled = true, or take it out")
 	case s.Filled && t.values["addresses"] != nil:
 		r.errorf(t.offset("addresses"), "a set has either addresses or filled = true: what is in a filled one is another program's business")
 	}
@@ -241,6 +246,10 @@ func (r *reader) match(t *table, c *Config, m *Match, what string) {
 		complain("fwmark", "fwmark has the bits %#x, which are uplinkd's own (mark_mask): mark with others", shared)
 	}
 	for _, device := range m.IIF {
+		prefix, pattern := strings.CutSuffix(device, "*")
+		if i := slices.IndexFunc(c.Uplinks, func(u Uplink) bool { return pattern && strings.HasPrefix(u.Device, prefix) }); i >= 0 {
+			complain("iif", "iif %s is for the device %s of uplink %s too: what comes in there is answered there, whatever policies say", quote(device), quote(c.Uplinks[i].Device), quote(c.Uplinks[i].Name))
+		}
 		if slices.ContainsFunc(c.Uplinks, func(u Uplink) bool { return u.Device == device }) {
 			complain("iif", "iif %s is an uplink: what comes in there is answered there, whatever policies say", quote(device))
 		}

@@ -57,6 +57,7 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 	if !state.Table.Matches(planned.Table) {
 		state.Table = nil // not in force: packets pass without it
 	}
+	report.Problems = append(report.Problems, report.Absent...)
 	obs.State, obs.Report = &state, report
 	root := o.Root
 	if root == "" {

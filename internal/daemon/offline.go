@@ -46,6 +46,7 @@ func Plan(configFile string) (*Preview, error) {
 	}
 	obs.Recorded = kept.recorded
 	want, report := rules.Plan(cfg, obs, kept.judge(cfg, rules.FactsOf(cfg, obs)))
+	report.Problems = append(report.Problems, report.Absent...)
 	p := &Preview{Changes: rules.Diff(rules.Ours(cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
 	for i := range cfg.Uplinks {
 		p.Names[cfg.Uplinks[i].ID] = cfg.Uplinks[i].Name

@@ -100,6 +100,11 @@ func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
 		}
 		out.Policies = append(out.Policies, rules.Policy{Name: p.Name, Select: selector(&p.Match), Group: ids[key], Sticky: p.Sticky == config.StickySource})
 	}
+	for _, s := range c.Sets {
+		if s.Filled && !s.Timeouts {
+			out.MergedSets = append(out.MergedSets, s.Name)
+		}
+	}
 	for i := range c.TProxies {
 		p := &c.TProxies[i]
 		out.TProxies = append(out.TProxies, rules.TProxy{Name: p.Name, Group: ids[config.TProxyGroup], Select: selector(&p.Match),

@@ -27,7 +27,7 @@ func (d *Daemon) Status() api.Status {
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
 	s.Problems = append(append(s.Problems, d.judge.problems()...), append(d.lans.problems(), d.tunnels.known()...)...)
-	s.Problems = append(s.Problems, d.delegations.problems(now)...)
+	s.Problems = append(append(s.Problems, last.Report.Absent...), d.delegations.problems(now)...)
 	s.Problems = append(s.Problems, d.leases.problems(now)...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })

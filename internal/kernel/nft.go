@@ -74,7 +74,7 @@ func (k *Kernel) listSets(t *nftables.Table) ([]rules.Set, error) {
 	var list []rules.Set
 	for _, s := range sets {
 		if !s.Anonymous {
-			list = append(list, rules.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()], Map: s.IsMap})
+			list = append(list, rules.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()], Map: s.IsMap, Merge: s.AutoMerge})
 		}
 	}
 	slices.SortFunc(list, func(a, b rules.Set) int { return strings.Compare(a.Name, b.Name) })
@@ -270,7 +270,7 @@ func (b *builder) chains(t *rules.Table) error {
 // set makes a set or a map that has a name.
 func (b *builder) set(s rules.Set) error {
 	if s.Family != 0 {
-		return b.conn.AddSet(&nftables.Set{Table: b.table, Name: s.Name, KeyType: addressType(s.Family), Interval: true, HasTimeout: true}, nil)
+		return b.conn.AddSet(&nftables.Set{Table: b.table, Name: s.Name, KeyType: addressType(s.Family), Interval: true, HasTimeout: !s.Merge, AutoMerge: s.Merge}, nil)
 	}
 	set := &nftables.Set{Table: b.table, Name: s.Name, KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian, IsMap: s.Map}
 	elements := make([]nftables.SetElement, 0, len(s.Devices)+len(s.Marks))
@@ -355,7 +355,11 @@ func metaDevice(out bool) expr.Any {
 	return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}
 }
 
+// deviceName is a name as it is compared: with the zeros behind it, or without them where it is the beginning of several.
 func deviceName(name string) []byte {
+	if prefix, pattern := strings.CutSuffix(name, "*"); pattern {
+		return []byte(prefix)
+	}
 	b := make([]byte, unix.IFNAMSIZ)
 	copy(b, name)
 	return b

@@ -48,11 +48,14 @@ func selective() rules.Config {
 		{"more-voice", 3, rules.Selector{DSCP: []uint8{34, 46, 10}}},
 		{"many-ports", 5, rules.Selector{Protocols: []uint8{6}, DPorts: many}},
 		{"filled", 5, rules.Selector{ToSets: []string{"streaming", "more"}, From: nets("203.0.113.130/32", "203.0.113.140/30")}},
+		{"pattern", 4, rules.Selector{IIF: []string{"lan*", "br0", "br1", "guest*"}, To: nets("192.0.2.200/32")}},
+		{"merged", 5, rules.Selector{ToSets: []string{"lists"}}},
 		{"two-devices", 4, rules.Selector{IIF: []string{"lan0", "lan1"}, From: nets("203.0.113.128/25")}},
 	} {
 		c.Policies = append(c.Policies, rules.Policy{Name: p.name, Group: p.group, Select: p.s})
 	}
 	c.Policies = append(c.Policies, rules.Policy{Name: "sticky", Group: 5, Sticky: true, Select: rules.Selector{To: nets("192.0.2.0/24", "2001:db8:ffff::/64")}})
+	c.MergedSets = []string{"lists"}
 	c.TProxies = []rules.TProxy{
 		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6, 17}, DPorts: []rules.Ports{{First: 443, Last: 443}}}, Except: nets("192.0.2.7/32")},
 		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{IIF: []string{"lan0", "lan1"}, Protocols: []uint8{6}, From: nets("203.0.113.128/25")}},
@@ -233,4 +236,26 @@ func BenchmarkFirstApply(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// Lists of countries and clouds have prefixes within prefixes.
+func TestPrefixesOfAMergedSetMayOverlap(t *testing.T) {
+	namespace(t)
+	sh(t, router)
+	k := open(t)
+	cfg := selective()
+	var recorded rules.Recorded
+	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
+	for _, list := range []string{"10.128.0.0/16", "10.128.0.7", "172.20.0.0/16, 172.20.1.0/24"} {
+		sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ "+list+" }'")
+	}
+	if out := sh(t, "nft list set inet "+rules.PolicyTableName+" lists4"); !strings.Contains(out, "10.128.0.0/16, 172.20.0.0/16 }") {
+		t.Error(out)
+	}
+	if out, err := exec.Command("nft", "add", "element", "inet", rules.PolicyTableName, "lists4", "{ 192.0.2.9 timeout 1h }").CombinedOutput(); err == nil {
+		t.Errorf("what expires is taken, and would be merged: %s", out)
+	}
+	cfg.MergedSets = nil // another kind of set by the same name
+	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
+	sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ 192.0.2.9 timeout 1h }'")
 }

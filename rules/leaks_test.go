@@ -1,0 +1,145 @@
+package rules_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// sealed is two uplinks with a kill switch for what comes in by some devices.
+func sealed(devices ...string) *world {
+	w := dual()
+	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}, KillSwitch: true}}
+	w.cfg.Policies = []rules.Policy{{Name: "sealed", Group: 3, Select: rules.Selector{IIF: devices}}}
+	return w
+}
+
+func TestAPatternIsForDevicesThatComeLaterToo(t *testing.T) {
+	for pattern, matches := range map[string]bool{"lan*": true, "lan0*": true, "l*": true, "br*": false, "lan00*": false} {
+		w := sealed(pattern)
+		want, report := w.plan()
+		if absent := len(report.Absent) > 0; absent == matches {
+			t.Errorf("%s: named as absent %v", pattern, absent)
+		}
+		text := want.Policies.String()
+		if strings.Count(text, `iifname "`+pattern+`"`) < 2 { // the mark, and the lock
+			t.Errorf("%s:\n%s", pattern, text)
+		}
+		for _, r := range want.Rules {
+			if r.IIF != "" {
+				t.Errorf("%s became a rule of the kernel, which knows no patterns: %v", pattern, r)
+			}
+		}
+	}
+}
+
+func TestADeviceThatIsNotThereIsNamed(t *testing.T) {
+	for devices, severity := range map[string]string{"br-lan": "error", "lan0": "", "lan0 br-lan": "error"} {
+		w := sealed(strings.Fields(devices)...)
+		_, report := w.plan()
+		got := ""
+		for _, p := range report.Absent {
+			got = p.Severity
+			if p.Code != "policy-device" || !strings.Contains(p.Message, "br-lan") || !strings.Contains(p.Fix, "lan0") {
+				t.Errorf("%+v", p)
+			}
+		}
+		if got != severity {
+			t.Errorf("%s: %q, want %q", devices, got, severity)
+		}
+	}
+}
+
+func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) {
+	w := dual()
+	w.cfg.Uplinks[1].IPv4.Masquerade = false
+	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}, KillSwitch: true}, {ID: 4, Tiers: [][]int{{1}}}}
+	w.cfg.Policies = []rules.Policy{
+		{Name: "before", Group: 4, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.30/32")}}},
+		{Name: "sealed", Group: 3, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.24/29")}, Protocols: []uint8{17}, DPorts: []rules.Ports{{First: 53, Last: 60}}}},
+	}
+	_, report := w.plan()
+	addr := netip.MustParseAddr
+	translated := addr("198.51.100.2")
+	for name, c := range map[string]struct {
+		source, dest, reply netip.Addr
+		port                uint16
+		uplink              int
+		old                 bool
+	}{
+		"translated":                               {addr("192.168.1.9"), addr("192.0.2.1"), translated, 7, 1, false},
+		"untranslated by an uplink that does":      {addr("192.168.1.9"), addr("192.0.2.1"), addr("192.168.1.9"), 7, 1, true},
+		"untranslated by one that does not":        {addr("192.168.1.9"), addr("192.0.2.1"), addr("192.168.1.9"), 7, 2, false},
+		"from before the start":                    {addr("192.168.1.9"), addr("192.0.2.1"), addr("192.168.1.9"), 7, 0, true},
+		"between local networks":                   {addr("192.168.1.9"), addr("192.168.1.1"), addr("192.168.1.9"), 7, 0, false},
+		"of this machine":                          {translated, addr("192.0.2.1"), translated, 7, 1, false},
+		"from outside":                             {addr("192.0.2.1"), translated, addr("192.0.2.1"), 7, 1, false},
+		"forbidden":                                {addr("192.168.1.25"), addr("192.0.2.1"), translated, 53, 1, true},
+		"by the uplink that the kill switch knows": {addr("192.168.1.25"), addr("192.0.2.1"), addr("203.0.113.2"), 53, 2, false},
+		"of another port":                          {addr("192.168.1.25"), addr("192.0.2.1"), translated, 61, 1, false},
+		"of a policy before it":                    {addr("192.168.1.30"), addr("192.0.2.1"), translated, 53, 1, false},
+	} {
+		mark := uint32(0)
+		if c.uplink > 0 {
+			mark = numbers.Mark(c.uplink)
+		}
+		conn := rules.Connection{Family: rules.IPv4, Source: c.source, Dest: c.dest, ReplyDest: c.reply, Protocol: 17, DPort: c.port, Mark: mark}
+		if why := report.Old.Old(&conn); (why != "") != c.old {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+// The program of a filter says of every source what it is for.
+func TestAnEgressFilterDropsForeignSourcesAlone(t *testing.T) {
+	w := dual()
+	want, _ := w.plan()
+	if len(want.Egress) != 2 {
+		t.Fatalf("%d filters", len(want.Egress))
+	}
+	for source, passes := range map[string]bool{
+		"198.51.100.2": true, "203.0.113.2": false, "192.168.1.9": false, "10.1.2.3": false, "172.31.0.1": false, "172.32.0.1": true, "192.0.2.1": true, "0.0.0.0": true,
+		"2001:db8:a::2": true, "2001:db8:a::99": true, "2001:db8:b::2": false, "2001:db8:b:1::2": true, "fd00::1": false, "fe80::1": true, "::": true, "2001:db8:77::1": true,
+	} {
+		if got := runBPF(t, want.Egress[0].Program, netip.MustParseAddr(source)); got != passes {
+			t.Errorf("%s passes: %v", source, got)
+		}
+	}
+}
+
+// runBPF is net/core/filter.c, as far as it goes here.
+func runBPF(t *testing.T, program []rules.BPFInstruction, source netip.Addr) bool {
+	t.Helper()
+	address, at := source.AsSlice(), 12
+	a, protocol := uint32(0), uint32(0x0800)
+	if source.Is6() {
+		at, protocol = 8, 0x86dd
+	}
+	for pc := 0; pc < len(program); pc++ {
+		switch i := program[pc]; i.Op {
+		case 0x28:
+			a = protocol
+		case 0x20:
+			b := address[int(int32(i.K)+0x100000)-at:]
+			a = uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+		case 0x54:
+			a &= i.K
+		case 0x15:
+			if a == i.K {
+				pc += int(i.Jt)
+			} else {
+				pc += int(i.Jf)
+			}
+		case 0x05:
+			pc += int(i.K)
+		case 0x06:
+			return i.K != 2
+		default:
+			t.Fatalf("instruction %#x", i.Op)
+		}
+	}
+	t.Fatal("the program does not end")
+	return false
+}
