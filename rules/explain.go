@@ -26,7 +26,8 @@ type Routing struct {
 	// Observed holds links, addresses, rules and the parameters of LookupSysctls. Its routes are not
 	// looked at: Tables has them all.
 	*Observed
-	Tables []TableRoute // of every table, in the order in which the kernel lists them
+	Tables []TableRoute  // of every table, in the order in which the kernel lists them
+	IPsec  []IPsecPolicy // for what leaves
 }
 
 // TableRoute is a route as a lookup meets it: with what decides whether it is used.

@@ -81,10 +81,11 @@ func (e *explainer) policyNamed(comment string) string {
 // leave runs the packet through our chains on its way out, once for each way that it may take.
 func (e *explainer) leave(p Packet) {
 	why := "its source belongs to another network than the one that it would leave by"
-	kept := e.out.Ways[:0]
+	var kept []Way
 	for _, w := range e.out.Ways {
 		q := p
-		f := flow{packet: &q, in: p.In, out: w.Device, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask}
+		s := e.ipsec(&p, &w)
+		f := flow{packet: &q, in: p.In, out: w.Device, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
 		if p.In != "" {
 			e.run("forward", &f)
 		}
@@ -111,7 +112,13 @@ func (e *explainer) leave(p Packet) {
 			e.step(Step{Kind: StepFilter, What: "nftables chain srcnat", Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("what leaves by %s gets an address of that device", w.Device)})
 		}
-		kept = append(kept, w)
+		if s == nil {
+			kept = append(kept, w)
+		} else if carried := e.protect(&p, w, s); len(carried) > 0 {
+			kept, e.out.Reason = carried, "IPsec carries it, and the packets that carry it lead to "+e.names(carried)
+		} else {
+			why = "an IPsec policy takes it, and it has no way"
+		}
 	}
 	e.out.Ways = kept
 	if len(kept) == 0 {
@@ -273,6 +280,8 @@ func (f *flow) meets(x NftExpr) bool {
 		return f.pin&x.Mask != 0
 	case NftIPsec:
 		return f.ipsec != x.Not
+	case NftSourceShare:
+		return x.Has(f.source)
 	case NftNew:
 		return true
 	}

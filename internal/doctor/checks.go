@@ -232,3 +232,11 @@ func forwarding(o *Observation, found found) {
 		return
 	}
 }
+
+// ipsecTranslated finds translation by others of what IPsec policies cover. Ours leaves it alone.
+func ipsecTranslated(o *Observation, found func(Severity, string, string)) {
+	for by, policy := range o.Routing.TranslatedIPsec(o.Config) {
+		found(Error, fmt.Sprintf("the nftables table %s rewrites sources that an IPsec policy covers (%v to %v): no policy matches any more, and they leave in the clear", by, policy.From, policy.To),
+			fmt.Sprintf("put a rule before it in that chain of %s: rt ipsec exists return", by))
+	}
+}

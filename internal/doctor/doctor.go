@@ -102,6 +102,7 @@ func checks() []check {
 		{"no-device", absentDevices},
 		{"probe-blocked", blockedProbes},
 		{"forwarding", forwarding},
+		{"ipsec-translated", ipsecTranslated},
 	}
 }
 

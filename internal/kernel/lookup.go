@@ -36,6 +36,11 @@ func (k *Kernel) Routing() (*rules.Routing, error) {
 		return nil, err
 	}
 	rt := &rules.Routing{Observed: obs}
+	if obs.XFRM {
+		if rt.IPsec, err = k.securityPolicies(); err != nil {
+			return nil, err
+		}
+	}
 	for _, family := range rules.Families {
 		if family == rules.IPv6 && obs.NoIPv6 {
 			continue
