@@ -143,3 +143,39 @@ func runBPF(t *testing.T, program []rules.BPFInstruction, source netip.Addr) boo
 	t.Fatal("the program does not end")
 	return false
 }
+
+func TestExplainFollowsIPsecPolicies(t *testing.T) {
+	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
+	tunnel := rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 100, Transforms: true,
+		TunnelFrom: addr("203.0.113.2"), TunnelTo: addr("192.0.2.9")}
+	bypass := rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.5/32"), Priority: 10}
+	block := rules.IPsecPolicy{From: prefix("0.0.0.0/0"), To: prefix("10.9.0.6/32"), Protocol: 6, DPort: rules.Ports{First: 25, Last: 25}, Priority: 10, Block: true}
+	unless := rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 1, Mark: 5, Mask: 0xff, Block: true}
+	for name, c := range map[string]struct {
+		packet  rules.Packet
+		outcome rules.Outcome
+		reason  string
+		uplink  string
+	}{
+		"what a policy covers":          {rules.Packet{To: addr("10.9.0.1")}, rules.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
+		"what an earlier one lets pass": {rules.Packet{To: addr("10.9.0.5")}, rules.Leaves, "leads to fiber", "fiber"},
+		"what one blocks":               {rules.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 25}, rules.Filtered, "an IPsec policy takes it, and it has no way", ""},
+		"another port than it blocks":   {rules.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 26}, rules.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
+		"what none covers":              {rules.Packet{To: addr("192.0.2.1")}, rules.Leaves, "leads to fiber", "fiber"},
+	} {
+		w := lanBox(dual())
+		w.cfg.Uplinks[1].Tier = 2
+		c.packet.In, c.packet.From = "lan0", addr("192.168.1.7")
+		w.converge(t)
+		state, _ := w.plan()
+		rt := w.routing()
+		rt.IPsec = []rules.IPsecPolicy{tunnel, bypass, block, unless}
+		e, err := rules.Explain(w.cfg, rt, &state, c.packet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Outcome != c.outcome || e.Reason != c.reason || c.uplink != "" && (len(e.Ways) != 1 || e.Ways[0].Uplink != c.uplink) {
+			t.Errorf("%s: %v, %s, %+v", name, e.Outcome, e.Reason, e.Ways)
+		}
+	}
+}
