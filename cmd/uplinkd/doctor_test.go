@@ -147,7 +147,7 @@ func TestTheDoctorSaysWhatAStrictFilterDropsWhereNoDaemonRuns(t *testing.T) {
 		t.Errorf("after the fix: %d, %+v", code, findings)
 	}
 	out, err := r.program("doctor", "-c", r.config, "--socket", filepath.Join(r.dir, "s"), "--quiet").Output()
-	if err != nil || string(out) != "nothing found by 10 checks\n" {
+	if err != nil || string(out) != "nothing found by 11 checks\n" {
 		t.Errorf("%s, %v", out, err)
 	}
 }
