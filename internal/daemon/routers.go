@@ -56,6 +56,7 @@ func (r *routers) restore(now time.Time) {
 // pathOf says what a verdict means for the routers of an uplink. Whole: the device has carrier, address and gateway.
 func pathOf(v uplink.Verdict, whole bool) ndisc.Path {
 	switch {
+	case len(v.Targets) == 0: // nobody is asked: that it is up says nothing
 	case v.State == uplink.Up, v.State == uplink.Degraded:
 		return ndisc.PathWorking
 	case v.State == uplink.Suspect:
@@ -320,6 +321,12 @@ func onLink(address netip.Prefix, prefixes []ndisc.Prefix) netip.Prefix {
 func (d *Daemon) onRouters(name string, before, after ndisc.View) {
 	if was, is := before.State.Chosen, after.State.Chosen; was.IsValid() && is.IsValid() && was != is {
 		d.delegations.verify(name) // another provider's router knows nothing of it
+	}
+	if after.Doubts > before.Doubts {
+		d.mu.Lock()
+		id := d.ids[name]
+		d.mu.Unlock()
+		d.judge.hint([]rules.Path{{Uplink: id, Family: rules.IPv6}})
 	}
 	d.resupply()
 	if was, is := routersNow(before), routersNow(after); was != is {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/ndisc"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // A crash right after a router was heard must find it on the disk, for a restart removes what it does not know. What
@@ -78,5 +79,28 @@ func TestADelegationBelongsToTheRouterThatItCameBy(t *testing.T) {
 				t.Errorf("an answer is taken for one by way of it: %v", got)
 			}
 		})
+	}
+}
+
+// Routers are left when probes say so. Where nobody is probed, neighbour solicitations alone decide.
+func TestVerdictsTellDiscoveryWhetherTheUplinkWorks(t *testing.T) {
+	probed := []uplink.TargetStatus{{Target: "2001:db8:ffff::1"}}
+	for name, c := range map[string]struct {
+		verdict uplink.Verdict
+		whole   bool
+		want    ndisc.Path
+	}{
+		"up":                   {uplink.Verdict{State: uplink.Up, Targets: probed}, true, ndisc.PathWorking},
+		"degraded":             {uplink.Verdict{State: uplink.Degraded, Targets: probed}, true, ndisc.PathWorking},
+		"up without targets":   {uplink.Verdict{State: uplink.Up}, true, ndisc.PathUnknown},
+		"suspect":              {uplink.Verdict{State: uplink.Suspect, Targets: probed}, true, ndisc.PathSuspected},
+		"down":                 {uplink.Verdict{State: uplink.Down, Targets: probed}, true, ndisc.PathSilent},
+		"down without carrier": {uplink.Verdict{State: uplink.Down, Targets: probed}, false, ndisc.PathUnknown},
+		"recovering":           {uplink.Verdict{State: uplink.Recovering, Targets: probed}, true, ndisc.PathUnknown},
+		"init":                 {uplink.Verdict{State: uplink.Init, Targets: probed}, true, ndisc.PathUnknown},
+	} {
+		if got := pathOf(c.verdict, c.whole); got != c.want {
+			t.Errorf("%s: %d, want %d", name, got, c.want)
+		}
 	}
 }

@@ -100,11 +100,29 @@ func TestAReplacedRouterIsLeftWithinSeconds(t *testing.T) {
 					synctest.Wait()
 				}
 				d.hear(offers(c.prefix, ndp.Medium).packet(gateway2))
+				d.SetPath(PathSuspected)
 				sleep(3*retransTimer + time.Second)
 				d.uses(t, "a new one", gateway2, c.prefix)
 			})
 		})
 	}
+}
+
+// Solicitations are lost as other packets are: as long as probes are answered by a router it is not left.
+func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := working(t)
+		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
+		sleep(time.Minute)
+		d.uses(t, "it answers no solicitation", gateway, ourPrefix)
+		if v := d.seen.now(); v.Doubts == 0 || len(v.Unreachable) > 0 {
+			t.Errorf("doubts %d, unreachable %v", v.Doubts, v.Unreachable)
+		}
+		d.SetPath(PathSuspected)
+		sleep(3*retransTimer + time.Second)
+		d.uses(t, "nor probes", gateway2, otherPrefix)
+	})
 }
 
 // A provider whose routers speak only when they are asked: silence of the only one known is a reason to ask.
@@ -118,6 +136,7 @@ func TestWhenTheOnlyRouterDoesNotAnswerOthersAreAskedFor(t *testing.T) {
 				w.answer = func() *Packet { p := offers(ourPrefix, ndp.Medium).packet(gateway2); return &p }
 			})
 			if what == "the link was lost" {
+				d.SetPath(PathUnknown)
 				d.SetLink(2, false)
 				d.SetLink(2, true)
 			} else {
@@ -161,6 +180,7 @@ func TestARouterThatComesBackTakesNothingFromTheOneInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
 		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.SetPath(PathSuspected)
 		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
 		sleep(5 * time.Second)
 		d.uses(t, "the first is gone", gateway2, otherPrefix)
@@ -199,9 +219,11 @@ func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 		d := working(t)
 		d.SetGiver(gateway)
 		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.SetPath(PathSuspected)
 		d.hear(offers(otherPrefix, ndp.High).packet(gateway2))
 		sleep(5 * time.Second)
 		d.uses(t, "it is gone", gateway2, otherPrefix)
+		d.SetPath(PathWorking)
 		sleep(time.Minute) // proven by now
 		d.script(func(w *wire) { w.absent = nil })
 		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))

@@ -52,6 +52,7 @@ type machine struct {
 	gateways []netip.Addr // that somebody else's defaults lead to
 	checks   map[netip.Addr]*check
 	mute     map[netip.Addr]bool // routers and gateways that answer no solicitation
+	doubts   int                 // how often the router in use did not answer while the uplink worked
 	lost     bool                // none that was known answers
 	path     Path
 	proven   bool                         // the uplink has worked by the router in use
@@ -274,6 +275,7 @@ func without[T any](m *machine, list []T, gone func(T) bool) []T {
 // view is what holds now.
 func (m *machine) view() View {
 	v := m.state.view()
+	v.Doubts = m.doubts
 	v.Unreachable = slices.SortedFunc(maps.Keys(m.mute), netip.Addr.Compare)
 	return v
 }

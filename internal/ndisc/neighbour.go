@@ -86,6 +86,11 @@ func (m *machine) due(now time.Time) (unicast, multicast []netip.Addr) {
 		case !m.checkable(router):
 			delete(m.checks, router)
 		case !m.up || now.Before(c.next):
+		case c.left == 0 && c.pause == 0 && m.path == PathWorking && router == m.inUse():
+			// Solicitations get lost, and some routers are picky about whom they answer: probes have the last word. They are asked for.
+			delete(m.checks, router)
+			m.doubts++
+			m.changed = true
 		case c.left == 0 && c.pause == 0:
 			c.pause, c.next = minRecheck, now.Add(minRecheck)
 			m.silent(router, now)
@@ -102,6 +107,14 @@ func (m *machine) due(now time.Time) (unicast, multicast []netip.Addr) {
 		}
 	}
 	return unicast, multicast
+}
+
+// inUse returns the router that our packets go by, as far as that is known.
+func (m *machine) inUse() netip.Addr {
+	if m.follows && len(m.gateways) > 0 {
+		return m.gateways[0]
+	}
+	return m.state.Chosen
 }
 
 // silent takes a router for unreachable. When no other is there, one may be that speaks when it is asked only.
