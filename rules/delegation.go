@@ -122,7 +122,7 @@ func (p *planner) subnets() {
 // uplink, whichever one carries other traffic: one that loses much, or has a higher tier, is better than none.
 func (p *planner) sourceOf(lan *LAN) Choice {
 	return p.best(IPv6, func(u *Uplink) int {
-		if len(u.hereFirst()) == 0 || !slices.Contains(lan.From, u.ID) {
+		if len(u.usableDelegations()) == 0 || !slices.Contains(lan.From, u.ID) {
 			return 0
 		}
 		return u.defaultTier()
@@ -198,16 +198,16 @@ func (p *planner) rewrittenBy(choice *Choice, lan *LAN) bool {
 
 // translated returns the prefix that the hosts of a LAN appear by behind an uplink that translates.
 func (p *planner) translated(u *Uplink, lan *LAN) (netip.Prefix, bool) {
-	list := u.hereFirst()
+	list := u.usableDelegations()
 	if !u.IPv6.Translate || len(list) == 0 || !slices.Contains(lan.From, u.ID) {
 		return netip.Prefix{}, false
 	}
 	return p.subnet(u, list[0], lan)
 }
 
-// hereFirst lists the delegations of an uplink that its router carries, those last that are not for new connections any
+// usableDelegations lists the delegations of an uplink that its router carries, those last that are not for new connections any
 // more.
-func (u *Uplink) hereFirst() []Delegation {
+func (u *Uplink) usableDelegations() []Delegation {
 	list := slices.DeleteFunc(slices.Clone(u.Delegations), func(d Delegation) bool { return d.Elsewhere })
 	slices.SortStableFunc(list, func(a, b Delegation) int {
 		switch {
@@ -280,7 +280,7 @@ func (p *planner) ownOfDelegation(u *Uplink) (netip.Prefix, bool) {
 	if u.IPv6.Assign != nil && len(u.IPv6.Assign.Addresses) > 0 {
 		return netip.Prefix{}, false
 	}
-	for _, d := range u.hereFirst() {
+	for _, d := range u.usableDelegations() {
 		for id := range 2 { // one of two is not excluded
 			subnet, ok := d.Subnet(id)
 			if !ok {

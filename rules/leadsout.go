@@ -9,7 +9,7 @@ import (
 // another program deals prefixes out, of a device that is no uplink (RFC 7084 WAA-7). An address that another uplink's
 // provider routes is none: no other provider takes it, and it would never come back.
 func borrows(cfg Config, obs *Observed, u *Uplink) bool {
-	return len(u.hereFirst()) > 0 || slices.ContainsFunc(obs.Addrs, func(a Addr) bool {
+	return len(u.usableDelegations()) > 0 || slices.ContainsFunc(obs.Addrs, func(a Addr) bool {
 		ip := a.Prefix.Addr()
 		return ip.Is6() && !a.Tentative && !a.LinkScope && ip.IsGlobalUnicast() && !ip.IsPrivate() && !obs.owns(cfg.Kernel, a) &&
 			!slices.ContainsFunc(cfg.Uplinks, func(o Uplink) bool { return o.Device == a.Device || o.ID != u.ID && o.routes(ip, obs) })

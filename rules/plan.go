@@ -116,18 +116,18 @@ type planner struct {
 	state    State
 	report   Report
 
-	paths       []plannedPath
-	neighbours  map[deviceFamily][]netip.Prefix
-	routesOf    map[deviceFamily][]*Route // of main, through uplinks
-	devices     map[string]bool           // of uplinks
-	based       [2]bool                   // families that have the rules which every family needs, by index
-	own         map[Path][]netip.Prefix
-	networks    map[int][]netip.Prefix // IPv6, by uplink
-	groups      map[int]*plannedGroup
-	policyNeeds []policyNeeds
-	lanMTU      int            // the largest, in bytes
-	taken       []netip.Prefix // withdrawn ones that nobody has now
-	delegates   bool           // hosts may have addresses that belong to one uplink
+	paths             []plannedPath
+	neighbours        map[deviceFamily][]netip.Prefix
+	routesOf          map[deviceFamily][]*Route // of main, through uplinks
+	devices           map[string]bool           // of uplinks
+	based             [2]bool                   // families that have the rules which every family needs, by index
+	own               map[Path][]netip.Prefix
+	networks          map[int][]netip.Prefix // IPv6, by uplink
+	groups            map[int]*plannedGroup
+	policyNeeds       []policyNeeds
+	lanMTU            int            // the largest, in bytes
+	withdrawnPrefixes []netip.Prefix // withdrawn ones that nobody has now
+	delegates         bool           // hosts may have addresses that belong to one uplink
 }
 
 // addresses assigns what the configuration and leases give the uplinks.

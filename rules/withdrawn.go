@@ -18,7 +18,7 @@ func (p *planner) withdrawn() {
 			if p.inUse(w) {
 				continue
 			}
-			p.taken = append(p.taken, w)
+			p.withdrawnPrefixes = append(p.withdrawnPrefixes, w)
 			p.state.Routes = append(p.state.Routes, Route{Family: IPv6, Table: TableMain, Type: Unicast, Dst: w, Metric: metricWithdrawn,
 				Protocol: p.k.Protocol, Nexthops: []Nexthop{{Device: lan.Device, Weight: 1}}})
 		}
@@ -31,7 +31,7 @@ const metricWithdrawn = 2048
 // inUse reports whether somebody has a prefix now that was taken from a LAN: another LAN, or a network that others
 // have set up.
 func (p *planner) inUse(prefix netip.Prefix) bool {
-	return slices.Contains(p.taken, prefix) ||
+	return slices.Contains(p.withdrawnPrefixes, prefix) ||
 		slices.ContainsFunc(p.report.Subnets, func(s Subnet) bool { return s.Prefix.Overlaps(prefix) }) ||
 		slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool { return p.devices[a.Device] && a.Prefix.Masked().Overlaps(prefix) }) ||
 		slices.ContainsFunc(p.obs.Addrs, func(a Addr) bool {
@@ -52,7 +52,7 @@ func (p *planner) rejectWithdrawn(u *Uplink, foreign *branches) {
 	if u.IPv6.Masquerade {
 		return
 	}
-	for _, part := range inSets(p.taken) {
+	for _, part := range inSets(p.withdrawnPrefixes) {
 		foreign.of(u, "foreign").add("withdrawn by their provider: take another source", NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
 	}
 }

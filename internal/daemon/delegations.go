@@ -31,13 +31,13 @@ type delegations struct {
 	save    func(document string, read func() any)
 	changed func(uplink string, c dhcp6.Change)
 
-	holding sync.Mutex
-	held    map[string]dhcp6.Lease // by uplink name
-	by      map[string]netip.Addr  // likewise, the router that was in use when the prefixes were given
+	holding     sync.Mutex
+	held        map[string]dhcp6.Lease // by uplink name
+	delegatedBy map[string]netip.Addr  // likewise, the router that was in use when the prefixes were given
 }
 
 func newDelegations(log *slog.Logger, save func(document string, read func() any), changed func(string, dhcp6.Change)) *delegations {
-	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease), by: make(map[string]netip.Addr)}
+	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease), delegatedBy: make(map[string]netip.Addr)}
 }
 
 // wish is what a client is configured to ask for.
@@ -66,7 +66,7 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6
 		m, p := members[name], posts[name]
 		return p.make == nil || m != nil && m.device != p.device
 	})
-	maps.DeleteFunc(l.by, func(name string, _ netip.Addr) bool { _, holds := l.held[name]; return !holds })
+	maps.DeleteFunc(l.delegatedBy, func(name string, _ netip.Addr) bool { _, holds := l.held[name]; return !holds })
 	l.holding.Unlock()
 	l.staff(posts)
 }
@@ -128,19 +128,19 @@ func (l *delegations) lease(name string) (dhcp6.Lease, bool) {
 	return lease, ok
 }
 
-// giver returns the router by way of which the prefixes of an uplink were given; zero: not known.
-func (l *delegations) giver(name string) netip.Addr {
+// delegating returns the router by way of which the prefixes of an uplink were given; zero: not known.
+func (l *delegations) delegating(name string) netip.Addr {
 	l.holding.Lock()
 	defer l.holding.Unlock()
-	return l.by[name]
+	return l.delegatedBy[name]
 }
 
-// givenBy notes the router by way of which the prefixes of an uplink were given.
-func (l *delegations) givenBy(name string, router netip.Addr) {
+// setDelegating notes the router by way of which the prefixes of an uplink were given.
+func (l *delegations) setDelegating(name string, router netip.Addr) {
 	l.holding.Lock()
 	defer l.holding.Unlock()
 	if _, holds := l.held[name]; holds {
-		l.by[name] = router
+		l.delegatedBy[name] = router
 	}
 }
 
@@ -206,10 +206,10 @@ func lackProblem(name, device string, lack *dhcp6.Lack, now time.Time) (rules.Pr
 
 // onDelegation hears of a changed lease.
 func (d *Daemon) onDelegation(name string, c dhcp6.Change) {
-	if c.Lease != nil && d.routers.mayHaveGiven(name, d.delegations.giver(name)) {
+	if c.Lease != nil && d.routers.mayHaveDelegated(name, d.delegations.delegating(name)) {
 		switch c.Reason {
 		case dhcp6.Granted, dhcp6.Renewed, dhcp6.Rebound, dhcp6.Verified:
-			d.delegations.givenBy(name, d.routers.inUse(name))
+			d.delegations.setDelegating(name, d.routers.inUse(name))
 		}
 	}
 	d.resupply()

@@ -76,10 +76,10 @@ func (d *Daemon) tellRouters() {
 		path := rules.Path{Uplink: ids[c.Uplinks[i].Name], Family: rules.IPv6}
 		if v, ok := d.judge.verdict(path); ok {
 			name, p := c.Uplinks[i].Name, pathOf(v, d.judge.isWhole(path))
-			giver := d.delegations.giver(name)
-			d.routers.probed(name, p, giver)
-			if p == ndisc.PathWorking && !giver.IsValid() {
-				d.delegations.givenBy(name, d.routers.inUse(name))
+			delegating := d.delegations.delegating(name)
+			d.routers.probed(name, p, delegating)
+			if p == ndisc.PathWorking && !delegating.IsValid() {
+				d.delegations.setDelegating(name, d.routers.inUse(name))
 			}
 		}
 	}
@@ -223,10 +223,10 @@ func (d *Daemon) usedGateways() map[string]netip.Addr {
 }
 
 // probed tells what probing says of an uplink, and by way of which router its prefixes were delegated.
-func (r *routers) probed(name string, p ndisc.Path, giver netip.Addr) {
+func (r *routers) probed(name string, p ndisc.Path, delegating netip.Addr) {
 	if m := r.current(name); m != nil {
 		m.worker.SetPath(p)
-		m.worker.SetGiver(giver)
+		m.worker.SetDelegatingRouter(delegating)
 	}
 }
 
@@ -245,9 +245,9 @@ func (r *routers) carries(name string, given netip.Addr) bool {
 	return s.Carries(given)
 }
 
-// mayHaveGiven reports whether the router in use may be the one by way of which a server answers: nothing speaks for the one
+// mayHaveDelegated reports whether the router in use may be the one by way of which a server answers: nothing speaks for the one
 // that the prefixes were given by before, or that one is gone.
-func (r *routers) mayHaveGiven(name string, before netip.Addr) bool {
+func (r *routers) mayHaveDelegated(name string, before netip.Addr) bool {
 	r.holding.Lock()
 	defer r.holding.Unlock()
 	v := r.views[name]
@@ -322,7 +322,7 @@ func (d *Daemon) onRouters(name string, before, after ndisc.View) {
 	if was, is := before.State.Chosen, after.State.Chosen; was.IsValid() && is.IsValid() && was != is {
 		d.delegations.verify(name) // another provider's router knows nothing of it
 	}
-	if after.Doubts > before.Doubts {
+	if after.Unanswered > before.Unanswered {
 		d.mu.Lock()
 		id := d.ids[name]
 		d.mu.Unlock()

@@ -75,7 +75,7 @@ func TestADelegationBelongsToTheRouterThatItCameBy(t *testing.T) {
 			if got := r.carries("fiber", c.given); got != c.carries {
 				t.Errorf("carries: %v", got)
 			}
-			if got := r.mayHaveGiven("fiber", c.given); got != c.adopts {
+			if got := r.mayHaveDelegated("fiber", c.given); got != c.adopts {
 				t.Errorf("an answer is taken for one by way of it: %v", got)
 			}
 		})

@@ -41,7 +41,7 @@ func (d *Daemon) supplies(now time.Time) Supplies {
 	d.delegations.supply(s, now)
 	for name, supply := range s {
 		for i := range supply.Delegations {
-			supply.Delegations[i].Elsewhere = !d.routers.carries(name, d.delegations.giver(name))
+			supply.Delegations[i].Elsewhere = !d.routers.carries(name, d.delegations.delegating(name))
 		}
 	}
 	d.tunnels.supply(s)

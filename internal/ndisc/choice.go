@@ -26,15 +26,15 @@ const (
 	// firstTurn is how long the router in use is left alone after the uplink has fallen silent: what is behind it
 	// fails more often than the router is the wrong one.
 	firstTurn = 10 * time.Second
-	// A router that is tried has laterTurn to carry an answer. The one that worked last has homeTurn each time: it is still the
+	// A router that is tried has laterTurn to carry an answer. The one that worked last has lastWorkingTurn each time: it is still the
 	// likeliest.
-	laterTurn = 10 * time.Second
-	homeTurn  = 45 * time.Second
+	laterTurn       = 10 * time.Second
+	lastWorkingTurn = 45 * time.Second
 	// provenAfter is how long the uplink must have worked since a router is used for it to work by that one.
 	provenAfter = 10 * time.Second
 	// A router by which the uplink was silent is not preferred for a while, which doubles each time: to try it costs an
 	// outage.
-	minShun, maxShun = 10 * time.Minute, 6 * time.Hour
+	minHoldDown, maxHoldDown = 10 * time.Minute, 6 * time.Hour
 )
 
 // compare orders routers by reachability, then preference (RFC 4191 section 3.2).
@@ -60,11 +60,11 @@ func (s *State) announces(router netip.Addr) bool {
 // Carries reports whether the router in use is one that another one's prefixes may be used by: itself, or one of the same
 // provider, as far as that is known.
 func (s *State) Carries(given netip.Addr) bool {
-	return !given.IsValid() || !s.Chosen.IsValid() || s.Chosen == given || s.akin(s.Chosen, given)
+	return !given.IsValid() || !s.Chosen.IsValid() || s.Chosen == given || s.sameProvider(s.Chosen, given)
 }
 
-// akin reports whether two routers announce a prefix in common, or one announces none: either may carry what the other does.
-func (s *State) akin(a, b netip.Addr) bool {
+// sameProvider reports whether two routers announce a prefix in common, or one announces none: either may carry what the other does.
+func (s *State) sameProvider(a, b netip.Addr) bool {
 	return !s.announces(a) || !s.announces(b) ||
 		slices.ContainsFunc(s.Prefixes, func(p Prefix) bool { return slices.Contains(p.Routers, a) && slices.Contains(p.Routers, b) })
 }
@@ -78,7 +78,7 @@ func (s *State) router(addr netip.Addr) *Router {
 	return &s.Routers[i]
 }
 
-// candidates lists the routers that offer a default, best first: of equal ones those that are akin to the one in use.
+// candidates lists the routers that offer a default, best first: of equal ones those of the same provider as the one in use.
 func (m *machine) candidates() []Router {
 	var list []Router
 	for _, r := range m.state.Routers {
@@ -86,17 +86,17 @@ func (m *machine) candidates() []Router {
 			list = append(list, r)
 		}
 	}
-	shunned := func(r *Router) bool { return !m.shuns[r.Addr].IsZero() }
-	akin := func(r *Router) bool { return !m.state.Chosen.IsValid() || m.state.akin(r.Addr, m.state.Chosen) }
+	isHeldDown := func(r *Router) bool { return !m.heldDown[r.Addr].IsZero() }
+	sameProvider := func(r *Router) bool { return !m.state.Chosen.IsValid() || m.state.sameProvider(r.Addr, m.state.Chosen) }
 	slices.SortStableFunc(list, func(a, b Router) int {
 		if a.Unreachable != b.Unreachable {
 			return ordered(a.Unreachable)
 		}
-		if shunned(&a) != shunned(&b) {
-			return ordered(shunned(&a))
+		if isHeldDown(&a) != isHeldDown(&b) {
+			return ordered(isHeldDown(&a))
 		}
-		if akin(&a) != akin(&b) && m.proven {
-			return ordered(akin(&b))
+		if sameProvider(&a) != sameProvider(&b) && m.proven {
+			return ordered(sameProvider(&b))
 		}
 		return a.compare(&b)
 	})
@@ -112,21 +112,21 @@ func (m *machine) choose() {
 		return
 	}
 	present := m.state.router(m.state.Chosen)
-	if present == nil && m.follows && len(m.gateways) > 0 && !m.mute[m.gateways[0]] {
+	if present == nil && m.follows && len(m.gateways) > 0 && !m.unreachable[m.gateways[0]] {
 		if m.state.router(m.gateways[0]) != nil { // else it has not been heard yet
 			m.use(m.gateways[0])
 		}
 		return
 	}
-	if g := m.state.router(m.giver); g != nil && !g.Unreachable && m.path != PathSilent && m.shuns[m.giver].IsZero() && !m.state.Carries(m.giver) {
-		m.use(m.giver)
+	if g := m.state.router(m.delegating); g != nil && !g.Unreachable && m.path != PathSilent && m.heldDown[m.delegating].IsZero() && !m.state.Carries(m.delegating) {
+		m.use(m.delegating)
 		return
 	}
 	switch best := &list[0]; {
 	case present == nil, present.Unreachable && !best.Unreachable:
 		m.use(best.Addr)
 	case m.path == PathSilent: // each has its turn
-	case best.compare(present) < 0 && m.shuns[best.Addr].IsZero() && (!m.proven && present.Addr != m.giver || m.state.akin(best.Addr, present.Addr)):
+	case best.compare(present) < 0 && m.heldDown[best.Addr].IsZero() && (!m.proven && present.Addr != m.delegating || m.state.sameProvider(best.Addr, present.Addr)):
 		m.use(best.Addr)
 	}
 }
@@ -138,7 +138,7 @@ func (m *machine) use(router netip.Addr) {
 	// The first router that is heard while the uplink works is the one that it works by.
 	m.proven = m.path == PathWorking && !m.state.Chosen.IsValid()
 	if m.proven {
-		m.home = router
+		m.lastWorking = router
 	}
 	m.state.Chosen, m.chosenAt, m.changed = router, time.Time{}, true
 }
@@ -150,7 +150,7 @@ func (m *machine) setPath(p Path, now time.Time) {
 	}
 	if p == m.path {
 		if p == PathWorking && !m.proven && now.Sub(m.chosenAt) >= provenAfter {
-			m.proven, m.home = m.state.Chosen.IsValid(), m.state.Chosen
+			m.proven, m.lastWorking = m.state.Chosen.IsValid(), m.state.Chosen
 		}
 		return
 	}
@@ -158,7 +158,7 @@ func (m *machine) setPath(p Path, now time.Time) {
 	m.path = p
 	switch p {
 	case PathWorking:
-		m.proven, m.home = m.state.Chosen.IsValid(), m.state.Chosen
+		m.proven, m.lastWorking = m.state.Chosen.IsValid(), m.state.Chosen
 	case PathSuspected:
 		m.verify(now)
 	case PathSilent:
@@ -169,17 +169,17 @@ func (m *machine) setPath(p Path, now time.Time) {
 	}
 }
 
-// shun notes that the uplink was silent by a router.
-func (m *machine) shun(router netip.Addr, now time.Time) {
-	span := min(max(2*m.spans[router], minShun), maxShun)
-	m.spans[router], m.shuns[router] = span, now.Add(span)
+// holdDown notes that the uplink was silent by a router.
+func (m *machine) holdDown(router netip.Addr, now time.Time) {
+	span := min(max(2*m.holdDowns[router], minHoldDown), maxHoldDown)
+	m.holdDowns[router], m.heldDown[router] = span, now.Add(span)
 }
 
-// setGiver is told by way of which router prefixes were delegated. Of several it is the one to be used, for LANs have
+// setDelegating is told by way of which router prefixes were delegated. Of several it is the one to be used, for LANs have
 // nothing by another, unless the uplink was silent by it lately.
-func (m *machine) setGiver(router netip.Addr) {
-	if m.giver != router {
-		m.giver = router
+func (m *machine) setDelegating(router netip.Addr) {
+	if m.delegating != router {
+		m.delegating = router
 		m.choose()
 	}
 }
@@ -197,9 +197,9 @@ func (m *machine) rotate(now time.Time) {
 	}
 	at := slices.IndexFunc(list, func(r Router) bool { return r.Addr == m.state.Chosen })
 	next := list[(at+1)%len(list)].Addr
-	if next == m.home {
-		m.turn = now.Add(homeTurn)
+	if next == m.lastWorking {
+		m.turn = now.Add(lastWorkingTurn)
 	}
-	m.shun(m.state.Chosen, now)
+	m.holdDown(m.state.Chosen, now)
 	m.use(next)
 }

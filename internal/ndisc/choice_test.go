@@ -116,8 +116,8 @@ func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
 		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
 		sleep(time.Minute)
 		d.uses(t, "it answers no solicitation", gateway, ourPrefix)
-		if v := d.seen.now(); v.Doubts == 0 || len(v.Unreachable) > 0 {
-			t.Errorf("doubts %d, unreachable %v", v.Doubts, v.Unreachable)
+		if v := d.seen.now(); v.Unanswered == 0 || len(v.Unreachable) > 0 {
+			t.Errorf("unanswered %d, unreachable %v", v.Unanswered, v.Unreachable)
 		}
 		d.SetPath(PathSuspected)
 		sleep(3*retransTimer + time.Second)
@@ -165,7 +165,7 @@ func TestEachRouterHasItsTurnWhileTheUplinkIsSilent(t *testing.T) {
 		d.uses(t, "silent for longer", gateway2, otherPrefix)
 		sleep(laterTurn)
 		d.uses(t, "the other was no better", gateway, ourPrefix)
-		sleep(homeTurn - 2*time.Second)
+		sleep(lastWorkingTurn - 2*time.Second)
 		d.uses(t, "it is the likeliest", gateway, ourPrefix)
 		sleep(2 * time.Second)
 		d.uses(t, "the other once more", gateway2, otherPrefix)
@@ -217,7 +217,7 @@ func TestAPreferredRouterThatLeadsNowhereIsNotTriedAgainAtOnce(t *testing.T) {
 func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
-		d.SetGiver(gateway)
+		d.SetDelegatingRouter(gateway)
 		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
 		d.SetPath(PathSuspected)
 		d.hear(offers(otherPrefix, ndp.High).packet(gateway2))
@@ -237,7 +237,7 @@ func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
 		sleep(time.Minute)
 		d.uses(t, "while the other works", gateway2, otherPrefix)
-		sleep(minShun)
+		sleep(minHoldDown)
 		d.uses(t, "it is tried again", gateway, ourPrefix)
 	})
 }

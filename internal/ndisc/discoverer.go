@@ -36,11 +36,11 @@ type Discoverer struct {
 	cfg  DiscovererConfig
 	port *port
 
-	mu       sync.Mutex // guards what follows
-	failed   []netip.Addr
-	gateways []netip.Addr
-	path     Path
-	giver    netip.Addr
+	mu         sync.Mutex // guards what follows
+	failed     []netip.Addr
+	gateways   []netip.Addr
+	path       Path
+	delegating netip.Addr
 }
 
 // NewDiscoverer makes a Discoverer that does nothing before Run and a link.
@@ -94,11 +94,11 @@ func (d *Discoverer) SetPath(p Path) {
 	}
 }
 
-// SetGiver tells by way of which router prefixes were delegated; zero: not known.
-func (d *Discoverer) SetGiver(router netip.Addr) {
+// SetDelegatingRouter tells by way of which router prefixes were delegated; zero: not known.
+func (d *Discoverer) SetDelegatingRouter(router netip.Addr) {
 	d.mu.Lock()
-	changed := d.giver != router
-	d.giver = router
+	changed := d.delegating != router
+	d.delegating = router
 	d.mu.Unlock()
 	if changed {
 		d.port.poke()
@@ -172,7 +172,7 @@ func (d *Discoverer) pass(m *machine, now time.Time) {
 	d.failed = nil
 	m.follow(d.gateways, now)
 	m.setPath(d.path, now)
-	m.setGiver(d.giver)
+	m.setDelegating(d.delegating)
 }
 
 // check asks the routers whose turn it is whether they are there.

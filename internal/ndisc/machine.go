@@ -48,22 +48,22 @@ type machine struct {
 	state   State
 	learned map[netip.Addr]learning
 
-	follows  bool         // somebody else configures by what routers say: ask only when they are lost
-	gateways []netip.Addr // that somebody else's defaults lead to
-	checks   map[netip.Addr]*check
-	mute     map[netip.Addr]bool // routers and gateways that answer no solicitation
-	doubts   int                 // how often the router in use did not answer while the uplink worked
-	lost     bool                // none that was known answers
-	path     Path
-	proven   bool                         // the uplink has worked by the router in use
-	home     netip.Addr                   // the router by which it worked last
-	chosenAt time.Time                    // about when the router in use became that; zero: just now
-	giver    netip.Addr                   // by way of which prefixes were delegated
-	shuns    map[netip.Addr]time.Time     // routers by which the uplink was silent, until when that counts
-	spans    map[netip.Addr]time.Duration // how long that counted last
-	turn     time.Time                    // until when the router in use may try, while the uplink is silent
-	linkMTU  int                          // bytes; 0: unknown
-	changed  bool
+	follows     bool         // somebody else configures by what routers say: ask only when they are lost
+	gateways    []netip.Addr // that somebody else's defaults lead to
+	checks      map[netip.Addr]*check
+	unreachable map[netip.Addr]bool // routers and gateways that answer no solicitation
+	unanswered  int                 // how often the router in use did not answer while the uplink worked
+	lost        bool                // none that was known answers
+	path        Path
+	proven      bool                         // the uplink has worked by the router in use
+	lastWorking netip.Addr                   // the router by which it worked last
+	chosenAt    time.Time                    // about when the router in use became that; zero: just now
+	delegating  netip.Addr                   // by way of which prefixes were delegated
+	heldDown    map[netip.Addr]time.Time     // routers by which the uplink was silent, until when that counts
+	holdDowns   map[netip.Addr]time.Duration // how long that counted last
+	turn        time.Time                    // until when the router in use may try, while the uplink is silent
+	linkMTU     int                          // bytes; 0: unknown
+	changed     bool
 
 	up    bool
 	flaps int  // how often the link has come up
@@ -76,7 +76,7 @@ type machine struct {
 
 func newMachine(device string, secret []byte, last State, random func() float64) *machine {
 	m := &machine{device: device, secret: secret, rand: random, state: last.usable(), learned: map[netip.Addr]learning{},
-		checks: map[netip.Addr]*check{}, mute: map[netip.Addr]bool{}, shuns: map[netip.Addr]time.Time{}, spans: map[netip.Addr]time.Duration{}}
+		checks: map[netip.Addr]*check{}, unreachable: map[netip.Addr]bool{}, heldDown: map[netip.Addr]time.Time{}, holdDowns: map[netip.Addr]time.Duration{}}
 	m.choose()
 	return m
 }
@@ -203,7 +203,7 @@ func (m *machine) deadline() time.Time {
 	if m.up && m.path == PathSilent {
 		d = earlier(d, m.turn)
 	}
-	for _, end := range m.shuns {
+	for _, end := range m.heldDown {
 		d = earlier(d, end)
 	}
 	for _, r := range m.state.Routers {
@@ -251,11 +251,11 @@ func (m *machine) expire(now time.Time) {
 			delete(m.learned, addr)
 		}
 	}
-	maps.DeleteFunc(m.spans, func(a netip.Addr, _ time.Duration) bool { return !m.checkable(a) })
-	maps.DeleteFunc(m.shuns, func(a netip.Addr, end time.Time) bool { return over(end, now) || !m.checkable(a) })
-	for addr := range m.mute {
+	maps.DeleteFunc(m.holdDowns, func(a netip.Addr, _ time.Duration) bool { return !m.checkable(a) })
+	maps.DeleteFunc(m.heldDown, func(a netip.Addr, end time.Time) bool { return over(end, now) || !m.checkable(a) })
+	for addr := range m.unreachable {
 		if !m.checkable(addr) {
-			delete(m.mute, addr)
+			delete(m.unreachable, addr)
 		}
 	}
 	m.choose()
@@ -275,8 +275,8 @@ func without[T any](m *machine, list []T, gone func(T) bool) []T {
 // view is what holds now.
 func (m *machine) view() View {
 	v := m.state.view()
-	v.Doubts = m.doubts
-	v.Unreachable = slices.SortedFunc(maps.Keys(m.mute), netip.Addr.Compare)
+	v.Unanswered = m.unanswered
+	v.Unreachable = slices.SortedFunc(maps.Keys(m.unreachable), netip.Addr.Compare)
 	return v
 }
 

@@ -89,7 +89,7 @@ func (m *machine) due(now time.Time) (unicast, multicast []netip.Addr) {
 		case c.left == 0 && c.pause == 0 && m.path == PathWorking && router == m.inUse():
 			// Solicitations get lost, and some routers are picky about whom they answer: probes have the last word. They are asked for.
 			delete(m.checks, router)
-			m.doubts++
+			m.unanswered++
 			m.changed = true
 		case c.left == 0 && c.pause == 0:
 			c.pause, c.next = minRecheck, now.Add(minRecheck)
@@ -120,7 +120,7 @@ func (m *machine) inUse() netip.Addr {
 // silent takes a router for unreachable. When no other is there, one may be that speaks when it is asked only.
 func (m *machine) silent(router netip.Addr, now time.Time) {
 	m.setReachable(router, false)
-	reachable := func(a netip.Addr) bool { return !m.mute[a] }
+	reachable := func(a netip.Addr) bool { return !m.unreachable[a] }
 	if !m.hasDefault() && !slices.ContainsFunc(m.gateways, reachable) {
 		m.fresh, m.lost = false, true
 		m.again(now)
@@ -129,13 +129,13 @@ func (m *machine) silent(router netip.Addr, now time.Time) {
 
 // setReachable notes whether a router answers neighbour solicitations.
 func (m *machine) setReachable(router netip.Addr, reachable bool) {
-	if m.mute[router] == reachable {
+	if m.unreachable[router] == reachable {
 		if m.changed = true; reachable {
-			delete(m.mute, router)
-			delete(m.shuns, router) // it has been away, and is another one since, maybe
-			delete(m.spans, router)
+			delete(m.unreachable, router)
+			delete(m.heldDown, router) // it has been away, and is another one since, maybe
+			delete(m.holdDowns, router)
 		} else {
-			m.mute[router] = true
+			m.unreachable[router] = true
 		}
 	}
 	for i := range m.state.Routers {

@@ -83,16 +83,16 @@ type View struct {
 	Foreign []netip.Prefix
 	// Unreachable are the routers, and other gateways that Follow told of, that answer no neighbour solicitation.
 	Unreachable []netip.Addr
-	// Doubts counts how often the router in use did not answer though the uplink works, by what is known: it is time to
+	// Unanswered counts how often the router in use did not answer though the uplink works, by what is known: it is time to
 	// probe it.
-	Doubts  int
-	Routes  []Route // not expired; of several to one prefix the better is first
-	DNS     []Server
-	Search  []Domain
-	MTU     int  // bytes: the smallest that a router has named; 0: none has
-	Managed bool // a router says that DHCPv6 has addresses
-	Other   bool // a router says that DHCPv6 has other things
-	State   State
+	Unanswered int
+	Routes     []Route // not expired; of several to one prefix the better is first
+	DNS        []Server
+	Search     []Domain
+	MTU        int  // bytes: the smallest that a router has named; 0: none has
+	Managed    bool // a router says that DHCPv6 has addresses
+	Other      bool // a router says that DHCPv6 has other things
+	State      State
 }
 
 // view makes the View of a state from which what is over has been removed.
