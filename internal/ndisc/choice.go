@@ -30,6 +30,8 @@ const (
 	// likeliest.
 	laterTurn       = 10 * time.Second
 	lastWorkingTurn = 45 * time.Second
+	// confirmWithin is how long silence to neighbour solicitations counts, from when it is confirmed by probes.
+	confirmWithin = 10 * time.Second
 	// provenAfter is how long the uplink must have worked since a router is used for it to work by that one.
 	provenAfter = 10 * time.Second
 	// A router by which the uplink was silent is not preferred for a while, which doubles each time: to try it costs an
@@ -156,6 +158,10 @@ func (m *machine) setPath(p Path, now time.Time) {
 	}
 	was := m.path
 	m.path = p
+	if (p == PathSuspected || p == PathSilent) && m.unconfirmed.IsValid() && now.Sub(m.unconfirmedAt) < confirmWithin {
+		m.silent(m.unconfirmed, now)
+		m.unconfirmed = netip.Addr{}
+	}
 	switch p {
 	case PathWorking:
 		m.proven, m.lastWorking = m.state.Chosen.IsValid(), m.state.Chosen

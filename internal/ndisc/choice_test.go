@@ -123,6 +123,15 @@ func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
 		sleep(3*retransTimer + time.Second)
 		d.uses(t, "nor probes", gateway2, otherPrefix)
 	})
+	synctest.Test(t, func(t *testing.T) {
+		d := working(t)
+		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
+		sleep(4 * time.Second)
+		d.SetPath(PathSuspected)
+		synctest.Wait()
+		d.uses(t, "probes confirm it a moment later", gateway2, otherPrefix)
+	})
 }
 
 // A provider whose routers speak only when they are asked: silence of the only one known is a reason to ask.

@@ -53,17 +53,20 @@ type machine struct {
 	checks      map[netip.Addr]*check
 	unreachable map[netip.Addr]bool // routers and gateways that answer no solicitation
 	unanswered  int                 // how often the router in use did not answer while the uplink worked
-	lost        bool                // none that was known answers
-	path        Path
-	proven      bool                         // the uplink has worked by the router in use
-	lastWorking netip.Addr                   // the router by which it worked last
-	chosenAt    time.Time                    // about when the router in use became that; zero: just now
-	delegating  netip.Addr                   // by way of which prefixes were delegated
-	heldDown    map[netip.Addr]time.Time     // routers by which the uplink was silent, until when that counts
-	holdDowns   map[netip.Addr]time.Duration // how long that counted last
-	turn        time.Time                    // until when the router in use may try, while the uplink is silent
-	linkMTU     int                          // bytes; 0: unknown
-	changed     bool
+	// unconfirmed did not answer solicitations just now, while probes were answered by what was known.
+	unconfirmed   netip.Addr
+	unconfirmedAt time.Time
+	lost          bool // none that was known answers
+	path          Path
+	proven        bool                         // the uplink has worked by the router in use
+	lastWorking   netip.Addr                   // the router by which it worked last
+	chosenAt      time.Time                    // about when the router in use became that; zero: just now
+	delegating    netip.Addr                   // by way of which prefixes were delegated
+	heldDown      map[netip.Addr]time.Time     // routers by which the uplink was silent, until when that counts
+	holdDowns     map[netip.Addr]time.Duration // how long that counted last
+	turn          time.Time                    // until when the router in use may try, while the uplink is silent
+	linkMTU       int                          // bytes; 0: unknown
+	changed       bool
 
 	up    bool
 	flaps int  // how often the link has come up

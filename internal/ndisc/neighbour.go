@@ -69,6 +69,9 @@ func (m *machine) ask(router netip.Addr, now time.Time) {
 // answered is told of a sign of life.
 func (m *machine) answered(router netip.Addr) {
 	delete(m.checks, router)
+	if m.unconfirmed == router {
+		m.unconfirmed = netip.Addr{}
+	}
 	m.setReachable(router, true)
 }
 
@@ -90,7 +93,7 @@ func (m *machine) due(now time.Time) (unicast, multicast []netip.Addr) {
 			// Solicitations get lost, and some routers are picky about whom they answer: probes have the last word. They are asked for.
 			delete(m.checks, router)
 			m.unanswered++
-			m.changed = true
+			m.unconfirmed, m.unconfirmedAt, m.changed = router, now, true
 		case c.left == 0 && c.pause == 0:
 			c.pause, c.next = minRecheck, now.Add(minRecheck)
 			m.silent(router, now)
