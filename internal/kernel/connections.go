@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -45,6 +46,7 @@ func (k *Kernel) DeleteConnections(old func(*rules.Connection) (why string)) (ma
 		}
 	}
 	deleted := make(map[string]int)
+	offloaded := false
 	for _, e := range found {
 		req := k.request(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
 		req.AddData(&nl.Nfgenmsg{NfgenFamily: e.family, Version: nl.NFNETLINK_V0})
@@ -54,11 +56,39 @@ func (k *Kernel) DeleteConnections(old func(*rules.Connection) (why string)) (ma
 		switch _, err := req.Execute(unix.NETLINK_NETFILTER, 0); {
 		case err == nil:
 			deleted[e.why]++
+		case errors.Is(err, unix.EBUSY):
+			deleted[e.why]++
+			offloaded = true
 		case !errors.Is(err, unix.ENOENT):
 			return deleted, fmt.Errorf("deleting a connection: %w", err)
 		}
 	}
+	if offloaded {
+		return deleted, k.forgetRoutes()
+	}
 	return deleted, nil
+}
+
+// forgetRoutes has every route be looked up anew that connections and flowtables remember: a flowtable keeps its entries from being
+// deleted, and passes by all packet filters until the route of one is out of date (net/netfilter/nf_flow_table_ip.c
+// nf_flow_dst_check). Any change of the rules does that in both families (fib_rule ops flush_cache).
+func (k *Kernel) forgetRoutes() error {
+	for _, family := range rules.Families {
+		nobody := netip.IPv4Unspecified()
+		if family == rules.IPv6 {
+			nobody = netip.IPv6Unspecified()
+		}
+		r := rules.Rule{Family: family, Priority: k.numbers.RulePriority, From: netip.PrefixFrom(nobody, nobody.BitLen()), To: netip.PrefixFrom(nobody, nobody.BitLen()),
+			Table: rules.TableMain, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: k.numbers.Protocol}
+		err := k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r)
+		if errors.Is(err, unix.EAFNOSUPPORT) {
+			continue
+		}
+		if err = errors.Join(err, gone(k.changeRule(unix.RTM_DELRULE, 0, r))); err != nil {
+			return fmt.Errorf("forgetting the routes of offloaded %v connections: %w", family, err)
+		}
+	}
+	return nil
 }
 
 // decodeConnection reads an entry, and copies what identifies it.
