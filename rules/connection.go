@@ -30,6 +30,7 @@ type OldState struct {
 type oldPath struct {
 	translates bool
 	own        []netip.Prefix
+	to         []netip.Prefix // what prefixes are translated to; nil: they are not
 }
 
 // oldPolicy is a policy that may take a connection, and what its kill switch allows.
@@ -51,7 +52,10 @@ func (p *planner) oldState() *OldState {
 		o.local[FamilyOf(net.Addr())] = append(o.local[FamilyOf(net.Addr())], net)
 	}
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		at := oldPath{p.translates(u, family) && !u.Site && !u.hasPeers(), p.sourcesBehind(u, family, facts)}
+		at := oldPath{translates: p.translates(u, family) && !u.Site && !u.hasPeers(), own: p.sourcesBehind(u, family, facts)}
+		if family == IPv6 {
+			at.to = p.translations(u)
+		}
 		o.outside[Path{u.ID, family}] = at
 		o.translates[family.index()] = o.translates[family.index()] || at.translates
 	})
@@ -103,6 +107,8 @@ func (o *OldState) Old(c *Connection) (why string) {
 	pin := o.k.ID(c.Mark)
 	at, known := o.outside[Path{pin, c.Family}]
 	switch {
+	case c.ReplyDest != c.Source && known && at.to != nil && !within(at.to, c.ReplyDest):
+		return "its source is translated to a former prefix" // which each of its packets keeps alive
 	case c.ReplyDest != c.Source:
 	case known && at.translates && !within(at.own, c.Source), pin == 0 && o.translates[c.Family.index()]:
 		return "its source is not translated"

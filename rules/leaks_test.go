@@ -92,6 +92,31 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 	}
 }
 
+// A provider that renumbers leaves connections with the translation of before: each of their packets keeps it alive.
+func TestWhatIsTranslatedToAFormerPrefixBeginsAnew(t *testing.T) {
+	w := delegating()
+	w.cfg.LANs[0].ULA = netip.MustParsePrefix("fd00:77:0:1::/64")
+	w.cfg.Uplinks[0].IPv6.Translate = true
+	_, report := w.plan()
+	addr := netip.MustParseAddr
+	for name, c := range map[string]struct {
+		source, reply netip.Addr
+		uplink        int
+		old           bool
+	}{
+		"to the delegation":            {addr("fd00:77:0:1::9"), addr("2001:db8:a00:1::9"), 1, false},
+		"to the uplink's own address":  {addr("fd00:77:0:1::9"), addr("2001:db8:a::2"), 1, false},
+		"to a former one":              {addr("fd00:77:0:1::9"), addr("2001:db8:c00:1::9"), 1, true},
+		"by one that does not":         {addr("fd00:77:0:1::9"), addr("2001:db8:c00:1::9"), 2, false},
+		"of an address of this router": {addr("2001:db8:a::2"), addr("2001:db8:a::2"), 1, false},
+	} {
+		conn := rules.Connection{Family: rules.IPv6, Source: c.source, Dest: addr("2001:db8:ffff::1"), ReplyDest: c.reply, Protocol: 17, DPort: 7, Mark: numbers.Mark(c.uplink)}
+		if why := report.Old.Old(&conn); (why != "") != c.old {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
 // The program of a filter says of every source what it is for.
 func TestAnEgressFilterDropsForeignSourcesAlone(t *testing.T) {
 	w := dual()

@@ -152,7 +152,6 @@ func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstna
 // translate maps the /64 of each LAN, whichever prefix its hosts use, to the one of the same number that
 // the uplink delegates, host by host; and back for those who ask from outside.
 func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
-	p.noteTranslation(u)
 	if len(u.Delegations) == 0 {
 		return
 	}

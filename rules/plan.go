@@ -17,13 +17,11 @@ const metricV6 = 1024
 type Report struct {
 	Facts    map[Path]Facts
 	Defaults map[Family]Choice
-	Policies []PolicyReport // in the order of the configuration
-	Proxies  []Proxied      // what transparent proxies are to take
-	Subnets  []Subnet       // what the LANs have of the delegations
-	// Translations lists what the sources of other networks become by the uplinks that translate.
-	Translations map[Path][]netip.Prefix
-	Online       map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
-	Problems     []Problem
+	Policies []PolicyReport  // in the order of the configuration
+	Proxies  []Proxied       // what transparent proxies are to take
+	Subnets  []Subnet        // what the LANs have of the delegations
+	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
+	Problems []Problem
 	// Absent are problems with devices that may come any time: policies are about what comes in by them.
 	Absent []Problem
 	// Old tells connections that this plan has no place for.

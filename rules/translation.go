@@ -1,14 +1,14 @@
 package rules
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
-// noteTranslation reports what an uplink translates to: the LANs' parts of its delegation, and its own addresses.
-func (p *planner) noteTranslation(u *Uplink) {
-	path := Path{u.ID, IPv6}
-	var to []netip.Prefix
+// translations lists what the sources of LANs become by an uplink that translates: the LANs' parts of its delegation, and its own
+// addresses; nil for any other uplink.
+func (p *planner) translations(u *Uplink) []netip.Prefix {
+	if !u.IPv6.Translate {
+		return nil
+	}
+	to := []netip.Prefix{}
 	for _, lan := range p.lansFrom(u.ID) {
 		if outside, ok := p.translated(u, lan); ok {
 			to = append(to, outside)
@@ -19,9 +19,5 @@ func (p *planner) noteTranslation(u *Uplink) {
 			to = append(to, source)
 		}
 	}
-	slices.SortFunc(to, netip.Prefix.Compare)
-	if p.report.Translations == nil {
-		p.report.Translations = make(map[Path][]netip.Prefix)
-	}
-	p.report.Translations[path] = slices.Compact(to)
+	return to
 }

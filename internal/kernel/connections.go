@@ -14,7 +14,15 @@ import (
 
 // Further attribute numbers of linux/netfilter/nfnetlink_conntrack.h.
 const (
+	ctaTupleOrig   = 1
+	ctaTupleReply  = 2
 	ctaID          = 12
+	ctaZone        = 18
+	ctaTupleIP     = 1
+	ctaIPv4Src     = 1
+	ctaIPv4Dst     = 2
+	ctaIPv6Src     = 3
+	ctaIPv6Dst     = 4
 	ctaTupleProto  = 2
 	ctaProtoNumber = 1
 	ctaSourcePort  = 2
@@ -112,6 +120,26 @@ func decodeConnection(m []byte, family rules.Family) (c rules.Connection, id []*
 		}
 	}
 	return c, id
+}
+
+// tuple holds the addresses of one direction of a connection.
+type tuple struct{ src, dst netip.Addr }
+
+func decodeTuple(b []byte) (t tuple) {
+	for typ, value := range attributes(b) {
+		if typ != ctaTupleIP {
+			continue
+		}
+		for typ, value := range attributes(value) {
+			switch typ {
+			case ctaIPv4Src, ctaIPv6Src:
+				t.src, _ = netip.AddrFromSlice(value)
+			case ctaIPv4Dst, ctaIPv6Dst:
+				t.dst, _ = netip.AddrFromSlice(value)
+			}
+		}
+	}
+	return t
 }
 
 // decodeTransport reads what a direction says beside its addresses.

@@ -19,7 +19,6 @@ type Kernel interface {
 	Snapshot(sysctls []string) (*rules.Observed, error)
 	Apply(ops []rules.Op) error
 	FlushPin(family rules.Family, mark, mask uint32) error
-	FlushTranslated(family rules.Family, mark, mask uint32, keep []netip.Prefix) (int, error)
 	DestroySockets(local []netip.Addr) (int, error)
 	// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it.
 	DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error)
@@ -88,19 +87,18 @@ type Engine struct {
 	last   Result
 
 	// The rest belongs to the goroutine of Run.
-	recorded     rules.Recorded
-	contest      rules.MainContest
-	unsaved      bool
-	seen         map[int]bool // interface indexes that were brought up once
-	health       map[rules.Path]rules.Health
-	aftermath    map[rules.Path]aftermath
-	addrs        map[rules.Path][]netip.Prefix // last seen, for when they go with the link
-	translations map[rules.Path][]netip.Prefix // what connections have been brought in step with
-	uplinks      map[int]bool                  // ids of the latest configuration
-	sysctls      map[string]refusedSysctl
-	complaint    string // that was logged last
-	generation   uint64
-	renewing     bool // connections are to be looked at
+	recorded   rules.Recorded
+	contest    rules.MainContest
+	unsaved    bool
+	seen       map[int]bool // interface indexes that were brought up once
+	health     map[rules.Path]rules.Health
+	aftermath  map[rules.Path]aftermath
+	addrs      map[rules.Path][]netip.Prefix // last seen, for when they go with the link
+	uplinks    map[int]bool                  // ids of the latest configuration
+	sysctls    map[string]refusedSysctl
+	complaint  string // that was logged last
+	generation uint64
+	renewing   bool // connections are to be looked at
 }
 
 // Result is the outcome of a pass.
@@ -127,7 +125,7 @@ func New(o Options) *Engine {
 	return &Engine{
 		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
 		seen: make(map[int]bool), health: make(map[rules.Path]rules.Health), aftermath: make(map[rules.Path]aftermath),
-		addrs: make(map[rules.Path][]netip.Prefix), translations: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool), sysctls: make(map[string]refusedSysctl),
+		addrs: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool), sysctls: make(map[string]refusedSysctl),
 	}
 }
 
@@ -261,7 +259,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 	r.Settled = r.Settled || r.Converged
 	e.expectAftermath(cfg, &r)
 	failed = append(failed, e.doAftermath(cfg, &r)...)
-	failed = append(append(failed, e.retranslate(cfg, &r)...), e.renew(&r), e.tellRemoved(r.Changes, obs))
+	failed = append(failed, e.renew(&r), e.tellRemoved(r.Changes, obs))
 	if e.unsaved {
 		failed = append(failed, e.save())
 	}

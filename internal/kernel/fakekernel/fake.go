@@ -86,12 +86,6 @@ func (k *Kernel) FlushPin(family rules.Family, mark, mask uint32) error {
 	return nil
 }
 
-// FlushTranslated notes the call.
-func (k *Kernel) FlushTranslated(family rules.Family, mark, mask uint32, keep []netip.Prefix) (int, error) {
-	k.note("flush translated %#x/%#x %v but %v", mark, mask, family, keep)
-	return 0, nil
-}
-
 // DestroySockets notes the call.
 func (k *Kernel) DestroySockets(local []netip.Addr) (int, error) {
 	k.note("destroy %v", local)
