@@ -104,7 +104,7 @@ func (p *provider) advertise(ctx context.Context) {
 	for {
 		ra := &ndp.RouterAdvertisement{CurrentHopLimit: 64, RouterLifetime: 1800 * time.Second, Options: []ndp.Option{
 			&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: p.port},
-			onLink(p.uplink.Address6.Masked()),
+			onLink(p.uplink.Address6.Masked()), &ndp.MTU{MTU: 1500}, // which takes another one back (RFC 4861 section 6.3.4)
 		}}
 		p.mu.Lock()
 		alter, mute := p.announce, p.mute

@@ -103,8 +103,10 @@ var leases = map[string]func(*dhcpv4.DHCPv4){
 
 func prefix6(change func(*ndp.PrefixInformation), more ...string) func(*ndp.RouterAdvertisement) {
 	return func(ra *ndp.RouterAdvertisement) {
-		for _, p := range more {
-			ra.Options = append(ra.Options, onLink(netip.MustParsePrefix(p)))
+		for _, text := range more { // it is over soon, or healing would not end it
+			p := onLink(netip.MustParsePrefix(text))
+			p.ValidLifetime, p.PreferredLifetime = 3*time.Second, 2*time.Second
+			ra.Options = append(ra.Options, p)
 		}
 		for _, o := range ra.Options {
 			if p, ok := o.(*ndp.PrefixInformation); ok && change != nil {
@@ -117,9 +119,9 @@ func prefix6(change func(*ndp.PrefixInformation), more ...string) func(*ndp.Rout
 var advertisements = map[string]func(*ndp.RouterAdvertisement){
 	"a lifetime of 0":          func(ra *ndp.RouterAdvertisement) { ra.RouterLifetime = 0 },
 	"a lifetime of 2 s":        func(ra *ndp.RouterAdvertisement) { ra.RouterLifetime = 2 * time.Second },
-	"an MTU of 1000":           func(ra *ndp.RouterAdvertisement) { ra.Options = append(ra.Options, &ndp.MTU{MTU: 1000}) },
-	"an MTU of 1280":           func(ra *ndp.RouterAdvertisement) { ra.Options = append(ra.Options, &ndp.MTU{MTU: 1280}) },
-	"an MTU of 65535":          func(ra *ndp.RouterAdvertisement) { ra.Options = append(ra.Options, &ndp.MTU{MTU: 65535}) },
+	"an MTU of 1000":           func(ra *ndp.RouterAdvertisement) { ra.Options[2] = &ndp.MTU{MTU: 1000} },
+	"an MTU of 1280":           func(ra *ndp.RouterAdvertisement) { ra.Options[2] = &ndp.MTU{MTU: 1280} },
+	"an MTU of 65535":          func(ra *ndp.RouterAdvertisement) { ra.Options[2] = &ndp.MTU{MTU: 65535} },
 	"no prefix":                func(ra *ndp.RouterAdvertisement) { ra.Options = ra.Options[:1] },
 	"its prefix taken back":    prefix6(func(p *ndp.PrefixInformation) { p.ValidLifetime, p.PreferredLifetime = 0, 0 }),
 	"its prefix deprecated":    prefix6(func(p *ndp.PrefixInformation) { p.PreferredLifetime = 0 }),
@@ -132,7 +134,7 @@ var advertisements = map[string]func(*ndp.RouterAdvertisement){
 	"a multicast prefix":       prefix6(nil, "ff02::/16"),
 	"a prefix of 127 bits":     prefix6(nil, "2001:db8:a:7::/127"),
 	"a route to our LAN": func(ra *ndp.RouterAdvertisement) {
-		ra.Options = append(ra.Options, &ndp.RouteInformation{PrefixLength: 64, Prefix: netip.MustParseAddr("2001:db8:1::"), RouteLifetime: time.Hour})
+		ra.Options = append(ra.Options, &ndp.RouteInformation{PrefixLength: 64, Prefix: netip.MustParseAddr("2001:db8:1::"), RouteLifetime: 3 * time.Second})
 	},
 	"a route to everything": func(ra *ndp.RouterAdvertisement) {
 		ra.Options = append(ra.Options, &ndp.RouteInformation{PrefixLength: 0, Prefix: netip.IPv6Unspecified(), RouteLifetime: 3 * time.Second})

@@ -127,13 +127,17 @@ func (c *chaos) sequences(faults []fault) {
 		c.probe(&lab.FlowProbe{From: c.Host("lan"), Network: "udp", Target: addrPort(target), Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
 	}
 	defer c.askFromOutside()()
+	c.Cleanup(func() {
+		if c.Failed() {
+			c.Log(c.everything())
+		}
+	})
 	for n := range count {
 		c.rand = rand.New(rand.NewPCG(uint64(seed), uint64(n)))
-		what := c.sequence(faults)
+		c.sequence(fmt.Sprintf("seed %d, sequence %d", seed, n), faults)
 		if c.Failed() {
-			c.Fatalf("seed %d, sequence %d: %s", seed, n, what)
+			return
 		}
-		c.Logf("sequence %d: %s", n, what)
 	}
 }
 
@@ -175,9 +179,8 @@ func (c *chaos) askFromOutside() (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// sequence does some faults, undoes some of them meanwhile and the rest at the end, and checks what must hold. It returns
-// what it did.
-func (c *chaos) sequence(faults []fault) string {
+// sequence does some faults, undoes some of them meanwhile and the rest at the end, and checks what must hold.
+func (c *chaos) sequence(name string, faults []fault) {
 	began := c.lastEvent()
 	c.foreign0 = c.foreign()
 	var did []string
@@ -207,17 +210,16 @@ func (c *chaos) sequence(faults []fault) string {
 	for i := range undo {
 		step("undo", &undo[i], undo[i].undo)
 	}
-	what := strings.Join(did, ", ")
+	c.Logf("%s: %s", name, strings.Join(did, ", "))
 	if c.process == nil {
 		c.launch()
 	}
-	c.await("a world that is healed to be taken for that: "+what, c.planned)
+	c.await("a world that is healed to be taken for that", c.planned)
 	c.falseAlarms(began, harmed, silent)
 	c.afresh()
 	if n := c.foreign(); n != c.foreign0 {
 		c.Errorf("%d packets left with a source that belongs elsewhere", n-c.foreign0)
 	}
-	return what
 }
 
 func (c *chaos) pause(most time.Duration) {
@@ -230,7 +232,7 @@ func (c *chaos) planned() error {
 	if err := c.converged(); err != nil {
 		return err
 	}
-	c.sh("router", fmt.Sprintf("cd %s && rm -rf fresh && cp -r state fresh && rm -f fresh/verdicts.json", c.dir))
+	c.sh("router", fmt.Sprintf("cd %s; rm -rf fresh; mkdir -m 700 fresh; cp state/*.json fresh; rm -f fresh/verdicts.json", c.dir))
 	out, err := c.program("plan", "-c", c.fresh).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
