@@ -1,9 +1,11 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // The shortest prefixes of connected networks that are taken for a segment of neighbours. What is shorter, such as a
@@ -60,7 +62,7 @@ func withoutConnected(u *Uplink, family Family, address netip.Prefix) bool {
 // others have put there, and with the segments of the uplinks' addresses. It is looked up in main's place.
 func (p *planner) neighbourNetworks() {
 	for _, family := range Families {
-		if !p.based[family.index()] {
+		if !p.based[family.index()] || !p.tooWide(family) {
 			continue
 		}
 		routes, less := p.behindUplinks(family)
@@ -74,6 +76,24 @@ func (p *planner) neighbourNetworks() {
 			}
 		}
 	}
+}
+
+// tooWide reports whether a network that an uplink's device is connected to, or will be, is more than a segment. Mostly
+// none is, and nothing needs to be copied.
+func (p *planner) tooWide(family Family) bool {
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Family != family || r.Table != TableMain || r.defaultLike() || len(r.Nexthops) != 1 || r.Nexthops[0].Gateway.IsValid() || !p.devices[r.Nexthops[0].Device] {
+			continue
+		}
+		if address, advertised, connected := p.connectedBy(r); connected && segmentOf(r.Dst, address, advertised) != r.Dst {
+			return true
+		}
+	}
+	return slices.ContainsFunc(p.paths, func(at plannedPath) bool {
+		a := at.u.Family(at.family).Assign
+		return at.family == family && a != nil && slices.ContainsFunc(a.Addresses, func(w Address) bool { return withoutConnected(at.u, family, w.Prefix) })
+	})
 }
 
 // behindUplinks lists the routes of the table in main's place, and reports whether they are less than main has.
@@ -174,53 +194,81 @@ func (p *planner) connectedBy(r *Route) (address netip.Addr, advertised, connect
 	return address, advertised, connected
 }
 
+// ownedNetwork is a network that a device takes for its own, or leads to.
+type ownedNetwork struct {
+	netip.Prefix
+	device string
+	uplink bool // the device is an uplink's
+	routed bool // by a gateway behind the device
+}
+
 // overlaps names the networks that an uplink and a LAN, or two uplinks, both take for theirs. Where one is the smaller, its
 // hosts are found; those of the larger one are not among them. Two uplinks in one and the same network are twins.
 func (p *planner) overlaps() {
-	for i := range p.obs.Addrs {
-		a := &p.obs.Addrs[i]
-		if !p.devices[a.Device] || !p.spans(a) {
-			continue
+	networks := p.ownedNetworks()
+	slices.SortFunc(networks, func(a, b ownedNetwork) int {
+		return cmp.Or(a.Compare(b.Prefix), strings.Compare(a.device, b.device))
+	})
+	var around []ownedNetwork // those that cover the present one, the widest first
+	for _, inner := range networks {
+		for len(around) > 0 && !around[len(around)-1].Contains(inner.Addr()) {
+			around = around[:len(around)-1]
 		}
-		for j := range p.obs.Addrs {
-			b := &p.obs.Addrs[j]
-			if b.Device == a.Device || !p.spans(b) || !a.segment().Overlaps(b.segment()) {
+		for _, outer := range around {
+			if outer.device == inner.device {
 				continue
 			}
-			switch wider := a.segment().Bits() < b.segment().Bits(); {
-			case p.devices[b.Device] && wider:
-				p.problemOnce("network-overlap", "notice",
-					fmt.Sprintf("the network %v of %s covers %v of %s, whose hosts are looked for at %s", a.segment(), a.Device, b.segment(), b.Device, b.Device),
-					"nothing, unless hosts there are missed: then give one of both another range")
-			case !p.devices[b.Device] && !wider:
-				p.problemOnce("network-overlap", "warning",
-					fmt.Sprintf("the network %v of uplink device %s lies in %v behind %s: hosts there are looked for on the wrong side", a.segment(), a.Device, b.segment(), b.Device),
-					"renumber the LAN, or the modem")
+			if same := outer.Bits() == inner.Bits(); same && outer.uplink && !inner.uplink {
+				p.overlap(inner, outer)
+			} else {
+				p.overlap(outer, inner)
 			}
 		}
-		p.overlapsRouted(a)
+		around = append(around, inner)
 	}
 }
 
-// overlapsRouted names a network of an uplink that lies in one which is reached through a LAN: the longer prefix takes it.
-func (p *planner) overlapsRouted(a *Addr) {
-	for i := range p.obs.Routes {
-		r := &p.obs.Routes[i]
-		if r.Table != TableMain || r.Type != Unicast || r.defaultLike() || FamilyOf(a.Prefix.Addr()) != r.Family || !r.Dst.Overlaps(a.segment()) || r.Dst.Bits() > a.segment().Bits() {
-			continue
-		}
-		behind := func(n Nexthop) bool { return n.Gateway.IsValid() && !p.devices[n.Device] }
-		if !slices.ContainsFunc(r.Nexthops, behind) {
-			continue
+// overlap names a network that covers another one, or is the same.
+func (p *planner) overlap(outer, inner ownedNetwork) {
+	switch {
+	case outer.uplink && inner.uplink && outer.Bits() < inner.Bits():
+		p.problemOnce("network-overlap", "notice",
+			fmt.Sprintf("the network %v of %s covers %v of %s, whose hosts are looked for at %s", outer.Prefix, outer.device, inner.Prefix, inner.device, inner.device),
+			"nothing, unless hosts there are missed: then give one of both another range")
+	case !outer.uplink && inner.uplink:
+		where := "behind"
+		if outer.routed {
+			where = "which is reached through"
 		}
 		p.problemOnce("network-overlap", "warning",
-			fmt.Sprintf("the network %v of uplink device %s lies in %v, which is reached through %s: hosts there are looked for on the wrong side", a.segment(), a.Device, r.Dst, r.Nexthops[0].Device),
-			"renumber one of both")
+			fmt.Sprintf("the network %v of uplink device %s lies in %v %s %s: hosts there are looked for on the wrong side", inner.Prefix, inner.device, outer.Prefix, where, outer.device),
+			"renumber the LAN, or the modem")
 	}
 }
 
-// spans reports whether an address stands for a network of hosts.
-func (p *planner) spans(a *Addr) bool {
-	link, _ := p.obs.Link(a.Device)
-	return !a.LinkScope && !link.Loopback && a.Prefix.Addr().IsGlobalUnicast() && !a.segment().IsSingleIP()
+// ownedNetworks lists what the devices are connected to, and what is reached by gateways behind those that are no uplinks.
+func (p *planner) ownedNetworks() []ownedNetwork {
+	loopback := make(map[string]bool, 1)
+	for i := range p.obs.Links {
+		if p.obs.Links[i].Loopback {
+			loopback[p.obs.Links[i].Name] = true
+		}
+	}
+	var list []ownedNetwork
+	for i := range p.obs.Addrs {
+		a := &p.obs.Addrs[i]
+		if network := a.segment(); !a.LinkScope && !loopback[a.Device] && a.Prefix.Addr().IsGlobalUnicast() && !network.IsSingleIP() {
+			list = append(list, ownedNetwork{Prefix: network, device: a.Device, uplink: p.devices[a.Device]})
+		}
+	}
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Table != TableMain || r.Type != Unicast || len(r.Nexthops) == 0 || r.Dst.IsSingleIP() || r.defaultLike() {
+			continue
+		}
+		if n := &r.Nexthops[0]; n.Gateway.IsValid() && !p.devices[n.Device] {
+			list = append(list, ownedNetwork{Prefix: r.Dst, device: n.Device, routed: true})
+		}
+	}
+	return list
 }

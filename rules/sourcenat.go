@@ -22,11 +22,14 @@ func (p *planner) masquerade(u *Uplink, family Family, facts Facts, srcnat *Chai
 // correctShared rewrites the source that the kernel has given packets of this machine because a shared route cannot
 // name one for each of its nexthops.
 func (p *planner) correctShared(u *Uplink, family Family, facts Facts, srcnat *Chain) {
+	if family != IPv4 || !facts.RouteSource.IsValid() {
+		return
+	}
 	shared := slices.ContainsFunc(p.state.Routes, func(r Route) bool {
 		return r.Family == family && len(r.Nexthops) > 1 && slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return n.Device == u.Device })
 	})
 	natural := kernelSource(addressesToBe(p.obs, p.k, u.Device, u.Family(family)), facts.Gateway)
-	if !shared || family != IPv4 || !facts.RouteSource.IsValid() || !natural.IsValid() || natural.Addr() == facts.RouteSource {
+	if !shared || !natural.IsValid() || natural.Addr() == facts.RouteSource {
 		return
 	}
 	conditions := []NftExpr{NftDevice{Out: true, Name: u.Device}, NftSource{netip.PrefixFrom(natural.Addr(), natural.Addr().BitLen())}}
