@@ -55,6 +55,8 @@ type Config struct {
 	Policies []Policy
 	Groups   []Group
 	TProxies []TProxy
+	// IngressQdisc leaves the place of the ingress qdisc of uplinks to other programs: no egress filter can hang there.
+	IngressQdisc bool
 	// MergedSets are those of the sets that other programs fill whose prefixes may overlap. Elements that expire would be
 	// merged with others that do not: none of these takes any.
 	MergedSets []string

@@ -104,7 +104,7 @@ func appendMatches(b []BPFInstruction, prefixes []netip.Prefix, verdict uint32, 
 
 // egressFilters plans a filter for each uplink that may have one. Where others hold the place of its qdisc there is none.
 func (p *planner) egressFilters(sources map[string]*egressSources) {
-	if p.obs.Egress == nil {
+	if p.obs.Egress == nil || p.cfg.IngressQdisc {
 		return
 	}
 	for i := range p.cfg.Uplinks {
@@ -116,7 +116,7 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 		if why := p.obs.Egress.Impossible[u.Device]; why != "" {
 			p.problem("no-egress-filter", "notice",
 				fmt.Sprintf("%s has no filter of sources behind nftables: %s. When somebody flushes the nftables ruleset, some packets of the LAN leave it untranslated before our table is back", u.Device, why),
-				"none is needed where nobody flushes the ruleset; else load the kernel's modules sch_ingress and cls_bpf, and use clsact in the place of an ingress qdisc")
+				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, and use clsact in the place of an ingress qdisc")
 			continue
 		}
 		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(s.own), disjoint(s.foreign))})

@@ -204,3 +204,22 @@ func TestExplainFollowsIPsecPolicies(t *testing.T) {
 		}
 	}
 }
+
+func TestTheIngressQdiscIsLeftToOthersWhereTheyNeedIt(t *testing.T) {
+	w := dual()
+	w.converge(t)
+	if len(w.obs.Egress.Filters) != 2 || len(w.obs.Recorded.Qdiscs) != 2 {
+		t.Fatalf("%+v, recorded %v", w.obs.Egress, w.obs.Recorded.Qdiscs)
+	}
+	w.cfg.IngressQdisc = true
+	w.converge(t)
+	if len(w.obs.Egress.Filters)+len(w.obs.Egress.Qdiscs) != 0 {
+		t.Errorf("%+v", w.obs.Egress)
+	}
+	w.cfg.IngressQdisc = false
+	w.obs.Egress.Impossible = map[string]string{"wan1": "its qdisc ingress stands where clsact would"}
+	_, report := w.converge(t)
+	if len(w.obs.Egress.Filters) != 1 || codes(report)[0] != "no-egress-filter" {
+		t.Errorf("%+v, %v", w.obs.Egress.Filters, report.Problems)
+	}
+}

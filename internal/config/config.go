@@ -89,6 +89,8 @@ type Kernel struct {
 	MarkMask     uint32 // mark_mask: our bits of packet and connection marks; contiguous, six or more
 	LinkGroup    uint32 // link_group: group of uplink devices; 1..2147483647
 	MainDefault  Auto   // main_default: whether a default of ours stands in table main
+	// IngressQdisc is true when other programs shape what comes in by an uplink, with a qdisc that stands where ours would.
+	IngressQdisc bool   // ingress_qdisc
 	TableNames   string // table_names: absolute path of the file with our table names, ending in .conf; "" is none
 }
 

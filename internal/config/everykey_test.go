@@ -23,6 +23,7 @@ table_base = 0x100
 mark_mask = "0x00FF0000"
 link_group = 9
 main_default = false
+ingress_qdisc = true
 table_names = "/srv/tables.conf"
 
 [[uplink]]
@@ -143,7 +144,7 @@ var everyValue = Config{
 		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
 	},
 	Kernel: Kernel{
-		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9, MainDefault: Off,
+		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9, MainDefault: Off, IngressQdisc: true,
 		TableNames: "/srv/tables.conf",
 	},
 	Uplinks: []Uplink{{

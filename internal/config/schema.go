@@ -84,6 +84,7 @@ func kernelSection(k *Kernel) section {
 		parsed("mark_mask", &k.MarkMask, "0x3f000000", parseMask),
 		integer("link_group", &k.LinkGroup, 1, 1<<31-1, nil),
 		autoOrBoolean("main_default", &k.MainDefault),
+		boolean("ingress_qdisc", &k.IngressQdisc),
 		text("table_names", &k.TableNames, "/etc/iproute2/rt_tables.d/uplinkd.conf", checkTableNames),
 	}}
 }

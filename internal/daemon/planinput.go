@@ -20,7 +20,7 @@ func kernelNumbers(k config.Kernel) rules.Kernel {
 // planInput turns a configuration, and what leases and routers give, into what planning takes. Site is the
 // router's own /48; invalid: none.
 func planInput(c *config.Config, ids map[string]int, supplies Supplies, site netip.Prefix) rules.Config {
-	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: underlaysOf(c, ids, supplies), MainDefault: mainDefault(c.Kernel.MainDefault)}
+	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: underlaysOf(c, ids, supplies), MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		var given Supply
