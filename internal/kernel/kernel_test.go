@@ -121,7 +121,7 @@ func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded *rules.
 func everything(t *testing.T) string {
 	t.Helper()
 	return sh(t, `
-for f in -4 -6; do ip $f rule; ip $f route show table all | grep -v 'table local\|^ff00\|^multicast' | sed 's/ expires [0-9]*sec//' | sort; done
+for f in -4 -6; do ip -N $f rule; ip -N $f route show table all | grep -v 'table 255\|^ff00\|^5 ' | sed 's/ expires [0-9]*sec//' | sort; done
 ip -o address | sed 's/valid_lft.*//'
 ip -o link show group 117 | sed 's/.*: \(wan.*\)@.*/\1/'
 nft list ruleset
