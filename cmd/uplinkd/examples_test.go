@@ -131,7 +131,7 @@ func isService(t *testing.T, unit, command string) {
 		out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit).CombinedOutput()
 		return string(out), err
 	}
-	installed := strings.Replace(string(text), program, "/bin/true", 1) // it has to exist
+	installed := strings.ReplaceAll(string(text), program, "/bin/true") // it has to exist
 	if out, err := verify(installed); err != nil || out != "" {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -37,6 +37,8 @@ type Metrics struct {
 	rtt         map[pathName]*histogram
 	failover    *histogram
 	reconcile   *histogram
+	// reloadFailed is true while another configuration than that of the file is in force.
+	reloadFailed bool
 }
 
 // transition is what changes of verdicts are counted by.
@@ -95,6 +97,13 @@ func (m *Metrics) ObserveFailover(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.failover.observe(d)
+}
+
+// ObserveReload records whether the latest configuration file could be used.
+func (m *Metrics) ObserveReload(successful bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reloadFailed = !successful
 }
 
 // ObserveReconcile records one pass over the kernel.
@@ -159,6 +168,12 @@ func (m *Metrics) expose() []byte {
 	defer m.mu.Unlock()
 	e.family("uplinkd_build_info", "gauge", "Always 1; the labels say what is running.")
 	e.sample("uplinkd_build_info", 1, "go", runtime.Version(), "version", m.version)
+	e.family("uplinkd_config_last_reload_successful", "gauge", "1 while the configuration file is the one in force.")
+	successful := 1.0
+	if m.reloadFailed {
+		successful = 0
+	}
+	e.sample("uplinkd_config_last_reload_successful", successful)
 	e.prefixes(leases)
 	e.family("uplinkd_failover_duration_seconds", "histogram", "Time from the evidence against an uplink to new flows on another.")
 	e.histogram("uplinkd_failover_duration_seconds", m.failover)

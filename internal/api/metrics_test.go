@@ -176,6 +176,7 @@ func TestMetricsAreServed(t *testing.T) {
 		`uplinkd_probe_rtt_seconds_bucket{family="ipv4",uplink="fiber",le="0.02"} 1`,
 		`uplinkd_failover_duration_seconds_bucket{le="0.9"} 1`,
 		`uplinkd_reconcile_duration_seconds_sum 0.003`,
+		`uplinkd_config_last_reload_successful 1`,
 		"go_goroutines ", "process_open_fds ",
 	} {
 		if !strings.Contains(w.Body.String(), "\n"+line) {

@@ -19,6 +19,7 @@ type Status struct {
 	Started    Time         `json:"started"`
 	Converged  bool         `json:"converged"`  // the kernel has what the latest plan wants
 	Generation uint64       `json:"generation"` // grows with every plan that changed something
+	Config     Config       `json:"config"`
 	Uplinks    List[Uplink] `json:"uplinks"`
 
 	// LANs and policies are passed on as they are, so that a client shows those
@@ -27,6 +28,14 @@ type Status struct {
 	Policies List[json.RawMessage] `json:"policies"`
 
 	Problems List[rules.Problem] `json:"problems"`
+}
+
+// Config says which configuration is in force.
+type Config struct {
+	File         string `json:"file"`          // "" without one
+	Loaded       Time   `json:"loaded"`        // when what is in force was taken over
+	Error        string `json:"error"`         // what is wrong with the file as it is now; "" for nothing
+	ConfirmUntil Time   `json:"confirm_until"` // when it is taken back unless it is confirmed; "" for never
 }
 
 // Uplink is one uplink in both families.

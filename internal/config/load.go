@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 )
 
 // MaxSize is the largest file that is read, in bytes.
@@ -19,26 +20,54 @@ func Load(path string) (*Config, error) {
 
 // LoadLines is Load, and says where in the file things stand.
 func LoadLines(path string) (*Config, Lines, error) {
+	data, err := Read(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return ParseLines(path, data)
+}
+
+// Read returns what is in the file at path, up to one byte more than a configuration may have.
+func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the configuration: %w", err)
+		return nil, fmt.Errorf("reading the configuration: %w", err)
 	}
-	return parse(path, data)
+	return data, nil
 }
+
+// StateDir returns the state directory that a text names, whatever else of it is wrong. It is the default one when the text
+// names none, or cannot be understood.
+func StateDir(data []byte) string {
+	if root := readDocument(newSource("", data)); root != nil {
+		r := &reader{source: newSource("", data)}
+		if c := r.config(root); c.Daemon.StateDir != "" {
+			return c.Daemon.StateDir
+		}
+	}
+	if m := stateDirLine.FindSubmatch(data); m != nil && checkDir("state_dir", string(m[1])) == "" {
+		return string(m[1])
+	}
+	return Default().Daemon.StateDir
+}
+
+// stateDirLine finds the directory in a text that breaks off, or is no TOML for another reason.
+var stateDirLine = regexp.MustCompile(`(?m)^[ \t]*state_dir[ \t]*=[ \t]*"([^"\\\n]+)"`)
 
 // Parse reads a configuration from data. The name stands for the file in messages. An error is always an Errors with
 // at least one element, and then there is no Config. If the text is no TOML, the errors are about that alone.
 func Parse(name string, data []byte) (*Config, error) {
-	c, _, err := parse(name, data)
+	c, _, err := ParseLines(name, data)
 	return c, err
 }
 
-func parse(name string, data []byte) (*Config, Lines, error) {
+// ParseLines is Parse, and says where in the text things stand.
+func ParseLines(name string, data []byte) (*Config, Lines, error) {
 	if len(data) > MaxSize {
 		return nil, nil, Errors{{File: name, Line: 1, Col: 1,
 			Msg: fmt.Sprintf("the file is larger than %d bytes: this is no configuration of uplinkd", MaxSize)}}

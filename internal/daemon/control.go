@@ -27,7 +27,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
 		if c, changed := d.discovery.look(obs); changed {
-			if err := d.adopt(c, nil); err != nil {
+			if err := d.adopt(c, configuration{taken: d.started}); err != nil {
 				d.log.Warn("a discovered uplink cannot be used", "err", err)
 			}
 		}
@@ -121,7 +121,11 @@ func (d *Daemon) Reload() error {
 	defer d.reloading.Unlock()
 	err := d.reload()
 	event := api.Event{Kind: api.EventReload, Message: "configuration read again"}
+	d.metrics.ObserveReload(err == nil)
 	if err != nil {
+		d.mu.Lock()
+		d.configFailure = err
+		d.mu.Unlock()
 		event.Message = "configuration left as it was: " + err.Error()
 		d.log.Error("reload failed, nothing was changed", "err", err)
 	}
@@ -130,15 +134,15 @@ func (d *Daemon) Reload() error {
 }
 
 func (d *Daemon) reload() error {
-	c, lines, err := config.LoadLines(d.o.ConfigFile)
+	read, err := d.o.read()
 	if err != nil {
 		return err
 	}
-	have := d.current()
+	c, have := read.Config, d.current()
 	if !reflect.DeepEqual(c.Daemon, have.Daemon) || c.Kernel != have.Kernel {
 		return errors.New("[daemon] and [kernel] change only with a restart, and nothing else of this file was taken over")
 	}
-	return d.adopt(c, lines)
+	return d.adopt(c, read)
 }
 
 // Healthy says why the daemon does not do its work, nil when it does.

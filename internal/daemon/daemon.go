@@ -84,12 +84,15 @@ type Daemon struct {
 
 	explaining sync.Mutex // one explanation at a time
 
-	mu       sync.Mutex // guards what follows
-	config   *config.Config
-	lines    config.Lines // of the configuration in its file; nil without one
-	ids      map[string]int
-	problems map[string]rules.Problem // of the daemon itself, by code
-	unsaved  map[string]func() any    // documents that could not be written, by name
+	mu     sync.Mutex // guards what follows
+	config *config.Config
+	lines  config.Lines // of the configuration in its file; nil without one
+	taken  time.Time    // when it was taken over
+	// configFailure is what is wrong with the file as it is now; nil: nothing.
+	configFailure error
+	ids           map[string]int
+	problems      map[string]rules.Problem // of the daemon itself, by code
+	unsaved       map[string]func() any    // documents that could not be written, by name
 
 	// Of the engine's goroutine only.
 	ready   bool
@@ -105,9 +108,13 @@ func New(o Options) (_ *Daemon, err error) {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	c, lines, err := o.load()
+	read, err := o.readOrKept()
 	if err != nil {
 		return nil, err
+	}
+	c := read.Config
+	if read.failure != nil {
+		o.Log.Error("the configuration file cannot be used: the last good one stays in force", "of", read.taken, "err", read.failure)
 	}
 	state, err := store.Open(c.Daemon.StateDir)
 	if err != nil {
@@ -177,7 +184,11 @@ func New(o Options) (_ *Daemon, err error) {
 		d.discovery = newDiscovery(c)
 		c, _ = d.discovery.look(obs)
 	}
-	return d, d.adopt(c, lines)
+	d.metrics.ObserveReload(read.failure == nil)
+	if err := d.adopt(c, read); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // Close gives back what New opened.
@@ -197,22 +208,12 @@ func (d *Daemon) Close() {
 	}
 }
 
-// load reads the configuration file, or takes the defaults when there is none.
-func (o *Options) load() (*config.Config, config.Lines, error) {
-	if o.ConfigFile != "" {
-		return config.LoadLines(o.ConfigFile)
-	}
-	if o.Base != nil {
-		return o.Base, nil, nil
-	}
-	return config.Default(), nil, nil
-}
-
 // discovers reports whether uplinks are taken from the kernel's default routes.
 func (d *Daemon) discovers() bool { return d.o.ConfigFile == "" }
 
-// adopt makes a configuration the one in force. It changes nothing when it fails.
-func (d *Daemon) adopt(c *config.Config, lines config.Lines) error {
+// adopt makes a configuration the one in force: c is what was read, or what was discovered besides. It changes nothing
+// when it fails.
+func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	d.mu.Lock()
 	ids := maps.Clone(d.ids)
 	d.mu.Unlock()
@@ -228,7 +229,7 @@ func (d *Daemon) adopt(c *config.Config, lines config.Lines) error {
 	}
 	d.mu.Lock()
 	former := d.config
-	d.config, d.ids, d.lines = c, ids, lines
+	d.config, d.ids, d.lines, d.taken, d.configFailure = c, ids, read.lines, read.taken, read.failure
 	d.mu.Unlock()
 	if former != nil {
 		for i := range former.Uplinks {
@@ -247,6 +248,7 @@ func (d *Daemon) adopt(c *config.Config, lines config.Lines) error {
 	d.lans.configure(c)
 	d.planFor(c, ids)
 	d.writeTableNames(c, ids)
+	d.keepConfig(read)
 	return nil
 }
 

@@ -66,10 +66,11 @@ type prepared struct {
 // prepare reads the configuration, or discovers one, and the state directory.
 func prepare(configFile string) (_ *prepared, err error) {
 	o := Options{ConfigFile: configFile}
-	p := &prepared{}
-	if p.config, p.lines, err = o.load(); err != nil {
+	read, err := o.read()
+	if err != nil {
 		return nil, err
 	}
+	p := &prepared{config: read.Config, lines: read.lines}
 	if p.kept, err = readKept(p.config.Daemon.StateDir); err != nil {
 		return nil, err
 	}
@@ -160,7 +161,7 @@ var ErrRunning = errors.New("uplinkd is running; stop it first")
 // changes that it made.
 func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	o := Options{ConfigFile: configFile}
-	c, _, err := o.load()
+	c, err := o.read()
 	if err != nil {
 		return nil, err
 	}
@@ -186,11 +187,11 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	farewell := sayGoodbye(k, state, log)
 	result := engine.Pass()
 	farewell()
-	err = errors.Join(result.Err, removeTunnels(k, c))
+	err = errors.Join(result.Err, removeTunnels(k, c.Config))
 	if err == nil && !result.Converged {
 		err = errors.New("something of ours is still in the kernel: is another program putting it back?")
 	}
-	return slices.Clip(result.Changes), errors.Join(err, removeTableNames(c))
+	return slices.Clip(result.Changes), errors.Join(err, removeTableNames(c.Config))
 }
 
 // sayGoodbye tells the hosts of every LAN that was advertised on that this router goes. The function that it

@@ -22,6 +22,9 @@ func (d *Daemon) Status() api.Status {
 	d.mu.Unlock()
 	s := api.Status{Version: d.o.Version, Started: api.At(d.started), Converged: last.Converged, Generation: last.Generation,
 		Problems: append(problems, last.Report.Problems...)}
+	var wrong []rules.Problem
+	s.Config, wrong = d.configStatus()
+	s.Problems = append(s.Problems, wrong...)
 	if last.Err != nil {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})

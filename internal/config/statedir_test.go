@@ -1,0 +1,20 @@
+package config
+
+import "testing"
+
+func TestTheStateDirectoryIsFoundInAFileWithMistakes(t *testing.T) {
+	for name, c := range map[string]struct{ text, want string }{
+		"no text":                    {"", "/var/lib/uplinkd"},
+		"it is not named":            {"[[uplink]]\nname = \"fiber\"\n", "/var/lib/uplinkd"},
+		"a mistake elsewhere":        {"[daemon]\nstate_dir = \"/srv/x\"\n[[uplink]]\ndevcie = \"eth1\"\n", "/srv/x"},
+		"a mistake in its section":   {"[daemon]\nstate_dir = \"/srv/x\"\nscoket = 7\n", "/srv/x"},
+		"it is a mistake itself":     {"[daemon]\nstate_dir = \"x\"\n", "/var/lib/uplinkd"},
+		"no TOML at all":             {"[daemon\nstate_dir = \"/srv/x\"\n", "/srv/x"},
+		"no TOML, and no directory":  {"[daemon\nstate_dir = \"x\"\n", "/var/lib/uplinkd"},
+		"TOML that breaks off later": {"[daemon]\nstate_dir = \"/srv/x\"\n[[uplink]]\nname = ", "/srv/x"},
+	} {
+		if got := StateDir([]byte(c.text)); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// docConfig is the document that holds the last configuration that was taken over.
+const docConfig = "config"
+
+// goodConfig is a configuration that was taken over.
+type goodConfig struct {
+	File  string    `json:"file"`
+	Text  string    `json:"text"`
+	Taken time.Time `json:"taken"`
+}
+
+// configuration is what the daemon works by, and where it is from.
+type configuration struct {
+	*config.Config
+	lines config.Lines // of the file; nil without one
+	text  []byte
+	taken time.Time
+	// failure is what is wrong with the file when the last good configuration stands in its place; nil: nothing.
+	failure error
+}
+
+// read reads the configuration file, or takes the defaults when there is none.
+func (o *Options) read() (configuration, error) {
+	if o.ConfigFile == "" {
+		c := o.Base
+		if c == nil {
+			c = config.Default()
+		}
+		return configuration{Config: c, taken: time.Now()}, nil
+	}
+	text, err := config.Read(o.ConfigFile)
+	if err != nil {
+		return configuration{}, err
+	}
+	c, lines, err := config.ParseLines(o.ConfigFile, text)
+	return configuration{Config: c, lines: lines, text: text, taken: time.Now()}, err
+}
+
+// readOrKept reads the configuration file. When that cannot be used, the last configuration that could takes its place: a
+// box that stays off the network for a slip of the pen may be an hour's drive away.
+func (o *Options) readOrKept() (configuration, error) {
+	c, failure := o.read()
+	if failure == nil {
+		return c, nil
+	}
+	text, _ := config.Read(o.ConfigFile) // none when the file is not there
+	var good goodConfig
+	if err := store.View(config.StateDir(text)).Load(docConfig, &good); err != nil || good.Text == "" {
+		return configuration{}, failure
+	}
+	kept, lines, err := config.ParseLines(o.ConfigFile, []byte(good.Text))
+	if err != nil { // by a daemon that knew other keys
+		return configuration{}, errors.Join(failure, fmt.Errorf("the configuration of %v cannot be used either: %w", good.Taken, err))
+	}
+	return configuration{Config: kept, lines: lines, text: []byte(good.Text), taken: good.Taken, failure: failure}, nil
+}
+
+// keepConfig keeps the configuration in force, for a start that finds a file with mistakes.
+func (d *Daemon) keepConfig(c configuration) {
+	if len(c.text) == 0 || c.failure != nil {
+		return
+	}
+	d.save(docConfig, func() any { return goodConfig{d.o.ConfigFile, string(c.text), c.taken} })
+}
+
+// configStatus says which configuration is in force, and what is wrong with the file.
+func (d *Daemon) configStatus() (s api.Config, problems []rules.Problem) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s = api.Config{File: d.o.ConfigFile, Loaded: api.At(d.taken)}
+	if d.configFailure == nil {
+		return s, nil
+	}
+	s.Error = d.configFailure.Error()
+	return s, []rules.Problem{{Code: "config", Severity: "error",
+		Message: fmt.Sprintf("the configuration file cannot be used, so that of %s stays in force: %s", d.taken.Format(time.DateTime), s.Error),
+		Fix:     fmt.Sprintf("correct it (uplinkd check -c %s), then: uplinkd reload", d.o.ConfigFile)}}
+}
