@@ -110,7 +110,11 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		s := sources[u.Device]
-		if _, present := p.obs.Link(u.Device); !present || u.Site || s == nil || len(s.foreign) == 0 {
+		if _, present := p.obs.Link(u.Device); !present || u.Site || s == nil {
+			continue
+		}
+		foreign := disjoint(slices.Concat(s.foreign...))
+		if len(foreign) == 0 {
 			continue
 		}
 		if why := p.obs.Egress.Impossible[u.Device]; why != "" {
@@ -119,12 +123,12 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, and use clsact in the place of an ingress qdisc")
 			continue
 		}
-		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(s.own), disjoint(s.foreign))})
+		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), foreign)})
 	}
 }
 
-// egressSources are what may leave by a device, and what may not.
-type egressSources struct{ own, foreign []netip.Prefix }
+// egressSources are lists of what may leave by a device, and of what may not.
+type egressSources struct{ own, foreign [][]netip.Prefix }
 
 // Egress is what a snapshot says of egress filters.
 type Egress struct {

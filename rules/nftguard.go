@@ -162,11 +162,11 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 			filter = &egressSources{}
 			filters[u.Device] = filter
 		}
-		filter.own, filter.foreign = append(filter.own, own...), append(filter.foreign, sources[family]...)
+		filter.own, filter.foreign = append(filter.own, own), append(filter.foreign, sources[family])
 		devices[family] = append(devices[family], u.Device)
 		if p.publicOnly(u, family, facts) {
 			public[family] = append(public[family], u.Device)
-			filter.foreign = append(filter.foreign, privateSpace(family)...)
+			filter.foreign = append(filter.foreign, privateSpace(family))
 		}
 		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.Translate) {
 			return
@@ -178,7 +178,7 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 		}
 		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
 		hidden = slices.DeleteFunc(hidden, func(net netip.Prefix) bool { return slices.Contains(within, net) })
-		filter.foreign = append(filter.foreign, hidden...)
+		filter.foreign = append(filter.foreign, hidden)
 		if len(within) == 0 && by == "" {
 			rewriting[family] = append(rewriting[family], u.Device)
 			return
