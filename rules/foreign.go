@@ -53,6 +53,17 @@ func (r *Rule) whole() bool {
 // fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets.
 func (r *Rule) fullTunnel() bool { return r.whole() && r.More.Not && r.Mask != 0 }
 
+// tunnelFirst reports whether a full tunnel of another program precedes our rules of IPv4.
+func (p *planner) tunnelFirst() bool {
+	for i := range p.obs.Rules {
+		r := &p.obs.Rules[i]
+		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && r.Table > tableLocal && r.fullTunnel() {
+			return true
+		}
+	}
+	return false
+}
+
 // foreignMarks lists the marks by which rules of other programs tell packets of theirs from all others, in a
 // comparison that bits of ours would spoil: wg-quick's full tunnel takes every packet whose whole mark is not that of
 // its own socket, so that its encrypted packets would enter the tunnel again with our pin in their mark.

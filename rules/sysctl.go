@@ -49,6 +49,7 @@ func SysctlNames(cfg Config) []string {
 func (p *planner) sysctls() {
 	p.acceptRA()
 	p.shareFlows()
+	tunnelFirst := p.tunnelFirst()
 	addresses := make([][]netip.Prefix, len(p.cfg.Uplinks))
 	for i := range p.cfg.Uplinks {
 		if u := &p.cfg.Uplinks[i]; u.IPv4.Enabled {
@@ -70,7 +71,7 @@ func (p *planner) sysctls() {
 			p.wantSysctl(u.Device, "promote_secondaries", 1, u.Name+"'s new address must outlive its old one")
 		}
 		sameSubnet, sameAddress := p.sharing(i, addresses)
-		if why := p.failsStrictFilter(u, sameAddress); why != "" && p.effective(u.Device, "rp_filter") == 1 {
+		if why := failsStrictFilter(u, sameAddress, tunnelFirst); why != "" && p.effective(u.Device, "rp_filter") == 1 {
 			p.wantSysctl(u.Device, "rp_filter", 2, why)
 		}
 		if sameSubnet {
@@ -85,7 +86,7 @@ func (p *planner) sysctls() {
 }
 
 // failsStrictFilter says why no strict reverse-path filter lets through what arrives at an uplink, "" when one does.
-func (p *planner) failsStrictFilter(u *Uplink, sharesAddress bool) string {
+func failsStrictFilter(u *Uplink, sharesAddress, tunnelFirst bool) string {
 	switch {
 	case u.hasPeers():
 		// Its own table of allowed addresses is as strict; and a peer that has moved is heard before the route to it has.
@@ -94,9 +95,7 @@ func (p *planner) failsStrictFilter(u *Uplink, sharesAddress bool) string {
 		// ARP requests carry no mark, so the source rule of the first of both uplinks answers for
 		// the second, and a strict filter drops the gateway's requests for our address.
 		return u.Name + " shares its address with another uplink, which no strict filter lets through"
-	case slices.ContainsFunc(p.obs.Rules, func(r Rule) bool {
-		return r.Family == IPv4 && r.Protocol != p.k.Protocol && r.Priority < p.k.RulePriority && r.Table > tableLocal && r.fullTunnel()
-	}):
+	case tunnelFirst:
 		// The way back to whoever answers a probe leads into the tunnel (fib_validate_source).
 		return "a full tunnel of another program precedes our rules, and a strict filter would drop all answers at " + u.Name
 	}
