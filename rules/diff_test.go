@@ -301,6 +301,7 @@ func TestNoStateOnTheWayIsWorseThanBothEnds(t *testing.T) {
 				event = w.happen(t, eventNames...)
 			}
 		}
+		chance := byChance(w)
 		states, names := passage(t, w)
 		first, last := states[0], states[len(states)-1]
 		if event == "ours deleted" {
@@ -310,12 +311,29 @@ func TestNoStateOnTheWayIsWorseThanBothEnds(t *testing.T) {
 		}
 		for i, s := range states {
 			for item := range first {
-				if last[item] && !s[item] {
+				if last[item] && !s[item] && !slices.ContainsFunc(chance, func(name string) bool { return strings.HasSuffix(item, " by "+name) }) {
 					t.Errorf("%s fails after %s", item, names[i])
 				}
 			}
 		}
 	})
+}
+
+// byChance lists the uplinks whose device has just come and is not in our group yet, with a connected network so wide that the
+// Internet seems to be behind it as a LAN is: until the device is ours, that is how its replies leave.
+func byChance(w *world) []string {
+	var names []string
+	for i := range w.cfg.Uplinks {
+		u := &w.cfg.Uplinks[i]
+		link, _ := w.obs.Link(u.Device)
+		wide := slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool {
+			return a.Device == u.Device && a.Prefix.Masked().Contains(internet[rules.FamilyOf(a.Prefix.Addr())])
+		})
+		if link.Group != numbers.LinkGroup && wide {
+			names = append(names, u.Name)
+		}
+	}
+	return names
 }
 
 // Somebody flushes an uplink's table: its replies take the default until they may not, and must not be
