@@ -125,12 +125,17 @@ func Diff(have, want State) []Op {
 	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
 	// uplinks that share an address.
 	table := !want.Table.Matches(have.Table)
+	policies := !want.Policies.Matches(have.Policies)
+	// After somebody's flush of the ruleset kill switches come back before what translates: until then nothing leaves.
+	flushed := policies && want.Policies != nil && have.Policies == nil && have.Table == nil && len(added.selected) == 0
+	if flushed {
+		d.ops = append(d.ops, putPolicies(nil, want.Policies))
+	}
 	if table && want.Table != nil {
 		d.ops = append(d.ops, PutTable{want.Table})
 	}
-	policies := !want.Policies.Matches(have.Policies)
 	d.addRules(added.selected)
-	if policies && want.Policies != nil { // marks of policies lead somewhere from now on
+	if policies && want.Policies != nil && !flushed { // marks of policies lead somewhere from now on
 		d.ops = append(d.ops, putPolicies(have.Policies, want.Policies))
 	}
 	d.putRoutes(changed(haveRoutes.shared, wantRoutes.shared))

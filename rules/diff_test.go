@@ -468,3 +468,19 @@ func TestAMainDefaultThatTheKernelDoesNotTellFromItsSuccessorGoesFirst(t *testin
 		}
 	}
 }
+
+// Between both nobody's connection may begin translated and by an uplink that a kill switch forbids.
+func TestAfterAFlushKillSwitchesComeBackBeforeWhatTranslates(t *testing.T) {
+	w := dual()
+	w.cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{2}}, KillSwitch: true}}
+	w.cfg.Policies = []rules.Policy{{Name: "tight", Group: 9, Select: rules.Selector{Protocols: []uint8{6}, IIF: []string{"lan0"}}}}
+	w.converge(t)
+	w.obs.Table, w.obs.Policies = nil, nil
+	want, _ := w.plan()
+	ops := rules.Diff(rules.Ours(numbers, w.snapshot()), want)
+	first := slices.IndexFunc(ops, func(op rules.Op) bool { _, is := op.(rules.PutPolicies); return is })
+	second := slices.IndexFunc(ops, func(op rules.Op) bool { _, is := op.(rules.PutTable); return is })
+	if first < 0 || second < first {
+		t.Errorf("policies at %d, the table at %d of\n%s", first, second, commands(ops))
+	}
+}
