@@ -92,6 +92,12 @@ func (r *router) wellKept(name string) {
 			r.Errorf("table %d:\n%s", u.Table, routes)
 		}
 	}
+	r.content()
+}
+
+// content waits until there is nothing left to change.
+func (r *router) content() {
+	r.Helper()
 	r.await("the daemon to want no change", func() error {
 		out, err := r.program("plan", "-c", r.config).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "# nothing to change") {
