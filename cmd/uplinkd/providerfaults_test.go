@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
 	"github.com/mdlayher/ndp"
 )
 
@@ -26,6 +28,10 @@ func (c *chaos) providerFaults() []fault {
 		add("an advertisement with "+name, func(p *provider) { p.announce = alter })
 	}
 	add("no advertisements", func(p *provider) { p.mute = true })
+	for name, alter := range delegations {
+		add("a delegation with "+name, func(p *provider) { p.delegate = alter })
+	}
+	add("a silent DHCPv6 server", func(p *provider) { p.silent6 = true })
 	sortFaults(list)
 	return list
 }
@@ -140,4 +146,53 @@ var advertisements = map[string]func(*ndp.RouterAdvertisement){
 		ra.Options = append(ra.Options, &ndp.RouteInformation{PrefixLength: 0, Prefix: netip.IPv6Unspecified(), RouteLifetime: 3 * time.Second})
 	},
 	"low preference": func(ra *ndp.RouterAdvertisement) { ra.RouterSelectionPreference = ndp.Low },
+}
+
+// instead delegates other prefixes for a moment: one that a client must not take, or that is over soon.
+func instead(prefixes ...string) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
+	return func(_ *dhcpv6.Message, ia *dhcpv6.OptIAPD) {
+		ia.Options.Del(dhcpv6.OptionIAPrefix)
+		for _, p := range prefixes {
+			ia.Options.Add(lent(netip.MustParsePrefix(p), 2*time.Second, 3*time.Second))
+		}
+	}
+}
+
+func lifetimes6(t1, t2, preferred, valid time.Duration) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
+	return func(_ *dhcpv6.Message, ia *dhcpv6.OptIAPD) {
+		ia.T1, ia.T2 = t1, t2
+		ia.Options.Update(lent(delegatedByFiber, preferred, valid))
+	}
+}
+
+func status6(code iana.StatusCode) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
+	return func(_ *dhcpv6.Message, ia *dhcpv6.OptIAPD) {
+		ia.Options.Del(dhcpv6.OptionIAPrefix)
+		ia.Options.Add(&dhcpv6.OptStatusCode{StatusCode: code, StatusMessage: "\x1b[31mno"})
+	}
+}
+
+var delegations = map[string]func(*dhcpv6.Message, *dhcpv6.OptIAPD){
+	"no prefix":              instead(),
+	"all of IPv6":            instead("::/0"),
+	"an eighth of IPv6":      instead("2000::/3"),
+	"our LAN's own network":  instead("2001:db8:1::/64"),
+	"its own line's network": instead("2001:db8:a::/64"),
+	"a unique-local prefix":  instead("fd77::/48"),
+	"a link-local prefix":    instead("fe80::/56"),
+	"a multicast prefix":     instead("ff0e::/56"),
+	"the targets' network":   instead("2001:db8:ffff::/64"),
+	"a prefix of 127 bits":   instead("2001:db8:f000:177::/127"),
+	"T1 behind T2":           lifetimes6(time.Hour, time.Second, delegationSpan/2, delegationSpan),
+	"T1 and T2 of 0":         lifetimes6(0, 0, delegationSpan/2, delegationSpan),
+	"preferred beyond valid": lifetimes6(0, 0, delegationSpan, delegationSpan/2),
+	"no binding":             status6(iana.StatusNoBinding),
+	"no prefix available":    status6(iana.StatusNoPrefixAvail),
+	"an unspecified failure": status6(iana.StatusUnspecFail),
+	"another's association":  func(_ *dhcpv6.Message, ia *dhcpv6.OptIAPD) { ia.IaId = [4]byte{9, 9, 9, 9} },
+	"another's transaction":  func(m *dhcpv6.Message, _ *dhcpv6.OptIAPD) { m.TransactionID = dhcpv6.TransactionID{1, 2, 3} },
+	"no server's name":       func(m *dhcpv6.Message, _ *dhcpv6.OptIAPD) { m.Options.Del(dhcpv6.OptionServerID) },
+	"another client's name": func(m *dhcpv6.Message, _ *dhcpv6.OptIAPD) {
+		m.UpdateOption(dhcpv6.OptClientID(&dhcpv6.DUIDLL{HWType: 1, LinkLayerAddr: net.HardwareAddr{2, 0, 0, 0, 0, 9}}))
+	},
 }

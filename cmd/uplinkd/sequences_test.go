@@ -27,7 +27,7 @@ import (
 const (
 	sequencesEnv = "UPLINKD_SEQUENCES"
 	seedEnv      = "UPLINKD_SEED"
-	fewSequences = 8
+	fewSequences = 5
 )
 
 // A fault breaks something, and undoes that.
@@ -108,7 +108,12 @@ device = "wan1"
   [uplink.ipv6]
   method = "ra"
   masquerade = true
-` + sequencesTail + sequencesLTE
+  delegation = true
+` + sequencesTail + `
+[[lan]]
+device = "lan0"
+prefixes_from = ["fiber"]
+` + sequencesLTE
 
 func (c *chaos) sequences(faults []fault) {
 	count, seed := envNumber(c.TB, sequencesEnv, fewSequences), envNumber(c.TB, seedEnv, 1)
@@ -280,11 +285,21 @@ func (c *chaos) afresh() {
 	})
 }
 
-// awaitWell waits until every path is up.
+// awaitWell waits until every path is up, fiber carries new traffic, and has what its provider delegates.
 func (c *chaos) awaitWell() {
 	c.Helper()
-	c.await("both uplinks to be up", c.converged)
 	for _, name := range []string{"fiber", "lte"} {
 		c.awaitState(name, uplink.Up)
 	}
+	c.await("fiber to carry new traffic", func() error {
+		u, err := c.uplinkStatus("fiber")
+		if err != nil {
+			return err
+		}
+		delegated := slices.ContainsFunc(u.IPv6.Delegated, func(d api.Delegated) bool { return d.Prefix == delegatedByFiber })
+		if u.IPv4.Share != 1 || u.IPv6.Share != 1 || delegated != (c.provider != nil) {
+			return fmt.Errorf("shares %v and %v, delegated %v", u.IPv4.Share, u.IPv6.Share, u.IPv6.Delegated)
+		}
+		return c.converged()
+	})
 }
