@@ -30,7 +30,7 @@ test: deps ## every package but the end-to-end tests, with the race detector
 	$(GO) test -race -timeout 10m $(PKGS)
 
 e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
-	GORACE=halt_on_error=1 $(GO) test -race -timeout 20m -parallel 3 $(E2E)
+	GORACE=halt_on_error=1 $(GO) test -race -timeout 25m -parallel 3 $(E2E)
 
 vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
 	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping

@@ -27,7 +27,7 @@ import (
 const (
 	sequencesEnv = "UPLINKD_SEQUENCES"
 	seedEnv      = "UPLINKD_SEED"
-	fewSequences = 5
+	fewSequences = 3
 )
 
 // A fault breaks something, and undoes that.
