@@ -40,6 +40,9 @@ const (
 	// ErrNoPath is the ErrLocal of a route or device that does not exist (any
 	// more): the path is gone. It matches ErrLocal too.
 	ErrNoPath = sentinel("no path")
+	// ErrMark is in an ErrLocal whose socket the kernel would not mark: that
+	// takes CAP_NET_ADMIN.
+	ErrMark = sentinel("marking the socket")
 )
 
 // Error is a failed probe.

@@ -155,7 +155,7 @@ func (p Path) dial(ctx context.Context, network string, t Target) (net.Conn, err
 func (p Path) set(fd int) error {
 	if p.Mark != 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)); err != nil {
-			return fmt.Errorf("marking the socket %#x: %w", p.Mark, err)
+			return fmt.Errorf("%w %#x: %w", ErrMark, p.Mark, err)
 		}
 	}
 	if p.Device != "" {

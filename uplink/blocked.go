@@ -20,7 +20,7 @@ const (
 type blockedSend struct {
 	first, latest time.Time
 	probes        int
-	fault         string
+	fault         error
 }
 
 // blockedSends holds the present run of each kind of probe; a firewall may let only some of them out.
@@ -36,13 +36,13 @@ func (b blockedSends) landed(kind probe.Kind, now time.Time, err error) {
 	if run.probes == 0 {
 		run.first = now
 	}
-	run.latest, run.fault = now, err.Error()
+	run.latest, run.fault = now, err
 	run.probes++
 	b[kind] = run
 }
 
-// Blocked returns why probes of the path are refused by this machine's packet filter; "" when they leave.
-func (w *Watcher) Blocked() string {
+// Blocked returns why probes of the path are refused by this machine, nil when they leave.
+func (w *Watcher) Blocked() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, run := range w.blocked {
@@ -50,5 +50,5 @@ func (w *Watcher) Blocked() string {
 			return run.fault
 		}
 	}
-	return ""
+	return nil
 }

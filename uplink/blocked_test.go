@@ -44,7 +44,7 @@ func TestProbesAreBlockedWhenTheyAreRefusedInARowAndForAWhile(t *testing.T) {
 			w.blocked.landed(l.kind, now, l.err)
 			now = now.Add(each)
 		}
-		if got := w.Blocked() != ""; got != c.want {
+		if got := w.Blocked() != nil; got != c.want {
 			t.Errorf("%s: blocked %v", name, got)
 		}
 	}
@@ -57,7 +57,7 @@ func TestABurstOfRefusalsIsNotBlockedYet(t *testing.T) {
 		w.blocked.landed(probe.ICMP, now, &probe.Error{Class: probe.ErrLocal, Err: syscall.EPERM})
 		now = now.Add(100 * time.Millisecond)
 	}
-	if w.Blocked() != "" {
+	if w.Blocked() != nil {
 		t.Error("after a second of refusals")
 	}
 }

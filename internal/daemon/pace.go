@@ -151,7 +151,7 @@ func (j *judge) setPaces(now time.Time) {
 		pace := calmPace(&w.uplink, duty{
 			State: w.State(), Carries: j.carries == nil || j.carries[path],
 			Hears:  now.Sub(w.heardAt) < receivingSpan,
-			Alert:  !waiting.IsZero() || now.Sub(j.missedAt[path.Family]) < alertInterval || now.Sub(w.hintedAt) < alertInterval || w.Blocked() != "", // and its end is seen soon
+			Alert:  !waiting.IsZero() || now.Sub(j.missedAt[path.Family]) < alertInterval || now.Sub(w.hintedAt) < alertInterval || w.Blocked() != nil, // and its end is seen soon
 			Urgent: !waiting.IsZero() && now.Sub(waiting) < urgentSpan,
 		})
 		if budget := w.uplink.Probe.Budget; budget > 0 {

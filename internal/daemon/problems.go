@@ -2,11 +2,13 @@ package daemon
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -76,13 +78,13 @@ func (j *judge) blocked() []rules.Problem {
 	var problems []rules.Problem
 	for path, w := range j.watched {
 		fault := w.Blocked()
-		if fault == "" || !w.facts.Carrier || !w.facts.HasAddress || !w.facts.HasGateway || w.facts.Quiet {
+		if fault == nil || !w.facts.Carrier || !w.facts.HasAddress || !w.facts.HasGateway || w.facts.Quiet {
 			continue
 		}
 		p := rules.Problem{Code: "probe-blocked", Severity: "error",
-			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %s", w.name, path.Family, fault),
+			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %v", w.name, path.Family, fault),
 			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", j.numbers.MarkMask, j.numbers.Mark(path.Uplink))}
-		if strings.Contains(fault, "marking the socket") {
+		if errors.Is(fault, probe.ErrMark) {
 			p.Fix = "run uplinkd with CAP_NET_ADMIN and CAP_NET_RAW"
 		}
 		problems = append(problems, p)
