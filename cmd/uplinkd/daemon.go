@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -112,37 +111,12 @@ func checkCommand(set *flag.FlagSet) runner {
 		if err != nil {
 			return err
 		}
-		for _, absent := range c.AbsentDevices(devices()) { // it may be checked on another machine, or before a modem is plugged in
+		here := devices()
+		for _, absent := range slices.Concat(c.AbsentDevices(here), c.AbsentPolicyDevices(here)) {
+			// It may be checked on another machine, or before a modem is plugged in.
 			fmt.Fprintf(s.err, "%s: warning: %v\n", path, absent)
 		}
 		fmt.Fprintf(s.out, "%s: fine, %d uplinks\n", path, len(c.Uplinks))
-		for _, w := range absentDevices(c) {
-			fmt.Fprintf(s.err, "%s: warning: %s\n", path, w)
-		}
 		return nil
 	}
-}
-
-// absentDevices says which devices of policies are not on this machine, which need not be the one that the file is for.
-func absentDevices(c *config.Config) []string {
-	here, err := net.Interfaces()
-	if err != nil {
-		return nil
-	}
-	var warnings []string
-	for i := range c.Policies {
-		p := &c.Policies[i]
-		for _, name := range p.Match.IIF {
-			prefix, pattern := strings.CutSuffix(name, "*")
-			if slices.ContainsFunc(here, func(i net.Interface) bool { return i.Name == name || pattern && strings.HasPrefix(i.Name, prefix) }) {
-				continue
-			}
-			w := fmt.Sprintf("policy %s is about what comes in by %s, and there is no such device here", p.Name, name)
-			if p.Fallback == config.FallbackUnreachable {
-				w += ": its kill switch keeps nothing in"
-			}
-			warnings = append(warnings, w)
-		}
-	}
-	return warnings
 }

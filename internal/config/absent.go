@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // AbsentDevice is a device that the configuration names and that is not there.
@@ -10,12 +11,16 @@ type AbsentDevice struct {
 	User   string // what needs it, as in "uplink fiber"
 	Device string
 	Like   string // a device that is there and has a similar name; "" for none
+	Leaks  bool   // a kill switch keeps nothing in without it
 }
 
 func (a AbsentDevice) String() string {
 	s := fmt.Sprintf("%s: there is no device %s", a.User, a.Device)
 	if a.Like != "" {
 		s += ", but " + a.Like + " is like it"
+	}
+	if a.Leaks {
+		s += ": its kill switch keeps nothing in"
 	}
 	return s
 }
@@ -26,7 +31,7 @@ func (c *Config) AbsentDevices(present []string) []AbsentDevice {
 	var absent []AbsentDevice
 	note := func(user, device string) {
 		if device != "" && !slices.Contains(present, device) {
-			absent = append(absent, AbsentDevice{user, device, nearest(device, present)})
+			absent = append(absent, AbsentDevice{User: user, Device: device, Like: nearest(device, present)})
 		}
 	}
 	for i := range c.Uplinks {
@@ -36,6 +41,22 @@ func (c *Config) AbsentDevices(present []string) []AbsentDevice {
 	}
 	for i := range c.LANs {
 		note("lan "+c.LANs[i].Device, c.LANs[i].Device)
+	}
+	return absent
+}
+
+// AbsentPolicyDevices lists the devices that policies are about, and patterns of such, of which none is among the present
+// ones.
+func (c *Config) AbsentPolicyDevices(present []string) []AbsentDevice {
+	var absent []AbsentDevice
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		for _, name := range p.Match.IIF {
+			prefix, pattern := strings.CutSuffix(name, "*")
+			if !slices.ContainsFunc(present, func(d string) bool { return d == name || pattern && strings.HasPrefix(d, prefix) }) {
+				absent = append(absent, AbsentDevice{User: "policy " + p.Name, Device: name, Like: nearest(name, present), Leaks: p.Fallback == FallbackUnreachable})
+			}
+		}
 	}
 	return absent
 }

@@ -17,3 +17,22 @@ func TestDevicesThatAreNotThereAreNamedWithThoseLikeThem(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestDevicesOfPoliciesThatAreNotThereAreNamed(t *testing.T) {
+	c := &Config{Policies: []Policy{
+		{Name: "tight", Match: Match{IIF: []string{"br-lan", "lna0", "guest*"}}, Fallback: FallbackUnreachable},
+		{Name: "video", Match: Match{IIF: []string{"lan*", "tv0"}}},
+	}}
+	var got []string
+	for _, a := range c.AbsentPolicyDevices([]string{"lan0", "br-lan"}) {
+		got = append(got, a.String())
+	}
+	want := []string{
+		"policy tight: there is no device lna0, but lan0 is like it: its kill switch keeps nothing in",
+		"policy tight: there is no device guest*: its kill switch keeps nothing in",
+		"policy video: there is no device tv0",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+}

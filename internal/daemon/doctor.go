@@ -46,7 +46,7 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 		present = append(present, l.Name)
 	}
 	for _, a := range in.config.AbsentDevices(present) {
-		obs.Absent = append(obs.Absent, doctor.AbsentDevice(a))
+		obs.Absent = append(obs.Absent, doctor.AbsentDevice{User: a.User, Device: a.Device, Like: a.Like})
 	}
 	planned, err := in.kernel.Snapshot(rules.SysctlNames(in.cfg))
 	if err != nil {
