@@ -3,7 +3,7 @@ package kernel
 import (
 	"bytes"
 	"fmt"
-	bitcount "math/bits"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -183,11 +183,11 @@ func (m sourceMatch) prefixes(data []byte, family rules.Family) []netip.Prefix {
 	}
 	bits := 8 * int(m.size)
 	if m.mask != nil {
-		ones := 0
-		for _, b := range m.mask {
-			ones += bitcount.OnesCount8(b)
+		ones, size := net.IPMask(m.mask).Size()
+		if size == 0 { // bits with gaps between them
+			return nil
 		}
-		bits = ones // nft and iptables write nothing but prefixes
+		bits = ones
 	}
 	if len(data) > len(whole) {
 		return nil
