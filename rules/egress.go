@@ -120,7 +120,7 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 		if why := p.obs.Egress.Impossible[u.Device]; why != "" {
 			p.problem("no-egress-filter", "notice",
 				fmt.Sprintf("%s has no filter of sources behind nftables: %s. When somebody flushes the nftables ruleset, some packets of the LAN leave it untranslated before our table is back", u.Device, why),
-				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, and use clsact in the place of an ingress qdisc")
+				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, use clsact in the place of an ingress qdisc, and restart uplinkd")
 			continue
 		}
 		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), foreign)})

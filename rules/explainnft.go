@@ -64,10 +64,6 @@ func (e *explainer) remark(p *Packet, a *answer) bool {
 	return true
 }
 
-func isPrivate(a netip.Addr) bool {
-	return slices.ContainsFunc(privateSpace(FamilyOf(a)), func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
 // policyNamed returns the policy that a rule's comment names, "" for none.
 func (e *explainer) policyNamed(comment string) string {
 	rest, ok := strings.CutPrefix(comment, "policy ")
@@ -104,7 +100,7 @@ func (e *explainer) leave(p Packet) {
 		case f.dropped:
 			e.step(Step{Kind: StepFilter, What: "nftables chain " + at, Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("drops what would leave by %s with the source %v", w.Device, f.source)})
-			if isPrivate(f.source) {
+			if f.source.IsPrivate() {
 				why = "its source is private, and nobody translates it where it would leave"
 			}
 			continue

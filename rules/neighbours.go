@@ -19,6 +19,13 @@ const (
 // modem at 10.0.0.138/8 is near.
 const nearBits = 24
 
+// RTPROT_* of linux/rtnetlink.h: routes that come and go with addresses, with router advertisements, with leases.
+const (
+	protocolKernel = 2
+	protocolRA     = 9
+	protocolDHCP   = 16
+)
+
 // NeighbourTable is the table that takes main's place for what lies behind uplink devices, when main has connected
 // networks there that would take what others carry.
 func (k Kernel) NeighbourTable() uint32 {
@@ -176,12 +183,11 @@ func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
 // connectedBy tells whether a route is one that came with an address of its device, or with a router's word that the
 // network is on the link, and which address that is; zero: none.
 func (p *planner) connectedBy(r *Route) (address netip.Addr, advertised, connected bool) {
-	const kernel, ra, dhcp = 2, 9, 16 // RTPROT_* of linux/rtnetlink.h
 	if len(r.Nexthops) != 1 || r.Nexthops[0].Gateway.IsValid() || r.Protocol == p.k.Protocol {
 		return netip.Addr{}, false, false
 	}
 	switch r.Protocol {
-	case kernel, ra, dhcp:
+	case protocolKernel, protocolRA, protocolDHCP:
 		connected = true
 	}
 	for i := range p.obs.Addrs {

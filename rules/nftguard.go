@@ -224,8 +224,7 @@ func (p *planner) transit(guard *Chain, devices []string, family Family, lans []
 }
 
 // askedTransit lists the networks whose packets may go from uplink to uplink: those behind uplinks, whose hosts use this machine as
-// their gateway, and public sources
-// of policies that no local network has.
+// their gateway, and public sources of policies that no local network has.
 func (p *planner) askedTransit(family Family, lans []netip.Prefix) []netip.Prefix {
 	var nets []netip.Prefix
 	p.eachPath(func(u *Uplink, of Family, facts Facts) {

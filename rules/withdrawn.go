@@ -43,9 +43,6 @@ func (p *planner) inUse(prefix netip.Prefix) bool {
 		})
 }
 
-// protocolKernel is RTPROT_KERNEL of linux/rtnetlink.h: routes that come and go with addresses.
-const protocolKernel = 2
-
 // rejectWithdrawn keeps withdrawn prefixes from leaving by an uplink that would send them as they are: no provider routes the
 // answers (RFC 7084 L-14).
 func (p *planner) rejectWithdrawn(u *Uplink, foreign *branches) {

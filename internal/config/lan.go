@@ -186,30 +186,28 @@ func (r *reader) dns(v *value, dst *DNS) {
 
 // parseHint reads the prefix that a provider is asked for: of a length, and at an address if that is wanted too.
 func parseHint(name, s string) (netip.Prefix, string) {
-	p, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil || !p.Addr().Is6() || p.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Sprintf("%s %s is no IPv6 prefix: write the length that you want, as in %q", name, quote(s), exampleHint)
-	case p.Bits() == 0 || p.Bits() > 64:
-		return netip.Prefix{}, fmt.Sprintf("%s %s has the length %d: it must be 1 to 64, and hosts need a 64 each", name, quote(s), p.Bits())
-	case p.Masked() != p:
-		return netip.Prefix{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
-	}
-	return p, ""
+	return parseDelegation(name, s, fmt.Sprintf("write the length that you want, as in %q", exampleHint))
 }
 
 // parseRouted reads a prefix that is routed to an uplink.
 func parseRouted(name, s string) (netip.Prefix, string) {
+	p, wrong := parseDelegation(name, s, fmt.Sprintf("write the one that is routed to the uplink, as in %q", exampleRouted))
+	if wrong == "" && (!p.Addr().IsGlobalUnicast() || p.Addr().IsPrivate()) {
+		return netip.Prefix{}, fmt.Sprintf("%s %s is not of the Internet: nobody can route it to you", name, quote(s))
+	}
+	return p, wrong
+}
+
+// parseDelegation reads an IPv6 prefix of which LANs can have a /64.
+func parseDelegation(name, s, what string) (netip.Prefix, string) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil || !p.Addr().Is6() || p.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Sprintf("%s %s is no IPv6 prefix: write the one that is routed to the uplink, as in %q", name, quote(s), exampleRouted)
+		return netip.Prefix{}, fmt.Sprintf("%s %s is no IPv6 prefix: %s", name, quote(s), what)
 	case p.Bits() == 0 || p.Bits() > 64:
 		return netip.Prefix{}, fmt.Sprintf("%s %s has the length %d: it must be 1 to 64, and hosts need a 64 each", name, quote(s), p.Bits())
 	case p.Masked() != p:
 		return netip.Prefix{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
-	case !p.Addr().IsGlobalUnicast() || p.Addr().IsPrivate():
-		return netip.Prefix{}, fmt.Sprintf("%s %s is not of the Internet: nobody can route it to you", name, quote(s))
 	}
 	return p, ""
 }

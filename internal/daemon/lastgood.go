@@ -49,7 +49,7 @@ func (o *Options) read() (configuration, error) {
 }
 
 // readOrKept reads the configuration file. When that cannot be used, the last configuration that could takes its place: a
-// box that stays off the network for a slip of the pen may be an hour's drive away.
+// typing error must not keep a box off the network that is an hour's drive away.
 func (o *Options) readOrKept() (configuration, error) {
 	c, failure := o.read()
 	if failure == nil {

@@ -84,21 +84,16 @@ func (d *Discoverer) SetGateways(gateways []netip.Addr) {
 
 // SetPath tells what probing says of the uplink. When it falls silent the routers are asked whether they are there, and of
 // several each has its turn.
-func (d *Discoverer) SetPath(p Path) {
-	d.mu.Lock()
-	changed := d.path != p
-	d.path = p
-	d.mu.Unlock()
-	if changed {
-		d.port.poke()
-	}
-}
+func (d *Discoverer) SetPath(p Path) { set(d, &d.path, p) }
 
 // SetDelegatingRouter tells by way of which router prefixes were delegated; zero: not known.
-func (d *Discoverer) SetDelegatingRouter(router netip.Addr) {
+func (d *Discoverer) SetDelegatingRouter(router netip.Addr) { set(d, &d.delegating, router) }
+
+// set sets one of the fields that the mutex guards, and has Run look at it when that is news.
+func set[T interface{ Path | netip.Addr }](d *Discoverer, field *T, value T) {
 	d.mu.Lock()
-	changed := d.delegating != router
-	d.delegating = router
+	changed := *field != value
+	*field = value
 	d.mu.Unlock()
 	if changed {
 		d.port.poke()

@@ -81,7 +81,7 @@ type View struct {
 	// Foreign are the prefixes that only other routers of the link announce: what has such a source goes by them alone
 	// (RFC 8028 section 3).
 	Foreign []netip.Prefix
-	// Unreachable are the routers, and other gateways that Follow told of, that answer no neighbour solicitation.
+	// Unreachable are the routers, and other gateways that SetGateways told of, that answer no neighbour solicitation.
 	Unreachable []netip.Addr
 	// Unanswered counts how often the router in use did not answer though the uplink works, by what is known: it is time to
 	// probe it.
