@@ -119,7 +119,14 @@ func Diff(have, want State) []Op {
 	// Rules that look up main come before any default of ours: with it and without them (after somebody
 	// deleted rules) the local networks would be looked for on the Internet.
 	d.addRules(added.main)
-	d.putRoutes(behindUplinks(changed(haveRoutes.selected, wantRoutes.selected), want.Rules))
+	// Whether a gateway of a group's route is a neighbour the kernel asks as a socket that is bound to the device: the rule
+	// for those leads to the uplink's table.
+	tables := boundTables(want.Rules)
+	ofUplinks, ofGroups := split(changed(haveRoutes.selected, wantRoutes.selected), func(r *Route) bool { return tables[r.Table] })
+	bound, selecting := split(added.selected, func(r *Rule) bool { return r.OIF != "" })
+	d.putRoutes(ofUplinks)
+	d.addRules(bound)
+	d.putRoutes(ofGroups)
 	// What is foreign is dropped before anything of ours may translate it, and until nothing does any more.
 	d.putEgress(have, want)
 	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
@@ -134,7 +141,7 @@ func Diff(have, want State) []Op {
 	if table && want.Table != nil {
 		d.ops = append(d.ops, PutTable{want.Table})
 	}
-	d.addRules(added.selected)
+	d.addRules(selecting)
 	if policies && want.Policies != nil && !flushed { // marks of policies lead somewhere from now on
 		d.ops = append(d.ops, putPolicies(have.Policies, want.Policies))
 	}
@@ -214,27 +221,27 @@ func part[T any](list []*T, table func(*T) uint32, shared map[uint32]bool) parts
 	return p
 }
 
-// behindUplinks puts routes of groups behind those of uplinks, by which the kernel finds out that a gateway is a
-// neighbour: it asks as a socket that is bound to the device, and the rule for those leads to the uplink's table.
-func behindUplinks(routes []*Route, list []Rule) []*Route {
-	if len(routes) == 0 {
-		return nil
-	}
-	uplinks := make(map[uint32]bool)
+// boundTables are those that the rules for packets of sockets lead to which are bound to a device: the uplinks' own.
+func boundTables(list []Rule) map[uint32]bool {
+	tables := make(map[uint32]bool)
 	for i := range list {
 		if list[i].OIF != "" {
-			uplinks[list[i].Table] = true
+			tables[list[i].Table] = true
 		}
 	}
-	ordered := make([]*Route, 0, len(routes))
-	for _, first := range []bool{true, false} {
-		for _, r := range routes {
-			if uplinks[r.Table] == first {
-				ordered = append(ordered, r)
-			}
+	return tables
+}
+
+// split tells those of a list from the rest for which first holds.
+func split[T any](list []*T, first func(*T) bool) (firsts, rest []*T) {
+	for _, x := range list {
+		if first(x) {
+			firsts = append(firsts, x)
+		} else {
+			rest = append(rest, x)
 		}
 	}
-	return ordered
+	return firsts, rest
 }
 
 // sharedTables are those that a rule without selectors leads to.

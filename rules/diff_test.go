@@ -3,6 +3,7 @@ package rules_test
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -482,5 +483,52 @@ func TestAfterAFlushKillSwitchesComeBackBeforeWhatTranslates(t *testing.T) {
 	second := slices.IndexFunc(ops, func(op rules.Op) bool { _, is := op.(rules.PutTable); return is })
 	if first < 0 || second < first {
 		t.Errorf("policies at %d, the table at %d of\n%s", first, second, commands(ops))
+	}
+}
+
+// What others delete comes back in one round, whichever part it is: the kernel takes no route whose gateway it cannot find by
+// what stands at that moment (fib_check_nh). Where an uplink's network is wide, main does not help.
+func TestRoutesOfGroupsComeBackWhateverElseIsDeleted(t *testing.T) {
+	rule := func(is func(r rules.Rule) bool) func(*world) {
+		return func(w *world) { w.obs.Rules = slices.DeleteFunc(w.obs.Rules, is) }
+	}
+	route := func(is func(r rules.Route) bool) func(*world) {
+		return func(w *world) { w.obs.Routes = slices.DeleteFunc(w.obs.Routes, is) }
+	}
+	ours := func(r rules.Route) bool { return r.Protocol == numbers.Protocol }
+	const group = 9
+	parts := map[string]func(*world){
+		"rules for devices":      rule(func(r rules.Rule) bool { return r.OIF != "" }),
+		"rules about main":       rule(func(r rules.Rule) bool { return r.Protocol == numbers.Protocol && r.Table == rules.TableMain }),
+		"rules about neighbours": rule(func(r rules.Rule) bool { return r.Table == numbers.NeighbourTable() }),
+		"routes to neighbours":   route(func(r rules.Route) bool { return r.Table == numbers.NeighbourTable() }),
+		"connected routes":       route(func(r rules.Route) bool { return ours(r) && !r.IsDefault() }),
+		"the uplinks' defaults":  route(func(r rules.Route) bool { return ours(r) && r.IsDefault() && r.Table != numbers.TableBase }),
+	}
+	names := slices.Sorted(maps.Keys(parts))
+	for set := range 1 << len(names) {
+		w := box(rules.Link{}, "wan1", "wan2")
+		w.hold("wan1", "198.51.100.2/26")
+		w.hold("wan2", "192.0.2.2/2")
+		w.lead("wan1", "198.51.100.1", 100)
+		w.lead("wan2", "192.0.2.1", 200)
+		w.cfg.Groups = []rules.Group{{ID: group, Tiers: [][]int{{1, 2}}}}
+		w.cfg.Policies = []rules.Policy{{Name: "video", Group: group, Select: rules.Selector{Protocols: []uint8{17}}}}
+		w.converge(t)
+		var deleted []string
+		for i, name := range names {
+			if set>>i&1 == 1 {
+				parts[name](w)
+				deleted = append(deleted, name)
+			}
+		}
+		route(func(r rules.Route) bool { return r.Table == numbers.Table(group) })(w)
+		w.round(t)
+		if t.Failed() {
+			t.Fatalf("after the loss of %q", deleted)
+		}
+		if more, _ := w.round(t); len(more) > 0 {
+			t.Fatalf("after the loss of %q there is still to do:\n%s", deleted, commands(more))
+		}
 	}
 }
