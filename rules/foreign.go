@@ -5,8 +5,15 @@ import (
 	"slices"
 )
 
-// tableLocal is the last of the tables that the kernel itself has rules for (linux/rtnetlink.h RT_TABLE_LOCAL).
-const tableLocal = 255
+// The first and the last of the tables that the kernel itself has rules for (linux/rtnetlink.h RT_TABLE_DEFAULT and
+// RT_TABLE_LOCAL); main is between them.
+const (
+	tableDefault = 253
+	tableLocal   = 255
+)
+
+// makeUplink is the cure for full tunnels of other programs.
+const makeUplink = `make the tunnel an uplink: Table = off in wg-quick's file, and here an [[uplink]] with its device and kind = "wireguard"`
 
 // foreignRules reports rules of other programs that get in the way of ours, or ours of them: those that stand among
 // ours, where whoever comes first wins, full tunnels in front of ours, those that look at bits of the mark which are
@@ -17,7 +24,7 @@ func (p *planner) foreignRules() {
 		if r.Protocol == p.k.Protocol {
 			continue
 		}
-		elsewhere := r.Table > tableLocal && r.More.Action == 0
+		elsewhere := r.leadsElsewhere()
 		switch behind := r.Priority > p.k.RulePriority+prefDefault; {
 		case r.Priority >= p.k.RulePriority && !behind:
 			p.problem("foreign-rule", "warning",
@@ -26,11 +33,11 @@ func (p *planner) foreignRules() {
 		case !behind && elsewhere && r.fullTunnel():
 			p.problemOnce("foreign-full-tunnel", "warning",
 				fmt.Sprintf("a full tunnel of another program, such as wg-quick, precedes our rules and takes all traffic, answers to what comes in included: %s", r),
-				"make the tunnel an uplink: Table = off in wg-quick's file, and here an [[uplink]] with its device and kind = \"wireguard\"")
-		case behind && elsewhere && r.whole() && (r.Mask == 0 || r.More.Not):
+				makeUplink)
+		case behind && elsewhere && (r.whole() || r.fullTunnel()):
 			p.problemOnce("foreign-default", "warning",
 				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, is never reached, so nothing takes that way: our default precedes it: %s", r),
-				"make the tunnel an uplink: Table = off in wg-quick's file, and here an [[uplink]] with its device and kind = \"wireguard\"")
+				makeUplink)
 		case behind && elsewhere:
 			p.problemOnce("foreign-rule-behind", "warning",
 				fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r),
@@ -45,19 +52,25 @@ func (p *planner) foreignRules() {
 	}
 }
 
-// whole reports whether a rule selects packets by their mark at most.
-func (r *Rule) whole() bool {
-	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.More.Protocol == 0 && !r.More.UIDs.Set
+// leadsElsewhere reports whether a rule looks up a table that is none of the kernel's own.
+func (r *Rule) leadsElsewhere() bool {
+	return r.More.Action == 0 && (r.Table < tableDefault || r.Table > tableLocal)
 }
 
-// fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets.
-func (r *Rule) fullTunnel() bool { return r.whole() && r.More.Not && r.Mask != 0 }
+// whole reports whether a rule is for all packets.
+func (r *Rule) whole() bool {
+	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == More{}
+}
+
+// fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets. Further
+// selectors of such a rule let it take more (net/core/fib_rules.c fib_rule_match).
+func (r *Rule) fullTunnel() bool { return r.More.Not && r.Mask != 0 }
 
 // tunnelFirst reports whether a full tunnel of another program precedes our rules of IPv4.
 func (p *planner) tunnelFirst() bool {
 	for i := range p.obs.Rules {
 		r := &p.obs.Rules[i]
-		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && r.Table > tableLocal && r.fullTunnel() {
+		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && r.leadsElsewhere() && r.fullTunnel() {
 			return true
 		}
 	}

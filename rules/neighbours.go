@@ -29,8 +29,7 @@ const (
 // NeighbourTable is the table that takes main's place for what lies behind uplink devices, when main has connected
 // networks there that would take what others carry.
 func (k Kernel) NeighbourTable() uint32 {
-	const firstOfSystem, lastOfSystem = 253, 255 // linux/rtnetlink.h rt_class_t
-	if t := k.TableBase + MaxUplinks + 1; t < firstOfSystem || t > lastOfSystem {
+	if t := k.TableBase + MaxUplinks + 1; t < tableDefault || t > tableLocal {
 		return t
 	}
 	return k.TableBase - 1

@@ -46,7 +46,13 @@ func TestRulesOfOthersAreReportedWhereTheyGetInTheWay(t *testing.T) {
 		"a whole mark with ours":  {rules.Rule{Priority: 99, Mark: 0x01000001, Mask: 0xffffffff, Table: 7}, []string{"foreign-mark"}},
 		"a preference among ours": {rules.Rule{Priority: 10400, Table: 7}, []string{"foreign-rule"}},
 		"one just before ours":    {rules.Rule{Priority: 9999, Table: 7}, nil},
-		"one just behind ours":    {rules.Rule{Priority: 10901, Table: 7}, nil},
+		"one just behind ours":    {rules.Rule{Priority: 10901, Table: 7}, []string{"foreign-default"}},
+		"all but a port, before":  {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, More: rules.More{Not: true, DPort: rules.Ports{First: 22, Last: 22}}}, []string{"foreign-full-tunnel"}},
+		"a port, behind us":       {rules.Rule{Priority: 32765, Table: 10086, More: rules.More{DPort: rules.Ports{First: 5060, Last: 5061}}}, []string{"foreign-rule-behind"}},
+		"a TOS, behind us":        {rules.Rule{Priority: 32000, Table: 200, More: rules.More{TOS: 0x10}}, []string{"foreign-rule-behind"}},
+		"unknown, behind us":      {rules.Rule{Priority: 32000, Table: 200, More: rules.More{Unknown: true}}, []string{"foreign-rule-behind"}},
+		"a host, behind us":       {rules.Rule{Priority: 20000, From: netip.MustParsePrefix("192.0.2.7/32"), Table: 100}, []string{"foreign-rule-behind"}},
+		"the default table":       {rules.Rule{Priority: 32767, Table: 253}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := dual()
@@ -64,14 +70,17 @@ func TestRulesOfOthersAreReportedWhereTheyGetInTheWay(t *testing.T) {
 }
 
 func TestADeviceThatOthersPutIntoOurGroupIsReportedAndKept(t *testing.T) {
-	w := dual()
-	_ = w.changeLink("lan0", func(l *rules.Link) { l.Group = numbers.LinkGroup })
-	_, report := w.round(t)
-	if got := codes(report); !slices.Equal(got, []string{"foreign-link-group"}) {
-		t.Errorf("problems: %q", got)
-	}
-	if link, _ := w.obs.Link("lan0"); link.Group != numbers.LinkGroup {
-		t.Errorf("lan0 is in group %d", link.Group)
+	for _, device := range []string{"lan0", "dmz0"} {
+		w := dual()
+		w.plug(rules.Link{Name: "dmz0", Up: true, Carrier: true})
+		_ = w.changeLink(device, func(l *rules.Link) { l.Group = numbers.LinkGroup })
+		_, report := w.converge(t)
+		if got := codes(report); !slices.Equal(got, []string{"foreign-link-group"}) {
+			t.Errorf("%s: problems: %q", device, got)
+		}
+		if link, _ := w.obs.Link(device); link.Group != numbers.LinkGroup {
+			t.Errorf("%s is in group %d", device, link.Group)
+		}
 	}
 }
 
