@@ -344,9 +344,7 @@ func TestAnIPv6UplinkWithoutASourceCarriesNothing(t *testing.T) {
 			c.change(w)
 			want, report := w.plan()
 			choice := report.Defaults[rules.IPv6]
-			inTable := slices.ContainsFunc(want.Routes, func(r rules.Route) bool {
-				return r.Family == rules.IPv6 && r.Table == numbers.Table(1) && r.IsDefault() && r.Type == rules.Unicast
-			})
+			_, inTable := defaultRoute(want.Routes, rules.IPv6, numbers.Table(1))
 			if choice.Has(1) != c.carries || inTable != c.carries {
 				t.Errorf("new traffic: %v, a default in its table: %v; want %v", choice.Has(1), inTable, c.carries)
 			}

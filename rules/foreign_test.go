@@ -13,6 +13,7 @@ var exempting = map[string]rules.Rule{
 	"a full tunnel":                 {Family: rules.IPv4, Priority: 9999, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820, More: rules.More{Not: true}},
 	"a way of its own for a daemon": {Family: rules.IPv4, Priority: 100, Mark: 0x99, Mask: 1<<32 - 1, Table: 7},
 	"a full tunnel of IPv6":         {Family: rules.IPv6, Priority: 32764, Mark: 0xcafe, Mask: 1<<32 - 1, Table: 51820, More: rules.More{Not: true}},
+	"a way of its own of IPv6":      {Family: rules.IPv6, Priority: 9999, Mark: 0x80001, Mask: 1<<32 - 1, Table: 200},
 	"all but the lowest byte":       {Family: rules.IPv4, Priority: 9999, Mark: 0x4200, Mask: 0xffffff00, Table: 42, More: rules.More{Not: true}},
 }
 
@@ -95,15 +96,22 @@ func TestAMarkedSocketKeepsItsMarkUnlessAPolicyLooksAtMarks(t *testing.T) {
 
 func TestAFullTunnelBeforeOursMakesTheFilterOfSourcesLoose(t *testing.T) {
 	for name, c := range map[string]struct {
+		family   rules.Family
 		priority int
+		mark     uint32
 		want     string
-	}{"before ours": {9999, "2"}, "behind ours": {32765, "1"}} {
+	}{
+		"before ours":                    {rules.IPv4, 9999, 0xca6c, "2"},
+		"before all":                     {rules.IPv4, 1, 0x14d, "2"},
+		"behind ours":                    {rules.IPv4, 32765, 0xca6c, "1"},
+		"of IPv6, without such a filter": {rules.IPv6, 9999, 0xca6c, "1"},
+	} {
 		w := dual()
 		w.obs.Sysctls["net/ipv4/conf/all/rp_filter"] = "1"
 		for _, device := range []string{"wan1", "wan2"} {
 			w.obs.Sysctls["net/ipv4/conf/"+device+"/rp_filter"] = "1"
 		}
-		_ = w.addRule(rules.Rule{Family: rules.IPv4, Priority: c.priority, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820,
+		_ = w.addRule(rules.Rule{Family: c.family, Priority: c.priority, Mark: c.mark, Mask: 1<<32 - 1, Table: 51820,
 			More: rules.More{Not: true}, SuppressPrefixLen: -1, SuppressGroup: -1})
 		w.converge(t)
 		for _, device := range []string{"wan1", "wan2"} {

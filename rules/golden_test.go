@@ -151,8 +151,9 @@ func wide() *world {
 
 // leadFrom gives a device an IPv4 default with a preferred source.
 func (w *world) leadFrom(device, gateway, source string, metric uint32) {
-	w.addForeignRoute(rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Metric: metric, Protocol: protoDHCP,
-		Src: netip.MustParseAddr(source), Nexthops: []rules.Nexthop{{Device: device, Gateway: netip.MustParseAddr(gateway), Weight: 1}}})
+	r := static("0.0.0.0/0", device, netip.MustParseAddr(gateway), metric)
+	r.Protocol, r.Src = protoDHCP, netip.MustParseAddr(source)
+	w.addForeignRoute(r)
 }
 
 // delegated is two providers that delegate prefixes, of which the first is down.

@@ -124,12 +124,19 @@ func TestAnEgressFilterDropsForeignSourcesAlone(t *testing.T) {
 	if len(want.Egress) != 2 {
 		t.Fatalf("%d filters", len(want.Egress))
 	}
-	for source, passes := range map[string]bool{
-		"198.51.100.2": true, "203.0.113.2": false, "192.168.1.9": false, "10.1.2.3": false, "172.31.0.1": false, "172.32.0.1": true, "192.0.2.1": true, "0.0.0.0": true,
-		"2001:db8:a::2": true, "2001:db8:a::99": true, "2001:db8:b::2": false, "2001:db8:b:1::2": true, "fd00::1": false, "fe80::1": true, "::": true, "2001:db8:77::1": true,
+	both, none := [2]bool{true, true}, [2]bool{}
+	first, second := [2]bool{true, false}, [2]bool{false, true}
+	for source, passes := range map[string][2]bool{ // by each uplink
+		"198.51.100.2": first, "203.0.113.2": second, "192.168.1.9": none, "192.0.2.1": both, "0.0.0.0": both,
+		"9.255.255.255": both, "10.0.0.0": none, "10.1.2.3": none, "10.255.255.255": none, "11.0.0.0": both,
+		"172.15.255.255": both, "172.16.0.1": none, "172.31.0.1": none, "172.32.0.1": both, "192.167.255.255": both, "192.168.255.255": none, "192.169.0.0": both,
+		"2001:db8:a::2": first, "2001:db8:a::99": first, "2001:db8:b::2": second, "2001:db8:b:1::2": both, "2001:db8:77::1": both,
+		"fbff::1": both, "fc00::1": none, "fd00::1": none, "fdff::1": none, "fe80::1": both, "::": both,
 	} {
-		if got := runBPF(t, want.Egress[0].Program, netip.MustParseAddr(source)); got != passes {
-			t.Errorf("%s passes: %v", source, got)
+		for i, filter := range want.Egress {
+			if got := runBPF(t, filter.Program, netip.MustParseAddr(source)); got != passes[i] {
+				t.Errorf("%s passes by %s: %v", source, filter.Device, got)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,19 +10,31 @@ import (
 )
 
 func TestADefaultRouteThatAnotherOneHasReplacedIsMissed(t *testing.T) {
-	lost := func(metric uint32) *world {
+	lost := func(device, gateway string, metric uint32) *world { // whose default is there alone
 		w := box(rules.Link{}, "wan1", "wan2")
 		w.hold("wan1", "198.51.100.2/26")
 		w.hold("wan2", "203.0.113.2/26")
-		w.addForeignRoute(rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Metric: metric, Protocol: protoDHCP,
-			Nexthops: []rules.Nexthop{{Device: "wan2", Gateway: netip.MustParseAddr("203.0.113.1"), Weight: 1}}})
+		w.addForeignRoute(static("0.0.0.0/0", device, netip.MustParseAddr(gateway), metric))
 		return w
 	}
-	for metric, words := range map[uint32]string{0: "that of lte has no metric", 100: "that of lte has the metric 100"} {
-		w := lost(metric)
-		_, report := w.converge(t)
-		if len(report.Problems) != 1 || report.Problems[0].Code != "default-lost" || !strings.Contains(report.Problems[0].Message, words) {
-			t.Errorf("metric %d: %v", metric, report.Problems)
+	for _, c := range []struct {
+		device, gateway string
+		metric          uint32
+		words           []string
+	}{
+		{"wan2", "203.0.113.1", 0, []string{"fiber (wan1) has the address 198.51.100.2", "that of lte has no metric"}},
+		{"wan2", "203.0.113.1", 100, []string{"fiber (wan1)", "that of lte has the metric 100"}},
+		{"wan1", "198.51.100.1", 1024, []string{"lte (wan2) has the address 203.0.113.2", "that of fiber has the metric 1024"}},
+	} {
+		_, report := lost(c.device, c.gateway, c.metric).converge(t)
+		if !slices.Equal(codes(report), []string{"default-lost"}) {
+			t.Errorf("%s, metric %d: %v", c.device, c.metric, report.Problems)
+			continue
+		}
+		for _, words := range c.words {
+			if !strings.Contains(report.Problems[0].Message, words) {
+				t.Errorf("%s, metric %d: no %q in %q", c.device, c.metric, words, report.Problems[0].Message)
+			}
 		}
 	}
 	for name, change := range map[string]func(*world){
@@ -32,7 +45,7 @@ func TestADefaultRouteThatAnotherOneHasReplacedIsMissed(t *testing.T) {
 		},
 		"with both": func(w *world) { w.lead("wan1", "198.51.100.1", 50) },
 	} {
-		w := lost(0)
+		w := lost("wan2", "203.0.113.1", 0)
 		change(w)
 		if _, report := w.converge(t); len(report.Problems) != 0 {
 			t.Errorf("%s: %v", name, report.Problems)

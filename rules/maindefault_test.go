@@ -10,23 +10,27 @@ import (
 )
 
 // daemonDefault is a box whose default in main, of the given protocol, leads by the second-best uplink; the best is static.
-func daemonDefault(protocol uint8) *world {
+func daemonDefault(family rules.Family, protocol uint8) *world {
 	w := dual()
-	w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool {
-		return r.Family == rules.IPv4 && r.IsDefault() && r.Nexthops[0].Device == "wan1"
-	})
-	w.cfg.Uplinks[0].IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.2/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}
+	w.dropRoutes(func(r rules.Route) bool { return r.Family == family && r.IsDefault() && r.Nexthops[0].Device == "wan1" })
+	address, gateway, a := "198.51.100.2/26", "198.51.100.1", &w.cfg.Uplinks[0].IPv4
+	if family == rules.IPv6 {
+		address, gateway, a = "2001:db8:a::2/64", "2001:db8:a::1", &w.cfg.Uplinks[0].IPv6
+	}
+	a.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway)}
 	w.cfg.Uplinks[1].Tier = 2
 	for i := range w.obs.Routes {
-		if r := &w.obs.Routes[i]; r.Family == rules.IPv4 && r.IsDefault() {
+		if r := &w.obs.Routes[i]; r.Family == family && r.IsDefault() {
 			r.Protocol = protocol
 		}
 	}
 	return w
 }
 
-func oursInMain(w *world) bool {
-	return slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool { return r.Family == rules.IPv4 && oursMain(r) })
+func oursInMain(w *world, family rules.Family) bool {
+	return slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool {
+		return r.Family == family && r.Table == rules.TableMain && r.IsDefault() && r.Protocol == numbers.Protocol
+	})
 }
 
 func TestMainIsLeftToARoutingDaemonThatHasADefaultThere(t *testing.T) {
@@ -40,124 +44,126 @@ func TestMainIsLeftToARoutingDaemonThatHasADefaultThere(t *testing.T) {
 		{"BGP by FRR", 186, rules.MainDefaultAuto, false, []string{"main-default-left"}},
 		{"a static route of FRR", 196, rules.MainDefaultAuto, false, []string{"main-default-left"}},
 		{"BIRD", 12, rules.MainDefaultAuto, false, []string{"main-default-left"}},
+		{"zebra", 11, rules.MainDefaultAuto, false, []string{"main-default-left"}},
+		{"OSPF by FRR", 188, rules.MainDefaultAuto, false, []string{"main-default-left"}},
 		{"babeld", 42, rules.MainDefaultAuto, false, []string{"main-default-left"}},
 		{"a DHCP client", 16, rules.MainDefaultAuto, true, nil},
 		{"keepalived", 18, rules.MainDefaultAuto, true, nil},
+		{"router advertisements", 9, rules.MainDefaultAuto, true, nil},
+		{"by hand, as a static route", 4, rules.MainDefaultAuto, true, nil},
 		{"by hand", 3, rules.MainDefaultAuto, true, nil},
 		{"BGP, and ours is wanted", 186, rules.MainDefaultAlways, true, nil},
 		{"ours is not wanted", 16, rules.MainDefaultNever, false, nil},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := daemonDefault(c.protocol)
-			w.cfg.MainDefault = c.setting
-			w.obs.Recorded.NoteMainOwners(numbers, &w.obs)
-			_, report := w.converge(t)
-			if got := oursInMain(w); got != c.ours {
-				t.Errorf("ours in main: %v", got)
-			}
-			if got := codes(report); !slices.Equal(got, c.problems) {
-				t.Errorf("problems: %q, want %q", got, c.problems)
-			}
-		})
+		for _, family := range rules.Families {
+			t.Run(c.name+" in "+family.String(), func(t *testing.T) {
+				w := daemonDefault(family, c.protocol)
+				w.cfg.MainDefault = c.setting
+				w.obs.Recorded.NoteMainOwners(numbers, &w.obs)
+				_, report := w.converge(t)
+				if got := oursInMain(w, family); got != c.ours {
+					t.Errorf("ours in main: %v", got)
+				}
+				if got := codes(report); !slices.Equal(got, c.problems) {
+					t.Errorf("problems: %q, want %q", got, c.problems)
+				}
+			})
+		}
 	}
 }
 
 // A daemon that restarts has no route for a while, and would install none if ours had taken its place.
 func TestMainStaysLeftToADaemonThatRestarts(t *testing.T) {
-	w := daemonDefault(186)
-	if !w.obs.Recorded.NoteMainOwners(numbers, &w.obs) || w.obs.Recorded.NoteMainOwners(numbers, &w.obs) {
-		t.Error("not noted, or noted twice")
-	}
-	w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool { return r.Protocol == 186 })
-	w.converge(t)
-	if oursInMain(w) {
-		t.Error("ours stands in main")
+	for _, family := range rules.Families {
+		w := daemonDefault(family, 186)
+		if !w.obs.Recorded.NoteMainOwners(numbers, &w.obs) || w.obs.Recorded.NoteMainOwners(numbers, &w.obs) {
+			t.Errorf("%v: not noted, or noted twice", family)
+		}
+		w.dropRoutes(func(r rules.Route) bool { return r.Protocol == 186 })
+		w.converge(t)
+		if oursInMain(w, family) {
+			t.Errorf("%v: ours stands in main", family)
+		}
 	}
 }
 
 // The better uplink follows a default that its program withdraws when ours stands before it in main: without that
 // default it carries nothing, ours goes, theirs comes back.
 func TestADefaultThatAnotherProgramWithdrawsBeforeOursIsNotFoughtFor(t *testing.T) {
-	w := dual()
-	w.cfg.Uplinks[0].Tier = 2
-	theirs := static("0.0.0.0/0", "wan2", netip.MustParseAddr("203.0.113.1"), 200)
-	w.dropRoutes(func(r rules.Route) bool {
-		return r.Family == rules.IPv4 && r.IsDefault() && r.Nexthops[0].Device == "wan2"
-	})
-	var contest rules.MainContest
-	now := time.Unix(1e9, 0)
-	look := func() {
-		now = now.Add(200 * time.Millisecond)
-		w.obs.MainContested = contest.Look(numbers, &w.obs, now)
-	}
-	changes := 0
-	for range 20 {
-		if !oursInMain(w) {
-			w.addForeignRoute(theirs)
+	for i, family := range rules.Families {
+		w := dual()
+		w.cfg.Uplinks[0].Tier = 2
+		leads := func(r rules.Route) bool {
+			return r.Family == family && r.IsDefault() && r.Nexthops[0].Device == "wan2"
 		}
-		look()
-		before := oursInMain(w)
-		w.converge(t)
-		if before != oursInMain(w) {
-			changes++
+		theirs := w.obs.Routes[slices.IndexFunc(w.obs.Routes, leads)]
+		w.dropRoutes(leads)
+		var contest rules.MainContest
+		now := time.Unix(1e9, 0)
+		look := func() {
+			now = now.Add(200 * time.Millisecond)
+			w.obs.MainContested = contest.Look(numbers, &w.obs, now)
 		}
-		if oursInMain(w) {
-			w.dropRoutes(theirs.Equal)
+		changes := 0
+		for range 20 {
+			if !oursInMain(w, family) {
+				w.addForeignRoute(theirs)
+			}
 			look()
+			before := oursInMain(w, family)
 			w.converge(t)
-			changes++
+			if before != oursInMain(w, family) {
+				changes++
+			}
+			if oursInMain(w, family) {
+				w.dropRoutes(theirs.Equal)
+				look()
+				w.converge(t)
+				changes++
+			}
 		}
-	}
-	if changes > 5 {
-		t.Errorf("main changed %d times", changes)
-	}
-	if !w.obs.MainContested[0] || w.obs.MainContested[1] {
-		t.Errorf("contested: %v", w.obs.MainContested)
-	}
-	if contest.Look(numbers, &w.obs, now.Add(11*time.Minute))[0] {
-		t.Error("it is not tried again")
-	}
-}
-
-func oursMain(r rules.Route) bool {
-	return r.Table == rules.TableMain && r.IsDefault() && r.Protocol == numbers.Protocol
-}
-
-// A flapping cable takes its default along: that is no contest.
-func TestDefaultsThatGoWithTheirCableAreNoContest(t *testing.T) {
-	w := daemonDefault(3)
-	w.converge(t)
-	var contest rules.MainContest
-	now := time.Unix(1e9, 0)
-	full := slices.Clone(w.obs.Routes)
-	for n := range 10 {
-		down := n%2 == 1
-		_ = w.changeLink("wan2", func(l *rules.Link) { l.Carrier = !down })
-		w.obs.Routes = slices.Clone(full)
-		if down {
-			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool { return r.IsDefault() && r.Protocol == 3 })
+		if changes > 5 {
+			t.Errorf("%v: main changed %d times", family, changes)
 		}
-		if contest.Look(numbers, &w.obs, now.Add(time.Duration(n)*time.Second))[0] {
-			t.Fatalf("contested after %d flaps", n)
+		if !w.obs.MainContested[i] || w.obs.MainContested[1-i] {
+			t.Errorf("%v: contested: %v", family, w.obs.MainContested)
+		}
+		if contest.Look(numbers, &w.obs, now.Add(11*time.Minute))[i] {
+			t.Errorf("%v: it is not tried again", family)
 		}
 	}
 }
 
-// A line that is dialed anew loses its default with its address.
-func TestDefaultsThatGoWithTheirAddressAreNoContest(t *testing.T) {
-	w := daemonDefault(3)
-	w.converge(t)
-	var contest rules.MainContest
-	now := time.Unix(1e9, 0)
-	routes, addrs := slices.Clone(w.obs.Routes), slices.Clone(w.obs.Addrs)
-	for n := range 10 {
-		w.obs.Routes, w.obs.Addrs = slices.Clone(routes), slices.Clone(addrs)
-		if n%2 == 1 {
-			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool { return r.IsDefault() && r.Protocol == 3 })
+// A flapping cable takes its default along, and a line that is dialed anew loses it with its address: that is no contest.
+func TestADefaultThatGoesForAnotherReasonIsNoContest(t *testing.T) {
+	for name, c := range map[string]struct {
+		lose    func(*world)
+		contest bool
+	}{
+		"with its cable": {lose: func(w *world) { _ = w.changeLink("wan2", func(l *rules.Link) { l.Carrier = false }) }},
+		"with its address": {lose: func(w *world) {
 			w.obs.Addrs = slices.DeleteFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device == "wan2" })
-		}
-		if contest.Look(numbers, &w.obs, now.Add(time.Duration(n)*time.Second))[0] {
-			t.Fatalf("contested after %d changes", n)
+		}},
+		"alone": {lose: func(*world) {}, contest: true},
+	} {
+		for i, family := range rules.Families {
+			w := daemonDefault(family, 3)
+			w.converge(t)
+			var contest rules.MainContest
+			now := time.Unix(1e9, 0)
+			contested := false
+			links, routes, addrs := slices.Clone(w.obs.Links), slices.Clone(w.obs.Routes), slices.Clone(w.obs.Addrs)
+			for n := range 10 {
+				w.obs.Links, w.obs.Routes, w.obs.Addrs = slices.Clone(links), slices.Clone(routes), slices.Clone(addrs)
+				if n%2 == 1 {
+					c.lose(w)
+					w.dropRoutes(func(r rules.Route) bool { return r.IsDefault() && r.Protocol == 3 })
+				}
+				contested = contested || contest.Look(numbers, &w.obs, now.Add(time.Duration(n)*time.Second))[i]
+			}
+			if contested != c.contest {
+				t.Errorf("%s in %v: contested %v", name, family, contested)
+			}
 		}
 	}
 }

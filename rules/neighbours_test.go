@@ -33,6 +33,9 @@ func TestConnectedNetworksOfUplinksAttractNothingButTheirSegment(t *testing.T) {
 		"a mask of /2":                    {addr: "203.0.113.2/2", near: "203.0.113.9", far: "192.0.2.77"},
 		"a mask of /2, leased by us":      {addr: "203.0.113.2/2", assign: true, near: "203.0.113.9", far: "192.0.2.77"},
 		"the page of a modem at 10/8":     {addr: "10.0.0.140/8", near: "10.0.0.138", far: "10.9.9.9"},
+		"one bit more than is believed":   {addr: "203.0.112.2/19", near: "203.0.112.9", far: "203.0.120.9"},
+		"a mask of /15":                   {addr: "192.0.2.130/15", near: "192.0.2.200", far: "192.1.2.77"},
+		"an IPv6 network of /48":          {addr: "2001:db8:b::2/48", near: "2001:db8:b::9", far: "2001:db8:b:7::77"},
 		"an IPv6 network that is owned":   {addr: "2001:db8:b::2/64", near: "2001:db8:b::9", far: "2001:db8:ffff::77"},
 		"an IPv6 network that is claimed": {addr: "2001:db8:ffff::2/64", ra: true, far: "2001:db8:ffff::77"},
 	}
@@ -71,10 +74,13 @@ func TestNetworksThatOverlapAreNamed(t *testing.T) {
 		make func(*world)
 		want []string
 	}{
-		"a LAN in the network of an uplink wins":     {func(w *world) { w.hold("lan0", "198.51.100.33/28") }, nil},
-		"the network of an uplink in a LAN's":        {func(w *world) { w.hold("lan0", "198.51.100.200/24") }, []string{"network-overlap"}},
-		"both in one and the same network are twins": {func(w *world) { w.hold("wan2", "198.51.100.3/26") }, nil},
-		"one in the other's":                         {func(w *world) { w.hold("wan2", "198.51.100.3/28") }, []string{"network-overlap"}},
+		"a LAN in the network of an uplink wins":      {func(w *world) { w.hold("lan0", "198.51.100.33/28") }, nil},
+		"the network of an uplink in a LAN's":         {func(w *world) { w.hold("lan0", "198.51.100.200/24") }, []string{"network-overlap"}},
+		"both in one and the same network are twins":  {func(w *world) { w.hold("wan2", "198.51.100.3/26") }, nil},
+		"one in the other's":                          {func(w *world) { w.hold("wan2", "198.51.100.3/28") }, []string{"network-overlap"}},
+		"a LAN in the IPv6 network of an uplink wins": {func(w *world) { w.hold("lan0", "2001:db8:a::7:1/112") }, nil},
+		"the IPv6 network of an uplink in a LAN's":    {func(w *world) { w.hold("lan0", "2001:db8:a:ff::1/48") }, []string{"network-overlap"}},
+		"the network of the second uplink in a LAN's": {func(w *world) { w.hold("lan0", "203.0.113.200/24") }, []string{"network-overlap"}},
 		"in a network behind a LAN": {func(w *world) {
 			w.addForeignRoute(static("198.51.0.0/16", "lan0", netip.MustParseAddr("192.168.1.7"), 0))
 		}, []string{"network-overlap"}},
@@ -84,11 +90,7 @@ func TestNetworksThatOverlapAreNamed(t *testing.T) {
 			w := dual()
 			c.make(w)
 			_, report := w.converge(t)
-			var codes []string
-			for _, p := range report.Problems {
-				codes = append(codes, p.Code)
-			}
-			if !slices.Equal(codes, c.want) {
+			if !slices.Equal(codes(report), c.want) {
 				t.Errorf("%v", report.Problems)
 			}
 		})

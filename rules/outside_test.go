@@ -61,35 +61,43 @@ func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 		"a multicast router":                     {"2001:db8:a::2/64", "ff02::1", 0, []string{gateway}},
 		"the loopback address in IPv6":           {"2001:db8:a::2/64", "::1", 0, []string{gateway}},
 		"an address in the LAN's /64":            {"2001:db8:1::77/64", "fe80::1", 0, []string{address}},
+		"a LAN host as the router":               {"2001:db8:a::2/64", "2001:db8:1::77", 0, []string{gateway}},
+		"our LAN's IPv6 address as the router":   {"2001:db8:a::2/64", "2001:db8:1::1", 0, []string{gateway}},
+		"a router beyond its IPv6 network":       {"2001:db8:a::2/64", "2001:db8:c::1", 0, nil},
+		"an unspecified router":                  {"2001:db8:a::2/64", "::", 0, []string{gateway}},
+		"a multicast address in IPv6":            {"ff02::7/64", "fe80::1", 0, []string{address}},
+		"a gateway of 0.0.0.0/8":                 {"198.51.100.2/26", "0.0.0.7", 0, []string{gateway}},
+		"the broadcast address of a /30":         {"10.66.0.1/30", "10.66.0.3", 0, []string{gateway}},
+		"the other end of a /30":                 {"10.66.0.1/30", "10.66.0.2", 0, nil},
+		"the least MTU of IPv4":                  {"198.51.100.2/26", "198.51.100.1", 576, nil},
+		"one byte less":                          {"198.51.100.2/26", "198.51.100.1", 575, []string{mtu}},
+		"one byte less in IPv6":                  {"2001:db8:a::2/64", "fe80::1", 1279, []string{mtu}},
 		"an MTU below IPv6's":                    {"2001:db8:a::2/64", "fe80::1", 1000, []string{mtu}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			w := given(c.address, c.gateway, c.mtu)
 			ops, report := w.converge(t) // the model refuses what the kernel would
-			var codes []string
-			for _, p := range report.Problems {
-				codes = append(codes, p.Code)
-			}
-			if diff := gocmp.Diff(c.codes, codes); diff != "" {
+			got := codes(report)
+			if diff := gocmp.Diff(c.codes, got); diff != "" {
 				t.Errorf("problems (-want +got):\n%s\n%v", diff, report.Problems)
 			}
 			family := rules.FamilyOf(netip.MustParseAddr(c.gateway))
 			facts := report.Facts[rules.Path{Uplink: 1, Family: family}]
-			if lost := slices.Contains(codes, gateway); facts.HasDefault == lost {
+			if lost := slices.Contains(got, gateway); facts.HasDefault == lost {
 				t.Errorf("it has a default: %v", facts.HasDefault)
 			}
-			if lost := slices.Contains(codes, address); facts.Source().IsValid() == lost {
+			if lost := slices.Contains(got, address); facts.Source().IsValid() == lost {
 				t.Errorf("its source is %v", facts.Source())
 			}
-			if lost := slices.Contains(codes, mtu); lost && facts.MTU != 0 {
+			if lost := slices.Contains(got, mtu); lost && facts.MTU != 0 {
 				t.Errorf("its MTU is %d", facts.MTU)
 			}
 			if other := report.Facts[rules.Path{Uplink: 2, Family: family}]; !other.HasDefault || !other.Source().IsValid() {
 				t.Errorf("the other uplink: %+v", other)
 			}
 			for _, op := range ops {
-				if r, ok := op.(rules.PutRoute); ok && r.IsDefault() && r.Table == numbers.Table(1) && r.Type == rules.Unicast && slices.Contains(codes, gateway) {
+				if r, ok := op.(rules.PutRoute); ok && r.IsDefault() && r.Table == numbers.Table(1) && r.Type == rules.Unicast && slices.Contains(got, gateway) {
 					t.Errorf("planned: %s", op.Command())
 				}
 			}
@@ -145,10 +153,15 @@ func TestWithoutAPacketFilterRoutesAndRulesStand(t *testing.T) {
 
 func TestARouteToANetworkBehindThisMachineIsNotTaken(t *testing.T) {
 	for dst, refused := range map[string]bool{"192.168.1.0/24": true, "192.168.1.128/25": true, "192.168.1.7/32": true,
-		"192.168.0.0/16": false, "192.0.2.0/24": false, "0.0.0.0/1": false} {
-		w := given("198.51.100.2/26", "198.51.100.1", 0)
+		"192.168.0.0/16": false, "192.0.2.0/24": false, "0.0.0.0/1": false,
+		"2001:db8:1::/64": true, "2001:db8:1::7/128": true, "2001:db8:1::/48": false, "2001:db8:7::/48": false} {
+		address, gateway := "198.51.100.2/26", "198.51.100.1"
 		p := netip.MustParsePrefix(dst)
-		w.cfg.Uplinks[0].IPv4.Assign.Routes = []rules.AssignedRoute{{Dst: p, Gateway: netip.MustParseAddr("198.51.100.1")}}
+		if p.Addr().Is6() {
+			address, gateway = "2001:db8:a::2/64", "fe80::1"
+		}
+		w := given(address, gateway, 0)
+		w.cfg.Uplinks[0].Family(rules.FamilyOf(p.Addr())).Assign.Routes = []rules.AssignedRoute{{Dst: p, Gateway: netip.MustParseAddr(gateway)}}
 		_, report := w.converge(t)
 		if got := slices.Contains(codes(report), "unusable-route"); got != refused {
 			t.Errorf("%s: refused %v", dst, got)

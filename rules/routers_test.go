@@ -52,13 +52,10 @@ func TestOfTheRoutersThatTheKernelFollowsOneThatAnswersIsUsed(t *testing.T) {
 				t.Errorf("by %v with source %v, want %s with %s", facts.Gateway, facts.Source(), c.gateway, c.source)
 			}
 			for _, table := range []uint32{numbers.TableBase, numbers.Table(1)} {
-				i := slices.IndexFunc(want.Routes, func(r rules.Route) bool {
-					return r.Family == rules.IPv6 && r.Table == table && r.IsDefault() && r.Type == rules.Unicast
-				})
-				if i < 0 {
+				r, ok := defaultRoute(want.Routes, rules.IPv6, table)
+				if !ok {
 					t.Fatalf("table %d has no default", table)
 				}
-				r := want.Routes[i]
 				if r.Nexthops[0].Gateway.String() != c.gateway || r.Src.IsValid() != c.namesSource || c.namesSource && r.Src.String() != c.source {
 					t.Errorf("table %d: %v", table, r.String())
 				}
@@ -88,13 +85,9 @@ func TestASourceThatIsDeprecatedIsNamedInTheRoutes(t *testing.T) {
 			}
 			want, _ := w.plan()
 			for _, table := range []uint32{numbers.TableBase, numbers.Table(1)} {
-				for _, r := range want.Routes {
-					if r.Family != rules.IPv6 || r.Table != table || !r.IsDefault() || r.Type != rules.Unicast {
-						continue
-					}
-					if r.Src.IsValid() != (c.want != "") || r.Src.IsValid() && r.Src.String() != c.want {
-						t.Errorf("table %d: %s", table, r.String())
-					}
+				r, ok := defaultRoute(want.Routes, rules.IPv6, table)
+				if !ok || text(r.Src) != c.want {
+					t.Errorf("table %d: a default %v: %s", table, ok, r.String())
 				}
 			}
 		})

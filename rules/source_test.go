@@ -2,7 +2,6 @@ package rules_test
 
 import (
 	"net/netip"
-	"slices"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
@@ -103,9 +102,7 @@ func TestAnIPv4UplinkWithoutAnAddressCarriesNothing(t *testing.T) {
 	if choice := report.Defaults[rules.IPv4]; choice.Has(1) || !choice.Has(2) {
 		t.Errorf("chosen: %+v", choice)
 	}
-	if slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool {
-		return r.Family == rules.IPv4 && r.Table == numbers.Table(1) && r.Type == rules.Unicast && r.IsDefault()
-	}) {
+	if _, leads := defaultRoute(w.obs.Routes, rules.IPv4, numbers.Table(1)); leads {
 		t.Error("its table leads out")
 	}
 }

@@ -80,6 +80,17 @@ func commands(ops []rules.Op) string {
 	return s
 }
 
+// defaultRoute finds the default by which a table leads out.
+func defaultRoute(routes []rules.Route, family rules.Family, table uint32) (rules.Route, bool) {
+	i := slices.IndexFunc(routes, func(r rules.Route) bool {
+		return r.Family == family && r.Table == table && r.IsDefault() && r.Type == rules.Unicast
+	})
+	if i < 0 {
+		return rules.Route{}, false
+	}
+	return routes[i], true
+}
+
 // path is an enabled family of an uplink with what is known of it.
 type path struct {
 	*rules.Uplink

@@ -123,13 +123,7 @@ func TestAFullTunnelOfAnotherProgramDoesNotLoop(t *testing.T) {
 				r.sh("router", fullTunnel)
 			}
 			r.await("the tunnel's problem to be told", func() error {
-				want := map[string]string{"ours": "foreign-full-tunnel", "theirs": "foreign-default"}[first]
-				for _, p := range r.status().Problems {
-					if p.Code == want {
-						return r.converged()
-					}
-				}
-				return fmt.Errorf("no %s", want)
+				return errors.Join(r.hasProblem(map[string]string{"ours": "foreign-full-tunnel", "theirs": "foreign-default"}[first]), r.converged())
 			})
 			for n := range 20 {
 				ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -15,23 +15,8 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// dhcpFiber leases the address of its IPv4 side; IPv6 is off, so that the family under test stands alone.
-const dhcpFiber = `
-[[uplink]]
-name = "fiber"
-device = "wan1"
-  [uplink.ipv4]
-  method = "dhcp"
-  [uplink.ipv6]
-  method = "off"
-` + targets + `
-[[uplink]]
-name = "lte"
-device = "wan2"
-tier = 2
-  [uplink.ipv6]
-  method = "off"
-` + targets
+// dhcpFiber leases the address of its IPv4 side.
+var dhcpFiber = ipv4Only("  [uplink.ipv4]\n  method = \"dhcp\"\n", 2)
 
 // dhcpServer is isc-dhcp-server at the first provider.
 type dhcpServer struct {

@@ -99,7 +99,7 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 	} {
 		t.Run(trap.name, func(t *testing.T) {
 			r.sh(trap.host, trap.make)
-			r.content()
+			r.awaitNoChange()
 			findings, code := r.doctor("--root", root)
 			f := wantFinding(t, findings, trap.check, trap.cause)
 			if !strings.Contains(f.Fix, trap.fix) {

@@ -130,9 +130,9 @@ func (c *chaos) ownFaults() []fault {
 		reload("another policy", c.plain+"\n[[policy]]\nname = \"more\"\nprotocol = \"udp\"\ndport = 7\nuplinks = [\"lte\", \"fiber\"]\n"),
 		reload("for policies alone", strings.Replace(c.plain, `device = "wan1"`, "device = \"wan1\"\ndefault = false", 1)),
 		reload("a mistake", c.plain+"\n[[uplink]]\nname = \"fiber\"\n"),
-		{name: "kill -9", do: func(c *chaos) { c.kill() }, undo: func(c *chaos) { c.revive() }},
+		{name: "kill -9", do: func(c *chaos) { c.kill() }, undo: func(c *chaos) { c.launchIfStopped() }},
 		{name: "kill -9 and start", do: func(c *chaos) { c.kill(); c.launch() }, undo: nothing},
-		{name: "stop", do: func(c *chaos) { c.stop() }, undo: func(c *chaos) { c.revive() }},
+		{name: "stop", do: func(c *chaos) { c.stop() }, undo: func(c *chaos) { c.launchIfStopped() }},
 		{name: "stand still", do: func(c *chaos) { c.signal(syscall.SIGSTOP) }, undo: func(c *chaos) { c.signal(syscall.SIGCONT) }},
 	}
 }
@@ -150,8 +150,8 @@ func (c *chaos) reconfigure(config string) {
 	c.signal(syscall.SIGHUP)
 }
 
-// revive starts the daemon unless it runs.
-func (c *chaos) revive() {
+// launchIfStopped starts the daemon unless it runs.
+func (c *chaos) launchIfStopped() {
 	if c.process == nil {
 		c.launch()
 	}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,10 +14,7 @@ import (
 func TestTheLastGoodConfigurationStandsInForAFileWithAMistake(t *testing.T) {
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.ready()
-	good, err := os.ReadFile(r.config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	good := r.configured()
 	inForce := func(wrong string) {
 		t.Helper()
 		r.awaitState("lte", uplink.Up)
@@ -32,20 +27,18 @@ func TestTheLastGoodConfigurationStandsInForAFileWithAMistake(t *testing.T) {
 	}
 	inForce("")
 	for wrong, text := range map[string]string{
-		"did you mean device?": strings.Replace(string(good), "device =", "devcie =", 1),
-		"no closing quote":     string(good[:strings.LastIndex(string(good), "http")]), // as after a power cut
+		"did you mean device?": strings.Replace(good, "device =", "devcie =", 1),
+		"no closing quote":     good[:strings.LastIndex(good, "http")], // as after a power cut
 	} {
 		r.write(r.config, text)
-		if out, err := r.program("reload", "--socket", r.dir+"/s").CombinedOutput(); err == nil || !strings.Contains(string(out), wrong) {
-			t.Errorf("reload: %v, %s", err, out)
-		}
+		r.fails(exitUsage, wrong, "reload", "--socket", r.socket())
 		inForce(wrong)
 		r.kill()
 		r.sh("router", "for f in -4 -6; do ip $f rule flush protocol 117; done; ip route flush table 11700; nft flush ruleset")
 		r.start()
 		inForce(wrong)
-		r.write(r.config, string(good))
-		r.command("reload", "--socket", r.dir+"/s")
+		r.write(r.config, good)
+		r.command("reload", "--socket", r.socket())
 		inForce("")
 	}
 }
@@ -53,9 +46,5 @@ func TestTheLastGoodConfigurationStandsInForAFileWithAMistake(t *testing.T) {
 // Who has never run has nothing to fall back to.
 func TestAFirstStartWithAMistakeIsRefused(t *testing.T) {
 	r := newRouter(t, lab.Options{}, "[[uplink]]\n")
-	out, err := r.program("run", "-c", r.config).CombinedOutput()
-	var exit interface{ ExitCode() int }
-	if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "this uplink has no name") {
-		t.Errorf("%v: %s", err, out)
-	}
+	r.fails(exitUsage, "this uplink has no name", "run", "-c", r.config)
 }

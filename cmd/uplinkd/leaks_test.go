@@ -3,14 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/lab"
-	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -94,13 +92,8 @@ func TestAnIngressQdiscOfOthersStays(t *testing.T) {
 	r.sh("router", "tc qdisc add dev wan1 ingress")
 	r.start()
 	r.awaitState("fiber", uplink.Up)
-	r.await("the problem to be named", func() error {
-		st := r.status()
-		if !slices.ContainsFunc(st.Problems, func(p rules.Problem) bool { return p.Code == "no-egress-filter" && strings.Contains(p.Message, "wan1") }) || !st.Converged {
-			return fmt.Errorf("converged %v: %+v", st.Converged, st.Problems)
-		}
-		return nil
-	})
+	r.awaitProblem("no-egress-filter", "wan1")
+	r.await("the daemon to converge", r.converged)
 	if out := r.sh("router", "tc qdisc show dev wan1"); !strings.Contains(out, "ingress") {
 		t.Errorf("it is gone: %s", out)
 	}

@@ -92,11 +92,11 @@ func (r *router) wellKept(name string) {
 			r.Errorf("table %d:\n%s", u.Table, routes)
 		}
 	}
-	r.content()
+	r.awaitNoChange()
 }
 
-// content waits until there is nothing left to change.
-func (r *router) content() {
+// awaitNoChange waits until there is nothing left to change.
+func (r *router) awaitNoChange() {
 	r.Helper()
 	r.await("the daemon to want no change", func() error {
 		out, err := r.program("plan", "-c", r.config).CombinedOutput()

@@ -24,14 +24,20 @@ const (
 
 // by opens one new UDP flow from a host and returns the uplink that it took, or why it failed.
 func (r *router) by(from, target string) (uplink string, err error) {
+	source, err := r.seenAs(from, target)
+	return r.UplinkOf(source), err
+}
+
+// seenAs opens one new UDP flow from a host and returns the source that the target sees, or why it failed.
+func (r *router) seenAs(from, target string) (source netip.Addr, err error) {
 	probe := &lab.FlowProbe{From: r.Host(from), Network: "udp", Target: addrPort(target), Timeout: 2 * time.Second}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // one flow
 	if err := probe.Run(ctx); err != nil {
-		return "", err
+		return netip.Addr{}, err
 	}
 	flow := probe.Flows()[0]
-	return r.UplinkOf(flow.Source.Addr()), flow.Err
+	return flow.Source.Addr(), flow.Err
 }
 
 // expectBy checks which uplink new flows take.

@@ -33,8 +33,8 @@ type provider struct {
 
 // Of the provider's own making.
 const (
-	leaseSpan      = 20 * time.Second
-	delegationSpan = time.Hour
+	leaseTime      = 20 * time.Second
+	delegationTime = time.Hour
 	advertiseEvery = 500 * time.Millisecond
 )
 
@@ -95,7 +95,7 @@ func (p *provider) answer(conn net.PacketConn, peer net.Addr, asked *dhcpv4.DHCP
 	reply, err := dhcpv4.NewReplyFromRequest(asked,
 		dhcpv4.WithMessageType(kind), dhcpv4.WithYourIP(a.Addr().AsSlice()), dhcpv4.WithServerIP(p.uplink.Gateway4.AsSlice()),
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(p.uplink.Gateway4.AsSlice())), dhcpv4.WithNetmask(mask),
-		dhcpv4.WithRouter(p.uplink.Gateway4.AsSlice()), dhcpv4.WithLeaseTime(uint32(leaseSpan.Seconds())))
+		dhcpv4.WithRouter(p.uplink.Gateway4.AsSlice()), dhcpv4.WithLeaseTime(uint32(leaseTime.Seconds())))
 	if err != nil {
 		return
 	}
@@ -160,8 +160,8 @@ func (p *provider) answer6(conn net.PacketConn, peer net.Addr, m dhcpv6.DHCPv6) 
 	alter, silent := p.delegate, p.silent6
 	p.mu.Unlock()
 	for _, ia := range asked.Options.IAPD() {
-		own := &dhcpv6.OptIAPD{IaId: ia.IaId, T1: leaseSpan / 2, T2: leaseSpan}
-		own.Options.Add(lent(delegatedByFiber, delegationSpan/2, delegationSpan))
+		own := &dhcpv6.OptIAPD{IaId: ia.IaId, T1: leaseTime / 2, T2: leaseTime}
+		own.Options.Add(iaPrefix(delegatedByFiber, delegationTime/2, delegationTime))
 		for _, had := range ia.Options.Prefixes() { // what is not the provider's to give is taken back
 			if had.Prefix != nil && !had.Prefix.IP.IsUnspecified() && !had.Prefix.IP.Equal(delegatedByFiber.Addr().AsSlice()) {
 				own.Options.Add(&dhcpv6.OptIAPrefix{Prefix: had.Prefix})
@@ -177,7 +177,7 @@ func (p *provider) answer6(conn net.PacketConn, peer net.Addr, m dhcpv6.DHCPv6) 
 	}
 }
 
-func lent(prefix netip.Prefix, preferred, valid time.Duration) *dhcpv6.OptIAPrefix {
+func iaPrefix(prefix netip.Prefix, preferred, valid time.Duration) *dhcpv6.OptIAPrefix {
 	return &dhcpv6.OptIAPrefix{PreferredLifetime: preferred, ValidLifetime: valid,
 		Prefix: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 128)}}
 }

@@ -148,12 +148,12 @@ var advertisements = map[string]func(*ndp.RouterAdvertisement){
 	"low preference": func(ra *ndp.RouterAdvertisement) { ra.RouterSelectionPreference = ndp.Low },
 }
 
-// instead delegates other prefixes for a moment: one that a client must not take, or that is over soon.
-func instead(prefixes ...string) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
+// delegating has the server delegate other prefixes for a moment: one that a client must not take, or that is over soon.
+func delegating(prefixes ...string) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
 	return func(_ *dhcpv6.Message, ia *dhcpv6.OptIAPD) {
 		ia.Options.Del(dhcpv6.OptionIAPrefix)
 		for _, p := range prefixes {
-			ia.Options.Add(lent(netip.MustParsePrefix(p), 2*time.Second, 3*time.Second))
+			ia.Options.Add(iaPrefix(netip.MustParsePrefix(p), 2*time.Second, 3*time.Second))
 		}
 	}
 }
@@ -161,7 +161,7 @@ func instead(prefixes ...string) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
 func lifetimes6(t1, t2, preferred, valid time.Duration) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
 	return func(_ *dhcpv6.Message, ia *dhcpv6.OptIAPD) {
 		ia.T1, ia.T2 = t1, t2
-		ia.Options.Update(lent(delegatedByFiber, preferred, valid))
+		ia.Options.Update(iaPrefix(delegatedByFiber, preferred, valid))
 	}
 }
 
@@ -173,19 +173,19 @@ func status6(code iana.StatusCode) func(*dhcpv6.Message, *dhcpv6.OptIAPD) {
 }
 
 var delegations = map[string]func(*dhcpv6.Message, *dhcpv6.OptIAPD){
-	"no prefix":              instead(),
-	"all of IPv6":            instead("::/0"),
-	"an eighth of IPv6":      instead("2000::/3"),
-	"our LAN's own network":  instead("2001:db8:1::/64"),
-	"its own line's network": instead("2001:db8:a::/64"),
-	"a unique-local prefix":  instead("fd77::/48"),
-	"a link-local prefix":    instead("fe80::/56"),
-	"a multicast prefix":     instead("ff0e::/56"),
-	"the targets' network":   instead("2001:db8:ffff::/64"),
-	"a prefix of 127 bits":   instead("2001:db8:f000:177::/127"),
-	"T1 behind T2":           lifetimes6(time.Hour, time.Second, delegationSpan/2, delegationSpan),
-	"T1 and T2 of 0":         lifetimes6(0, 0, delegationSpan/2, delegationSpan),
-	"preferred beyond valid": lifetimes6(0, 0, delegationSpan, delegationSpan/2),
+	"no prefix":              delegating(),
+	"all of IPv6":            delegating("::/0"),
+	"an eighth of IPv6":      delegating("2000::/3"),
+	"our LAN's own network":  delegating("2001:db8:1::/64"),
+	"its own line's network": delegating("2001:db8:a::/64"),
+	"a unique-local prefix":  delegating("fd77::/48"),
+	"a link-local prefix":    delegating("fe80::/56"),
+	"a multicast prefix":     delegating("ff0e::/56"),
+	"the targets' network":   delegating("2001:db8:ffff::/64"),
+	"a prefix of 127 bits":   delegating("2001:db8:f000:177::/127"),
+	"T1 behind T2":           lifetimes6(time.Hour, time.Second, delegationTime/2, delegationTime),
+	"T1 and T2 of 0":         lifetimes6(0, 0, delegationTime/2, delegationTime),
+	"preferred beyond valid": lifetimes6(0, 0, delegationTime, delegationTime/2),
 	"no binding":             status6(iana.StatusNoBinding),
 	"no prefix available":    status6(iana.StatusNoPrefixAvail),
 	"an unspecified failure": status6(iana.StatusUnspecFail),

@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
-	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -21,15 +17,10 @@ func (r *router) launchReadOnly() {
 	if err != nil {
 		r.Fatal(err)
 	}
-	r.log = new(bytes.Buffer)
-	r.process = r.Host("router").Command(context.Background(), "unshare", "-m", "sh", "-ec", `mount -o bind,ro /proc/sys /proc/sys; exec "$@"`, "sh",
+	daemon := r.Host("router").Command(context.Background(), "unshare", "-m", "sh", "-ec", `mount -o bind,ro /proc/sys /proc/sys; exec "$@"`, "sh",
 		self, "run", "--log", "debug", "-c", r.config)
-	r.process.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	r.process.Env = append(os.Environ(), actAsProgram+"=1")
-	r.process.Stdout, r.process.Stderr = r.log, r.log
-	if err := r.process.Start(); err != nil {
-		r.Fatal(err)
-	}
+	daemon.Env = append(os.Environ(), actAsProgram+"=1")
+	r.launchCommand(daemon)
 }
 
 func TestWhereNoParameterCanBeSetThatIsNamedAndFlowsMoveAllTheSame(t *testing.T) {
@@ -39,9 +30,8 @@ func TestWhereNoParameterCanBeSetThatIsNamedAndFlowsMoveAllTheSame(t *testing.T)
 	r.await("the daemon to converge", r.converged)
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
-	named := slices.ContainsFunc(r.status().Problems, func(p rules.Problem) bool { return p.Code == "sysctl-refused" })
-	if !named {
-		t.Errorf("problems: %+v", r.status().Problems)
+	if err := r.hasProblem("sysctl-refused"); err != nil {
+		t.Error(err)
 	}
 	stream, _ := r.streamFrom("lan", "192.0.2.1:7")
 	r.await("the stream to use fiber", over(stream, "fiber"))
@@ -58,15 +48,25 @@ func TestWhereNoParameterCanBeSetThatIsNamedAndFlowsMoveAllTheSame(t *testing.T)
 // One provider's router is an address of ours: it is down, and the others do not notice.
 func TestAGatewayOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 	t.Parallel()
-	r := newRouter(t, lab.Options{}, dualWAN+"[[uplink]]\nname = \"third\"\ndevice = \"wan9\"\ntier = 3\n  [uplink.ipv4]\n  method = \"static\"\n  address = \"10.66.0.50/24\"\n  gateway = \"10.66.0.1\"\n  [uplink.ipv6]\n  method = \"off\"\n"+targets)
+	r := newRouter(t, lab.Options{}, dualWAN+`
+[[uplink]]
+name = "third"
+device = "wan9"
+tier = 3
+  [uplink.ipv4]
+  method = "static"
+  address = "10.66.0.50/24"
+  gateway = "10.66.0.1"
+  [uplink.ipv6]
+  method = "off"
+`+targets)
 	r.sh("router", "ip link add wan9 type veth peer name far9; ip link set far9 up; ip address add 10.66.0.1/32 dev lan0") // later than the file was written
 	r.start()
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
 	r.await("the third to be down for want of a gateway", func() error { return r.lacksGateway("third") })
-	problems := r.status().Problems
-	if !slices.ContainsFunc(problems, func(p rules.Problem) bool { return p.Code == "unusable-gateway" }) {
-		t.Errorf("problems: %+v", problems)
+	if err := r.hasProblem("unusable-gateway"); err != nil {
+		t.Error(err)
 	}
 	stream, _ := r.streamFrom("lan", "192.0.2.1:7")
 	r.await("the stream to use fiber", over(stream, "fiber"))

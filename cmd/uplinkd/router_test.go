@@ -87,6 +87,16 @@ func (r *router) configure(uplinks string) {
 	}
 }
 
+// configured is the configuration as it stands in the file.
+func (r *router) configured() string {
+	r.Helper()
+	text, err := os.ReadFile(r.config)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return string(text)
+}
+
 // dualWAN is the usual configuration: fiber first, LTE behind it, both families, targets of the lab.
 const dualWAN = `
 [[uplink]]
@@ -109,6 +119,13 @@ const targets = `
   targets = ["192.0.2.1", "tcp://192.0.2.2:443", "http://192.0.2.3/generate_204", "dns://192.0.2.53?name=example.net",
     "2001:db8:ffff::1", "tcp://[2001:db8:ffff::2]:443", "http://[2001:db8:ffff::3]/generate_204", "dns://[2001:db8:ffff::53]?name=example.net"]
 `
+
+// ipv4Only is fiber, with these lines of its own, and LTE in a tier; IPv6 is off, so that the family under test stands alone.
+func ipv4Only(fiber string, lteTier int) string {
+	const off = "  [uplink.ipv6]\n  method = \"off\"\n" + targets
+	return "[[uplink]]\nname = \"fiber\"\ndevice = \"wan1\"\n" + fiber + off +
+		fmt.Sprintf("[[uplink]]\nname = \"lte\"\ndevice = \"wan2\"\ntier = %d\n", lteTier) + off
+}
 
 // program is uplinkd, to be run on the router.
 func (r *router) program(args ...string) *exec.Cmd {
@@ -141,8 +158,13 @@ func (r *router) launch(args ...string) {
 	if args == nil {
 		args = []string{"-c", r.config}
 	}
+	r.launchCommand(r.program(append([]string{"run", "--log", "debug"}, args...)...))
+}
+
+func (r *router) launchCommand(daemon *exec.Cmd) {
+	r.Helper()
 	r.log = new(bytes.Buffer)
-	r.process = r.program(append([]string{"run", "--log", "debug"}, args...)...)
+	r.process = daemon
 	r.process.Stdout, r.process.Stderr = r.log, r.log
 	if err := r.process.Start(); err != nil {
 		r.Fatal(err)

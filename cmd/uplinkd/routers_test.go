@@ -15,19 +15,7 @@ import (
 
 // discovered is one provider whose router is found by its advertisements.
 func discovered(method string) string {
-	return fmt.Sprintf(`
-[[uplink]]
-name = "fiber"
-device = "wan1"
-  [uplink.ipv4]
-  method = "off"
-  [uplink.ipv6]
-  method = %q
-  delegation = true
-`, method) + targets + `
-[[lan]]
-device = "lan0"
-`
+	return strings.Replace(oneDelegation, "  [uplink.ipv6]\n", fmt.Sprintf("  [uplink.ipv4]\n  method = \"off\"\n  [uplink.ipv6]\n  method = %q\n", method), 1)
 }
 
 // routerAt starts radvd at the provider of fiber. The returned function kills it, so that it says no goodbye.

@@ -12,25 +12,13 @@ import (
 // The second provider gives an address whose mask covers the targets, says that their IPv6 prefix is on its link, and answers ARP
 // and neighbour solicitations for everybody.
 func TestNoProviderTakesWhatAnotherCarries(t *testing.T) {
-	const masks = `
-[[uplink]]
-name = "fiber"
-device = "wan1"
-` + families + `
-[[uplink]]
-name = "lte"
-device = "wan2"
-tier = 2
-  [uplink.ipv4]
-  %s
-` + families
 	for name, c := range map[string]struct{ method, router string }{
-		"with an address of ours":   {"method = \"static\"\n  address = \"203.0.113.2/2\"\n  gateway = \"203.0.113.1\"", "ip address flush dev wan2 scope global"},
-		"with an address of others": {"method = \"auto\"", "ip -4 route delete default dev wan2; ip -4 address flush dev wan2 scope global; ip address add 203.0.113.2/2 dev wan2; ip route add default via 203.0.113.1 dev wan2 metric 200"},
+		"with an address of ours":   {"  method = \"static\"\n  address = \"203.0.113.2/2\"\n  gateway = \"203.0.113.1\"\n", "ip address flush dev wan2 scope global"},
+		"with an address of others": {"  method = \"auto\"\n", "ip -4 route delete default dev wan2; ip -4 address flush dev wan2 scope global; ip address add 203.0.113.2/2 dev wan2; ip route add default via 203.0.113.1 dev wan2 metric 200"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRouter(t, lab.Options{}, fmt.Sprintf(masks, c.method))
+			r := newRouter(t, lab.Options{}, strings.Replace(dualWAN, "tier = 2\n", "tier = 2\n  [uplink.ipv4]\n"+c.method, 1))
 			v6 := "ip -6 address replace 2001:db8:b::2/64 dev wan2 nodad; ip -6 route replace default via fe80::1 dev wan2 metric 200; " +
 				"ip -6 address add 2001:db8:ffff::99/64 dev wan2 nodad valid_lft 3600 preferred_lft 1800; ip address add 192.168.100.2/24 dev wan2"
 			r.sh("router", c.router+"; "+v6)

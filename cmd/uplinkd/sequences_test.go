@@ -69,51 +69,38 @@ func TestFaultSequences(t *testing.T) {
 	})
 }
 
-// A policy with a kill switch, sources that others forward to, and short paces: what is tried is what is done, not when.
-const sequencesTail = `
+// The configurations of the sequences: with a policy that has a kill switch, and short paces, for what is tried is what is
+// done, not when.
+var (
+	followed = strings.ReplaceAll(dualWAN, targets, sequenceProbes) + tightPolicy
+	leased   = sequenceLAN + strings.Replace(followed, "  [uplink.ipv6]\n", leasedFiber, 1)
+)
+
+const (
+	sequenceProbes = `
   [uplink.probe]
   targets = ["192.0.2.1", "192.0.2.2", "2001:db8:ffff::1", "2001:db8:ffff::2"]
   interval = "300ms"
 `
-
-const sequencesLTE = `
-[[uplink]]
-name = "lte"
-device = "wan2"
-tier = 2
-  [uplink.ipv6]
-  masquerade = true
-` + sequencesTail + `
+	tightPolicy = `
 [[policy]]
 name = "tight"
 to = "192.0.2.53"
 uplinks = ["lte"]
 fallback = "unreachable"
 `
-
-const followed = `
-[[uplink]]
-name = "fiber"
-device = "wan1"
-  [uplink.ipv6]
-  masquerade = true
-` + sequencesTail + sequencesLTE
-
-const leased = `
-[[uplink]]
-name = "fiber"
-device = "wan1"
-  [uplink.ipv4]
-  method = "dhcp"
-  [uplink.ipv6]
-  method = "ra"
-  masquerade = true
-  delegation = true
-` + sequencesTail + `
+	sequenceLAN = `
 [[lan]]
 device = "lan0"
 prefixes_from = ["fiber"]
-` + sequencesLTE
+`
+	leasedFiber = `  [uplink.ipv4]
+  method = "dhcp"
+  [uplink.ipv6]
+  method = "ra"
+  delegation = true
+`
+)
 
 func (c *chaos) sequences(faults []fault) {
 	count, seed := envNumber(c.TB, sequencesEnv, fewSequences), envNumber(c.TB, seedEnv, 1)
@@ -156,14 +143,6 @@ func envNumber(t testing.TB, name string, otherwise int) int {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return n
-}
-
-func (r *router) configured() string {
-	text, err := os.ReadFile(r.config)
-	if err != nil {
-		r.Fatal(err)
-	}
-	return string(text)
 }
 
 // askFromOutside has the Internet call the router's services by every uplink, so that there are answers that could leave
@@ -216,12 +195,10 @@ func (c *chaos) sequence(name string, faults []fault) {
 		step("undo", &undo[i], undo[i].undo)
 	}
 	c.Logf("%s: %s", name, strings.Join(did, ", "))
-	if c.process == nil {
-		c.launch()
-	}
+	c.launchIfStopped()
 	c.await("a world that is healed to be taken for that", c.planned)
 	c.falseAlarms(began, harmed, silent)
-	c.afresh()
+	c.restartFresh()
 	if n := c.foreign(); n != c.foreign0 {
 		c.Errorf("%d packets left with a source that belongs elsewhere", n-c.foreign0)
 	}
@@ -270,9 +247,9 @@ func (c *chaos) lastEvent() uint64 {
 	return events[len(events)-1].ID
 }
 
-// afresh restarts the daemon without what it remembers of failures, and waits until the kernel is as it was before all
+// restartFresh restarts the daemon without what it remembers of failures, and waits until the kernel is as it was before all
 // that.
-func (c *chaos) afresh() {
+func (c *chaos) restartFresh() {
 	c.end(syscall.SIGTERM)
 	c.sh("router", "rm -f "+filepath.Join(c.dir, "state", "verdicts.json"))
 	c.start()

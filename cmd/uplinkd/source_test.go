@@ -12,13 +12,6 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// only4 makes the named uplinks, IPv6 left out.
-func only4(fiber string, lteTier int) string {
-	const off = "  [uplink.ipv6]\n  method = \"off\"\n" + targets
-	return "[[uplink]]\nname = \"fiber\"\ndevice = \"wan1\"\n" + fiber + off +
-		fmt.Sprintf("[[uplink]]\nname = \"lte\"\ndevice = \"wan2\"\ntier = %d\n", lteTier) + off
-}
-
 // sources are the addresses that a target on the Internet sees when a host opens so many connections.
 func (r *router) sources(from string, connections int) map[netip.Addr]int {
 	r.Helper()
@@ -54,16 +47,18 @@ func TestNewPacketsHaveTheSourceThatTheKernelWouldChoose(t *testing.T) {
 		router string // what the owner has put on the device, instead of the lab's address
 		want   string
 		shared bool
+		direct bool // the provider has no transfer network: what it routes is on the line
+		modem  bool // its page is at 192.168.100.1
 	}{
-		"the page of a modem is listed first":                    {only4("", 2), "ip address add 192.168.100.2/24 dev wan1; ip address add 198.51.100.2/26 dev wan1; ip route add default via 198.51.100.1 dev wan1 metric 50", provider, false},
-		"the page of a modem, and the address is configured":     {only4(static, 2), "ip address add 192.168.100.2/24 dev wan1", provider, false},
-		"another address of the subnet was there before":         {only4(strings.Replace(static, "100.2/", "100.9/", 1), 2), "ip address add 198.51.100.2/26 dev wan1", "198.51.100.9", false},
-		"a transfer network, the address on lo":                  {only4("", 2), fmt.Sprintf(transfer, "lo"), routed, false},
-		"a transfer network, the address on a LAN":               {only4("", 2), fmt.Sprintf(transfer, "lan0"), routed, false},
-		"a transfer network, both uplinks share":                 {only4("", 1), fmt.Sprintf(transfer, "wan1"), routed, true},
-		"the second address of the subnet, both uplinks share":   {only4("", 1), "ip address add 198.51.100.2/26 dev wan1; ip address add 198.51.100.9/26 dev wan1; ip route add default via 198.51.100.1 dev wan1 src 198.51.100.9 metric 50", "198.51.100.9", true},
-		"an unnumbered line borrows the address of lo":           {only4("", 2), "ip address add " + routed + "/32 dev lo; ip route add default via 10.99.0.1 dev wan1 onlink metric 50", routed, false},
-		"a point-to-point address behind that of a modem's page": {only4("", 2), "ip address add 192.168.100.2/24 dev wan1; ip address add 198.51.100.2 peer 198.51.100.1 dev wan1; ip route add default via 198.51.100.1 dev wan1 metric 50", provider, false},
+		"the page of a modem is listed first":                    {config: ipv4Only("", 2), router: "ip address add 192.168.100.2/24 dev wan1; ip address add 198.51.100.2/26 dev wan1; ip route add default via 198.51.100.1 dev wan1 metric 50", want: provider, modem: true},
+		"the page of a modem, and the address is configured":     {config: ipv4Only(static, 2), router: "ip address add 192.168.100.2/24 dev wan1", want: provider, modem: true},
+		"another address of the subnet was there before":         {config: ipv4Only(strings.Replace(static, "100.2/", "100.9/", 1), 2), router: "ip address add 198.51.100.2/26 dev wan1", want: "198.51.100.9"},
+		"a transfer network, the address on lo":                  {config: ipv4Only("", 2), router: fmt.Sprintf(transfer, "lo"), want: routed},
+		"a transfer network, the address on a LAN":               {config: ipv4Only("", 2), router: fmt.Sprintf(transfer, "lan0"), want: routed},
+		"a transfer network, both uplinks share":                 {config: ipv4Only("", 1), router: fmt.Sprintf(transfer, "wan1"), want: routed, shared: true},
+		"the second address of the subnet, both uplinks share":   {config: ipv4Only("", 1), router: "ip address add 198.51.100.2/26 dev wan1; ip address add 198.51.100.9/26 dev wan1; ip route add default via 198.51.100.1 dev wan1 src 198.51.100.9 metric 50", want: "198.51.100.9", shared: true},
+		"an unnumbered line borrows the address of lo":           {config: ipv4Only("", 2), router: "ip address add " + routed + "/32 dev lo; ip route add default via 10.99.0.1 dev wan1 onlink metric 50", want: routed, direct: true},
+		"a point-to-point address behind that of a modem's page": {config: ipv4Only("", 2), router: "ip address add 192.168.100.2/24 dev wan1; ip address add 198.51.100.2 peer 198.51.100.1 dev wan1; ip route add default via 198.51.100.1 dev wan1 metric 50", want: provider, modem: true},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +66,7 @@ func TestNewPacketsHaveTheSourceThatTheKernelWouldChoose(t *testing.T) {
 			r := newRouter(t, lab.Options{}, c.config)
 			r.sh("isp1", "ip address add 10.99.0.1/30 dev cust1; ip address add 192.168.100.1/24 dev cust1; ip route add 198.51.100.40/29 via 10.99.0.2 dev cust1 onlink")
 			r.sh("router", "ip route delete default dev wan1; ip address flush dev wan1 scope global; "+c.router)
-			if strings.Contains(name, "unnumbered") {
+			if c.direct {
 				r.sh("isp1", "ip route replace 198.51.100.40/29 dev cust1")
 			}
 			before := r.foreign() // a late answer to the address that was taken away is sent on by the default route
@@ -94,7 +89,7 @@ func TestNewPacketsHaveTheSourceThatTheKernelWouldChoose(t *testing.T) {
 			if n := r.foreign() - before; n != 0 {
 				t.Errorf("%d packets left with a foreign source", n)
 			}
-			if strings.Contains(c.router, "192.168.100.2") {
+			if c.modem {
 				r.sh("isp1", "nft add element netdev isp fiber_net4 { 192.168.100.2 }") // the modem is no provider
 				if out := r.sh("lan", "ping -c 1 -W 5 192.168.100.1"); !strings.Contains(out, "1 received") {
 					t.Errorf("the page of the modem:\n%s", out)

@@ -21,7 +21,7 @@ nsenter -t $INET -n sh -ec 'ip link set vpn up; ip address add 198.51.100.226/28
 ip route add 0.0.0.0/1 via 198.51.100.226 dev tun0; ip route add 128.0.0.0/1 via 198.51.100.226 dev tun0
 ip route add 192.0.2.3/32 via 198.51.100.1 dev wan1`
 
-// withVPN is a router with such a client and a configuration that is preceded by nothing.
+// withVPN is a router with such a client. The daemon does not run yet.
 func withVPN(t *testing.T, config string) *router {
 	r := newRouter(t, lab.Options{}, config)
 	r.sh("router", strings.ReplaceAll(vpnClient, "$INET", r.pid("inet")))
@@ -54,24 +54,15 @@ device = "tun0"
   targets = ["192.0.2.1", "192.0.2.2"]
 `
 
-// by says with which address the Internet sees a new flow.
-func (r *router) seenAs(host, target string) string {
-	r.Helper()
-	out, err := r.Host(host).Run("timeout", "5", "bash", "-c", "exec 3<>/dev/udp/"+strings.Replace(target, ":", "/", 1)+" && echo hello >&3 && head -n1 <&3")
-	if err != nil {
-		return err.Error()
-	}
-	source, _, _ := strings.Cut(strings.Fields(out)[0], ":")
-	return source
-}
-
-func (r *router) expectSeenAs(host, target, source string) {
+// awaitSeenAs waits until a target sees new flows with a source.
+func (r *router) awaitSeenAs(host, target, source string) {
 	r.Helper()
 	r.await(fmt.Sprintf("%s to be seen as %s by %s", host, source, target), func() error {
-		if as := r.seenAs(host, target); as != source {
-			return fmt.Errorf("seen as %s", as)
+		as, err := r.seenAs(host, target)
+		if err == nil && as.String() != source {
+			err = fmt.Errorf("seen as %s", as)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -92,7 +83,7 @@ func TestAVPNOfHalfRoutesCarriesAllTrafficAsAnUplink(t *testing.T) {
 	r.ready()
 	r.awaitState("vpn", uplink.Up)
 	for _, host := range []string{"lan", "router"} {
-		r.expectSeenAs(host, "192.0.2.2:7", "198.51.100.225")
+		r.awaitSeenAs(host, "192.0.2.2:7", "198.51.100.225")
 	}
 	if problems := r.status().Problems; len(problems) != 0 {
 		t.Errorf("%+v", problems)
@@ -113,7 +104,7 @@ fallback = "unreachable"
 	r.ready()
 	r.awaitState("vpn", uplink.Up)
 	for _, host := range []string{"lan", "router"} {
-		r.expectSeenAs(host, "192.0.2.2:7", "198.51.100.225")
+		r.awaitSeenAs(host, "192.0.2.2:7", "198.51.100.225")
 	}
 	r.expectBy("lan", other4, "fiber")
 	for _, line := range []string{"fiber", "lte"} {
@@ -146,12 +137,7 @@ func TestADefaultOfARivalIsNotFoughtFor(t *testing.T) {
 	_, out, _ := r.background("router", "sh", "-c", rival)
 	r.ready()
 	r.await("the contest to be told", func() error {
-		for _, p := range r.status().Problems {
-			if p.Code == "main-default-contested" {
-				return r.converged()
-			}
-		}
-		return errors.New("not yet")
+		return errors.Join(r.hasProblem("main-default-contested"), r.converged())
 	})
 	r.expectBy("lan", other4, "lte")
 	if n := strings.Count(out.String(), "withdrawn"); n == 0 || n > 5 {

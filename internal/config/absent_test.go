@@ -6,13 +6,14 @@ import (
 )
 
 func TestDevicesThatAreNotThereAreNamedWithThoseLikeThem(t *testing.T) {
-	c := &Config{Uplinks: []Uplink{{Name: "fiber", Device: "enp3so"}, {Name: "lte", Device: "wwan0"}, {Name: "cable", Device: "eth1"},
+	c := &Config{Uplinks: []Uplink{{Name: "fiber", Device: "enp3so"}, {Name: "lte", Device: "wwan0"}, {Name: "cable", Device: "eth1"}, {Name: "tv", Device: "eth0.20"}, {Name: "dsl", Device: "PPPoE-WAN"},
 		{Name: "vps", Device: "wg0", WireGuard: &WireGuard{}}, {Name: "campus", Device: "gre1", Ethernet: &Ethernet{}}}, LANs: []LAN{{Device: "br-lan"}}}
 	var got []string
-	for _, a := range c.AbsentDevices([]string{"lo", "eth1", "enp3s0"}) {
+	for _, a := range c.AbsentDevices([]string{"lo", "eth1", "enp3s0", "eth0.2", "pppoe-wan"}) {
 		got = append(got, a.String())
 	}
-	want := []string{"uplink fiber: there is no device enp3so, but enp3s0 is like it", "uplink lte: there is no device wwan0", "lan br-lan: there is no device br-lan"}
+	want := []string{"uplink fiber: there is no device enp3so, but enp3s0 is like it", "uplink lte: there is no device wwan0",
+		"uplink tv: there is no device eth0.20, but eth0.2 is like it", "uplink dsl: there is no device PPPoE-WAN, but pppoe-wan is like it", "lan br-lan: there is no device br-lan"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}

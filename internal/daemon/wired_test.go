@@ -11,16 +11,21 @@ import (
 
 // The kernel forgets which of our addresses a peer has called when the mark leads by another device.
 func TestATunnelThatOthersCallHasNoMarkAndCallsItsOwnPeersByRules(t *testing.T) {
-	const ours, theirs = "192.0.2.9:51820", ""
+	const ours, ours6, name, theirs = "192.0.2.9:51820", "[2001:db8:9::9]:443", "vps.example.net:51820", ""
 	for name, c := range map[string]struct {
 		endpoints []string
 		mark      uint32
 		calls     []string
 	}{
-		"a client":             {[]string{ours}, 9, nil},
-		"a server":             {[]string{theirs, theirs}, 0, nil},
-		"a server that calls":  {[]string{theirs, ours}, 0, []string{ours}},
-		"nobody in particular": {nil, 9, nil},
+		"a client":                             {[]string{ours}, 9, nil},
+		"a server":                             {[]string{theirs, theirs}, 0, nil},
+		"a server that calls":                  {[]string{theirs, ours}, 0, []string{ours}},
+		"a client in IPv6":                     {[]string{ours6}, 9, nil},
+		"a client of a name":                   {[]string{name, ours}, 9, nil},
+		"a server that calls by both families": {[]string{ours6, theirs, ours}, 0, []string{ours6, ours}},
+		"a server that calls one end twice":    {[]string{theirs, ours, ours}, 0, []string{ours}},
+		"a server that calls a name, unknown":  {[]string{theirs, name}, 0, nil},
+		"nobody in particular":                 {nil, 9, nil},
 	} {
 		u := config.Uplink{Name: "vps", Device: "wg0", WireGuard: &config.WireGuard{}}
 		for i, e := range c.endpoints {
@@ -47,7 +52,7 @@ func TestATunnelThatOthersCallHasNoMarkAndCallsItsOwnPeersByRules(t *testing.T) 
 
 // What others have configured for their peers is not known: one that leads to the Internet is called.
 func TestADeviceOfOthersHasTheMarkWhileItLeadsToTheInternet(t *testing.T) {
-	for network, mark := range map[string]uint32{"0.0.0.0/0": 9, "::/0": 9, "10.8.0.2/32": 0} {
+	for network, mark := range map[string]uint32{"0.0.0.0/0": 9, "::/0": 9, "10.8.0.2/32": 0, "fd00:8::/64": 0, "192.168.0.0/16": 0} {
 		w := newWired(&config.Uplink{Name: "vps", Device: "wg0"}, 3, 9)
 		if w.config().FwMark != 0 {
 			t.Error("a mark before its peers are known")

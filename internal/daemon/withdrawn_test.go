@@ -22,6 +22,9 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 	plan := func(now time.Time, delegations ...rules.Delegation) []netip.Prefix {
 		out := rules.Config{Uplinks: []rules.Uplink{{ID: 1, Delegations: delegations}}, LANs: []rules.LAN{{Device: "lan0"}, {Device: "lan1"}}}
 		addWithdrawn(&out, map[string]*ndisc.Ledger{"lan0": told}, now)
+		if other := out.LANs[1].Withdrawn; other != nil {
+			t.Errorf("of a LAN that never had it: %v", other)
+		}
 		return out.LANs[0].Withdrawn
 	}
 	if got := plan(now, rules.Delegation{Prefix: old}); got != nil {

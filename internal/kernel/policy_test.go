@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -85,15 +86,19 @@ func TestPoliciesConvergeAndCleanUp(t *testing.T) {
 	}
 }
 
+// selected is a kernel that has the policies of selective, while both uplinks are good.
+func selected(t *testing.T) (k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, ops []rules.Op) {
+	t.Helper()
+	namespace(t)
+	sh(t, router)
+	k, cfg, recorded = open(t), selective(), new(rules.Recorded)
+	return k, cfg, recorded, converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
+}
+
 // What we compile for the kernel and what nft compiles out of the printed lines must be the same, as nft shows
 // both.
 func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
-	namespace(t)
-	sh(t, router)
-	k := open(t)
-	cfg := selective()
-	var recorded rules.Recorded
-	ops := converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
+	_, _, _, ops := selected(t)
 	ours := sh(t, "nft list table inet "+rules.PolicyTableName)
 	sh(t, "nft delete table inet "+rules.PolicyTableName)
 	for _, op := range ops {
@@ -112,17 +117,11 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 
 // Other programs' addresses stay when the policies change around them.
 func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
-	namespace(t)
-	sh(t, router)
-	k := open(t)
-	cfg := selective()
-	var recorded rules.Recorded
-	good := verdicts(rules.Good, rules.Good)
-	converge(t, k, cfg, &recorded, good)
+	k, cfg, recorded, _ := selected(t)
 	sh(t, "nft add element inet "+rules.PolicyTableName+" streaming4 '{ 192.0.2.9, 192.0.2.16/28 }'; nft add element inet "+rules.PolicyTableName+" streaming6 '{ 2001:db8:ffff::9 timeout 1h }'")
 	cfg.Policies[0].Select.To = nets("192.0.2.3/32")
 	cfg.Policies[9].Select.ToSets = []string{"streaming"}
-	converge(t, k, cfg, &recorded, verdicts(rules.Dead, rules.Good))
+	converge(t, k, cfg, recorded, verdicts(rules.Dead, rules.Good))
 	out := sh(t, "nft list table inet "+rules.PolicyTableName)
 	for _, kept := range []string{"192.0.2.9", "192.0.2.16/28", "2001:db8:ffff::9 timeout 1h"} {
 		if !strings.Contains(out, kept) {
@@ -133,9 +132,9 @@ func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
 		t.Errorf("a set that no policy names is still there:\n%s", out)
 	}
 	sh(t, "nft delete table inet "+rules.PolicyTableName)
-	converge(t, k, cfg, &recorded, good)
+	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
 	sh(t, "nft flush chain inet "+rules.PolicyTableName+" output; nft delete chain inet "+rules.PolicyTableName+" output; nft add chain inet "+rules.PolicyTableName+" mine")
-	converge(t, k, cfg, &recorded, good)
+	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
 }
 
 // thousand is a configuration with a thousand policies, of which each has a host in each family, for three groups.
@@ -240,14 +239,13 @@ func BenchmarkFirstApply(b *testing.B) {
 
 // Lists of countries and clouds have prefixes within prefixes.
 func TestPrefixesOfAMergedSetMayOverlap(t *testing.T) {
-	namespace(t)
-	sh(t, router)
-	k := open(t)
-	cfg := selective()
-	var recorded rules.Recorded
-	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
+	k, cfg, recorded, _ := selected(t)
 	for _, list := range []string{"10.128.0.0/16", "10.128.0.7", "172.20.0.0/16, 172.20.1.0/24"} {
 		sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ "+list+" }'")
+	}
+	sh(t, "nft add element inet "+rules.PolicyTableName+" lists6 '{ 2001:db8:7::/48, 2001:db8:7:1::/64, 2001:db8:7:1::9 }'")
+	if out := sh(t, "nft list set inet "+rules.PolicyTableName+" lists6"); !strings.Contains(out, "{ 2001:db8:7::/48 }") {
+		t.Error(out)
 	}
 	if out := sh(t, "nft list set inet "+rules.PolicyTableName+" lists4"); !strings.Contains(out, "10.128.0.0/16, 172.20.0.0/16 }") {
 		t.Error(out)
@@ -256,6 +254,6 @@ func TestPrefixesOfAMergedSetMayOverlap(t *testing.T) {
 		t.Errorf("what expires is taken, and would be merged: %s", out)
 	}
 	cfg.MergedSets = nil // another kind of set by the same name
-	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
+	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
 	sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ 192.0.2.9 timeout 1h }'")
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/kernel"
 )
 
 // pair is a TCP connection within a namespace.
@@ -61,18 +63,28 @@ func (p pair) alive() error {
 	return err
 }
 
-func TestDestroySocketsAbortsOnlyConnectionsOfTheAddress(t *testing.T) {
+// ends are addresses of an addressed namespace, of each family: one whose sockets are destroyed, one whose sockets stay, and
+// that of a server.
+var ends = []struct{ dead, other, server string }{
+	{"198.51.100.2", "203.0.113.2", "127.0.0.1"},
+	{"198.51.100.20", "198.51.100.2", "198.51.100.200"},
+	{"2001:db8:a::2", "2001:db8:b::2", "::1"},
+	{"2001:db8:a::20", "2001:db8:a::2", "2001:db8:b::2"},
+}
+
+// addressed makes a namespace that has the addresses of ends.
+func addressed(t *testing.T) *kernel.Kernel {
+	t.Helper()
 	namespace(t)
 	sh(t, `
-ip address add 198.51.100.2/24 dev lo
-ip address add 203.0.113.2/24 dev lo
-ip -6 address add 2001:db8:a::2/64 dev lo nodad
-ip -6 address add 2001:db8:b::2/64 dev lo nodad`)
-	k := open(t)
-	for _, c := range []struct{ dead, other, server string }{
-		{"198.51.100.2", "203.0.113.2", "127.0.0.1"},
-		{"2001:db8:a::2", "2001:db8:b::2", "::1"},
-	} {
+for a in 198.51.100.2/24 198.51.100.20/24 198.51.100.200/24 203.0.113.2/24; do ip address add $a dev lo; done
+for a in 2001:db8:a::2/64 2001:db8:a::20/64 2001:db8:b::2/64; do ip -6 address add $a dev lo nodad; done`)
+	return open(t)
+}
+
+func TestDestroySocketsAbortsOnlyConnectionsOfTheAddress(t *testing.T) {
+	k := addressed(t)
+	for _, c := range ends {
 		doomed, spared := connect(t, c.dead, c.server), connect(t, c.other, c.server)
 		listener := listen(t, c.dead)
 		n, err := k.DestroySockets([]netip.Addr{netip.MustParseAddr(c.dead)})
@@ -160,17 +172,8 @@ func abortedWith(c *net.UDPConn) error {
 }
 
 func TestDestroySocketsAbortsConnectedUDPSockets(t *testing.T) {
-	namespace(t)
-	sh(t, `
-ip address add 198.51.100.2/24 dev lo
-ip address add 203.0.113.2/24 dev lo
-ip -6 address add 2001:db8:a::2/64 dev lo nodad
-ip -6 address add 2001:db8:b::2/64 dev lo nodad`)
-	k := open(t)
-	for _, c := range []struct{ dead, other, server string }{
-		{"198.51.100.2", "203.0.113.2", "127.0.0.1"},
-		{"2001:db8:a::2", "2001:db8:b::2", "::1"},
-	} {
+	k := addressed(t)
+	for _, c := range ends {
 		server := udp(t, c.server, "")
 		doomed, spared, bound := udp(t, c.dead, server.LocalAddr().String()), udp(t, c.other, server.LocalAddr().String()), udp(t, c.dead, "")
 		n, err := k.DestroySockets([]netip.Addr{netip.MustParseAddr(c.dead)})

@@ -10,7 +10,7 @@ import (
 	"github.com/mdlayher/ndp"
 )
 
-var (
+const (
 	ourPrefix   = "2001:db8:a:1::/64"
 	otherPrefix = "2001:db8:b:1::/64"
 )
@@ -30,6 +30,22 @@ func working(t *testing.T) *discovery {
 	d.SetPath(PathWorking)
 	synctest.Wait()
 	return d
+}
+
+// silent has these routers, and no others, answer no neighbour solicitation.
+func (d *discovery) silent(routers ...netip.Addr) {
+	d.script(func(w *wire) { w.absent = routers })
+}
+
+// failOver has the router in use go silent, and another provider's take its place.
+func (d *discovery) failOver(t *testing.T, preference ndp.Preference) {
+	t.Helper()
+	d.silent(gateway)
+	d.SetPath(PathSuspected)
+	d.hear(offers(otherPrefix, preference).packet(gateway2))
+	sleep(5 * time.Second)
+	d.uses(t, "the first is gone", gateway2, otherPrefix)
+	d.SetPath(PathWorking)
 }
 
 // uses fails unless a router is in use, and the addresses are of one prefix.
@@ -92,7 +108,7 @@ func TestAReplacedRouterIsLeftWithinSeconds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := working(t)
-				d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+				d.silent(gateway)
 				if c.flap {
 					d.SetLink(2, false)
 					sleep(3 * time.Second)
@@ -112,7 +128,7 @@ func TestAReplacedRouterIsLeftWithinSeconds(t *testing.T) {
 func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
-		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.silent(gateway)
 		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
 		sleep(time.Minute)
 		d.uses(t, "it answers no solicitation", gateway, ourPrefix)
@@ -125,7 +141,7 @@ func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
-		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.silent(gateway)
 		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
 		sleep(4 * time.Second)
 		d.SetPath(PathSuspected)
@@ -136,7 +152,14 @@ func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
 
 // A provider whose routers speak only when they are asked: silence of the only one known is a reason to ask.
 func TestWhenTheOnlyRouterDoesNotAnswerOthersAreAskedFor(t *testing.T) {
-	for _, what := range []string{"the link was lost", "probes are not answered"} {
+	for what, happens := range map[string]func(*discovery){
+		"the link was lost": func(d *discovery) {
+			d.SetPath(PathUnknown)
+			d.SetLink(2, false)
+			d.SetLink(2, true)
+		},
+		"probes are not answered": func(d *discovery) { d.SetPath(PathSuspected) },
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			d := working(t)
 			d.sent()
@@ -144,13 +167,7 @@ func TestWhenTheOnlyRouterDoesNotAnswerOthersAreAskedFor(t *testing.T) {
 				w.absent = []netip.Addr{gateway}
 				w.answer = func() *Packet { p := offers(ourPrefix, ndp.Medium).packet(gateway2); return &p }
 			})
-			if what == "the link was lost" {
-				d.SetPath(PathUnknown)
-				d.SetLink(2, false)
-				d.SetLink(2, true)
-			} else {
-				d.SetPath(PathSuspected)
-			}
+			happens(d)
 			sleep(3*retransTimer + firstSolicit)
 			d.uses(t, what, gateway2, ourPrefix)
 			if n := len(d.sent()); n == 0 {
@@ -188,13 +205,8 @@ func TestEachRouterHasItsTurnWhileTheUplinkIsSilent(t *testing.T) {
 func TestARouterThatComesBackTakesNothingFromTheOneInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
-		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
-		d.SetPath(PathSuspected)
-		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
-		sleep(5 * time.Second)
-		d.uses(t, "the first is gone", gateway2, otherPrefix)
-		d.SetPath(PathWorking)
-		d.script(func(w *wire) { w.absent = nil })
+		d.failOver(t, ndp.Medium)
+		d.silent()
 		sleep(2 * maxRecheck)
 		if v := d.seen.now(); v.Routers[1].Unreachable || len(v.Unreachable) > 0 {
 			t.Errorf("it answers again: %+v", v.Routers)
@@ -227,14 +239,9 @@ func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
 		d.SetDelegatingRouter(gateway)
-		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
-		d.SetPath(PathSuspected)
-		d.hear(offers(otherPrefix, ndp.High).packet(gateway2))
-		sleep(5 * time.Second)
-		d.uses(t, "it is gone", gateway2, otherPrefix)
-		d.SetPath(PathWorking)
+		d.failOver(t, ndp.High)
 		sleep(time.Minute) // proven by now
-		d.script(func(w *wire) { w.absent = nil })
+		d.silent()
 		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
 		d.uses(t, "it is back", gateway, ourPrefix)
 
@@ -263,14 +270,14 @@ func TestGatewaysOfOthersAreCheckedWithoutAsking(t *testing.T) {
 		if v := d.seen.now(); len(v.Unreachable) != 0 || len(d.sent()) != 0 {
 			t.Errorf("a gateway that answers: unreachable %v, %d solicitations", v.Unreachable, len(d.sent()))
 		}
-		d.script(func(w *wire) { w.absent = []netip.Addr{gateway} })
+		d.silent(gateway)
 		d.SetGateways([]netip.Addr{gateway, gateway2})
 		d.SetPath(PathSuspected)
 		sleep(4 * time.Second)
 		if v := d.seen.now(); len(v.Unreachable) != 1 || v.Unreachable[0] != gateway || len(d.sent()) != 0 {
 			t.Errorf("one of two answers: unreachable %v", v.Unreachable)
 		}
-		d.script(func(w *wire) { w.absent = []netip.Addr{gateway, gateway2} })
+		d.silent(gateway, gateway2)
 		d.SetPath(PathWorking)
 		sleep(time.Second)
 		d.SetPath(PathSuspected)

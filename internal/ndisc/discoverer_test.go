@@ -290,7 +290,7 @@ func TestWhatOthersTellReachesTheView(t *testing.T) {
 		d.hear(says{lifetime: time.Hour, preference: ndp.High}.packet(gateway2))
 		first := d.seen.now().Addresses[0].Address.Addr()
 		d.AddressFailed(first)
-		d.script(func(w *wire) { w.absent = []netip.Addr{gateway2} })
+		d.silent(gateway2)
 		d.SetPath(PathSuspected)
 		sleep(4 * time.Second)
 		v := d.seen.now()
