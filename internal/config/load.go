@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 )
 
 // MaxSize is the largest file that is read, in bytes.
@@ -50,14 +51,22 @@ func StateDir(data []byte) string {
 			return c.Daemon.StateDir
 		}
 	}
-	if m := stateDirLine.FindSubmatch(data); m != nil && checkDir("state_dir", string(m[1])) == "" {
-		return string(m[1])
+	inDaemon := false
+	for line := range strings.Lines(strings.TrimPrefix(string(data), "\ufeff")) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			inDaemon = strings.HasPrefix(line, "[daemon")
+		}
+		if m := stateDirLine.FindStringSubmatch(line); inDaemon && m != nil && checkDir("state_dir", m[1]+m[2]) == "" {
+			return m[1] + m[2]
+		}
 	}
 	return Default().Daemon.StateDir
 }
 
-// stateDirLine finds the directory in a text that breaks off, or is no TOML for another reason.
-var stateDirLine = regexp.MustCompile(`(?m)^[ \t]*state_dir[ \t]*=[ \t]*"([^"\\\n]+)"`)
+// stateDirLine finds the directory in a line of a text that breaks off, or is no TOML for another reason: a basic string
+// without escapes, or a literal one.
+var stateDirLine = regexp.MustCompile(`^state_dir[ \t]*=[ \t]*(?:"([^"\\]+)"|'([^']+)')`)
 
 // Parse reads a configuration from data. The name stands for the file in messages. An error is always an Errors with
 // at least one element, and then there is no Config. If the text is no TOML, the errors are about that alone.
