@@ -75,6 +75,7 @@ func TestExplanations(t *testing.T) {
 	choosing.cfg.Policies = []rules.Policy{
 		{Name: "mail", Group: 3, Select: rules.Selector{Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 25, Last: 25}}}},
 		{Name: "voice", Group: 3, Select: rules.Selector{DSCP: []uint8{46}}},
+		{Name: "guests", Group: 3, Select: rules.Selector{IIF: []string{"la*"}, To: []netip.Prefix{netip.MustParsePrefix("2001:db8:77::/48")}}},
 		{Name: "tight", Group: 4, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}}},
 	}
 	for name, c := range map[string]struct {
@@ -94,6 +95,9 @@ func TestExplanations(t *testing.T) {
 		"a policy by a mark for a local socket": {choosing, rules.Packet{To: addr("192.0.2.1"), TOS: 46 << 2},
 			[]string{"leaves", "leads to fiber", "fiber"},
 			"nftables chain output of uplinkd_policy | policy voice is for it: the mark is 0x3000000 from here on", rules.Origin{Key: "policy/voice"}},
+		"a policy for the devices of a pattern": {choosing, rules.Packet{To: addr("2001:db8:77::1"), From: addr("2001:db8:1::9"), In: "lan0"},
+			[]string{"leaves", "leads to fiber", "fiber"},
+			"nftables chain prerouting of uplinkd_policy | policy guests is for it: the mark is 0x3000000 from here on", rules.Origin{Key: "policy/guests"}},
 		"a kill switch that is closed": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0"},
 			[]string{"refused", "policy tight is a kill switch, and none of its uplinks works"},
 			"unreachable default table 11704", rules.Origin{Key: "policy/tight"}},

@@ -48,7 +48,10 @@ func TestNeitherMarkNorPinOfAnExemptedPacketIsAltered(t *testing.T) {
 			}
 			mark.Not = true
 			except := (rules.NftRule{Exprs: []rules.NftExpr{mark}}).String()
-			for _, u := range []string{"wan1", "wan2"} {
+			for _, u := range []string{"fiber", "lte"} {
+				if !strings.Contains(chainText(w.obs.Table, "leave_"+u), "ct mark set") {
+					t.Errorf("leave_%s pins nothing", u)
+				}
 				for _, line := range strings.Split(chainText(w.obs.Table, "leave_"+u), "\n") {
 					if strings.Contains(line, "ct mark set") && !strings.Contains(line, except) {
 						t.Errorf("leave_%s pins such packets: %s", u, line)

@@ -59,7 +59,12 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 	w.cfg.Policies = []rules.Policy{
 		{Name: "before", Group: 4, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.30/32")}}},
 		{Name: "sealed", Group: 3, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.24/29")}, Protocols: []uint8{17}, DPorts: []rules.Ports{{First: 53, Last: 60}}}},
+		{Name: "devices", Group: 3, Select: rules.Selector{IIF: []string{"br0", "la*"}, To: []netip.Prefix{netip.MustParsePrefix("192.0.2.64/26")}}},
 	}
+	w.plug(rules.Link{Name: "eth9", Up: true, Carrier: true})
+	w.hold("eth9", "192.168.9.1/24")
+	w.obs.Routes = append(w.obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: netip.MustParsePrefix("10.9.0.0/16"),
+		Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: "lan0", Gateway: netip.MustParseAddr("192.168.1.5"), Weight: 1}}})
 	_, report := w.plan()
 	addr := netip.MustParseAddr
 	translated := addr("198.51.100.2")
@@ -80,6 +85,9 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 		"by the uplink that the kill switch knows": {addr("192.168.1.25"), addr("192.0.2.1"), addr("203.0.113.2"), 53, 2, false},
 		"of another port":                          {addr("192.168.1.25"), addr("192.0.2.1"), translated, 61, 1, false},
 		"of a policy before it":                    {addr("192.168.1.30"), addr("192.0.2.1"), translated, 53, 1, false},
+		"from behind a device":                     {addr("192.168.1.9"), addr("192.0.2.77"), translated, 7, 1, true},
+		"from far behind it":                       {addr("10.9.0.9"), addr("192.0.2.77"), translated, 7, 1, true},
+		"from behind another device":               {addr("192.168.9.9"), addr("192.0.2.77"), translated, 7, 1, false},
 	} {
 		mark := uint32(0)
 		if c.uplink > 0 {
@@ -137,6 +145,39 @@ func TestAnEgressFilterDropsForeignSourcesAlone(t *testing.T) {
 			if got := runBPF(t, filter.Program, netip.MustParseAddr(source)); got != passes[i] {
 				t.Errorf("%s passes by %s: %v", source, filter.Device, got)
 			}
+		}
+	}
+}
+
+// A provider that gives private addresses may know ours; one that gives an address of the Internet does not.
+func TestPrivateSourcesLeaveByPrivateNetworksAlone(t *testing.T) {
+	for address, passes := range map[string]bool{"198.51.100.2/26": false, "100.64.7.2/10": true, "10.20.0.2/24": true, "100.128.0.2/24": false} {
+		w := box(rules.Link{}, "wan1")
+		w.hold("wan1", address)
+		w.lead("wan1", netip.MustParsePrefix(address).Addr().Next().String(), 100)
+		want, _ := w.plan()
+		if got := runBPF(t, want.Egress[0].Program, netip.MustParseAddr("172.16.9.9")); got != passes {
+			t.Errorf("by %s: %v", address, got)
+		}
+		if drops := strings.Contains(chainText(want.Table, "guard"), "ip saddr { 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 } counter drop"); drops == passes {
+			t.Errorf("by %s:\n%s", address, chainText(want.Table, "guard"))
+		}
+	}
+}
+
+// What a policy names may go on from uplink to uplink, unless it is of a network behind this machine, or of nobody's.
+func TestPublicSourcesOfAPolicyMayPassThrough(t *testing.T) {
+	for from, asked := range map[string]bool{"192.0.2.128/25": true, "10.9.0.0/16": false, "2001:db8:77::/48": true, "2001:db8:1::/64": false, "fd00:9::/48": false} {
+		w := lanBox(dual())
+		w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
+		w.cfg.Policies = []rules.Policy{{Name: "through", Group: 3, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix(from)}}}}
+		want, _ := w.plan()
+		passes := false
+		for _, line := range strings.Split(chainText(want.Table, "guard"), "\n") {
+			passes = passes || strings.HasPrefix(line, "iifname") && strings.Contains(line, from)
+		}
+		if passes != asked {
+			t.Errorf("from %s: %v in\n%s", from, passes, chainText(want.Table, "guard"))
 		}
 	}
 }
@@ -208,6 +249,28 @@ func TestExplainFollowsIPsecPolicies(t *testing.T) {
 		}
 		if e.Outcome != c.outcome || e.Reason != c.reason || c.uplink != "" && (len(e.Ways) != 1 || e.Ways[0].Uplink != c.uplink) {
 			t.Errorf("%s: %v, %s, %+v", name, e.Outcome, e.Reason, e.Ways)
+		}
+	}
+}
+
+func TestTranslationsThatTakePacketsOutOfIPsecAreNamed(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	for name, c := range map[string]struct {
+		policy rules.IPsecPolicy
+		by     string // "": none
+	}{
+		"a network":           {rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Transforms: true}, "inet fw4"},
+		"one of IPv6":         {rules.IPsecPolicy{From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Transforms: true}, ""},
+		"an address of ours":  {rules.IPsecPolicy{From: prefix("198.51.100.2/32"), To: prefix("10.9.0.0/24"), Transforms: true}, ""},
+		"what is let through": {rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24")}, ""},
+	} {
+		w := dual()
+		w.obs.Translations = []rules.Translation{{Family: rules.IPv4, Only: []string{"wan2"}, By: "inet fw4"}}
+		rt := w.routing()
+		rt.IPsec = []rules.IPsecPolicy{c.policy}
+		found := rt.TranslatedIPsec(w.cfg)
+		if len(found) > 1 || (len(found) == 1) != (c.by != "") || c.by != "" && found[c.by] == nil {
+			t.Errorf("%s: %v", name, found)
 		}
 	}
 }

@@ -36,6 +36,8 @@ func TestConnectedNetworksOfUplinksAttractNothingButTheirSegment(t *testing.T) {
 		"one bit more than is believed":   {addr: "203.0.112.2/19", near: "203.0.112.9", far: "203.0.120.9"},
 		"a mask of /15":                   {addr: "192.0.2.130/15", near: "192.0.2.200", far: "192.1.2.77"},
 		"an IPv6 network of /48":          {addr: "2001:db8:b::2/48", near: "2001:db8:b::9", far: "2001:db8:b:7::77"},
+		"an IPv6 mask of /32":             {addr: "2001:db8:b::2/32", near: "2001:db8:b::9", far: "2001:db8:ffff::77"},
+		"an IPv6 mask of /40, configured": {addr: "2001:db8:ff0b::2/40", assign: true, near: "2001:db8:ff0b::9", far: "2001:db8:ffff::77"},
 		"an IPv6 network that is owned":   {addr: "2001:db8:b::2/64", near: "2001:db8:b::9", far: "2001:db8:ffff::77"},
 		"an IPv6 network that is claimed": {addr: "2001:db8:ffff::2/64", ra: true, far: "2001:db8:ffff::77"},
 	}
@@ -47,8 +49,11 @@ func TestConnectedNetworksOfUplinksAttractNothingButTheirSegment(t *testing.T) {
 			w.cfg.Uplinks[1].Tier = 2
 			prefix := netip.MustParsePrefix(c.addr)
 			if c.assign {
-				w.cfg.Uplinks[1].IPv4.Managed = true
-				w.cfg.Uplinks[1].IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: prefix}}, Gateway: prefix.Addr().Next()}
+				a := &w.cfg.Uplinks[1].IPv4
+				if prefix.Addr().Is6() {
+					a = &w.cfg.Uplinks[1].IPv6
+				}
+				a.Managed, a.Assign = true, &rules.Assignment{Addresses: []rules.Address{{Prefix: prefix}}, Gateway: prefix.Addr().Next()}
 			} else {
 				_ = w.addAddr(rules.Addr{Device: "wan2", Prefix: prefix, Dynamic: c.ra})
 			}

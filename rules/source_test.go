@@ -76,6 +76,21 @@ func text(a netip.Addr) string {
 	return a.String()
 }
 
+// RFC 6724 chooses among the addresses of a device: routes name the one that is configured where that may be another.
+func TestRoutesNameAConfiguredIPv6AddressThatHasARival(t *testing.T) {
+	for rival, want := range map[string]string{"": "", "2001:db8:a::99/64": "2001:db8:a::2", "2001:db8:77::1/64": "2001:db8:a::2", "fd00:9::1/64": ""} {
+		w := staticAddresses()
+		w.hold("wan1", "2001:db8:a::2/64")
+		if rival != "" {
+			w.hold("wan1", rival)
+		}
+		facts := rules.FactsOf(w.cfg, w.snapshot())[rules.Path{Uplink: 1, Family: rules.IPv6}]
+		if got := text(facts.RouteSource); got != want || text(facts.Source()) != "2001:db8:a::2" {
+			t.Errorf("beside %q: routes name %q, want %q; the source is %v", rival, got, want, facts.Source())
+		}
+	}
+}
+
 func TestALeaseThatRenumbersIsTheSourceOfTheRoutesOnceItsAddressIsThere(t *testing.T) {
 	w := box(rules.Link{}, "wan1")
 	lease := func(address string) {
@@ -98,7 +113,12 @@ func TestALeaseThatRenumbersIsTheSourceOfTheRoutesOnceItsAddressIsThere(t *testi
 func TestAnIPv4UplinkWithoutAnAddressCarriesNothing(t *testing.T) {
 	w := dual()
 	_ = w.delAddr("wan1", netip.MustParsePrefix("198.51.100.2/26"))
+	w.addForeignRoute(rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Protocol: protoDHCP,
+		Nexthops: []rules.Nexthop{{Device: "wan1", Weight: 1}}})
 	_, report := w.converge(t)
+	if !report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}].HasDefault {
+		t.Fatal("it has no default, which explains the rest")
+	}
 	if choice := report.Defaults[rules.IPv4]; choice.Has(1) || !choice.Has(2) {
 		t.Errorf("chosen: %+v", choice)
 	}

@@ -151,3 +151,25 @@ func TestTheDoctorSaysWhatAStrictFilterDropsWhereNoDaemonRuns(t *testing.T) {
 		t.Errorf("%s, %v", out, err)
 	}
 }
+
+// A device that a policy is about and a prefix that LANs wait for: who looks hears that they are not there, of the first before the start too.
+func TestWhatIsNotThereIsNamed(t *testing.T) {
+	r := newRouter(t, lab.Options{}, strings.Replace(dualWAN, "masquerade = true", "delegation = true", 1)+`
+[[policy]]
+name = "guests"
+iif = ["lan0", "guest*"]
+uplinks = ["lte"]
+fallback = "unreachable"
+`)
+	const absent = "comes in by guest*, and there is no such device: its kill switch keeps nothing in"
+	if plan := r.command("plan", "-c", r.config); !strings.Contains(plan, "# error: policy guests is about what "+absent) {
+		t.Errorf("the plan: %s", plan)
+	}
+	findings, _ := r.doctor("--quiet")
+	if !slices.ContainsFunc(findings, func(f doctor.Finding) bool { return strings.Contains(f.Cause, absent) }) {
+		t.Errorf("the doctor: %+v", findings)
+	}
+	r.start()
+	r.awaitProblem("policy-device", absent)
+	r.awaitProblem("no-delegation", "no prefix is delegated to fiber, so LANs have no IPv6 by it: no DHCPv6 server answers on wan1")
+}

@@ -170,6 +170,16 @@ except = "192.0.2.7"
 name = "own"
 uplinks = ["lte"]
 uid = "1000-1999"
+[[set]]
+name = "fixed"
+addresses = "198.51.100.0/24"
+[[set]]
+name = "merged"
+filled = true
+[[set]]
+name = "expiring"
+filled = true
+timeouts = true
 [[tproxy]]
 name = "web"
 iif = "lan0"
@@ -200,6 +210,7 @@ on_failure = "reject"
 		},
 		TProxies: []rules.TProxy{{Name: "web", Group: 11, Port: 12345, Reject: true, Except: nets("192.0.2.7/32"),
 			Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 443, Last: 443}}}}},
+		MergedSets: []string{"merged"},
 	}
 	got.Kernel, got.Uplinks = want.Kernel, want.Uplinks
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
@@ -215,11 +226,13 @@ table_base = 20000
 mark_mask = "0x00fc0000"
 link_group = 7
 protocol = 200
+ingress_qdisc = true
 [[uplink]]
 name = "follows"
 device = "wan1"
 tier = 2
 weight = 9
+default = false
   [uplink.ipv6]
   method = "off"
 [[uplink]]
@@ -264,9 +277,10 @@ subnet_id = 0xabc
 	got := planInput(c, ids, Supplies{"leased": all, "follows": all, "gone": all}, netip.MustParsePrefix("fd00:77::/48"))
 	masqueraded := rules.Addressing{Enabled: true, Masquerade: true}
 	want := rules.Config{
-		Kernel: rules.Kernel{Protocol: 200, RulePriority: 20000, TableBase: 20000, MarkMask: 0x00fc0000, LinkGroup: 7},
+		Kernel:       rules.Kernel{Protocol: 200, RulePriority: 20000, TableBase: 20000, MarkMask: 0x00fc0000, LinkGroup: 7},
+		IngressQdisc: true,
 		Uplinks: []rules.Uplink{
-			{ID: 4, Name: "follows", Device: "wan1", Tier: 2, Weight: 9, IPv4: masqueraded},
+			{ID: 4, Name: "follows", Device: "wan1", Tier: 2, Weight: 9, PoliciesOnly: true, IPv4: masqueraded},
 			{ID: 3, Name: "static", Device: "wan2", Tier: 1, Weight: 1,
 				IPv4: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{
 					Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.2/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}},
@@ -283,6 +297,19 @@ subnet_id = 0xabc
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWhetherOurDefaultStandsInMainIsPlannedAsItIsConfigured(t *testing.T) {
+	for text, want := range map[string]rules.MainDefault{"": rules.MainDefaultAuto, `main_default = "auto"`: rules.MainDefaultAuto,
+		"main_default = true": rules.MainDefaultAlways, "main_default = false": rules.MainDefaultNever} {
+		c, err := config.Parse("test", []byte("[kernel]\n"+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := planInput(c, nil, nil, netip.Prefix{}).MainDefault; got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
 	}
 }
 

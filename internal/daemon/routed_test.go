@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -33,7 +34,10 @@ func TestARoutedPrefixIsADelegationThatNeverEnds(t *testing.T) {
 	if preferred, valid, brief, ok := d.lanSupply(u, 0).lease(routed); !ok || brief || !preferred.IsZero() || !valid.IsZero() {
 		t.Errorf("hosts: preferred until %v, valid until %v, brief %v, known %v", preferred, valid, brief, ok)
 	}
-	if shown := d.delegated(u, time.Now()); len(shown) != 1 || shown[0].Prefix != routed || shown[0].ValidS != forEver {
-		t.Errorf("status: %+v", shown)
+	for _, leased := range [][]dhcp6.Delegation{nil, {{Prefix: routed, Valid: time.Now().Add(time.Hour)}}} {
+		d.delegations.held["fiber"] = dhcp6.Lease{Prefixes: leased}
+		if shown := d.delegated(u, time.Now()); len(shown) != 1 || shown[0].Prefix != routed || shown[0].ValidS != forEver {
+			t.Errorf("status, %v leased: %+v", leased, shown)
+		}
 	}
 }

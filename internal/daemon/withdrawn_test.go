@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -32,6 +34,13 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 	}
 	if got := plan(now); !slices.Equal(got, []netip.Prefix{subnet}) {
 		t.Errorf("before the hosts are told: %v", got)
+	}
+	d := &Daemon{leases: newLeases(nil, nil, nil), routers: newRouters(nil, nil, nil), delegations: newDelegations(nil, nil, nil), tunnels: newTunnels(nil),
+		lans: newLANs(nil, nil), engine: reconcile.New(reconcile.Options{})}
+	d.lans.ledgers["lan0"] = told
+	d.planFor(&config.Config{LANs: []config.LAN{{Device: "lan0"}}}, nil)
+	if got := d.planned.LANs[0].Withdrawn; len(got) != 1 {
+		t.Errorf("the daemon plans with %v", got)
 	}
 	in.Prefixes = nil
 	told.Update(in, now)

@@ -1,0 +1,41 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+func TestAFlushedRulesetIsTold(t *testing.T) {
+	ours := &rules.Table{}
+	all := rules.Observed{Table: ours, Policies: ours}
+	put, take := []rules.Op{rules.PutTable{Table: ours}}, []rules.Op{rules.PutTable{}, rules.PutPolicies{}}
+	for name, c := range map[string]struct {
+		looks   []rules.Observed
+		changes []rules.Op
+		gone    string // "": nothing is told
+	}{
+		"nothing happened":          {looks: []rules.Observed{all, all}},
+		"ours alone":                {looks: []rules.Observed{all, {Policies: ours}, all}, changes: put, gone: "inet uplinkd was gone"},
+		"that of policies":          {looks: []rules.Observed{all, {Table: ours}, all}, changes: []rules.Op{rules.PutPolicies{Table: ours}}, gone: "inet uplinkd_policy was gone"},
+		"both":                      {looks: []rules.Observed{all, {}, all}, changes: put, gone: "inet uplinkd, inet uplinkd_policy was gone"},
+		"at the start":              {looks: []rules.Observed{{}, all}, changes: put},
+		"we have taken them away":   {looks: []rules.Observed{all, {}}, changes: take},
+		"nothing of it is put back": {looks: []rules.Observed{all, {}}, changes: []rules.Op{rules.SetSysctl{}}},
+		"it cannot be seen":         {looks: []rules.Observed{all, {NoTables: "operation not permitted"}}, changes: put},
+	} {
+		var m repairs
+		for _, obs := range c.looks {
+			m.observe(&obs)
+		}
+		e, told := m.report(&reconcile.Result{Changes: c.changes})
+		if told != (c.gone != "") || !strings.Contains(e.Message, c.gone) {
+			t.Errorf("%s: %v, %q", name, told, e.Message)
+		}
+		if _, again := m.report(&reconcile.Result{Changes: c.changes}); again {
+			t.Errorf("%s: told twice", name)
+		}
+	}
+}

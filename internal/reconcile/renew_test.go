@@ -1,0 +1,72 @@
+package reconcile_test
+
+import (
+	"log/slog"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/kernel/fakekernel"
+	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// tracking is a kernel that counts how often its connections are looked through.
+type tracking struct {
+	*fakekernel.Kernel
+	looks int
+	err   error
+}
+
+func (k *tracking) DeleteConnections(func(*rules.Connection) string) (map[string]int, error) {
+	k.looks++
+	return nil, k.err
+}
+
+// Connection tracking asks the packet filter about the first packet of a connection only.
+func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) {
+	cfg := config()
+	cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{2}}, KillSwitch: true}}
+	cfg.Policies = []rules.Policy{{Name: "sealed", Group: 9, Select: rules.Selector{IIF: []string{"lan*"}, Protocols: []uint8{17}}}}
+	b := newBench(cfg)
+	k := &tracking{Kernel: b.kernel}
+	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Judge: b.judge, Keeper: b.memory, Log: slog.New(slog.DiscardHandler), Config: cfg})
+	for _, step := range []struct {
+		name   string
+		before func()
+		looks  int
+	}{
+		{"at the start", func() {}, 1},
+		{"nothing has changed", func() {}, 0},
+		{"a route was away", func() {
+			k.Change(func(o *rules.Observed) {
+				o.Routes = slices.DeleteFunc(o.Routes, func(r rules.Route) bool { return r.Table == numbers.TableBase })
+			})
+		}, 0},
+		{"our table was away", func() { k.Change(func(o *rules.Observed) { o.Table = nil }) }, 1},
+		{"the table of policies was away", func() { k.Change(func(o *rules.Observed) { o.Policies = nil }) }, 1},
+		{"it cannot be done", func() { k.err = unix.ENOBUFS; k.Change(func(o *rules.Observed) { o.Table = nil }) }, 1},
+		{"it is tried again", func() { k.err = nil }, 1},
+		{"and that was it", func() {}, 0},
+		{"a rule is refused meanwhile", func() {
+			k.Refuse(func(op rules.Op) error {
+				if _, is := op.(rules.AddRule); is {
+					return unix.EINVAL
+				}
+				return nil
+			})
+			k.Change(func(o *rules.Observed) {
+				o.Table = nil
+				o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r.Priority == 10010 })
+			})
+		}, 1},
+	} {
+		before := k.looks
+		step.before()
+		b.Pass()
+		if n := k.looks - before; n != step.looks {
+			t.Errorf("%s: %d looks, want %d", step.name, n, step.looks)
+		}
+	}
+}
