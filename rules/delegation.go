@@ -261,9 +261,7 @@ func (p *planner) assign(device string, address netip.Prefix, deprecated bool) {
 
 func (p *planner) assignAddr(want AddrAssignment) {
 	device, address := want.Device, want.Prefix
-	if _, present := p.obs.Link(device); !present || p.off(device, FamilyOf(address.Addr())) || slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool {
-		return a.Device == device && a.Prefix == address
-	}) {
+	if _, present := p.obs.Link(device); !present || p.off(device, FamilyOf(address.Addr())) || p.assigned(device, address) {
 		return
 	}
 	theirs := slices.ContainsFunc(p.obs.Addrs, func(o Addr) bool {
@@ -272,6 +270,10 @@ func (p *planner) assignAddr(want AddrAssignment) {
 	if !theirs {
 		p.state.Addrs = append(p.state.Addrs, want)
 	}
+}
+
+func (p *planner) assigned(device string, address netip.Prefix) bool {
+	return slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool { return a.Device == device && a.Prefix == address })
 }
 
 // ownOfDelegation returns the address that an uplink gets of its delegation. Without one its own packets

@@ -124,11 +124,11 @@ func Diff(have, want State) []Op {
 	tables := boundTables(want.Rules)
 	ofUplinks, ofGroups := split(changed(haveRoutes.selected, wantRoutes.selected), func(r *Route) bool { return tables[r.Table] })
 	bound, selecting := split(added.selected, func(r *Rule) bool { return r.OIF != "" })
+	// What is foreign is dropped before anything of ours may translate it or lead it to another router, and until nothing does any more.
+	d.putEgress(have, want)
 	d.putRoutes(ofUplinks)
 	d.addRules(bound)
 	d.putRoutes(ofGroups)
-	// What is foreign is dropped before anything of ours may translate it, and until nothing does any more.
-	d.putEgress(have, want)
 	// A mark without a rule does nothing, while a source rule without marks misleads the replies of
 	// uplinks that share an address.
 	table := !want.Table.Matches(have.Table)

@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -146,6 +147,46 @@ func TestAnEgressFilterDropsForeignSourcesAlone(t *testing.T) {
 				t.Errorf("%s passes by %s: %v", source, filter.Device, got)
 			}
 		}
+	}
+}
+
+// A former address leaves by none of the uplinks from the first change on: it goes after the routes have changed.
+func TestAFormerAddressLeavesNoMore(t *testing.T) {
+	for _, c := range []struct{ former, next, gateway, formerRouter string }{
+		{"198.51.100.2/26", "198.51.100.7/26", "198.51.100.1", "198.51.100.1"},
+		{"198.51.100.2/26", "192.0.2.130/27", "192.0.2.129", "198.51.100.1"},
+		{"2001:db8:a::2/64", "2001:db8:c::2/64", "fe80::2", "fe80::1"},
+	} {
+		former, next := netip.MustParsePrefix(c.former), netip.MustParsePrefix(c.next)
+		w := box(rules.Link{}, "wan1", "wan2")
+		w.hold("wan2", "203.0.113.2/26", "2001:db8:b::2/64")
+		assign := func(address netip.Prefix, gateway string) {
+			a := &w.cfg.Uplinks[0].IPv4
+			if address.Addr().Is6() {
+				a = &w.cfg.Uplinks[0].IPv6
+			}
+			a.Enabled, a.Managed = true, true
+			a.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: address}}, Gateway: netip.MustParseAddr(gateway)}
+		}
+		assign(former, c.formerRouter)
+		w.converge(t)
+		assign(next, c.gateway)
+		want, _ := w.plan()
+		for _, filter := range want.Egress {
+			passes := filter.Device == "wan1"
+			if runBPF(t, filter.Program, former.Addr()) || runBPF(t, filter.Program, next.Addr()) != passes {
+				t.Errorf("%s to %s, by %s: the filter lets the former or not the next pass", c.former, c.next, filter.Device)
+			}
+		}
+		ops := rules.Diff(rules.Ours(w.cfg.Kernel, w.snapshot()), want)
+		at := func(is func(rules.Op) bool) int { return slices.IndexFunc(ops, is) }
+		filter := at(func(op rules.Op) bool { o, is := op.(rules.PutEgress); return is && o.Device == "wan1" })
+		route := at(func(op rules.Op) bool { _, is := op.(rules.PutRoute); return is })
+		gone := at(func(op rules.Op) bool { o, is := op.(rules.DelAddr); return is && o.Prefix == former })
+		if filter < 0 || route >= 0 && route < filter || gone < filter {
+			t.Errorf("%s to %s: the filter is change %d, a route %d, the end of the address %d", c.former, c.next, filter, route, gone)
+		}
+		w.converge(t)
 	}
 }
 

@@ -46,6 +46,7 @@ func (p *planner) routedNetworks() []netip.Prefix {
 }
 
 // uplinkSources lists the addresses of all uplinks, each once, by uplink; of IPv6, which is not translated as a rule, their networks.
+// Former addresses are among them: no uplink takes those any more.
 func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	all := make(map[Family][]netip.Prefix, len(Families))
 	seen := make(map[netip.Prefix]bool, len(p.paths))
@@ -57,8 +58,27 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 				all[family] = append(all[family], source)
 			}
 		}
+		for _, source := range p.former[deviceFamily{u.Device, family}] {
+			if !seen[source] {
+				seen[source] = true
+				all[family] = append(all[family], source)
+			}
+		}
 	})
 	return all
+}
+
+// findFormer lists the addresses of uplinks that this plan takes away. That is done once the routes are as they are to be, so
+// for a moment they would leave by a router that does not know them (RFC 8028 section 3).
+func (p *planner) findFormer() {
+	p.former = make(map[deviceFamily][]netip.Prefix)
+	for _, a := range p.obs.Addrs {
+		if p.devices[a.Device] && p.obs.owns(p.k, a) && !p.assigned(a.Device, a.Prefix) {
+			ip := a.Prefix.Addr()
+			at := deviceFamily{a.Device, FamilyOf(ip)}
+			p.former[at] = append(p.former[at], netip.PrefixFrom(ip, ip.BitLen()))
+		}
+	}
 }
 
 // shortestNetwork bounds what a provider may call the network of an IPv6 uplink: none assigns a link more than a site gets (RFC 6177).
@@ -67,6 +87,9 @@ const shortestNetwork = 48
 // sourcesBehind lists what may leave by an uplink as it is: its sources and, of IPv6, what hosts of its networks have.
 func (p *planner) sourcesBehind(u *Uplink, family Family, facts Facts) []netip.Prefix {
 	sources := p.sources(u, family, facts)
+	if former := p.former[deviceFamily{u.Device, family}]; len(former) > 0 {
+		sources = slices.DeleteFunc(slices.Clone(sources), func(s netip.Prefix) bool { return slices.Contains(former, s) })
+	}
 	if family != IPv6 {
 		return sources
 	}
@@ -87,8 +110,10 @@ func (p *planner) findNetworks() {
 		if family != IPv6 || u.Site {
 			return
 		}
+		former := p.former[deviceFamily{u.Device, IPv6}]
 		for _, a := range p.addressesOf(u, family, facts) {
-			if n := (network{a.Masked(), u.ID}); a.Bits() >= shortestNetwork && !slices.Contains(all, n) {
+			n, gone := network{a.Masked(), u.ID}, slices.Contains(former, netip.PrefixFrom(a.Addr(), 128))
+			if a.Bits() >= shortestNetwork && !gone && !slices.Contains(all, n) {
 				all = append(all, n)
 			}
 		}

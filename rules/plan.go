@@ -83,6 +83,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.lans()
 		p.devices6()
 		p.withdrawn()
+		p.findFormer()
 		p.rules()
 		p.neighbourNetworks()
 		p.overlaps()
@@ -120,7 +121,8 @@ type planner struct {
 	devices           map[string]bool           // of uplinks
 	based             [2]bool                   // families that have the rules which every family needs, by index
 	own               map[Path][]netip.Prefix
-	networks          map[int][]netip.Prefix // IPv6, by uplink
+	networks          map[int][]netip.Prefix          // IPv6, by uplink
+	former            map[deviceFamily][]netip.Prefix // addresses of uplinks that go
 	groups            map[int]*plannedGroup
 	policyNeeds       []policyNeeds
 	lanMTU            int            // the largest, in bytes
