@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 )
@@ -78,7 +80,7 @@ func nextPicture(ctx context.Context) bool {
 	}
 }
 
-func printStatus(s streams, status api.Status, asJSON bool) error {
+func printStatus(s streams, status status.Status, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(s.out)
 		enc.SetIndent("", "  ")
@@ -101,8 +103,8 @@ func eventsCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
 	follow := set.Bool("follow", false, "wait for further ones")
 	return func(ctx context.Context, _ []string, s streams) error {
-		var past []api.Event
-		err := dial(*socket).Events(ctx, 0, *follow, func(e api.Event) error {
+		var past []status.Event
+		err := dial(*socket).Events(ctx, 0, *follow, func(e status.Event) error {
 			if *follow {
 				return api.WriteEvent(s.out, e)
 			}
@@ -121,7 +123,7 @@ func eventsCommand(set *flag.FlagSet) runner {
 
 // place is where an event belongs among earlier ones. Evidence takes a moment to gather, in which what followed from a
 // verdict may get into the log before it. Larger differences are those of a clock that was set.
-func place(past []api.Event, e api.Event) int {
+func place(past []status.Event, e status.Event) int {
 	i := len(past)
 	for i > 0 && past[i-1].Time.After(e.Time.Time) && past[i-1].Time.Sub(e.Time.Time) < time.Second {
 		i--

@@ -5,14 +5,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestEventsAreShownInTheOrderInWhichTheyHappened(t *testing.T) {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	var past []api.Event
+	var past []status.Event
 	for _, ms := range []time.Duration{0, 90, 50, 3_600_000, 200, 210, 205} { // the clock was set back at 200
-		e := api.Event{Time: api.At(at.Add(ms * time.Millisecond))}
+		e := status.Event{Time: status.At(at.Add(ms * time.Millisecond))}
 		past = slices.Insert(past, place(past, e), e)
 	}
 	got := make([]time.Duration, len(past))

@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -63,7 +64,7 @@ func TestASaturatedUplinkStaysAndIsCalledCongested(t *testing.T) {
 			}
 			r.awaitElapsed(began, 12*time.Second)
 			for _, e := range r.eventsSince(began) {
-				if e.Kind == api.EventSwitch || e.Kind == api.EventVerdict && e.Uplink == "fiber" {
+				if e.Kind == status.EventSwitch || e.Kind == status.EventVerdict && e.Uplink == "fiber" {
 					t.Errorf("%s %s %s -> %s: %s", e.Kind, e.Family, e.From, e.To, e.Reason)
 				}
 			}
@@ -90,7 +91,7 @@ func (r *router) awaitElapsed(since time.Time, d time.Duration) {
 }
 
 // eventsSince returns the decision log from a time on.
-func (r *router) eventsSince(since time.Time) []api.Event {
+func (r *router) eventsSince(since time.Time) []status.Event {
 	r.Helper()
 	list, err := r.eventsAfter(since)
 	if err != nil {
@@ -99,8 +100,8 @@ func (r *router) eventsSince(since time.Time) []api.Event {
 	return list
 }
 
-func (r *router) eventsAfter(since time.Time) (list []api.Event, err error) {
-	err = r.client.Events(context.Background(), 0, false, func(e api.Event) error {
+func (r *router) eventsAfter(since time.Time) (list []status.Event, err error) {
+	err = r.client.Events(context.Background(), 0, false, func(e status.Event) error {
 		if e.Time.After(since) {
 			list = append(list, e)
 		}

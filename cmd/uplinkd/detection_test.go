@@ -11,7 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -67,8 +68,8 @@ func (r *router) awaitProblem(code string, words ...string) {
 func (r *router) switches() []string {
 	r.Helper()
 	var list []string
-	err := r.client.Events(context.Background(), 0, false, func(e api.Event) error {
-		if e.Kind == api.EventSwitch {
+	err := r.client.Events(context.Background(), 0, false, func(e status.Event) error {
+		if e.Kind == status.EventSwitch {
 			list = append(list, e.Family+": "+e.To)
 		}
 		return nil
@@ -186,16 +187,16 @@ func TestTheDecisionLogSurvivesARestart(t *testing.T) {
 }
 
 // history returns the decision log.
-func (r *router) history() []api.Event {
+func (r *router) history() []status.Event {
 	r.Helper()
-	var list []api.Event
-	if err := r.client.Events(context.Background(), 0, false, func(e api.Event) error { list = append(list, e); return nil }); err != nil {
+	var list []status.Event
+	if err := r.client.Events(context.Background(), 0, false, func(e status.Event) error { list = append(list, e); return nil }); err != nil {
 		r.Fatal(err)
 	}
 	return list
 }
 
-func kinds(events []api.Event) []string {
+func kinds(events []status.Event) []string {
 	var list []string
 	for _, e := range events {
 		list = append(list, fmt.Sprintf("%d %s %s", e.ID, e.Kind, e.Uplink))

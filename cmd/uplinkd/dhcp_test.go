@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -136,8 +137,8 @@ func TestALeaseIsTakenRenewedKeptOverACrashAndChanged(t *testing.T) {
 	if n := r.foreign() - foreign; n != 0 {
 		t.Errorf("%d packets left with a foreign source", n)
 	}
-	if !slices.ContainsFunc(r.events(api.EventLease), func(e api.Event) bool { return strings.HasPrefix(e.Message, second+"/26 from 198.51.100.65") }) {
-		t.Errorf("no event tells of the lease: %+v", r.events(api.EventLease))
+	if !slices.ContainsFunc(r.events(status.EventLease), func(e status.Event) bool { return strings.HasPrefix(e.Message, second+"/26 from 198.51.100.65") }) {
+		t.Errorf("no event tells of the lease: %+v", r.events(status.EventLease))
 	}
 	r.stop()
 	r.command("clean", "-c", r.config)

@@ -16,7 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -265,7 +266,7 @@ func TestVMADormitoryHasThePrefixOfALabElsewhere(t *testing.T) {
 		d.part(t, fmt.Sprintf("restart of %v", order), func() { d.restart(order, address) })
 	}
 	for _, e := range d.decisions() {
-		if e.Kind == api.EventLease && strings.Contains(e.Message, "lost") {
+		if e.Kind == status.EventLease && strings.Contains(e.Message, "lost") {
 			t.Errorf("a lease was lost: %+v", e)
 		}
 	}

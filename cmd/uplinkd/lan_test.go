@@ -13,19 +13,20 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // lan returns what the status tells of the only LAN.
-func (r *router) lan() api.LAN {
+func (r *router) lan() status.LAN {
 	r.Helper()
 	s := r.status()
 	if len(s.Lans) != 1 {
 		r.Fatalf("the status lists %d LANs", len(s.Lans))
 	}
-	var l api.LAN
+	var l status.LAN
 	if err := json.Unmarshal(s.Lans[0], &l); err != nil {
 		r.Fatal(err)
 	}

@@ -7,7 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -36,8 +37,8 @@ func TestNothingLeavesUntranslatedWhileTheRulesetIsFlushed(t *testing.T) {
 	if n := r.foreign(); n != 0 {
 		t.Errorf("the providers saw %d packets with foreign sources", n)
 	}
-	if !slices.ContainsFunc(r.decisions(), func(e api.Event) bool {
-		return e.Kind == api.EventRepair && strings.Contains(e.Message, "inet uplinkd")
+	if !slices.ContainsFunc(r.decisions(), func(e status.Event) bool {
+		return e.Kind == status.EventRepair && strings.Contains(e.Message, "inet uplinkd")
 	}) {
 		t.Errorf("no event tells of it: %+v", r.decisions())
 	}

@@ -14,26 +14,27 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // uplinkStatus is what the daemon tells of one uplink.
-func (r *router) uplinkStatus(name string) (api.Uplink, error) {
+func (r *router) uplinkStatus(name string) (status.Uplink, error) {
 	s, err := r.client.Status(context.Background())
 	if err != nil {
-		return api.Uplink{}, err
+		return status.Uplink{}, err
 	}
 	for _, u := range s.Uplinks {
 		if u.Name == name {
 			return u, nil
 		}
 	}
-	return api.Uplink{}, fmt.Errorf("there is no uplink %s", name)
+	return status.Uplink{}, fmt.Errorf("there is no uplink %s", name)
 }
 
 // awaitSource waits until an uplink is up in a family with the given address, alone or the first of
@@ -82,7 +83,7 @@ func (r *router) wellKept(name string) {
 	}
 	for _, f := range []struct {
 		ip     string
-		status api.FamilyStatus
+		status status.FamilyStatus
 	}{{"-4", u.IPv4}, {"-6", u.IPv6}} {
 		if f.status.State == uplink.Disabled {
 			continue
@@ -739,7 +740,7 @@ func TestTwinsWithTheSameAddressAndGatewayAreJudgedAndUsedApart(t *testing.T) {
 		r.awaitState(c.dead, uplink.Up)
 	}
 	r.awaitFlow(v4, "fiber")
-	for _, e := range r.events(api.EventVerdict) {
+	for _, e := range r.events(status.EventVerdict) {
 		if e.To == string(uplink.Down) && strings.Contains(e.Reason, "carrier") {
 			t.Errorf("%+v", e)
 		}
@@ -750,10 +751,10 @@ func TestTwinsWithTheSameAddressAndGatewayAreJudgedAndUsedApart(t *testing.T) {
 }
 
 // events returns what the daemon's decision log holds of one kind.
-func (r *router) events(kind api.EventKind) []api.Event {
+func (r *router) events(kind status.EventKind) []status.Event {
 	r.Helper()
-	var found []api.Event
-	err := r.client.Events(context.Background(), 0, false, func(e api.Event) error {
+	var found []status.Event
+	err := r.client.Events(context.Background(), 0, false, func(e status.Event) error {
 		if e.Kind == kind {
 			found = append(found, e)
 		}

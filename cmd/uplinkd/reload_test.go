@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"golang.org/x/sys/unix"
 
-	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -27,15 +28,15 @@ func (r *router) ours() string {
 }
 
 // hangup sends SIGHUP and waits for the event that tells what came of it.
-func (r *router) hangup() api.Event {
+func (r *router) hangup() status.Event {
 	r.Helper()
-	before := len(r.events(api.EventReload))
+	before := len(r.events(status.EventReload))
 	if err := r.process.Process.Signal(syscall.SIGHUP); err != nil {
 		r.Fatal(err)
 	}
-	var latest api.Event
+	var latest status.Event
 	r.await("the configuration to be read again", func() error {
-		all := r.events(api.EventReload)
+		all := r.events(status.EventReload)
 		if len(all) == before {
 			return errors.New("no event")
 		}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -222,7 +224,7 @@ func (r *router) await(what string, check func() error) {
 	}
 }
 
-func (r *router) status() api.Status {
+func (r *router) status() status.Status {
 	r.Helper()
 	s, err := r.client.Status(context.Background())
 	if err != nil {
@@ -239,7 +241,7 @@ func (r *router) awaitState(name string, states ...uplink.State) {
 			if u.Name != name {
 				continue
 			}
-			for _, f := range []api.FamilyStatus{u.IPv4, u.IPv6} {
+			for _, f := range []status.FamilyStatus{u.IPv4, u.IPv6} {
 				if f.State != uplink.Disabled && !contains(states, f.State) {
 					return fmt.Errorf("it is %s (%s)", f.State, f.Reason)
 				}
@@ -311,10 +313,10 @@ func (r *router) awaitFlow(p *lab.FlowProbe, uplink string) {
 }
 
 // decisions is the decision log as it stands.
-func (r *router) decisions() []api.Event {
+func (r *router) decisions() []status.Event {
 	r.Helper()
-	var events []api.Event
-	err := r.client.Events(context.Background(), 0, false, func(e api.Event) error {
+	var events []status.Event
+	err := r.client.Events(context.Background(), 0, false, func(e status.Event) error {
 		events = append(events, e)
 		return nil
 	})

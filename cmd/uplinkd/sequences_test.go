@@ -15,9 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -233,7 +234,7 @@ func (c *chaos) planned() error {
 // falseAlarms looks for uplinks that were called down and that nothing was done to.
 func (c *chaos) falseAlarms(began uint64, harmed map[string]bool, silent bool) {
 	for _, e := range c.decisions() {
-		if e.ID > began && e.Kind == api.EventVerdict && e.To == string(uplink.Down) && !harmed[e.Uplink] && !silent {
+		if e.ID > began && e.Kind == status.EventVerdict && e.To == string(uplink.Down) && !harmed[e.Uplink] && !silent {
 			c.Errorf("%s/%s is called down, and nothing was done to it: %s %q", e.Uplink, e.Family, e.Reason, e.Evidence)
 		}
 	}
@@ -273,7 +274,7 @@ func (c *chaos) awaitWell() {
 		if err != nil {
 			return err
 		}
-		delegated := slices.ContainsFunc(u.IPv6.Delegated, func(d api.Delegated) bool { return d.Prefix == delegatedByFiber })
+		delegated := slices.ContainsFunc(u.IPv6.Delegated, func(d status.Delegated) bool { return d.Prefix == delegatedByFiber })
 		if u.IPv4.Share != 1 || u.IPv6.Share != 1 || delegated != (c.provider != nil) {
 			return fmt.Errorf("shares %v and %v, delegated %v", u.IPv4.Share, u.IPv6.Share, u.IPv6.Delegated)
 		}

@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -101,8 +102,8 @@ func detected(b *testing.B, kind string) distribution {
 						b.Error(err)
 						return
 					}
-					if i := slices.IndexFunc(events, func(e api.Event) bool {
-						return e.Kind == api.EventVerdict && e.Uplink == "fiber" && e.To != string(uplink.Up)
+					if i := slices.IndexFunc(events, func(e status.Event) bool {
+						return e.Kind == status.EventVerdict && e.Uplink == "fiber" && e.To != string(uplink.Up)
 					}); i >= 0 {
 						mu.Lock()
 						found = append(found, events[i].Time.Sub(began))

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 var (
@@ -59,8 +61,8 @@ func Dial(socket string) *Client {
 }
 
 // Status returns what the daemon tells about itself.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
+func (c *Client) Status(ctx context.Context) (status.Status, error) {
+	var s status.Status
 	err := c.get(ctx, "/api/v1/status", "the status", &s)
 	return s, err
 }
@@ -113,7 +115,7 @@ func (c *Client) change(ctx context.Context, path string) error {
 // times in the local zone; with follow also with every new one, until ctx ends,
 // which is no error, or fn returns an error, which is returned as it is. When the
 // daemon ends the stream the error is [ErrStreamEnded].
-func (c *Client) Events(ctx context.Context, after uint64, follow bool, fn func(Event) error) error {
+func (c *Client) Events(ctx context.Context, after uint64, follow bool, fn func(status.Event) error) error {
 	query := url.Values{"after": {strconv.FormatUint(after, 10)}, "follow": {"0"}}
 	if follow {
 		query.Set("follow", "1")
@@ -127,7 +129,7 @@ func (c *Client) Events(ctx context.Context, after uint64, follow bool, fn func(
 	}
 	defer closeBody(resp)
 	var stopped error
-	err = readEvents(resp.Body, func(e Event) error {
+	err = readEvents(resp.Body, func(e status.Event) error {
 		stopped = fn(e)
 		return stopped
 	})
@@ -150,7 +152,7 @@ var errBadEvent = errors.New("not an event")
 
 // readEvents calls fn for each event of a stream as our server writes it: all
 // of an event's JSON is on one data line.
-func readEvents(r io.Reader, fn func(Event) error) error {
+func readEvents(r io.Reader, fn func(status.Event) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxEvent)
 	for lines.Scan() {
@@ -158,11 +160,11 @@ func readEvents(r io.Reader, fn func(Event) error) error {
 		if !ok {
 			continue
 		}
-		var e Event
+		var e status.Event
 		if err := json.Unmarshal(data, &e); err != nil {
 			return fmt.Errorf("%w: %w", errBadEvent, err)
 		}
-		e.Time = At(e.Time.Local())
+		e.Time = status.At(e.Time.Local())
 		if err := fn(e); err != nil {
 			return err
 		}

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -66,7 +68,7 @@ func TestClientWithoutADaemon(t *testing.T) {
 			"Status": func(c *Client) error { _, err := c.Status(t.Context()); return err },
 			"Drain":  func(c *Client) error { return c.Drain(t.Context(), "lte", true) },
 			"Reload": func(c *Client) error { return c.Reload(t.Context()) },
-			"Events": func(c *Client) error { return c.Events(t.Context(), 0, true, func(Event) error { return nil }) },
+			"Events": func(c *Client) error { return c.Events(t.Context(), 0, true, func(status.Event) error { return nil }) },
 		} {
 			err := do(Dial(socket))
 			if want := "no uplinkd answers on " + socket + ": is it running?"; !errors.Is(err, ErrNotRunning) || err.Error() != want {
@@ -123,7 +125,7 @@ func TestClientOfAStranger(t *testing.T) {
 		}
 	}
 	c := stranger(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("data: {\"id\":1\n\n")) })
-	if err := c.Events(t.Context(), 0, true, func(Event) error { return nil }); !errors.Is(err, errBadEvent) {
+	if err := c.Events(t.Context(), 0, true, func(status.Event) error { return nil }); !errors.Is(err, errBadEvent) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -134,8 +136,8 @@ func TestClientReadsEvents(t *testing.T) {
 	_, socket, _ := serve(t, s)
 	c := Dial(socket)
 
-	var kept []Event
-	if err := c.Events(t.Context(), 1, false, func(e Event) error { kept = append(kept, e); return nil }); err != nil {
+	var kept []status.Event
+	if err := c.Events(t.Context(), 1, false, func(e status.Event) error { kept = append(kept, e); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"2", "3"}, brief(kept)); diff != "" {
@@ -144,8 +146,8 @@ func TestClientReadsEvents(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var followed []Event
-	err := c.Events(ctx, 2, true, func(e Event) error {
+	var followed []status.Event
+	err := c.Events(ctx, 2, true, func(e status.Event) error {
 		if followed = append(followed, e); e.ID < 6 {
 			fill(s.o.Events, 1)
 		} else {
@@ -161,14 +163,14 @@ func TestClientReadsEvents(t *testing.T) {
 	}
 
 	enough := errors.New("enough")
-	if err := c.Events(t.Context(), 0, true, func(Event) error { return enough }); err != enough {
+	if err := c.Events(t.Context(), 0, true, func(status.Event) error { return enough }); err != enough {
 		t.Errorf("got %v", err)
 	}
 	cancel()
-	if err := c.Events(ctx, 0, true, func(Event) error { return nil }); err != nil {
+	if err := c.Events(ctx, 0, true, func(status.Event) error { return nil }); err != nil {
 		t.Errorf("a follower that never began got %v", err)
 	}
-	if err := c.Events(ctx, 0, false, func(Event) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := c.Events(ctx, 0, false, func(status.Event) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled reader got %v", err)
 	}
 }
@@ -178,7 +180,7 @@ func FuzzReadEvents(f *testing.F) {
 	f.Add([]byte("data:\n\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		events := 0
-		err := readEvents(bytes.NewReader(data), func(Event) error { events++; return nil })
+		err := readEvents(bytes.NewReader(data), func(status.Event) error { events++; return nil })
 		if err == nil && events != strings.Count("\n"+string(data), "\ndata:") {
 			t.Errorf("%d events", events)
 		}

@@ -1,5 +1,5 @@
-// Package api is the daemon's face: what it tells over HTTP, how it is told to
-// change something, and the client and the text that the command line uses.
+// Package api renders the status model over HTTP, takes commands, and has the client and the text
+// that the command line uses.
 //
 //	daemon ── Source ──────> Server ── unix socket, may do everything ──> Client ─> WriteStatus
 //	   │                      │  │                                                  WriteEvent

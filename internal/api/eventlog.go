@@ -9,50 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/uplink"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
-
-// EventKind says what happened.
-type EventKind string
-
-// The kinds of event.
-const (
-	EventVerdict EventKind = "verdict" // an uplink is judged anew
-	EventSwitch  EventKind = "switch"  // new flows take other uplinks
-	EventRepair  EventKind = "repair"  // the kernel had lost something of ours
-	EventReload  EventKind = "reload"
-	EventDrain   EventKind = "drain"
-	EventStart   EventKind = "start"
-	EventStop    EventKind = "stop"
-	EventLease   EventKind = "lease" // a delegated prefix came, changed or went
-	EventCause   EventKind = "cause" // every uplink of a family is silent, or no longer
-	EventQuota   EventKind = "quota" // the bytes of a month are used up, or there are some again
-	EventPeer    EventKind = "peer"  // another end of a tunnel came or went
-	EventGap     EventKind = "gap"   // this reader has lost events; made by EventLog only
-)
-
-// Event is one line of the decision log. Empty fields do not apply.
-type Event struct {
-	ID       uint64       `json:"id"`
-	Time     Time         `json:"time"`
-	Kind     EventKind    `json:"kind"`
-	Uplink   string       `json:"uplink"`
-	Family   string       `json:"family"` // "ipv4", "ipv6" or ""
-	From     string       `json:"from"`
-	To       string       `json:"to"`
-	Reason   string       `json:"reason"`
-	Evidence List[string] `json:"evidence"`
-	Message  string       `json:"message"`
-	Lost     uint64       `json:"lost,omitempty"` // gap: how many events
-}
-
-// VerdictEvent returns the event that reports t.
-func VerdictEvent(t uplink.Transition) Event {
-	return Event{
-		Time: At(t.At), Kind: EventVerdict, Uplink: t.Uplink, Family: t.Family.String(),
-		From: string(t.From), To: string(t.To), Reason: t.Reason, Evidence: t.Evidence,
-	}
-}
 
 // DefaultEvents is how many events an EventLog keeps unless told otherwise.
 const DefaultEvents = 1000
@@ -69,11 +27,11 @@ type EventLog struct {
 
 	mu      sync.Mutex
 	next    uint64
-	events  []Event       // what is kept, ids growing; those of one run without gaps
-	floor   uint64        // just before the first id that was kept at the beginning
-	dropped uint64        // how many were dropped since
-	last    uint64        // the id that was dropped last
-	grown   chan struct{} // closed by Append; nil while nobody waits
+	events  []status.Event // what is kept, ids growing; those of one run without gaps
+	floor   uint64         // just before the first id that was kept at the beginning
+	dropped uint64         // how many were dropped since
+	last    uint64         // the id that was dropped last
+	grown   chan struct{}  // closed by Append; nil while nobody waits
 }
 
 // NewEventLog returns a log that keeps size events, [DefaultEvents] if size is
@@ -94,11 +52,11 @@ func NewEventLog(size int, first uint64) *EventLog {
 // Replay puts the events of earlier runs before those of this one, whose ids
 // will be larger whatever the clock says now. It is called before any other
 // method. What is out of order, or more than the log keeps, is left out.
-func (l *EventLog) Replay(events []Event) {
+func (l *EventLog) Replay(events []status.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range events {
-		if e.ID > 0 && e.ID < maxID && e.Kind != EventGap && (len(l.events) == 0 || e.ID > l.events[len(l.events)-1].ID) {
+		if e.ID > 0 && e.ID < maxID && e.Kind != status.EventGap && (len(l.events) == 0 || e.ID > l.events[len(l.events)-1].ID) {
 			l.events = append(l.events, e)
 		}
 	}
@@ -118,10 +76,10 @@ func FirstID(t time.Time) uint64 { return uint64(max(t.UnixMicro(), 1)) }
 
 // Append adds e, gives it an id, and the present time unless it has one. It
 // returns the event as it is kept.
-func (l *EventLog) Append(e Event) Event {
+func (l *EventLog) Append(e status.Event) status.Event {
 	e.Evidence = slices.Clone(e.Evidence)
 	if e.Time.IsZero() {
-		e.Time = At(time.Now())
+		e.Time = status.At(time.Now())
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -130,7 +88,7 @@ func (l *EventLog) Append(e Event) Event {
 	if len(l.events) > l.size {
 		l.last = l.events[0].ID
 		l.dropped++
-		l.events[0] = Event{} // its memory goes when the array is replaced
+		l.events[0] = status.Event{} // its memory goes when the array is replaced
 		l.events = l.events[1:]
 	}
 	l.next++
@@ -143,7 +101,7 @@ func (l *EventLog) Append(e Event) Event {
 
 // Since returns the kept events after id, the oldest first; all of them for 0.
 // When some after id are not kept any more, an [EventGap] stands in for them.
-func (l *EventLog) Since(id uint64) []Event {
+func (l *EventLog) Since(id uint64) []status.Event {
 	pos := l.start(id)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,9 +110,9 @@ func (l *EventLog) Since(id uint64) []Event {
 
 // Subscribe yields the events after id, as Since does, and then every new one,
 // until ctx ends or the loop is left. It keeps nothing of a reader that is gone.
-func (l *EventLog) Subscribe(ctx context.Context, id uint64) iter.Seq[Event] {
+func (l *EventLog) Subscribe(ctx context.Context, id uint64) iter.Seq[status.Event] {
 	pos := l.start(id)
-	return func(yield func(Event) bool) {
+	return func(yield func(status.Event) bool) {
 		pos := pos
 		for ctx.Err() == nil {
 			events, grown := l.read(pos)
@@ -191,7 +149,7 @@ func (l *EventLog) start(id uint64) uint64 {
 }
 
 // read returns some events after pos, or what to wait for.
-func (l *EventLog) read(pos uint64) ([]Event, <-chan struct{}) {
+func (l *EventLog) read(pos uint64) ([]status.Event, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if events := l.after(pos, readBatch); len(events) > 0 {
@@ -205,16 +163,16 @@ func (l *EventLog) read(pos uint64) ([]Event, <-chan struct{}) {
 
 // after returns up to limit events after pos, and before them the gap, if any.
 // The lock is held.
-func (l *EventLog) after(pos uint64, limit int) []Event {
-	var events []Event
+func (l *EventLog) after(pos uint64, limit int) []status.Event {
+	var events []status.Event
 	if pos < l.last {
 		// Ids of different runs are far apart, so their difference may be too much.
 		lost := min(l.last-pos, l.dropped)
-		events = append(events, Event{
-			ID: l.last, Time: At(time.Now()), Kind: EventGap, Lost: lost,
+		events = append(events, status.Event{
+			ID: l.last, Time: status.At(time.Now()), Kind: status.EventGap, Lost: lost,
 			Message: fmt.Sprintf("%d older events are not kept any more", lost),
 		})
 	}
-	from, _ := slices.BinarySearchFunc(l.events, pos+1, func(e Event, id uint64) int { return cmp.Compare(e.ID, id) })
+	from, _ := slices.BinarySearchFunc(l.events, pos+1, func(e status.Event, id uint64) int { return cmp.Compare(e.ID, id) })
 	return append(events, l.events[from:min(len(l.events), from+limit)]...)
 }

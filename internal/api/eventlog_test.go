@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
@@ -17,15 +19,15 @@ import (
 // fill appends n events.
 func fill(l *EventLog, n int) {
 	for range n {
-		l.Append(Event{Kind: EventRepair})
+		l.Append(status.Event{Kind: status.EventRepair})
 	}
 }
 
 // brief lists ids, and gaps as "-N".
-func brief(events []Event) []string {
+func brief(events []status.Event) []string {
 	list := []string{}
 	for _, e := range events {
-		if e.Kind == EventGap {
+		if e.Kind == status.EventGap {
 			list = append(list, fmt.Sprintf("-%d", e.Lost))
 		} else {
 			list = append(list, fmt.Sprint(e.ID))
@@ -80,9 +82,9 @@ func TestAppendGivesIDTimeAndItsOwnEvidence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewEventLog(0, 0)
 		evidence := []string{"192.0.2.1: 4 sent, 0 answered"}
-		first := l.Append(Event{Kind: EventVerdict, Evidence: evidence})
+		first := l.Append(status.Event{Kind: status.EventVerdict, Evidence: evidence})
 		evidence[0] = "changed later"
-		second := l.Append(Event{Time: At(noon)})
+		second := l.Append(status.Event{Time: status.At(noon)})
 		if first.ID != 1 || second.ID != 2 || !first.Time.Equal(time.Now()) || !second.Time.Equal(noon) {
 			t.Errorf("got %+v and %+v", first, second)
 		}
@@ -97,7 +99,7 @@ func TestIDsGrowOverARestart(t *testing.T) {
 	fill(before, 4)
 	last := before.Since(0)[3].ID
 	after := NewEventLog(4, FirstID(noon.Add(time.Second)))
-	if id := after.Append(Event{}).ID; id <= last || id > 1<<53 {
+	if id := after.Append(status.Event{}).ID; id <= last || id > 1<<53 {
 		t.Errorf("id %d follows %d", id, last)
 	}
 	if FirstID(time.Time{}) != 1 {
@@ -108,7 +110,7 @@ func TestIDsGrowOverARestart(t *testing.T) {
 // replayed is a log of four with two events of each of two earlier runs.
 func replayed() *EventLog {
 	l := NewEventLog(4, 901)
-	l.Replay([]Event{{ID: 101, Kind: EventStart}, {ID: 102, Kind: EventRepair}, {ID: 501, Kind: EventStart}, {ID: 502, Kind: EventRepair}})
+	l.Replay([]status.Event{{ID: 101, Kind: status.EventStart}, {ID: 102, Kind: status.EventRepair}, {ID: 501, Kind: status.EventStart}, {ID: 502, Kind: status.EventRepair}})
 	return l
 }
 
@@ -140,7 +142,7 @@ func TestWhatWasBeforeARestartIsThereToo(t *testing.T) {
 
 func TestReplayTakesWhatIsInOrderAndOutrunsAClockThatWentBack(t *testing.T) {
 	l := NewEventLog(3, 7)
-	l.Replay([]Event{{ID: 100}, {ID: 0}, {ID: 99}, {ID: 101}, {ID: 101}, {ID: 1 << 60}, {ID: 102, Kind: EventGap}, {ID: 103}, {ID: 104}})
+	l.Replay([]status.Event{{ID: 100}, {ID: 0}, {ID: 99}, {ID: 101}, {ID: 101}, {ID: 1 << 60}, {ID: 102, Kind: status.EventGap}, {ID: 103}, {ID: 104}})
 	fill(l, 1)
 	if diff := cmp.Diff([]string{"103", "104", "105"}, brief(l.Since(0))); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -152,7 +154,7 @@ func TestSubscribeGetsOldAndNewUntilItsEnd(t *testing.T) {
 		l := NewEventLog(200, 1)
 		fill(l, 2)
 		ctx, cancel := context.WithCancel(t.Context())
-		var got []Event
+		var got []status.Event
 		var reader sync.WaitGroup
 		reader.Go(func() {
 			for e := range l.Subscribe(ctx, 1) {
@@ -179,7 +181,7 @@ func TestSlowReaderIsToldAndStallsNobody(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		release := make(chan struct{})
-		var slow, quick []Event
+		var slow, quick []status.Event
 		var readers sync.WaitGroup
 		readers.Go(func() {
 			for e := range l.Subscribe(ctx, 0) {
@@ -215,7 +217,7 @@ func TestReaderOfAnEmptyLogIsToldWhatItLoses(t *testing.T) {
 	events := l.Subscribe(t.Context(), 0)
 	fill(l, 6)
 	for e := range events {
-		if e.Kind != EventGap || e.Lost != 2 {
+		if e.Kind != status.EventGap || e.Lost != 2 {
 			t.Errorf("got %+v", e)
 		}
 		break
@@ -248,12 +250,12 @@ func TestManyWritersAndReadersSeeOneOrder(t *testing.T) {
 }
 
 func TestVerdictEvent(t *testing.T) {
-	got := VerdictEvent(uplink.Transition{
+	got := status.VerdictEvent(uplink.Transition{
 		Uplink: "fiber", Family: rules.IPv6, From: uplink.Up, To: uplink.Suspect,
 		Reason: "4 of 4 probes", Evidence: []string{"a"}, At: noon,
 	})
-	want := Event{
-		Time: At(noon), Kind: EventVerdict, Uplink: "fiber", Family: "ipv6", From: "up", To: "suspect",
+	want := status.Event{
+		Time: status.At(noon), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv6", From: "up", To: "suspect",
 		Reason: "4 of 4 probes", Evidence: []string{"a"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

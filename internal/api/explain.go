@@ -10,34 +10,36 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/rules"
 )
 
 // Explanation is what becomes of a packet and why, with the kernel's own answer beside it.
 type Explanation struct {
-	Packet    ExplainedPacket `json:"packet"`
-	Without   string          `json:"without"` // the uplink whose cable is thought to be pulled; "" for none
-	Outcome   rules.Outcome   `json:"outcome"` // "leaves", "local", "refused" or "filtered"
-	Reason    string          `json:"reason"`
-	Uncertain string          `json:"uncertain"` // what the kernel may do differently; "" when nothing
-	Ways      List[Way]       `json:"ways"`
-	Steps     List[Step]      `json:"steps"`
-	File      string          `json:"file"` // the configuration that the lines of the steps are of; "" without one
-	Kernel    KernelAnswer    `json:"kernel"`
+	Packet    ExplainedPacket   `json:"packet"`
+	Without   string            `json:"without"` // the uplink whose cable is thought to be pulled; "" for none
+	Outcome   rules.Outcome     `json:"outcome"` // "leaves", "local", "refused" or "filtered"
+	Reason    string            `json:"reason"`
+	Uncertain string            `json:"uncertain"` // what the kernel may do differently; "" when nothing
+	Ways      status.List[Way]  `json:"ways"`
+	Steps     status.List[Step] `json:"steps"`
+	File      string            `json:"file"` // the configuration that the lines of the steps are of; "" without one
+	Kernel    KernelAnswer      `json:"kernel"`
 }
 
 // ExplainedPacket is the packet that was asked about.
 type ExplainedPacket struct {
-	To       netip.Addr `json:"to"`
-	From     netip.Addr `json:"from"` // "" when the kernel chooses
-	IIF      string     `json:"iif"`  // "" when this machine makes it
-	OIF      string     `json:"oif"`  // device that its socket is bound to
-	Mark     Mark       `json:"mark"`
-	Protocol string     `json:"protocol"`
-	SPort    uint16     `json:"sport"`
-	DPort    uint16     `json:"dport"`
-	UID      uint32     `json:"uid"`
-	TOS      uint8      `json:"tos"`
+	To       netip.Addr  `json:"to"`
+	From     netip.Addr  `json:"from"` // "" when the kernel chooses
+	IIF      string      `json:"iif"`  // "" when this machine makes it
+	OIF      string      `json:"oif"`  // device that its socket is bound to
+	Mark     status.Mark `json:"mark"`
+	Protocol string      `json:"protocol"`
+	SPort    uint16      `json:"sport"`
+	DPort    uint16      `json:"dport"`
+	UID      uint32      `json:"uid"`
+	TOS      uint8       `json:"tos"`
 }
 
 // Way is where the packet may go.
@@ -79,7 +81,7 @@ type KernelAnswer struct {
 func NewExplanation(e *rules.Explanation, answer *rules.Answer, file string, line func(rules.Origin) int) Explanation {
 	p := e.Packet
 	out := Explanation{
-		Packet: ExplainedPacket{To: p.To, From: p.From, IIF: p.In, OIF: p.Out, Mark: Mark(p.Mark), Protocol: protocolName(p.Protocol),
+		Packet: ExplainedPacket{To: p.To, From: p.From, IIF: p.In, OIF: p.Out, Mark: status.Mark(p.Mark), Protocol: protocolName(p.Protocol),
 			SPort: p.SPort, DPort: p.DPort, UID: p.UID, TOS: p.TOS},
 		Outcome: e.Outcome, Reason: e.Reason, Uncertain: e.Uncertain, File: file,
 	}

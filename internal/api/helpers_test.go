@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
@@ -32,32 +34,32 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-func sampleStatus() Status {
-	return Status{
-		Version: "1.2.3", Started: At(noon.Add(-50 * time.Hour)), Converged: true, Generation: 7,
-		Uplinks: []Uplink{
+func sampleStatus() status.Status {
+	return status.Status{
+		Version: "1.2.3", Started: status.At(noon.Add(-50 * time.Hour)), Converged: true, Generation: 7,
+		Uplinks: []status.Uplink{
 			{
 				Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 3, Table: 11701, Mark: 0x01000000,
 				Failback: "after-stable", ProbeBytesToday: 1234567,
-				IPv4: FamilyStatus{
-					State: uplink.Up, Reason: "first answer", Since: At(noon.Add(-49*time.Hour - 250*time.Millisecond)),
+				IPv4: status.FamilyStatus{
+					State: uplink.Up, Reason: "first answer", Since: status.At(noon.Add(-49*time.Hour - 250*time.Millisecond)),
 					Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")},
 					Gateway:   netip.MustParseAddr("198.51.100.1"), Share: 0.996, RTTms: 11.2, JitterMs: 0.8,
-					Targets: []Target{{Target: "192.0.2.1", Up: true, RTTms: 11}},
+					Targets: []status.Target{{Target: "192.0.2.1", Up: true, RTTms: 11}},
 				},
-				IPv6: FamilyStatus{
-					State: uplink.Degraded, Reason: "12 of the last 50 probes lost (24 %)", Since: At(noon.Add(-192 * time.Second)),
+				IPv6: status.FamilyStatus{
+					State: uplink.Degraded, Reason: "12 of the last 50 probes lost (24 %)", Since: status.At(noon.Add(-192 * time.Second)),
 					Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:a::2/64"), netip.MustParsePrefix("2001:db8:a::3/64")},
 					Gateway:   netip.MustParseAddr("fe80::1"), Share: 1, RTTms: 14.04, JitterMs: 2.25, Loss: 0.24,
-					Targets:   []Target{{Target: "2001:db8:ff::1"}},
-					Delegated: []Delegated{{Prefix: netip.MustParsePrefix("2001:db8:a000::/56"), PreferredS: 2700, ValidS: 5400}},
+					Targets:   []status.Target{{Target: "2001:db8:ff::1"}},
+					Delegated: []status.Delegated{{Prefix: netip.MustParsePrefix("2001:db8:a000::/56"), PreferredS: 2700, ValidS: 5400}},
 				},
 			},
 			{
 				Name: "lte", Kind: "isp", Device: "wwan0", Tier: 2, Weight: 1, Table: 11702, Mark: 0x02000000,
 				Drained: true, Metered: true, Failback: "manual", ProbeBytesToday: 45678,
-				IPv4: FamilyStatus{State: uplink.Down, Reason: "carrier lost", Since: At(noon.Add(-8 * time.Second)), Share: 0.004, AwaitsUndrain: true, Portal: true},
-				IPv6: FamilyStatus{State: uplink.Disabled, Reason: "ipv6 is off by configuration"},
+				IPv4: status.FamilyStatus{State: uplink.Down, Reason: "carrier lost", Since: status.At(noon.Add(-8 * time.Second)), Share: 0.004, AwaitsUndrain: true, Portal: true},
+				IPv6: status.FamilyStatus{State: uplink.Disabled, Reason: "ipv6 is off by configuration"},
 			},
 		},
 		Problems: []rules.Problem{
@@ -82,22 +84,22 @@ func sampleExplanation(p rules.Packet) Explanation {
 }
 
 // sampleHistory is three steps of one uplink, the second of them without an answer.
-func sampleHistory() History {
+func sampleHistory() status.History {
 	none := float32(math.NaN())
-	h := History{Range: "5m", StepS: 1, First: noon.Unix(), Samples: 3}
-	u := UplinkHistory{Name: "fiber", Received: Numbers{0, 1234567.8, none}, Sent: Numbers{0.12345, 5, none}}
+	h := status.History{Range: "5m", StepS: 1, First: noon.Unix(), Samples: 3}
+	u := status.UplinkHistory{Name: "fiber", Received: status.Numbers{0, 1234567.8, none}, Sent: status.Numbers{0.12345, 5, none}}
 	u.IPv4.Append(11.23456, 0, "up")
 	u.IPv4.Append(none, 0.5, "up")
 	u.IPv4.Append(12, 0.25, "suspect")
-	u.IPv6 = PathHistory{RTTms: Numbers{none, none, none}, Loss: Numbers{none, none, none}, States: List[Run]{{"", 3}}}
-	h.Uplinks = List[UplinkHistory]{u}
+	u.IPv6 = status.PathHistory{RTTms: status.Numbers{none, none, none}, Loss: status.Numbers{none, none, none}, States: status.List[status.Run]{{Steps: 3}}}
+	h.Uplinks = status.List[status.UplinkHistory]{u}
 	return h
 }
 
 // daemon is a Source with two uplinks.
 type daemon struct {
 	mu        sync.Mutex
-	status    Status
+	status    status.Status
 	drained   map[string]bool
 	reloads   int
 	reloadErr error
@@ -108,7 +110,7 @@ var _ Source = (*daemon)(nil)
 
 func newDaemon() *daemon { return &daemon{status: sampleStatus(), drained: make(map[string]bool)} }
 
-func (d *daemon) Status() Status {
+func (d *daemon) Status() status.Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.status
@@ -146,9 +148,9 @@ func (d *daemon) Explain(p rules.Packet, without string) (Explanation, error) {
 	return e, nil
 }
 
-func (d *daemon) History(name string, after time.Time) (History, bool) {
+func (d *daemon) History(name string, after time.Time) (status.History, bool) {
 	if name != "" && name != "5m" && name != "1h" && name != "24h" {
-		return History{}, false
+		return status.History{}, false
 	}
 	h := sampleHistory()
 	if !after.IsZero() {
@@ -157,9 +159,9 @@ func (d *daemon) History(name string, after time.Time) (History, bool) {
 	return h, true
 }
 
-func (d *daemon) Usage() Usage {
-	return Usage{List[UplinkUsage]{{Name: "lte", QuotaBytes: 20e9, OverQuota: true,
-		Days: List[DatedBytes]{{"2026-11-20", 1_500_000}, {"2026-11-19", 12}}, Months: List[DatedBytes]{{"2026-11", 20_500_000_000}}}, {Name: "dsl"}}}
+func (d *daemon) Usage() status.Usage {
+	return status.Usage{Uplinks: status.List[status.UplinkUsage]{{Name: "lte", QuotaBytes: 20e9, OverQuota: true,
+		Days: status.List[status.DatedBytes]{{Date: "2026-11-20", Bytes: 1_500_000}, {Date: "2026-11-19", Bytes: 12}}, Months: status.List[status.DatedBytes]{{Date: "2026-11", Bytes: 20_500_000_000}}}, {Name: "dsl"}}}
 }
 
 func (d *daemon) Healthy() error {

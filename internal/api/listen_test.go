@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -279,7 +281,7 @@ func TestServeEndsWithAFollowerAndAnIdleConnection(t *testing.T) {
 	ended := make(chan error, 1)
 	fill(s.o.Events, 1)
 	go func() {
-		ended <- Dial(socket).Events(context.Background(), 0, true, func(Event) error { close(following); return nil })
+		ended <- Dial(socket).Events(context.Background(), 0, true, func(status.Event) error { close(following); return nil })
 	}()
 	<-following
 	stop()

@@ -9,16 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
-
-// PathVerdict is the verdict on one uplink in one family.
-type PathVerdict struct {
-	Uplink  string
-	Family  rules.Family
-	Verdict uplink.Verdict
-}
 
 // scrapes is how many scrapes are answered at once.
 const scrapes = 4
@@ -27,8 +22,8 @@ const scrapes = 4
 // any goroutine.
 type Metrics struct {
 	version string
-	source  func() []PathVerdict
-	leases  func() []UplinkPrefix // nil: nobody asks for prefixes
+	source  func() []status.PathVerdict
+	leases  func() []status.UplinkPrefix // nil: nobody asks for prefixes
 	started time.Time
 	places  chan struct{} // one for each scrape that is answered
 
@@ -63,7 +58,7 @@ var (
 // NewMetrics returns the metrics of a daemon of this version. At each scrape
 // source is asked for the verdicts as they are; it is called by several
 // goroutines, and must not be nil.
-func NewMetrics(version string, source func() []PathVerdict) *Metrics {
+func NewMetrics(version string, source func() []status.PathVerdict) *Metrics {
 	return &Metrics{
 		version: version, source: source, started: time.Now(), places: make(chan struct{}, scrapes),
 		transitions: make(map[transition]uint64), rtt: make(map[pathName]*histogram),
@@ -113,14 +108,8 @@ func (m *Metrics) ObserveReconcile(d time.Duration) {
 	m.reconcile.observe(d)
 }
 
-// UplinkPrefix is a prefix that is delegated by an uplink.
-type UplinkPrefix struct {
-	Uplink string
-	Delegated
-}
-
 // SetPrefixes tells whom to ask for the delegated prefixes at each scrape. It is to be called before the first.
-func (m *Metrics) SetPrefixes(source func() []UplinkPrefix) { m.leases = source }
+func (m *Metrics) SetPrefixes(source func() []status.UplinkPrefix) { m.leases = source }
 
 // Forget drops what is kept about an uplink that left the configuration.
 func (m *Metrics) Forget(name string) {
@@ -157,7 +146,7 @@ func (m *Metrics) handler() http.HandlerFunc {
 // expose writes every metric, in the order of their names.
 func (m *Metrics) expose() []byte {
 	verdicts := m.verdicts() // asked for without the lock: the watchers may be observing
-	var leases []UplinkPrefix
+	var leases []status.UplinkPrefix
 	if m.leases != nil {
 		leases = m.leases()
 	}
@@ -204,22 +193,22 @@ func sortedKeys[K comparable, V any](m map[K]V, compare func(a, b K) int) []K {
 }
 
 // verdicts are those of the source, each path once: one series twice would spoil the whole scrape.
-func (m *Metrics) verdicts() []PathVerdict {
+func (m *Metrics) verdicts() []status.PathVerdict {
 	seen := make(map[pathName]bool)
-	list := slices.DeleteFunc(slices.Clone(m.source()), func(p PathVerdict) bool {
+	list := slices.DeleteFunc(slices.Clone(m.source()), func(p status.PathVerdict) bool {
 		path := pathName{p.Uplink, p.Family.String()}
 		known := seen[path]
 		seen[path] = true
 		return known
 	})
-	slices.SortStableFunc(list, func(a, b PathVerdict) int {
+	slices.SortStableFunc(list, func(a, b status.PathVerdict) int {
 		return pathName{a.Uplink, a.Family.String()}.compare(pathName{b.Uplink, b.Family.String()})
 	})
 	return list
 }
 
 // prefixes writes what is left of the delegated prefixes.
-func (e *exposition) prefixes(list []UplinkPrefix) {
+func (e *exposition) prefixes(list []status.UplinkPrefix) {
 	if len(list) == 0 {
 		return
 	}
@@ -234,7 +223,7 @@ func (e *exposition) prefixes(list []UplinkPrefix) {
 }
 
 // probes writes what the watchers count.
-func (e *exposition) probes(list []PathVerdict) {
+func (e *exposition) probes(list []status.PathVerdict) {
 	e.family("uplinkd_probe_replies_total", "counter", "Probes answered, late ones included.")
 	for _, p := range list {
 		e.sample("uplinkd_probe_replies_total", float64(p.Verdict.Replies), "family", p.Family.String(), "uplink", p.Uplink)
@@ -247,7 +236,7 @@ func (e *exposition) probes(list []PathVerdict) {
 
 // verdicts writes what the watchers judge. Loss exists only where there are
 // targets: 0 for an uplink that nobody probes would be a claim.
-func (e *exposition) verdicts(list []PathVerdict) {
+func (e *exposition) verdicts(list []status.PathVerdict) {
 	e.family("uplinkd_target_up", "gauge", "1 when the target answered its latest probe.")
 	for _, p := range list {
 		seen := make(map[string]bool, len(p.Verdict.Targets))

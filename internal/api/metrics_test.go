@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -21,8 +23,8 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-func verdicts() []PathVerdict {
-	return []PathVerdict{
+func verdicts() []status.PathVerdict {
+	return []status.PathVerdict{
 		{Uplink: "fiber", Family: rules.IPv4, Verdict: uplink.Verdict{
 			State: uplink.Up, Loss: 0.25, Requests: 40, Replies: 30,
 			Targets: []uplink.TargetStatus{{Target: "192.0.2.1", Up: true}, {Target: "192.0.2.2"}, {Target: "192.0.2.1"}},
@@ -34,8 +36,8 @@ func verdicts() []PathVerdict {
 
 func fullMetrics() *Metrics {
 	m := NewMetrics("1.2.3", verdicts)
-	m.SetPrefixes(func() []UplinkPrefix {
-		return []UplinkPrefix{{"fiber", Delegated{netip.MustParsePrefix("2001:db8:a00::/56"), 1800, 3600}}}
+	m.SetPrefixes(func() []status.UplinkPrefix {
+		return []status.UplinkPrefix{{Uplink: "fiber", Delegated: status.Delegated{Prefix: netip.MustParsePrefix("2001:db8:a00::/56"), PreferredS: 1800, ValidS: 3600}}}
 	})
 	for _, reason := range []string{"4 of 4 probes to 2 targets unanswered for 400 ms", "3 of 4 probes to 2 targets unanswered for 377 ms", uplink.ReasonCarrier} {
 		m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Up, To: uplink.Suspect, Reason: reason})

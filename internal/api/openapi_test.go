@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -125,7 +127,7 @@ func ofType(want, v any) bool {
 
 func TestTheDescriptionNamesEveryRouteAndNoOther(t *testing.T) {
 	d := readDescription(t)
-	s := newServer(newDaemon(), func(o *Options) { o.Metrics = NewMetrics("test", func() []PathVerdict { return nil }) })
+	s := newServer(newDaemon(), func(o *Options) { o.Metrics = NewMetrics("test", func() []status.PathVerdict { return nil }) })
 	f := &face{Server: s, streams: make(chan struct{}, 1)}
 	var served []string
 	for path := range f.routes() {
@@ -170,7 +172,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	source := newDaemon()
 	s := newServer(source, func(o *Options) { o.Token = "the token of this test" })
 	for i := range 20 {
-		s.o.Events.Append(Event{Kind: EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down", Evidence: []string{fmt.Sprint(i)}})
+		s.o.Events.Append(status.Event{Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down", Evidence: []string{fmt.Sprint(i)}})
 	}
 	h := s.handler(false)
 	for _, q := range []struct {

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestTheDashboardIsOneSmallFileThatFetchesNothingElsewhere(t *testing.T) {
@@ -66,7 +68,7 @@ func TestHistoryIsServed(t *testing.T) {
 	if got := w.Body.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	var back History
+	var back status.History
 	if err := jsonStrict(w.Body.Bytes(), &back); err != nil || back.Uplinks[0].Received[1] != 1234568 || back.Uplinks[0].Received[2] == back.Uplinks[0].Received[2] {
 		t.Errorf("read back: %+v, %v", back, err)
 	}
@@ -78,7 +80,7 @@ func TestHistoryIsServed(t *testing.T) {
 
 func TestUsageReadsWell(t *testing.T) {
 	var b strings.Builder
-	for _, u := range []Usage{newDaemon().Usage(), {}} {
+	for _, u := range []status.Usage{newDaemon().Usage(), {}} {
 		if err := WriteUsage(&b, u); err != nil {
 			t.Fatal(err)
 		}

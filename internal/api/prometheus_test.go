@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -32,8 +34,8 @@ func promtool(t *testing.T, stdin string, args ...string) {
 // scraped is what Prometheus gets of a daemon where everything has happened once.
 func scraped(t *testing.T) string {
 	t.Helper()
-	m := NewMetrics("1.2.3", func() []PathVerdict {
-		return []PathVerdict{{Uplink: "fiber", Family: rules.IPv4, Verdict: uplink.Verdict{State: uplink.Up, Loss: 0.1, Requests: 5, Replies: 4,
+	m := NewMetrics("1.2.3", func() []status.PathVerdict {
+		return []status.PathVerdict{{Uplink: "fiber", Family: rules.IPv4, Verdict: uplink.Verdict{State: uplink.Up, Loss: 0.1, Requests: 5, Replies: 4,
 			Targets: []uplink.TargetStatus{{Target: "192.0.2.1", Up: true}}}}}
 	})
 	m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Init, To: uplink.Up, Reason: "first answer"})

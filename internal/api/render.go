@@ -10,6 +10,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -36,7 +38,7 @@ type cell struct{ text, color string }
 
 // WriteStatus writes s for people: a line about the daemon, one for each uplink
 // and family, and the problems with what to do about them.
-func WriteStatus(w io.Writer, s Status, opt RenderOptions) error {
+func WriteStatus(w io.Writer, s status.Status, opt RenderOptions) error {
 	var b strings.Builder
 	writeSummary(&b, s, opt)
 	if len(s.Uplinks) > 0 {
@@ -74,7 +76,7 @@ func writeProblems(b *strings.Builder, problems []rules.Problem, color bool) {
 	}
 }
 
-func writeSummary(b *strings.Builder, s Status, opt RenderOptions) {
+func writeSummary(b *strings.Builder, s status.Status, opt RenderOptions) {
 	fmt.Fprintf(b, "uplinkd %s", clean(or(s.Version, "(unknown version)")))
 	if !s.Started.IsZero() {
 		fmt.Fprintf(b, ", running for %s", age(opt.Now, s.Started.Time))
@@ -91,7 +93,7 @@ func writeSummary(b *strings.Builder, s Status, opt RenderOptions) {
 }
 
 // writeSpent says what probing has cost today, where that is anything.
-func writeSpent(b *strings.Builder, s Status) {
+func writeSpent(b *strings.Builder, s status.Status) {
 	var parts []string
 	for i := range s.Uplinks {
 		if u := &s.Uplinks[i]; u.ProbeBytesToday > 0 {
@@ -119,8 +121,8 @@ func amount(n int64) string {
 
 // uplinkTable returns the lines of the table, its head first. The column of
 // delegated prefixes is there only when there are any.
-func uplinkTable(s Status, opt RenderOptions) [][]cell {
-	delegated := slices.ContainsFunc(s.Uplinks, func(u Uplink) bool { return len(u.IPv6.Delegated) > 0 })
+func uplinkTable(s status.Status, opt RenderOptions) [][]cell {
+	delegated := slices.ContainsFunc(s.Uplinks, func(u status.Uplink) bool { return len(u.IPv6.Delegated) > 0 })
 	var table [][]cell
 	head := []string{"UPLINK", "FAMILY", "STATE", "SHARE", "RTT", "LOSS", "SINCE", "ADDRESS", "GATEWAY"}
 	if delegated {
@@ -155,7 +157,7 @@ func uplinkTable(s Status, opt RenderOptions) [][]cell {
 	return table
 }
 
-func familyLine(u *Uplink, family rules.Family, f *FamilyStatus, now time.Time) []cell {
+func familyLine(u *status.Uplink, family rules.Family, f *status.FamilyStatus, now time.Time) []cell {
 	name := clean(u.Name)
 	var marks []string
 	if u.Drained {
@@ -239,7 +241,7 @@ func writeTable(b *strings.Builder, table [][]cell, color bool) {
 }
 
 // WriteEvent writes e on one line, its time in the zone that it carries.
-func WriteEvent(w io.Writer, e Event) error {
+func WriteEvent(w io.Writer, e status.Event) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %-7s", e.Time.Format("2006-01-02 15:04:05.000"), clean(string(e.Kind)))
 	part := func(text string) {

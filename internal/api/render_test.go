@@ -5,16 +5,18 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestStatusForPeople(t *testing.T) {
 	for name, test := range map[string]struct {
-		status Status
+		status status.Status
 		color  bool
 	}{
 		"status.txt":       {sampleStatus(), false},
 		"status-color.txt": {sampleStatus(), true},
-		"empty.txt":        {Status{}, false},
+		"empty.txt":        {status.Status{}, false},
 	} {
 		var b bytes.Buffer
 		if err := WriteStatus(&b, test.status, RenderOptions{Color: test.color, Now: noon}); err != nil {
@@ -36,16 +38,16 @@ func TestStatusWithoutPrefixesHasNoColumnForThem(t *testing.T) {
 
 func TestEventsForPeople(t *testing.T) {
 	var b bytes.Buffer
-	for _, e := range []Event{
-		{Time: At(noon), Kind: EventStart, Message: "uplinkd 1.2.3"},
-		{Time: At(noon.Add(1500 * time.Millisecond)), Kind: EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "suspect",
+	for _, e := range []status.Event{
+		{Time: status.At(noon), Kind: status.EventStart, Message: "uplinkd 1.2.3"},
+		{Time: status.At(noon.Add(1500 * time.Millisecond)), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "suspect",
 			Reason: "4 of 4 probes to 2 targets unanswered for 400 ms", Evidence: []string{"192.0.2.1: 9 sent, 5 answered", "192.0.2.2: 9 sent, 5 answered"}},
-		{Time: At(noon), Kind: EventSwitch, Family: "ipv4", From: "fiber", To: "lte", Reason: "fiber is suspect"},
-		{Time: At(noon), Kind: EventSwitch, Family: "ipv6", From: "fiber"},
-		{Time: At(noon), Kind: EventDrain, Uplink: "lte", Message: "drained by the operator"},
-		{Time: At(noon), Kind: EventReload, Message: "line 1\nline 2 \x1b[31mred\x1b[0m \u202eesrever"},
-		{Time: At(noon.In(time.FixedZone("", 3600))), Kind: EventGap, Lost: 12, Message: "12 older events are not kept any more"},
-		{Time: At(noon), Kind: EventStop},
+		{Time: status.At(noon), Kind: status.EventSwitch, Family: "ipv4", From: "fiber", To: "lte", Reason: "fiber is suspect"},
+		{Time: status.At(noon), Kind: status.EventSwitch, Family: "ipv6", From: "fiber"},
+		{Time: status.At(noon), Kind: status.EventDrain, Uplink: "lte", Message: "drained by the operator"},
+		{Time: status.At(noon), Kind: status.EventReload, Message: "line 1\nline 2 \x1b[31mred\x1b[0m \u202eesrever"},
+		{Time: status.At(noon.In(time.FixedZone("", 3600))), Kind: status.EventGap, Lost: 12, Message: "12 older events are not kept any more"},
+		{Time: status.At(noon), Kind: status.EventStop},
 	} {
 		if err := WriteEvent(&b, e); err != nil {
 			t.Fatal(err)
@@ -64,7 +66,7 @@ func TestWriteErrorsAreReported(t *testing.T) {
 	if err := WriteStatus(fullDisk{}, sampleStatus(), RenderOptions{}); !errors.Is(err, errFull) {
 		t.Errorf("got %v", err)
 	}
-	if err := WriteEvent(fullDisk{}, Event{}); !errors.Is(err, errFull) {
+	if err := WriteEvent(fullDisk{}, status.Event{}); !errors.Is(err, errFull) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -22,7 +24,7 @@ var ErrUnknownUplink = errors.New("unknown uplink")
 // goroutines at once.
 type Source interface {
 	// Status returns a snapshot that nobody changes any more.
-	Status() Status
+	Status() status.Status
 	// Drain moves new flows away from an uplink, or ends that. An unknown name
 	// is an error that is [ErrUnknownUplink].
 	Drain(name string, drained bool) error
@@ -34,9 +36,9 @@ type Source interface {
 	Explain(p rules.Packet, without string) (Explanation, error)
 	// History returns what was seen after a time; false when there is no range of that name. "" is the
 	// shortest.
-	History(name string, after time.Time) (History, bool)
+	History(name string, after time.Time) (status.History, bool)
 	// Usage returns what metered uplinks have carried.
-	Usage() Usage
+	Usage() status.Usage
 	// Healthy returns why the daemon does not do its work, or nil.
 	Healthy() error
 }

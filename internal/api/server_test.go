@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -14,7 +16,7 @@ func TestStatusIsServed(t *testing.T) {
 	d := newDaemon()
 	w := ask(newServer(d).handler(false), "GET", "/api/v1/status")
 	wantCode(t, w, 200)
-	var got Status
+	var got status.Status
 	if err := jsonStrict(w.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +51,7 @@ func TestUplinkIsServed(t *testing.T) {
 	h := newServer(newDaemon()).handler(false)
 	w := ask(h, "GET", "/api/v1/uplinks/lte")
 	wantCode(t, w, 200)
-	var got Uplink
+	var got status.Uplink
 	if err := jsonStrict(w.Body.Bytes(), &got); err != nil || got.Device != "wwan0" {
 		t.Errorf("got %+v, %v", got, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 // events answers with server-sent events: what is kept after an id, and then
@@ -109,7 +111,7 @@ func (s stream) begin() {
 	_ = s.control.SetReadDeadline(time.Time{})
 }
 
-func (s stream) events(events []Event) error {
+func (s stream) events(events []status.Event) error {
 	var b bytes.Buffer
 	for _, e := range events {
 		data, err := json.Marshal(e)

@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -99,8 +101,8 @@ func paragraph(t *testing.T, r *bufio.Reader) string {
 
 func TestEventsOnTheWire(t *testing.T) {
 	s := newServer(newDaemon())
-	s.o.Events.Append(Event{
-		Time: At(noon), Kind: EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "suspect",
+	s.o.Events.Append(status.Event{
+		Time: status.At(noon), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "suspect",
 		Reason: "4 of 4 probes\nunanswered", Evidence: []string{"192.0.2.1: 4 sent"},
 	})
 	w := ask(s.handler(false), "GET", "/api/v1/events?follow=0")
@@ -132,8 +134,8 @@ func TestEventsThatAreKept(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := ask(h, "GET", "/api/v1/events?follow=0"+test.query, "Last-Event-ID: "+test.last)
 			wantCode(t, w, 200)
-			var got []Event
-			if err := readEvents(w.Body, func(e Event) error { got = append(got, e); return nil }); err != nil {
+			var got []status.Event
+			if err := readEvents(w.Body, func(e status.Event) error { got = append(got, e); return nil }); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.want, brief(got)); diff != "" {

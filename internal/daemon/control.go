@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
@@ -81,7 +83,7 @@ func (d *Daemon) reportSwitches(r reconcile.Result) {
 		if before.Reason == choice.Reason {
 			continue
 		}
-		d.event(api.Event{Kind: api.EventSwitch, Family: family.String(), From: before.Reason, To: choice.Reason})
+		d.event(status.Event{Kind: status.EventSwitch, Family: family.String(), From: before.Reason, To: choice.Reason})
 		d.log.Info("new traffic", "family", family.String(), "now", choice.Reason)
 		for _, m := range before.Members {
 			v, _ := d.judge.verdict(rules.Path{Uplink: m.Uplink, Family: family})
@@ -108,7 +110,7 @@ func (d *Daemon) Drain(name string, drained bool) error {
 	if !drained {
 		word = "carries new traffic again"
 	}
-	d.event(api.Event{Kind: api.EventDrain, Uplink: name, Message: word})
+	d.event(status.Event{Kind: status.EventDrain, Uplink: name, Message: word})
 	return nil
 }
 
@@ -120,7 +122,7 @@ func (d *Daemon) Reload() error {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	err := d.reload()
-	event := api.Event{Kind: api.EventReload, Message: "configuration read again"}
+	event := status.Event{Kind: status.EventReload, Message: "configuration read again"}
 	d.metrics.ObserveReload(err == nil)
 	if err != nil {
 		d.mu.Lock()

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/history"
@@ -138,7 +140,7 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	d.counters = newCounters(d.traffic.Read)
 	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
-	d.metrics = api.NewMetrics(o.Version, func() []api.PathVerdict { return d.judge.verdicts() })
+	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.judge.verdicts() })
 	if d.o.Prober == nil {
 		prober := probe.New()
 		prober.Leads = func(p probe.Path, target netip.Addr) bool { return d.ways.LeadBy(p.Device, p.Mark, p.Source, target) }
@@ -154,7 +156,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.lans = newLANs(d.log, d.save)
 	d.metrics.SetPrefixes(d.prefixes)
 	var recorded rules.Recorded
-	var history []api.Event
+	var history []status.Event
 	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
 		docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docVolumes: &d.volumes.accounts, docEvents: &history, docIdentity: &d.identity,
 		docLeases: &d.leases.held, docRouters: &d.routers.kept, docLeases6: &d.delegations.held, docLANs: &d.lans.ledgers} {
@@ -268,7 +270,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return err
 	}
 	after := d.lastEvent() // hooks hear of the start too
-	d.event(api.Event{Kind: api.EventStart, Message: "uplinkd " + d.o.Version})
+	d.event(status.Event{Kind: status.EventStart, Message: "uplinkd " + d.o.Version})
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
@@ -419,8 +421,8 @@ func (d *Daemon) problem(code, severity, message, fix string) {
 }
 
 // event appends to the decision log.
-func (d *Daemon) event(e api.Event) {
-	e.Time = api.At(time.Now())
+func (d *Daemon) event(e status.Event) {
+	e.Time = status.At(time.Now())
 	d.events.Append(e)
 }
 
@@ -435,7 +437,7 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 	}
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
 	t.Evidence = append(t.Evidence, d.testimony(t)...)
-	d.events.Append(api.VerdictEvent(t))
+	d.events.Append(status.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
 	d.saveVerdicts()
 }

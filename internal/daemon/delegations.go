@@ -11,8 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/dhcp6"
-	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -222,7 +223,7 @@ func (d *Daemon) onDelegation(name string, c dhcp6.Change) {
 	log := d.log.Debug
 	if changed {
 		log = d.log.Info
-		d.event(api.Event{Kind: api.EventLease, Uplink: name, Family: rules.IPv6.String(), Reason: string(c.Reason), Evidence: noted(c.Note),
+		d.event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), Reason: string(c.Reason), Evidence: noted(c.Note),
 			Message: strings.Join(parts, ", ")})
 	}
 	log("delegation", "uplink", name, "reason", string(c.Reason), "parts", strings.Join(parts, ", "), "note", c.Note)
@@ -236,40 +237,40 @@ func noted(note string) []string {
 }
 
 // prefixes lists all delegations, for a scrape.
-func (d *Daemon) prefixes() []api.UplinkPrefix {
+func (d *Daemon) prefixes() []status.UplinkPrefix {
 	now, c := time.Now(), d.current()
-	var list []api.UplinkPrefix
+	var list []status.UplinkPrefix
 	for i := range c.Uplinks {
 		for _, prefix := range d.delegated(&c.Uplinks[i], now) {
-			list = append(list, api.UplinkPrefix{Uplink: c.Uplinks[i].Name, Delegated: prefix})
+			list = append(list, status.UplinkPrefix{Uplink: c.Uplinks[i].Name, Delegated: prefix})
 		}
 	}
-	slices.SortStableFunc(list, func(a, b api.UplinkPrefix) int { return strings.Compare(a.Uplink, b.Uplink) })
+	slices.SortStableFunc(list, func(a, b status.UplinkPrefix) int { return strings.Compare(a.Uplink, b.Uplink) })
 	return list
 }
 
 // delegated lists the prefixes of an uplink with what remains of their lifetimes.
-func (d *Daemon) delegated(u *config.Uplink, now time.Time) []api.Delegated {
-	var list []api.Delegated
+func (d *Daemon) delegated(u *config.Uplink, now time.Time) []status.Delegated {
+	var list []status.Delegated
 	if lease, ok := d.delegations.lease(u.Name); ok {
 		list = delegated(lease, now)
 	}
 	if prefix := u.IPv6.Prefix; prefix.IsValid() {
-		list = slices.DeleteFunc(list, func(have api.Delegated) bool { return have.Prefix == prefix })
-		list = slices.Insert(list, 0, api.Delegated{Prefix: prefix, PreferredS: forEver, ValidS: forEver})
+		list = slices.DeleteFunc(list, func(have status.Delegated) bool { return have.Prefix == prefix })
+		list = slices.Insert(list, 0, status.Delegated{Prefix: prefix, PreferredS: forEver, ValidS: forEver})
 	}
 	return list
 }
 
 // delegated lists the prefixes of a lease with what remains of their lifetimes.
-func delegated(lease dhcp6.Lease, now time.Time) []api.Delegated {
-	var list []api.Delegated
+func delegated(lease dhcp6.Lease, now time.Time) []status.Delegated {
+	var list []status.Delegated
 	for _, p := range lease.Prefixes {
 		if now.Before(p.Valid) {
-			list = append(list, api.Delegated{Prefix: p.Prefix, PreferredS: remaining(p.Preferred, now), ValidS: remaining(p.Valid, now)})
+			list = append(list, status.Delegated{Prefix: p.Prefix, PreferredS: remaining(p.Preferred, now), ValidS: remaining(p.Valid, now)})
 		}
 	}
-	slices.SortFunc(list, func(a, b api.Delegated) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(list, func(a, b status.Delegated) int { return a.Prefix.Compare(b.Prefix) })
 	return list
 }
 

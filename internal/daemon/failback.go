@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -12,7 +13,7 @@ import (
 
 // failback applies the policy of an uplink to what the court thinks of a path: how far planning may trust
 // it, and whether it is held back until the operator says otherwise. The lock is held.
-func (j *judge) failback(path rules.Path, state uplink.State) (h uplink.Health, held bool, event *api.Event) {
+func (j *judge) failback(path rules.Path, state uplink.State) (h uplink.Health, held bool, event *status.Event) {
 	w, h := j.watched[path], j.rulings[path].Health
 	key := verdictKey(w.name, path.Family)
 	if state == uplink.Up || state == uplink.Degraded {
@@ -27,7 +28,7 @@ func (j *judge) failback(path rules.Path, state uplink.State) (h uplink.Health, 
 		// A line that has no carrier yet when the box starts has not failed.
 		if h == uplink.HealthDead && w.proven && !j.awaits[key] {
 			j.await(key, true)
-			event = &api.Event{Kind: api.EventDrain, Uplink: w.name, Family: path.Family.String(),
+			event = &status.Event{Kind: status.EventDrain, Uplink: w.name, Family: path.Family.String(),
 				Message: fmt.Sprintf("stays out of the choice after this (failback = %q): \"uplinkd undrain %s\" ends it", config.FailbackManual, w.name)}
 		}
 	}

@@ -6,7 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -57,8 +58,8 @@ func TestImmediateTrustsTheFirstAnswer(t *testing.T) {
 func TestManualWaitsForTheOperator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCourt(t, nil)
-		var events []api.Event
-		c.tell = func(e api.Event) { events = append(events, e) }
+		var events []status.Event
+		c.tell = func(e status.Event) { events = append(events, e) }
 		c.reload(policy(config.FailbackManual))
 		c.diesAndReturns()
 		after(time.Hour)

@@ -6,7 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -73,8 +74,8 @@ func (j *judge) rule(testimony map[rules.Path]uplink.Testimony) {
 }
 
 // newCauses returns the events of common causes that began or ended since the last time. The lock is held.
-func (j *judge) newCauses() []api.Event {
-	var events []api.Event
+func (j *judge) newCauses() []status.Event {
+	var events []status.Event
 	causes := j.court.Causes()
 	next := make(map[rules.Family]uplink.Cause, len(causes))
 	for _, family := range rules.Families {
@@ -82,9 +83,9 @@ func (j *judge) newCauses() []api.Event {
 		_, was := j.causes[family]
 		switch {
 		case is && !was:
-			events = append(events, api.Event{Kind: api.EventCause, Family: family.String(), Message: commonCause(family, cause)})
+			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Message: commonCause(family, cause)})
 		case was && !is:
-			events = append(events, api.Event{Kind: api.EventCause, Family: family.String(), Message: "the common cause is over"})
+			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Message: "the common cause is over"})
 		}
 		if is {
 			next[family] = cause

@@ -9,7 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
@@ -62,8 +63,8 @@ func TestASilentUplinkIsLeftWithoutWaitingForTheOthersPace(t *testing.T) {
 func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCourt(t, nil)
-		var events []api.Event
-		c.tell = func(e api.Event) { events = append(events, e) }
+		var events []status.Event
+		c.tell = func(e status.Event) { events = append(events, e) }
 		var woken atomic.Int32
 		c.wake = func() { woken.Add(1) }
 		c.pass()
@@ -79,7 +80,7 @@ func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
 		if woken.Load() == 0 {
 			t.Error("nobody was woken when the time for an answer was over")
 		}
-		if len(events) != 1 || events[0].Kind != api.EventCause || !strings.Contains(events[0].Message, "common cause") {
+		if len(events) != 1 || events[0].Kind != status.EventCause || !strings.Contains(events[0].Message, "common cause") {
 			t.Errorf("%+v", events)
 		}
 		if p := c.problems(); len(p) != 1 || p[0].Code != "common-cause" || !strings.Contains(p[0].Message, "fiber, lte") {
@@ -111,13 +112,13 @@ func TestATargetIsCalledDeadOnlyWhenItIsSoByEveryUplink(t *testing.T) {
 	silent := uplink.TargetStatus{Target: "192.0.2.1", Dead: true}
 	fine := uplink.TargetStatus{Target: "192.0.2.1", Up: true}
 	other := uplink.TargetStatus{Target: "192.0.2.2", Up: true}
-	by := func(name string, targets ...uplink.TargetStatus) api.PathVerdict {
-		return api.PathVerdict{Uplink: name, Family: rules.IPv4, Verdict: uplink.Verdict{Targets: targets}}
+	by := func(name string, targets ...uplink.TargetStatus) status.PathVerdict {
+		return status.PathVerdict{Uplink: name, Family: rules.IPv4, Verdict: uplink.Verdict{Targets: targets}}
 	}
-	if p := deadTargets([]api.PathVerdict{by("fiber", silent, other), by("lte", fine, other)}); len(p) != 0 {
+	if p := deadTargets([]status.PathVerdict{by("fiber", silent, other), by("lte", fine, other)}); len(p) != 0 {
 		t.Errorf("%+v", p)
 	}
-	p := deadTargets([]api.PathVerdict{by("fiber", silent, other), by("lte", silent, other)})
+	p := deadTargets([]status.PathVerdict{by("fiber", silent, other), by("lte", silent, other)})
 	if len(p) != 1 || p[0].Code != "dead-target" || !strings.Contains(p[0].Message, "192.0.2.1 does not answer while others do, by fiber, lte") {
 		t.Errorf("%+v", p)
 	}
@@ -150,7 +151,7 @@ func TestARuleThatDropsProbesIsSeen(t *testing.T) {
 }
 
 func TestAPortalIsAProblem(t *testing.T) {
-	p := portals([]api.PathVerdict{{Uplink: "fiber", Family: rules.IPv4}, {Uplink: "hotel", Family: rules.IPv6, Verdict: uplink.Verdict{Portal: true}}})
+	p := portals([]status.PathVerdict{{Uplink: "fiber", Family: rules.IPv4}, {Uplink: "hotel", Family: rules.IPv6, Verdict: uplink.Verdict{Portal: true}}})
 	if len(p) != 1 || p[0].Code != "captive-portal" || !strings.Contains(p[0].Message, "hotel in ipv6") {
 		t.Errorf("%+v", p)
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 const (
@@ -56,7 +56,7 @@ func (d *Daemon) saveHistory() {
 func (d *Daemon) saveSpent() { d.save(docSpent, func() any { return d.judge.spentToday() }) }
 
 // latest returns the last events that have no more text than size.
-func latest(events []api.Event, size int) []api.Event {
+func latest(events []status.Event, size int) []status.Event {
 	first := len(events)
 	for ; first > 0; first-- {
 		e := &events[first-1]

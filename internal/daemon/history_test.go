@@ -4,13 +4,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestTheDecisionLogOnDiskIsBoundedAndKeepsTheLatest(t *testing.T) {
-	events := make([]api.Event, 100)
+	events := make([]status.Event, 100)
 	for i := range events {
-		events[i] = api.Event{ID: uint64(i + 1), Reason: strings.Repeat("x", 100), Evidence: []string{strings.Repeat("y", 680)}}
+		events[i] = status.Event{ID: uint64(i + 1), Reason: strings.Repeat("x", 100), Evidence: []string{strings.Repeat("y", 680)}}
 	}
 	if kept := latest(events, 1<<20); len(kept) != 100 {
 		t.Errorf("%d of 100 are kept although there is room", len(kept))

@@ -33,10 +33,11 @@ var allowed = map[string][]string{
 	"internal/kernel":            {"rules", "internal/tunnel"},
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules"},
-	"internal/api":               {"rules", "uplink"},
-	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
+	"internal/status":            {"rules", "uplink"},
+	"internal/api":               {"rules", "uplink", "internal/status"},
+	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/status", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
 		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel"},
-	"cmd/uplinkd": {"rules", "internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
+	"cmd/uplinkd": {"rules", "internal/api", "internal/status", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
 }
 
 // kernelLibraries may be imported by internal/kernel alone.

@@ -8,7 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
@@ -20,9 +21,9 @@ type judge struct {
 	prober   probe.Prober
 	onChange func(uplink.Transition)
 	onRTT    func(uplink string, family rules.Family, rtt time.Duration)
-	beat     time.Time       // what is done regularly is done at whole intervals after it
-	wake     func()          // it is time to Judge
-	tell     func(api.Event) // for the decision log
+	beat     time.Time          // what is done regularly is done at whole intervals after it
+	wake     func()             // it is time to Judge
+	tell     func(status.Event) // for the decision log
 
 	mu       sync.Mutex
 	court    *uplink.Court
@@ -50,7 +51,7 @@ type judge struct {
 }
 
 func newJudge(p probe.Prober, beat time.Time, onChange func(uplink.Transition), onRTT func(string, rules.Family, time.Duration)) *judge {
-	return &judge{prober: p, beat: beat, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(api.Event) {}, watched: make(map[rules.Path]*watched),
+	return &judge{prober: p, beat: beat, onChange: onChange, onRTT: onRTT, wake: func() {}, tell: func(status.Event) {}, watched: make(map[rules.Path]*watched),
 		court: uplink.NewCourt(), missedAt: make(map[rules.Family]time.Time), askedAt: make(map[rules.Family]time.Time), awaits: make(map[string]bool), drained: make(map[string]bool), restored: make(map[string]keptVerdict)}
 }
 
@@ -247,7 +248,7 @@ func (j *judge) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Ver
 	return verdicts
 }
 
-func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []api.Event) {
+func (j *judge) hear(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []status.Event) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.suspend()
@@ -352,13 +353,13 @@ func (j *judge) isWhole(path rules.Path) bool {
 }
 
 // verdicts returns those of all paths, for a scrape.
-func (j *judge) verdicts() []api.PathVerdict {
+func (j *judge) verdicts() []status.PathVerdict {
 	j.mu.Lock()
 	watched := maps.Clone(j.watched)
 	j.mu.Unlock()
-	out := make([]api.PathVerdict, 0, len(watched))
+	out := make([]status.PathVerdict, 0, len(watched))
 	for path, w := range watched {
-		out = append(out, api.PathVerdict{Uplink: w.name, Family: path.Family, Verdict: w.Verdict()})
+		out = append(out, status.PathVerdict{Uplink: w.name, Family: path.Family, Verdict: w.Verdict()})
 	}
 	return out
 }

@@ -13,7 +13,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/rules"
@@ -232,16 +233,16 @@ func (l *lans) status(c *config.Config, now time.Time) []json.RawMessage {
 	for i := range c.LANs {
 		lan := &c.LANs[i]
 		in := l.inputs[lan.Device]
-		s := api.LAN{Device: lan.Device, SubnetID: lan.SubnetID, Advertise: lan.Advertise, Online: in.AnyUsable, MTU: l.mtus[lan.Device], DNS: in.DNS}
+		s := status.LAN{Device: lan.Device, SubnetID: lan.SubnetID, Advertise: lan.Advertise, Online: in.AnyUsable, MTU: l.mtus[lan.Device], DNS: in.DNS}
 		if in.ULA.IsValid() {
 			s.ULA = in.ULA.String()
 		}
 		for _, p := range in.Prefixes {
-			s.Prefixes = append(s.Prefixes, api.LANPrefix{Prefix: p.Prefix, Uplink: p.Uplink, Usable: p.Usable,
+			s.Prefixes = append(s.Prefixes, status.LANPrefix{Prefix: p.Prefix, Uplink: p.Uplink, Usable: p.Usable,
 				PreferredS: remaining(p.Preferred, now), ValidS: remaining(p.Valid, now)})
 		}
 		for _, o := range l.others[lan.Device] {
-			s.Others = append(s.Others, api.OtherRouter{Router: o.Router, LifetimeS: int64(o.Lifetime / time.Second), Prefixes: o.Prefixes, Conflicts: o.Conflicts})
+			s.Others = append(s.Others, status.OtherRouter{Router: o.Router, LifetimeS: int64(o.Lifetime / time.Second), Prefixes: o.Prefixes, Conflicts: o.Conflicts})
 		}
 		list = append(list, s.Raw())
 	}

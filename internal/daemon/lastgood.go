@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
@@ -76,10 +77,10 @@ func (d *Daemon) keepConfig(c configuration) {
 }
 
 // configStatus says which configuration is in force, and what is wrong with the file.
-func (d *Daemon) configStatus() (s api.Config, problems []rules.Problem) {
+func (d *Daemon) configStatus() (s status.Config, problems []rules.Problem) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s = api.Config{File: d.o.ConfigFile, Loaded: api.At(d.taken)}
+	s = status.Config{File: d.o.ConfigFile, Loaded: status.At(d.taken)}
 	if d.configFailure == nil {
 		return s, nil
 	}

@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
 	"github.com/uplinkd/uplinkd/probe"
@@ -165,10 +166,10 @@ func (d *Daemon) onLease(name string, lease *dhcp4.Lease) {
 	d.resupply()
 	if lease == nil {
 		d.log.Warn("lease lost", "uplink", name)
-		d.event(api.Event{Kind: api.EventLease, Uplink: name, Family: rules.IPv4.String(), Message: "no lease any more"})
+		d.event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv4.String(), Message: "no lease any more"})
 		return
 	}
 	d.log.Info("lease", "uplink", name, "address", lease.Address, "gateway", lease.Gateway, "expires", lease.Expires)
-	d.event(api.Event{Kind: api.EventLease, Uplink: name, Family: rules.IPv4.String(),
+	d.event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv4.String(),
 		Message: fmt.Sprintf("%v from %v until %s", lease.Address, lease.Server, lease.Expires.Format(time.RFC3339))})
 }

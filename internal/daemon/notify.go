@@ -8,7 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/hooks"
 )
 
@@ -45,7 +46,7 @@ func (d *Daemon) notices(ctx context.Context, after uint64) iter.Seq[hooks.Notic
 	}
 }
 
-func notice(e api.Event) hooks.Notice {
+func notice(e status.Event) hooks.Notice {
 	text, err := json.Marshal(e)
 	if err != nil { // an event holds nothing that JSON cannot say
 		text = []byte("{}")

@@ -10,7 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/probe"
@@ -113,7 +114,7 @@ func (t *tunnels) followed() map[string]string {
 }
 
 // observePeers takes in a look at a device. It returns whom to ask, and what there is to tell.
-func (t *tunnels) observePeers(name string, state *tunnel.State, now time.Time, k rules.Kernel) (ask []question, events []api.Event, asking bool) {
+func (t *tunnels) observePeers(name string, state *tunnel.State, now time.Time, k rules.Kernel) (ask []question, events []status.Event, asking bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := t.wired[name]
@@ -127,7 +128,7 @@ func (t *tunnels) observePeers(name string, state *tunnel.State, now time.Time, 
 	keys, _ := w.present.Observe(now, state, w.hasPlace)
 	for _, p := range state.Peers {
 		if alive := w.present.Alive(p.PublicKey); alive != before[p.PublicKey] {
-			events = append(events, api.Event{Kind: api.EventPeer, Uplink: name, Message: peerNews(&p.Peer, alive)})
+			events = append(events, status.Event{Kind: status.EventPeer, Uplink: name, Message: peerNews(&p.Peer, alive)})
 		}
 		if target, source, ok := w.within(&p.Peer); ok && slices.Contains(keys, p.PublicKey) {
 			ask = append(ask, question{name, p.PublicKey, probe.Path{Device: w.device, Mark: k.Mark(w.id), Source: source}, target})
@@ -201,17 +202,17 @@ func (t *tunnels) testimony(name string, now time.Time) []string {
 }
 
 // peers lists those of a WireGuard uplink for the status.
-func (t *tunnels) peers(name string) []api.Peer {
+func (t *tunnels) peers(name string) []status.Peer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := t.wired[name]
 	if w == nil || w.state == nil {
 		return nil
 	}
-	list := make([]api.Peer, len(w.state.Peers))
+	list := make([]status.Peer, len(w.state.Peers))
 	for i, p := range w.state.Peers {
-		list[i] = api.Peer{PublicKey: base64.StdEncoding.EncodeToString(p.PublicKey[:]), Endpoint: p.Endpoint, AllowedIPs: p.AllowedIPs,
-			Handshake: api.At(p.Handshake), Routed: !w.follows || w.present.Alive(p.PublicKey)}
+		list[i] = status.Peer{PublicKey: base64.StdEncoding.EncodeToString(p.PublicKey[:]), Endpoint: p.Endpoint, AllowedIPs: p.AllowedIPs,
+			Handshake: status.At(p.Handshake), Routed: !w.follows || w.present.Alive(p.PublicKey)}
 	}
 	return list
 }

@@ -3,7 +3,8 @@ package daemon
 import (
 	"encoding/json"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -22,7 +23,7 @@ func policyStatus(c *config.Config, ids map[string]int, report *rules.Report) []
 	var list []json.RawMessage
 	for i := range c.Policies {
 		p := &c.Policies[i]
-		s := api.Policy{Name: p.Name, Fallback: string(p.Fallback), Table: int(numbers.Table(ids[p.Group()]))}
+		s := status.Policy{Name: p.Name, Fallback: string(p.Fallback), Table: int(numbers.Table(ids[p.Group()]))}
 		if r := reports[p.Name]; r != nil { // not yet, right after a reload
 			s.Compiled = r.Reason
 			s.IPv4, s.IPv6 = policyFamily(r, rules.IPv4, names), policyFamily(r, rules.IPv6, names)
@@ -32,9 +33,9 @@ func policyStatus(c *config.Config, ids map[string]int, report *rules.Report) []
 	return list
 }
 
-func policyFamily(r *rules.PolicyReport, family rules.Family, names map[int]string) api.PolicyFamily {
+func policyFamily(r *rules.PolicyReport, family rules.Family, names map[int]string) status.PolicyFamily {
 	choice, applies := r.Choice[family]
-	s := api.PolicyFamily{Applies: applies, Reason: choice.Reason, Shares: make(map[string]float64, len(choice.Members))}
+	s := status.PolicyFamily{Applies: applies, Reason: choice.Reason, Shares: make(map[string]float64, len(choice.Members))}
 	for _, m := range choice.Members {
 		s.Shares[names[m.Uplink]] = m.Share
 	}

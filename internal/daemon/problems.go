@@ -7,7 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -15,7 +16,7 @@ import (
 // problems lists what probing has found out that is not an uplink's verdict.
 func (j *judge) problems() []rules.Problem {
 	verdicts := j.verdicts()
-	slices.SortFunc(verdicts, func(a, b api.PathVerdict) int {
+	slices.SortFunc(verdicts, func(a, b status.PathVerdict) int {
 		return cmp.Or(cmp.Compare(a.Uplink, b.Uplink), cmp.Compare(a.Family, b.Family))
 	})
 	problems := append(deadTargets(verdicts), portals(verdicts)...)
@@ -32,7 +33,7 @@ func (j *judge) problems() []rules.Problem {
 }
 
 // deadTargets names the targets that answer by no uplink while others do.
-func deadTargets(verdicts []api.PathVerdict) []rules.Problem {
+func deadTargets(verdicts []status.PathVerdict) []rules.Problem {
 	var order []string
 	dead := make(map[string][]string) // by target, the uplinks by which it is
 	alive := make(map[string]bool)
@@ -61,7 +62,7 @@ func deadTargets(verdicts []api.PathVerdict) []rules.Problem {
 }
 
 // portals names the uplinks where something else answers in the place of a target.
-func portals(verdicts []api.PathVerdict) []rules.Problem {
+func portals(verdicts []status.PathVerdict) []rules.Problem {
 	var problems []rules.Problem
 	for _, p := range verdicts {
 		if p.Verdict.Portal {

@@ -5,7 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
@@ -111,27 +112,27 @@ func pathSample(v *uplink.Verdict) history.Sample {
 }
 
 // History returns what was seen after a time.
-func (d *Daemon) History(name string, after time.Time) (api.History, bool) {
+func (d *Daemon) History(name string, after time.Time) (status.History, bool) {
 	ranges := history.Ranges()
 	i := slices.IndexFunc(ranges, func(r history.Range) bool { return r.Name == name })
 	if name == "" {
 		i = 0
 	}
 	if i < 0 {
-		return api.History{}, false
+		return status.History{}, false
 	}
 	r, now := ranges[i], time.Now()
-	out := api.History{Range: r.Name, StepS: int(r.Step.Seconds())}
+	out := status.History{Range: r.Name, StepS: int(r.Step.Seconds())}
 	c := d.current()
 	for n := range c.Uplinks {
-		u := api.UplinkHistory{Name: c.Uplinks[n].Name, Received: api.Numbers{}, Sent: api.Numbers{}}
+		u := status.UplinkHistory{Name: c.Uplinks[n].Name, Received: status.Numbers{}, Sent: status.Numbers{}}
 		first, samples := d.history.Since(u.Name, r, after, now)
 		out.First, out.Samples = first.Unix(), len(samples)
 		for _, s := range samples {
 			u.Received, u.Sent = append(u.Received, s.Values[history.Received]), append(u.Sent, s.Values[history.Sent])
 		}
-		for family, p := range map[rules.Family]*api.PathHistory{rules.IPv4: &u.IPv4, rules.IPv6: &u.IPv6} {
-			p.RTTms, p.Loss = api.Numbers{}, api.Numbers{}
+		for family, p := range map[rules.Family]*status.PathHistory{rules.IPv4: &u.IPv4, rules.IPv6: &u.IPv6} {
+			p.RTTms, p.Loss = status.Numbers{}, status.Numbers{}
 			_, samples := d.history.Since(verdictKey(u.Name, family), r, after, now)
 			for _, s := range samples {
 				p.Append(s.Values[history.RTT], s.Values[history.Loss], stateOf(s.State))

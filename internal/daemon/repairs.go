@@ -3,7 +3,8 @@ package daemon
 import (
 	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -28,7 +29,7 @@ func (m *repairs) observe(obs *rules.Observed) {
 
 // report returns the event of a pass that has put back what was gone, false when there was nothing to put back: our own changes take tables
 // away too.
-func (m *repairs) report(r *reconcile.Result) (e api.Event, ok bool) {
+func (m *repairs) report(r *reconcile.Result) (e status.Event, ok bool) {
 	gone := m.gone
 	m.gone = nil
 	back := false
@@ -41,8 +42,8 @@ func (m *repairs) report(r *reconcile.Result) (e api.Event, ok bool) {
 		}
 	}
 	if len(gone) == 0 || !back {
-		return api.Event{}, false
+		return status.Event{}, false
 	}
-	return api.Event{Kind: api.EventRepair, Reason: "ruleset flushed",
+	return status.Event{Kind: status.EventRepair, Reason: "ruleset flushed",
 		Message: "somebody flushed the nftables ruleset or deleted our tables in it: " + strings.Join(gone, ", ") + " was gone, and is back. What left untranslated meanwhile was dropped"}, true
 }

@@ -11,7 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/rules"
@@ -331,7 +332,7 @@ func (d *Daemon) onRouters(name string, before, after ndisc.View) {
 	d.resupply()
 	if was, is := routersNow(before), routersNow(after); was != is {
 		d.log.Info("routers", "uplink", name, "now", is)
-		d.event(api.Event{Kind: api.EventLease, Uplink: name, Family: rules.IPv6.String(), From: was, To: is, Message: "router advertisements: " + is})
+		d.event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), From: was, To: is, Message: "router advertisements: " + is})
 	}
 }
 

@@ -6,7 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
@@ -14,13 +15,13 @@ import (
 )
 
 // Status puts together what the engine last saw and what the watchers know now.
-func (d *Daemon) Status() api.Status {
+func (d *Daemon) Status() status.Status {
 	last, now := d.engine.Last(), time.Now()
 	d.mu.Lock()
 	c, ids := d.config, maps.Clone(d.ids)
 	problems := slices.Collect(maps.Values(d.problems))
 	d.mu.Unlock()
-	s := api.Status{Version: d.o.Version, Started: api.At(d.started), Converged: last.Converged, Generation: last.Generation,
+	s := status.Status{Version: d.o.Version, Started: status.At(d.started), Converged: last.Converged, Generation: last.Generation,
 		Problems: append(problems, last.Report.Problems...)}
 	var wrong []rules.Problem
 	s.Config, wrong = d.configStatus()
@@ -36,7 +37,7 @@ func (d *Daemon) Status() api.Status {
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained, spent, over := d.judge.isDrained(), d.judge.spentToday(), d.volumes.isOver()
 	standings := d.judge.standings()
-	family := func(ip config.IP, path rules.Path) api.FamilyStatus {
+	family := func(ip config.IP, path rules.Path) status.FamilyStatus {
 		return familyStatus(ip, path, standings[path], &last.Report)
 	}
 	for i := range c.Uplinks {
@@ -44,9 +45,9 @@ func (d *Daemon) Status() api.Status {
 		id := ids[u.Name]
 		numbers := kernelNumbers(c.Kernel)
 		day, month := d.volumes.of(now, u.Name)
-		s.Uplinks = append(s.Uplinks, api.Uplink{
+		s.Uplinks = append(s.Uplinks, status.Uplink{
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
-			Table: int(numbers.Table(id)), Mark: api.Mark(numbers.Mark(id)),
+			Table: int(numbers.Table(id)), Mark: status.Mark(numbers.Mark(id)),
 			Drained: drained[u.Name], Metered: u.Metered,
 			Failback: string(u.Failback), ProbeBytesToday: spent.Bytes[u.Name],
 			BytesToday: day, BytesMonth: month, QuotaBytes: u.Quota, OverQuota: over[u.Name],
@@ -67,13 +68,13 @@ func (d *Daemon) Status() api.Status {
 	return s
 }
 
-func familyStatus(ip config.IP, path rules.Path, v standing, report *rules.Report) api.FamilyStatus {
+func familyStatus(ip config.IP, path rules.Path, v standing, report *rules.Report) status.FamilyStatus {
 	if ip.Method == config.MethodOff {
-		return api.FamilyStatus{State: uplink.Disabled}
+		return status.FamilyStatus{State: uplink.Disabled}
 	}
 	facts := report.Facts[path]
-	s := api.FamilyStatus{State: v.State, Reason: v.Reason, Since: api.At(v.Since), Loss: v.Loss,
-		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: api.Milliseconds(v.RTT), JitterMs: api.Milliseconds(v.Jitter),
+	s := status.FamilyStatus{State: v.State, Reason: v.Reason, Since: status.At(v.Since), Loss: v.Loss,
+		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: status.Milliseconds(v.RTT), JitterMs: status.Milliseconds(v.Jitter),
 		AwaitsUndrain: v.awaits, Portal: v.Portal,
 		Class: v.Class.String(), Suppressed: v.Suppressed, Congested: v.Congestion != ""}
 	if v.suspended {
@@ -89,7 +90,7 @@ func familyStatus(ip config.IP, path rules.Path, v standing, report *rules.Repor
 		}
 	}
 	for _, t := range v.Targets {
-		s.Targets = append(s.Targets, api.Target{Target: t.Target, Up: t.Up, RTTms: api.Milliseconds(t.RTT)})
+		s.Targets = append(s.Targets, status.Target{Target: t.Target, Up: t.Up, RTTms: status.Milliseconds(t.RTT)})
 	}
 	return s
 }

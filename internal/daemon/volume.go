@@ -7,7 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/uplinkd/uplinkd/internal/config"
 )
 
@@ -119,8 +120,8 @@ func (u *volumes) kept() map[string]*account {
 }
 
 // table returns what is known of one uplink, the latest dates first.
-func (u *volumes) table(x *config.Uplink) api.UplinkUsage {
-	out := api.UplinkUsage{Name: x.Name, QuotaBytes: x.Quota}
+func (u *volumes) table(x *config.Uplink) status.UplinkUsage {
+	out := status.UplinkUsage{Name: x.Name, QuotaBytes: x.Quota}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	out.OverQuota = u.over[x.Name]
@@ -130,10 +131,10 @@ func (u *volumes) table(x *config.Uplink) api.UplinkUsage {
 	return out
 }
 
-func dated(m map[string]int64) []api.DatedBytes {
-	var list []api.DatedBytes
+func dated(m map[string]int64) []status.DatedBytes {
+	var list []status.DatedBytes
 	for _, date := range slices.Backward(slices.Sorted(maps.Keys(m))) {
-		list = append(list, api.DatedBytes{Date: date, Bytes: m[date]})
+		list = append(list, status.DatedBytes{Date: date, Bytes: m[date]})
 	}
 	return list
 }
@@ -164,7 +165,7 @@ func (d *Daemon) reviewQuotas(now time.Time, c *config.Config) {
 		}
 		_, month := d.volumes.of(now, name)
 		d.log.Warn("quota", "uplink", name, "over", over[name], "bytes", month)
-		d.event(api.Event{Kind: api.EventQuota, Uplink: name, Message: message, Reason: fmt.Sprintf("%d bytes this month", month)})
+		d.event(status.Event{Kind: status.EventQuota, Uplink: name, Message: message, Reason: fmt.Sprintf("%d bytes this month", month)})
 	}
 	d.saveVolumes()
 }
@@ -172,8 +173,8 @@ func (d *Daemon) reviewQuotas(now time.Time, c *config.Config) {
 func (d *Daemon) saveVolumes() { d.save(docVolumes, func() any { return d.volumes.kept() }) }
 
 // Usage returns what metered uplinks have carried.
-func (d *Daemon) Usage() api.Usage {
-	var out api.Usage
+func (d *Daemon) Usage() status.Usage {
+	var out status.Usage
 	c := d.current()
 	for i := range c.Uplinks {
 		if u := &c.Uplinks[i]; counted(u) {

@@ -6,10 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/status"
+
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 )
@@ -45,8 +46,8 @@ func TestAQuotaIsUsedUpAndComesBackWithTheMonth(t *testing.T) {
 		t.Errorf("in November: %d, %d", day, month)
 	}
 	got := u.table(&c.Uplinks[0])
-	want := api.UplinkUsage{Name: "lte", QuotaBytes: 2000, Days: api.List[api.DatedBytes]{{Date: "2026-12-01", Bytes: 7}, {Date: "2026-11-30", Bytes: 2000}},
-		Months: api.List[api.DatedBytes]{{Date: "2026-12", Bytes: 7}, {Date: "2026-11", Bytes: 2000}}}
+	want := status.UplinkUsage{Name: "lte", QuotaBytes: 2000, Days: status.List[status.DatedBytes]{{Date: "2026-12-01", Bytes: 7}, {Date: "2026-11-30", Bytes: 2000}},
+		Months: status.List[status.DatedBytes]{{Date: "2026-12", Bytes: 7}, {Date: "2026-11", Bytes: 2000}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -113,7 +114,7 @@ func TestRatesComeFromCounters(t *testing.T) {
 }
 
 func TestNoticesSayAllThatEventsDo(t *testing.T) {
-	e := api.Event{ID: 7, Time: api.At(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)), Kind: api.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down",
+	e := status.Event{ID: 7, Time: status.At(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down",
 		Reason: "no answer", Message: "m", Evidence: []string{"a", "b"}}
 	got := notice(e)
 	want := map[string]string{"ID": "7", "TIME": "2026-11-20T12:00:00.000Z", "KIND": "verdict", "UPLINK": "fiber", "FAMILY": "ipv4", "FROM": "up", "TO": "down",
@@ -121,7 +122,7 @@ func TestNoticesSayAllThatEventsDo(t *testing.T) {
 	if diff := cmp.Diff(want, got.Vars); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	var back api.Event
+	var back status.Event
 	if err := json.Unmarshal(got.JSON, &back); err != nil || back.Reason != e.Reason || !strings.HasSuffix(string(got.JSON), "\n") {
 		t.Errorf("%s: %v", got.JSON, err)
 	}

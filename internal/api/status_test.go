@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func jsonStrict(data []byte, v any) error {
@@ -24,7 +25,7 @@ func TestStatusJSONIsTheContract(t *testing.T) {
 }
 
 func TestEmptyStatusHasEveryFieldAndNoNull(t *testing.T) {
-	got, err := json.MarshalIndent(Status{Uplinks: []Uplink{{}}}, "", "  ")
+	got, err := json.MarshalIndent(status.Status{Uplinks: []status.Uplink{{}}}, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +41,7 @@ func TestStatusSurvivesItsJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got Status
+	var got status.Status
 	if err := jsonStrict(data, &got); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func TestStatusSurvivesItsJSON(t *testing.T) {
 
 func TestStatusOfANewerDaemonIsKept(t *testing.T) {
 	const newer = `{"version":"9","started":"","converged":true,"generation":1,"config":{"file":"","loaded":"","error":"","confirm_until":""},"uplinks":[],"lans":[{"device":"br-lan"}],"policies":[],"problems":[]}`
-	var s Status
+	var s status.Status
 	if err := json.Unmarshal([]byte(newer), &s); err != nil {
 		t.Fatal(err)
 	}
@@ -71,32 +72,5 @@ func TestStatusOfANewerDaemonIsKept(t *testing.T) {
 	}
 	if diff := cmp.Diff(newer, string(got)); diff != "" {
 		t.Error(diff)
-	}
-}
-
-func TestTimeIsUTCWhateverTheZone(t *testing.T) {
-	zone := time.FixedZone("", 5*3600)
-	got, err := json.Marshal(At(time.Date(2026, 1, 2, 3, 4, 5, 6e6, zone)))
-	if err != nil || string(got) != `"2026-01-01T22:04:05.006Z"` {
-		t.Errorf("got %s, %v", got, err)
-	}
-}
-
-func TestWrongTextsAreErrors(t *testing.T) {
-	for _, text := range []string{`{"started":"yesterday"}`, `{"started":5}`, `{"uplinks":[{"mark":"0x1ffffffff"}]}`, `{"uplinks":[{"mark":"red"}]}`} {
-		var s Status
-		if json.Unmarshal([]byte(text), &s) == nil {
-			t.Errorf("%s is accepted", text)
-		}
-	}
-}
-
-func TestMillisecondsAreRoundedToTheMicrosecond(t *testing.T) {
-	for d, want := range map[time.Duration]float64{
-		0: 0, 11200 * time.Microsecond: 11.2, 1234567 * time.Nanosecond: 1.235, time.Minute: 60000,
-	} {
-		if got := Milliseconds(d); got != want {
-			t.Errorf("%v is %v ms, want %v", d, got, want)
-		}
 	}
 }

@@ -1,0 +1,45 @@
+package status
+
+import "github.com/uplinkd/uplinkd/uplink"
+
+// EventKind says what happened.
+type EventKind string
+
+// The kinds of event.
+const (
+	EventVerdict EventKind = "verdict" // an uplink is judged anew
+	EventSwitch  EventKind = "switch"  // new flows take other uplinks
+	EventRepair  EventKind = "repair"  // the kernel had lost something of ours
+	EventReload  EventKind = "reload"
+	EventDrain   EventKind = "drain"
+	EventStart   EventKind = "start"
+	EventStop    EventKind = "stop"
+	EventLease   EventKind = "lease" // a delegated prefix came, changed or went
+	EventCause   EventKind = "cause" // every uplink of a family is silent, or no longer
+	EventQuota   EventKind = "quota" // the bytes of a month are used up, or there are some again
+	EventPeer    EventKind = "peer"  // another end of a tunnel came or went
+	EventGap     EventKind = "gap"   // this reader has lost events; made by EventLog only
+)
+
+// Event is one line of the decision log. Empty fields do not apply.
+type Event struct {
+	ID       uint64       `json:"id"`
+	Time     Time         `json:"time"`
+	Kind     EventKind    `json:"kind"`
+	Uplink   string       `json:"uplink"`
+	Family   string       `json:"family"` // "ipv4", "ipv6" or ""
+	From     string       `json:"from"`
+	To       string       `json:"to"`
+	Reason   string       `json:"reason"`
+	Evidence List[string] `json:"evidence"`
+	Message  string       `json:"message"`
+	Lost     uint64       `json:"lost,omitempty"` // gap: how many events
+}
+
+// VerdictEvent returns the event that reports t.
+func VerdictEvent(t uplink.Transition) Event {
+	return Event{
+		Time: At(t.At), Kind: EventVerdict, Uplink: t.Uplink, Family: t.Family.String(),
+		From: string(t.From), To: string(t.To), Reason: t.Reason, Evidence: t.Evidence,
+	}
+}
