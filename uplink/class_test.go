@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/probe"
 	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 func TestQualityClassesOfTimes(t *testing.T) {

@@ -5,9 +5,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
-	"pgregory.net/rapid"
 )
 
 const ms = time.Millisecond

@@ -10,10 +10,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 // socketFlag defines --socket. Its default is what the configuration file says, so that a changed

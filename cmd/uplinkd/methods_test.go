@@ -14,12 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 

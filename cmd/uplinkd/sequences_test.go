@@ -15,11 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 

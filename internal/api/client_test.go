@@ -14,9 +14,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestClientAndServer(t *testing.T) {

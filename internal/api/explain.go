@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/rules"
 )
 

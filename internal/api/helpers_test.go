@@ -19,11 +19,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )

@@ -18,9 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func mustAddrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

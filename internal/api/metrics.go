@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/uplink"
 )
 

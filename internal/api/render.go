@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )

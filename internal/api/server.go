@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/rules"
 )
 

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestStatusIsServed(t *testing.T) {

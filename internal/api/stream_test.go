@@ -13,9 +13,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 // pipes is a listener whose connections are in memory, for synctest.

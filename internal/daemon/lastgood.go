@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
 )

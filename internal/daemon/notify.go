@@ -8,9 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/internal/hooks"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 // tellPrograms runs the owner's programs on events, those after an id.

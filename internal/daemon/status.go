@@ -6,10 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )

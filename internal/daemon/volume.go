@@ -7,9 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 // docVolumes is the document of what metered uplinks have carried.

@@ -6,13 +6,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/status"
-
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestAQuotaIsUsedUpAndComesBackWithTheMonth(t *testing.T) {
