@@ -16,6 +16,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
@@ -131,7 +132,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.hints, err = kernel.Subscribe(); err != nil {
 		return nil, err
 	}
-	if d.kernel, err = kernel.Open(kernelNumbers(c.Kernel), d.log); err != nil {
+	if d.kernel, err = kernel.Open(planinput.KernelNumbers(c.Kernel), d.log); err != nil {
 		return nil, err
 	}
 	if d.traffic, err = kernel.OpenTraffic(); err != nil {
@@ -218,7 +219,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	d.mu.Lock()
 	ids := maps.Clone(d.ids)
 	d.mu.Unlock()
-	changed, err := assignIDs(c, ids)
+	changed, err := planinput.AssignIDs(c, ids)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -152,11 +153,11 @@ func (l *delegations) verify(name string) {
 }
 
 // supply adds what the leases give now. An expired one is not used, even if the client has not been asked yet.
-func (l *delegations) supply(s Supplies, now time.Time) {
+func (l *delegations) supply(s planinput.Learned, now time.Time) {
 	l.holding.Lock()
 	defer l.holding.Unlock()
 	for name, lease := range l.held {
-		supply := s.of(name)
+		supply := s.Of(name)
 		for _, p := range lease.Prefixes {
 			if now.Before(p.Valid) {
 				supply.Delegations = append(supply.Delegations, rules.Delegation{Prefix: p.Prefix, Exclude: p.Exclude, Deprecated: !now.Before(p.Preferred)})

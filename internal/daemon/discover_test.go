@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -119,7 +120,7 @@ func TestNoMoreUplinksAreDiscoveredThanThereAreMarks(t *testing.T) {
 	if last := found.Uplinks[config.MaxUplinks-1].Device; last != "ppp61" {
 		t.Errorf("the last one is %s: the worst are to be left out", last)
 	}
-	if _, err := assignIDs(found, map[string]int{}); err != nil {
+	if _, err := planinput.AssignIDs(found, map[string]int{}); err != nil {
 		t.Error(err)
 	}
 }

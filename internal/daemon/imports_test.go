@@ -34,8 +34,9 @@ var allowed = map[string][]string{
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules"},
 	"internal/status":            {"rules", "uplink"},
+	"internal/planinput":         {"rules", "internal/config"},
 	"internal/api":               {"rules", "uplink", "internal/status"},
-	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/status", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
+	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/planinput", "internal/status", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
 		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel"},
 	"cmd/uplinkd": {"rules", "internal/api", "internal/status", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
 }

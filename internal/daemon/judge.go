@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
@@ -94,9 +95,9 @@ func verdictKey(name string, family rules.Family) string { return name + "/" + f
 func (j *judge) configure(c *config.Config, ids map[string]int) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.numbers = kernelNumbers(c.Kernel)
+	j.numbers = planinput.KernelNumbers(c.Kernel)
 	j.setPaces(time.Now()) // counts what the watchers that go have spent
-	j.carriers = carriersOf(c)
+	j.carriers = planinput.Carriers(c)
 	next := make(map[rules.Path]*watched)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -154,7 +155,7 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 func input(lan *config.LAN, report *rules.Report, names map[int]string, site netip.Prefix, supplies map[string]lanSupply) (in ndisc.Input, mtu int) {
 	in = ndisc.Input{AnyUsable: report.Online[lan.Device], Search: lan.Search, DNS: slices.Clone(lan.DNS.Servers)}
 	if site.IsValid() {
-		in.ULA, in.Site = ulaOf(site, lan.SubnetID), site
+		in.ULA, in.Site = planinput.ULASubnet(site, lan.SubnetID), site
 	}
 	for _, s := range report.Subnets {
 		if s.Device != lan.Device {
@@ -216,12 +217,6 @@ func routerAddress(in *ndisc.Input) (netip.Addr, bool) {
 		}
 	}
 	return netip.Addr{}, false
-}
-
-// ulaOf returns a LAN's /64 of the router's own /48.
-func ulaOf(site netip.Prefix, subnetID int) netip.Prefix {
-	subnet, _ := rules.Delegation{Prefix: site}.Subnet(subnetID)
-	return subnet
 }
 
 // status tells of the LANs.

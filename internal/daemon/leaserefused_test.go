@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 )
 
 func TestLeasesAreSuppliedAsTheyAreAndNamedWhenTheyAreOfNoUse(t *testing.T) {
@@ -19,7 +20,7 @@ func TestLeasesAreSuppliedAsTheyAreAndNamedWhenTheyAreOfNoUse(t *testing.T) {
 		"tv":    {Address: netip.MustParsePrefix("198.51.100.66/26"), Routes: []dhcp4.Route{route}},
 		"evil":  {Address: netip.MustParsePrefix("192.0.2.2/24"), Gateway: netip.MustParseAddr("192.0.2.254")},
 	}
-	supplies := make(Supplies)
+	supplies := make(planinput.Learned)
 	l.supply(supplies)
 	if a := supplies["fiber"].IPv4; a.NoDefault || a.Gateway != netip.MustParseAddr("198.51.100.1") || a.MTU != 1400 {
 		t.Errorf("a lease with a router: %+v", a)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
@@ -116,7 +117,7 @@ func (l *leases) update(name string, lease *dhcp4.Lease) {
 }
 
 // supply adds what the leases give.
-func (l *leases) supply(s Supplies) {
+func (l *leases) supply(s planinput.Learned) {
 	l.holding.Lock()
 	defer l.holding.Unlock()
 	for name, lease := range l.held {
@@ -128,7 +129,7 @@ func (l *leases) supply(s Supplies) {
 		for _, r := range lease.Routes {
 			a.Routes = append(a.Routes, rules.AssignedRoute(r))
 		}
-		s.of(name).IPv4 = a
+		s.Of(name).IPv4 = a
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
@@ -74,7 +75,7 @@ func prepare(configFile string) (_ *prepared, err error) {
 	if p.kept, err = readKept(p.config.Daemon.StateDir); err != nil {
 		return nil, err
 	}
-	if p.kernel, err = kernel.Open(kernelNumbers(p.config.Kernel), slog.New(slog.DiscardHandler)); err != nil {
+	if p.kernel, err = kernel.Open(planinput.KernelNumbers(p.config.Kernel), slog.New(slog.DiscardHandler)); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -89,13 +90,13 @@ func prepare(configFile string) (_ *prepared, err error) {
 		}
 		p.config, _ = newDiscovery(p.config).look(obs)
 	}
-	if _, err := assignIDs(p.config, p.kept.ids); err != nil {
+	if _, err := planinput.AssignIDs(p.config, p.kept.ids); err != nil {
 		return nil, err
 	}
 	imagined := newTunnels(slog.New(slog.DiscardHandler))
 	imagined.imagine(p.config, p.kept.ids)
 	imagined.supply(p.kept.supplies)
-	p.cfg = planInput(p.config, p.kept.ids, p.kept.supplies, p.kept.identity.ula(p.config.Daemon.ULA))
+	p.cfg = planinput.Build(p.config, p.kept.ids, p.kept.supplies, p.kept.identity.ula(p.config.Daemon.ULA))
 	addWithdrawn(&p.cfg, p.kept.ledgers, time.Now())
 	return p, nil
 }
@@ -107,14 +108,14 @@ type keptState struct {
 	verdicts map[string]keptVerdict
 	drained  map[string]bool
 	awaits   map[string]bool
-	supplies Supplies
+	supplies planinput.Learned
 	ledgers  map[string]*ndisc.Ledger // of the LANs, by device
 	identity identity                 // as far as it was drawn
 }
 
 // readKept reads the state directory without making it.
 func readKept(dir string) (*keptState, error) {
-	k := &keptState{ids: make(map[string]int), supplies: make(Supplies)}
+	k := &keptState{ids: make(map[string]int), supplies: make(planinput.Learned)}
 	state := store.View(dir)
 	held, heard, delegated := newLeases(nil, nil, nil), newRouters(nil, nil, nil), newDelegations(nil, nil, nil)
 	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained,
@@ -175,14 +176,14 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	k, err := kernel.Open(kernelNumbers(c.Kernel), log)
+	k, err := kernel.Open(planinput.KernelNumbers(c.Kernel), log)
 	if err != nil {
 		return nil, err
 	}
 	defer k.Close()
 	engine := reconcile.New(reconcile.Options{
 		Kernel: k, Judge: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
-		Config: rules.Config{Kernel: kernelNumbers(c.Kernel)},
+		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel)},
 	})
 	farewell := sayGoodbye(k, state, log)
 	result := engine.Pass()

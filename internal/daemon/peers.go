@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
@@ -68,7 +69,7 @@ func (d *Daemon) lookAtPeers(ctx context.Context, name string, state *tunnel.Sta
 	if d.judge.isHeld(name) { // what carries the tunnel is silent: that is not the peers' silence
 		return false
 	}
-	questions, events, asking := d.tunnels.observePeers(name, state, time.Now(), kernelNumbers(d.current().Kernel))
+	questions, events, asking := d.tunnels.observePeers(name, state, time.Now(), planinput.KernelNumbers(d.current().Kernel))
 	for _, e := range events {
 		d.log.Info(e.Message, "uplink", name)
 		d.event(e)

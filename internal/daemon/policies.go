@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -14,7 +15,7 @@ func policyStatus(c *config.Config, ids map[string]int, report *rules.Report) []
 	for i := range c.Uplinks {
 		names[ids[c.Uplinks[i].Name]] = c.Uplinks[i].Name
 	}
-	numbers := kernelNumbers(c.Kernel)
+	numbers := planinput.KernelNumbers(c.Kernel)
 	reports := make(map[string]*rules.PolicyReport, len(report.Policies))
 	for i := range report.Policies {
 		reports[report.Policies[i].Name] = &report.Policies[i]

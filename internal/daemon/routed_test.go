@@ -9,6 +9,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -25,7 +26,7 @@ func TestARoutedPrefixIsADelegationThatNeverEnds(t *testing.T) {
 		"routed and the same": {config.IP{Delegation: true, Prefix: routed}, []rules.Delegation{{Prefix: routed}, lease[0]}},
 	} {
 		u := config.Uplink{Name: "fiber", IPv6: c.ip}
-		if diff := cmp.Diff(c.want, delegationsOf(&u, lease), cmp.Comparer(func(a, b rules.Delegation) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(c.want, planinput.DelegationsOf(&u, lease), cmp.Comparer(func(a, b rules.Delegation) bool { return a == b })); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -256,14 +257,14 @@ func (r *routers) mayHaveDelegated(name string, before netip.Addr) bool {
 }
 
 // supply adds what the routers give now.
-func (r *routers) supply(s Supplies, now time.Time) {
+func (r *routers) supply(s planinput.Learned, now time.Time) {
 	r.holding.Lock()
 	defer r.holding.Unlock()
 	for name, v := range r.views {
 		if r.watched[name] {
-			s.of(name).Watched = watchedRouters(v)
+			s.Of(name).Watched = watchedRouters(v)
 		} else if a := routed(v, now); a != nil {
-			s.of(name).IPv6 = a
+			s.Of(name).IPv6 = a
 		}
 	}
 }

@@ -9,13 +9,14 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
 // Starter looks at this machine and proposes a configuration, as text with comments. It changes nothing.
 func Starter() (string, error) {
 	c := config.Default()
-	k, err := kernel.Open(kernelNumbers(c.Kernel), slog.New(slog.DiscardHandler))
+	k, err := kernel.Open(planinput.KernelNumbers(c.Kernel), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return "", err
 	}

@@ -10,32 +10,13 @@ import (
 	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// Supplies hold, per uplink name, what leases and routers give it.
-type Supplies map[string]*Supply
-
-// Supply is what the providers' servers and routers give one uplink.
-type Supply struct {
-	IPv4, IPv6  *rules.Assignment
-	Watched     *rules.WatchedRouters // where others follow the routers
-	Delegations []rules.Delegation
-	// Calls are the other ends that a tunnel without a mark calls: see wired.marked.
-	Calls []netip.AddrPort
-}
-
-// of returns the supply of an uplink, for it to be filled.
-func (s Supplies) of(uplink string) *Supply {
-	if s[uplink] == nil {
-		s[uplink] = new(Supply)
-	}
-	return s[uplink]
-}
-
 // supplies gathers what is there now.
-func (d *Daemon) supplies(now time.Time) Supplies {
-	s := make(Supplies)
+func (d *Daemon) supplies(now time.Time) planinput.Learned {
+	s := make(planinput.Learned)
 	d.leases.supply(s)
 	d.routers.supply(s, now)
 	d.delegations.supply(s, now)
@@ -52,7 +33,7 @@ func (d *Daemon) supplies(now time.Time) Supplies {
 // d.reloading.
 func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	now := time.Now()
-	in := planInput(c, ids, d.supplies(now), d.identity.ula(c.Daemon.ULA))
+	in := planinput.Build(c, ids, d.supplies(now), d.identity.ula(c.Daemon.ULA))
 	d.lans.addWithdrawn(&in, now)
 	if !reflect.DeepEqual(in, d.planned) {
 		d.planned = in

@@ -122,17 +122,6 @@ func (j *judge) ride(name string, paths []rules.Path) {
 // carries reports whether an uplink with that verdict may carry a tunnel's packets.
 func carries(s uplink.State) bool { return s != uplink.Down && s != uplink.Disabled }
 
-// carriersOf lists, by name, which uplinks may carry an uplink.
-func carriersOf(c *config.Config) map[string][]string {
-	all := make(map[string][]string)
-	for i := range c.Uplinks {
-		if names := c.Carriers(&c.Uplinks[i]); len(names) > 0 {
-			all[c.Uplinks[i].Name] = names
-		}
-	}
-	return all
-}
-
 // chain lists what carries an uplink now: its carrier, then the carrier's own, and so on.
 func chain(c *config.Config, ids map[string]int, report *rules.Report, u *config.Uplink) []string {
 	var names []string

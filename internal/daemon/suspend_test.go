@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -26,7 +27,7 @@ func TestATunnelIsSuspendedWhileAllThatMayCarryItAreDown(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			states := map[string]uplink.State{"fiber": tt.fiber, "lte": tt.lte, "vps": tt.vps, "tap": uplink.Up}
-			c := carriage{carriers: carriersOf(chain4(t, "/k")), state: func(name string) (uplink.State, bool) { return states[name], true }}
+			c := carriage{carriers: planinput.Carriers(chain4(t, "/k")), state: func(name string) (uplink.State, bool) { return states[name], true }}
 			if vps, tap, fiber := c.suspendedBy("vps"), c.suspendedBy("tap"), c.suspendedBy("fiber"); vps != tt.vpsBy || tap != tt.tapBy || fiber != "" {
 				t.Errorf("vps is %q, tap %q, fiber %q", vps, tap, fiber)
 			}
@@ -54,7 +55,7 @@ func TestATunnelIsNotJudgedWhileTheCarrierThatItUsesIsSilent(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			states := map[string]uplink.State{"fiber": tt.fiber, "lte": tt.lte, "vps": uplink.Up, "tap": uplink.Up}
 			state := func(name string) (uplink.State, bool) { return states[name], true }
-			c := carriage{carriers: carriersOf(chain4(t, "/k")), state: state, riding: map[string][]rules.Path{"vps": {{Uplink: tt.by, Family: rules.IPv4}}},
+			c := carriage{carriers: planinput.Carriers(chain4(t, "/k")), state: state, riding: map[string][]rules.Path{"vps": {{Uplink: tt.by, Family: rules.IPv4}}},
 				path: func(p rules.Path) (string, uplink.State, bool) { return names[p.Uplink], states[names[p.Uplink]], true }}
 			if vps, tap := c.doubted("vps"), c.doubted("tap"); vps != tt.doubted || tap != tt.doubted {
 				t.Errorf("vps is doubted: %v, tap: %v", vps, tap)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -18,7 +19,7 @@ func (d *Daemon) testimony(t uplink.Transition) []string {
 	}
 	d.mu.Lock()
 	id := d.ids[t.Uplink]
-	numbers := kernelNumbers(d.config.Kernel)
+	numbers := planinput.KernelNumbers(d.config.Kernel)
 	d.mu.Unlock()
 	last := d.engine.Last()
 	facts := last.Report.Facts[rules.Path{Uplink: id, Family: t.Family}]

@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -36,29 +37,6 @@ const tunnelPrefix = "tunnel "
 
 func newTunnels(log *slog.Logger) *tunnels {
 	return &tunnels{log: log, wired: make(map[string]*wired)}
-}
-
-// underlayName is the name that a tunnel's group has among the ids. No uplink, and no group of policies, can be called so.
-func underlayName(uplink string) string { return "@underlay " + uplink }
-
-// underlaysOf lists the groups of tunnels whose packets can be marked: WireGuard's.
-func underlaysOf(c *config.Config, ids map[string]int, supplies Supplies) []rules.Underlay {
-	var list []rules.Underlay
-	for i := range c.Uplinks {
-		u := &c.Uplinks[i]
-		if u.Kind != config.KindWireGuard {
-			continue
-		}
-		w := rules.Underlay{ID: ids[underlayName(u.Name)], Uplink: ids[u.Name]}
-		for _, name := range c.Carriers(u) {
-			w.Carriers = append(w.Carriers, ids[name])
-		}
-		if s := supplies[u.Name]; s != nil {
-			w.To = s.Calls
-		}
-		list = append(list, w)
-	}
-	return list
 }
 
 // specOf says what device an Ethernet tunnel is.
@@ -93,11 +71,11 @@ func specsOf(c *config.Config) []tunnel.Spec {
 
 // configure takes a configuration over. It changes nothing when a key cannot be read.
 func (t *tunnels) configure(c *config.Config, ids map[string]int) error {
-	numbers := kernelNumbers(c.Kernel)
+	numbers := planinput.KernelNumbers(c.Kernel)
 	wanted := make(map[string]*wired)
 	for i := range c.Uplinks {
 		if u := &c.Uplinks[i]; u.Kind == config.KindWireGuard {
-			w := newWired(u, ids[u.Name], numbers.Mark(ids[underlayName(u.Name)]))
+			w := newWired(u, ids[u.Name], numbers.Mark(ids[planinput.UnderlayName(u.Name)]))
 			if err := w.readKeys(u.WireGuard); err != nil {
 				return fmt.Errorf("uplink %s: %w", u.Name, err)
 			}
@@ -258,11 +236,11 @@ func (t *tunnels) moved(report *rules.Report, tell func(name string, paths []rul
 }
 
 // supply adds the addresses and ways of WireGuard uplinks.
-func (t *tunnels) supply(s Supplies) {
+func (t *tunnels) supply(s planinput.Learned) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for name, w := range t.wired {
-		s.of(name).IPv4, s.of(name).IPv6, s.of(name).Calls = w.assignment(true), w.assignment(false), w.calls()
+		s.Of(name).IPv4, s.Of(name).IPv6, s.Of(name).Calls = w.assignment(true), w.assignment(false), w.calls()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -93,10 +94,10 @@ func TestAKeyThatOthersMayReadIsRefusedAndChangesNothing(t *testing.T) {
 func TestDevicesAndUnderlaysAreThoseOfTheConfiguration(t *testing.T) {
 	c := chain4(t, "/k")
 	ids := make(map[string]int)
-	if _, err := assignIDs(c, ids); err != nil {
+	if _, err := planinput.AssignIDs(c, ids); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]rules.Underlay{{ID: ids["@underlay vps"], Uplink: ids["vps"], Carriers: []int{ids["lte"], ids["fiber"]}}}, underlaysOf(c, ids, nil)); d != "" {
+	if d := cmp.Diff([]rules.Underlay{{ID: ids["@underlay vps"], Uplink: ids["vps"], Carriers: []int{ids["lte"], ids["fiber"]}}}, planinput.UnderlaysOf(c, ids, nil)); d != "" {
 		t.Error(d)
 	}
 	a := netip.MustParseAddr
@@ -148,10 +149,10 @@ func TestANameThatLeadsIntoItsOwnTunnelIsNotUsed(t *testing.T) {
 func TestTheStatusShowsTheWholeChain(t *testing.T) {
 	w := chain4(t, "/k")
 	ids := make(map[string]int)
-	if _, err := assignIDs(w, ids); err != nil {
+	if _, err := planinput.AssignIDs(w, ids); err != nil {
 		t.Fatal(err)
 	}
-	cfg := planInput(w, ids, Supplies{}, netip.Prefix{})
+	cfg := planinput.Build(w, ids, planinput.Learned{}, netip.Prefix{})
 	obs := &rules.Observed{Links: []rules.Link{{Name: "wwan0", Index: 2, Up: true, Carrier: true, MTU: 1500}},
 		Addrs: []rules.Addr{{Device: "wwan0", Prefix: netip.MustParsePrefix("198.51.100.2/24")}},
 		Routes: []rules.Route{{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Protocol: 16,

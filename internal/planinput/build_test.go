@@ -1,10 +1,9 @@
-package daemon
+package planinput
 
 import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -62,7 +61,7 @@ func TestIDsAreStable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for range 20 { // whatever the order in which a map is walked
 				got := maps.Clone(c.kept)
-				changed, err := assignIDs(named(c.names...), got)
+				changed, err := AssignIDs(named(c.names...), got)
 				if err != nil || changed != c.changed {
 					t.Fatalf("changed %v, %v", changed, err)
 				}
@@ -78,7 +77,7 @@ func TestAnIDIsReusedOnlyWhenNoFreshOneIsLeft(t *testing.T) {
 	all := numbered("u", rules.MaxUplinks)
 	kept := each(all...)
 	config := named(append([]string{"new"}, all[2:]...)...) // u00 and u01 are gone from the file
-	if _, err := assignIDs(config, kept); err != nil {
+	if _, err := AssignIDs(config, kept); err != nil {
 		t.Fatal(err)
 	}
 	want := each(all...)
@@ -94,7 +93,7 @@ func TestAnIDIsReusedOnlyWhenNoFreshOneIsLeft(t *testing.T) {
 		}
 		seen[id] = name
 	}
-	if _, err := assignIDs(named(numbered("x", rules.MaxUplinks+1)...), each(all...)); err == nil {
+	if _, err := AssignIDs(named(numbered("x", rules.MaxUplinks+1)...), each(all...)); err == nil {
 		t.Error("more uplinks than ids were given ids")
 	}
 }
@@ -115,7 +114,7 @@ func TestGroupsOfPoliciesShareTheSpaceOfIDs(t *testing.T) {
 	policy("g", config.FallbackDefault, nil, []string{"lte"}, []string{"fiber"})
 	c.TProxies = []config.TProxy{{Name: "web"}}
 	kept := make(map[string]int)
-	if _, err := assignIDs(c, kept); err != nil {
+	if _, err := AssignIDs(c, kept); err != nil {
 		t.Fatal(err)
 	}
 	var groups []int
@@ -127,7 +126,7 @@ func TestGroupsOfPoliciesShareTheSpaceOfIDs(t *testing.T) {
 		t.Errorf("(-want +got):\n%s%v", diff, kept)
 	}
 	c = named(append([]string{"fiber", "lte"}, numbered("u", 58)...)...)
-	if _, err := assignIDs(c, kept); err != nil {
+	if _, err := AssignIDs(c, kept); err != nil {
 		t.Fatal(err)
 	}
 	seen := make(map[int]string)
@@ -193,7 +192,7 @@ on_failure = "reject"
 		t.Fatal(err)
 	}
 	ids := map[string]int{"fiber": 7, "lte": 8, c.Policies[0].Group(): 9, c.Policies[1].Group(): 10, config.TProxyGroup: 11}
-	got := planInput(c, ids, nil, netip.Prefix{})
+	got := Build(c, ids, nil, netip.Prefix{})
 	nets := func(list ...string) (out []netip.Prefix) {
 		for _, s := range list {
 			out = append(out, netip.MustParsePrefix(s))
@@ -273,8 +272,8 @@ subnet_id = 0xabc
 	ids := map[string]int{"follows": 4, "static": 3, "leased": 2, "waiting": 1, "gone": 5}
 	routed := &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:c::2/64")}}, Gateway: netip.MustParseAddr("fe80::1")}
 	delegations := []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:c00::/56")}}
-	all := &Supply{IPv4: lease, IPv6: routed, Delegations: delegations}
-	got := planInput(c, ids, Supplies{"leased": all, "follows": all, "gone": all}, netip.MustParsePrefix("fd00:77::/48"))
+	all := &LearnedUplink{IPv4: lease, IPv6: routed, Delegations: delegations}
+	got := Build(c, ids, Learned{"leased": all, "follows": all, "gone": all}, netip.MustParsePrefix("fd00:77::/48"))
 	masqueraded := rules.Addressing{Enabled: true, Masquerade: true}
 	want := rules.Config{
 		Kernel:       rules.Kernel{Protocol: 200, RulePriority: 20000, TableBase: 20000, MarkMask: 0x00fc0000, LinkGroup: 7},
@@ -307,22 +306,8 @@ func TestWhetherOurDefaultStandsInMainIsPlannedAsItIsConfigured(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := planInput(c, nil, nil, netip.Prefix{}).MainDefault; got != want {
+		if got := Build(c, nil, nil, netip.Prefix{}).MainDefault; got != want {
 			t.Errorf("%s: %v, want %v", text, got, want)
-		}
-	}
-}
-
-func TestTheDoctorExaminesTheDaemonsConfigurationOnly(t *testing.T) {
-	c := named("fiber", "lte")
-	for _, running := range [][]string{nil, {"fiber", "lte"}} {
-		if err := sameUplinks(c, running); err != nil {
-			t.Errorf("%q: %v", running, err)
-		}
-	}
-	for _, running := range [][]string{{}, {"fiber"}, {"lte", "fiber"}, {"wan1", "wan2"}} {
-		if err := sameUplinks(c, running); err == nil || !strings.Contains(err.Error(), "-c") {
-			t.Errorf("%q: %v", running, err)
 		}
 	}
 }
@@ -330,7 +315,7 @@ func TestTheDoctorExaminesTheDaemonsConfigurationOnly(t *testing.T) {
 func TestTheFailbackPolicyReachesThePlan(t *testing.T) {
 	c := named("fiber", "lte")
 	c.Uplinks[0].Failback = config.FailbackNewFlowsOnly
-	in := planInput(c, each("fiber", "lte"), Supplies{}, netip.Prefix{})
+	in := Build(c, each("fiber", "lte"), Learned{}, netip.Prefix{})
 	if !in.Uplinks[0].NewFlowsOnly || in.Uplinks[1].NewFlowsOnly {
 		t.Errorf("%+v", in.Uplinks)
 	}

@@ -1,30 +1,27 @@
-package daemon
+package planinput
 
 import (
-	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
-	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// kernelNumbers picks the numbers that planning needs out of the configuration.
-func kernelNumbers(k config.Kernel) rules.Kernel {
+// KernelNumbers picks the numbers that planning needs out of the configuration.
+func KernelNumbers(k config.Kernel) rules.Kernel {
 	return rules.Kernel{Protocol: uint8(k.Protocol), RulePriority: k.RulePriority, TableBase: uint32(k.TableBase),
 		MarkMask: k.MarkMask, LinkGroup: k.LinkGroup}
 }
 
-// planInput turns a configuration, and what leases and routers give, into what planning takes. Site is the
+// Build turns a configuration, and what leases and routers give, into what planning takes. Site is the
 // router's own /48; invalid: none.
-func planInput(c *config.Config, ids map[string]int, supplies Supplies, site netip.Prefix) rules.Config {
-	out := rules.Config{Kernel: kernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: underlaysOf(c, ids, supplies), MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc}
+func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Prefix) rules.Config {
+	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: UnderlaysOf(c, ids, learned),
+		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
-		var given Supply
-		if s := supplies[u.Name]; s != nil {
+		var given LearnedUplink
+		if s := learned[u.Name]; s != nil {
 			given = *s
 		}
 		out.Uplinks[i] = rules.Uplink{
@@ -37,7 +34,7 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 			out.Uplinks[i].Site = !leadsOut(given.IPv4) && !leadsOut(given.IPv6)
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
-		out.Uplinks[i].Delegations = delegationsOf(u, given.Delegations)
+		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)
 	}
 	for i := range c.LANs {
 		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID}
@@ -45,7 +42,7 @@ func planInput(c *config.Config, ids map[string]int, supplies Supplies, site net
 			lan.From = append(lan.From, ids[name])
 		}
 		if site.IsValid() {
-			lan.ULA = ulaOf(site, lan.SubnetID)
+			lan.ULA = ULASubnet(site, lan.SubnetID)
 		}
 		out.LANs = append(out.LANs, lan)
 	}
@@ -63,8 +60,8 @@ func mainDefault(a config.Auto) rules.MainDefault {
 	return rules.MainDefaultAuto
 }
 
-// delegationsOf lists what an uplink has for LANs: what is routed to it for ever, and what its lease holds.
-func delegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegation {
+// DelegationsOf lists what an uplink has for LANs: what is routed to it for ever, and what its lease holds.
+func DelegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegation {
 	if !u.IPv6.Delegation {
 		leased = nil
 	}
@@ -129,28 +126,6 @@ func ports(list []config.Range) []rules.Ports {
 	return out
 }
 
-// identified lists the names that have ids: of uplinks, of what policies share, and of the underlays of tunnels.
-func identified(c *config.Config) []string {
-	names := make([]string, len(c.Uplinks))
-	for i := range c.Uplinks {
-		names[i] = c.Uplinks[i].Name
-	}
-	for i := range c.Policies {
-		if group := c.Policies[i].Group(); !slices.Contains(names, group) {
-			names = append(names, group)
-		}
-	}
-	for i := range c.Uplinks {
-		if c.Uplinks[i].Kind == config.KindWireGuard {
-			names = append(names, underlayName(c.Uplinks[i].Name))
-		}
-	}
-	if len(c.TProxies) > 0 {
-		names = append(names, config.TProxyGroup)
-	}
-	return names
-}
-
 // addressing says where one family gets its addresses; given is what a lease or routers offer.
 func addressing(ip config.IP, given *rules.Assignment) rules.Addressing {
 	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade, MasqueradeFrom: ip.MasqueradeFrom, Translate: ip.Translate}
@@ -174,58 +149,31 @@ func wire(a *rules.Addressing, given *rules.Assignment, u *config.Uplink) {
 
 func leadsOut(a *rules.Assignment) bool { return a == nil || !a.NoDefault }
 
-// assignIDs gives each uplink and group the id that it had before. Connections carry ids in their marks, so an
-// id is reused for another name only when no fresh one is left; kept is updated and reports whether it was.
-func assignIDs(c *config.Config, kept map[string]int) (changed bool, err error) {
-	names := identified(c)
-	configured := func(name string) bool { return slices.Contains(names, name) }
-	group := func(name string) bool { return strings.HasPrefix(name, "@") }
-	taken := make(map[int]string, len(kept))
-	// Of two names with one id, which only a damaged file has, one that is in use keeps it.
-	var inUse, others []string
-	for _, name := range slices.Sorted(maps.Keys(kept)) {
-		if configured(name) {
-			inUse = append(inUse, name)
-		} else {
-			others = append(others, name)
-		}
-	}
-	for _, name := range append(inUse, others...) {
-		id := kept[name]
-		if id < 1 || id > rules.MaxUplinks || taken[id] != "" {
-			delete(kept, name)
-			changed = true
+// UnderlayName is the name that a tunnel's group has among the ids. No uplink, and no group of policies, can be called so.
+func UnderlayName(uplink string) string { return "@underlay " + uplink }
+
+// UnderlaysOf lists the groups of tunnels whose packets can be marked: WireGuard's.
+func UnderlaysOf(c *config.Config, ids map[string]int, learned Learned) []rules.Underlay {
+	var list []rules.Underlay
+	for i := range c.Uplinks {
+		u := &c.Uplinks[i]
+		if u.Kind != config.KindWireGuard {
 			continue
 		}
-		taken[id] = name
+		w := rules.Underlay{ID: ids[UnderlayName(u.Name)], Uplink: ids[u.Name]}
+		for _, name := range c.Carriers(u) {
+			w.Carriers = append(w.Carriers, ids[name])
+		}
+		if s := learned[u.Name]; s != nil {
+			w.To = s.Calls
+		}
+		list = append(list, w)
 	}
-	for _, name := range names {
-		if kept[name] != 0 {
-			continue
-		}
-		id := freeID(func(id int) bool { return taken[id] == "" })
-		if id == 0 { // no connection is pinned to a group
-			id = freeID(func(id int) bool { return group(taken[id]) && !configured(taken[id]) })
-			delete(kept, taken[id])
-		}
-		if id == 0 {
-			id = freeID(func(id int) bool { return !configured(taken[id]) })
-			delete(kept, taken[id])
-		}
-		if id == 0 {
-			return changed, fmt.Errorf("no id left for %q: at most %d uplinks, tunnels and groups of policies", name, rules.MaxUplinks)
-		}
-		kept[name], taken[id] = id, name
-		changed = true
-	}
-	return changed, nil
+	return list
 }
 
-func freeID(free func(int) bool) int {
-	for id := 1; id <= rules.MaxUplinks; id++ {
-		if free(id) {
-			return id
-		}
-	}
-	return 0
+// ULASubnet returns a LAN's /64 of the router's own /48.
+func ULASubnet(site netip.Prefix, subnetID int) netip.Prefix {
+	subnet, _ := rules.Delegation{Prefix: site}.Subnet(subnetID)
+	return subnet
 }
