@@ -6,8 +6,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/uplinkd/uplinkd/rules"
 )
 
 func TestWhoeverIsHeldUpFindsTheBeatAgain(t *testing.T) {
@@ -33,11 +31,4 @@ func TestWhoeverIsHeldUpFindsTheBeatAgain(t *testing.T) {
 			t.Errorf("called at %v for %v", calls, moments)
 		}
 	})
-}
-
-func TestFamiliesAreAskedInTurn(t *testing.T) {
-	beat := time.Now()
-	if got := beatOf(beat, rules.IPv6, time.Second).Sub(beatOf(beat, rules.IPv4, time.Second)); got != time.Second/2 {
-		t.Errorf("IPv6 follows IPv4 after %v", got)
-	}
 }

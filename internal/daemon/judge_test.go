@@ -342,3 +342,10 @@ func TestADrainedUplinkIsMarkedInItsVerdicts(t *testing.T) {
 		}
 	})
 }
+
+func TestFamiliesAreAskedInTurn(t *testing.T) {
+	beat := time.Now()
+	if got := beatOf(beat, rules.IPv6, time.Second).Sub(beatOf(beat, rules.IPv4, time.Second)); got != time.Second/2 {
+		t.Errorf("IPv6 follows IPv4 after %v", got)
+	}
+}
