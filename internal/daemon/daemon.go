@@ -18,6 +18,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/probe"
@@ -383,7 +384,7 @@ func (d *Daemon) save(name string, read func() any) {
 
 // saveAgain tries now and then to keep what could not be kept.
 func (d *Daemon) saveAgain(ctx context.Context) error {
-	eachBeat(ctx, d.started, reconcile.Resync, func(time.Time) {
+	schedule.Every(ctx, d.started, reconcile.Resync, func(time.Time) {
 		d.mu.Lock()
 		unsaved := maps.Clone(d.unsaved)
 		d.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -125,7 +126,7 @@ func (j *judge) heard(paths []rules.Path, stream bool) {
 
 // keepPaces thinks the paces over until the context ends, and counts what probing costs.
 func (j *judge) keepPaces(ctx context.Context) {
-	eachBeat(ctx, j.beat, paceTick, func(now time.Time) {
+	schedule.Every(ctx, j.beat, paceTick, func(now time.Time) {
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		j.setPaces(now)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/probe"
@@ -48,7 +49,7 @@ func (d *Daemon) watchPeers(ctx context.Context) error {
 		}
 		followed := d.tunnels.followed()
 		if len(followed) == 0 {
-			timer.Reset(untilBeat(d.started, time.Now(), reconcile.Resync)) // a reload may bring some
+			timer.Reset(schedule.Until(d.started, time.Now(), reconcile.Resync)) // a reload may bring some
 			continue
 		}
 		timer.Reset(peerPace)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -28,7 +29,7 @@ func (d *Daemon) remember(ctx context.Context) error {
 	}
 	look() // what later looks are compared with
 	saved := time.Now()
-	eachBeat(ctx, d.started, samplePace, func(now time.Time) {
+	schedule.Every(ctx, d.started, samplePace, func(now time.Time) {
 		if now.Sub(saved) >= volumePace {
 			saved = now
 			d.saveVolumes()

@@ -11,6 +11,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/internal/planinput"
+	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -53,7 +54,7 @@ func (d *Daemon) resupply() {
 
 // keepTime resupplies as lifetimes end, and tells the LANs.
 func (d *Daemon) keepTime(ctx context.Context) error {
-	eachBeat(ctx, d.started, lanTick, func(now time.Time) {
+	schedule.Every(ctx, d.started, lanTick, func(now time.Time) {
 		d.tellRouters()
 		if c := d.current(); len(c.LANs) > 0 || slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool {
 			return u.IPv6.Method == config.MethodRA || u.IPv6.Delegation

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -39,7 +40,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 		}
 		now := time.Now()
 		if pace := trafficPace(now.Sub(used)); pace == idlePace {
-			timer.Reset(untilBeat(d.started, now, pace))
+			timer.Reset(schedule.Until(d.started, now, pace))
 		} else {
 			timer.Reset(pace)
 		}
