@@ -176,7 +176,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.events.Replay(history)
 	d.leases.forgetExpired(d.started)
 	d.engine = reconcile.New(reconcile.Options{
-		Beat: d.started, Kernel: d.kernel, Judge: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
+		Phase: d.started, Kernel: d.kernel, Verdicts: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.discovers() {

@@ -62,7 +62,7 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 		c.reload(policy(config.FailbackManual))
 		c.diesAndReturns()
 		after(time.Hour)
-		if v := c.Judge(c.facts)[fiber4]; v.Health != rules.Good || !v.Drained {
+		if v := c.Verdicts(c.facts)[fiber4]; v.Health != rules.Good || !v.Drained {
 			t.Errorf("%+v", v)
 		}
 		if len(events) != 1 || events[0].Uplink != "fiber" || !strings.Contains(events[0].Message, "uplinkd undrain fiber") {
@@ -72,7 +72,7 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 			t.Errorf("it is not kept: %v", c.awaiting())
 		}
 		c.release("fiber")
-		if v := c.Judge(c.facts)[fiber4]; v.Drained || !c.takeUnkept() {
+		if v := c.Verdicts(c.facts)[fiber4]; v.Drained || !c.takeUnkept() {
 			t.Errorf("%+v", v)
 		}
 		// Another policy has nobody wait.
@@ -100,7 +100,7 @@ func TestALineWithoutCarrierAtStartHasNotFailed(t *testing.T) {
 		c.facts[fiber4] = f
 		c.pass()
 		after(10 * time.Second)
-		if v := c.Judge(c.facts)[fiber4]; v.Health != rules.Dead || v.Drained {
+		if v := c.Verdicts(c.facts)[fiber4]; v.Health != rules.Dead || v.Drained {
 			t.Errorf("%+v", v)
 		}
 	})

@@ -240,7 +240,7 @@ func (j *judge) run(ctx context.Context) error {
 // Judge tells the watchers what the kernel says of their paths, and returns their verdicts. A path that
 // is new, or leaves in another way than before, is not probed until settle: the kernel does not route by
 // its mark yet.
-func (j *judge) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+func (j *judge) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
 	verdicts, events := j.hear(facts)
 	for _, e := range events {
 		j.tell(e)

@@ -124,7 +124,7 @@ func after(d time.Duration) {
 
 // pass is a look at the kernel, which has what was planned in the end.
 func (c *court) pass() {
-	c.Judge(c.facts)
+	c.Verdicts(c.facts)
 	c.settle(c.facts)
 }
 
@@ -158,7 +158,7 @@ func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {
 		c := newCourt(t, nil)
 		after(10 * time.Second)
 		c.wantsAsked()
-		verdicts := c.Judge(c.facts)
+		verdicts := c.Verdicts(c.facts)
 		after(10 * time.Second)
 		c.wantsAsked()
 		if v := verdicts[fiber4]; v.Health != rules.Good || v.State != "init" {
@@ -171,7 +171,7 @@ func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {
 
 		// Another address: nothing is sent from it until its rule is there, and the verdict stays.
 		c.facts[fiber4] = whole(2, 20)
-		c.Judge(c.facts)
+		c.Verdicts(c.facts)
 		synctest.Wait()
 		c.paths()
 		after(10 * time.Second)
@@ -183,7 +183,7 @@ func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {
 
 		// A device made anew with the same address is another way, too.
 		c.facts[fiber4] = whole(7, 20)
-		c.Judge(c.facts)
+		c.Verdicts(c.facts)
 		synctest.Wait()
 		c.paths()
 		after(5 * time.Second)
@@ -206,7 +206,7 @@ func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 			f := whole(2, 2)
 			lost(&f)
 			c.facts[fiber4] = f
-			if v := c.Judge(c.facts)[fiber4]; v.Health != rules.Dead || v.State != "down" {
+			if v := c.Verdicts(c.facts)[fiber4]; v.Health != rules.Dead || v.State != "down" {
 				t.Errorf("without %s: %+v", name, v)
 			}
 			c.facts[fiber4] = whole(2, 2)
@@ -223,7 +223,7 @@ func TestAFamilyThatIsOffIsNotJudged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCourt(t, nil)
 		c.facts[rules.Path{Uplink: 1, Family: rules.IPv6}] = whole(2, 2)
-		if verdicts := c.Judge(c.facts); len(verdicts) != 2 {
+		if verdicts := c.Verdicts(c.facts); len(verdicts) != 2 {
 			t.Errorf("%+v", verdicts)
 		}
 		if _, ok := c.verdict(rules.Path{Uplink: 1, Family: rules.IPv6}); ok {
@@ -301,7 +301,7 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 				since := time.Now().Add(-time.Hour)
 				court := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {State: c.before, Since: since}, "fiber/ipv6": {State: uplink.Down, Since: since}, "gone/ipv4": {State: uplink.Down, Since: since}})
 				court.set("fiber", false)
-				court.Judge(court.facts)
+				court.Verdicts(court.facts)
 				court.wants(fiber4, c.want)
 				court.wants(lte4, uplink.Init)
 				if v, _ := court.verdict(fiber4); c.want != uplink.Init && !v.Since.Equal(since) {
@@ -330,11 +330,11 @@ func TestADrainedUplinkIsMarkedInItsVerdicts(t *testing.T) {
 		c := newCourt(t, nil)
 		c.drain("fiber", true)
 		before := c.isDrained()
-		if v := c.Judge(c.facts); !v[fiber4].Drained || v[lte4].Drained {
+		if v := c.Verdicts(c.facts); !v[fiber4].Drained || v[lte4].Drained {
 			t.Errorf("%+v", v)
 		}
 		c.drain("fiber", false)
-		if v := c.Judge(c.facts); v[fiber4].Drained {
+		if v := c.Verdicts(c.facts); v[fiber4].Drained {
 			t.Errorf("%+v", v)
 		}
 		if !before["fiber"] || len(c.isDrained()) != 0 {

@@ -182,7 +182,7 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	}
 	defer k.Close()
 	engine := reconcile.New(reconcile.Options{
-		Kernel: k, Judge: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
+		Kernel: k, Verdicts: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
 		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel)},
 	})
 	farewell := sayGoodbye(k, state, log)
@@ -248,7 +248,7 @@ func removeTableNames(c *config.Config) error {
 // noVerdicts judges nothing, for there are no uplinks.
 type noVerdicts struct{}
 
-func (noVerdicts) Judge(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict { return nil }
+func (noVerdicts) Verdicts(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict { return nil }
 
 // keeper keeps records in a state directory.
 type keeper struct{ *store.Dir }

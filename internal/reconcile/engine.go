@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -25,9 +26,9 @@ type Kernel interface {
 	BringUp(device string) error
 }
 
-// Judge knows the verdicts. It is told the facts first, so that a lost carrier counts at once.
-type Judge interface {
-	Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict
+// VerdictSource has the verdict of each path. It takes the facts first, so that a lost carrier counts at once.
+type VerdictSource interface {
+	Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict
 }
 
 // Keeper keeps what we changed over restarts.
@@ -63,13 +64,13 @@ type refusedSysctl struct {
 // Options are what an Engine is made of.
 type Options struct {
 	Kernel   Kernel
-	Judge    Judge
+	Verdicts VerdictSource
 	Keeper   Keeper
 	Log      *slog.Logger
 	Config   rules.Config
 	Recorded rules.Recorded
-	// Beat is what looks without a hint lie whole numbers of Resync after; any time when zero.
-	Beat time.Time
+	// Phase is the time that passes without a hint follow at whole multiples of Resync; zero for that of New.
+	Phase time.Time
 	// OnPass, when set, is called after every pass, from the engine's goroutine.
 	OnPass func(Result)
 	// OnSnapshot, when set, sees every snapshot before it is planned for. It may call SetConfig, which
@@ -119,8 +120,8 @@ type Result struct {
 
 // New makes an engine. Nothing happens before Run.
 func New(o Options) *Engine {
-	if o.Beat.IsZero() {
-		o.Beat = time.Now()
+	if o.Phase.IsZero() {
+		o.Phase = time.Now()
 	}
 	return &Engine{
 		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
@@ -155,7 +156,7 @@ func (e *Engine) Last() Result {
 // Run passes at once, then after every hint and every Resync, until the context ends. What is in the
 // kernel then stays there: a restart shall not interrupt traffic.
 func (e *Engine) Run(ctx context.Context) error {
-	untilResync := func() time.Duration { return Resync - time.Since(e.o.Beat)%Resync }
+	untilResync := func() time.Duration { return schedule.Until(e.o.Phase, time.Now(), Resync) }
 	resync := time.NewTimer(untilResync())
 	defer resync.Stop()
 	retry := time.NewTimer(0)
@@ -238,7 +239,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 			e.o.OnSnapshot(obs)
 		}
 		failed = append(failed, e.bringUp(cfg, obs)...)
-		r.Verdicts = e.o.Judge.Judge(rules.FactsOf(cfg, obs))
+		r.Verdicts = e.o.Verdicts.Verdicts(rules.FactsOf(cfg, obs))
 		want, report := rules.Plan(cfg, obs, r.Verdicts)
 		r.Report = report
 		r.left = rules.Diff(rules.Ours(cfg.Kernel, obs), want)

@@ -71,7 +71,7 @@ func (f *fixed) set(p rules.Path, h rules.Health) {
 	f.health[p] = h
 }
 
-func (f *fixed) Judge(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+func (f *fixed) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make(map[rules.Path]rules.Verdict)
@@ -111,7 +111,7 @@ type bench struct {
 
 func newBench(cfg rules.Config) *bench {
 	b := &bench{kernel: fakekernel.New(numbers, dualWAN()), judge: &fixed{health: make(map[rules.Path]rules.Health)}, memory: &memory{}}
-	b.Engine = reconcile.New(reconcile.Options{Kernel: b.kernel, Judge: b.judge, Keeper: b.memory,
+	b.Engine = reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.judge, Keeper: b.memory,
 		Log: slog.New(slog.DiscardHandler), Config: cfg})
 	return b
 }
@@ -411,20 +411,20 @@ func TestEveryLostHintIsMadeGoodByTheNextLook(t *testing.T) {
 	})
 }
 
-func TestLooksWithoutAHintKeepTheBeat(t *testing.T) {
+func TestLooksWithoutAHintKeepThePhase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		beat := time.Now().Add(-2 * time.Second)
-		e := reconcile.New(reconcile.Options{Kernel: fakekernel.New(numbers, dualWAN()), Judge: &fixed{health: make(map[rules.Path]rules.Health)}, Keeper: &memory{},
-			Log: slog.New(slog.DiscardHandler), Config: config(), Beat: beat})
+		phase := time.Now().Add(-2 * time.Second)
+		e := reconcile.New(reconcile.Options{Kernel: fakekernel.New(numbers, dualWAN()), Verdicts: &fixed{health: make(map[rules.Path]rules.Health)}, Keeper: &memory{},
+			Log: slog.New(slog.DiscardHandler), Config: config(), Phase: phase})
 		ctx, cancel := context.WithCancel(t.Context())
 		go e.Run(ctx)
 		time.Sleep(time.Second)
 		e.Hint()
 		for _, want := range []time.Duration{3 * time.Second, 5 * time.Second, 10 * time.Second} {
-			time.Sleep(time.Until(beat.Add(want)))
+			time.Sleep(time.Until(phase.Add(want)))
 			synctest.Wait()
-			if got := e.Last().At.Sub(beat); got != want {
-				t.Errorf("%v after the beat the last look was at %v", want, got)
+			if got := e.Last().At.Sub(phase); got != want {
+				t.Errorf("%v after the phase the last look was at %v", want, got)
 			}
 		}
 		cancel()
