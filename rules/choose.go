@@ -62,10 +62,10 @@ func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
 	return choice
 }
 
-// standIn stands for the gateway of a point-to-point device in a shared IPv6 default. The kernel
+// PlaceholderGateway stands for the gateway of a point-to-point device in a shared IPv6 default. The kernel
 // shares among gateways only (net/ipv6/route.c: "Device only routes can not be added for IPv6 using the
 // multipath API"), and on such a device it never asks who has the gateway's address.
-var standIn = netip.MustParseAddr("fe80::ffff:ffff:ffff:fffe")
+var PlaceholderGateway = netip.MustParseAddr("fe80::ffff:ffff:ffff:fffe")
 
 // canShare reports whether the uplink can be one of several in an IPv6 default.
 func (p *planner) canShare(u *Uplink) bool {

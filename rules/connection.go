@@ -139,6 +139,6 @@ func (p *oldPolicy) takes(c *Connection) bool {
 	return (len(s.From) == 0 || within(s.From, c.Source)) && (len(s.To) == 0 || within(s.To, c.Dest)) &&
 		(p.sources == nil || within(p.sources, c.Source)) &&
 		(len(s.Protocols) == 0 || slices.Contains(s.Protocols, c.Protocol)) &&
-		(len(s.SPorts) == 0 || slices.ContainsFunc(s.SPorts, func(r Ports) bool { return r.has(c.SPort) })) &&
-		(len(s.DPorts) == 0 || slices.ContainsFunc(s.DPorts, func(r Ports) bool { return r.has(c.DPort) }))
+		(len(s.SPorts) == 0 || slices.ContainsFunc(s.SPorts, func(r Ports) bool { return r.Has(c.SPort) })) &&
+		(len(s.DPorts) == 0 || slices.ContainsFunc(s.DPorts, func(r Ports) bool { return r.Has(c.DPort) }))
 }

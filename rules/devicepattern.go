@@ -20,7 +20,8 @@ func matchesDevice(names []string, device string) bool {
 	})
 }
 
-func (e NftDevice) matches(device string) bool { return matchesDevice([]string{e.Name}, device) }
+// Matches reports whether a device has the name, or fits the pattern.
+func (e NftDevice) Matches(device string) bool { return matchesDevice([]string{e.Name}, device) }
 
 // absentDevices names the devices of policies that are not there: what comes in by another one is none of their traffic, and a kill
 // switch that was meant for it keeps nothing in.

@@ -186,7 +186,7 @@ func putPolicies(have, want *Table) PutPolicies {
 	}
 	for i := range have.Chains {
 		c := &have.Chains[i]
-		if w := want.chain(c.Name); w == nil || !w.sameHead(c) {
+		if w := want.Chain(c.Name); w == nil || !w.sameHead(c) {
 			op.DropChains = append(op.DropChains, c.Name)
 		}
 	}

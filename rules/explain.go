@@ -88,7 +88,7 @@ func (l *Lookup) Agrees(a Answer) bool {
 		return l.Outcome == Delivered
 	}
 	return l.Outcome == Leaves && slices.ContainsFunc(l.Ways, func(w Way) bool {
-		return w.Device == a.Device && (w.Gateway == a.Gateway || w.Gateway == standIn)
+		return w.Device == a.Device && (w.Gateway == a.Gateway || w.Gateway == PlaceholderGateway)
 	})
 }
 
@@ -139,12 +139,6 @@ type Step struct {
 	Because Origin // what in the configuration made it
 }
 
-// Origin points into the configuration. The zero value is somewhere else: the kernel, or another program.
-type Origin struct {
-	Uplink string // name of an uplink
-	Key    string // a key of that uplink or, without one, a key like "kernel.rule_priority"
-}
-
 // ErrPacket is wrapped by the errors of Explain: no packet is such.
 var ErrPacket = errors.New("no such packet")
 
@@ -155,7 +149,7 @@ func Explain(cfg Config, rt *Routing, state *State, p Packet) (*Explanation, err
 	if err := rt.check(&p); err != nil {
 		return nil, err
 	}
-	e := explainer{cfg: cfg, rt: rt, table: state.Table, policies: state.Policies, out: &Explanation{Packet: p}}
+	e := explainer{cfg: &cfg, rt: rt, table: state.Table, policies: state.Policies, out: &Explanation{Packet: p}}
 	if p.In != "" {
 		e.arrival(p)
 	} else {
@@ -165,7 +159,7 @@ func Explain(cfg Config, rt *Routing, state *State, p Packet) (*Explanation, err
 }
 
 type explainer struct {
-	cfg      Config
+	cfg      *Config
 	rt       *Routing
 	table    *Table
 	policies *Table
@@ -214,7 +208,7 @@ func LookupSysctls(links []Link) []string {
 	var names []string
 	for _, device := range devices {
 		for _, key := range []string{"rp_filter", "src_valid_mark", "accept_local", "forwarding", "ignore_routes_with_linkdown"} {
-			names = append(names, devSysctl(device, key))
+			names = append(names, "net/ipv4/conf/"+device+"/"+key)
 		}
 		for _, key := range []string{"forwarding", "ignore_routes_with_linkdown"} {
 			names = append(names, "net/ipv6/conf/"+device+"/"+key)
@@ -236,13 +230,4 @@ func (rt *Routing) ignoresLinkdown(family Family, device string) bool {
 		value = max(value, rt.sysctl(base+"all/ignore_routes_with_linkdown"))
 	}
 	return value != 0
-}
-
-// uplinkOn returns the uplink of a device, nil for none.
-func (e *explainer) uplinkOn(device string) *Uplink {
-	i := slices.IndexFunc(e.cfg.Uplinks, func(u Uplink) bool { return u.Device == device })
-	if i < 0 {
-		return nil
-	}
-	return &e.cfg.Uplinks[i]
 }

@@ -48,7 +48,7 @@ func (rt *Routing) apply(op Op) {
 			link, _ := rt.Link(hop.Device)
 			t.AddNexthop(hop, !link.Up, !link.Carrier)
 		}
-		i := slices.IndexFunc(rt.Tables, func(o TableRoute) bool { return o.key() == op.key() })
+		i := slices.IndexFunc(rt.Tables, func(o TableRoute) bool { return o.SamePlace(&op.Route) })
 		switch {
 		case i < 0:
 			rt.Tables = append(rt.Tables, t)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // flow is a new connection, which no packet filter has seen yet, on its way through our chains.
@@ -16,7 +15,7 @@ type flow struct {
 	masqueraded bool
 	ipsec       bool // an IPsec policy covers it
 	dropped     bool
-	by          string // comment of the last rule that set a mark or dropped the packet
+	policy      string // that the last rule which set a mark or dropped the packet is for; "" for none
 	sets        string // a set that others fill, which decided and cannot be seen from here
 }
 
@@ -34,13 +33,13 @@ func (e *explainer) enter(p *Packet) {
 		return
 	}
 	because := Origin{Key: "kernel.mark_mask"}
-	if name := e.policyNamed(f.by); name != "" {
-		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + PolicyTableName, Counts: true, Because: Origin{Key: "policy/" + name},
-			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", name, p.Mark)})
+	if f.policy != "" {
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + PolicyTableName, Counts: true, Because: Origin{Policy: f.policy},
+			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 		return
 	}
-	if u := e.uplinkOn(p.In); u != nil {
-		because = Origin{u.Name, "device"}
+	if u := e.cfg.UplinkOn(p.In); u != nil {
+		because = Origin{Uplink: u.Name, Key: "device"}
 	}
 	e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: because,
 		Why: fmt.Sprintf("a connection that begins at %s is pinned to it: the mark is %#x from here on", p.In, p.Mark)})
@@ -55,23 +54,12 @@ func (e *explainer) remark(p *Packet, a *answer) bool {
 	f := flow{packet: p, out: a.ways[0].Device, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
 	before := p.Mark
 	e.run("output", &f)
-	name := e.policyNamed(f.by)
-	if p.Mark == before || name == "" {
+	if p.Mark == before || f.policy == "" {
 		return false
 	}
-	e.step(Step{Kind: StepMark, What: "nftables chain output of " + PolicyTableName, Counts: true, Because: Origin{Key: "policy/" + name},
-		Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", name, p.Mark)})
+	e.step(Step{Kind: StepMark, What: "nftables chain output of " + PolicyTableName, Counts: true, Because: Origin{Policy: f.policy},
+		Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 	return true
-}
-
-// policyNamed returns the policy that a rule's comment names, "" for none.
-func (e *explainer) policyNamed(comment string) string {
-	rest, ok := strings.CutPrefix(comment, "policy ")
-	if !ok {
-		return ""
-	}
-	name, _, _ := strings.Cut(rest, " ")
-	return strings.TrimSuffix(name, ":")
 }
 
 // leave runs the packet through our chains on its way out, once for each way that it may take.
@@ -85,10 +73,10 @@ func (e *explainer) leave(p Packet) {
 		if p.In != "" {
 			e.run("forward", &f)
 		}
-		if name := e.policyNamed(f.by); f.dropped && name != "" {
-			why = "policy " + name + " is a kill switch, and its connections leave by no other uplink"
-			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + PolicyTableName, Counts: true, Because: Origin{Key: "policy/" + name},
-				Why: fmt.Sprintf("policy %s is a kill switch: its traffic never leaves by %s", name, w.Device)})
+		if f.dropped && f.policy != "" {
+			why = "policy " + f.policy + " is a kill switch, and its connections leave by no other uplink"
+			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + PolicyTableName, Counts: true, Because: Origin{Policy: f.policy},
+				Why: fmt.Sprintf("policy %s is a kill switch: its traffic never leaves by %s", f.policy, w.Device)})
 			continue
 		}
 		at := "forward"
@@ -98,14 +86,14 @@ func (e *explainer) leave(p Packet) {
 		}
 		switch {
 		case f.dropped:
-			e.step(Step{Kind: StepFilter, What: "nftables chain " + at, Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
+			e.step(Step{Kind: StepFilter, What: "nftables chain " + at, Counts: true, Because: Origin{Uplink: w.Uplink, Key: FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("drops what would leave by %s with the source %v", w.Device, f.source)})
 			if f.source.IsPrivate() {
 				why = "its source is private, and nobody translates it where it would leave"
 			}
 			continue
 		case f.masqueraded:
-			e.step(Step{Kind: StepFilter, What: "nftables chain srcnat", Counts: true, Because: Origin{w.Uplink, FamilyOf(p.To).String()},
+			e.step(Step{Kind: StepFilter, What: "nftables chain srcnat", Counts: true, Because: Origin{Uplink: w.Uplink, Key: FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("what leaves by %s gets an address of that device", w.Device)})
 		}
 		if s == nil {
@@ -163,7 +151,7 @@ func (f *flow) through(t *Table, c *Chain) nftVerdict {
 		r := &c.Rules[i]
 		v, to := f.rule(r)
 		if to != "" {
-			next := t.chain(to)
+			next := t.Chain(to)
 			if _, comes := r.Exprs[len(r.Exprs)-1].(NftJump); !comes {
 				return f.through(t, next)
 			}
@@ -184,7 +172,7 @@ func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
 		case NftDevice:
-			if x.Out && !x.matches(f.out) || !x.Out && !x.matches(f.in) {
+			if x.Out && !x.Matches(f.out) || !x.Out && !x.Matches(f.in) {
 				return nftContinue, ""
 			}
 		case NftCtMark:
@@ -200,7 +188,7 @@ func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 				return nftContinue, ""
 			}
 		case NftSetMark:
-			f.packet.Mark, f.by = f.packet.Mark&^x.Mask|x.Value, r.Comment
+			f.packet.Mark, f.policy = f.packet.Mark&^x.Mask|x.Value, r.Policy
 		case NftSetCtMark:
 			f.pin = f.pin&^x.Mask | x.Value
 		case NftCounter:
@@ -208,7 +196,7 @@ func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 			f.masqueraded = true
 			return nftEnd, ""
 		case NftDrop, NftReject, NftRefuse, NftReset:
-			f.dropped, f.by = true, r.Comment
+			f.dropped, f.policy = true, r.Policy
 			return nftEnd, ""
 		case NftAccept:
 			return nftEnd, ""
@@ -257,7 +245,7 @@ func (f *flow) meets(x NftExpr) bool {
 			addr = f.source
 		}
 		family := FamilyOf(x.Prefixes[0].Addr())
-		return addr.IsValid() && FamilyOf(addr) == family && within(x.Prefixes, addr) != x.Not && (x.Dest || !f.masqueraded)
+		return addr.IsValid() && FamilyOf(addr) == family && x.Contains(addr) != x.Not && (x.Dest || !f.masqueraded)
 	case NftProtocols:
 		return slices.Contains(x.List, f.packet.Protocol)
 	case NftPorts:
@@ -265,7 +253,7 @@ func (f *flow) meets(x NftExpr) bool {
 		if x.Dest {
 			port = f.packet.DPort
 		}
-		return slices.ContainsFunc(x.List, func(p Ports) bool { return p.has(port) })
+		return slices.ContainsFunc(x.List, func(p Ports) bool { return p.Has(port) })
 	case NftOwners:
 		return f.in == "" && slices.ContainsFunc(x.List, func(u UIDs) bool { return u.First <= f.packet.UID && f.packet.UID <= u.Last })
 	case NftMark:

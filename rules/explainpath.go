@@ -86,7 +86,7 @@ func (e *explainer) asked(p Packet, a answer) {
 // conclude makes the answer of a walk the outcome, as far as our packet filter lets it.
 func (e *explainer) conclude(p Packet, a answer) {
 	for i := range a.ways {
-		if u := e.uplinkOn(a.ways[i].Device); u != nil {
+		if u := e.cfg.UplinkOn(a.ways[i].Device); u != nil {
 			a.ways[i].Uplink = u.Name
 		}
 		if p.From.IsValid() {
@@ -103,12 +103,15 @@ func (e *explainer) conclude(p Packet, a answer) {
 // ReasonStrange begins the reason of a packet whose source is not accepted where it came in.
 const ReasonStrange = "the source is refused: "
 
+// sysctl4 is the path of a parameter of IPv4 below /proc/sys.
+func sysctl4(device, key string) string { return "net/ipv4/conf/" + device + "/" + key }
+
 // strange is IPv4's validation of sources (net/ipv4/fib_frontend.c __fib_validate_source). It returns why
 // the packet is refused, "" when it is not.
 func (e *explainer) strange(p Packet, onward *answer) string {
-	filter := max(e.rt.sysctl(devSysctl("all", "rp_filter")), e.rt.sysctl(devSysctl(p.In, "rp_filter")))
+	filter := max(e.rt.sysctl(sysctl4("all", "rp_filter")), e.rt.sysctl(sysctl4(p.In, "rp_filter")))
 	back := Packet{From: p.To, To: p.From, Mark: p.Mark, Protocol: p.Protocol, SPort: p.DPort, DPort: p.SPort, TOS: p.TOS}
-	if e.rt.sysctl(devSysctl("all", "src_valid_mark"))+e.rt.sysctl(devSysctl(p.In, "src_valid_mark")) == 0 {
+	if e.rt.sysctl(sysctl4("all", "src_valid_mark"))+e.rt.sysctl(sysctl4(p.In, "src_valid_mark")) == 0 {
 		back.Mark = 0
 	}
 	// The flow back comes in where this packet would leave, or from this machine.
@@ -125,7 +128,7 @@ func (e *explainer) strange(p Packet, onward *answer) string {
 		}
 		return ReasonStrange + why
 	}
-	local := e.rt.sysctl(devSysctl("all", "accept_local"))+e.rt.sysctl(devSysctl(p.In, "accept_local")) != 0
+	local := e.rt.sysctl(sysctl4("all", "accept_local"))+e.rt.sysctl(sysctl4(p.In, "accept_local")) != 0
 	noAddress := !slices.ContainsFunc(e.rt.Addrs, func(a Addr) bool { return a.Device == p.In && a.Prefix.Addr().Is4() })
 	switch {
 	case a.typ == Broadcast, a.typ == Local && !local:
@@ -167,7 +170,7 @@ func (rt *Routing) source(w *Way, to netip.Addr) netip.Addr {
 		}
 	}
 	if to.Is6() {
-		usable, _ := usableAddresses(IPv6, own)
+		usable, _ := UsableAddresses(IPv6, own)
 		if len(usable) == 0 || to.IsLinkLocalUnicast() {
 			return netip.Addr{}
 		}

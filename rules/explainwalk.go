@@ -3,7 +3,6 @@ package rules
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -48,7 +47,7 @@ func (rt *Routing) rulesOf(family Family) []*Rule {
 func (e *explainer) walkFrom(list []*Rule, from int, p Packet) answer {
 	for i := from; i < len(list); i++ {
 		r := list[i]
-		because := e.ruleOrigin(r)
+		because := e.cfg.OriginOfRule(r)
 		if why := mismatch(r, &p); (why != "") != r.More.Not {
 			if r.More.Not {
 				why = "its selectors match, and it is for what they do not match"
@@ -95,7 +94,7 @@ func (e *explainer) ask(list []*Rule, at int, r *Rule, p Packet) (a answer, deci
 	kept := slices.DeleteFunc(slices.Clone(a.ways), func(w Way) bool {
 		why := e.rt.suppressed(r, FamilyOf(p.To), &w)
 		if why != "" {
-			e.step(Step{Kind: StepRoute, What: "dev " + w.Device, Counts: true, Why: "does not count for this rule: " + why, Because: e.ruleOrigin(r)})
+			e.step(Step{Kind: StepRoute, What: "dev " + w.Device, Counts: true, Why: "does not count for this rule: " + why, Because: e.cfg.OriginOfRule(r)})
 		}
 		return why != ""
 	})
@@ -138,9 +137,9 @@ func mismatch(r *Rule, p *Packet) string {
 		return fmt.Sprintf("the type of service is %#x", p.TOS)
 	case r.More.Protocol != 0 && r.More.Protocol != p.Protocol:
 		return "is for another protocol"
-	case !r.More.SPort.has(p.SPort):
+	case !r.More.SPort.Has(p.SPort):
 		return fmt.Sprintf("the source port is %d", p.SPort)
-	case !r.More.DPort.has(p.DPort):
+	case !r.More.DPort.Has(p.DPort):
 		return fmt.Sprintf("the destination port is %d", p.DPort)
 	}
 	return ""
@@ -158,8 +157,6 @@ func (m *More) forTOS(family Family, tos uint8) bool {
 	}
 	return m.TOS&0xfc == tos&0xfc
 }
-
-func (p Ports) has(port uint16) bool { return p == Ports{} || port >= p.First && port <= p.Last }
 
 // selectedBy says which selectors matched.
 func selectedBy(r *Rule) string {
@@ -200,19 +197,19 @@ func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 	candidates := e.rt.candidates(table, &p)
 	for i, r := range candidates {
 		if r.Type == Throw {
-			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "sends back to the rules", Because: e.routeOrigin(r)})
+			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "sends back to the rules", Because: e.cfg.OriginOfRoute(&r.Route)})
 			return a, false
 		}
 		if refuses(r.Type) {
 			if p.Out != "" && r.Family == IPv6 {
 				continue // rt6_score_route: such a route is on device lo, which the socket is not bound to
 			}
-			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "refuses", Because: e.routeOrigin(r)})
+			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "refuses", Because: e.cfg.OriginOfRoute(&r.Route)})
 			return answer{outcome: Refused, typ: r.Type, reason: e.refusal(r)}, true
 		}
 		ways := e.rt.usable(r, p.Out)
 		if len(ways) == 0 {
-			e.step(Step{Kind: StepRoute, What: r.String(), Why: unusable(p.Out), Because: e.routeOrigin(r)})
+			e.step(Step{Kind: StepRoute, What: r.String(), Why: unusable(p.Out), Because: e.cfg.OriginOfRoute(&r.Route)})
 			continue
 		}
 		ways = append(ways, e.rt.likewise(r, candidates[i+1:], p.Out)...)
@@ -224,7 +221,7 @@ func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 			a.outcome, a.ways = Delivered, []Way{{Device: r.Nexthops[0].Device, Table: r.Table, bits: r.Dst.Bits(), first: r.Nexthops[0].Device}}
 		}
 		a.reason = e.choice(r, &a)
-		e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: a.reason, Because: e.routeOrigin(r)})
+		e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: a.reason, Because: e.cfg.OriginOfRoute(&r.Route)})
 		return a, true
 	}
 	e.step(Step{Kind: StepRoute, What: fmt.Sprintf("table %d", table), Why: "has no route to " + p.To.String()})
@@ -304,9 +301,9 @@ func (e *explainer) choice(r *TableRoute, a *answer) string {
 
 // refusal says on whose behalf a route refuses.
 func (e *explainer) refusal(r *TableRoute) string {
-	o := e.routeOrigin(r)
-	if name, ok := strings.CutPrefix(o.Key, "policy/"); ok {
-		return "policy " + name + " is a kill switch, and none of its uplinks works"
+	o := e.cfg.OriginOfRoute(&r.Route)
+	if o.Policy != "" {
+		return "policy " + o.Policy + " is a kill switch, and none of its uplinks works"
 	}
 	if o.Uplink != "" {
 		return "uplink " + o.Uplink + " has no way to the Internet, and what belongs to it leaves by no other"
@@ -319,7 +316,7 @@ func (e *explainer) names(ways []Way) string {
 	var names []string
 	for _, w := range ways {
 		name := w.Device
-		if u := e.uplinkOn(w.Device); u != nil {
+		if u := e.cfg.UplinkOn(w.Device); u != nil {
 			name = u.Name
 		}
 		if !slices.Contains(names, name) {
@@ -327,79 +324,4 @@ func (e *explainer) names(ways []Way) string {
 		}
 	}
 	return strings.Join(names, ", ")
-}
-
-// ruleOrigin says what in the configuration made a rule of ours.
-func (e *explainer) ruleOrigin(r *Rule) Origin {
-	k := e.cfg.Kernel
-	if r.Protocol != k.Protocol || k.Protocol == 0 {
-		return Origin{}
-	}
-	at := r.Priority - k.RulePriority
-	name := func(id int) string {
-		for i := range e.cfg.Uplinks {
-			if e.cfg.Uplinks[i].ID == id {
-				return e.cfg.Uplinks[i].Name
-			}
-		}
-		return ""
-	}
-	switch {
-	case at > prefMark && at <= prefMark+MaxUplinks:
-		return Origin{name(at - prefMark), "name"}
-	case at > prefDevice && at <= prefDevice+MaxUplinks:
-		return Origin{name(at - prefDevice), "device"}
-	case at > prefSource && at <= prefSource+MaxUplinks:
-		return Origin{name(at - prefSource), r.Family.String()}
-	case at >= prefPolicy && at <= prefPolicyLast:
-		return e.policyOrigin(r)
-	}
-	return Origin{"", "kernel.rule_priority"}
-}
-
-// policyOrigin finds the policy that made a rule: several may share a preference.
-func (e *explainer) policyOrigin(r *Rule) Origin {
-	for i := range e.cfg.Policies {
-		policy := &e.cfg.Policies[i]
-		if e.cfg.Kernel.Table(policy.Group) != r.Table {
-			continue
-		}
-		like := *r
-		like.From, like.To, like.IIF, like.Mark, like.Mask, like.More = netip.Prefix{}, netip.Prefix{}, "", 0, 0, More{}
-		if policy.Select.size(r.Family) <= maxRules && slices.Contains(policy.Select.appendRules(nil, like), *r) {
-			return Origin{"", "policy/" + policy.Name}
-		}
-	}
-	return Origin{"", "kernel.rule_priority"}
-}
-
-// groupOrigin names the first of the policies that share a table.
-func (e *explainer) groupOrigin(table uint32) Origin {
-	i := slices.IndexFunc(e.cfg.Policies, func(p Policy) bool { return e.cfg.Kernel.Table(p.Group) == table })
-	if i < 0 {
-		return Origin{}
-	}
-	return Origin{"", "policy/" + e.cfg.Policies[i].Name}
-}
-
-// routeOrigin says what in the configuration made a route of ours.
-func (e *explainer) routeOrigin(r *TableRoute) Origin {
-	k := e.cfg.Kernel
-	if r.Protocol != k.Protocol || k.Protocol == 0 {
-		return Origin{}
-	}
-	if r.Table == k.TableBase || r.Table == TableMain {
-		if len(r.Nexthops) == 1 {
-			if u := e.uplinkOn(r.Nexthops[0].Device); u != nil {
-				return Origin{u.Name, "tier"}
-			}
-		}
-		return Origin{"", "uplink.weight"}
-	}
-	for i := range e.cfg.Uplinks {
-		if u := &e.cfg.Uplinks[i]; k.Table(u.ID) == r.Table {
-			return Origin{u.Name, r.Family.String()}
-		}
-	}
-	return e.groupOrigin(r.Table)
 }

@@ -75,7 +75,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 			}
 			f := Facts{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier, DeviceMTU: link.MTU}
 			if present && !(family == IPv6 && obs.ipv6Off(u.Device)) {
-				f.Addresses, f.LinkLocal = usableAddresses(family, addrs[u.Device])
+				f.Addresses, f.LinkLocal = UsableAddresses(family, addrs[u.Device])
 				at := deviceFamily{u.Device, family}
 				if defaults[at].ownGateway(obs) {
 					delete(defaults, at)
@@ -245,10 +245,10 @@ func (f *Facts) nameDeprecated(family Family, device string, obs *Observed) {
 	}
 }
 
-// usableAddresses picks the addresses of one family that may be the source of packets to the Internet,
+// UsableAddresses picks the addresses of one family that may be the source of packets to the Internet,
 // best source first: preferred before deprecated, permanent before temporary (probes shall not change
 // their source every day), global before unique-local.
-func usableAddresses(family Family, addrs []Addr) (usable []netip.Prefix, linkLocal bool) {
+func UsableAddresses(family Family, addrs []Addr) (usable []netip.Prefix, linkLocal bool) {
 	var ranked [8][]netip.Prefix
 	for _, a := range addrs {
 		ip := a.Prefix.Addr()

@@ -21,7 +21,7 @@ type IPsecPolicy struct {
 
 func (s *IPsecPolicy) covers(p *Packet, source netip.Addr, out string) bool {
 	return s.To.Contains(p.To) && source.IsValid() && s.From.Contains(source) && (s.Protocol == 0 || s.Protocol == p.Protocol) &&
-		s.SPort.has(p.SPort) && s.DPort.has(p.DPort) && (s.Device == "" || s.Device == out) && (p.Mark^s.Mark)&s.Mask == 0
+		s.SPort.Has(p.SPort) && s.DPort.Has(p.DPort) && (s.Device == "" || s.Device == out) && (p.Mark^s.Mark)&s.Mask == 0
 }
 
 // String writes the policy in the words of ip-xfrm.
@@ -65,7 +65,7 @@ func (e *explainer) protect(p *Packet, w Way, s *IPsecPolicy) []Way {
 	a := silent.walk(Packet{From: s.TunnelFrom, To: s.TunnelTo, Protocol: protocolESP})
 	for i := range a.ways {
 		a.ways[i].Source = s.TunnelFrom
-		if u := e.uplinkOn(a.ways[i].Device); u != nil {
+		if u := e.cfg.UplinkOn(a.ways[i].Device); u != nil {
 			a.ways[i].Uplink = u.Name
 		}
 	}
@@ -87,7 +87,7 @@ func (rt *Routing) TranslatedIPsec(cfg Config) map[string]*IPsecPolicy {
 			continue
 		}
 		for j := range cfg.Uplinks {
-			by := rt.translatedBy(cfg.Uplinks[j].Device, FamilyOf(s.From.Addr()))
+			by := rt.TranslatedBy(cfg.Uplinks[j].Device, FamilyOf(s.From.Addr()))
 			if by != "" && found[by] == nil {
 				found[by] = s
 			}

@@ -102,6 +102,8 @@ type Chain struct {
 type NftRule struct {
 	Exprs   []NftExpr
 	Comment string
+	// Policy is the name of the policy that the rule is for, "" for none. It is not read back.
+	Policy string
 }
 
 // NftExpr is one expression of an nftables rule.
@@ -336,8 +338,8 @@ func (c *Chain) sameHead(o *Chain) bool {
 	return c.Name == o.Name && c.Type == o.Type && c.Hook == o.Hook && c.Priority == o.Priority
 }
 
-// chain returns a chain by its name, nil when there is none.
-func (t *Table) chain(name string) *Chain {
+// Chain returns a chain by its name, nil when there is none.
+func (t *Table) Chain(name string) *Chain {
 	for i := range t.Chains {
 		if t.Chains[i].Name == name {
 			return &t.Chains[i]
@@ -357,7 +359,7 @@ func (t *Table) Matches(have *Table) bool {
 	}
 	for i := range t.Chains {
 		a := &t.Chains[i]
-		b := have.chain(a.Name) // a chain that was added to a table later is its last
+		b := have.Chain(a.Name) // a chain that was added to a table later is its last
 		if b == nil || !a.sameHead(b) || !slices.EqualFunc(a.Rules, b.Rules, func(x, y NftRule) bool { return x.Comment == y.Comment }) {
 			return false
 		}

@@ -160,7 +160,7 @@ func (p *planner) publicOnly(u *Uplink, family Family, facts Facts) bool {
 
 // translates reports whether what leaves by an uplink gets a source of the uplink, from us or from somebody else.
 func (p *planner) translates(u *Uplink, family Family) bool {
-	return u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate || p.obs.translatedBy(u.Device, family) != ""
+	return u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate || p.obs.TranslatedBy(u.Device, family) != ""
 }
 
 // guard drops what would leave an uplink with a source that is foreign there: an address of another uplink, one that is private and,
@@ -197,7 +197,7 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 			return
 		}
 		hidden := slices.Clone(ofFamily(lans, family))
-		by := p.obs.translatedBy(u.Device, family)
+		by := p.obs.TranslatedBy(u.Device, family)
 		if by != "" { // when they fail, nobody else does it
 			hidden = append(hidden, ofFamily(routed, family)...)
 		}

@@ -194,6 +194,9 @@ func inSets(list []netip.Prefix) [][]netip.Prefix {
 	return slices.Collect(slices.Chunk(disjoint(list), MaxSet))
 }
 
+// Contains reports whether one of the prefixes covers an address.
+func (e NftAddresses) Contains(a netip.Addr) bool { return within(e.Prefixes, a) }
+
 // within reports whether a prefix of the list covers the address.
 func within(list []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) })

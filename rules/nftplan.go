@@ -121,7 +121,7 @@ func (b *branches) branch() NftBranch {
 // sourceNAT gives packets an address of the uplink that they leave by, where that is wanted.
 func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstnat *Chain) {
 	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.Translate
-	if by := p.obs.translatedBy(u.Device, family); by != "" && masquerade {
+	if by := p.obs.TranslatedBy(u.Device, family); by != "" && masquerade {
 		masquerade = false
 		p.problem("foreign-masquerade", "notice", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
 			fmt.Sprintf("none is needed; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
@@ -181,4 +181,11 @@ func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
 	}
 }
 
-func (c *Chain) add(why string, exprs ...NftExpr) { c.Rules = append(c.Rules, NftRule{exprs, why}) }
+func (c *Chain) add(why string, exprs ...NftExpr) {
+	c.Rules = append(c.Rules, NftRule{Exprs: exprs, Comment: why})
+}
+
+// addFor adds a rule that is for a policy; what says what it does, "" where that is plain.
+func (c *Chain) addFor(policy, what string, exprs ...NftExpr) {
+	c.Rules = append(c.Rules, NftRule{Exprs: exprs, Comment: "policy " + policy + what, Policy: policy})
+}

@@ -53,8 +53,8 @@ func (t *Translation) concerns(device string, f Family) bool {
 	return t.Family == f && (t.Only == nil || slices.Contains(t.Only, device)) && !slices.Contains(t.Except, device)
 }
 
-// translatedBy returns who rewrites the sources of all that leaves by a device, "" for nobody.
-func (o *Observed) translatedBy(device string, f Family) string {
+// TranslatedBy returns who rewrites the sources of all that leaves by a device, "" for nobody.
+func (o *Observed) TranslatedBy(device string, f Family) string {
 	for i := range o.Translations {
 		if t := &o.Translations[i]; t.concerns(device, f) {
 			return t.By

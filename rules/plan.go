@@ -299,7 +299,7 @@ func (p *planner) shared(family Family, table uint32, choice *Choice) Route {
 	} else if family == IPv6 {
 		for i := range hops {
 			if !hops[i].Gateway.IsValid() {
-				hops[i].Gateway = standIn
+				hops[i].Gateway = PlaceholderGateway
 			}
 		}
 	}

@@ -351,3 +351,6 @@ func (n *policyNeeds) how(policy *Policy, list []Family) string {
 	}
 	return how[0] + "; " + how[1]
 }
+
+// Has reports whether a port is in the range; the zero range has all.
+func (p Ports) Has(port uint16) bool { return p == Ports{} || port >= p.First && port <= p.Last }

@@ -113,9 +113,9 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 			continue
 		}
 		group := p.groups[policy.Group]
-		name, all, choices := "policy "+policy.Name, policy.Select, p.report.Policies[i].Choice
+		more, all, choices := "", policy.Select, p.report.Policies[i].Choice
 		if n := p.alike(i, max(last[IPv4], last[IPv6])); n > 0 { // few rules with sets are better than many
-			name += fmt.Sprintf(" and %d more", n)
+			more = fmt.Sprintf(" and %d more", n)
 			all.From = sourcesOf(p.cfg.Policies[i : i+n+1])
 			i += n
 		}
@@ -130,9 +130,9 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 			}
 			for _, match := range all.matches(group.Except, family) {
 				if group.KillSwitch {
-					c.add(name+": by no other uplink", append(match, NftCounter{}, end[family])...)
+					c.addFor(policy.Name, more+": by no other uplink", append(match, NftCounter{}, end[family])...)
 				} else {
-					c.add(name+" first", append(match, NftAccept{})...)
+					c.addFor(policy.Name, more+" first", append(match, NftAccept{})...)
 				}
 			}
 		}

@@ -110,7 +110,7 @@ func (p *planner) mark(c *Chain, family Family, needs func(int) bool, local bool
 				continue
 			}
 			group.marked[family.index()] = true
-			c.add("policy "+policy.Name, append(match, NftSetMark{p.k.MarkMask, p.k.Mark(policy.Group)}, NftReturn{})...)
+			c.addFor(policy.Name, "", append(match, NftSetMark{p.k.MarkMask, p.k.Mark(policy.Group)}, NftReturn{})...)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func (p *planner) shareSources(c *Chain, policy *Policy, family Family, choice *
 		u := p.uplink(m.Uplink)
 		share := NftSourceShare{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
 		from += uint32(u.Weight)
-		c.add("policy "+policy.Name+": these sources by "+u.Name, append(slices.Clone(match), share, NftSetMark{p.k.MarkMask, p.k.Mark(u.ID)}, NftReturn{})...)
+		c.addFor(policy.Name, ": these sources by "+u.Name, append(slices.Clone(match), share, NftSetMark{p.k.MarkMask, p.k.Mark(u.ID)}, NftReturn{})...)
 	}
 }
 

@@ -106,6 +106,9 @@ type routeKey struct {
 	Metric uint32
 }
 
+// SamePlace reports whether the kernel has room for only one of the two.
+func (r *Route) SamePlace(o *Route) bool { return r.key() == o.key() }
+
 func (r *Route) key() routeKey { return routeKey{r.Family, r.Table, r.Dst, r.Metric} }
 
 // Equal reports whether both routes would forward alike and carry the same tag.

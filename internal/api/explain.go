@@ -88,7 +88,7 @@ func NewExplanation(e *rules.Explanation, answer *rules.Answer, file string, lin
 		out.Ways = append(out.Ways, Way{w.Uplink, w.Device, w.Gateway, w.Table, w.Source, w.Weight, w.MTU})
 	}
 	for _, s := range e.Steps {
-		out.Steps = append(out.Steps, Step{s.Kind, s.What, s.Counts, s.Why, s.Because.Uplink, s.Because.Key, line(s.Because)})
+		out.Steps = append(out.Steps, Step{s.Kind, s.What, s.Counts, s.Why, s.Because.Uplink, s.Because.ConfigKey(), line(s.Because)})
 	}
 	if answer != nil && e.Lookup != nil {
 		out.Kernel = KernelAnswer{Asked: true, Agrees: e.Lookup.Agrees(*answer), Refused: answer.Refused, Local: answer.Local,

@@ -87,7 +87,7 @@ func (x *explanations) explain(p rules.Packet, without string) (api.Explanation,
 	return api.NewExplanation(e, answer, x.file, x.line), nil
 }
 
-func (x *explanations) line(o rules.Origin) int { return x.lines.Of(o.Uplink, o.Key) }
+func (x *explanations) line(o rules.Origin) int { return x.lines.Of(o.Uplink, o.ConfigKey()) }
 
 // pulled explains a packet as if the cable of an uplink were pulled. Nobody can ask the kernel about that.
 func (x *explanations) pulled(rt *rules.Routing, verdicts map[rules.Path]rules.Verdict, p rules.Packet, without string) (api.Explanation, error) {
