@@ -11,13 +11,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // routing is what the kernel adapter would show of the machine: every table, the local one too.
-func (w *world) routing() *rules.Routing {
-	rt := &rules.Routing{Observed: w.snapshot()}
+func (w *world) routing() *explain.Routing {
+	rt := &explain.Routing{Observed: w.snapshot()}
 	for _, r := range w.obs.Routes {
-		t := rules.TableRoute{Route: r}
+		t := explain.TableRoute{Route: r}
 		t.Nexthops = nil
 		for _, n := range r.Nexthops {
 			link, _ := w.obs.Link(n.Device)
@@ -26,7 +27,7 @@ func (w *world) routing() *rules.Routing {
 		rt.Tables = append(rt.Tables, t)
 	}
 	for _, a := range w.obs.Addrs {
-		t := rules.TableRoute{Route: rules.Route{Family: rules.FamilyOf(a.Prefix.Addr()), Table: tableLocal, Type: rules.Local,
+		t := explain.TableRoute{Route: rules.Route{Family: rules.FamilyOf(a.Prefix.Addr()), Table: tableLocal, Type: rules.Local,
 			Dst: netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen()), Protocol: protoKernel}}
 		t.AddNexthop(rules.Nexthop{Device: a.Device, Weight: 1}, false, false)
 		rt.Tables = append(rt.Tables, t)
@@ -35,11 +36,11 @@ func (w *world) routing() *rules.Routing {
 }
 
 // explained lets a converged world explain a packet.
-func (w *world) explained(t *testing.T, p rules.Packet) *rules.Explanation {
+func (w *world) explained(t *testing.T, p explain.Packet) *explain.Explanation {
 	t.Helper()
 	w.converge(t)
 	state, _ := w.plan()
-	e, err := rules.Explain(w.cfg, w.routing(), &state, p)
+	e, err := explain.Explain(w.cfg, w.routing(), &state, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,68 +81,68 @@ func TestExplanations(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		world  *world
-		packet rules.Packet
+		packet explain.Packet
 		// outcome, then reason, then uplinks of the ways
 		want []string
 		step string // that must be among the steps that count: what | why
 		made rules.Origin
 	}{
-		"a policy by a rule": {choosing, rules.Packet{To: addr("192.0.2.1"), Protocol: 6, DPort: 25},
+		"a policy by a rule": {choosing, explain.Packet{To: addr("192.0.2.1"), Protocol: 6, DPort: 25},
 			[]string{"leaves", "leads to fiber", "fiber"},
 			"iif lo ipproto 6 dport 25 lookup 11703 protocol 117 | matches by its incoming device and protocol", rules.Origin{Policy: "mail"}},
-		"a policy by a mark": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.9"), In: "lan0", TOS: 46 << 2},
+		"a policy by a mark": {choosing, explain.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.9"), In: "lan0", TOS: 46 << 2},
 			[]string{"leaves", "leads to fiber", "fiber"},
 			"nftables chain prerouting of uplinkd_policy | policy voice is for it: the mark is 0x3000000 from here on", rules.Origin{Policy: "voice"}},
-		"a policy by a mark for a local socket": {choosing, rules.Packet{To: addr("192.0.2.1"), TOS: 46 << 2},
+		"a policy by a mark for a local socket": {choosing, explain.Packet{To: addr("192.0.2.1"), TOS: 46 << 2},
 			[]string{"leaves", "leads to fiber", "fiber"},
 			"nftables chain output of uplinkd_policy | policy voice is for it: the mark is 0x3000000 from here on", rules.Origin{Policy: "voice"}},
-		"a policy for the devices of a pattern": {choosing, rules.Packet{To: addr("2001:db8:77::1"), From: addr("2001:db8:1::9"), In: "lan0"},
+		"a policy for the devices of a pattern": {choosing, explain.Packet{To: addr("2001:db8:77::1"), From: addr("2001:db8:1::9"), In: "lan0"},
 			[]string{"leaves", "leads to fiber", "fiber"},
 			"nftables chain prerouting of uplinkd_policy | policy guests is for it: the mark is 0x3000000 from here on", rules.Origin{Policy: "guests"}},
-		"a kill switch that is closed": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0"},
+		"a kill switch that is closed": {choosing, explain.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0"},
 			[]string{"refused", "policy tight is a kill switch, and none of its uplinks works"},
 			"unreachable default table 11704", rules.Origin{Policy: "tight"}},
-		"a pin that a kill switch does not let through": {choosing, rules.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0", Mark: numbers.Mark(1)},
+		"a pin that a kill switch does not let through": {choosing, explain.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0", Mark: numbers.Mark(1)},
 			[]string{"filtered", "policy tight is a kill switch, and its connections leave by no other uplink"},
 			"nftables chain forward of uplinkd_policy | policy tight is a kill switch: its traffic never leaves by wan1", rules.Origin{Policy: "tight"}},
-		"new traffic of this machine is shared": {dual(), rules.Packet{To: addr("192.0.2.1")},
+		"new traffic of this machine is shared": {dual(), explain.Packet{To: addr("192.0.2.1")},
 			[]string{"leaves", "shares new flows among fiber, lte, by a hash of each flow", "fiber", "lte"},
 			"lookup 11700 protocol 117 | matches every packet", rules.Origin{Key: "kernel.rule_priority"}},
-		"of two tiers the living one": {tiers(), rules.Packet{To: addr("192.0.2.1")},
+		"of two tiers the living one": {tiers(), explain.Packet{To: addr("192.0.2.1")},
 			[]string{"leaves", "leads to lte", "lte"},
 			"203.0.113.2 | is the source that this way gives the socket; with it, the route is looked up once more", rules.Origin{}},
-		"a mark pins, and the guard keeps foreign sources in": {plain, rules.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2"), Mark: numbers.Mark(1)},
+		"a mark pins, and the guard keeps foreign sources in": {plain, explain.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2"), Mark: numbers.Mark(1)},
 			[]string{"filtered", "its source belongs to another network than the one that it would leave by"},
 			"fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117 | matches by its mark", rules.Origin{Uplink: "fiber", Key: "name"}},
-		"a reply follows its source": {dual(), rules.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2")},
+		"a reply follows its source": {dual(), explain.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2")},
 			[]string{"leaves", "leads to lte", "lte"},
 			"from 203.0.113.2/32 lookup 11702 protocol 117 | matches by its source", rules.Origin{Uplink: "lte", Key: "ipv4"}},
-		"a dead uplink's traffic leaves by no other": {dead, rules.Packet{To: addr("2001:db8:ffff::1"), Mark: numbers.Mark(1)},
+		"a dead uplink's traffic leaves by no other": {dead, explain.Packet{To: addr("2001:db8:ffff::1"), Mark: numbers.Mark(1)},
 			[]string{"refused", "uplink fiber has no way to the Internet, and what belongs to it leaves by no other"},
 			"unreachable default table 11701", rules.Origin{Uplink: "fiber", Key: "ipv6"}},
-		"a bound socket uses its device": {dual(), rules.Packet{To: addr("2001:db8:ffff::1"), Out: "wan2"},
+		"a bound socket uses its device": {dual(), explain.Packet{To: addr("2001:db8:ffff::1"), Out: "wan2"},
 			[]string{"leaves", "leads to lte", "lte"},
 			"oif wan2 lookup 11702 protocol 117 | matches by its device", rules.Origin{Uplink: "lte", Key: "device"}},
-		"an address of its own": {dual(), rules.Packet{To: addr("198.51.100.2")},
+		"an address of its own": {dual(), explain.Packet{To: addr("198.51.100.2")},
 			[]string{"local", "is an address of this machine", "fiber"}, "local 198.51.100.2/32 dev wan1 table 255 proto 2 | is an address", rules.Origin{}},
-		"what arrives is pinned to its uplink": {lanBox(dual()), rules.Packet{In: "wan2", From: addr("192.0.2.9"), To: addr("192.168.1.7")},
+		"what arrives is pinned to its uplink": {lanBox(dual()), explain.Packet{In: "wan2", From: addr("192.0.2.9"), To: addr("192.168.1.7")},
 			[]string{"leaves", "leads to lan0", ""},
 			"nftables chain prerouting | a connection that begins at wan2 is pinned to it: the mark is 0x2000000 from here on", rules.Origin{Uplink: "lte", Key: "device"}},
-		"a LAN host is masqueraded": {lanBox(tiers()), rules.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
+		"a LAN host is masqueraded": {lanBox(tiers()), explain.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
 			[]string{"leaves", "leads to lte", "lte"},
 			"nftables chain srcnat | what leaves by wan2 gets an address of that device", rules.Origin{Uplink: "lte", Key: "ipv4"}},
-		"a strict filter refuses foreign sources": {strict, rules.Packet{In: "lan0", From: addr("192.0.2.9"), To: addr("192.0.2.1")},
+		"a strict filter refuses foreign sources": {strict, explain.Packet{In: "lan0", From: addr("192.0.2.9"), To: addr("192.0.2.1")},
 			[]string{"refused", "the source is refused: leads through wan1, wan2 and not through lan0"},
 			"rp_filter 1 on lan0: the way back to 192.0.2.9 | leads through", rules.Origin{}},
-		"forwarding that is off": {off, rules.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
+		"forwarding that is off": {off, explain.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
 			[]string{"refused", "forwarding is off on lan0"}, "forwarding of lan0 | is off", rules.Origin{}},
-		"a source that is nobody's": {dual(), rules.Packet{From: addr("192.0.2.77"), To: addr("192.0.2.1")},
+		"a source that is nobody's": {dual(), explain.Packet{From: addr("192.0.2.77"), To: addr("192.0.2.1")},
 			[]string{"refused", "192.0.2.77 is no address of this machine"}, "192.0.2.77 | is no address", rules.Origin{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := c.world.explained(t, c.packet)
 			got := []string{string(e.Outcome), e.Reason}
-			for _, w := range e.Ways {
+			for _, w := range e.Egresses {
 				got = append(got, w.Uplink)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
@@ -165,7 +166,7 @@ func TestWhatIsNoPacketIsNotExplained(t *testing.T) {
 	w := dual()
 	w.converge(t)
 	state, _ := w.plan()
-	for name, p := range map[string]rules.Packet{
+	for name, p := range map[string]explain.Packet{
 		"no destination":               {},
 		"a multicast group":            {To: addr("224.0.0.1")},
 		"the broadcast address":        {To: addr("255.255.255.255")},
@@ -175,7 +176,7 @@ func TestWhatIsNoPacketIsNotExplained(t *testing.T) {
 		"a device that does not exist": {To: addr("192.0.2.1"), Out: "nodev"},
 		"link-local without a device":  {To: addr("fe80::1")},
 	} {
-		if _, err := rules.Explain(w.cfg, w.routing(), &state, p); !errors.Is(err, rules.ErrPacket) {
+		if _, err := explain.Explain(w.cfg, w.routing(), &state, p); !errors.Is(err, explain.ErrPacket) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -191,7 +192,7 @@ func TestPullingACableDoesWhatWasForetold(t *testing.T) {
 		if link, ok := w.obs.Link(u.Device); !ok || !link.Up {
 			return
 		}
-		foretold, state := w.routing().Without(w.cfg, w.verdicts, u)
+		foretold, state := w.routing().WithoutCarrier(w.cfg, w.verdicts, u)
 		_ = w.changeLink(u.Device, func(l *rules.Link) { l.Carrier = false })
 		for _, f := range rules.Families {
 			w.verdicts[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: rules.Dead, State: "down"}
@@ -199,20 +200,20 @@ func TestPullingACableDoesWhatWasForetold(t *testing.T) {
 		w.converge(t)
 		now, _ := w.plan()
 		for _, f := range rules.Families {
-			p := rules.Packet{To: internet[f]}
+			p := explain.Packet{To: internet[f]}
 			if flip(t, "marked") {
 				p.Mark = numbers.Mark(w.cfg.Uplinks[draw(t, "mark", len(w.cfg.Uplinks))].ID)
 			}
-			before, err := rules.Explain(w.cfg, foretold, &state, p)
+			before, err := explain.Explain(w.cfg, foretold, &state, p)
 			if err != nil {
 				t.Fatalf("%v", err)
 			}
-			after, err := rules.Explain(w.cfg, w.routing(), &now, p)
+			after, err := explain.Explain(w.cfg, w.routing(), &now, p)
 			if err != nil {
 				t.Fatalf("%v", err)
 			}
-			if before.Outcome != after.Outcome || !slices.EqualFunc(before.Ways, after.Ways, func(a, b rules.Way) bool { return a.Device == b.Device && a.Gateway == b.Gateway }) {
-				t.Errorf("%v without %s: foretold %s %+v, it is %s %+v", p.To, u.Name, before.Outcome, before.Ways, after.Outcome, after.Ways)
+			if before.Outcome != after.Outcome || !slices.EqualFunc(before.Egresses, after.Egresses, func(a, b explain.Egress) bool { return a.Device == b.Device && a.Gateway == b.Gateway }) {
+				t.Errorf("%v without %s: foretold %s %+v, it is %s %+v", p.To, u.Name, before.Outcome, before.Egresses, after.Outcome, after.Egresses)
 			}
 		}
 	})

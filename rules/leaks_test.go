@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // sealed is two uplinks with a kill switch for what comes in by some devices.
@@ -260,22 +261,22 @@ func runBPF(t *testing.T, program []rules.BPFInstruction, source netip.Addr) boo
 
 func TestExplainFollowsIPsecPolicies(t *testing.T) {
 	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
-	tunnel := rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 100, Transforms: true,
+	tunnel := explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 100, Transforms: true,
 		TunnelFrom: addr("203.0.113.2"), TunnelTo: addr("192.0.2.9")}
-	bypass := rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.5/32"), Priority: 10}
-	block := rules.IPsecPolicy{From: prefix("0.0.0.0/0"), To: prefix("10.9.0.6/32"), Protocol: 6, DPort: rules.Ports{First: 25, Last: 25}, Priority: 10, Block: true}
-	unless := rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 1, Mark: 5, Mask: 0xff, Block: true}
+	bypass := explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.5/32"), Priority: 10}
+	block := explain.IPsecPolicy{From: prefix("0.0.0.0/0"), To: prefix("10.9.0.6/32"), Protocol: 6, DPort: rules.Ports{First: 25, Last: 25}, Priority: 10, Block: true}
+	unless := explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 1, Mark: 5, Mask: 0xff, Block: true}
 	for name, c := range map[string]struct {
-		packet  rules.Packet
-		outcome rules.Outcome
+		packet  explain.Packet
+		outcome explain.Outcome
 		reason  string
 		uplink  string
 	}{
-		"what a policy covers":          {rules.Packet{To: addr("10.9.0.1")}, rules.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
-		"what an earlier one lets pass": {rules.Packet{To: addr("10.9.0.5")}, rules.Leaves, "leads to fiber", "fiber"},
-		"what one blocks":               {rules.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 25}, rules.Filtered, "an IPsec policy takes it, and it has no way", ""},
-		"another port than it blocks":   {rules.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 26}, rules.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
-		"what none covers":              {rules.Packet{To: addr("192.0.2.1")}, rules.Leaves, "leads to fiber", "fiber"},
+		"what a policy covers":          {explain.Packet{To: addr("10.9.0.1")}, explain.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
+		"what an earlier one lets pass": {explain.Packet{To: addr("10.9.0.5")}, explain.Leaves, "leads to fiber", "fiber"},
+		"what one blocks":               {explain.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 25}, explain.Filtered, "an IPsec policy takes it, and it has no way", ""},
+		"another port than it blocks":   {explain.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 26}, explain.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
+		"what none covers":              {explain.Packet{To: addr("192.0.2.1")}, explain.Leaves, "leads to fiber", "fiber"},
 	} {
 		w := lanBox(dual())
 		w.cfg.Uplinks[1].Tier = 2
@@ -283,13 +284,13 @@ func TestExplainFollowsIPsecPolicies(t *testing.T) {
 		w.converge(t)
 		state, _ := w.plan()
 		rt := w.routing()
-		rt.IPsec = []rules.IPsecPolicy{tunnel, bypass, block, unless}
-		e, err := rules.Explain(w.cfg, rt, &state, c.packet)
+		rt.IPsec = []explain.IPsecPolicy{tunnel, bypass, block, unless}
+		e, err := explain.Explain(w.cfg, rt, &state, c.packet)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Outcome != c.outcome || e.Reason != c.reason || c.uplink != "" && (len(e.Ways) != 1 || e.Ways[0].Uplink != c.uplink) {
-			t.Errorf("%s: %v, %s, %+v", name, e.Outcome, e.Reason, e.Ways)
+		if e.Outcome != c.outcome || e.Reason != c.reason || c.uplink != "" && (len(e.Egresses) != 1 || e.Egresses[0].Uplink != c.uplink) {
+			t.Errorf("%s: %v, %s, %+v", name, e.Outcome, e.Reason, e.Egresses)
 		}
 	}
 }
@@ -297,18 +298,18 @@ func TestExplainFollowsIPsecPolicies(t *testing.T) {
 func TestTranslationsThatTakePacketsOutOfIPsecAreNamed(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	for name, c := range map[string]struct {
-		policy rules.IPsecPolicy
+		policy explain.IPsecPolicy
 		by     string // "": none
 	}{
-		"a network":           {rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Transforms: true}, "inet fw4"},
-		"one of IPv6":         {rules.IPsecPolicy{From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Transforms: true}, ""},
-		"an address of ours":  {rules.IPsecPolicy{From: prefix("198.51.100.2/32"), To: prefix("10.9.0.0/24"), Transforms: true}, ""},
-		"what is let through": {rules.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24")}, ""},
+		"a network":           {explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Transforms: true}, "inet fw4"},
+		"one of IPv6":         {explain.IPsecPolicy{From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Transforms: true}, ""},
+		"an address of ours":  {explain.IPsecPolicy{From: prefix("198.51.100.2/32"), To: prefix("10.9.0.0/24"), Transforms: true}, ""},
+		"what is let through": {explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24")}, ""},
 	} {
 		w := dual()
 		w.obs.Translations = []rules.Translation{{Family: rules.IPv4, Only: []string{"wan2"}, By: "inet fw4"}}
 		rt := w.routing()
-		rt.IPsec = []rules.IPsecPolicy{c.policy}
+		rt.IPsec = []explain.IPsecPolicy{c.policy}
 		found := rt.TranslatedIPsec(w.cfg)
 		if len(found) > 1 || (len(found) == 1) != (c.by != "") || c.by != "" && found[c.by] == nil {
 			t.Errorf("%s: %v", name, found)

@@ -354,3 +354,6 @@ func (n *policyNeeds) how(policy *Policy, list []Family) string {
 
 // Has reports whether a port is in the range; the zero range has all.
 func (p Ports) Has(port uint16) bool { return p == Ports{} || port >= p.First && port <= p.Last }
+
+// loopback is the name that rules know this machine's own packets by.
+const loopback = "lo"

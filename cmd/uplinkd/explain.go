@@ -9,7 +9,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/daemon"
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // errKernelDiffers ends explain when the kernel does not confirm it.
@@ -46,7 +46,7 @@ func explainCommand(set *flag.FlagSet) runner {
 		if err != nil {
 			return usageError{err}
 		}
-		e, err := explain(ctx, *socket, *file, query, p)
+		e, err := explanation(ctx, *socket, *file, query, p)
 		if err != nil {
 			return err
 		}
@@ -64,8 +64,8 @@ func explainCommand(set *flag.FlagSet) runner {
 	}
 }
 
-// explain asks the daemon, or looks by itself where none runs or a configuration is named.
-func explain(ctx context.Context, socket, file string, query url.Values, p rules.Packet) (api.Explanation, error) {
+// explanation asks the daemon, or looks by itself where none runs or a configuration is named.
+func explanation(ctx context.Context, socket, file string, query url.Values, p explain.Packet) (api.Explanation, error) {
 	if file == "" {
 		e, err := dial(socket).Explain(ctx, query)
 		if !errors.Is(err, api.ErrNotRunning) {
@@ -73,7 +73,7 @@ func explain(ctx context.Context, socket, file string, query url.Values, p rules
 		}
 	}
 	e, err := daemon.Explain(configFile(file), p, query.Get("without"))
-	return e, asUsage(err, rules.ErrPacket)
+	return e, asUsage(err, explain.ErrPacket)
 }
 
 // asUsage makes an error that is the caller's mistake end with exit code 2.

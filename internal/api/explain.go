@@ -12,13 +12,14 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // Explanation is what becomes of a packet and why, with the kernel's own answer beside it.
 type Explanation struct {
 	Packet    ExplainedPacket   `json:"packet"`
 	Without   string            `json:"without"` // the uplink whose cable is thought to be pulled; "" for none
-	Outcome   rules.Outcome     `json:"outcome"` // "leaves", "local", "refused" or "filtered"
+	Outcome   explain.Outcome   `json:"outcome"` // "leaves", "local", "refused" or "filtered"
 	Reason    string            `json:"reason"`
 	Uncertain string            `json:"uncertain"` // what the kernel may do differently; "" when nothing
 	Ways      status.List[Way]  `json:"ways"`
@@ -54,13 +55,13 @@ type Way struct {
 
 // Step is one rule, route or filter that was looked at.
 type Step struct {
-	Kind   rules.StepKind `json:"kind"`
-	What   string         `json:"what"`
-	Counts bool           `json:"counts"` // false: it was passed over
-	Why    string         `json:"why"`
-	Uplink string         `json:"uplink"` // whose configuration made it
-	Key    string         `json:"key"`
-	Line   int            `json:"line"` // of that key in the file; 0 when it is a default, or nobody's
+	Kind   explain.StepKind `json:"kind"`
+	What   string           `json:"what"`
+	Counts bool             `json:"counts"` // false: it was passed over
+	Why    string           `json:"why"`
+	Uplink string           `json:"uplink"` // whose configuration made it
+	Key    string           `json:"key"`
+	Line   int              `json:"line"` // of that key in the file; 0 when it is a default, or nobody's
 }
 
 // KernelAnswer is what the kernel itself says.
@@ -77,14 +78,14 @@ type KernelAnswer struct {
 
 // NewExplanation puts an explanation into the form of the JSON. Line tells where a key of the configuration
 // stands; the answer is nil when the kernel was not asked.
-func NewExplanation(e *rules.Explanation, answer *rules.Answer, file string, line func(rules.Origin) int) Explanation {
+func NewExplanation(e *explain.Explanation, answer *explain.Answer, file string, line func(rules.Origin) int) Explanation {
 	p := e.Packet
 	out := Explanation{
 		Packet: ExplainedPacket{To: p.To, From: p.From, IIF: p.In, OIF: p.Out, Mark: status.Mark(p.Mark), Protocol: protocolName(p.Protocol),
 			SPort: p.SPort, DPort: p.DPort, UID: p.UID, TOS: p.TOS},
 		Outcome: e.Outcome, Reason: e.Reason, Uncertain: e.Uncertain, File: file,
 	}
-	for _, w := range e.Ways {
+	for _, w := range e.Egresses {
 		out.Ways = append(out.Ways, Way{w.Uplink, w.Device, w.Gateway, w.Table, w.Source, w.Weight, w.MTU})
 	}
 	for _, s := range e.Steps {
@@ -114,17 +115,17 @@ func protocolName(n uint8) string {
 
 // packetKeys are the parameters of an explain request, and how each is read. The command line has options
 // of the same names.
-var packetKeys = map[string]func(p *rules.Packet, text string) error{
-	"to":    func(p *rules.Packet, text string) error { return address(&p.To, text) },
-	"from":  func(p *rules.Packet, text string) error { return address(&p.From, text) },
-	"iif":   func(p *rules.Packet, text string) error { p.In = text; return nil },
-	"oif":   func(p *rules.Packet, text string) error { p.Out = text; return nil },
-	"mark":  func(p *rules.Packet, text string) error { return number(&p.Mark, text, 32) },
-	"proto": func(p *rules.Packet, text string) error { return protocol(&p.Protocol, text) },
-	"sport": func(p *rules.Packet, text string) error { return number(&p.SPort, text, 16) },
-	"dport": func(p *rules.Packet, text string) error { return number(&p.DPort, text, 16) },
-	"uid":   func(p *rules.Packet, text string) error { return number(&p.UID, text, 32) },
-	"tos":   func(p *rules.Packet, text string) error { return number(&p.TOS, text, 8) },
+var packetKeys = map[string]func(p *explain.Packet, text string) error{
+	"to":    func(p *explain.Packet, text string) error { return address(&p.To, text) },
+	"from":  func(p *explain.Packet, text string) error { return address(&p.From, text) },
+	"iif":   func(p *explain.Packet, text string) error { p.In = text; return nil },
+	"oif":   func(p *explain.Packet, text string) error { p.Out = text; return nil },
+	"mark":  func(p *explain.Packet, text string) error { return number(&p.Mark, text, 32) },
+	"proto": func(p *explain.Packet, text string) error { return protocol(&p.Protocol, text) },
+	"sport": func(p *explain.Packet, text string) error { return number(&p.SPort, text, 16) },
+	"dport": func(p *explain.Packet, text string) error { return number(&p.DPort, text, 16) },
+	"uid":   func(p *explain.Packet, text string) error { return number(&p.UID, text, 32) },
+	"tos":   func(p *explain.Packet, text string) error { return number(&p.TOS, text, 8) },
 }
 
 // withoutKey is the parameter that is about no packet: the uplink whose cable is thought to be pulled.
@@ -132,8 +133,8 @@ const withoutKey = "without"
 
 // ParsePacket reads the parameters of an explain request. Without a protocol the packet is UDP, which is what
 // the kernel's own lookup takes it for. The error says what is wrong in the words of the request.
-func ParsePacket(query url.Values) (rules.Packet, error) {
-	p := rules.Packet{Protocol: 17}
+func ParsePacket(query url.Values) (explain.Packet, error) {
+	p := explain.Packet{Protocol: 17}
 	for key, values := range query {
 		read, known := packetKeys[key]
 		switch {
@@ -199,7 +200,7 @@ func (f *face) explain(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, ErrUnknownUplink):
 		writeError(w, http.StatusNotFound, err.Error())
 		return
-	case errors.Is(err, rules.ErrPacket):
+	case errors.Is(err, explain.ErrPacket):
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	case err != nil:

@@ -10,12 +10,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 func TestPacketsAreReadFromAQuery(t *testing.T) {
 	addr := netip.MustParseAddr
-	for query, want := range map[string]rules.Packet{
+	for query, want := range map[string]explain.Packet{
 		"to=192.0.2.1":                             {To: addr("192.0.2.1"), Protocol: 17},
 		"to=::ffff:192.0.2.1&from=&proto=":         {To: addr("192.0.2.1"), Protocol: 17},
 		"to=2001:db8::1&from=2001:db8::2&oif=wan1": {To: addr("2001:db8::1"), From: addr("2001:db8::2"), Out: "wan1", Protocol: 17},
@@ -90,10 +90,10 @@ func TestExplanationsAreServed(t *testing.T) {
 }
 
 func TestExplanationsReadWell(t *testing.T) {
-	p := rules.Packet{To: netip.MustParseAddr("192.0.2.1"), Protocol: 6, DPort: 443}
-	forwarded := rules.Packet{To: netip.MustParseAddr("192.0.2.1"), From: netip.MustParseAddr("192.168.1.7"), In: "br-lan", Protocol: 17, SPort: 53, Mark: 0x01000000}
+	p := explain.Packet{To: netip.MustParseAddr("192.0.2.1"), Protocol: 6, DPort: 443}
+	forwarded := explain.Packet{To: netip.MustParseAddr("192.0.2.1"), From: netip.MustParseAddr("192.168.1.7"), In: "br-lan", Protocol: 17, SPort: 53, Mark: 0x01000000}
 	refused := sampleExplanation(forwarded)
-	refused.Outcome, refused.Ways, refused.Reason = rules.Refused, nil, "uplink fiber has no way to the Internet\x1b[31m"
+	refused.Outcome, refused.Ways, refused.Reason = explain.Refused, nil, "uplink fiber has no way to the Internet\x1b[31m"
 	refused.Uncertain, refused.Kernel = "a rule is not understood", KernelAnswer{Asked: true, Refused: "network is unreachable"}
 	pulled := sampleExplanation(p)
 	pulled.Without = "lte"

@@ -5,7 +5,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // ExplainOptions say how to write an explanation.
@@ -30,11 +30,11 @@ func WriteExplanation(w io.Writer, e Explanation, opt ExplainOptions) error {
 	}
 	b.WriteByte('\n')
 	color := colorGreen
-	if e.Outcome == rules.Refused || e.Outcome == rules.Filtered {
+	if e.Outcome == explain.Refused || e.Outcome == explain.Filtered {
 		color = colorRed
 	}
 	fmt.Fprintf(&b, "%s: %s\n", paint(outcomeText(e.Outcome), color, opt.Color), clean(e.Reason))
-	if e.Outcome == rules.Leaves {
+	if e.Outcome == explain.Leaves {
 		for _, way := range e.Ways {
 			b.WriteString("  by " + wayText(way) + "\n")
 		}
@@ -99,13 +99,13 @@ func madeBy(e *Explanation, s Step) string {
 	return clean(fmt.Sprintf("%s:%d: %s", e.File, s.Line, what))
 }
 
-func outcomeText(o rules.Outcome) string {
+func outcomeText(o explain.Outcome) string {
 	switch o {
-	case rules.Leaves:
+	case explain.Leaves:
 		return "it leaves"
-	case rules.Delivered:
+	case explain.Delivered:
 		return "it is for this machine"
-	case rules.Filtered:
+	case explain.Filtered:
 		return "it is dropped on the way out"
 	}
 	return "it goes nowhere"

@@ -24,6 +24,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -69,16 +70,16 @@ func sampleStatus() status.Status {
 }
 
 // sampleExplanation explains any packet alike: by fiber, past a rule that is not for it.
-func sampleExplanation(p rules.Packet) Explanation {
-	way := rules.Way{Device: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Table: 11700, Uplink: "fiber", Source: netip.MustParseAddr("198.51.100.2"), Weight: 3, MTU: 1492}
-	e := rules.Explanation{Packet: p, Outcome: rules.Leaves, Reason: "leads to fiber", Ways: []rules.Way{way},
-		Steps: []rules.Step{
-			{Kind: rules.StepRule, What: "pref 10010 from all fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117", Why: "the mark is 0x0", Because: rules.Origin{Uplink: "fiber", Key: "name"}},
-			{Kind: rules.StepRule, What: "pref 10900 from all lookup 11700 protocol 117", Counts: true, Why: "matches every packet", Because: rules.Origin{Key: "kernel.rule_priority"}},
-			{Kind: rules.StepRoute, What: "default via 198.51.100.1 dev eth1 table 11700 proto 117", Counts: true, Why: "leads to fiber", Because: rules.Origin{Uplink: "fiber", Key: "tier"}},
+func sampleExplanation(p explain.Packet) Explanation {
+	way := explain.Egress{Device: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Table: 11700, Uplink: "fiber", Source: netip.MustParseAddr("198.51.100.2"), Weight: 3, MTU: 1492}
+	e := explain.Explanation{Packet: p, Outcome: explain.Leaves, Reason: "leads to fiber", Egresses: []explain.Egress{way},
+		Steps: []explain.Step{
+			{Kind: explain.StepRule, What: "pref 10010 from all fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117", Why: "the mark is 0x0", Because: rules.Origin{Uplink: "fiber", Key: "name"}},
+			{Kind: explain.StepRule, What: "pref 10900 from all lookup 11700 protocol 117", Counts: true, Why: "matches every packet", Because: rules.Origin{Key: "kernel.rule_priority"}},
+			{Kind: explain.StepRoute, What: "default via 198.51.100.1 dev eth1 table 11700 proto 117", Counts: true, Why: "leads to fiber", Because: rules.Origin{Uplink: "fiber", Key: "tier"}},
 		},
-		Lookup: &rules.Lookup{Packet: p, Outcome: rules.Leaves, Ways: []rules.Way{way}}}
-	answer := rules.Answer{Device: "eth1", Gateway: way.Gateway, Table: 11700, Source: way.Source}
+		Lookup: &explain.Lookup{Packet: p, Outcome: explain.Leaves, Egresses: []explain.Egress{way}}}
+	answer := explain.Answer{Device: "eth1", Gateway: way.Gateway, Table: 11700, Source: way.Source}
 	return NewExplanation(&e, &answer, "/etc/uplinkd/uplinkd.toml", func(o rules.Origin) int { return len(o.Uplink) })
 }
 
@@ -135,12 +136,12 @@ func (d *daemon) Reload() error {
 	return d.reloadErr
 }
 
-func (d *daemon) Explain(p rules.Packet, without string) (Explanation, error) {
+func (d *daemon) Explain(p explain.Packet, without string) (Explanation, error) {
 	if without != "" && without != "fiber" {
 		return Explanation{}, fmt.Errorf("%w %q", ErrUnknownUplink, without)
 	}
 	if p.Out == "nodev" {
-		return Explanation{}, fmt.Errorf("%w: there is no device nodev", rules.ErrPacket)
+		return Explanation{}, fmt.Errorf("%w: there is no device nodev", explain.ErrPacket)
 	}
 	e := sampleExplanation(p)
 	e.Without = without

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/status"
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // ErrUnknownUplink is what a Source returns for a name that is not configured,
@@ -32,7 +32,7 @@ type Source interface {
 	Reload() error
 	// Explain says what would become of a packet; without an uplink, if one is named: as if its cable were
 	// pulled. An error that is [rules.ErrPacket] or [ErrUnknownUplink] is the asker's.
-	Explain(p rules.Packet, without string) (Explanation, error)
+	Explain(p explain.Packet, without string) (Explanation, error)
 	// History returns what was seen after a time; false when there is no range of that name. "" is the
 	// shortest.
 	History(name string, after time.Time) (status.History, bool)

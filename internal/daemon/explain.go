@@ -10,6 +10,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // explanations answers one question after the other: each reads every routing table.
@@ -23,7 +24,7 @@ type explanations struct {
 
 // Explain says what would become of a packet now. The kernel is read through a handle of its own: the
 // engine's belongs to the engine.
-func (d *Daemon) Explain(p rules.Packet, without string) (api.Explanation, error) {
+func (d *Daemon) Explain(p explain.Packet, without string) (api.Explanation, error) {
 	d.explaining.Lock()
 	defer d.explaining.Unlock()
 	last := d.engine.Last()
@@ -36,7 +37,7 @@ func (d *Daemon) Explain(p rules.Packet, without string) (api.Explanation, error
 
 // Explain says what would become of a packet without a running daemon: by what the kernel holds, and by the
 // verdicts that the last daemon kept.
-func Explain(configFile string, p rules.Packet, without string) (api.Explanation, error) {
+func Explain(configFile string, p explain.Packet, without string) (api.Explanation, error) {
 	prepared, err := prepare(configFile)
 	if err != nil {
 		return api.Explanation{}, err
@@ -49,7 +50,7 @@ func Explain(configFile string, p rules.Packet, without string) (api.Explanation
 	return x.explain(p, without)
 }
 
-func (x *explanations) explain(p rules.Packet, without string) (api.Explanation, error) {
+func (x *explanations) explain(p explain.Packet, without string) (api.Explanation, error) {
 	k, err := kernel.Open(x.cfg.Kernel, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return api.Explanation{}, err
@@ -69,14 +70,14 @@ func (x *explanations) explain(p rules.Packet, without string) (api.Explanation,
 	if !inForce {
 		state.Table, state.Policies = nil, nil // what the kernel has reads back as comments only
 	}
-	e, err := rules.Explain(x.cfg, rt, &state, p)
+	e, err := explain.Explain(x.cfg, rt, &state, p)
 	if err != nil {
 		return api.Explanation{}, err
 	}
 	if !inForce && e.Uncertain == "" {
 		e.Uncertain = "the packet filter of uplinkd is not in force as planned, and was left out"
 	}
-	var answer *rules.Answer
+	var answer *explain.Answer
 	if e.Lookup != nil {
 		a, err := k.Lookup(e.Lookup.Packet)
 		if err != nil {
@@ -90,13 +91,13 @@ func (x *explanations) explain(p rules.Packet, without string) (api.Explanation,
 func (x *explanations) line(o rules.Origin) int { return x.lines.Of(o.Uplink, o.ConfigKey()) }
 
 // pulled explains a packet as if the cable of an uplink were pulled. Nobody can ask the kernel about that.
-func (x *explanations) pulled(rt *rules.Routing, verdicts map[rules.Path]rules.Verdict, p rules.Packet, without string) (api.Explanation, error) {
+func (x *explanations) pulled(rt *explain.Routing, verdicts map[rules.Path]rules.Verdict, p explain.Packet, without string) (api.Explanation, error) {
 	i := slices.IndexFunc(x.cfg.Uplinks, func(u rules.Uplink) bool { return u.Name == without })
 	if i < 0 {
 		return api.Explanation{}, fmt.Errorf("%w %q", api.ErrUnknownUplink, without)
 	}
-	after, state := rt.Without(x.cfg, verdicts, &x.cfg.Uplinks[i])
-	e, err := rules.Explain(x.cfg, after, &state, p)
+	after, state := rt.WithoutCarrier(x.cfg, verdicts, &x.cfg.Uplinks[i])
+	e, err := explain.Explain(x.cfg, after, &state, p)
 	if err != nil {
 		return api.Explanation{}, err
 	}

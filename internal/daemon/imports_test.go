@@ -15,6 +15,7 @@ const module = "github.com/uplinkd/uplinkd/"
 // allowed says which of our packages each package may import. docs/architecture.md draws it.
 var allowed = map[string][]string{
 	"rules":                      nil,
+	"rules/explain":              {"rules"},
 	"probe":                      nil,
 	"uplink":                     {"rules", "probe"},
 	"uplink/simulate":            {"probe", "uplink"},
@@ -24,22 +25,22 @@ var allowed = map[string][]string{
 	"internal/lab":               nil,
 	"internal/dhcp4":             nil,
 	"internal/history":           nil,
-	"internal/doctor":            {"rules"},
+	"internal/doctor":            {"rules", "rules/explain"},
 	"internal/hooks":             nil,
 	"internal/ndisc":             nil,
 	"internal/tunnel":            nil,
 	"internal/vm":                nil,
 	"internal/vm/vmexec":         {"internal/vm"},
-	"internal/kernel":            {"rules", "internal/tunnel"},
+	"internal/kernel":            {"rules", "rules/explain", "internal/tunnel"},
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules", "internal/schedule"},
 	"internal/schedule":          nil,
 	"internal/status":            {"rules", "uplink"},
 	"internal/planinput":         {"rules", "internal/config"},
-	"internal/api":               {"rules", "uplink", "internal/status"},
-	"internal/daemon": {"rules", "probe", "uplink", "internal/api", "internal/config", "internal/planinput", "internal/schedule", "internal/status", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
+	"internal/api":               {"rules", "rules/explain", "uplink", "internal/status"},
+	"internal/daemon": {"rules", "rules/explain", "probe", "uplink", "internal/api", "internal/config", "internal/planinput", "internal/schedule", "internal/status", "internal/dhcp4", "internal/doctor", "internal/history", "internal/hooks", "internal/ndisc", "dhcp6",
 		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel"},
-	"cmd/uplinkd": {"rules", "internal/api", "internal/status", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
+	"cmd/uplinkd": {"rules", "rules/explain", "internal/api", "internal/status", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
 }
 
 // kernelLibraries may be imported by internal/kernel alone.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 type found = func(severity Severity, cause, fix string)
@@ -42,12 +43,12 @@ func reversePath(o *Observation, found found) {
 			targets = append(targets, host)
 		}
 		for _, to := range targets {
-			p := rules.Packet{In: u.Device, From: somebody[rules.IPv4], To: to, Protocol: 6, SPort: 40000, DPort: 443}
-			e, err := rules.Explain(o.Config, o.Routing, o.State, p)
-			if err != nil || e.Outcome != rules.Refused || !strings.HasPrefix(e.Reason, rules.ReasonStrange) {
+			p := explain.Packet{In: u.Device, From: somebody[rules.IPv4], To: to, Protocol: 6, SPort: 40000, DPort: 443}
+			e, err := explain.Explain(o.Config, o.Routing, o.State, p)
+			if err != nil || e.Outcome != explain.Refused || e.RPFilter == "" {
 				continue
 			}
-			found(Error, fmt.Sprintf("reverse-path filtering drops what arrives at %s (%s) for %v: %s", u.Name, u.Device, to, strings.TrimPrefix(e.Reason, rules.ReasonStrange)),
+			found(Error, fmt.Sprintf("reverse-path filtering drops what arrives at %s (%s) for %v: %s", u.Name, u.Device, to, e.RPFilter),
 				fmt.Sprintf("run uplinkd, which makes strict filtering pass; without it: sysctl -w net.ipv4.conf.%s.rp_filter=2", u.Device))
 			break
 		}
@@ -98,7 +99,7 @@ func foreignRules(o *Observation, found found) {
 
 // leads reports whether a table has a default route.
 func (o *Observation) leads(table uint32, family rules.Family) bool {
-	return slices.ContainsFunc(o.Routing.Tables, func(r rules.TableRoute) bool {
+	return slices.ContainsFunc(o.Routing.Tables, func(r explain.TableRoute) bool {
 		return r.Table == table && r.Family == family && r.IsDefault() && r.Type != rules.Throw
 	})
 }

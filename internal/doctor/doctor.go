@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // Severity says how bad a finding is.
@@ -34,7 +35,7 @@ type Finding struct {
 // Observation is all that the checks look at.
 type Observation struct {
 	Config  rules.Config
-	Routing *rules.Routing
+	Routing *explain.Routing
 	State   *rules.State // what the configuration wants
 	Report  rules.Report
 	// Networkd is nil where systemd-networkd is not in use.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // maze is a router with random uplinks, LANs and other people's rules and routes, planned and applied.
@@ -148,9 +149,9 @@ func (m *maze) strangers() {
 }
 
 // packet is a random one: made here or forwarded.
-func (m *maze) packet() rules.Packet {
+func (m *maze) packet() explain.Packet {
 	for {
-		p := rules.Packet{To: pick(m, pick(m, m.far...), pick(m, m.far...), pick(m, m.own...)), Mark: pick(m, uint32(0), 0, 5, 0x105, 0x80000)}
+		p := explain.Packet{To: pick(m, pick(m, m.far...), pick(m, m.far...), pick(m, m.own...)), Mark: pick(m, uint32(0), 0, 5, 0x105, 0x80000)}
 		if m.oneIn(3) {
 			p.Mark = numbers.Mark(m.cfg.Uplinks[m.IntN(len(m.cfg.Uplinks))].ID)
 		}
@@ -182,7 +183,7 @@ func (m *maze) packet() rules.Packet {
 // TestExplainAgreesWithTheKernel asks both for a thousand random packets over random plans.
 func TestExplainAgreesWithTheKernel(t *testing.T) {
 	const mazes, packets = 40, 35
-	tally := make(map[rules.Outcome]int)
+	tally := make(map[explain.Outcome]int)
 	for seed := range uint64(mazes) {
 		t.Run(fmt.Sprintf("maze %d", seed), func(t *testing.T) {
 			namespace(t)
@@ -214,7 +215,7 @@ func TestExplainAgreesWithTheKernel(t *testing.T) {
 	if tally["compared"] < 1000 {
 		t.Errorf("only %d packets were compared", tally["compared"])
 	}
-	for _, o := range []rules.Outcome{rules.Leaves, rules.Delivered, rules.Refused} {
+	for _, o := range []explain.Outcome{explain.Leaves, explain.Delivered, explain.Refused} {
 		if tally[o] < mazes {
 			t.Errorf("only %d packets were %s: the test proves little", tally[o], o)
 		}
@@ -223,9 +224,9 @@ func TestExplainAgreesWithTheKernel(t *testing.T) {
 
 // compare asks the kernel as Explain has asked itself: with the mark that our packet filter sets, and for a
 // socket without a source a second time with the one that it got.
-func compare(t *testing.T, k *kernel.Kernel, cfg rules.Config, rt *rules.Routing, state *rules.State, p rules.Packet, tally map[rules.Outcome]int) {
+func compare(t *testing.T, k *kernel.Kernel, cfg rules.Config, rt *explain.Routing, state *rules.State, p explain.Packet, tally map[explain.Outcome]int) {
 	t.Helper()
-	e, err := rules.Explain(cfg, rt, state, p)
+	e, err := explain.Explain(cfg, rt, state, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,5 +246,5 @@ func compare(t *testing.T, k *kernel.Kernel, cfg rules.Config, rt *rules.Routing
 	for _, s := range e.Steps {
 		fmt.Fprintf(&steps, "\n  %v %-6s %s: %s", s.Counts, s.Kind, s.What, s.Why)
 	}
-	t.Errorf("%+v\nthe kernel says %+v\nexplain says %s %+v: %s%s", p, a, e.Outcome, e.Ways, e.Reason, steps.String())
+	t.Errorf("%+v\nthe kernel says %+v\nexplain says %s %+v: %s%s", p, a, e.Outcome, e.Egresses, e.Reason, steps.String())
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // Attributes of linux/rtnetlink.h for RTM_GETROUTE, and the flag that has the answer name its table.
@@ -26,16 +27,16 @@ const (
 )
 
 // Routing reads all that a route lookup depends on: more than a Snapshot, because every table counts.
-func (k *Kernel) Routing() (*rules.Routing, error) {
+func (k *Kernel) Routing() (*explain.Routing, error) {
 	links, err := k.links()
 	if err != nil {
 		return nil, err
 	}
-	obs, err := k.Snapshot(rules.LookupSysctls(links))
+	obs, err := k.Snapshot(explain.LookupSysctls(links))
 	if err != nil {
 		return nil, err
 	}
-	rt := &rules.Routing{Observed: obs}
+	rt := &explain.Routing{Observed: obs}
 	if obs.XFRM {
 		if rt.IPsec, err = k.securityPolicies(); err != nil {
 			return nil, err
@@ -60,7 +61,7 @@ func (k *Kernel) Routing() (*rules.Routing, error) {
 // Lookup asks the kernel for its own answer to what rules.Explain explains. A way that is refused is no
 // error: the answer then says how. A protocol that the kernel takes no ports of is left out of the
 // question.
-func (k *Kernel) Lookup(p rules.Packet) (rules.Answer, error) {
+func (k *Kernel) Lookup(p explain.Packet) (explain.Answer, error) {
 	req := k.request(unix.RTM_GETROUTE, 0)
 	family := rules.FamilyOf(p.To)
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(family), Dst_len: uint8(p.To.BitLen()), Tos: p.TOS, Flags: rtmFLookupTable}}
@@ -77,7 +78,7 @@ func (k *Kernel) Lookup(p rules.Packet) (rules.Answer, error) {
 		}
 		index, ok := k.devices.index[device]
 		if !ok {
-			return rules.Answer{}, fmt.Errorf("device %s: %w", device, unix.ENODEV)
+			return explain.Answer{}, fmt.Errorf("device %s: %w", device, unix.ENODEV)
 		}
 		add(typ, nl.Uint32Attr(uint32(index)))
 	}
@@ -101,11 +102,11 @@ func (k *Kernel) Lookup(p rules.Packet) (rules.Answer, error) {
 	var refused unix.Errno
 	switch {
 	case errors.As(err, &refused) && isRefusal(refused):
-		return rules.Answer{Refused: refused.Error()}, nil
+		return explain.Answer{Refused: refused.Error()}, nil
 	case err != nil:
-		return rules.Answer{}, fmt.Errorf("asking the kernel for the route to %v: %w", p.To, err)
+		return explain.Answer{}, fmt.Errorf("asking the kernel for the route to %v: %w", p.To, err)
 	case len(answers) == 0:
-		return rules.Answer{}, fmt.Errorf("asking the kernel for the route to %v: no answer", p.To)
+		return explain.Answer{}, fmt.Errorf("asking the kernel for the route to %v: no answer", p.To)
 	}
 	return k.decodeAnswer(answers[0])
 }
@@ -120,12 +121,12 @@ func isRefusal(errno unix.Errno) bool {
 	return false
 }
 
-func (k *Kernel) decodeAnswer(m []byte) (rules.Answer, error) {
+func (k *Kernel) decodeAnswer(m []byte) (explain.Answer, error) {
 	if len(m) < unix.SizeofRtMsg {
-		return rules.Answer{}, errors.New("the kernel's answer about a route is cut short")
+		return explain.Answer{}, errors.New("the kernel's answer about a route is cut short")
 	}
 	msg := nl.DeserializeRtMsg(m)
-	a := rules.Answer{Table: uint32(msg.Table)}
+	a := explain.Answer{Table: uint32(msg.Table)}
 	for typ, value := range attributes(m[unix.SizeofRtMsg:]) {
 		switch typ {
 		case unix.RTA_TABLE:
@@ -143,7 +144,7 @@ func (k *Kernel) decodeAnswer(m []byte) (rules.Answer, error) {
 		a.Local = true
 	case rules.Unreachable, rules.Blackhole, rules.Prohibit:
 		// IPv6 answers some refusals with a route that says no instead of an error.
-		a = rules.Answer{Refused: rules.RouteType(msg.Type).String() + " route"}
+		a = explain.Answer{Refused: rules.RouteType(msg.Type).String() + " route"}
 	}
 	return a, nil
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // routes lists what planning looks at: table main, our tables, and whatever carries our protocol number.
@@ -30,16 +31,16 @@ func (k *Kernel) decodeRoute(m []byte) (rules.Route, bool) {
 }
 
 // decodeTableRoute reads a route of any table.
-func (k *Kernel) decodeTableRoute(m []byte) (rules.TableRoute, bool) {
+func (k *Kernel) decodeTableRoute(m []byte) (explain.TableRoute, bool) {
 	if len(m) < unix.SizeofRtMsg {
-		return rules.TableRoute{}, false
+		return explain.TableRoute{}, false
 	}
 	msg := nl.DeserializeRtMsg(m)
 	family, known := familyOf(msg.Family)
 	if !known || msg.Flags&unix.RTM_F_CLONED != 0 {
-		return rules.TableRoute{}, false
+		return explain.TableRoute{}, false
 	}
-	r := rules.TableRoute{TOS: msg.Tos}
+	r := explain.TableRoute{TOS: msg.Tos}
 	r.Route = rules.Route{Family: family, Table: uint32(msg.Table), Type: rules.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}
 	if family == rules.IPv4 {
 		r.Scope = msg.Scope
@@ -100,7 +101,7 @@ func decodeGateway(typ uint16, value []byte) netip.Addr {
 }
 
 // decodeNexthops reads RTA_MULTIPATH: rtnexthop headers, each with attributes of its own.
-func (k *Kernel) decodeNexthops(b []byte, r *rules.TableRoute) {
+func (k *Kernel) decodeNexthops(b []byte, r *explain.TableRoute) {
 	for len(b) >= unix.SizeofRtNexthop {
 		length := int(binary.NativeEndian.Uint16(b))
 		if length < unix.SizeofRtNexthop || length > len(b) {

@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // securityPolicies lists what IPsec does with packets that leave.
-func (k *Kernel) securityPolicies() ([]rules.IPsecPolicy, error) {
+func (k *Kernel) securityPolicies() ([]explain.IPsecPolicy, error) {
 	req := k.request(nl.XFRM_MSG_GETPOLICY, unix.NLM_F_DUMP)
 	req.AddData(&nl.XfrmUserpolicyId{})
-	var list []rules.IPsecPolicy
+	var list []explain.IPsecPolicy
 	err := req.ExecuteIter(unix.NETLINK_XFRM, nl.XFRM_MSG_NEWPOLICY, func(m []byte) bool {
 		if p, ok := k.decodePolicy(m); ok {
 			list = append(list, p)
@@ -28,7 +29,7 @@ func (k *Kernel) securityPolicies() ([]rules.IPsecPolicy, error) {
 	return list, nil
 }
 
-func (k *Kernel) decodePolicy(m []byte) (p rules.IPsecPolicy, ok bool) {
+func (k *Kernel) decodePolicy(m []byte) (p explain.IPsecPolicy, ok bool) {
 	if len(m) < nl.SizeofXfrmUserpolicyInfo {
 		return p, false
 	}
@@ -37,7 +38,7 @@ func (k *Kernel) decodePolicy(m []byte) (p rules.IPsecPolicy, ok bool) {
 	if msg.Dir != policyOut || !known {
 		return p, false
 	}
-	p = rules.IPsecPolicy{
+	p = explain.IPsecPolicy{
 		From: selected(family, msg.Sel.Saddr, msg.Sel.PrefixlenS), To: selected(family, msg.Sel.Daddr, msg.Sel.PrefixlenD),
 		Protocol: msg.Sel.Proto, SPort: selectedPorts(msg.Sel.Sport, msg.Sel.SportMask), DPort: selectedPorts(msg.Sel.Dport, msg.Sel.DportMask),
 		Priority: msg.Priority, Block: msg.Action == policyBlock,

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 func TestIPsecPoliciesAreRead(t *testing.T) {
@@ -22,14 +23,14 @@ ip xfrm policy add src 203.0.113.2/32 dst 192.0.2.7/32 dev wan2 dir out tmpl pro
 		t.Fatal(err)
 	}
 	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
-	want := map[netip.Prefix]rules.IPsecPolicy{
+	want := map[netip.Prefix]explain.IPsecPolicy{
 		prefix("192.0.2.128/25"): {From: prefix("203.0.113.128/25"), To: prefix("192.0.2.128/25"), Priority: 7,
 			Transforms: true, TunnelFrom: addr("203.0.113.2"), TunnelTo: addr("192.0.2.9")},
 		prefix("2001:db8:9::/64"): {From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Protocol: 6, DPort: rules.Ports{First: 443, Last: 443},
 			Block: true, Mark: 5, Mask: 0xff},
 		prefix("192.0.2.7/32"): {From: prefix("203.0.113.2/32"), To: prefix("192.0.2.7/32"), Device: "wan2", Transforms: true},
 	}
-	got := make(map[netip.Prefix]rules.IPsecPolicy)
+	got := make(map[netip.Prefix]explain.IPsecPolicy)
 	for _, p := range rt.IPsec {
 		got[p.To] = p
 	}
@@ -50,7 +51,7 @@ nft 'table inet t {
  }
 }'`)
 	for _, source := range []string{"127.0.0.1", "127.0.0.2", "127.3.0.9", "127.77.1.254", "127.100.7.3", "::1", "2001:db8::1"} {
-		packet := rules.Packet{From: netip.MustParseAddr(source)}
+		packet := explain.Packet{From: netip.MustParseAddr(source)}
 		low := rules.NftSourceShare{Family: rules.FamilyOf(packet.From), Total: 7, First: 0, Last: 2}
 		before := sh(t, `nft list chain inet t o | grep low | grep -o 'packets [0-9]*'`)
 		sh(t, "ping -c 1 -W 1 -I "+source+" "+map[bool]string{true: "127.0.0.1", false: "::1"}[packet.From.Is4()])

@@ -1,10 +1,12 @@
-package rules
+package explain
 
 import (
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // departure follows a packet that a socket of this machine makes. A socket without a source asks twice:
@@ -24,7 +26,7 @@ func (e *explainer) departure(p Packet) {
 	}
 	a := e.walk(p)
 	e.asked(p, a)
-	if p.From.IsValid() && e.remark(&p, &a) {
+	if p.From.IsValid() && e.reroute(&p, &a) {
 		a = e.walk(p)
 	}
 	if a.outcome != Leaves || p.From.IsValid() {
@@ -32,8 +34,8 @@ func (e *explainer) departure(p Packet) {
 		return
 	}
 	e.chooseSources(&a)
-	source := a.ways[0].Source
-	same := !slices.ContainsFunc(a.ways, func(w Way) bool { return w.Source != source })
+	source := a.egresses[0].Source
+	same := !slices.ContainsFunc(a.egresses, func(w Egress) bool { return w.Source != source })
 	if !source.IsValid() || !same {
 		if !same {
 			e.out.Uncertain = "the source depends on the way that the hash takes, and rules by source count from then on"
@@ -45,7 +47,7 @@ func (e *explainer) departure(p Packet) {
 		Why: "is the source that this way gives the socket; with it, the route is looked up once more"})
 	p.From = source
 	a = e.walk(p)
-	if e.remark(&p, &a) {
+	if e.reroute(&p, &a) {
 		a = e.walk(p)
 	}
 	e.conclude(p, a)
@@ -54,17 +56,18 @@ func (e *explainer) departure(p Packet) {
 // arrival follows a packet that came in by a device: our packet filter may mark it, and IPv4 validates
 // its source.
 func (e *explainer) arrival(p Packet) {
-	e.enter(&p)
+	e.prerouting(&p)
 	p.UID = 0 // ip_route_input_slow: that of the namespace's owner
 	a := e.walk(p)
-	if a.outcome == Leaves && e.rt.sysctl("net/"+FamilyOf(p.To).String()+"/conf/"+p.In+"/forwarding") == 0 {
+	if a.outcome == Leaves && e.rt.sysctl("net/"+rules.FamilyOf(p.To).String()+"/conf/"+p.In+"/forwarding") == 0 {
 		e.step(Step{Kind: StepSource, What: "forwarding of " + p.In, Counts: true, Why: "is off: what comes in there is for this machine or for nobody"})
 		e.refuse(p, "forwarding is off on "+p.In)
 		return
 	}
 	if p.To.Is4() && a.outcome != Refused {
-		if why := e.strange(p, &a); why != "" {
-			e.refuse(p, why)
+		if why := e.rpFilter(p, &a); why != "" {
+			e.out.RPFilter = why
+			e.refuse(p, "the source is refused: "+why)
 			return
 		}
 	}
@@ -79,36 +82,33 @@ func (e *explainer) refuse(p Packet, why string) {
 // asked notes a lookup that the kernel can be asked for too.
 func (e *explainer) asked(p Packet, a answer) {
 	if p.To.Is4() || p.Out == "" || !p.From.IsValid() {
-		e.out.Lookup = &Lookup{p, a.outcome, slices.Clone(a.ways)}
+		e.out.Lookup = &Lookup{p, a.outcome, slices.Clone(a.egresses)}
 	}
 }
 
 // conclude makes the answer of a walk the outcome, as far as our packet filter lets it.
 func (e *explainer) conclude(p Packet, a answer) {
-	for i := range a.ways {
-		if u := e.cfg.UplinkOn(a.ways[i].Device); u != nil {
-			a.ways[i].Uplink = u.Name
+	for i := range a.egresses {
+		if u := e.cfg.UplinkOn(a.egresses[i].Device); u != nil {
+			a.egresses[i].Uplink = u.Name
 		}
 		if p.From.IsValid() {
-			a.ways[i].Source = p.From
+			a.egresses[i].Source = p.From
 		}
 	}
-	e.out.Outcome, e.out.Ways, e.out.Reason = a.outcome, a.ways, a.reason
+	e.out.Outcome, e.out.Egresses, e.out.Reason = a.outcome, a.egresses, a.reason
 	e.asked(p, a)
 	if a.outcome == Leaves {
-		e.leave(p)
+		e.postrouting(p)
 	}
 }
-
-// ReasonStrange begins the reason of a packet whose source is not accepted where it came in.
-const ReasonStrange = "the source is refused: "
 
 // sysctl4 is the path of a parameter of IPv4 below /proc/sys.
 func sysctl4(device, key string) string { return "net/ipv4/conf/" + device + "/" + key }
 
-// strange is IPv4's validation of sources (net/ipv4/fib_frontend.c __fib_validate_source). It returns why
+// rpFilter is IPv4's validation of sources (net/ipv4/fib_frontend.c __fib_validate_source). It returns why
 // the packet is refused, "" when it is not.
-func (e *explainer) strange(p Packet, onward *answer) string {
+func (e *explainer) rpFilter(p Packet, onward *answer) string {
 	filter := max(e.rt.sysctl(sysctl4("all", "rp_filter")), e.rt.sysctl(sysctl4(p.In, "rp_filter")))
 	back := Packet{From: p.To, To: p.From, Mark: p.Mark, Protocol: p.Protocol, SPort: p.DPort, DPort: p.SPort, TOS: p.TOS}
 	if e.rt.sysctl(sysctl4("all", "src_valid_mark"))+e.rt.sysctl(sysctl4(p.In, "src_valid_mark")) == 0 {
@@ -116,7 +116,7 @@ func (e *explainer) strange(p Packet, onward *answer) string {
 	}
 	// The flow back comes in where this packet would leave, or from this machine.
 	if onward.outcome == Leaves {
-		back.In = onward.ways[0].Device
+		back.In = onward.egresses[0].Device
 	}
 	silent := explainer{cfg: e.cfg, rt: e.rt, out: new(Explanation), quiet: true}
 	a := silent.walk(back)
@@ -126,12 +126,12 @@ func (e *explainer) strange(p Packet, onward *answer) string {
 		if !counts {
 			return ""
 		}
-		return ReasonStrange + why
+		return why
 	}
 	local := e.rt.sysctl(sysctl4("all", "accept_local"))+e.rt.sysctl(sysctl4(p.In, "accept_local")) != 0
-	noAddress := !slices.ContainsFunc(e.rt.Addrs, func(a Addr) bool { return a.Device == p.In && a.Prefix.Addr().Is4() })
+	noAddress := !slices.ContainsFunc(e.rt.Addrs, func(a rules.Addr) bool { return a.Device == p.In && a.Prefix.Addr().Is4() })
 	switch {
-	case a.typ == Broadcast, a.typ == Local && !local:
+	case a.typ == rules.Broadcast, a.typ == rules.Local && !local:
 		return verdict(true, "it is an address of this machine itself")
 	case a.outcome == Refused && filter != 0:
 		return verdict(true, "no route leads back: "+a.reason)
@@ -146,14 +146,14 @@ func (e *explainer) strange(p Packet, onward *answer) string {
 }
 
 func (rt *Routing) isLocal(a netip.Addr) bool {
-	return slices.ContainsFunc(rt.Addrs, func(o Addr) bool { return o.Prefix.Addr() == a }) ||
-		a.IsLoopback() && slices.ContainsFunc(rt.Addrs, func(o Addr) bool { return o.Prefix.Contains(a) && o.Prefix.Addr().IsLoopback() })
+	return slices.ContainsFunc(rt.Addrs, func(o rules.Addr) bool { return o.Prefix.Addr() == a }) ||
+		a.IsLoopback() && slices.ContainsFunc(rt.Addrs, func(o rules.Addr) bool { return o.Prefix.Contains(a) && o.Prefix.Addr().IsLoopback() })
 }
 
 // chooseSources gives each way the source that a socket without one would get there.
 func (e *explainer) chooseSources(a *answer) {
-	for i := range a.ways {
-		w := &a.ways[i]
+	for i := range a.egresses {
+		w := &a.egresses[i]
 		if !w.Source.IsValid() {
 			w.Source = e.rt.source(w, e.out.Packet.To)
 		}
@@ -162,15 +162,15 @@ func (e *explainer) chooseSources(a *answer) {
 
 // source is inet_select_addr for IPv4: the primary address of the subnet that the gateway is in, else the
 // first one of the device. For IPv6 it is RFC 6724 as far as the device's own addresses go.
-func (rt *Routing) source(w *Way, to netip.Addr) netip.Addr {
-	var own []Addr
+func (rt *Routing) source(w *Egress, to netip.Addr) netip.Addr {
+	var own []rules.Addr
 	for _, a := range rt.Addrs {
-		if a.Device == w.Device && FamilyOf(a.Prefix.Addr()) == FamilyOf(to) {
+		if a.Device == w.Device && rules.FamilyOf(a.Prefix.Addr()) == rules.FamilyOf(to) {
 			own = append(own, a)
 		}
 	}
 	if to.Is6() {
-		usable, _ := UsableAddresses(IPv6, own)
+		usable, _ := rules.UsableAddresses(rules.IPv6, own)
 		if len(usable) == 0 || to.IsLinkLocalUnicast() {
 			return netip.Addr{}
 		}

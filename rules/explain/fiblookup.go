@@ -1,10 +1,12 @@
-package rules
+package explain
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // loopback is the name that rules know this machine's own packets by.
@@ -12,30 +14,30 @@ const loopback = "lo"
 
 // answer is the outcome of one walk over the rules.
 type answer struct {
-	outcome Outcome
-	ways    []Way
-	reason  string
-	typ     RouteType // of the route that decided, 0 when none did
-	devices []string  // of all its nexthops, usable or not
+	outcome  Outcome
+	egresses []Egress
+	reason   string
+	typ      rules.RouteType // of the route that decided, 0 when none did
+	devices  []string        // of all its nexthops, usable or not
 }
 
 // walk is fib_rules_lookup of net/core/fib_rules.c.
 func (e *explainer) walk(p Packet) answer {
-	list := e.rt.rulesOf(FamilyOf(p.To))
+	list := e.rt.rulesOf(rules.FamilyOf(p.To))
 	a := e.walkFrom(list, 0, p)
 	if a.outcome == Refused && p.Out != "" && p.To.Is4() {
 		// ip_route_output_key_hash_rcu: "Apparently, routing tables are wrong. Assume, that the
 		// destination is on link."
 		e.step(Step{Kind: StepRoute, What: p.To.String() + " dev " + p.Out, Counts: true,
 			Why: "no route leads there, and IPv4 takes the destination of a socket that is bound to a device for a neighbour"})
-		return answer{outcome: Leaves, typ: Unicast, reason: "the socket is bound to " + p.Out + ", where the destination is taken for a neighbour",
-			ways: []Way{{Device: p.Out, Weight: 1}}, devices: []string{p.Out}}
+		return answer{outcome: Leaves, typ: rules.Unicast, reason: "the socket is bound to " + p.Out + ", where the destination is taken for a neighbour",
+			egresses: []Egress{{Device: p.Out, Weight: 1}}, devices: []string{p.Out}}
 	}
 	return a
 }
 
-func (rt *Routing) rulesOf(family Family) []*Rule {
-	var list []*Rule
+func (rt *Routing) rulesOf(family rules.Family) []*rules.Rule {
+	var list []*rules.Rule
 	for i := range rt.Rules {
 		if rt.Rules[i].Family == family {
 			list = append(list, &rt.Rules[i])
@@ -44,7 +46,7 @@ func (rt *Routing) rulesOf(family Family) []*Rule {
 	return list
 }
 
-func (e *explainer) walkFrom(list []*Rule, from int, p Packet) answer {
+func (e *explainer) walkFrom(list []*rules.Rule, from int, p Packet) answer {
 	for i := from; i < len(list); i++ {
 		r := list[i]
 		because := e.cfg.OriginOfRule(r)
@@ -61,16 +63,16 @@ func (e *explainer) walkFrom(list []*Rule, from int, p Packet) answer {
 			continue
 		}
 		switch r.More.Action {
-		case Nop:
+		case rules.Nop:
 			continue
-		case Jump:
-			target := slices.IndexFunc(list, func(o *Rule) bool { return o.Priority == r.More.Goto })
+		case rules.Jump:
+			target := slices.IndexFunc(list, func(o *rules.Rule) bool { return o.Priority == r.More.Goto })
 			if target > i { // the kernel refuses jumps backwards; a target that is not there goes on
 				e.step(Step{Kind: StepRule, What: r.String(), Counts: true, Why: "matches: on to that rule", Because: because})
 				i = target - 1
 			}
 			continue
-		case RefuseSilently, RefuseNoRoute, RefuseProhibited:
+		case rules.RefuseSilently, rules.RefuseNoRoute, rules.RefuseProhibited:
 			e.step(Step{Kind: StepRule, What: r.String(), Counts: true, Why: "matches, and refuses", Because: because})
 			return answer{outcome: Refused, reason: "a rule refuses: " + r.String()}
 		}
@@ -83,7 +85,7 @@ func (e *explainer) walkFrom(list []*Rule, from int, p Packet) answer {
 }
 
 // ask looks the packet up in the table of a rule; not decided means that the next rule is asked.
-func (e *explainer) ask(list []*Rule, at int, r *Rule, p Packet) (a answer, decided bool) {
+func (e *explainer) ask(list []*rules.Rule, at int, r *rules.Rule, p Packet) (a answer, decided bool) {
 	a, found := e.tableLookup(r.Table, p)
 	if !found {
 		return a, false
@@ -91,27 +93,27 @@ func (e *explainer) ask(list []*Rule, at int, r *Rule, p Packet) (a answer, deci
 	if a.outcome == Refused { // a refusal is never suppressed
 		return a, true
 	}
-	kept := slices.DeleteFunc(slices.Clone(a.ways), func(w Way) bool {
-		why := e.rt.suppressed(r, FamilyOf(p.To), &w)
+	kept := slices.DeleteFunc(slices.Clone(a.egresses), func(w Egress) bool {
+		why := e.rt.suppressed(r, rules.FamilyOf(p.To), &w)
 		if why != "" {
 			e.step(Step{Kind: StepRoute, What: "dev " + w.Device, Counts: true, Why: "does not count for this rule: " + why, Because: e.cfg.OriginOfRule(r)})
 		}
 		return why != ""
 	})
 	switch {
-	case len(kept) == 0 && len(a.ways) > 0:
+	case len(kept) == 0 && len(a.egresses) > 0:
 		return a, false
-	case len(kept) < len(a.ways):
+	case len(kept) < len(a.egresses):
 		// Ways of one route, of which the kernel may take a suppressed one: then it walks on.
 		rest := e.walkFrom(list, at+1, p)
-		a.ways = append(kept, rest.ways...)
+		a.egresses = append(kept, rest.egresses...)
 		e.out.Uncertain = "some ways of the route do not count for its rule: where the hash takes one of them, the next rules decide"
 	}
 	return a, true
 }
 
 // mismatch is fib_rule_match without its inversion: it returns why the rule is not for the packet, "" when it is.
-func mismatch(r *Rule, p *Packet) string {
+func mismatch(r *rules.Rule, p *Packet) string {
 	in := p.In
 	if in == "" {
 		in = loopback
@@ -133,7 +135,7 @@ func mismatch(r *Rule, p *Packet) string {
 		return "the source is " + p.From.String()
 	case r.To.IsValid() && !r.To.Contains(p.To):
 		return "the destination is " + p.To.String()
-	case !r.More.forTOS(r.Family, p.TOS):
+	case !matchesTOS(&r.More, r.Family, p.TOS):
 		return fmt.Sprintf("the type of service is %#x", p.TOS)
 	case r.More.Protocol != 0 && r.More.Protocol != p.Protocol:
 		return "is for another protocol"
@@ -145,21 +147,21 @@ func mismatch(r *Rule, p *Packet) string {
 	return ""
 }
 
-// forTOS is fib4_rule_dscp_match and fib6_rule_dscp_match: IPv4 compares a rule's "tos" with three bits.
-func (m *More) forTOS(family Family, tos uint8) bool {
+// matchesTOS is fib4_rule_dscp_match and fib6_rule_dscp_match: IPv4 compares a rule's "tos" with three bits.
+func matchesTOS(m *rules.More, family rules.Family, tos uint8) bool {
 	switch {
 	case m.DSCP:
 		return m.TOS>>2 == tos>>2
 	case m.TOS == 0:
 		return true
-	case family == IPv4:
+	case family == rules.IPv4:
 		return m.TOS&0xfc == tos&0x1c
 	}
 	return m.TOS&0xfc == tos&0xfc
 }
 
 // selectedBy says which selectors matched.
-func selectedBy(r *Rule) string {
+func selectedBy(r *rules.Rule) string {
 	var by []string
 	for _, s := range []struct {
 		has  bool
@@ -177,12 +179,12 @@ func selectedBy(r *Rule) string {
 }
 
 // suppressed is fib4_rule_suppress and fib6_rule_suppress: it returns why a way does not count for the rule.
-func (rt *Routing) suppressed(r *Rule, family Family, w *Way) string {
+func (rt *Routing) suppressed(r *rules.Rule, family rules.Family, w *Egress) string {
 	if w.bits <= r.SuppressPrefixLen {
 		return fmt.Sprintf("its prefix has %d bits, %d or fewer are passed over", w.bits, r.SuppressPrefixLen)
 	}
 	device := w.Device
-	if family == IPv4 {
+	if family == rules.IPv4 {
 		device = w.first
 	}
 	if link, ok := rt.Link(device); ok && r.SuppressGroup >= 0 && int64(link.Group) == r.SuppressGroup {
@@ -196,12 +198,12 @@ func (rt *Routing) suppressed(r *Rule, family Family, w *Way) string {
 func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 	candidates := e.rt.candidates(table, &p)
 	for i, r := range candidates {
-		if r.Type == Throw {
+		if r.Type == rules.Throw {
 			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "sends back to the rules", Because: e.cfg.OriginOfRoute(&r.Route)})
 			return a, false
 		}
 		if refuses(r.Type) {
-			if p.Out != "" && r.Family == IPv6 {
+			if p.Out != "" && r.Family == rules.IPv6 {
 				continue // rt6_score_route: such a route is on device lo, which the socket is not bound to
 			}
 			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "refuses", Because: e.cfg.OriginOfRoute(&r.Route)})
@@ -212,13 +214,13 @@ func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 			e.step(Step{Kind: StepRoute, What: r.String(), Why: unusable(p.Out), Because: e.cfg.OriginOfRoute(&r.Route)})
 			continue
 		}
-		ways = append(ways, e.rt.likewise(r, candidates[i+1:], p.Out)...)
-		a = answer{outcome: Leaves, typ: r.Type, ways: ways}
+		ways = append(ways, e.rt.equalRoutes(r, candidates[i+1:], p.Out)...)
+		a = answer{outcome: Leaves, typ: r.Type, egresses: ways}
 		for _, n := range r.Nexthops {
 			a.devices = append(a.devices, n.Device)
 		}
-		if r.Type != Unicast {
-			a.outcome, a.ways = Delivered, []Way{{Device: r.Nexthops[0].Device, Table: r.Table, bits: r.Dst.Bits(), first: r.Nexthops[0].Device}}
+		if r.Type != rules.Unicast {
+			a.outcome, a.egresses = Delivered, []Egress{{Device: r.Nexthops[0].Device, Table: r.Table, bits: r.Dst.Bits(), first: r.Nexthops[0].Device}}
 		}
 		a.reason = e.choice(r, &a)
 		e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: a.reason, Because: e.cfg.OriginOfRoute(&r.Route)})
@@ -228,7 +230,9 @@ func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 	return a, false
 }
 
-func refuses(t RouteType) bool { return t == Blackhole || t == Unreachable || t == Prohibit }
+func refuses(t rules.RouteType) bool {
+	return t == rules.Blackhole || t == rules.Unreachable || t == rules.Prohibit
+}
 
 func unusable(out string) string {
 	if out != "" {
@@ -239,7 +243,7 @@ func unusable(out string) string {
 
 // candidates lists the routes of a table that cover the packet, best first.
 func (rt *Routing) candidates(table uint32, p *Packet) []*TableRoute {
-	family := FamilyOf(p.To)
+	family := rules.FamilyOf(p.To)
 	var list []*TableRoute
 	for i := range rt.Tables {
 		r := &rt.Tables[i]
@@ -259,27 +263,27 @@ func (rt *Routing) candidates(table uint32, p *Packet) []*TableRoute {
 }
 
 // usable lists the nexthops of a route that may be taken.
-func (rt *Routing) usable(r *TableRoute, out string) []Way {
-	var ways []Way
+func (rt *Routing) usable(r *TableRoute, out string) []Egress {
+	var ways []Egress
 	for i, hop := range r.Nexthops {
 		dead := i < len(r.Unusable) && r.Unusable[i]
 		down := i < len(r.Linkdown) && r.Linkdown[i] && rt.ignoresLinkdown(r.Family, hop.Device)
 		if dead || down || out != "" && out != hop.Device {
 			continue
 		}
-		ways = append(ways, Way{Device: hop.Device, Gateway: hop.Gateway, Table: r.Table, Source: r.Src, Weight: hop.Weight,
+		ways = append(ways, Egress{Device: hop.Device, Gateway: hop.Gateway, Table: r.Table, Source: r.Src, Weight: hop.Weight,
 			MTU: r.MTU, bits: r.Dst.Bits(), first: r.Nexthops[0].Device, scope: r.Scope})
 	}
 	return ways
 }
 
-// likewise lists the ways of routes that are as good as the first: IPv6 takes any of one metric (find_rr_leaf),
+// equalRoutes lists the ways of routes that are as good as the first: IPv6 takes any of one metric (find_rr_leaf),
 // IPv4 any of several defaults (fib_select_default).
-func (rt *Routing) likewise(first *TableRoute, rest []*TableRoute, out string) []Way {
-	var ways []Way
+func (rt *Routing) equalRoutes(first *TableRoute, rest []*TableRoute, out string) []Egress {
+	var ways []Egress
 	for _, r := range rest {
-		same := r.Type == Unicast && first.Type == Unicast && r.Dst == first.Dst && r.From == first.From && r.Metric == first.Metric && r.TOS == first.TOS
-		if same && (r.Family == IPv6 || r.IsDefault()) {
+		same := r.Type == rules.Unicast && first.Type == rules.Unicast && r.Dst == first.Dst && r.From == first.From && r.Metric == first.Metric && r.TOS == first.TOS
+		if same && (r.Family == rules.IPv6 || r.IsDefault()) {
 			ways = append(ways, rt.usable(r, out)...)
 		}
 	}
@@ -289,14 +293,14 @@ func (rt *Routing) likewise(first *TableRoute, rest []*TableRoute, out string) [
 // choice says why the route decides.
 func (e *explainer) choice(r *TableRoute, a *answer) string {
 	switch {
-	case r.Type != Unicast:
+	case r.Type != rules.Unicast:
 		return "is an address of this machine"
-	case len(a.ways) > 1 && len(r.Nexthops) > 1:
-		return "shares new flows among " + e.names(a.ways) + ", by a hash of each flow"
-	case len(a.ways) > 1:
-		return "is one of several that are equal: " + e.names(a.ways)
+	case len(a.egresses) > 1 && len(r.Nexthops) > 1:
+		return "shares new flows among " + e.names(a.egresses) + ", by a hash of each flow"
+	case len(a.egresses) > 1:
+		return "is one of several that are equal: " + e.names(a.egresses)
 	}
-	return "leads to " + e.names(a.ways)
+	return "leads to " + e.names(a.egresses)
 }
 
 // refusal says on whose behalf a route refuses.
@@ -312,7 +316,7 @@ func (e *explainer) refusal(r *TableRoute) string {
 }
 
 // names lists the uplinks of ways, or their devices where those are no uplinks.
-func (e *explainer) names(ways []Way) string {
+func (e *explainer) names(ways []Egress) string {
 	var names []string
 	for _, w := range ways {
 		name := w.Device

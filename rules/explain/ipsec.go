@@ -1,15 +1,17 @@
-package rules
+package explain
 
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // IPsecPolicy is an entry of the kernel's security policy database for what leaves (ip-xfrm(8)).
 type IPsecPolicy struct {
 	From, To     netip.Prefix
-	Protocol     uint8 // 0: any
-	SPort, DPort Ports // zero: any
+	Protocol     uint8       // 0: any
+	SPort, DPort rules.Ports // zero: any
 	Device       string
 	Mark, Mask   uint32
 	Priority     uint32 // the least decides
@@ -35,7 +37,7 @@ func (s *IPsecPolicy) String() string {
 
 // ipsec asks the security policies about a packet that would leave by a way, as the kernel does before any packet filter on the way out
 // (net/ipv4/ip_forward.c xfrm4_route_forward, net/xfrm/xfrm_policy.c xfrm_lookup): nil when none takes it.
-func (e *explainer) ipsec(p *Packet, w *Way) *IPsecPolicy {
+func (e *explainer) ipsec(p *Packet, w *Egress) *IPsecPolicy {
 	var best *IPsecPolicy
 	for i := range e.rt.IPsec {
 		s := &e.rt.IPsec[i]
@@ -50,36 +52,36 @@ func (e *explainer) ipsec(p *Packet, w *Way) *IPsecPolicy {
 }
 
 // protect says what an IPsec policy makes of a packet, and returns the ways of the packet that carries it; none when it is refused.
-func (e *explainer) protect(p *Packet, w Way, s *IPsecPolicy) []Way {
+func (e *explainer) protect(p *Packet, w Egress, s *IPsecPolicy) []Egress {
 	switch {
 	case s.Block:
 		e.step(Step{Kind: StepFilter, What: s.String(), Counts: true, Why: "blocks"})
 		return nil
 	case !s.TunnelTo.IsValid():
 		e.step(Step{Kind: StepFilter, What: s.String(), Counts: true, Why: "protects it: it is neither translated nor dropped"})
-		return []Way{w}
+		return []Egress{w}
 	}
 	e.step(Step{Kind: StepFilter, What: s.String(), Counts: true,
 		Why: fmt.Sprintf("puts it into a packet of this machine's own, from %v to %v: it is neither translated nor dropped", s.TunnelFrom, s.TunnelTo)})
 	silent := explainer{cfg: e.cfg, rt: e.rt, out: new(Explanation), quiet: true}
 	a := silent.walk(Packet{From: s.TunnelFrom, To: s.TunnelTo, Protocol: protocolESP})
-	for i := range a.ways {
-		a.ways[i].Source = s.TunnelFrom
-		if u := e.cfg.UplinkOn(a.ways[i].Device); u != nil {
-			a.ways[i].Uplink = u.Name
+	for i := range a.egresses {
+		a.egresses[i].Source = s.TunnelFrom
+		if u := e.cfg.UplinkOn(a.egresses[i].Device); u != nil {
+			a.egresses[i].Uplink = u.Name
 		}
 	}
-	if len(a.ways) == 0 {
+	if len(a.egresses) == 0 {
 		e.step(Step{Kind: StepRoute, What: s.TunnelTo.String(), Counts: true, Why: "has no way: " + a.reason})
 	}
-	return a.ways
+	return a.egresses
 }
 
 const protocolESP = 50
 
 // TranslatedIPsec lists the translations by others that take packets of IPsec policies out of them: their source is rewritten before
 // the policies are asked again, so that they leave in the clear. Each is named once, with a policy.
-func (rt *Routing) TranslatedIPsec(cfg Config) map[string]*IPsecPolicy {
+func (rt *Routing) TranslatedIPsec(cfg rules.Config) map[string]*IPsecPolicy {
 	found := make(map[string]*IPsecPolicy)
 	for i := range rt.IPsec {
 		s := &rt.IPsec[i]
@@ -87,7 +89,7 @@ func (rt *Routing) TranslatedIPsec(cfg Config) map[string]*IPsecPolicy {
 			continue
 		}
 		for j := range cfg.Uplinks {
-			by := rt.TranslatedBy(cfg.Uplinks[j].Device, FamilyOf(s.From.Addr()))
+			by := rt.TranslatedBy(cfg.Uplinks[j].Device, rules.FamilyOf(s.From.Addr()))
 			if by != "" && found[by] == nil {
 				found[by] = s
 			}

@@ -1,4 +1,4 @@
-package rules
+package explain
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // Packet is what a route is looked up for.
@@ -25,14 +27,14 @@ type Packet struct {
 type Routing struct {
 	// Observed holds links, addresses, rules and the parameters of LookupSysctls. Its routes are not
 	// looked at: Tables has them all.
-	*Observed
+	*rules.Observed
 	Tables []TableRoute  // of every table, in the order in which the kernel lists them
 	IPsec  []IPsecPolicy // for what leaves
 }
 
 // TableRoute is a route as a lookup meets it: with what decides whether it is used.
 type TableRoute struct {
-	Route
+	rules.Route
 	From     netip.Prefix // IPv6: only for packets with such a source; zero for all
 	TOS      uint8        // IPv4: only for packets with this field; 0 for all
 	Unusable []bool       // by nexthop: the kernel has marked it dead, as on a device that is down
@@ -40,7 +42,7 @@ type TableRoute struct {
 }
 
 // AddNexthop appends a nexthop and what the kernel says of it.
-func (r *TableRoute) AddNexthop(n Nexthop, dead, linkdown bool) {
+func (r *TableRoute) AddNexthop(n rules.Nexthop, dead, linkdown bool) {
 	r.Nexthops = append(r.Nexthops, n)
 	r.Unusable, r.Linkdown = append(r.Unusable, dead), append(r.Linkdown, linkdown)
 }
@@ -50,10 +52,12 @@ type Explanation struct {
 	Packet  Packet
 	Steps   []Step
 	Outcome Outcome
-	// Ways are where it may go: several when a route shares its load, one of which the kernel takes
+	// Egresses are where it may go: several when a route shares its load, one of which the kernel takes
 	// by a hash of the flow.
-	Ways   []Way
-	Reason string
+	Egresses []Egress
+	Reason   string
+	// RPFilter is why the source is not accepted where the packet came in, "" when it is.
+	RPFilter string
 	// Uncertain says what the kernel may do differently, "" when nothing.
 	Uncertain string
 	// Lookup is the last route lookup on the way that the kernel can be asked for: its packet has the mark
@@ -64,9 +68,9 @@ type Explanation struct {
 
 // Lookup is a route lookup and its result.
 type Lookup struct {
-	Packet  Packet
-	Outcome Outcome
-	Ways    []Way
+	Packet   Packet
+	Outcome  Outcome
+	Egresses []Egress
 }
 
 // Answer is what the kernel says of a packet.
@@ -87,8 +91,8 @@ func (l *Lookup) Agrees(a Answer) bool {
 	case a.Local:
 		return l.Outcome == Delivered
 	}
-	return l.Outcome == Leaves && slices.ContainsFunc(l.Ways, func(w Way) bool {
-		return w.Device == a.Device && (w.Gateway == a.Gateway || w.Gateway == PlaceholderGateway)
+	return l.Outcome == Leaves && slices.ContainsFunc(l.Egresses, func(w Egress) bool {
+		return w.Device == a.Device && (w.Gateway == a.Gateway || w.Gateway == rules.PlaceholderGateway)
 	})
 }
 
@@ -103,8 +107,8 @@ const (
 	Filtered  Outcome = "filtered" // there is a way, and our packet filter drops the packet there
 )
 
-// Way is where a packet may go.
-type Way struct {
+// Egress is where a packet may go.
+type Egress struct {
 	Device  string
 	Gateway netip.Addr // zero: on-link
 	Table   uint32
@@ -136,7 +140,7 @@ type Step struct {
 	What    string // the rule or the route, in iproute2's words
 	Counts  bool   // it decided something; otherwise it was passed over
 	Why     string
-	Because Origin // what in the configuration made it
+	Because rules.Origin // what in the configuration made it
 }
 
 // ErrPacket is wrapped by the errors of Explain: no packet is such.
@@ -144,7 +148,7 @@ var ErrPacket = errors.New("no such packet")
 
 // Explain walks a packet over the rules and tables as the kernel does, through our packet filter on the
 // way in and out. State is the plan in force, of which the packet filter is taken.
-func Explain(cfg Config, rt *Routing, state *State, p Packet) (*Explanation, error) {
+func Explain(cfg rules.Config, rt *Routing, state *rules.State, p Packet) (*Explanation, error) {
 	p.From, p.To = p.From.Unmap(), p.To.Unmap()
 	if err := rt.check(&p); err != nil {
 		return nil, err
@@ -159,10 +163,10 @@ func Explain(cfg Config, rt *Routing, state *State, p Packet) (*Explanation, err
 }
 
 type explainer struct {
-	cfg      *Config
+	cfg      *rules.Config
 	rt       *Routing
-	table    *Table
-	policies *Table
+	table    *rules.Table
+	policies *rules.Table
 	out      *Explanation
 	quiet    bool // the steps are those of a lookup beside the one that is explained
 }
@@ -180,7 +184,7 @@ func (rt *Routing) check(p *Packet) error {
 	switch {
 	case !p.To.IsValid() || p.To.IsUnspecified() || p.To.IsMulticast() || p.To == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return reject("%v is no address of a single host", p.To)
-	case p.From.IsValid() && FamilyOf(p.From) != FamilyOf(p.To):
+	case p.From.IsValid() && rules.FamilyOf(p.From) != rules.FamilyOf(p.To):
 		return reject("%v and %v are of different families", p.From, p.To)
 	case p.From.IsValid() && (p.From.IsUnspecified() || p.From.IsMulticast()):
 		return reject("%v is no address of a single host", p.From)
@@ -200,7 +204,7 @@ func (rt *Routing) check(p *Packet) error {
 }
 
 // LookupSysctls lists the parameters that lookups depend on: paths below /proc/sys.
-func LookupSysctls(links []Link) []string {
+func LookupSysctls(links []rules.Link) []string {
 	devices := []string{"all"}
 	for _, l := range links {
 		devices = append(devices, l.Name)
@@ -223,10 +227,10 @@ func (rt *Routing) sysctl(name string) int {
 }
 
 // ignoresLinkdown is ip_ignore_linkdown and ip6_ignore_linkdown.
-func (rt *Routing) ignoresLinkdown(family Family, device string) bool {
+func (rt *Routing) ignoresLinkdown(family rules.Family, device string) bool {
 	base := "net/" + family.String() + "/conf/"
 	value := rt.sysctl(base + device + "/ignore_routes_with_linkdown")
-	if family == IPv4 {
+	if family == rules.IPv4 {
 		value = max(value, rt.sysctl(base+"all/ignore_routes_with_linkdown"))
 	}
 	return value != 0

@@ -1,9 +1,11 @@
-package rules
+package explain
 
 import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // flow is a new connection, which no packet filter has seen yet, on its way through our chains.
@@ -19,9 +21,9 @@ type flow struct {
 	sets        string // a set that others fill, which decided and cannot be seen from here
 }
 
-// enter runs a packet that came in through our prerouting chain. A mark of ours that the packet is said to
+// prerouting runs a packet that came in through our prerouting chain. A mark of ours that the packet is said to
 // have stands for a connection that is pinned already.
-func (e *explainer) enter(p *Packet) {
+func (e *explainer) prerouting(p *Packet) {
 	mask := e.cfg.Kernel.MarkMask
 	f := flow{packet: p, in: p.In, source: p.From, pin: p.Mark & mask}
 	before := p.Mark
@@ -32,41 +34,41 @@ func (e *explainer) enter(p *Packet) {
 	if p.Mark == before {
 		return
 	}
-	because := Origin{Key: "kernel.mark_mask"}
+	because := rules.Origin{Key: "kernel.mark_mask"}
 	if f.policy != "" {
-		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + PolicyTableName, Counts: true, Because: Origin{Policy: f.policy},
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + rules.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
 			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 		return
 	}
 	if u := e.cfg.UplinkOn(p.In); u != nil {
-		because = Origin{Uplink: u.Name, Key: "device"}
+		because = rules.Origin{Uplink: u.Name, Key: "device"}
 	}
 	e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: because,
 		Why: fmt.Sprintf("a connection that begins at %s is pinned to it: the mark is %#x from here on", p.In, p.Mark)})
 }
 
-// remark runs a packet of a local socket through our output chains, and reports whether it has another mark then:
+// reroute runs a packet of a local socket through our output chains, and reports whether it has another mark then:
 // the kernel looks its route up once more.
-func (e *explainer) remark(p *Packet, a *answer) bool {
+func (e *explainer) reroute(p *Packet, a *answer) bool {
 	if a.outcome != Leaves {
 		return false // it does not get there
 	}
-	f := flow{packet: p, out: a.ways[0].Device, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
+	f := flow{packet: p, out: a.egresses[0].Device, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
 	before := p.Mark
 	e.run("output", &f)
 	if p.Mark == before || f.policy == "" {
 		return false
 	}
-	e.step(Step{Kind: StepMark, What: "nftables chain output of " + PolicyTableName, Counts: true, Because: Origin{Policy: f.policy},
+	e.step(Step{Kind: StepMark, What: "nftables chain output of " + rules.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
 		Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 	return true
 }
 
-// leave runs the packet through our chains on its way out, once for each way that it may take.
-func (e *explainer) leave(p Packet) {
+// postrouting runs the packet through our chains on its way out, once for each way that it may take.
+func (e *explainer) postrouting(p Packet) {
 	why := "its source belongs to another network than the one that it would leave by"
-	var kept []Way
-	for _, w := range e.out.Ways {
+	var kept []Egress
+	for _, w := range e.out.Egresses {
 		q := p
 		s := e.ipsec(&p, &w)
 		f := flow{packet: &q, in: p.In, out: w.Device, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
@@ -75,7 +77,7 @@ func (e *explainer) leave(p Packet) {
 		}
 		if f.dropped && f.policy != "" {
 			why = "policy " + f.policy + " is a kill switch, and its connections leave by no other uplink"
-			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + PolicyTableName, Counts: true, Because: Origin{Policy: f.policy},
+			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + rules.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
 				Why: fmt.Sprintf("policy %s is a kill switch: its traffic never leaves by %s", f.policy, w.Device)})
 			continue
 		}
@@ -86,14 +88,14 @@ func (e *explainer) leave(p Packet) {
 		}
 		switch {
 		case f.dropped:
-			e.step(Step{Kind: StepFilter, What: "nftables chain " + at, Counts: true, Because: Origin{Uplink: w.Uplink, Key: FamilyOf(p.To).String()},
+			e.step(Step{Kind: StepFilter, What: "nftables chain " + at, Counts: true, Because: rules.Origin{Uplink: w.Uplink, Key: rules.FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("drops what would leave by %s with the source %v", w.Device, f.source)})
 			if f.source.IsPrivate() {
 				why = "its source is private, and nobody translates it where it would leave"
 			}
 			continue
 		case f.masqueraded:
-			e.step(Step{Kind: StepFilter, What: "nftables chain srcnat", Counts: true, Because: Origin{Uplink: w.Uplink, Key: FamilyOf(p.To).String()},
+			e.step(Step{Kind: StepFilter, What: "nftables chain srcnat", Counts: true, Because: rules.Origin{Uplink: w.Uplink, Key: rules.FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("what leaves by %s gets an address of that device", w.Device)})
 		}
 		if s == nil {
@@ -104,7 +106,7 @@ func (e *explainer) leave(p Packet) {
 			why = "an IPsec policy takes it, and it has no way"
 		}
 	}
-	e.out.Ways = kept
+	e.out.Egresses = kept
 	if len(kept) == 0 {
 		e.out.Outcome, e.out.Reason = Filtered, why
 	}
@@ -113,11 +115,11 @@ func (e *explainer) leave(p Packet) {
 // run evaluates our chains of a hook, in the order of their priorities.
 func (e *explainer) run(hook string, f *flow) {
 	type base struct {
-		table *Table
-		*Chain
+		table *rules.Table
+		*rules.Chain
 	}
 	var chains []base
-	for _, table := range []*Table{e.table, e.policies} {
+	for _, table := range []*rules.Table{e.table, e.policies} {
 		for i := 0; table != nil && i < len(table.Chains); i++ {
 			if c := &table.Chains[i]; c.Hook == hook {
 				chains = append(chains, base{table, c})
@@ -146,13 +148,13 @@ const (
 )
 
 // through runs the packet through a chain and those that it leads to.
-func (f *flow) through(t *Table, c *Chain) nftVerdict {
+func (f *flow) through(t *rules.Table, c *rules.Chain) nftVerdict {
 	for i := range c.Rules {
 		r := &c.Rules[i]
 		v, to := f.rule(r)
 		if to != "" {
 			next := t.Chain(to)
-			if _, comes := r.Exprs[len(r.Exprs)-1].(NftJump); !comes {
+			if _, comes := r.Exprs[len(r.Exprs)-1].(rules.NftJump); !comes {
 				return f.through(t, next)
 			}
 			v = f.through(t, next)
@@ -168,45 +170,45 @@ func (f *flow) through(t *Table, c *Chain) nftVerdict {
 }
 
 // rule evaluates one rule: its verdict, or the chain that it leads to.
-func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
+func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
-		case NftDevice:
+		case rules.NftDevice:
 			if x.Out && !x.Matches(f.out) || !x.Out && !x.Matches(f.in) {
 				return nftContinue, ""
 			}
-		case NftCtMark:
+		case rules.NftCtMark:
 			if (f.pin&x.Mask == x.Value) == x.Not {
 				return nftContinue, ""
 			}
-		case NftSource:
+		case rules.NftSource:
 			if f.masqueraded || !f.source.IsValid() || !x.Prefix.Contains(f.source) {
 				return nftContinue, ""
 			}
-		case NftFamily:
-			if FamilyOf(f.packet.To) != x.Family {
+		case rules.NftFamily:
+			if rules.FamilyOf(f.packet.To) != x.Family {
 				return nftContinue, ""
 			}
-		case NftSetMark:
+		case rules.NftSetMark:
 			f.packet.Mark, f.policy = f.packet.Mark&^x.Mask|x.Value, r.Policy
-		case NftSetCtMark:
+		case rules.NftSetCtMark:
 			f.pin = f.pin&^x.Mask | x.Value
-		case NftCounter:
-		case NftMasquerade, NftSourceNAT:
+		case rules.NftCounter:
+		case rules.NftMasquerade, rules.NftSourceNAT:
 			f.masqueraded = true
 			return nftEnd, ""
-		case NftDrop, NftReject, NftRefuse, NftReset:
+		case rules.NftDrop, rules.NftReject, rules.NftRefuse, rules.NftReset:
 			f.dropped, f.policy = true, r.Policy
 			return nftEnd, ""
-		case NftAccept:
+		case rules.NftAccept:
 			return nftEnd, ""
-		case NftReturn:
+		case rules.NftReturn:
 			return nftReturn, ""
-		case NftJump:
+		case rules.NftJump:
 			return nftContinue, x.Chain
-		case NftGoto:
+		case rules.NftGoto:
 			return nftContinue, x.Chain
-		case NftBranch:
+		case rules.NftBranch:
 			device := f.in
 			if x.Out {
 				device = f.out
@@ -214,11 +216,11 @@ func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 			if i := slices.Index(x.Devices, device); i >= 0 {
 				return nftContinue, x.Chains[i]
 			}
-		case NftPinBranch:
+		case rules.NftPinBranch:
 			if i := slices.Index(x.Pins, f.pin&x.Mask); i >= 0 {
 				return nftContinue, x.Chains[i]
 			}
-		case NftFilled:
+		case rules.NftFilled:
 			f.sets = x.Set
 			return nftContinue, ""
 		default:
@@ -231,42 +233,42 @@ func (f *flow) rule(r *NftRule) (v nftVerdict, to string) {
 }
 
 // meets evaluates the conditions of policies.
-func (f *flow) meets(x NftExpr) bool {
+func (f *flow) meets(x rules.NftExpr) bool {
 	switch x := x.(type) {
-	case NftDevices:
+	case rules.NftDevices:
 		device := f.in
 		if x.Out {
 			device = f.out
 		}
 		return slices.Contains(x.Names, device)
-	case NftAddresses:
+	case rules.NftAddresses:
 		addr := f.packet.To
 		if !x.Dest {
 			addr = f.source
 		}
-		family := FamilyOf(x.Prefixes[0].Addr())
-		return addr.IsValid() && FamilyOf(addr) == family && x.Contains(addr) != x.Not && (x.Dest || !f.masqueraded)
-	case NftProtocols:
+		family := rules.FamilyOf(x.Prefixes[0].Addr())
+		return addr.IsValid() && rules.FamilyOf(addr) == family && x.Contains(addr) != x.Not && (x.Dest || !f.masqueraded)
+	case rules.NftProtocols:
 		return slices.Contains(x.List, f.packet.Protocol)
-	case NftPorts:
+	case rules.NftPorts:
 		port := f.packet.SPort
 		if x.Dest {
 			port = f.packet.DPort
 		}
-		return slices.ContainsFunc(x.List, func(p Ports) bool { return p.Has(port) })
-	case NftOwners:
-		return f.in == "" && slices.ContainsFunc(x.List, func(u UIDs) bool { return u.First <= f.packet.UID && f.packet.UID <= u.Last })
-	case NftMark:
+		return slices.ContainsFunc(x.List, func(p rules.Ports) bool { return p.Has(port) })
+	case rules.NftOwners:
+		return f.in == "" && slices.ContainsFunc(x.List, func(u rules.UIDs) bool { return u.First <= f.packet.UID && f.packet.UID <= u.Last })
+	case rules.NftMark:
 		return (f.packet.Mark&x.Mask == x.Value) != x.Not
-	case NftDSCP:
+	case rules.NftDSCP:
 		return slices.Contains(x.List, f.packet.TOS>>2)
-	case NftPinned:
+	case rules.NftPinned:
 		return f.pin&x.Mask != 0
-	case NftIPsec:
+	case rules.NftIPsec:
 		return f.ipsec != x.Not
-	case NftSourceShare:
+	case rules.NftSourceShare:
 		return x.Has(f.source)
-	case NftNew:
+	case rules.NftNew:
 		return true
 	}
 	return false // what this walk does not follow, such as a rule for a single kind of packet

@@ -1,15 +1,17 @@
-package rules
+package explain
 
 import (
 	"maps"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
-// Without is the routing that there would be shortly after the cable of an uplink is pulled, as far as planning
+// WithoutCarrier is the routing that there would be shortly after the cable of an uplink is pulled, as far as planning
 // decides it: its verdict is "down", its device has no carrier, and the difference to the plan of that moment has
 // been applied. It returns that plan too.
-func (rt *Routing) Without(cfg Config, verdicts map[Path]Verdict, uplink *Uplink) (*Routing, State) {
-	after := &Routing{Observed: new(Observed)}
+func (rt *Routing) WithoutCarrier(cfg rules.Config, verdicts map[rules.Path]rules.Verdict, uplink *rules.Uplink) (*Routing, rules.State) {
+	after := &Routing{Observed: new(rules.Observed)}
 	*after.Observed = *rt.Observed
 	after.Links, after.Rules, after.Tables = slices.Clone(rt.Links), slices.Clone(rt.Rules), slices.Clone(rt.Tables)
 	for i := range after.Links {
@@ -26,22 +28,22 @@ func (rt *Routing) Without(cfg Config, verdicts map[Path]Verdict, uplink *Uplink
 			}
 		}
 	}
-	judged := make(map[Path]Verdict, len(verdicts))
+	judged := make(map[rules.Path]rules.Verdict, len(verdicts))
 	maps.Copy(judged, verdicts)
-	for _, family := range Families {
-		judged[Path{uplink.ID, family}] = Verdict{Health: Dead, State: "down"}
+	for _, family := range rules.Families {
+		judged[rules.Path{Uplink: uplink.ID, Family: family}] = rules.Verdict{Health: rules.Dead, State: "down"}
 	}
-	state, _ := Plan(cfg, after.Observed, judged)
-	for _, op := range Diff(Ours(cfg.Kernel, after.Observed), state) {
+	state, _ := rules.Plan(cfg, after.Observed, judged)
+	for _, op := range rules.Diff(rules.Ours(cfg.Kernel, after.Observed), state) {
 		after.apply(op)
 	}
 	return after, state
 }
 
 // apply does to the routing what a change would do to the kernel's.
-func (rt *Routing) apply(op Op) {
+func (rt *Routing) apply(op rules.Op) {
 	switch op := op.(type) {
-	case PutRoute:
+	case rules.PutRoute:
 		t := TableRoute{Route: op.Route}
 		t.Nexthops = nil
 		for _, hop := range op.Nexthops {
@@ -57,15 +59,15 @@ func (rt *Routing) apply(op Op) {
 		default:
 			rt.Tables[i] = t
 		}
-	case DelRoute:
+	case rules.DelRoute:
 		rt.Tables = slices.DeleteFunc(rt.Tables, func(o TableRoute) bool { return o.Route.Equal(op.Route) })
-	case AddRule:
-		i := slices.IndexFunc(rt.Rules, func(o Rule) bool { return o.Family == op.Family && o.Priority > op.Priority })
+	case rules.AddRule:
+		i := slices.IndexFunc(rt.Rules, func(o rules.Rule) bool { return o.Family == op.Family && o.Priority > op.Priority })
 		if i < 0 {
 			i = len(rt.Rules)
 		}
 		rt.Rules = slices.Insert(rt.Rules, i, op.Rule)
-	case DelRule:
-		rt.Rules = slices.DeleteFunc(rt.Rules, func(o Rule) bool { return o == op.Rule })
+	case rules.DelRule:
+		rt.Rules = slices.DeleteFunc(rt.Rules, func(o rules.Rule) bool { return o == op.Rule })
 	}
 }
