@@ -34,12 +34,9 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		}
 	}
 	if d.tunnels.keep(d.kernel, obs) && !d.discovers() {
-		d.resupply()
+		d.replan()
 	}
-	d.leases.observe(obs)
-	d.routers.observe(obs, d.usedGateways())
-	d.delegations.observe(obs)
-	d.lans.observe(obs)
+	d.addressing.Observe(obs)
 	d.repairs.observe(obs)
 }
 
@@ -54,7 +51,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 			d.engine.Hint() // what was not judged meanwhile is judged again
 		})
 	}
-	d.tellLANs(&r.Report)
+	d.addressing.UpdateRA(&r.Report)
 	if d.judge.takeUnkept() { // only now: the disk may be slow, and traffic has moved already
 		d.save(docAwaits, func() any { return d.judge.awaiting() })
 	}

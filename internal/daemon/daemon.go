@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/history"
@@ -70,14 +71,10 @@ type Daemon struct {
 	history *history.Store
 	volumes *volumes
 
-	identity    identity     // complete before anything else is made
-	leases      *leases      // DHCPv4, by uplink
-	routers     *routers     // what they advertise, by uplink
-	delegations *delegations // DHCPv6, by uplink
-	lans        *lans
-	repairs     repairs
-	tunnels     *tunnels
-	counters    *counters
+	addressing *addressing.Engine
+	repairs    repairs
+	tunnels    *tunnels
+	counters   *counters
 
 	reloading sync.Mutex   // one configuration change at a time
 	discovery *discovery   // guarded by reloading; nil with a configuration file
@@ -151,16 +148,19 @@ func New(o Options) (_ *Daemon, err error) {
 	d.o.Prober = &handshakes{Prober: d.o.Prober, look: d.tunnels.wires.state}
 	d.judge = newJudge(d.o.Prober, d.started, d.onTransition, d.metrics.ObserveRTT)
 	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
-	d.leases = newLeases(d.log, d.save, d.onLease)
-	d.routers = newRouters(d.log, d.save, d.onRouters)
-	d.delegations = newDelegations(d.log, d.save, d.onDelegation)
-	d.lans = newLANs(d.log, d.save)
-	d.metrics.SetPrefixes(d.prefixes)
+	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.save, Changed: d.replan, Event: d.event,
+		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
+			v, ok = d.judge.verdict(path)
+			return v, ok && d.judge.isWhole(path), ok
+		},
+		ProbeNow: func(path rules.Path) { d.judge.hint([]rules.Path{path}) }})
+	d.metrics.SetPrefixes(d.addressing.Prefixes)
 	var recorded rules.Recorded
 	var history []status.Event
-	for name, v := range map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
-		docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docVolumes: &d.volumes.accounts, docEvents: &history, docIdentity: &d.identity,
-		docLeases: &d.leases.held, docRouters: &d.routers.kept, docLeases6: &d.delegations.held, docLANs: &d.lans.ledgers} {
+	documents := d.addressing.Documents()
+	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
+		docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docVolumes: &d.volumes.accounts, docEvents: &history})
+	for name, v := range documents {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
 			d.log.Warn("starting afresh", "err", err)
 			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it where that is possible")
@@ -168,13 +168,9 @@ func New(o Options) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
-	if d.identity.complete() {
-		identity := d.identity
-		d.save(docIdentity, func() any { return identity }) // before any server hears of it
-	}
-	d.routers.restore(d.started)
+	d.addressing.Identify()
+	d.addressing.Restore(d.started)
 	d.events.Replay(history)
-	d.leases.forgetExpired(d.started)
 	d.engine = reconcile.New(reconcile.Options{
 		Phase: d.started, Kernel: d.kernel, Verdicts: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
@@ -245,10 +241,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 		d.saveIDs() // before the kernel hears of them
 	}
 	d.reviewQuotas(time.Now(), c)
-	d.leases.configure(c)
-	d.routers.configure(c, d.identity.Secret)
-	d.delegations.configure(c, ids, d.identity.DUID)
-	d.lans.configure(c)
+	d.addressing.Configure(c, ids)
 	d.planFor(c, ids)
 	d.writeTableNames(c, ids)
 	d.keepConfig(read)
@@ -275,7 +268,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
-		d.judge.run, d.leases.run, d.routers.run, d.delegations.run, d.lans.run, d.keepTime,
+		d.judge.run, d.addressing.Run,
 		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory, d.resolveEndpoints, d.watchPeers,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
@@ -434,7 +427,7 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 	}
 	d.engine.Hint()
 	if t.Family == rules.IPv6 {
-		d.tellRouters()
+		d.addressing.UpdateVerdicts()
 	}
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
 	t.Evidence = append(t.Evidence, d.testimony(t)...)

@@ -1,19 +1,18 @@
 package daemon
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
-	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
@@ -95,42 +94,36 @@ func prepare(configFile string) (_ *prepared, err error) {
 	}
 	imagined := newTunnels(slog.New(slog.DiscardHandler))
 	imagined.imagine(p.config, p.kept.ids)
-	imagined.supply(p.kept.supplies)
-	p.cfg = planinput.Build(p.config, p.kept.ids, p.kept.supplies, p.kept.identity.ula(p.config.Daemon.ULA))
-	addWithdrawn(&p.cfg, p.kept.ledgers, time.Now())
+	learned := p.kept.addressing.Learned(time.Now())
+	imagined.supply(learned)
+	p.cfg = planinput.Build(p.config, p.kept.ids, learned, p.kept.addressing.ULA(p.config.Daemon.ULA))
+	p.kept.addressing.AddWithdrawn(&p.cfg, time.Now())
 	return p, nil
 }
 
 // keptState is what the state directory holds.
 type keptState struct {
-	ids      map[string]int
-	recorded rules.Recorded
-	verdicts map[string]keptVerdict
-	drained  map[string]bool
-	awaits   map[string]bool
-	supplies planinput.Learned
-	ledgers  map[string]*ndisc.Ledger // of the LANs, by device
-	identity identity                 // as far as it was drawn
+	ids        map[string]int
+	recorded   rules.Recorded
+	verdicts   map[string]keptVerdict
+	drained    map[string]bool
+	awaits     map[string]bool
+	addressing *addressing.Engine // which runs nothing
 }
 
 // readKept reads the state directory without making it.
 func readKept(dir string) (*keptState, error) {
-	k := &keptState{ids: make(map[string]int), supplies: make(planinput.Learned)}
+	k := &keptState{ids: make(map[string]int), addressing: addressing.New(addressing.Options{})}
 	state := store.View(dir)
-	held, heard, delegated := newLeases(nil, nil, nil), newRouters(nil, nil, nil), newDelegations(nil, nil, nil)
-	for name, v := range map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained,
-		docAwaits: &k.awaits, docIdentity: &k.identity, docLeases: &held.held, docRouters: &heard.kept, docLeases6: &delegated.held, docLANs: &k.ledgers} {
+	documents := k.addressing.Documents()
+	maps.Copy(documents, map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained, docAwaits: &k.awaits})
+	for name, v := range documents {
 		// The daemon would start afresh where a document is damaged.
 		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
 			return nil, err
 		}
 	}
-	now := time.Now()
-	held.forgetExpired(now)
-	heard.restore(now)
-	held.supply(k.supplies)
-	heard.supply(k.supplies, now)
-	delegated.supply(k.supplies, now)
+	k.addressing.Restore(time.Now())
 	return k, nil
 }
 
@@ -185,54 +178,14 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 		Kernel: k, Verdicts: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
 		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel)},
 	})
-	farewell := sayGoodbye(k, state, log)
+	withdrawn := addressing.WithdrawRA(state, func() (*rules.Observed, error) { return k.Snapshot(nil) }, log)
 	result := engine.Pass()
-	farewell()
+	withdrawn()
 	err = errors.Join(result.Err, removeTunnels(k, c.Config))
 	if err == nil && !result.Converged {
 		err = errors.New("something of ours is still in the kernel: is another program putting it back?")
 	}
 	return slices.Clip(result.Changes), errors.Join(err, removeTableNames(c.Config))
-}
-
-// sayGoodbye tells the hosts of every LAN that was advertised on that this router goes. The function that it
-// returns waits until that is done, and forgets those hosts.
-func sayGoodbye(k *kernel.Kernel, state *store.Dir, log *slog.Logger) (wait func()) {
-	told := newLANs(log, nil)
-	if err := state.Load(docLANs, &told.ledgers); err != nil || len(told.ledgers) == 0 {
-		return func() {}
-	}
-	obs, err := k.Snapshot(nil)
-	if err != nil {
-		log.Warn("hosts are not told", "err", err)
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var saying, running sync.WaitGroup
-	for device, ledger := range told.ledgers {
-		link, _ := obs.Link(device)
-		if !link.Up || !link.Carrier || ledger.Untold {
-			continue
-		}
-		a := ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: log})
-		a.SetLink(link.Index, true)
-		running.Go(func() { _ = a.Run(ctx) })
-		saying.Go(func() {
-			within, cancel := context.WithTimeout(ctx, withdrawPatience)
-			defer cancel()
-			if err := a.Withdraw(within, ledger.Content().Withdrawn()); err != nil {
-				log.Warn("hosts are not told", "lan", device, "err", err)
-			}
-		})
-	}
-	return func() {
-		saying.Wait()
-		cancel()
-		running.Wait()
-		if err := state.Save(docLANs, struct{}{}); err != nil {
-			log.Warn("what hosts were told is not forgotten", "err", err)
-		}
-	}
 }
 
 func removeTableNames(c *config.Config) error {

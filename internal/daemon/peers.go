@@ -76,7 +76,7 @@ func (d *Daemon) lookAtPeers(ctx context.Context, name string, state *tunnel.Sta
 		d.event(e)
 	}
 	if len(events) > 0 {
-		d.resupply()
+		d.replan()
 	}
 	for _, q := range questions {
 		target, err := probe.ParseTarget(q.target.String())

@@ -30,9 +30,8 @@ func (d *Daemon) Status() status.Status {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
-	s.Problems = append(append(s.Problems, d.judge.problems()...), append(d.lans.problems(), d.tunnels.known()...)...)
-	s.Problems = append(append(s.Problems, last.Report.Absent...), d.delegations.problems(now)...)
-	s.Problems = append(s.Problems, d.leases.problems(now)...)
+	s.Problems = append(append(s.Problems, d.judge.problems()...), append(d.addressing.Problems(now), d.tunnels.known()...)...)
+	s.Problems = append(s.Problems, last.Report.Absent...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained, spent, over := d.judge.isDrained(), d.judge.spentToday(), d.volumes.isOver()
@@ -54,16 +53,16 @@ func (d *Daemon) Status() status.Status {
 			IPv4: family(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}),
 			IPv6: family(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}),
 		})
-		if v4 := &s.Uplinks[i].IPv4; v4.Reason == uplink.ReasonGateway && d.leases.routerless(u.Name) {
+		if v4 := &s.Uplinks[i].IPv4; v4.Reason == uplink.ReasonGateway && d.addressing.Routerless(u.Name) {
 			v4.Reason += ": the lease names no router"
 		}
 		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = chain(c, ids, &last.Report, u), d.tunnels.peers(u.Name)
 		for _, f := range rules.Families {
 			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Facts[rules.Path{Uplink: id, Family: f}].DeviceMTU)
 		}
-		s.Uplinks[i].IPv6.Delegated = d.delegated(u, now)
+		s.Uplinks[i].IPv6.Delegated = d.addressing.Delegated(u, now)
 	}
-	s.Lans = d.lans.status(c, now)
+	s.Lans = d.addressing.LANs(now)
 	s.Policies = policyStatus(c, ids, &last.Report)
 	return s
 }

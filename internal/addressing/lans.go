@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"bytes"
@@ -21,71 +21,65 @@ import (
 )
 
 const (
-	// docLANs is the document of what the hosts of each LAN were told, by device.
-	docLANs = "lans6"
-	// docPrefixes begins the name of the document with the live prefixes of a LAN, for other programs.
-	docPrefixes = "prefixes-"
-	// withdrawPatience is how long a LAN is told that we go: three advertisements.
-	withdrawPatience = 7 * time.Second
+	// withdrawTimeout is how long a LAN is told that we go: three advertisements.
+	withdrawTimeout = 7 * time.Second
 	// hopLimit is what hosts are told to send with, the recommended one (RFC 4861 section 6.3.4 leaves it to us).
 	hopLimit = 64
 	// minMTU is the least that every IPv6 link carries (RFC 8200 section 5).
 	minMTU = 1280
-	// usualMTU is that of Ethernet: hosts have it, and it is not worth a word that binds them among themselves too.
-	usualMTU = 1500
+	// ethernetMTU is that of Ethernet: hosts have it, and it is not worth a word that binds them among themselves too.
+	ethernetMTU = 1500
 	// maxResolvers bounds those that hosts are told of: they use three.
 	maxResolvers = 8
-	// lanTick is how often the LANs are thought over without an event: leases end.
-	lanTick = time.Second
 )
 
 // lans runs an advertiser on each LAN, and knows what its hosts have been told; where others advertise, what those were given to
 // tell.
 type lans struct {
-	crew[*ndisc.Advertiser]
+	supervisor[*ndisc.Advertiser]
 	log  *slog.Logger
-	save func(document string, read func() any)
+	save saver
 
-	holding sync.Mutex
-	ledgers map[string]*ndisc.Ledger // by device, as all of these
-	kept    map[string][]byte        // the ledgers as they were last saved
-	inputs  map[string]ndisc.Input   // the latest
-	mtus    map[string]int           // likewise, in bytes
-	others  map[string][]ndisc.Other
-	files   map[string][]byte // the live prefixes as they were last written down
+	mu         sync.Mutex
+	advertised map[string]*ndisc.Ledger // by device, as all of these
+	kept       map[string][]byte        // the advertised as they were last saved
+	inputs     map[string]ndisc.Input   // the latest
+	mtus       map[string]int           // likewise, in bytes
+	others     map[string][]ndisc.Other
+	files      map[string][]byte // the live prefixes as they were last written down
 }
 
-func newLANs(log *slog.Logger, save func(document string, read func() any)) *lans {
-	return &lans{log: log, save: save, ledgers: make(map[string]*ndisc.Ledger), kept: make(map[string][]byte), inputs: make(map[string]ndisc.Input), mtus: make(map[string]int),
+func newLANs(log *slog.Logger, save saver) *lans {
+	return &lans{log: log, save: save, advertised: make(map[string]*ndisc.Ledger), kept: make(map[string][]byte), inputs: make(map[string]ndisc.Input), mtus: make(map[string]int),
 		others: make(map[string][]ndisc.Other), files: make(map[string][]byte)}
 }
 
 // configure starts and stops advertisers so that each LAN that is to have one has one.
 func (l *lans) configure(c *config.Config) {
-	posts := make(map[string]post[*ndisc.Advertiser])
+	specs := make(map[string]spec[*ndisc.Advertiser])
 	for i := range c.LANs {
 		if device := c.LANs[i].Device; c.LANs[i].Advertise {
-			posts[device] = post[*ndisc.Advertiser]{device: device, goodbye: l.withdraw(device), make: func(current func() bool) *ndisc.Advertiser {
+			specs[device] = spec[*ndisc.Advertiser]{device: device, onRemove: l.withdraw(device), make: func(current func() bool) *ndisc.Advertiser {
 				return ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: l.log.With("lan", device), OnOthers: func(others []ndisc.Other) {
+					l.mu.Lock()
+					defer l.mu.Unlock()
 					if current() {
-						l.holding.Lock()
 						l.others[device] = others
-						l.holding.Unlock()
 					}
 				}})
 			}}
 		}
 	}
-	l.staff(posts)
-	l.holding.Lock()
-	defer l.holding.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.apply(specs)
 	there := func(device string) bool {
 		return slices.ContainsFunc(c.LANs, func(lan config.LAN) bool { return lan.Device == device })
 	}
 	for _, known := range []map[string][]byte{l.kept, l.files} {
 		maps.DeleteFunc(known, func(device string, _ []byte) bool { return !there(device) })
 	}
-	maps.DeleteFunc(l.others, func(device string, _ []ndisc.Other) bool { return posts[device].make == nil })
+	maps.DeleteFunc(l.others, func(device string, _ []ndisc.Other) bool { return specs[device].make == nil })
 	maps.DeleteFunc(l.inputs, func(device string, _ ndisc.Input) bool { return !there(device) })
 }
 
@@ -93,54 +87,56 @@ func (l *lans) configure(c *config.Config) {
 // it is forgotten.
 func (l *lans) withdraw(device string) func(context.Context, *ndisc.Advertiser) {
 	return func(ctx context.Context, a *ndisc.Advertiser) {
-		ctx, cancel := context.WithTimeout(ctx, withdrawPatience)
+		ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
 		defer cancel()
-		l.holding.Lock()
+		l.mu.Lock()
 		var told ndisc.Content
-		if ledger := l.ledgers[device]; ledger != nil {
-			told = ledger.Content()
+		if have := l.advertised[device]; have != nil {
+			told = have.Content()
 		}
-		delete(l.ledgers, device)
-		l.holding.Unlock()
+		delete(l.advertised, device)
+		l.mu.Unlock()
 		_ = a.Withdraw(ctx, told.Withdrawn()) // a link that is down has nobody to be told
 	}
 }
 
-// lanSupply is what a LAN's hosts may be told of one uplink.
-type lanSupply struct {
-	lease func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool)
-	dns   []netip.Addr
-	mtu   int // bytes, of the path; 0: not known
+// lanSource is what a LAN's hosts may be told of one uplink.
+type lanSource struct {
+	lifetimes func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool)
+	dns       []netip.Addr
+	mtu       int // bytes, of the path; 0: not known
 }
 
 // update tells the LANs what the latest plan gives them.
-func (l *lans) update(c *config.Config, report *rules.Report, names map[int]string, site netip.Prefix, supplies map[string]lanSupply, now time.Time) {
-	l.holding.Lock()
+func (l *lans) update(c *config.Config, report *rules.Report, names map[int]string, site netip.Prefix, sources map[string]lanSource, now time.Time) {
+	l.mu.Lock()
 	changed := false
 	for i := range c.LANs {
 		lan := &c.LANs[i]
-		in, mtu := input(lan, report, names, site, supplies)
+		in, mtu := input(lan, report, names, site, sources)
 		l.inputs[lan.Device], l.mtus[lan.Device] = in, mtu
-		if l.ledgers[lan.Device] == nil {
-			l.ledgers[lan.Device] = new(ndisc.Ledger)
+		told := l.advertised[lan.Device]
+		if told == nil {
+			told = new(ndisc.Ledger)
+			l.advertised[lan.Device] = told
 		}
-		l.ledgers[lan.Device].Untold = !lan.Advertise
-		content := l.ledgers[lan.Device].Update(in, now)
+		told.Untold = !lan.Advertise
+		content := told.Update(in, now)
 		content.HopLimit, content.MTU = hopLimit, mtu
-		if m := l.current(lan.Device); m != nil {
-			if err := m.worker.SetContent(content); err != nil {
+		if i := l.get(lan.Device); i != nil {
+			if err := i.client.SetContent(content); err != nil {
 				l.log.Error("hosts are not told", "lan", lan.Device, "err", err)
 			}
 		}
-		if text, err := json.Marshal(l.ledgers[lan.Device]); err == nil && !bytes.Equal(text, l.kept[lan.Device]) {
+		if text, err := json.Marshal(told); err == nil && !bytes.Equal(text, l.kept[lan.Device]) {
 			l.kept[lan.Device], changed = text, true
 		}
 	}
-	l.holding.Unlock()
+	l.mu.Unlock()
 	if changed {
 		l.save(docLANs, func() any {
-			l.holding.Lock()
-			defer l.holding.Unlock()
+			l.mu.Lock()
+			defer l.mu.Unlock()
 			kept := make(map[string]json.RawMessage, len(l.kept))
 			for device, text := range l.kept {
 				kept[device] = text
@@ -151,8 +147,8 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 	l.writePrefixes(c, now)
 }
 
-// input gathers what a LAN's ledger wants to know, and the MTU of the narrowest path that its hosts may take.
-func input(lan *config.LAN, report *rules.Report, names map[int]string, site netip.Prefix, supplies map[string]lanSupply) (in ndisc.Input, mtu int) {
+// input gathers what a LAN's hosts are to be told, and the MTU of the narrowest path that its hosts may take.
+func input(lan *config.LAN, report *rules.Report, names map[int]string, site netip.Prefix, sources map[string]lanSource) (in ndisc.Input, mtu int) {
 	in = ndisc.Input{AnyUsable: report.Online[lan.Device], Search: lan.Search, DNS: slices.Clone(lan.DNS.Servers)}
 	if site.IsValid() {
 		in.ULA, in.Site = planinput.ULASubnet(site, lan.SubnetID), site
@@ -161,20 +157,20 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 		if s.Device != lan.Device {
 			continue
 		}
-		from, ok := supplies[names[s.Uplink]]
+		from, ok := sources[names[s.Uplink]]
 		if !ok {
 			continue // the uplink has left the configuration since; the next plan knows, as of a lease that has ended
 		}
-		preferred, valid, brief, ok := from.lease(s.Delegation.Prefix)
+		preferred, valid, brief, ok := from.lifetimes(s.Delegation.Prefix)
 		if !ok {
 			continue
 		}
 		in.Prefixes = withPrefix(in.Prefixes, ndisc.LivePrefix{Prefix: s.Prefix, Uplink: names[s.Uplink], Delegation: s.Delegation.Prefix,
 			Preferred: preferred, Valid: valid, Usable: s.Usable, Brief: brief})
 		if s.Usable && lan.DNS.Uplinks {
-			in.DNS = append(in.DNS, slices.DeleteFunc(slices.Clone(from.dns), func(a netip.Addr) bool { return !tellable(a) })...)
+			in.DNS = append(in.DNS, slices.DeleteFunc(slices.Clone(from.dns), func(a netip.Addr) bool { return !usableResolver(a) })...)
 		}
-		if from.mtu >= minMTU && from.mtu < usualMTU && (mtu == 0 || from.mtu < mtu) {
+		if from.mtu >= minMTU && from.mtu < ethernetMTU && (mtu == 0 || from.mtu < mtu) {
 			mtu = from.mtu
 		}
 	}
@@ -199,9 +195,9 @@ func withPrefix(list []ndisc.LivePrefix, p ndisc.LivePrefix) []ndisc.LivePrefix 
 	return list
 }
 
-// tellable reports whether a resolver that a provider names can be one: what cannot would keep hosts from being
+// usableResolver reports whether a resolver that a provider names can be one: what cannot would keep hosts from being
 // told anything.
-func tellable(a netip.Addr) bool {
+func usableResolver(a netip.Addr) bool {
 	return a.Is6() && !a.Is4In6() && a.Zone() == "" && a.IsGlobalUnicast()
 }
 
@@ -219,10 +215,12 @@ func routerAddress(in *ndisc.Input) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// status tells of the LANs.
-func (l *lans) status(c *config.Config, now time.Time) []json.RawMessage {
-	l.holding.Lock()
-	defer l.holding.Unlock()
+// LANs tells of the LANs, in the order of the configuration.
+func (e *Engine) LANs(now time.Time) []json.RawMessage {
+	c, _ := e.configuration()
+	l := e.lans
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var list []json.RawMessage
 	for i := range c.LANs {
 		lan := &c.LANs[i]
@@ -246,8 +244,8 @@ func (l *lans) status(c *config.Config, now time.Time) []json.RawMessage {
 // problems names other routers on the LANs: hosts follow whoever they hear, and those do not know which of our
 // uplinks work.
 func (l *lans) problems() []rules.Problem {
-	l.holding.Lock()
-	defer l.holding.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	var problems []rules.Problem
 	for _, device := range slices.Sorted(maps.Keys(l.others)) {
 		for _, o := range l.others[device] {
@@ -286,7 +284,7 @@ func (l *lans) writePrefixes(c *config.Config, now time.Time) {
 			continue
 		}
 		device := c.LANs[i].Device
-		l.holding.Lock()
+		l.mu.Lock()
 		file := prefixFile{Device: device, Prefixes: []prefixInFile{}}
 		for _, p := range l.inputs[device].Prefixes {
 			file.Prefixes = append(file.Prefixes, prefixInFile{Prefix: p.Prefix, Uplink: p.Uplink, Deprecated: !p.Usable, Preferred: p.Preferred, Valid: p.Valid})
@@ -297,7 +295,7 @@ func (l *lans) writePrefixes(c *config.Config, now time.Time) {
 		text, err := json.Marshal(file)
 		same := err == nil && bytes.Equal(text, l.files[device])
 		l.files[device] = text
-		l.holding.Unlock()
+		l.mu.Unlock()
 		if !same {
 			l.save(docPrefixes+device, func() any { return file })
 		}

@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"fmt"
@@ -19,30 +19,27 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// docRouters is the document of what routers have advertised, by uplink name.
-const docRouters = "routers6"
-
 // routers runs router discovery on each uplink with method "ra", and watches the routers of those with "auto", which the kernel
 // or another program follows: neither notices for half an hour that a router has been replaced.
 type routers struct {
-	crew[*ndisc.Discoverer]
+	supervisor[*ndisc.Discoverer]
 	log     *slog.Logger
-	save    func(document string, read func() any)
+	save    saver
 	changed func(uplink string, before, after ndisc.View)
 
-	holding sync.Mutex
-	kept    map[string]ndisc.State // by uplink name; of this run or an earlier one
-	views   map[string]ndisc.View
-	watched map[string]bool // by uplink name, those that others configure
-	unkept  bool            // kept has changed since it was saved,
-	saved   time.Time       // which was then
+	mu       sync.Mutex
+	kept     map[string]ndisc.State // by uplink name; of this run or an earlier one
+	views    map[string]ndisc.View
+	followed map[string]bool // by uplink name, those that others configure
+	dirty    bool            // kept has changed since it was saved,
+	saved    time.Time       // which was then
 }
 
-// keepPace is the least time between a save and one that does not wait for the next beat. Anybody on the link may send
+// minSaveInterval is the least time between a save and one that does not wait for the next tick. Anybody on the link may send
 // a thousand advertisements a second: the disk shall not have to write as many times.
-const keepPace = time.Second
+const minSaveInterval = time.Second
 
-func newRouters(log *slog.Logger, save func(document string, read func() any), changed func(string, ndisc.View, ndisc.View)) *routers {
+func newRouters(log *slog.Logger, save saver, changed func(string, ndisc.View, ndisc.View)) *routers {
 	return &routers{log: log, save: save, changed: changed, kept: make(map[string]ndisc.State), views: make(map[string]ndisc.View)}
 }
 
@@ -68,100 +65,93 @@ func pathOf(v uplink.Verdict, whole bool) ndisc.Path {
 	return ndisc.PathUnknown
 }
 
-// tellRouters tells the discoverers what probing says.
-func (d *Daemon) tellRouters() {
-	d.mu.Lock()
-	c, ids := d.config, d.ids
-	d.mu.Unlock()
+// UpdateVerdicts tells router discovery what probing says now. It is for changed verdicts, which have to count at once;
+// Run calls it each second.
+func (e *Engine) UpdateVerdicts() {
+	c, ids := e.configuration()
 	for i := range c.Uplinks {
-		path := rules.Path{Uplink: ids[c.Uplinks[i].Name], Family: rules.IPv6}
-		if v, ok := d.judge.verdict(path); ok {
-			name, p := c.Uplinks[i].Name, pathOf(v, d.judge.isWhole(path))
-			delegating := d.delegations.delegating(name)
-			d.routers.probed(name, p, delegating)
-			if p == ndisc.PathWorking && !delegating.IsValid() {
-				d.delegations.setDelegating(name, d.routers.inUse(name))
-			}
+		v, whole, ok := e.o.Verdict(rules.Path{Uplink: ids[c.Uplinks[i].Name], Family: rules.IPv6})
+		if !ok {
+			continue
+		}
+		name, p := c.Uplinks[i].Name, pathOf(v, whole)
+		delegating := e.delegations.delegating(name)
+		e.routers.probed(name, p, delegating)
+		if p == ndisc.PathWorking && !delegating.IsValid() {
+			e.delegations.setDelegating(name, e.routers.inUse(name))
 		}
 	}
 }
 
 // configure starts and stops discovery so that each uplink with method "ra" has one.
 func (r *routers) configure(c *config.Config, secret []byte) {
-	posts := make(map[string]post[*ndisc.Discoverer])
-	watched := make(map[string]bool)
+	specs := make(map[string]spec[*ndisc.Discoverer])
+	followed := make(map[string]bool)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		follows := u.IPv6.Method == config.MethodAuto && u.Kind == config.KindISP
 		if u.IPv6.Method != config.MethodRA && !follows {
 			continue
 		}
-		watched[u.Name] = follows
-		posts[u.Name] = post[*ndisc.Discoverer]{device: u.Device, terms: follows, make: func(current func() bool) *ndisc.Discoverer {
-			return r.discoverer(u.Name, u.Device, follows, secret, current)
+		followed[u.Name] = follows
+		specs[u.Name] = spec[*ndisc.Discoverer]{device: u.Device, key: follows, make: func(current func() bool) *ndisc.Discoverer {
+			return ndisc.NewDiscoverer(ndisc.DiscovererConfig{Device: u.Device, Secret: secret, Last: r.kept[u.Name], Follows: follows, Log: r.log.With("uplink", u.Name),
+				OnChange: func(v ndisc.View) { r.update(u.Name, v, current) }})
 		}}
 	}
-	r.holding.Lock()
-	r.watched = watched
-	members := r.all()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.followed = followed
 	for name := range r.kept {
-		if m, p := members[name], posts[name]; p.make == nil || m != nil && m.device != p.device {
+		if !r.sameLink(name, specs) {
 			delete(r.kept, name)
 			delete(r.views, name)
 		}
 	}
-	r.holding.Unlock()
-	r.staff(posts)
-}
-
-func (r *routers) discoverer(name, device string, follows bool, secret []byte, current func() bool) *ndisc.Discoverer {
-	r.holding.Lock()
-	defer r.holding.Unlock()
-	return ndisc.NewDiscoverer(ndisc.DiscovererConfig{Device: device, Secret: secret, Last: r.kept[name], Follows: follows, Log: r.log.With("uplink", name),
-		OnChange: func(v ndisc.View) {
-			if current() {
-				r.update(name, v)
-			}
-		}})
+	r.apply(specs)
 }
 
 // update takes what was learned, from a discoverer's goroutine. What the kernel is to get is on the disk before:
 // after a crash we would take from it what we do not know.
-func (r *routers) update(name string, v ndisc.View) {
+func (r *routers) update(name string, v ndisc.View, current func() bool) {
 	now := time.Now()
-	r.holding.Lock()
+	r.mu.Lock()
+	if !current() {
+		r.mu.Unlock()
+		return
+	}
 	before := r.views[name]
-	r.views[name], r.kept[name], r.unkept = v, v.State, true
-	rested, follows := now.Sub(r.saved) >= keepPace, r.watched[name]
-	r.holding.Unlock()
-	if rested && !follows && !reflect.DeepEqual(routed(before, now), routed(v, now)) {
-		r.keep(now)
+	r.views[name], r.kept[name], r.dirty = v, v.State, true
+	rested, follows := now.Sub(r.saved) >= minSaveInterval, r.followed[name]
+	r.mu.Unlock()
+	if rested && !follows && !reflect.DeepEqual(toAssignment(before, now), toAssignment(v, now)) {
+		r.flush(now)
 	}
 	r.changed(name, before, v)
 }
 
-// keep saves what was learned since the last time.
-func (r *routers) keep(now time.Time) {
-	r.holding.Lock()
-	unkept := r.unkept
-	if unkept {
-		r.unkept, r.saved = false, now
+// flush saves what was learned since the last time.
+func (r *routers) flush(now time.Time) {
+	r.mu.Lock()
+	dirty := r.dirty
+	if dirty {
+		r.dirty, r.saved = false, now
 	}
-	r.holding.Unlock()
-	if !unkept {
+	r.mu.Unlock()
+	if !dirty {
 		return
 	}
 	r.save(docRouters, func() any {
-		r.holding.Lock()
-		defer r.holding.Unlock()
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		return maps.Clone(r.kept)
 	})
 }
 
 // view returns what an uplink's routers say.
 func (r *routers) view(name string) ndisc.View {
-	r.holding.Lock()
-	defer r.holding.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.views[name]
 }
 
@@ -171,15 +161,15 @@ func (r *routers) observe(obs *rules.Observed, used map[string]netip.Addr) {
 	if obs.NoIPv6 {
 		return
 	}
-	r.crew.observe(obs)
-	for name, m := range r.all() {
+	r.supervisor.observe(obs)
+	for name, i := range r.all() {
 		for _, a := range obs.Addrs {
-			if a.Device == m.device && a.Failed {
-				m.worker.AddressFailed(a.Prefix.Addr())
+			if a.Device == i.device && a.Failed {
+				i.client.AddressFailed(a.Prefix.Addr())
 			}
 		}
-		if follows, _ := m.terms.(bool); follows {
-			m.worker.SetGateways(gatewaysOf(obs, m.device, used[name]))
+		if follows, _ := i.key.(bool); follows {
+			i.client.SetGateways(gatewaysOf(obs, i.device, used[name]))
 		}
 	}
 }
@@ -210,38 +200,25 @@ func gatewaysOf(obs *rules.Observed, device string, used netip.Addr) []netip.Add
 	return list
 }
 
-// usedGateways returns the IPv6 gateways of the latest plan, by uplink name.
-func (d *Daemon) usedGateways() map[string]netip.Addr {
-	d.mu.Lock()
-	ids := d.ids
-	d.mu.Unlock()
-	used := make(map[string]netip.Addr, len(ids))
-	facts := d.engine.Last().Report.Facts
-	for name, id := range ids {
-		used[name] = facts[rules.Path{Uplink: id, Family: rules.IPv6}].Gateway
-	}
-	return used
-}
-
 // probed tells what probing says of an uplink, and by way of which router its prefixes were delegated.
 func (r *routers) probed(name string, p ndisc.Path, delegating netip.Addr) {
-	if m := r.current(name); m != nil {
-		m.worker.SetPath(p)
-		m.worker.SetDelegatingRouter(delegating)
+	if i := r.get(name); i != nil {
+		i.client.SetPath(p)
+		i.client.SetDelegatingRouter(delegating)
 	}
 }
 
 // inUse returns the router that an uplink uses of those heard; zero: none.
 func (r *routers) inUse(name string) netip.Addr {
-	r.holding.Lock()
-	defer r.holding.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.views[name].State.Chosen
 }
 
 // carries reports whether the router in use carries what was delegated by way of another.
 func (r *routers) carries(name string, given netip.Addr) bool {
-	r.holding.Lock()
-	defer r.holding.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	s := r.views[name].State
 	return s.Carries(given)
 }
@@ -249,22 +226,22 @@ func (r *routers) carries(name string, given netip.Addr) bool {
 // mayHaveDelegated reports whether the router in use may be the one by way of which a server answers: nothing speaks for the one
 // that the prefixes were given by before, or that one is gone.
 func (r *routers) mayHaveDelegated(name string, before netip.Addr) bool {
-	r.holding.Lock()
-	defer r.holding.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	v := r.views[name]
 	there := slices.ContainsFunc(v.Routers, func(o ndisc.Router) bool { return o.Addr == before && !o.Unreachable })
 	return v.State.Carries(before) || !there
 }
 
-// supply adds what the routers give now.
-func (r *routers) supply(s planinput.Learned, now time.Time) {
-	r.holding.Lock()
-	defer r.holding.Unlock()
+// learned adds what the routers give now.
+func (r *routers) learned(out planinput.Learned, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for name, v := range r.views {
-		if r.watched[name] {
-			s.Of(name).Watched = watchedRouters(v)
-		} else if a := routed(v, now); a != nil {
-			s.Of(name).IPv6 = a
+		if r.followed[name] {
+			out.Of(name).Watched = watchedRouters(v)
+		} else if a := toAssignment(v, now); a != nil {
+			out.Of(name).IPv6 = a
 		}
 	}
 }
@@ -281,20 +258,20 @@ func watchedRouters(v ndisc.View) *rules.WatchedRouters {
 	return w
 }
 
-// routed turns what routers say into what is to be put on the device; nil when they say nothing of use. Of
+// toAssignment turns what routers say into what is to be put on the device; nil when they say nothing of use. Of
 // several routers one is used, with the addresses that are its own: those of another are no good by it (RFC 8028).
-func routed(v ndisc.View, now time.Time) *rules.Assignment {
+func toAssignment(v ndisc.View, now time.Time) *rules.Assignment {
 	a := &rules.Assignment{NoDefault: len(v.Routers) == 0, MTU: v.MTU}
 	if !a.NoDefault {
 		a.Gateway = v.Routers[0].Addr
 	}
 	for _, own := range v.Addresses {
-		if lasts(own.Valid, now) {
-			a.Addresses = append(a.Addresses, rules.Address{Prefix: onLink(own.Address, v.Prefixes), Deprecated: !lasts(own.Preferred, now)})
+		if unexpired(own.Valid, now) {
+			a.Addresses = append(a.Addresses, rules.Address{Prefix: onLink(own.Address, v.Prefixes), Deprecated: !unexpired(own.Preferred, now)})
 		}
 	}
 	for _, route := range v.Routes {
-		if lasts(route.Expires, now) && !slices.ContainsFunc(a.Routes, func(o rules.AssignedRoute) bool { return o.Dst == route.Prefix }) {
+		if unexpired(route.Expires, now) && !slices.ContainsFunc(a.Routes, func(o rules.AssignedRoute) bool { return o.Dst == route.Prefix }) {
 			a.Routes = append(a.Routes, rules.AssignedRoute{Dst: route.Prefix, Gateway: route.Router})
 		}
 	}
@@ -304,8 +281,8 @@ func routed(v ndisc.View, now time.Time) *rules.Assignment {
 	return a
 }
 
-// lasts reports whether an end is still to come; the zero time never comes.
-func lasts(end, now time.Time) bool { return end.IsZero() || now.Before(end) }
+// unexpired reports whether an end is still to come; the zero time never comes.
+func unexpired(end, now time.Time) bool { return end.IsZero() || now.Before(end) }
 
 // onLink gives an address the length of its prefix where its neighbours are said to be on the link, else 128:
 // they are reached by the router then (RFC 5942).
@@ -319,20 +296,18 @@ func onLink(address netip.Prefix, prefixes []ndisc.Prefix) netip.Prefix {
 }
 
 // onRouters hears of what routers say.
-func (d *Daemon) onRouters(name string, before, after ndisc.View) {
+func (e *Engine) onRouters(name string, before, after ndisc.View) {
 	if was, is := before.State.Chosen, after.State.Chosen; was.IsValid() && is.IsValid() && was != is {
-		d.delegations.verify(name) // another provider's router knows nothing of it
+		e.delegations.verify(name) // another provider's router knows nothing of it
 	}
 	if after.Unanswered > before.Unanswered {
-		d.mu.Lock()
-		id := d.ids[name]
-		d.mu.Unlock()
-		d.judge.hint([]rules.Path{{Uplink: id, Family: rules.IPv6}})
+		_, ids := e.configuration()
+		e.o.ProbeNow(rules.Path{Uplink: ids[name], Family: rules.IPv6})
 	}
-	d.resupply()
+	e.o.Changed()
 	if was, is := routersNow(before), routersNow(after); was != is {
-		d.log.Info("routers", "uplink", name, "now", is)
-		d.event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), From: was, To: is, Message: "router advertisements: " + is})
+		e.o.Log.Info("routers", "uplink", name, "now", is)
+		e.o.Event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), From: was, To: is, Message: "router advertisements: " + is})
 	}
 }
 

@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"crypto/rand"
@@ -7,9 +7,6 @@ import (
 	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
 )
-
-// docIdentity is the document of what this router is known by.
-const docIdentity = "identity"
 
 // identity is what this router is known by on its links. It is drawn once and kept for life.
 type identity struct {
@@ -38,13 +35,13 @@ func (i *identity) complete() (drawn bool) {
 	return drawn
 }
 
-// ula returns the prefix that LANs have unique-local addresses of; invalid: none, or not drawn yet.
-func (i *identity) ula(c config.ULA) netip.Prefix {
+// ULA returns the prefix that LANs have unique-local addresses of; invalid: none, or not drawn yet.
+func (e *Engine) ULA(c config.ULA) netip.Prefix {
 	switch {
 	case c.Off:
 		return netip.Prefix{}
 	case c.Prefix.IsValid():
 		return c.Prefix
 	}
-	return i.ULA
+	return e.identity.ULA
 }

@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"net/netip"
@@ -18,9 +18,9 @@ var (
 	noon                   = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 )
 
-// lent is a supply that has a lease of one prefix.
-func lent(prefix netip.Prefix, mtu int, dns ...string) lanSupply {
-	s := lanSupply{mtu: mtu, lease: func(p netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
+// leased is a source that has a lease of one prefix.
+func leased(prefix netip.Prefix, mtu int, dns ...string) lanSource {
+	s := lanSource{mtu: mtu, lifetimes: func(p netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
 		return noon, noon.Add(time.Hour), false, p == prefix
 	}}
 	for _, a := range dns {
@@ -44,11 +44,11 @@ func TestALANIsToldWhatItsUplinksGive(t *testing.T) {
 	}}
 	// What a provider sends is not always what it should be: one resolver that no advertisement can carry must not keep
 	// hosts from being told of prefixes.
-	supplies := map[string]lanSupply{
-		"fiber": lent(fiberPrefix, 1492, "2001:db8:ffff::53", "::ffff:192.0.2.53", "ff02::1", "::", "fe80::1", "192.0.2.53"),
-		"lte":   lent(ltePrefix, 1280, "2001:db8:ffff::54"),
+	sources := map[string]lanSource{
+		"fiber": leased(fiberPrefix, 1492, "2001:db8:ffff::53", "::ffff:192.0.2.53", "ff02::1", "::", "fe80::1", "192.0.2.53"),
+		"lte":   leased(ltePrefix, 1280, "2001:db8:ffff::54"),
 	}
-	in, mtu := input(lan, report, map[int]string{1: "fiber", 2: "lte", 3: "gone"}, netip.MustParsePrefix("fd00:77::/48"), supplies)
+	in, mtu := input(lan, report, map[int]string{1: "fiber", 2: "lte", 3: "gone"}, netip.MustParsePrefix("fd00:77::/48"), sources)
 	want := ndisc.Input{AnyUsable: true,
 		Prefixes: []ndisc.LivePrefix{
 			{Prefix: netip.MustParsePrefix("2001:db8:a00:1::/64"), Uplink: "fiber", Delegation: fiberPrefix, Preferred: noon, Valid: noon.Add(time.Hour), Usable: true},

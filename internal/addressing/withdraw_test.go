@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"net/netip"
@@ -6,9 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
-	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -17,13 +15,15 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	old, site := netip.MustParsePrefix("2001:db8:a00::/56"), netip.MustParsePrefix("fd00:77::/48")
 	subnet := netip.MustParsePrefix("2001:db8:a00:1::/64")
+	e := New(Options{})
 	told := new(ndisc.Ledger)
+	e.lans.advertised["lan0"] = told
 	in := ndisc.Input{AnyUsable: true, ULA: netip.MustParsePrefix("fd00:77:0:1::/64"), Site: site,
 		Prefixes: []ndisc.LivePrefix{{Prefix: subnet, Uplink: "fiber", Delegation: old, Usable: true, Valid: now.Add(24 * time.Hour)}}}
 	told.Update(in, now)
 	plan := func(now time.Time, delegations ...rules.Delegation) []netip.Prefix {
 		out := rules.Config{Uplinks: []rules.Uplink{{ID: 1, Delegations: delegations}}, LANs: []rules.LAN{{Device: "lan0"}, {Device: "lan1"}}}
-		addWithdrawn(&out, map[string]*ndisc.Ledger{"lan0": told}, now)
+		e.AddWithdrawn(&out, now)
 		if other := out.LANs[1].Withdrawn; other != nil {
 			t.Errorf("of a LAN that never had it: %v", other)
 		}
@@ -34,13 +34,6 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 	}
 	if got := plan(now); !slices.Equal(got, []netip.Prefix{subnet}) {
 		t.Errorf("before the hosts are told: %v", got)
-	}
-	d := &Daemon{leases: newLeases(nil, nil, nil), routers: newRouters(nil, nil, nil), delegations: newDelegations(nil, nil, nil), tunnels: newTunnels(nil),
-		lans: newLANs(nil, nil), engine: reconcile.New(reconcile.Options{})}
-	d.lans.ledgers["lan0"] = told
-	d.planFor(&config.Config{LANs: []config.LAN{{Device: "lan0"}}}, nil)
-	if got := d.planned.LANs[0].Withdrawn; len(got) != 1 {
-		t.Errorf("the daemon plans with %v", got)
 	}
 	in.Prefixes = nil
 	told.Update(in, now)

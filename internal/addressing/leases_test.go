@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"log/slog"
@@ -11,7 +11,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/planinput"
 )
 
-func TestLeasesAreSuppliedAsTheyAreAndNamedWhenTheyAreOfNoUse(t *testing.T) {
+func TestLeasesAreLearnedAsTheyAreAndNamedWhenTheyAreOfNoUse(t *testing.T) {
 	l := newLeases(slog.New(slog.DiscardHandler), func(string, func() any) {}, func(string, *dhcp4.Lease) {})
 	l.configure(&config.Config{Uplinks: []config.Uplink{{Name: "fiber", Probe: config.Probe{Targets: []string{"192.0.2.1", "tcp://192.0.2.2:443"}}}}})
 	route := dhcp4.Route{Dst: netip.MustParsePrefix("10.77.0.0/16"), Gateway: netip.MustParseAddr("198.51.100.9")}
@@ -20,21 +20,21 @@ func TestLeasesAreSuppliedAsTheyAreAndNamedWhenTheyAreOfNoUse(t *testing.T) {
 		"tv":    {Address: netip.MustParsePrefix("198.51.100.66/26"), Routes: []dhcp4.Route{route}},
 		"evil":  {Address: netip.MustParsePrefix("192.0.2.2/24"), Gateway: netip.MustParseAddr("192.0.2.254")},
 	}
-	supplies := make(planinput.Learned)
-	l.supply(supplies)
-	if a := supplies["fiber"].IPv4; a.NoDefault || a.Gateway != netip.MustParseAddr("198.51.100.1") || a.MTU != 1400 {
+	learned := make(planinput.Learned)
+	l.learned(learned)
+	if a := learned["fiber"].IPv4; a.NoDefault || a.Gateway != netip.MustParseAddr("198.51.100.1") || a.MTU != 1400 {
 		t.Errorf("a lease with a router: %+v", a)
 	}
-	if a := supplies["tv"].IPv4; !a.NoDefault || len(a.Routes) != 1 || a.Routes[0].Dst != route.Dst || a.Routes[0].Gateway != route.Gateway {
+	if a := learned["tv"].IPv4; !a.NoDefault || len(a.Routes) != 1 || a.Routes[0].Dst != route.Dst || a.Routes[0].Gateway != route.Gateway {
 		t.Errorf("a lease without one: %+v", a)
 	}
-	if s := supplies["evil"]; s != nil && s.IPv4 != nil {
+	if s := learned["evil"]; s != nil && s.IPv4 != nil {
 		t.Errorf("the address of a target: %+v", s.IPv4)
 	}
 	if !l.routerless("tv") || l.routerless("fiber") || l.routerless("none") {
 		t.Error("which leases name no router")
 	}
-	l.refused["lte"] = refusedLease{"it lasts 0 s", time.Now()}
+	l.refused["lte"] = refusal{"it lasts 0 s", time.Now()}
 	var codes []string
 	for _, p := range l.problems(time.Now()) {
 		codes = append(codes, p.Code)
@@ -42,7 +42,7 @@ func TestLeasesAreSuppliedAsTheyAreAndNamedWhenTheyAreOfNoUse(t *testing.T) {
 	if len(codes) != 2 || codes[0] != "unusable-address" || codes[1] != "lease-refused" {
 		t.Errorf("problems: %q", codes)
 	}
-	if later := l.problems(time.Now().Add(refusalLasts + time.Second)); len(later) != 1 {
+	if later := l.problems(time.Now().Add(refusalAge + time.Second)); len(later) != 1 {
 		t.Errorf("a refusal that is not heard again: %v", later)
 	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"net/netip"
@@ -30,14 +30,14 @@ func TestARoutedPrefixIsADelegationThatNeverEnds(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	d := &Daemon{delegations: newDelegations(nil, nil, nil), routers: newRouters(nil, nil, nil)}
+	e := New(Options{})
 	u := &config.Uplink{Name: "fiber", IPv6: config.IP{Prefix: routed}}
-	if preferred, valid, brief, ok := d.lanSupply(u, 0).lease(routed); !ok || brief || !preferred.IsZero() || !valid.IsZero() {
+	if preferred, valid, brief, ok := e.lanSource(u, 0).lifetimes(routed); !ok || brief || !preferred.IsZero() || !valid.IsZero() {
 		t.Errorf("hosts: preferred until %v, valid until %v, brief %v, known %v", preferred, valid, brief, ok)
 	}
 	for _, leased := range [][]dhcp6.Delegation{nil, {{Prefix: routed, Valid: time.Now().Add(time.Hour)}}} {
-		d.delegations.held["fiber"] = dhcp6.Lease{Prefixes: leased}
-		if shown := d.delegated(u, time.Now()); len(shown) != 1 || shown[0].Prefix != routed || shown[0].ValidS != forEver {
+		e.delegations.held["fiber"] = dhcp6.Lease{Prefixes: leased}
+		if shown := e.Delegated(u, time.Now()); len(shown) != 1 || shown[0].Prefix != routed || shown[0].ValidS != infiniteSeconds {
 			t.Errorf("status, %v leased: %+v", leased, shown)
 		}
 	}

@@ -1,4 +1,4 @@
-package daemon
+package addressing
 
 import (
 	"log/slog"
@@ -12,8 +12,11 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
+// inForce says that a client has not been replaced.
+func inForce() bool { return true }
+
 // A crash right after a router was heard must find it on the disk, for a restart removes what it does not know. What
-// only moves ends, or comes faster than a disk likes, waits for the beat.
+// only moves ends, or comes faster than a disk likes, waits for the next tick.
 func TestARouterIsOnTheDiskBeforeItIsInTheKernel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []string
@@ -25,16 +28,16 @@ func TestARouterIsOnTheDiskBeforeItIsInTheKernel(t *testing.T) {
 		}, func(string, ndisc.View, ndisc.View) { got = append(got, "told") })
 		heard := func(router string) {
 			list := []ndisc.Router{{Addr: netip.MustParseAddr(router), Default: true, Expires: time.Now().Add(time.Minute)}}
-			r.update("fiber", ndisc.View{Routers: list, State: ndisc.State{Routers: list}})
+			r.update("fiber", ndisc.View{Routers: list, State: ndisc.State{Routers: list}}, inForce)
 		}
 		heard("fe80::1")
-		time.Sleep(2 * keepPace)
+		time.Sleep(2 * minSaveInterval)
 		heard("fe80::1") // a later end
 		heard("fe80::2")
 		heard("fe80::3") // at the same moment
-		time.Sleep(keepPace)
+		time.Sleep(minSaveInterval)
 		for range 2 {
-			r.keep(time.Now())
+			r.flush(time.Now())
 		}
 		if want := []string{"saved", "told", "told", "saved", "told", "told", "saved"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)

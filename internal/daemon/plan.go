@@ -1,0 +1,32 @@
+package daemon
+
+import (
+	"reflect"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/planinput"
+)
+
+// planFor gives the engine a configuration with what was learned by now. The caller holds d.reloading.
+func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
+	now := time.Now()
+	learned := d.addressing.Learned(now)
+	d.tunnels.supply(learned)
+	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
+	d.addressing.AddWithdrawn(&in, now)
+	if !reflect.DeepEqual(in, d.planned) {
+		d.planned = in
+		d.engine.SetConfig(in)
+	}
+}
+
+// replan has the engine plan for what was learned by now.
+func (d *Daemon) replan() {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	d.mu.Lock()
+	c, ids := d.config, d.ids // replaced, never changed in place
+	d.mu.Unlock()
+	d.planFor(c, ids)
+}
