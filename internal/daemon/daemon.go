@@ -15,6 +15,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -74,7 +75,7 @@ type Daemon struct {
 	addressing *addressing.Engine
 	repairs    repairs
 	tunnels    *tunnels
-	counters   *counters
+	counters   *counters.Reader
 
 	reloading sync.Mutex   // one configuration change at a time
 	discovery *discovery   // guarded by reloading; nil with a configuration file
@@ -136,7 +137,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.traffic, err = kernel.OpenTraffic(); err != nil {
 		return nil, err
 	}
-	d.counters = newCounters(d.traffic.Read)
+	d.counters = counters.NewReader(d.traffic.Read)
 	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
 	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.judge.verdicts() })
 	if d.o.Prober == nil {

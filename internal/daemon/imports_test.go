@@ -31,7 +31,8 @@ var allowed = map[string][]string{
 	"internal/tunnel":            nil,
 	"internal/vm":                nil,
 	"internal/vm/vmexec":         {"internal/vm"},
-	"internal/kernel":            {"rules", "rules/explain", "internal/tunnel"},
+	"internal/counters":          nil,
+	"internal/kernel":            {"rules", "rules/explain", "internal/counters", "internal/tunnel"},
 	"internal/kernel/fakekernel": {"rules"},
 	"internal/reconcile":         {"rules", "internal/schedule"},
 	"internal/schedule":          nil,
@@ -39,7 +40,7 @@ var allowed = map[string][]string{
 	"internal/planinput":         {"rules", "internal/config"},
 	"internal/api":               {"rules", "rules/explain", "uplink", "internal/status"},
 	"internal/addressing":        {"rules", "probe", "uplink", "dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status"},
-	"internal/daemon": {"rules", "rules/explain", "probe", "uplink", "internal/addressing", "internal/api", "internal/config", "internal/planinput", "internal/schedule", "internal/status", "internal/doctor", "internal/history", "internal/hooks",
+	"internal/daemon": {"rules", "rules/explain", "probe", "uplink", "internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status", "internal/doctor", "internal/history", "internal/hooks",
 		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel"},
 	"cmd/uplinkd": {"rules", "rules/explain", "internal/api", "internal/status", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
 }

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/history"
-	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
@@ -18,9 +18,9 @@ const samplePace = time.Second
 
 // remember takes a sample of every path and device each second, and counts the bytes of metered uplinks.
 func (d *Daemon) remember(ctx context.Context) error {
-	sampler := sampler{before: make(map[int]kernel.Counters), now: make(map[int]kernel.Counters)}
+	sampler := sampler{before: make(map[int]counters.Device), now: make(map[int]counters.Device)}
 	look := func() map[string]history.Sample {
-		at, err := d.counters.look(sampler.now)
+		at, err := d.counters.Read(sampler.now)
 		if err != nil {
 			d.log.Debug("byte counters cannot be read", "err", err)
 			return nil
@@ -68,7 +68,7 @@ func (d *Daemon) devicesByUplink() map[string]int {
 
 // sampler turns counters into rates.
 type sampler struct {
-	before, now map[int]kernel.Counters // by interface index
+	before, now map[int]counters.Device // by interface index
 	at          time.Time               // of before
 	moved       map[string]traffic      // since then, by uplink name
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -28,7 +28,7 @@ const (
 // a dead provider is then noticed without waiting for the calm pace.
 func (d *Daemon) watchTraffic(ctx context.Context) error {
 	devices := make(map[int]*deviceTraffic) // by interface index
-	seen := make(map[int]kernel.Counters)
+	seen := make(map[int]counters.Device)
 	var used time.Time // when a device was last seen in use
 	timer := time.NewTimer(busyPace)
 	defer timer.Stop()
@@ -44,7 +44,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 		} else {
 			timer.Reset(pace)
 		}
-		if _, err := d.counters.look(seen); err != nil {
+		if _, err := d.counters.Read(seen); err != nil {
 			d.log.Debug("packet counters cannot be read", "err", err)
 			continue
 		}
@@ -56,7 +56,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 			}
 			device := devices[index]
 			if device == nil {
-				device = &deviceTraffic{Counters: c, at: now}
+				device = &deviceTraffic{Device: c, at: now}
 				devices[index] = device
 			}
 			if device.use.observe(now, c.Sent) {
@@ -69,7 +69,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 			if bits, ok := device.load.observe(now, c); ok {
 				d.judge.load(paths, bits, now)
 			}
-			device.Counters = c
+			device.Device = c
 			if device.silence.Observe(now, c.Received, c.Sent, func() time.Duration { return d.judge.slowest(paths) }) {
 				d.judge.hint(paths)
 			}
@@ -79,7 +79,7 @@ func (d *Daemon) watchTraffic(ctx context.Context) error {
 
 // deviceTraffic is what the looks at a device have shown.
 type deviceTraffic struct {
-	kernel.Counters
+	counters.Device
 	at      time.Time // when they were these
 	silence uplink.Silence
 	use     usage
@@ -94,11 +94,11 @@ func flooded(packets uint64, in time.Duration) bool {
 // load is how much a device moves, over windows of a second.
 type load struct {
 	since time.Time
-	at    kernel.Counters // at that time
+	at    counters.Device // at that time
 }
 
 // observe returns the bits a second of a window that ends now, in the direction that moved more.
-func (l *load) observe(now time.Time, c kernel.Counters) (bits float64, ok bool) {
+func (l *load) observe(now time.Time, c counters.Device) (bits float64, ok bool) {
 	elapsed := now.Sub(l.since)
 	if elapsed < busyWindow {
 		return 0, false

@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/history"
-	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
@@ -84,13 +84,13 @@ func TestVolumesAreBounded(t *testing.T) {
 }
 
 func TestRatesComeFromCounters(t *testing.T) {
-	s := sampler{before: map[int]kernel.Counters{}, now: map[int]kernel.Counters{}}
+	s := sampler{before: map[int]counters.Device{}, now: map[int]counters.Device{}}
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	look := func(later time.Duration, received, sent uint64, wantReceived, wantSent float32) {
 		t.Helper()
 		at = at.Add(later)
 		clear(s.now)
-		s.now[3] = kernel.Counters{ReceivedBytes: received, SentBytes: sent}
+		s.now[3] = counters.Device{ReceivedBytes: received, SentBytes: sent}
 		got := s.traffic(at, map[string]int{"fiber": 3, "lte": 0})
 		r, x := got["fiber"].Values[history.Received], got["fiber"].Values[history.Sent]
 		if wantReceived < 0 && r == r || wantReceived >= 0 && (r != wantReceived || x != wantSent) {

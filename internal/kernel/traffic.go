@@ -5,13 +5,9 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
-)
 
-// Counters are a device's counters.
-type Counters struct {
-	Received, Sent           uint64 // packets
-	ReceivedBytes, SentBytes uint64
-}
+	"github.com/uplinkd/uplinkd/internal/counters"
+)
 
 // Traffic reads packet counters many times a second, so it has a socket of its own. It may be used beside a
 // Kernel, by one goroutine.
@@ -36,7 +32,7 @@ func OpenTraffic() (*Traffic, error) {
 func (t *Traffic) Close() { _ = t.socket.close() }
 
 // Read puts the counters of every device into out, by interface index.
-func (t *Traffic) Read(out map[int]Counters) error {
+func (t *Traffic) Read(out map[int]counters.Device) error {
 	clear(out)
 	err := t.socket.ask(unix.RTM_GETSTATS, unix.NLM_F_DUMP, func(b []byte) []byte {
 		b = append(b, make([]byte, 4+4)...) // family and padding, every index
@@ -47,7 +43,7 @@ func (t *Traffic) Read(out map[int]Counters) error {
 		}
 		for attr, value := range attributes(body[sizeofStatsMsg:]) {
 			if attr == statsLink64 && len(value) >= 32 {
-				out[int(native32(body[4:]))] = Counters{
+				out[int(native32(body[4:]))] = counters.Device{
 					Received: binary.NativeEndian.Uint64(value), Sent: binary.NativeEndian.Uint64(value[8:]),
 					ReceivedBytes: binary.NativeEndian.Uint64(value[16:]), SentBytes: binary.NativeEndian.Uint64(value[24:]),
 				}
