@@ -43,17 +43,17 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 // onPass hears the outcome of each look at the kernel, from the engine's goroutine.
 func (d *Daemon) onPass(r reconcile.Result) {
 	d.metrics.ObserveReconcile(r.Duration)
-	d.judge.settle(r.Report.Facts)
-	d.judge.carry(r.Report.Defaults)
+	d.monitor.RouteInstalled(r.Report.Facts)
+	d.monitor.SetActive(r.Report.Defaults)
 	if r.Settled {
 		d.tunnels.moved(&r.Report, func(name string, paths []rules.Path) {
-			d.judge.ride(name, paths)
+			d.monitor.SetActiveCarriers(name, paths)
 			d.engine.Hint() // what was not judged meanwhile is judged again
 		})
 	}
 	d.addressing.UpdateRA(&r.Report)
-	if d.judge.takeUnkept() { // only now: the disk may be slow, and traffic has moved already
-		d.save(docAwaits, func() any { return d.judge.awaiting() })
+	if d.monitor.TakeHoldsChanged() { // only now: the disk may be slow, and traffic has moved already
+		d.save(docAwaits, func() any { return d.monitor.ManualHolds() })
 	}
 	if len(r.Changes) > 0 {
 		d.reportSwitches(r)
@@ -82,7 +82,7 @@ func (d *Daemon) reportSwitches(r reconcile.Result) {
 		d.event(status.Event{Kind: status.EventSwitch, Family: family.String(), From: before.Reason, To: choice.Reason})
 		d.log.Info("new traffic", "family", family.String(), "now", choice.Reason)
 		for _, m := range before.Members {
-			v, _ := d.judge.verdict(rules.Path{Uplink: m.Uplink, Family: family})
+			v, _ := d.monitor.Verdict(rules.Path{Uplink: m.Uplink, Family: family})
 			if r.Converged && !choice.Has(m.Uplink) && v.State.Health() < uplink.HealthGood {
 				d.metrics.ObserveFailover(time.Since(v.Since))
 			}
@@ -96,11 +96,8 @@ func (d *Daemon) Drain(name string, drained bool) error {
 	if !known {
 		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
-	d.judge.drain(name, drained)
-	if !drained {
-		d.judge.release(name)
-	}
-	d.save(docDrained, func() any { return d.judge.isDrained() })
+	d.monitor.SetDrained(name, drained)
+	d.save(docDrained, func() any { return d.monitor.Drained() })
 	d.engine.Hint()
 	word := "drained: new traffic goes elsewhere, flows that it carries go on"
 	if !drained {

@@ -18,6 +18,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/schedule"
@@ -66,7 +67,7 @@ type Daemon struct {
 	traffic *kernel.Traffic
 	hints   *kernel.Watcher
 	engine  *reconcile.Engine
-	judge   *judge
+	monitor *monitor.Monitor
 	events  *api.EventLog
 	metrics *api.Metrics
 	history *history.Store
@@ -139,7 +140,7 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	d.counters = counters.NewReader(d.traffic.Read)
 	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
-	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.judge.verdicts() })
+	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.monitor.PathVerdicts() })
 	if d.o.Prober == nil {
 		prober := probe.New()
 		prober.Leads = func(p probe.Path, target netip.Addr) bool { return d.ways.LeadBy(p.Device, p.Mark, p.Source, target) }
@@ -147,20 +148,19 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	d.tunnels = newTunnels(d.log)
 	d.o.Prober = &handshakes{Prober: d.o.Prober, look: d.tunnels.wires.state}
-	d.judge = newJudge(d.o.Prober, d.started, d.onTransition, d.metrics.ObserveRTT)
-	d.judge.wake, d.judge.tell = func() { d.engine.Hint() }, d.event
 	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.save, Changed: d.replan, Event: d.event,
 		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
-			v, ok = d.judge.verdict(path)
-			return v, ok && d.judge.isWhole(path), ok
+			v, ok = d.monitor.Verdict(path)
+			return v, ok && d.monitor.CanProbe(path), ok
 		},
-		ProbeNow: func(path rules.Path) { d.judge.hint([]rules.Path{path}) }})
+		ProbeNow: func(path rules.Path) { d.monitor.ProbeNow([]rules.Path{path}) }})
 	d.metrics.SetPrefixes(d.addressing.Prefixes)
 	var recorded rules.Recorded
+	var saved monitor.Saved
 	var history []status.Event
 	documents := d.addressing.Documents()
-	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &d.judge.restored, docDrained: &d.judge.drained,
-		docAwaits: &d.judge.awaits, docSpent: &d.judge.spent, docVolumes: &d.volumes.accounts, docEvents: &history})
+	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &saved.Verdicts, docDrained: &saved.Drained,
+		docAwaits: &saved.ManualHolds, docSpent: &saved.ProbeBytes, docVolumes: &d.volumes.accounts, docEvents: &history})
 	for name, v := range documents {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
 			d.log.Warn("starting afresh", "err", err)
@@ -172,8 +172,10 @@ func New(o Options) (_ *Daemon, err error) {
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)
 	d.events.Replay(history)
+	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read,
+		OnTransition: d.onTransition, OnRTT: d.metrics.ObserveRTT, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
-		Phase: d.started, Kernel: d.kernel, Verdicts: d.judge, Keeper: d, Log: d.log, Recorded: recorded,
+		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, Keeper: d, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.discovers() {
@@ -224,7 +226,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	if err := d.tunnels.configure(c, ids); err != nil {
 		return err
 	}
-	if err := d.judge.configure(c, ids); err != nil {
+	if err := d.monitor.Configure(c, ids); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -269,8 +271,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
-		d.judge.run, d.addressing.Run,
-		d.engine.Run, d.watchTraffic, d.remember, d.beat, d.saveAgain, d.keepHistory, d.resolveEndpoints, d.watchPeers,
+		d.monitor.Run, d.addressing.Run,
+		d.engine.Run, d.remember, d.beat, d.saveAgain, d.keepHistory, d.resolveEndpoints, d.watchPeers,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },
@@ -395,7 +397,7 @@ func (d *Daemon) saveVerdicts() {
 	if d.deferred.CompareAndSwap(false, true) {
 		d.save(docVerdicts, func() any {
 			d.deferred.Store(false)
-			return d.judge.keep()
+			return d.monitor.SavedVerdicts()
 		})
 	}
 }
@@ -423,15 +425,11 @@ func (d *Daemon) event(e status.Event) {
 
 // onTransition hears of a changed verdict, from a watcher's goroutine.
 func (d *Daemon) onTransition(t uplink.Transition) {
-	if t.To == uplink.Suspect || t.To == uplink.Down {
-		d.judge.hold()
-	}
-	d.engine.Hint()
 	if t.Family == rules.IPv6 {
 		d.addressing.UpdateVerdicts()
 	}
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
-	t.Evidence = append(t.Evidence, d.testimony(t)...)
+	t.Evidence = append(t.Evidence, d.evidence(t)...)
 	d.events.Append(status.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
 	d.saveVerdicts()

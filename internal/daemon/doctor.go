@@ -53,7 +53,7 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 		return nil, err
 	}
 	planned.Recorded = in.kept.recorded
-	state, report := rules.Plan(in.cfg, planned, in.kept.judge(in.cfg, rules.FactsOf(in.cfg, planned)))
+	state, report := rules.Plan(in.cfg, planned, in.kept.monitor.Replay(in.cfg, rules.FactsOf(in.cfg, planned)))
 	if !state.Table.Matches(planned.Table) {
 		state.Table = nil // not in force: packets pass without it
 	}

@@ -45,7 +45,7 @@ func Explain(configFile string, p explain.Packet, without string) (api.Explanati
 	defer prepared.kernel.Close()
 	x := explanations{file: configFile, lines: prepared.lines, cfg: prepared.cfg, recorded: prepared.kept.recorded}
 	x.verdicts = func(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
-		return prepared.kept.judge(prepared.cfg, facts)
+		return prepared.kept.monitor.Replay(prepared.cfg, facts)
 	}
 	return x.explain(p, without)
 }

@@ -26,7 +26,7 @@ func Guard(configFile string) ([]rules.Op, error) {
 		return nil, err
 	}
 	obs.Recorded = in.kept.recorded
-	want, _ := rules.Plan(in.cfg, obs, in.kept.judge(in.cfg, rules.FactsOf(in.cfg, obs)))
+	want, _ := rules.Plan(in.cfg, obs, in.kept.monitor.Replay(in.cfg, rules.FactsOf(in.cfg, obs)))
 	changes := rules.Guards(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
 	return changes, in.kernel.Apply(changes)
 }

@@ -53,7 +53,7 @@ func (d *Daemon) saveHistory() {
 	d.save(docEvents, func() any { return latest(d.events.Since(0), historySize) })
 }
 
-func (d *Daemon) saveSpent() { d.save(docSpent, func() any { return d.judge.spentToday() }) }
+func (d *Daemon) saveSpent() { d.save(docSpent, func() any { return d.monitor.ProbeBytesToday() }) }
 
 // latest returns the last events that have no more text than size.
 func latest(events []status.Event, size int) []status.Event {

@@ -13,11 +13,11 @@ import (
 	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
-	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // Preview is what a plan would change, and why.
@@ -45,7 +45,7 @@ func Plan(configFile string) (*Preview, error) {
 		return nil, err
 	}
 	obs.Recorded = kept.recorded
-	want, report := rules.Plan(cfg, obs, kept.judge(cfg, rules.FactsOf(cfg, obs)))
+	want, report := rules.Plan(cfg, obs, kept.monitor.Replay(cfg, rules.FactsOf(cfg, obs)))
 	report.Problems = append(report.Problems, report.Absent...)
 	p := &Preview{Changes: rules.Diff(rules.Ours(cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
 	for i := range cfg.Uplinks {
@@ -105,9 +105,7 @@ func prepare(configFile string) (_ *prepared, err error) {
 type keptState struct {
 	ids        map[string]int
 	recorded   rules.Recorded
-	verdicts   map[string]keptVerdict
-	drained    map[string]bool
-	awaits     map[string]bool
+	monitor    monitor.Saved
 	addressing *addressing.Engine // which runs nothing
 }
 
@@ -116,7 +114,8 @@ func readKept(dir string) (*keptState, error) {
 	k := &keptState{ids: make(map[string]int), addressing: addressing.New(addressing.Options{})}
 	state := store.View(dir)
 	documents := k.addressing.Documents()
-	maps.Copy(documents, map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.verdicts, docDrained: &k.drained, docAwaits: &k.awaits})
+	maps.Copy(documents, map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.monitor.Verdicts, docDrained: &k.monitor.Drained,
+		docAwaits: &k.monitor.ManualHolds})
 	for name, v := range documents {
 		// The daemon would start afresh where a document is damaged.
 		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
@@ -125,27 +124,6 @@ func readKept(dir string) (*keptState, error) {
 	}
 	k.addressing.Restore(time.Now())
 	return k, nil
-}
-
-// judge gives each path its kept verdict; a path without one, or regained since, counts as new.
-func (k *keptState) judge(cfg rules.Config, facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
-	verdicts := make(map[rules.Path]rules.Verdict)
-	for i := range cfg.Uplinks {
-		u := &cfg.Uplinks[i]
-		for _, family := range rules.Families {
-			path := rules.Path{Uplink: u.ID, Family: family}
-			f := facts[path]
-			state := k.verdicts[verdictKey(u.Name, family)].State
-			if !state.Valid() {
-				state = uplink.Init
-			}
-			if !f.Carrier || !f.HasAddress() || !f.HasDefault {
-				state = uplink.Down
-			}
-			verdicts[path] = rules.Verdict{Health: health(state.Health(), state), State: string(state), Drained: k.drained[u.Name] || k.awaits[verdictKey(u.Name, family)]}
-		}
-	}
-	return verdicts
 }
 
 // ErrRunning means that a daemon is at work, which would undo what was asked for.

@@ -67,7 +67,7 @@ func (d *Daemon) watchPeers(ctx context.Context) error {
 
 // lookAtPeers takes in a look at a device, and reports whether a peer owes an answer.
 func (d *Daemon) lookAtPeers(ctx context.Context, name string, state *tunnel.State, running *sync.WaitGroup) (asking bool) {
-	if d.judge.isHeld(name) { // what carries the tunnel is silent: that is not the peers' silence
+	if d.monitor.Paused(name) { // what carries the tunnel is silent: that is not the peers' silence
 		return false
 	}
 	questions, events, asking := d.tunnels.observePeers(name, state, time.Now(), planinput.KernelNumbers(d.current().Kernel))
@@ -92,13 +92,6 @@ func (d *Daemon) lookAtPeers(ctx context.Context, name string, state *tunnel.Sta
 		})
 	}
 	return asking
-}
-
-// isHeld reports whether an uplink is not judged, because of what carries it.
-func (j *judge) isHeld(name string) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.suspended[name] != "" || j.doubtful[name]
 }
 
 // followed lists the uplinks whose peers are followed, with their devices.

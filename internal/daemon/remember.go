@@ -7,6 +7,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/history"
+	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
@@ -38,8 +39,8 @@ func (d *Daemon) remember(ctx context.Context) error {
 		if samples == nil {
 			return
 		}
-		for _, v := range d.judge.verdicts() {
-			samples[verdictKey(v.Uplink, v.Family)] = pathSample(&v.Verdict)
+		for _, v := range d.monitor.PathVerdicts() {
+			samples[monitor.PathKey(v.Uplink, v.Family)] = pathSample(&v.Verdict)
 		}
 		d.countVolumes(now, sampler.moved)
 		d.history.Add(now, samples)
@@ -133,7 +134,7 @@ func (d *Daemon) History(name string, after time.Time) (status.History, bool) {
 		}
 		for family, p := range map[rules.Family]*status.PathHistory{rules.IPv4: &u.IPv4, rules.IPv6: &u.IPv6} {
 			p.RTTms, p.Loss = status.Numbers{}, status.Numbers{}
-			_, samples := d.history.Since(verdictKey(u.Name, family), r, after, now)
+			_, samples := d.history.Since(monitor.PathKey(u.Name, family), r, after, now)
 			for _, s := range samples {
 				p.Append(s.Values[history.RTT], s.Values[history.Loss], stateOf(s.State))
 			}

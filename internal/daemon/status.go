@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
@@ -30,14 +31,14 @@ func (d *Daemon) Status() status.Status {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
-	s.Problems = append(append(s.Problems, d.judge.problems()...), append(d.addressing.Problems(now), d.tunnels.known()...)...)
+	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(d.addressing.Problems(now), d.tunnels.known()...)...)
 	s.Problems = append(s.Problems, last.Report.Absent...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
-	drained, spent, over := d.judge.isDrained(), d.judge.spentToday(), d.volumes.isOver()
-	standings := d.judge.standings()
+	drained, probeBytes, over := d.monitor.Drained(), d.monitor.ProbeBytesToday(), d.volumes.isOver()
+	paths := d.monitor.Statuses()
 	family := func(ip config.IP, path rules.Path) status.FamilyStatus {
-		return familyStatus(ip, path, standings[path], &last.Report)
+		return paths[path].Family(ip, path, &last.Report)
 	}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
@@ -48,7 +49,7 @@ func (d *Daemon) Status() status.Status {
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
 			Table: int(numbers.Table(id)), Mark: status.Mark(numbers.Mark(id)),
 			Drained: drained[u.Name], Metered: u.Metered,
-			Failback: string(u.Failback), ProbeBytesToday: spent.Bytes[u.Name],
+			Failback: string(u.Failback), ProbeBytesToday: probeBytes.Bytes[u.Name],
 			BytesToday: day, BytesMonth: month, QuotaBytes: u.Quota, OverQuota: over[u.Name],
 			IPv4: family(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}),
 			IPv6: family(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}),
@@ -56,7 +57,7 @@ func (d *Daemon) Status() status.Status {
 		if v4 := &s.Uplinks[i].IPv4; v4.Reason == uplink.ReasonGateway && d.addressing.Routerless(u.Name) {
 			v4.Reason += ": the lease names no router"
 		}
-		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = chain(c, ids, &last.Report, u), d.tunnels.peers(u.Name)
+		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.peers(u.Name)
 		for _, f := range rules.Families {
 			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Facts[rules.Path{Uplink: id, Family: f}].DeviceMTU)
 		}
@@ -64,32 +65,5 @@ func (d *Daemon) Status() status.Status {
 	}
 	s.Lans = d.addressing.LANs(now)
 	s.Policies = policyStatus(c, ids, &last.Report)
-	return s
-}
-
-func familyStatus(ip config.IP, path rules.Path, v standing, report *rules.Report) status.FamilyStatus {
-	if ip.Method == config.MethodOff {
-		return status.FamilyStatus{State: uplink.Disabled}
-	}
-	facts := report.Facts[path]
-	s := status.FamilyStatus{State: v.State, Reason: v.Reason, Since: status.At(v.Since), Loss: v.Loss,
-		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: status.Milliseconds(v.RTT), JitterMs: status.Milliseconds(v.Jitter),
-		AwaitsUndrain: v.awaits, Portal: v.Portal,
-		Class: v.Class.String(), Suppressed: v.Suppressed, Congested: v.Congestion != ""}
-	if v.suspended {
-		s.State, s.Suspended = uplink.Down, true
-	}
-	if s.Congested {
-		s.Reason += "; " + v.Congestion
-	}
-	choice := report.Defaults[path.Family]
-	for _, m := range choice.Members {
-		if m.Uplink == path.Uplink {
-			s.Share = m.Share
-		}
-	}
-	for _, t := range v.Targets {
-		s.Targets = append(s.Targets, status.Target{Target: t.Target, Up: t.Up, RTTms: status.Milliseconds(t.RTT)})
-	}
 	return s
 }

@@ -259,7 +259,7 @@ func (t *tunnels) known() []rules.Problem {
 func (d *Daemon) resolveEndpoints(ctx context.Context) error {
 	dead := func(id int) bool {
 		return !slices.ContainsFunc(rules.Families[:], func(f rules.Family) bool {
-			v, known := d.judge.verdict(rules.Path{Uplink: id, Family: f})
+			v, known := d.monitor.Verdict(rules.Path{Uplink: id, Family: f})
 			return known && v.State.Health() > uplink.HealthDead
 		})
 	}

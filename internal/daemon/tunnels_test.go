@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/rules"
@@ -158,10 +159,10 @@ func TestTheStatusShowsTheWholeChain(t *testing.T) {
 		Routes: []rules.Route{{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Protocol: 16,
 			Nexthops: []rules.Nexthop{{Device: "wwan0", Gateway: netip.MustParseAddr("198.51.100.1"), Weight: 1}}}}}
 	_, report := rules.Plan(cfg, obs, nil)
-	if got := chain(w, ids, &report, &w.Uplinks[3]); !slices.Equal(got, []string{"vps", "lte"}) {
+	if got := monitor.CarrierChain(w, ids, &report, &w.Uplinks[3]); !slices.Equal(got, []string{"vps", "lte"}) {
 		t.Errorf("tap is carried by %q", got)
 	}
-	if got := chain(w, ids, &report, &w.Uplinks[0]); len(got) > 0 {
+	if got := monitor.CarrierChain(w, ids, &report, &w.Uplinks[0]); len(got) > 0 {
 		t.Errorf("fiber is carried by %q", got)
 	}
 }

@@ -155,7 +155,7 @@ func (d *Daemon) reviewQuotas(now time.Time, c *config.Config) {
 	if len(changed) == 0 {
 		return
 	}
-	d.judge.setOverQuota(over)
+	d.monitor.SetOverQuota(over)
 	d.engine.Hint()
 	for _, name := range changed {
 		message := "the month's quota is used up: new traffic goes elsewhere while there is an elsewhere"

@@ -1,4 +1,4 @@
-package daemon
+package monitor
 
 import (
 	"cmp"
@@ -12,19 +12,19 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// problems lists what probing has found out that is not an uplink's verdict.
-func (j *judge) problems() []rules.Problem {
-	verdicts := j.verdicts()
+// Problems lists what probing has found out besides an uplink's verdict.
+func (m *Monitor) Problems() []rules.Problem {
+	verdicts := m.PathVerdicts()
 	slices.SortFunc(verdicts, func(a, b status.PathVerdict) int {
 		return cmp.Or(cmp.Compare(a.Uplink, b.Uplink), cmp.Compare(a.Family, b.Family))
 	})
 	problems := append(deadTargets(verdicts), portals(verdicts)...)
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	problems = append(problems, j.blocked()...)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	problems = append(problems, m.blocked()...)
 	for _, family := range rules.Families {
-		if cause, ok := j.causes[family]; ok {
-			problems = append(problems, rules.Problem{Code: "common-cause", Severity: "error", Message: commonCause(family, cause),
+		if outage, ok := m.outages[family]; ok {
+			problems = append(problems, rules.Problem{Code: "common-cause", Severity: "error", Message: outageMessage(family, outage),
 				Fix: "look for what the uplinks have in common: the targets, a provider behind both, a firewall of this machine"})
 		}
 	}
@@ -74,16 +74,16 @@ func portals(verdicts []status.PathVerdict) []rules.Problem {
 }
 
 // blocked names the paths whose probes this machine's packet filter refuses. The lock is held.
-func (j *judge) blocked() []rules.Problem {
+func (m *Monitor) blocked() []rules.Problem {
 	var problems []rules.Problem
-	for path, w := range j.watched {
-		fault := w.Blocked()
-		if fault == nil || !w.facts.Carrier || !w.facts.HasAddress || !w.facts.HasGateway || w.facts.Quiet {
+	for path, monitored := range m.paths {
+		fault := monitored.Blocked()
+		if fault == nil || !monitored.canProbe() {
 			continue
 		}
 		p := rules.Problem{Code: "probe-blocked", Severity: "error",
-			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %v", w.name, path.Family, fault),
-			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", j.numbers.MarkMask, j.numbers.Mark(path.Uplink))}
+			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %v", monitored.settings.name, path.Family, fault),
+			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", m.numbers.MarkMask, m.numbers.Mark(path.Uplink))}
 		if errors.Is(fault, probe.ErrMark) {
 			p.Fix = "run uplinkd with CAP_NET_ADMIN and CAP_NET_RAW"
 		}

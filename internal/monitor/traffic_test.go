@@ -1,4 +1,4 @@
-package daemon
+package monitor
 
 import (
 	"testing"
@@ -7,10 +7,10 @@ import (
 
 func TestOnlyMoreThanOurProbesCountsAsUse(t *testing.T) {
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	var u usage
+	var u useMeter
 	sent := uint64(1e6) // long before we came
 	look := func(packets uint64) bool {
-		now = now.Add(idlePace)
+		now = now.Add(idleInterval)
 		sent += packets
 		return u.observe(now, sent)
 	}
@@ -32,8 +32,8 @@ func TestOnlyMoreThanOurProbesCountsAsUse(t *testing.T) {
 }
 
 func TestCountersAreLookedAtMoreOftenWhileTheUplinksAreUsed(t *testing.T) {
-	for unused, want := range map[time.Duration]time.Duration{0: busyPace, busySpan - 1: busyPace, busySpan: idlePace, time.Hour: idlePace} {
-		if got := trafficPace(unused); got != want {
+	for unused, want := range map[time.Duration]time.Duration{0: busyInterval, busySpan - 1: busyInterval, busySpan: idleInterval, time.Hour: idleInterval} {
+		if got := readingInterval(unused); got != want {
 			t.Errorf("unused for %v: every %v, want %v", unused, got, want)
 		}
 	}

@@ -1,8 +1,9 @@
-package daemon
+package monitor
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"testing"
@@ -10,23 +11,25 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/counters"
+	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// memory is a prober whose Internet answers by some devices.
-type memory struct {
-	mu    sync.Mutex
-	alive map[string]bool // by device
-	asked []probe.Path    // since the last call of paths
+// internet is a prober whose targets answer by some devices.
+type internet struct {
+	mu     sync.Mutex
+	alive  map[string]bool // by device
+	probed []probe.Path    // since the last call of asked
 }
 
-func (m *memory) Probe(ctx context.Context, p probe.Path, _ probe.Target) (time.Duration, error) {
-	m.mu.Lock()
-	m.asked = append(m.asked, p)
-	alive := m.alive[p.Device]
-	m.mu.Unlock()
+func (n *internet) Probe(ctx context.Context, p probe.Path, _ probe.Target) (time.Duration, error) {
+	n.mu.Lock()
+	n.probed = append(n.probed, p)
+	alive := n.alive[p.Device]
+	n.mu.Unlock()
 	if alive {
 		time.Sleep(10 * time.Millisecond)
 		return 10 * time.Millisecond, nil
@@ -38,28 +41,28 @@ func (m *memory) Probe(ctx context.Context, p probe.Path, _ probe.Target) (time.
 	return 0, probe.ErrTimeout
 }
 
-func (m *memory) set(device string, alive bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.alive[device] = alive
+func (n *internet) set(device string, alive bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.alive[device] = alive
 }
 
-// paths returns by which paths was asked since the last call, each one once.
-func (m *memory) paths() map[probe.Path]bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// asked returns by which paths was probed since the last call, each one once.
+func (n *internet) asked() map[probe.Path]bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	set := make(map[probe.Path]bool)
-	for _, p := range m.asked {
+	for _, p := range n.probed {
 		set[p] = true
 	}
-	m.asked = nil
+	n.probed = nil
 	return set
 }
 
-// court is a running judge with fiber and lte, of which only IPv4 is on.
-type court struct {
-	*judge
-	*memory
+// rig is a running Monitor with fiber and lte, of which only IPv4 is on.
+type rig struct {
+	*Monitor
+	*internet
 	t     *testing.T
 	ids   map[string]int
 	facts map[rules.Path]rules.Facts
@@ -67,13 +70,14 @@ type court struct {
 
 var fiber4, lte4 = rules.Path{Uplink: 1, Family: rules.IPv4}, rules.Path{Uplink: 2, Family: rules.IPv4}
 
-// twoUplinks is the configuration of the tests, whose targets answer nobody but the memory.
+// twoUplinks is the configuration of the tests, whose targets answer the rig's internet alone.
 func twoUplinks(change func(c *config.Config)) *config.Config {
-	c := named("fiber", "lte")
-	for i := range c.Uplinks {
-		u := &c.Uplinks[i]
+	c := config.Default()
+	for _, name := range []string{"fiber", "lte"} {
+		u := config.DefaultUplink(name, name)
 		u.IPv6.Method = config.MethodOff
 		u.Probe.Targets = []string{"192.0.2.1", "192.0.2.2", "2001:db8:ffff::1"}
+		c.Uplinks = append(c.Uplinks, u)
 	}
 	if change != nil {
 		change(c)
@@ -81,25 +85,24 @@ func twoUplinks(change func(c *config.Config)) *config.Config {
 	return c
 }
 
-// whole are the facts of a path that has all it needs, by the n-th way.
-func whole(index, n int) rules.Facts {
+// complete are the facts of a path that has all it needs, with the n-th address.
+func complete(index, n int) rules.Facts {
 	return rules.Facts{Present: true, Index: index, Up: true, Carrier: true, HasDefault: true, Gateway: netip.MustParseAddr("198.51.100.1"),
 		Addresses: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n)), 24)}}
 }
 
-func newCourt(t *testing.T, restored map[string]keptVerdict) *court {
+func newRig(t *testing.T, restored map[string]SavedVerdict) *rig {
 	t.Helper()
-	m := &memory{alive: map[string]bool{"fiber": true, "lte": true}}
-	j := newJudge(m, time.Now(), func(uplink.Transition) {}, func(string, rules.Family, time.Duration) {})
-	if restored != nil {
-		j.restored = restored
-	}
-	c := &court{judge: j, memory: m, t: t, ids: each("fiber", "lte"),
-		facts: map[rules.Path]rules.Facts{fiber4: whole(2, 2), lte4: whole(3, 3)}}
+	net := &internet{alive: map[string]bool{"fiber": true, "lte": true}}
+	m := New(Options{Prober: net, Phase: time.Now(), Log: slog.New(slog.DiscardHandler), Saved: Saved{Verdicts: restored},
+		Counters:     func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil },
+		OnTransition: func(uplink.Transition) {}, OnRTT: func(string, rules.Family, time.Duration) {}, OnEvent: func(status.Event) {}, Wake: func() {}})
+	c := &rig{Monitor: m, internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2},
+		facts: map[rules.Path]rules.Facts{fiber4: complete(2, 2), lte4: complete(3, 3)}}
 	c.reload(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- j.run(ctx) }()
+	go func() { done <- m.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -109,9 +112,9 @@ func newCourt(t *testing.T, restored map[string]keptVerdict) *court {
 	return c
 }
 
-func (c *court) reload(change func(*config.Config)) {
+func (c *rig) reload(change func(*config.Config)) {
 	c.t.Helper()
-	if err := c.configure(twoUplinks(change), c.ids); err != nil {
+	if err := c.Configure(twoUplinks(change), c.ids); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -123,39 +126,39 @@ func after(d time.Duration) {
 }
 
 // pass is a look at the kernel, which has what was planned in the end.
-func (c *court) pass() {
+func (c *rig) pass() {
 	c.Verdicts(c.facts)
-	c.settle(c.facts)
+	c.RouteInstalled(c.facts)
 }
 
-func (c *court) wants(path rules.Path, want uplink.State) {
+func (c *rig) wants(path rules.Path, want uplink.State) {
 	c.t.Helper()
-	if v, ok := c.verdict(path); !ok || v.State != want {
+	if v, ok := c.Verdict(path); !ok || v.State != want {
 		c.t.Errorf("path %v is %s (%s), want %s", path, v.State, v.Reason, want)
 	}
 }
 
-func (c *court) wantsAsked(want ...probe.Path) {
+func (c *rig) wantsAsked(want ...probe.Path) {
 	c.t.Helper()
-	got := c.paths()
+	got := c.asked()
 	for _, p := range want {
 		if !got[p] {
-			c.t.Errorf("nobody was asked by %+v, only by %v", p, got)
+			c.t.Errorf("nobody was probed by %+v, only by %v", p, got)
 		}
 		delete(got, p)
 	}
 	if len(got) != 0 {
-		c.t.Errorf("somebody was asked by %v too", got)
+		c.t.Errorf("somebody was probed by %v too", got)
 	}
 }
 
-func way4(device string, id, n int) probe.Path {
+func path4(device string, id, n int) probe.Path {
 	return probe.Path{Device: device, Mark: uint32(id) << 24, Source: netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n))}
 }
 
 func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		after(10 * time.Second)
 		c.wantsAsked()
 		verdicts := c.Verdicts(c.facts)
@@ -164,36 +167,36 @@ func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {
 		if v := verdicts[fiber4]; v.Health != rules.Good || v.State != "init" {
 			t.Errorf("a whole path before the first probe: %+v", v)
 		}
-		c.settle(c.facts)
+		c.RouteInstalled(c.facts)
 		after(time.Second)
-		c.wantsAsked(way4("fiber", 1, 2), way4("lte", 2, 3))
+		c.wantsAsked(path4("fiber", 1, 2), path4("lte", 2, 3))
 		c.wants(fiber4, uplink.Up)
 
 		// Another address: nothing is sent from it until its rule is there, and the verdict stays.
-		c.facts[fiber4] = whole(2, 20)
+		c.facts[fiber4] = complete(2, 20)
 		c.Verdicts(c.facts)
 		synctest.Wait()
-		c.paths()
+		c.asked()
 		after(10 * time.Second)
-		c.wantsAsked(way4("lte", 2, 3))
+		c.wantsAsked(path4("lte", 2, 3))
 		c.wants(fiber4, uplink.Up)
-		c.settle(c.facts)
+		c.RouteInstalled(c.facts)
 		after(time.Second)
-		c.wantsAsked(way4("fiber", 1, 20), way4("lte", 2, 3))
+		c.wantsAsked(path4("fiber", 1, 20), path4("lte", 2, 3))
 
 		// A device made anew with the same address is another way, too.
-		c.facts[fiber4] = whole(7, 20)
+		c.facts[fiber4] = complete(7, 20)
 		c.Verdicts(c.facts)
 		synctest.Wait()
-		c.paths()
+		c.asked()
 		after(5 * time.Second)
-		c.wantsAsked(way4("lte", 2, 3))
+		c.wantsAsked(path4("lte", 2, 3))
 	})
 }
 
 func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		c.pass()
 		after(time.Second)
 		c.wants(fiber4, uplink.Up)
@@ -203,13 +206,13 @@ func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 			"address": func(f *rules.Facts) { f.Addresses = nil },
 			"gateway": func(f *rules.Facts) { f.HasDefault, f.Gateway = false, netip.Addr{} },
 		} {
-			f := whole(2, 2)
+			f := complete(2, 2)
 			lost(&f)
 			c.facts[fiber4] = f
 			if v := c.Verdicts(c.facts)[fiber4]; v.Health != rules.Dead || v.State != "down" {
 				t.Errorf("without %s: %+v", name, v)
 			}
-			c.facts[fiber4] = whole(2, 2)
+			c.facts[fiber4] = complete(2, 2)
 			c.pass()
 			after(uplink.DefaultStable + uplink.DefaultHold + 2*time.Second)
 			c.wants(fiber4, uplink.Up)
@@ -221,12 +224,12 @@ func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 
 func TestAFamilyThatIsOffIsNotJudged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
-		c.facts[rules.Path{Uplink: 1, Family: rules.IPv6}] = whole(2, 2)
+		c := newRig(t, nil)
+		c.facts[rules.Path{Uplink: 1, Family: rules.IPv6}] = complete(2, 2)
 		if verdicts := c.Verdicts(c.facts); len(verdicts) != 2 {
 			t.Errorf("%+v", verdicts)
 		}
-		if _, ok := c.verdict(rules.Path{Uplink: 1, Family: rules.IPv6}); ok {
+		if _, ok := c.Verdict(rules.Path{Uplink: 1, Family: rules.IPv6}); ok {
 			t.Error("IPv6 is watched")
 		}
 	})
@@ -234,20 +237,20 @@ func TestAFamilyThatIsOffIsNotJudged(t *testing.T) {
 
 func TestAReloadKeepsWatchersAndVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		c.pass()
 		after(time.Second)
 		c.set("lte", false)
 		after(5 * time.Second)
 		c.wants(lte4, uplink.Down)
-		fiber, lte := c.watched[fiber4], c.watched[lte4]
+		fiber, lte := c.Monitor.paths[fiber4], c.Monitor.paths[lte4]
 
 		c.reload(func(c *config.Config) { c.Uplinks[0].Weight, c.Uplinks[0].Tier = 7, 3 })
-		if c.watched[fiber4] != fiber || c.watched[lte4] != lte {
+		if c.Monitor.paths[fiber4] != fiber || c.Monitor.paths[lte4] != lte {
 			t.Error("weights and tiers concern no watcher")
 		}
 		c.reload(func(c *config.Config) { c.Uplinks[0], c.Uplinks[1] = c.Uplinks[1], c.Uplinks[0] })
-		if c.watched[fiber4] != fiber || c.watched[lte4] != lte {
+		if c.Monitor.paths[fiber4] != fiber || c.Monitor.paths[lte4] != lte {
 			t.Error("the order in the file concerns no watcher")
 		}
 
@@ -256,28 +259,28 @@ func TestAReloadKeepsWatchersAndVerdicts(t *testing.T) {
 				c.Uplinks[i].Probe.Interval = 2 * time.Second
 			}
 		})
-		if c.watched[fiber4] == fiber || c.watched[lte4] == lte {
+		if c.Monitor.paths[fiber4] == fiber || c.Monitor.paths[lte4] == lte {
 			t.Error("another interval needs another watcher")
 		}
 		c.wants(fiber4, uplink.Up)
 		c.wants(lte4, uplink.Down)
 		synctest.Wait()
-		c.paths()
+		c.asked()
 		after(10 * time.Second)
 		c.wantsAsked() // by neither the old nor the new ones before the next look
 		c.pass()
 		after(3 * time.Second)
-		c.wantsAsked(way4("fiber", 1, 2), way4("lte", 2, 3))
+		c.wantsAsked(path4("fiber", 1, 2), path4("lte", 2, 3))
 		c.wants(fiber4, uplink.Up)
 		c.wants(lte4, uplink.Down)
 
 		c.reload(func(c *config.Config) { c.Uplinks = c.Uplinks[:1] })
 		synctest.Wait()
 		c.pass()
-		c.paths()
+		c.asked()
 		after(3 * time.Second)
-		c.wantsAsked(way4("fiber", 1, 2))
-		if kept := c.keep(); len(kept) != 1 || kept["fiber/ipv4"].State != uplink.Up {
+		c.wantsAsked(path4("fiber", 1, 2))
+		if kept := c.SavedVerdicts(); len(kept) != 1 || kept["fiber/ipv4"].State != uplink.Up {
 			t.Errorf("kept: %+v", kept)
 		}
 
@@ -299,12 +302,12 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 		t.Run(string(c.before), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				since := time.Now().Add(-time.Hour)
-				court := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {State: c.before, Since: since}, "fiber/ipv6": {State: uplink.Down, Since: since}, "gone/ipv4": {State: uplink.Down, Since: since}})
-				court.set("fiber", false)
-				court.Verdicts(court.facts)
-				court.wants(fiber4, c.want)
-				court.wants(lte4, uplink.Init)
-				if v, _ := court.verdict(fiber4); c.want != uplink.Init && !v.Since.Equal(since) {
+				r := newRig(t, map[string]SavedVerdict{"fiber/ipv4": {State: c.before, Since: since}, "fiber/ipv6": {State: uplink.Down, Since: since}, "gone/ipv4": {State: uplink.Down, Since: since}})
+				r.set("fiber", false)
+				r.Verdicts(r.facts)
+				r.wants(fiber4, c.want)
+				r.wants(lte4, uplink.Init)
+				if v, _ := r.Verdict(fiber4); c.want != uplink.Init && !v.Since.Equal(since) {
 					t.Errorf("since %v, not %v", v.Since, since)
 				}
 			})
@@ -314,7 +317,7 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 
 func TestAVerdictOfAnEarlierRunIsNotRestoredTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, map[string]keptVerdict{"lte/ipv4": {State: uplink.Down, Since: time.Now()}})
+		c := newRig(t, map[string]SavedVerdict{"lte/ipv4": {State: uplink.Down, Since: time.Now()}})
 		c.wants(lte4, uplink.Down)
 		c.pass()
 		after(20 * time.Second)
@@ -327,25 +330,25 @@ func TestAVerdictOfAnEarlierRunIsNotRestoredTwice(t *testing.T) {
 
 func TestADrainedUplinkIsMarkedInItsVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
-		c.drain("fiber", true)
-		before := c.isDrained()
+		c := newRig(t, nil)
+		c.SetDrained("fiber", true)
+		before := c.Drained()
 		if v := c.Verdicts(c.facts); !v[fiber4].Drained || v[lte4].Drained {
 			t.Errorf("%+v", v)
 		}
-		c.drain("fiber", false)
+		c.SetDrained("fiber", false)
 		if v := c.Verdicts(c.facts); v[fiber4].Drained {
 			t.Errorf("%+v", v)
 		}
-		if !before["fiber"] || len(c.isDrained()) != 0 {
-			t.Errorf("what was read before changed: %v, now %v", before, c.isDrained())
+		if !before["fiber"] || len(c.Drained()) != 0 {
+			t.Errorf("what was read before changed: %v, now %v", before, c.Drained())
 		}
 	})
 }
 
 func TestFamiliesAreAskedInTurn(t *testing.T) {
-	beat := time.Now()
-	if got := beatOf(beat, rules.IPv6, time.Second).Sub(beatOf(beat, rules.IPv4, time.Second)); got != time.Second/2 {
+	phase := time.Now()
+	if got := phaseOf(phase, rules.IPv6, time.Second).Sub(phaseOf(phase, rules.IPv4, time.Second)); got != time.Second/2 {
 		t.Errorf("IPv6 follows IPv4 after %v", got)
 	}
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// testimony is what the kernel has seen of an uplink that falls silent: when a tunnel's other ends were last heard,
+// evidence is what the kernel has seen of an uplink that falls silent: when a tunnel's other ends were last heard,
 // whether its gateway is there, which says on whose side the fault is, and how many of its connections are unanswered.
 // It is for people to read; probes decide.
-func (d *Daemon) testimony(t uplink.Transition) []string {
+func (d *Daemon) evidence(t uplink.Transition) []string {
 	if t.To != uplink.Suspect && t.To != uplink.Down {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package daemon
+package monitor
 
 import (
 	"strings"
@@ -18,7 +18,7 @@ func policy(f config.Failback) func(*config.Config) {
 }
 
 // diesAndReturns takes fiber down and up again, until it has answered once.
-func (c *court) diesAndReturns() {
+func (c *rig) diesAndReturns() {
 	c.t.Helper()
 	c.pass()
 	after(10 * time.Second)
@@ -37,7 +37,7 @@ func (c *court) diesAndReturns() {
 
 func TestAfterStableTrustsWhatHasAnsweredForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		c.diesAndReturns()
 		c.wantsHealth(fiber4, rules.Doubtful)
 		after(15 * time.Second)
@@ -47,7 +47,7 @@ func TestAfterStableTrustsWhatHasAnsweredForAWhile(t *testing.T) {
 
 func TestImmediateTrustsTheFirstAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		c.reload(policy(config.FailbackImmediate))
 		c.diesAndReturns()
 		c.wantsHealth(fiber4, rules.Good)
@@ -56,9 +56,9 @@ func TestImmediateTrustsTheFirstAnswer(t *testing.T) {
 
 func TestManualWaitsForTheOperator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		var events []status.Event
-		c.tell = func(e status.Event) { events = append(events, e) }
+		c.o.OnEvent = func(e status.Event) { events = append(events, e) }
 		c.reload(policy(config.FailbackManual))
 		c.diesAndReturns()
 		after(time.Hour)
@@ -68,11 +68,11 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 		if len(events) != 1 || events[0].Uplink != "fiber" || !strings.Contains(events[0].Message, "uplinkd undrain fiber") {
 			t.Errorf("%+v", events)
 		}
-		if !c.takeUnkept() || c.takeUnkept() || !c.awaiting()["fiber/ipv4"] {
-			t.Errorf("it is not kept: %v", c.awaiting())
+		if !c.TakeHoldsChanged() || c.TakeHoldsChanged() || !c.ManualHolds()["fiber/ipv4"] {
+			t.Errorf("it is not kept: %v", c.ManualHolds())
 		}
-		c.release("fiber")
-		if v := c.Verdicts(c.facts)[fiber4]; v.Drained || !c.takeUnkept() {
+		c.SetDrained("fiber", false)
+		if v := c.Verdicts(c.facts)[fiber4]; v.Drained || !c.TakeHoldsChanged() {
 			t.Errorf("%+v", v)
 		}
 		// Another policy has nobody wait.
@@ -81,21 +81,21 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 			after(50 * time.Millisecond)
 			c.pass()
 		}
-		if !c.awaiting()["fiber/ipv4"] {
+		if !c.ManualHolds()["fiber/ipv4"] {
 			t.Error("it does not wait the second time")
 		}
 		c.reload(nil)
-		if len(c.awaiting()) != 0 {
-			t.Errorf("%v", c.awaiting())
+		if len(c.ManualHolds()) != 0 {
+			t.Errorf("%v", c.ManualHolds())
 		}
 	})
 }
 
 func TestALineWithoutCarrierAtStartHasNotFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, map[string]keptVerdict{"fiber/ipv4": {State: uplink.Up, Since: time.Now()}})
+		c := newRig(t, map[string]SavedVerdict{"fiber/ipv4": {State: uplink.Up, Since: time.Now()}})
 		c.reload(policy(config.FailbackManual))
-		f := whole(2, 2)
+		f := complete(2, 2)
 		f.Carrier = false
 		c.facts[fiber4] = f
 		c.pass()

@@ -1,4 +1,4 @@
-package daemon
+package monitor
 
 import (
 	"testing"
@@ -16,29 +16,29 @@ func TestTheCalmPaceFollowsWhatAnUplinkIsFor(t *testing.T) {
 	fixed.Probe.Fixed, fixed.Probe.Interval = true, 2*time.Second
 	for name, c := range map[string]struct {
 		u    config.Uplink
-		d    duty
+		d    probeContext
 		want time.Duration
 	}{
-		"wired that carries traffic":             {wired, duty{State: uplink.Up, Carries: true}, time.Second},
-		"wired on standby":                       {wired, duty{State: uplink.Up}, 5 * time.Second},
-		"wired on standby that loses much":       {wired, duty{State: uplink.Degraded}, 5 * time.Second},
-		"wired that is down":                     {wired, duty{State: uplink.Down}, time.Second},
-		"wired that recovers":                    {wired, duty{State: uplink.Recovering}, time.Second},
-		"wired on standby in an alert":           {wired, duty{State: uplink.Up, Alert: true}, time.Second},
-		"wired on standby that is waited for":    {wired, duty{State: uplink.Up, Alert: true, Urgent: true}, 100 * time.Millisecond},
-		"metered that carries traffic":           {metered, duty{State: uplink.Up, Carries: true}, 5 * time.Second},
-		"metered that carries and receives":      {metered, duty{State: uplink.Up, Carries: true, Hears: true}, 15 * time.Second},
-		"metered that loses much and receives":   {metered, duty{State: uplink.Degraded, Carries: true, Hears: true}, 5 * time.Second},
-		"wired that carries and receives":        {wired, duty{State: uplink.Up, Carries: true, Hears: true}, time.Second},
-		"metered on standby":                     {metered, duty{State: uplink.Up}, time.Minute},
-		"metered that is down":                   {metered, duty{State: uplink.Down}, time.Minute},
-		"metered that recovers":                  {metered, duty{State: uplink.Recovering}, 5 * time.Second},
-		"metered on standby in an alert":         {metered, duty{State: uplink.Up, Alert: true}, time.Second},
-		"an interval of the file on standby":     {fixed, duty{State: uplink.Up}, 2 * time.Second},
-		"an interval of the file and traffic":    {fixed, duty{State: uplink.Up, Carries: true}, 2 * time.Second},
-		"an interval of the file when waited on": {fixed, duty{State: uplink.Up, Alert: true, Urgent: true}, 100 * time.Millisecond},
+		"wired that carries traffic":             {wired, probeContext{State: uplink.Up, Active: true}, time.Second},
+		"wired on standby":                       {wired, probeContext{State: uplink.Up}, 5 * time.Second},
+		"wired on standby that loses much":       {wired, probeContext{State: uplink.Degraded}, 5 * time.Second},
+		"wired that is down":                     {wired, probeContext{State: uplink.Down}, time.Second},
+		"wired that recovers":                    {wired, probeContext{State: uplink.Recovering}, time.Second},
+		"wired on standby in an alert":           {wired, probeContext{State: uplink.Up, Alert: true}, time.Second},
+		"wired on standby that is waited for":    {wired, probeContext{State: uplink.Up, Alert: true, Urgent: true}, 100 * time.Millisecond},
+		"metered that carries traffic":           {metered, probeContext{State: uplink.Up, Active: true}, 5 * time.Second},
+		"metered that carries and receives":      {metered, probeContext{State: uplink.Up, Active: true, Receiving: true}, 15 * time.Second},
+		"metered that loses much and receives":   {metered, probeContext{State: uplink.Degraded, Active: true, Receiving: true}, 5 * time.Second},
+		"wired that carries and receives":        {wired, probeContext{State: uplink.Up, Active: true, Receiving: true}, time.Second},
+		"metered on standby":                     {metered, probeContext{State: uplink.Up}, time.Minute},
+		"metered that is down":                   {metered, probeContext{State: uplink.Down}, time.Minute},
+		"metered that recovers":                  {metered, probeContext{State: uplink.Recovering}, 5 * time.Second},
+		"metered on standby in an alert":         {metered, probeContext{State: uplink.Up, Alert: true}, time.Second},
+		"an interval of the file on standby":     {fixed, probeContext{State: uplink.Up}, 2 * time.Second},
+		"an interval of the file and traffic":    {fixed, probeContext{State: uplink.Up, Active: true}, 2 * time.Second},
+		"an interval of the file when waited on": {fixed, probeContext{State: uplink.Up, Alert: true, Urgent: true}, 100 * time.Millisecond},
 	} {
-		if got := calmPace(&c.u, c.d); got != c.want {
+		if got := baseInterval(&c.u, c.d); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
@@ -58,27 +58,27 @@ func TestABudgetStretchesThePaceAndNeverEndsIt(t *testing.T) {
 		"nothing":                 {0, day, slowestInterval},
 		"overdrawn":               {-5e6, day, slowestInterval},
 	} {
-		if got := (allowance{c.left, c.until}).stretch(time.Second, 104, 1); got != c.want {
+		if got := (budget{c.left, c.until}).stretch(time.Second, 104, 1); got != c.want {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
-	if got := (allowance{-1, day}).stretch(time.Hour, 104, 1); got != time.Hour {
+	if got := (budget{-1, day}).stretch(time.Hour, 104, 1); got != time.Hour {
 		t.Errorf("a pace that is slower anyway became %v", got)
 	}
 }
 
 func TestADayEndsAtMidnight(t *testing.T) {
-	var l ledger
+	var l DailyBytes
 	noon := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	if left := l.turn(noon); left != 12*time.Hour {
+	if left := l.rollover(noon); left != 12*time.Hour {
 		t.Errorf("%v are left at noon", left)
 	}
 	l.Bytes["lte"] = 5
-	l.turn(noon.Add(11 * time.Hour))
+	l.rollover(noon.Add(11 * time.Hour))
 	if l.Bytes["lte"] != 5 {
 		t.Error("forgotten before the end of the day")
 	}
-	l.turn(noon.Add(12 * time.Hour))
+	l.rollover(noon.Add(12 * time.Hour))
 	if len(l.Bytes) != 0 {
 		t.Errorf("%v on the next day", l.Bytes)
 	}
@@ -87,13 +87,13 @@ func TestADayEndsAtMidnight(t *testing.T) {
 // TestAMeteredStandbyIsCheapAndThereWhenNeeded spends a day, with a miss of the active uplink now and then.
 func TestAMeteredStandbyIsCheapAndThereWhenNeeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		c.reload(func(c *config.Config) {
 			lte := &c.Uplinks[1]
 			lte.Metered, lte.Probe.Interval = true, config.MeteredInterval
 		})
 		c.pass()
-		c.carry(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
+		c.SetActive(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
 		after(10 * time.Second)
 		time.Sleep(time.Until(time.Date(2000, 1, 2, 0, 0, 0, 0, time.Local))) // of the bubble
 		for range 100 {                                                       // one probe in 900 lost, in bursts that are over before anybody is suspect
@@ -102,7 +102,7 @@ func TestAMeteredStandbyIsCheapAndThereWhenNeeded(t *testing.T) {
 			after(1200 * time.Millisecond)
 			c.set("fiber", true)
 		}
-		spent := c.spentToday()
+		spent := c.ProbeBytesToday()
 		t.Logf("%v", spent)
 		if lte := spent.Bytes["lte"]; lte < 100e3 || lte > 250e3 { // one family
 			t.Errorf("%d bytes for a metered standby", lte)
@@ -126,22 +126,22 @@ func TestAMeteredStandbyIsCheapAndThereWhenNeeded(t *testing.T) {
 func TestAnActiveMeteredUplinkThatReceivesIsAskedLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for receives, want := range map[bool]int64{false: 720, true: 240} { // probes an hour
-			c := newCourt(t, nil)
+			c := newRig(t, nil)
 			c.reload(func(c *config.Config) {
 				lte := &c.Uplinks[1]
 				lte.Metered, lte.Probe.Interval = true, config.MeteredInterval
 			})
 			c.pass()
-			c.carry(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 2, Share: 1}}}})
+			c.SetActive(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 2, Share: 1}}}})
 			seen := uint64(0)
 			for i := range 3600 {
 				after(time.Second)
-				if v, _ := c.verdict(lte4); receives || i == 0 || v.Requests != seen { // our own answers are received, too
-					c.heard([]rules.Path{lte4}, false)
+				if v, _ := c.Verdict(lte4); receives || i == 0 || v.Requests != seen { // our own answers are received, too
+					c.noteInbound([]rules.Path{lte4}, false)
 					seen = v.Requests
 				}
 			}
-			v, _ := c.verdict(lte4)
+			v, _ := c.Verdict(lte4)
 			if got := int64(v.Requests); got < want*9/10 || got > want*11/10 {
 				t.Errorf("receives %v: %d probes in an hour, want about %d", receives, got, want)
 			}

@@ -1,4 +1,4 @@
-package daemon
+package monitor
 
 import (
 	"context"
@@ -16,10 +16,10 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-func (c *court) wantsHealth(path rules.Path, want rules.Health) {
+func (c *rig) wantsHealth(path rules.Path, want rules.Health) {
 	c.t.Helper()
 	if got := c.Verdicts(c.facts)[path].Health; got != want {
-		s := c.standings()[path]
+		s := c.Statuses()[path]
 		c.t.Errorf("planning takes path %v for %v, want %v: %s, %s", path, got, want, s.State, s.Reason)
 	}
 }
@@ -30,11 +30,11 @@ func TestASilentUplinkIsLeftWithoutWaitingForTheOthersPace(t *testing.T) {
 	var longest time.Duration
 	for phase := time.Duration(0); phase < time.Second; phase += 50 * time.Millisecond {
 		synctest.Test(t, func(t *testing.T) {
-			c := newCourt(t, nil)
+			c := newRig(t, nil)
 			var woken atomic.Int32
-			c.wake = func() { woken.Add(1) }
+			c.o.Wake = func() { woken.Add(1) }
 			c.pass()
-			c.carry(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
+			c.SetActive(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
 			after(time.Minute + phase)
 			c.set("fiber", false)
 			begun := time.Now()
@@ -61,11 +61,11 @@ func TestASilentUplinkIsLeftWithoutWaitingForTheOthersPace(t *testing.T) {
 
 func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
+		c := newRig(t, nil)
 		var events []status.Event
-		c.tell = func(e status.Event) { events = append(events, e) }
+		c.o.OnEvent = func(e status.Event) { events = append(events, e) }
 		var woken atomic.Int32
-		c.wake = func() { woken.Add(1) }
+		c.o.Wake = func() { woken.Add(1) }
 		c.pass()
 		after(10 * time.Second)
 		c.set("fiber", false)
@@ -82,10 +82,10 @@ func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
 		if len(events) != 1 || events[0].Kind != status.EventCause || !strings.Contains(events[0].Message, "common cause") {
 			t.Errorf("%+v", events)
 		}
-		if p := c.problems(); len(p) != 1 || p[0].Code != "common-cause" || !strings.Contains(p[0].Message, "fiber, lte") {
+		if p := c.Problems(); len(p) != 1 || p[0].Code != "common-cause" || !strings.Contains(p[0].Message, "fiber, lte") {
 			t.Errorf("%+v", p)
 		}
-		if reason := c.standings()[fiber4].Reason; !strings.Contains(reason, "; common cause") {
+		if reason := c.Statuses()[fiber4].Reason; !strings.Contains(reason, "; common cause") {
 			t.Error(reason)
 		}
 
@@ -101,8 +101,8 @@ func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
 		if woken.Load() == 0 {
 			t.Error("nobody was woken by the answers")
 		}
-		if len(events) != 2 || len(c.problems()) != 0 {
-			t.Errorf("%+v, %+v", events, c.problems())
+		if len(events) != 2 || len(c.Problems()) != 0 {
+			t.Errorf("%+v, %+v", events, c.Problems())
 		}
 	})
 }
@@ -132,18 +132,18 @@ func (b *barred) Probe(context.Context, probe.Path, probe.Target) (time.Duration
 
 func TestARuleThatDropsProbesIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCourt(t, nil)
-		c.prober = new(barred)
+		c := newRig(t, nil)
+		c.o.Prober = new(barred)
 		c.reload(func(c *config.Config) { c.Uplinks[0].Probe.Rise++ }) // a new watcher for fiber, with that prober
 		c.pass()
 		after(3 * time.Second)
-		p := c.problems()
+		p := c.Problems()
 		if len(p) != 1 || p[0].Code != "probe-blocked" || !strings.Contains(p[0].Message, "probes of fiber in ipv4") ||
 			!strings.Contains(p[0].Fix, "meta mark and 0x3f000000 == 0x1000000 accept") {
 			t.Errorf("%+v", p)
 		}
 		c.reload(func(c *config.Config) { c.Uplinks = c.Uplinks[1:] })
-		if p := c.problems(); len(p) != 0 {
+		if p := c.Problems(); len(p) != 0 {
 			t.Errorf("%+v", p)
 		}
 	})

@@ -1,0 +1,93 @@
+package monitor
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/status"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// missSpan is how long the others that were probed because of a miss need not be probed again for another one.
+const missSpan = 50 * time.Millisecond
+
+// onMiss hears that a probe of a path went unanswered while all was well. Whoever can tell whether that is the path's
+// fault or the target's is probed at once: the same family of every other uplink. The other family of this uplink is
+// too: both mostly fail together.
+func (m *Monitor) onMiss(path rules.Path) {
+	m.mu.Lock()
+	now := time.Now()
+	m.missedAt[path.Family] = now
+	hinted := now.Sub(m.hintedAt[path.Family]) < missSpan // when many fail together, once is enough
+	if !hinted {
+		m.hintedAt[path.Family] = now
+		m.setIntervals(now) // a hint is taken once in an interval
+	}
+	var others []*monitoredPath
+	for other, p := range m.paths {
+		if other != path && (other.Family == path.Family && !hinted || other.Uplink == path.Uplink) {
+			others = append(others, p)
+		}
+	}
+	m.mu.Unlock()
+	for _, p := range others {
+		p.Hint()
+	}
+}
+
+// onAnswer hears of every answer: it may decide about a path that is silent.
+func (m *Monitor) onAnswer(path rules.Path, rtt time.Duration) {
+	now := time.Now()
+	m.mu.Lock()
+	decides, renew := m.correlator.Answered(path, now.Add(-rtt), now)
+	again := m.watching(renew)
+	m.mu.Unlock()
+	for _, p := range again {
+		p.Renew()
+	}
+	if decides {
+		m.o.Wake()
+	}
+}
+
+// correlate decides what to believe of each path, and sees to it that this is done again in time. The lock is held.
+func (m *Monitor) correlate(reports map[rules.Path]uplink.Testimony) {
+	now := time.Now()
+	decisions, next := m.correlator.Rule(reports, now)
+	m.decisions = decisions
+	switch {
+	case m.ctx == nil || m.ctx.Err() != nil || next.IsZero():
+	case m.recheckTimer == nil:
+		m.recheckTimer = time.AfterFunc(next.Sub(now), m.o.Wake)
+	default:
+		m.recheckTimer.Reset(next.Sub(now))
+	}
+}
+
+// outageEvents returns the events of common outages that began or ended since the last time. The lock is held.
+func (m *Monitor) outageEvents() []status.Event {
+	var events []status.Event
+	outages := m.correlator.Causes()
+	next := make(map[rules.Family]uplink.Cause, len(outages))
+	for _, family := range rules.Families {
+		outage, is := outages[family]
+		_, was := m.outages[family]
+		switch {
+		case is && !was:
+			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Message: outageMessage(family, outage)})
+		case was && !is:
+			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Message: "the common cause is over"})
+		}
+		if is {
+			next[family] = outage
+		}
+	}
+	m.outages = next
+	return events
+}
+
+func outageMessage(family rules.Family, outage uplink.Cause) string {
+	return fmt.Sprintf("common cause: no target answers by any of %s in %v; traffic is left where it is", strings.Join(outage.Names, ", "), family)
+}

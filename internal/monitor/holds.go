@@ -1,0 +1,110 @@
+package monitor
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/status"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// manualHolds are the paths, by PathKey, that were down and whose failback waits for the operator.
+type manualHolds struct {
+	held    map[string]bool // replaced, never changed in place
+	changed bool            // since it was taken to be saved
+}
+
+func (h *manualHolds) set(key string, held bool) {
+	if h.held[key] != held {
+		h.held, h.changed = with(h.held, key, held), true
+	}
+}
+
+// retain ends the holds of all other paths.
+func (h *manualHolds) retain(keys map[string]bool) {
+	for key := range h.held {
+		if !keys[key] {
+			h.set(key, false)
+		}
+	}
+}
+
+// with returns a copy of a set that has an element or not.
+func with(set map[string]bool, element string, has bool) map[string]bool {
+	next := maps.Clone(set)
+	if next == nil {
+		next = make(map[string]bool)
+	}
+	if delete(next, element); has {
+		next[element] = true
+	}
+	return next
+}
+
+// applyFailback applies the policy of an uplink to what the correlator has decided of a path: how far planning may trust
+// it, and whether it is held back until the operator says otherwise. The lock is held.
+func (m *Monitor) applyFailback(path rules.Path, state uplink.State) (h uplink.Health, held bool, event *status.Event) {
+	p, h := m.paths[path], m.decisions[path].Health
+	name, key := p.uplink.Name, PathKey(p.uplink.Name, path.Family)
+	if state == uplink.Up || state == uplink.Degraded {
+		p.proven = true
+	}
+	switch p.uplink.Failback {
+	case config.FailbackImmediate:
+		if state == uplink.Recovering && h == uplink.HealthDoubtful {
+			h = uplink.HealthGood
+		}
+	case config.FailbackManual:
+		// A line that has no carrier yet when the box starts has not failed.
+		if h == uplink.HealthDead && p.proven && !m.holds.held[key] {
+			m.holds.set(key, true)
+			event = &status.Event{Kind: status.EventDrain, Uplink: name, Family: path.Family.String(),
+				Message: fmt.Sprintf("stays out of the choice after this (failback = %q): \"uplinkd undrain %s\" ends it", config.FailbackManual, name)}
+		}
+	}
+	return h, m.holds.held[key], event
+}
+
+// ManualHolds returns the paths that wait for the operator, by PathKey. It is not to be changed.
+func (m *Monitor) ManualHolds() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.holds.held
+}
+
+// TakeHoldsChanged reports whether ManualHolds has changed since the last call.
+func (m *Monitor) TakeHoldsChanged() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changed := m.holds.changed
+	m.holds.changed = false
+	return changed
+}
+
+// SetDrained sends new traffic of an uplink elsewhere, or back, which also ends its manual holds.
+func (m *Monitor) SetDrained(name string, drained bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drained = with(m.drained, name, drained)
+	if !drained {
+		for _, family := range rules.Families {
+			m.holds.set(PathKey(name, family), false)
+		}
+	}
+}
+
+// Drained returns the drained uplinks by name. It is not to be changed.
+func (m *Monitor) Drained() map[string]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.drained
+}
+
+// SetOverQuota says which uplinks, by name, have used up their month. The map is not changed any more.
+func (m *Monitor) SetOverQuota(over map[string]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.overQuota = over
+}

@@ -1,0 +1,362 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/counters"
+	"github.com/uplinkd/uplinkd/internal/planinput"
+	"github.com/uplinkd/uplinkd/internal/schedule"
+	"github.com/uplinkd/uplinkd/internal/status"
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// Options are what a Monitor is made of. All are required, except that Saved may be empty.
+type Options struct {
+	Prober probe.Prober
+	Phase  time.Time // probes and periodic work keep to whole multiples of their interval after it
+	Log    *slog.Logger
+	Saved  Saved // of the previous run
+
+	// Counters fills in the counters of every device, by interface index, and returns when they were read.
+	Counters func(map[int]counters.Device) (time.Time, error)
+	// OnTransition hears of each changed verdict, on the goroutine of its watcher.
+	OnTransition func(uplink.Transition)
+	// OnRTT hears of each answer's round-trip time.
+	OnRTT func(uplink string, family rules.Family, rtt time.Duration)
+	// OnEvent takes what belongs into the decision log besides transitions.
+	OnEvent func(status.Event)
+	// Wake asks for a pass of planning: a verdict has changed, or may be decided now.
+	Wake func()
+}
+
+// Monitor runs one watcher per enabled path and turns their verdicts into what planning takes. Make one with [New]; all
+// methods may be called by any goroutine.
+type Monitor struct {
+	o Options
+
+	mu         sync.Mutex // guards what follows
+	ctx        context.Context
+	running    sync.WaitGroup // watchers
+	paths      map[rules.Path]*monitoredPath
+	numbers    rules.Kernel
+	facts      map[rules.Path]rules.Facts // of the latest pass
+	active     map[rules.Path]bool        // carry new traffic; nil when that is not known yet
+	drained    map[string]bool            // by uplink name; replaced, never changed in place
+	overQuota  map[string]bool            // by uplink name; replaced, never changed in place
+	restored   map[string]SavedVerdict    // by PathKey, of the previous run, until their path is configured
+	holds      manualHolds
+	probeBytes DailyBytes
+	carriers   carriers
+
+	correlator   *uplink.Court
+	decisions    map[rules.Path]uplink.Ruling
+	outages      map[rules.Family]uplink.Cause // those that the log knows
+	recheckTimer *time.Timer                   // wakes planning when the correlator has to decide again
+	missedAt     map[rules.Family]time.Time    // the latest miss of a path that was fine
+	hintedAt     map[rules.Family]time.Time    // when the others were probed because of one
+}
+
+// New returns a Monitor that watches nothing before Configure and Run.
+func New(o Options) *Monitor {
+	m := &Monitor{o: o, paths: make(map[rules.Path]*monitoredPath), drained: o.Saved.Drained, restored: o.Saved.Verdicts,
+		holds: manualHolds{held: o.Saved.ManualHolds}, probeBytes: o.Saved.ProbeBytes,
+		carriers: carriers{active: make(map[string][]rules.Path)}, correlator: uplink.NewCourt(),
+		missedAt: make(map[rules.Family]time.Time), hintedAt: make(map[rules.Family]time.Time)}
+	m.o.Saved = Saved{}
+	return m
+}
+
+// monitoredPath is a path with its watcher.
+type monitoredPath struct {
+	*uplink.Watcher
+	uplink   config.Uplink // as configured now
+	settings probeSettings
+	stop     context.CancelFunc // nil before the watcher runs
+
+	bytesPerProbe float64       // mean
+	interval      time.Duration // in force
+	counted       uint64        // bytes of probes that are among the day's
+	proven        bool          // was up since the daemon has started
+	inboundAt     time.Time     // when its device last received something
+	oneWayAt      time.Time     // when its traffic last looked one-way
+
+	installed egress           // as the kernel routes its mark now
+	facts     uplink.PathFacts // as told to the watcher last
+}
+
+// probeSettings are what a watcher is made of: a reload that changes one of them makes a new watcher.
+type probeSettings struct {
+	name, device, targets    string
+	interval, fast, timeout  time.Duration
+	fall, rise, minTargetsUp int
+	quality                  config.Quality
+}
+
+// Configure makes the watchers of a configuration. Those whose settings are unchanged go on; others start anew from the
+// verdict of their predecessor.
+func (m *Monitor) Configure(c *config.Config, ids map[string]int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.numbers = planinput.KernelNumbers(c.Kernel)
+	m.setIntervals(time.Now()) // counts the bytes of the watchers that go
+	m.carriers.configured = planinput.Carriers(c)
+	next := make(map[rules.Path]*monitoredPath)
+	for i := range c.Uplinks {
+		u := &c.Uplinks[i]
+		targets := make([]probe.Target, len(u.Probe.Targets))
+		for n, text := range u.Probe.Targets {
+			t, err := probe.ParseTarget(text)
+			if err != nil {
+				return fmt.Errorf("uplink %s: %w", u.Name, err)
+			}
+			targets[n] = t
+		}
+		for family, ip := range map[rules.Family]config.IP{rules.IPv4: u.IPv4, rules.IPv6: u.IPv6} {
+			if ip.Method == config.MethodOff {
+				continue
+			}
+			path := rules.Path{Uplink: ids[u.Name], Family: family}
+			next[path] = m.pathFor(path, u, targets)
+			next[path].uplink = *u
+		}
+	}
+	for path, p := range m.paths {
+		if next[path] != p && p.stop != nil {
+			p.stop()
+		}
+	}
+	m.paths = next
+	manual := make(map[string]bool)
+	for path, p := range next {
+		m.start(p)
+		if p.uplink.Failback == config.FailbackManual {
+			manual[PathKey(p.uplink.Name, path.Family)] = true
+		}
+	}
+	m.holds.retain(manual)
+	return nil
+}
+
+// pathFor returns the present entry of a path if its settings still fit, else a new one. The lock is held.
+func (m *Monitor) pathFor(path rules.Path, u *config.Uplink, targets []probe.Target) *monitoredPath {
+	settings := probeSettings{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
+		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp, u.Quality}
+	old := m.paths[path]
+	if old != nil && old.settings == settings {
+		return old
+	}
+	p := &monitoredPath{settings: settings, bytesPerProbe: bytesPerProbe(targets, path.Family), interval: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
+		Uplink: u.Name, Family: path.Family, Targets: targets,
+		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
+		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Beat: phaseOf(m.o.Phase, path.Family, u.Probe.Interval),
+		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
+		Prober:  m.o.Prober, OnChange: m.onTransition, OnMiss: func() { m.onMiss(path) },
+		OnRTT: func(_ probe.Target, rtt time.Duration) {
+			m.o.OnRTT(u.Name, path.Family, rtt)
+			m.onAnswer(path, rtt)
+		},
+	})}
+	key := PathKey(u.Name, path.Family)
+	saved, ok := m.restored[key]
+	delete(m.restored, key) // out of date by the time that an uplink is removed and comes back
+	if old != nil && old.settings.name == u.Name {
+		saved, ok = old.saved(), true
+		p.proven = old.proven
+	}
+	if ok && saved.State.Valid() {
+		p.Restore(saved.State, saved.Since)
+		p.Remember(saved.Memory)
+	}
+	return p
+}
+
+// phaseOf returns the phase of a path's probes. Both families mostly fail together: probed by turns, whatever befalls
+// the uplink is noticed sooner than by both at a time.
+func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.Time {
+	if family == rules.IPv6 {
+		return phase.Add(interval / 2)
+	}
+	return phase
+}
+
+// start runs the watcher of a path once the Monitor runs. The lock is held.
+func (m *Monitor) start(p *monitoredPath) {
+	if m.ctx == nil || p.stop != nil {
+		return
+	}
+	ctx, stop := context.WithCancel(m.ctx)
+	p.stop = stop
+	m.running.Go(func() { _ = p.Run(ctx) }) // nil, when the context ends
+}
+
+// Run runs the watchers, and watches traffic, until the context ends.
+func (m *Monitor) Run(ctx context.Context) error {
+	m.mu.Lock()
+	m.ctx = ctx
+	for _, p := range m.paths {
+		m.start(p)
+	}
+	m.mu.Unlock()
+	m.running.Go(func() { m.watchTraffic(ctx) })
+	schedule.Every(ctx, m.o.Phase, reviewInterval, func(now time.Time) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.setIntervals(now)
+	})
+	m.running.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.recheckTimer != nil {
+		m.recheckTimer.Stop()
+	}
+	return nil
+}
+
+func (m *Monitor) onTransition(t uplink.Transition) {
+	if t.To == uplink.Suspect || t.To == uplink.Down {
+		m.pauseCarried()
+	}
+	m.o.Wake()
+	m.o.OnTransition(t)
+}
+
+// Verdicts tells the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
+// leaves in another way than before, is not probed until RouteInstalled: the kernel does not route by its mark yet.
+func (m *Monitor) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+	verdicts, events := m.collectVerdicts(facts)
+	for _, e := range events {
+		m.o.OnEvent(e)
+	}
+	return verdicts
+}
+
+func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []status.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.carriers.update(m.bestState, m.pathState)
+	reports := make(map[rules.Path]uplink.Testimony, len(m.paths))
+	verdicts := make(map[rules.Path]rules.Verdict, len(m.paths))
+	for path, p := range m.paths {
+		f, ok := facts[path]
+		if !ok {
+			continue
+		}
+		p.setFacts(m.pathFacts(path, p, f))
+		if m.carriers.suspended[p.uplink.Name] != "" {
+			verdicts[path] = rules.Verdict{Health: rules.Dead, State: string(uplink.Down), Drained: m.drained[p.uplink.Name]}
+			continue
+		}
+		reports[path] = p.Testify()
+	}
+	m.correlate(reports)
+	m.setIntervals(time.Now())
+	events := m.outageEvents()
+	for path, report := range reports {
+		health, held, event := m.applyFailback(path, report.State)
+		if event != nil {
+			events = append(events, *event)
+		}
+		name := m.paths[path].uplink.Name
+		verdicts[path] = rules.Verdict{Health: planHealth(health, report.State), State: string(report.State),
+			Drained: held || report.Suppressed || m.drained[name] || m.overQuota[name]}
+	}
+	return verdicts, events
+}
+
+func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.Facts) uplink.PathFacts {
+	return uplink.PathFacts{
+		NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard, // may lead to a few networks only
+		Probe: probe.Path{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
+		Quiet: egressOf(f) != p.installed || m.carriers.paused(p.uplink.Name),
+	}
+}
+
+func (p *monitoredPath) setFacts(f uplink.PathFacts) {
+	p.facts = f
+	p.SetPath(f)
+}
+
+// RouteInstalled lets the paths be probed whose routes and rules have just been applied.
+func (m *Monitor) RouteInstalled(facts map[rules.Path]rules.Facts) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.facts = facts
+	for path, p := range m.paths {
+		f, ok := facts[path]
+		if e := egressOf(f); ok && e != p.installed {
+			p.installed = e
+			p.setFacts(m.pathFacts(path, p, f))
+		}
+	}
+}
+
+// egress is how the packets of a path leave.
+type egress struct {
+	index   int
+	source  netip.Addr
+	gateway netip.Addr
+}
+
+func egressOf(f rules.Facts) egress { return egress{f.Index, f.Source(), f.Gateway} }
+
+// planHealth translates the health of a path into the levels of the planning package. A degraded path is as alive as
+// any; planning prefers one that does not lose much.
+func planHealth(h uplink.Health, s uplink.State) rules.Health {
+	switch {
+	case h == uplink.HealthGood && s == uplink.Degraded:
+		return rules.Impaired
+	case h == uplink.HealthGood:
+		return rules.Good
+	case h == uplink.HealthDoubtful:
+		return rules.Doubtful
+	case h == uplink.HealthDead:
+		return rules.Dead
+	}
+	return rules.Unknown
+}
+
+// ProbeNow has paths probed at once, because something looks wrong. The probes alone decide.
+func (m *Monitor) ProbeNow(paths []rules.Path) {
+	m.mu.Lock()
+	now, found := time.Now(), m.watching(paths)
+	for _, p := range found {
+		p.oneWayAt = now
+	}
+	m.setIntervals(now) // a hint is taken once in an interval
+	m.mu.Unlock()
+	for _, p := range found {
+		p.Hint()
+	}
+}
+
+// watching returns those of the paths that are monitored. The lock is held.
+func (m *Monitor) watching(paths []rules.Path) []*monitoredPath {
+	var found []*monitoredPath
+	for _, path := range paths {
+		if p := m.paths[path]; p != nil {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// SetActive says who carries new traffic.
+func (m *Monitor) SetActive(defaults map[rules.Family]rules.Choice) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.active = make(map[rules.Path]bool)
+	for family, choice := range defaults {
+		for _, member := range choice.Members {
+			m.active[rules.Path{Uplink: member.Uplink, Family: family}] = true
+		}
+	}
+	m.setIntervals(time.Now())
+}
