@@ -265,7 +265,10 @@ func TestAFirewallThatMasqueradesIsLeftToIt(t *testing.T) {
 	if n := r.foreign(); n != 0 {
 		t.Errorf("%d packets left as they were", n)
 	}
-	if problems := r.status().Problems; len(problems) != 0 {
-		t.Errorf("%+v", problems)
-	}
+	r.await("no problem to be left", func() error {
+		if problems := r.status().Problems; len(problems) != 0 {
+			return fmt.Errorf("%+v", problems)
+		}
+		return nil
+	})
 }
