@@ -52,9 +52,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 		})
 	}
 	d.addressing.UpdateRA(&r.Report)
-	if d.monitor.TakeHoldsChanged() { // only now: the disk may be slow, and traffic has moved already
-		d.save(docAwaits, func() any { return d.monitor.ManualHolds() })
-	}
+	d.monitor.SaveHolds() // only now: the disk may be slow, and traffic has moved already
 	if len(r.Changes) > 0 {
 		d.reportSwitches(r)
 	}
@@ -97,7 +95,6 @@ func (d *Daemon) Drain(name string, drained bool) error {
 		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
 	d.monitor.SetDrained(name, drained)
-	d.save(docDrained, func() any { return d.monitor.Drained() })
 	d.engine.Hint()
 	word := "drained: new traffic goes elsewhere, flows that it carries go on"
 	if !drained {

@@ -9,14 +9,12 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/counters"
-	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -24,6 +22,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/internal/usage"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -33,11 +32,7 @@ import (
 const (
 	docIDs      = "ids"      // uplink name to id
 	docRecorded = "recorded" // what the kernel held before us
-	docVerdicts = "verdicts" // uplink/family to verdict
-	docDrained  = "drained"  // names of drained uplinks
-	docAwaits   = "awaits"   // uplink/family that wait for undrain, by their failback policy
 	docEvents   = "events"   // the decision log
-	docSpent    = "spent"    // bytes of today's probes, by uplink
 )
 
 // Options are what a daemon is started with.
@@ -70,8 +65,7 @@ type Daemon struct {
 	monitor *monitor.Monitor
 	events  *api.EventLog
 	metrics *api.Metrics
-	history *history.Store
-	volumes *volumes
+	usage   *usage.Meter
 
 	addressing *addressing.Engine
 	repairs    repairs
@@ -82,7 +76,6 @@ type Daemon struct {
 	discovery *discovery   // guarded by reloading; nil with a configuration file
 	planned   rules.Config // guarded by reloading; what the engine works towards
 	saving    sync.Mutex   // one document at a time
-	deferred  atomic.Bool  // somebody waits for that to save the verdicts
 
 	explaining sync.Mutex // one explanation at a time
 
@@ -122,7 +115,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state, history: history.New(), volumes: newVolumes(),
+	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state,
 		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
@@ -155,12 +148,15 @@ func New(o Options) (_ *Daemon, err error) {
 		},
 		ProbeNow: func(path rules.Path) { d.monitor.ProbeNow([]rules.Path{path}) }})
 	d.metrics.SetPrefixes(d.addressing.Prefixes)
+	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Devices: d.devices,
+		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save})
 	var recorded rules.Recorded
 	var saved monitor.Saved
 	var history []status.Event
 	documents := d.addressing.Documents()
-	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded, docVerdicts: &saved.Verdicts, docDrained: &saved.Drained,
-		docAwaits: &saved.ManualHolds, docSpent: &saved.ProbeBytes, docVolumes: &d.volumes.accounts, docEvents: &history})
+	maps.Copy(documents, saved.Documents())
+	maps.Copy(documents, d.usage.Documents())
+	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded, docEvents: &history})
 	for name, v := range documents {
 		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
 			d.log.Warn("starting afresh", "err", err)
@@ -173,7 +169,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.addressing.Restore(d.started)
 	d.events.Replay(history)
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read,
-		OnTransition: d.onTransition, OnRTT: d.metrics.ObserveRTT, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
+		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: d.metrics.ObserveRTT, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
 		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, Keeper: d, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
@@ -243,7 +239,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	if changed {
 		d.saveIDs() // before the kernel hears of them
 	}
-	d.reviewQuotas(time.Now(), c)
+	d.usage.Configure(c)
 	d.addressing.Configure(c, ids)
 	d.planFor(c, ids)
 	d.writeTableNames(c, ids)
@@ -272,17 +268,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.remember, d.beat, d.saveAgain, d.keepHistory, d.resolveEndpoints, d.watchPeers,
+		d.engine.Run, d.usage.Run, d.beat, d.saveAgain, d.persistEvents, d.resolveEndpoints, d.watchPeers,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },
 		func(ctx context.Context) error { return d.tellWebhook(ctx, after) },
 	}
 	err = together(ctx, parts)
-	d.saveVerdicts()
-	d.saveHistory()
-	d.saveSpent()
-	d.saveVolumes()
+	d.saveEvents()
 	d.o.Notify("STOPPING=1")
 	d.log.Info("stopped; kernel state is left as it is", "err", err)
 	return err
@@ -391,17 +384,6 @@ func (d *Daemon) saveAgain(ctx context.Context) error {
 	return nil
 }
 
-// saveVerdicts keeps the verdicts as they are by the time that the disk is free. When many change together, one save is
-// enough for all that come while it waits.
-func (d *Daemon) saveVerdicts() {
-	if d.deferred.CompareAndSwap(false, true) {
-		d.save(docVerdicts, func() any {
-			d.deferred.Store(false)
-			return d.monitor.SavedVerdicts()
-		})
-	}
-}
-
 // saveIDs keeps the ids in force.
 func (d *Daemon) saveIDs() {
 	d.save(docIDs, func() any {
@@ -432,5 +414,4 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 	t.Evidence = append(t.Evidence, d.evidence(t)...)
 	d.events.Append(status.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
-	d.saveVerdicts()
 }

@@ -24,7 +24,6 @@ var allowed = map[string][]string{
 	"internal/store":             nil,
 	"internal/lab":               nil,
 	"internal/dhcp4":             nil,
-	"internal/history":           nil,
 	"internal/doctor":            {"rules", "rules/explain"},
 	"internal/hooks":             nil,
 	"internal/ndisc":             nil,
@@ -39,10 +38,11 @@ var allowed = map[string][]string{
 	"internal/status":            {"rules", "uplink"},
 	"internal/planinput":         {"rules", "internal/config"},
 	"internal/api":               {"rules", "rules/explain", "uplink", "internal/status"},
+	"internal/usage":             {"rules", "uplink", "internal/config", "internal/counters", "internal/schedule", "internal/status"},
 	"internal/monitor":           {"rules", "probe", "uplink", "internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status"},
 	"internal/addressing":        {"rules", "probe", "uplink", "dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status"},
-	"internal/daemon": {"rules", "rules/explain", "probe", "uplink", "internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/monitor", "internal/planinput", "internal/schedule", "internal/status", "internal/doctor", "internal/history", "internal/hooks",
-		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel"},
+	"internal/daemon": {"rules", "rules/explain", "probe", "uplink", "internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/monitor", "internal/planinput", "internal/schedule", "internal/status", "internal/doctor", "internal/hooks",
+		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel", "internal/usage"},
 	"cmd/uplinkd": {"rules", "rules/explain", "internal/api", "internal/status", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
 }
 

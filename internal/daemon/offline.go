@@ -114,8 +114,8 @@ func readKept(dir string) (*keptState, error) {
 	k := &keptState{ids: make(map[string]int), addressing: addressing.New(addressing.Options{})}
 	state := store.View(dir)
 	documents := k.addressing.Documents()
-	maps.Copy(documents, map[string]any{docIDs: &k.ids, docRecorded: &k.recorded, docVerdicts: &k.monitor.Verdicts, docDrained: &k.monitor.Drained,
-		docAwaits: &k.monitor.ManualHolds})
+	maps.Copy(documents, k.monitor.Documents())
+	maps.Copy(documents, map[string]any{docIDs: &k.ids, docRecorded: &k.recorded})
 	for name, v := range documents {
 		// The daemon would start afresh where a document is damaged.
 		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {

@@ -35,7 +35,7 @@ func (d *Daemon) Status() status.Status {
 	s.Problems = append(s.Problems, last.Report.Absent...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
-	drained, probeBytes, over := d.monitor.Drained(), d.monitor.ProbeBytesToday(), d.volumes.isOver()
+	drained, probeBytes, over := d.monitor.Drained(), d.monitor.ProbeBytesToday(), d.usage.OverQuota()
 	paths := d.monitor.Statuses()
 	family := func(ip config.IP, path rules.Path) status.FamilyStatus {
 		return paths[path].Family(ip, path, &last.Report)
@@ -44,7 +44,7 @@ func (d *Daemon) Status() status.Status {
 		u := &c.Uplinks[i]
 		id := ids[u.Name]
 		numbers := planinput.KernelNumbers(c.Kernel)
-		day, month := d.volumes.of(now, u.Name)
+		day, month := d.usage.Volume(now, u.Name)
 		s.Uplinks = append(s.Uplinks, status.Uplink{
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
 			Table: int(numbers.Table(id)), Mark: status.Mark(numbers.Mark(id)),
@@ -67,3 +67,27 @@ func (d *Daemon) Status() status.Status {
 	s.Policies = policyStatus(c, ids, &last.Report)
 	return s
 }
+
+// devices returns the interface index of each uplink's device by uplink name, 0 for one that is not there.
+func (d *Daemon) devices() map[string]int {
+	last := d.engine.Last()
+	found := make(map[string]int, len(last.Config.Uplinks))
+	for i := range last.Config.Uplinks {
+		u := &last.Config.Uplinks[i]
+		found[u.Name] = 0
+		for _, family := range rules.Families {
+			if f := last.Report.Facts[rules.Path{Uplink: u.ID, Family: family}]; f.Present {
+				found[u.Name] = f.Index
+			}
+		}
+	}
+	return found
+}
+
+// History returns what was seen after a time.
+func (d *Daemon) History(name string, after time.Time) (status.History, bool) {
+	return d.usage.History(name, after)
+}
+
+// Usage returns what metered uplinks have carried.
+func (d *Daemon) Usage() status.Usage { return d.usage.Usage() }

@@ -10,7 +10,7 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// manualHolds are the paths, by PathKey, that were down and whose failback waits for the operator.
+// manualHolds are the paths, by pathKey, that were down and whose failback waits for the operator.
 type manualHolds struct {
 	held    map[string]bool // replaced, never changed in place
 	changed bool            // since it was taken to be saved
@@ -47,7 +47,7 @@ func with(set map[string]bool, element string, has bool) map[string]bool {
 // it, and whether it is held back until the operator says otherwise. The lock is held.
 func (m *Monitor) applyFailback(path rules.Path, state uplink.State) (h uplink.Health, held bool, event *status.Event) {
 	p, h := m.paths[path], m.decisions[path].Health
-	name, key := p.uplink.Name, PathKey(p.uplink.Name, path.Family)
+	name, key := p.uplink.Name, pathKey(p.uplink.Name, path.Family)
 	if state == uplink.Up || state == uplink.Degraded {
 		p.proven = true
 	}
@@ -67,32 +67,32 @@ func (m *Monitor) applyFailback(path rules.Path, state uplink.State) (h uplink.H
 	return h, m.holds.held[key], event
 }
 
-// ManualHolds returns the paths that wait for the operator, by PathKey. It is not to be changed.
-func (m *Monitor) ManualHolds() map[string]bool {
+// SaveHolds saves the manual holds if they have changed. The disk may be slow: it is called when traffic has moved.
+func (m *Monitor) SaveHolds() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.holds.held
-}
-
-// TakeHoldsChanged reports whether ManualHolds has changed since the last call.
-func (m *Monitor) TakeHoldsChanged() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	changed := m.holds.changed
 	m.holds.changed = false
-	return changed
+	m.mu.Unlock()
+	if changed {
+		m.o.Save(docHolds, func() any {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return m.holds.held
+		})
+	}
 }
 
-// SetDrained sends new traffic of an uplink elsewhere, or back, which also ends its manual holds.
+// SetDrained sends new traffic of an uplink elsewhere, or back, which also ends its manual holds. It lasts over restarts.
 func (m *Monitor) SetDrained(name string, drained bool) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.drained = with(m.drained, name, drained)
 	if !drained {
 		for _, family := range rules.Families {
-			m.holds.set(PathKey(name, family), false)
+			m.holds.set(pathKey(name, family), false)
 		}
 	}
+	m.mu.Unlock()
+	m.o.Save(docDrained, func() any { return m.Drained() })
 }
 
 // Drained returns the drained uplinks by name. It is not to be changed.
@@ -100,11 +100,4 @@ func (m *Monitor) Drained() map[string]bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.drained
-}
-
-// SetOverQuota says which uplinks, by name, have used up their month. The map is not changed any more.
-func (m *Monitor) SetOverQuota(over map[string]bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.overQuota = over
 }

@@ -68,11 +68,11 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 		if len(events) != 1 || events[0].Uplink != "fiber" || !strings.Contains(events[0].Message, "uplinkd undrain fiber") {
 			t.Errorf("%+v", events)
 		}
-		if !c.TakeHoldsChanged() || c.TakeHoldsChanged() || !c.ManualHolds()["fiber/ipv4"] {
-			t.Errorf("it is not kept: %v", c.ManualHolds())
+		if !c.savesHolds() || c.savesHolds() || !c.holds.held["fiber/ipv4"] {
+			t.Errorf("it is not kept: %v", c.holds.held)
 		}
 		c.SetDrained("fiber", false)
-		if v := c.Verdicts(c.facts)[fiber4]; v.Drained || !c.TakeHoldsChanged() {
+		if v := c.Verdicts(c.facts)[fiber4]; v.Drained || !c.savesHolds() {
 			t.Errorf("%+v", v)
 		}
 		// Another policy has nobody wait.
@@ -81,19 +81,19 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 			after(50 * time.Millisecond)
 			c.pass()
 		}
-		if !c.ManualHolds()["fiber/ipv4"] {
+		if !c.holds.held["fiber/ipv4"] {
 			t.Error("it does not wait the second time")
 		}
 		c.reload(nil)
-		if len(c.ManualHolds()) != 0 {
-			t.Errorf("%v", c.ManualHolds())
+		if len(c.holds.held) != 0 {
+			t.Errorf("%v", c.holds.held)
 		}
 	})
 }
 
 func TestALineWithoutCarrierAtStartHasNotFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newRig(t, map[string]SavedVerdict{"fiber/ipv4": {State: uplink.Up, Since: time.Now()}})
+		c := newRig(t, map[string]savedVerdict{"fiber/ipv4": {State: uplink.Up, Since: time.Now()}})
 		c.reload(policy(config.FailbackManual))
 		f := complete(2, 2)
 		f.Carrier = false

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -27,6 +28,10 @@ type Options struct {
 
 	// Counters fills in the counters of every device, by interface index, and returns when they were read.
 	Counters func(map[int]counters.Device) (time.Time, error)
+	// OverQuota returns the uplinks, by name, that have used up their month.
+	OverQuota func() map[string]bool
+	// Save keeps a document of the state directory.
+	Save func(document string, read func() any)
 	// OnTransition hears of each changed verdict, on the goroutine of its watcher.
 	OnTransition func(uplink.Transition)
 	// OnRTT hears of each answer's round-trip time.
@@ -42,6 +47,8 @@ type Options struct {
 type Monitor struct {
 	o Options
 
+	saving atomic.Bool // somebody waits for the disk to save the verdicts
+
 	mu         sync.Mutex // guards what follows
 	ctx        context.Context
 	running    sync.WaitGroup // watchers
@@ -50,8 +57,7 @@ type Monitor struct {
 	facts      map[rules.Path]rules.Facts // of the latest pass
 	active     map[rules.Path]bool        // carry new traffic; nil when that is not known yet
 	drained    map[string]bool            // by uplink name; replaced, never changed in place
-	overQuota  map[string]bool            // by uplink name; replaced, never changed in place
-	restored   map[string]SavedVerdict    // by PathKey, of the previous run, until their path is configured
+	restored   map[string]savedVerdict    // by pathKey, of the previous run, until their path is configured
 	holds      manualHolds
 	probeBytes DailyBytes
 	carriers   carriers
@@ -66,8 +72,8 @@ type Monitor struct {
 
 // New returns a Monitor that watches nothing before Configure and Run.
 func New(o Options) *Monitor {
-	m := &Monitor{o: o, paths: make(map[rules.Path]*monitoredPath), drained: o.Saved.Drained, restored: o.Saved.Verdicts,
-		holds: manualHolds{held: o.Saved.ManualHolds}, probeBytes: o.Saved.ProbeBytes,
+	m := &Monitor{o: o, paths: make(map[rules.Path]*monitoredPath), drained: o.Saved.drained, restored: o.Saved.verdicts,
+		holds: manualHolds{held: o.Saved.holds}, probeBytes: o.Saved.probeBytes,
 		carriers: carriers{active: make(map[string][]rules.Path)}, correlator: uplink.NewCourt(),
 		missedAt: make(map[rules.Family]time.Time), hintedAt: make(map[rules.Family]time.Time)}
 	m.o.Saved = Saved{}
@@ -138,7 +144,7 @@ func (m *Monitor) Configure(c *config.Config, ids map[string]int) error {
 	for path, p := range next {
 		m.start(p)
 		if p.uplink.Failback == config.FailbackManual {
-			manual[PathKey(p.uplink.Name, path.Family)] = true
+			manual[pathKey(p.uplink.Name, path.Family)] = true
 		}
 	}
 	m.holds.retain(manual)
@@ -164,7 +170,7 @@ func (m *Monitor) pathFor(path rules.Path, u *config.Uplink, targets []probe.Tar
 			m.onAnswer(path, rtt)
 		},
 	})}
-	key := PathKey(u.Name, path.Family)
+	key := pathKey(u.Name, path.Family)
 	saved, ok := m.restored[key]
 	delete(m.restored, key) // out of date by the time that an uplink is removed and comes back
 	if old != nil && old.settings.name == u.Name {
@@ -197,7 +203,7 @@ func (m *Monitor) start(p *monitoredPath) {
 	m.running.Go(func() { _ = p.Run(ctx) }) // nil, when the context ends
 }
 
-// Run runs the watchers, and watches traffic, until the context ends.
+// Run runs the watchers, and watches traffic, until the context ends; then it saves what it knows.
 func (m *Monitor) Run(ctx context.Context) error {
 	m.mu.Lock()
 	m.ctx = ctx
@@ -206,6 +212,9 @@ func (m *Monitor) Run(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	m.running.Go(func() { m.watchTraffic(ctx) })
+	m.running.Go(func() {
+		schedule.Every(ctx, m.o.Phase, saveInterval, func(time.Time) { m.saveProbeBytes() })
+	})
 	schedule.Every(ctx, m.o.Phase, reviewInterval, func(now time.Time) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -213,10 +222,12 @@ func (m *Monitor) Run(ctx context.Context) error {
 	})
 	m.running.Wait()
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.recheckTimer != nil {
 		m.recheckTimer.Stop()
 	}
+	m.mu.Unlock()
+	m.saveVerdicts()
+	m.saveProbeBytes()
 	return nil
 }
 
@@ -226,6 +237,7 @@ func (m *Monitor) onTransition(t uplink.Transition) {
 	}
 	m.o.Wake()
 	m.o.OnTransition(t)
+	m.saveVerdicts()
 }
 
 // Verdicts tells the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
@@ -239,6 +251,7 @@ func (m *Monitor) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rule
 }
 
 func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []status.Event) {
+	overQuota := m.o.OverQuota()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.carriers.update(m.bestState, m.pathState)
@@ -266,7 +279,7 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 		}
 		name := m.paths[path].uplink.Name
 		verdicts[path] = rules.Verdict{Health: planHealth(health, report.State), State: string(report.State),
-			Drained: held || report.Suppressed || m.drained[name] || m.overQuota[name]}
+			Drained: held || report.Suppressed || m.drained[name] || overQuota[name]}
 	}
 	return verdicts, events
 }

@@ -66,7 +66,19 @@ type rig struct {
 	t     *testing.T
 	ids   map[string]int
 	facts map[rules.Path]rules.Facts
+
+	saved sync.Map // what was saved last, by document
 }
+
+// saves returns what a call saves of a document, nil for nothing.
+func (c *rig) saves(document string, call func()) any {
+	c.saved.Delete(document)
+	call()
+	v, _ := c.saved.Load(document)
+	return v
+}
+
+func (c *rig) savesHolds() bool { return c.saves(docHolds, c.SaveHolds) != nil }
 
 var fiber4, lte4 = rules.Path{Uplink: 1, Family: rules.IPv4}, rules.Path{Uplink: 2, Family: rules.IPv4}
 
@@ -91,18 +103,18 @@ func complete(index, n int) rules.Facts {
 		Addresses: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n)), 24)}}
 }
 
-func newRig(t *testing.T, restored map[string]SavedVerdict) *rig {
+func newRig(t *testing.T, restored map[string]savedVerdict) *rig {
 	t.Helper()
 	net := &internet{alive: map[string]bool{"fiber": true, "lte": true}}
-	m := New(Options{Prober: net, Phase: time.Now(), Log: slog.New(slog.DiscardHandler), Saved: Saved{Verdicts: restored},
-		Counters:     func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil },
+	c := &rig{internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2}, facts: map[rules.Path]rules.Facts{fiber4: complete(2, 2), lte4: complete(3, 3)}}
+	c.Monitor = New(Options{Prober: net, Phase: time.Now(), Log: slog.New(slog.DiscardHandler), Saved: Saved{verdicts: restored},
+		Counters:  func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil },
+		OverQuota: func() map[string]bool { return nil }, Save: func(document string, read func() any) { c.saved.Store(document, read()) },
 		OnTransition: func(uplink.Transition) {}, OnRTT: func(string, rules.Family, time.Duration) {}, OnEvent: func(status.Event) {}, Wake: func() {}})
-	c := &rig{Monitor: m, internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2},
-		facts: map[rules.Path]rules.Facts{fiber4: complete(2, 2), lte4: complete(3, 3)}}
 	c.reload(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
+	go func() { done <- c.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -280,7 +292,7 @@ func TestAReloadKeepsWatchersAndVerdicts(t *testing.T) {
 		c.asked()
 		after(3 * time.Second)
 		c.wantsAsked(path4("fiber", 1, 2))
-		if kept := c.SavedVerdicts(); len(kept) != 1 || kept["fiber/ipv4"].State != uplink.Up {
+		if kept := c.saves(docVerdicts, c.saveVerdicts).(map[string]savedVerdict); len(kept) != 1 || kept["fiber/ipv4"].State != uplink.Up {
 			t.Errorf("kept: %+v", kept)
 		}
 
@@ -302,7 +314,7 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 		t.Run(string(c.before), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				since := time.Now().Add(-time.Hour)
-				r := newRig(t, map[string]SavedVerdict{"fiber/ipv4": {State: c.before, Since: since}, "fiber/ipv6": {State: uplink.Down, Since: since}, "gone/ipv4": {State: uplink.Down, Since: since}})
+				r := newRig(t, map[string]savedVerdict{"fiber/ipv4": {State: c.before, Since: since}, "fiber/ipv6": {State: uplink.Down, Since: since}, "gone/ipv4": {State: uplink.Down, Since: since}})
 				r.set("fiber", false)
 				r.Verdicts(r.facts)
 				r.wants(fiber4, c.want)
@@ -317,7 +329,7 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 
 func TestAVerdictOfAnEarlierRunIsNotRestoredTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newRig(t, map[string]SavedVerdict{"lte/ipv4": {State: uplink.Down, Since: time.Now()}})
+		c := newRig(t, map[string]savedVerdict{"lte/ipv4": {State: uplink.Down, Since: time.Now()}})
 		c.wants(lte4, uplink.Down)
 		c.pass()
 		after(20 * time.Second)
@@ -342,6 +354,20 @@ func TestADrainedUplinkIsMarkedInItsVerdicts(t *testing.T) {
 		}
 		if !before["fiber"] || len(c.Drained()) != 0 {
 			t.Errorf("what was read before changed: %v, now %v", before, c.Drained())
+		}
+	})
+}
+
+func TestAnUplinkThatIsAboveItsQuotaCarriesNoNewTraffic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newRig(t, nil)
+		over := map[string]bool{"lte": true}
+		c.o.OverQuota = func() map[string]bool { return over }
+		for range 2 {
+			if v := c.Verdicts(c.facts); v[lte4].Drained != over["lte"] || v[fiber4].Drained {
+				t.Errorf("over quota %v: %+v", over, v)
+			}
+			over = nil
 		}
 	})
 }

@@ -8,40 +8,65 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// Saved is what a Monitor keeps over a restart. Each field is a document of its own in the state directory.
+// Names of the documents in the state directory.
+const (
+	docVerdicts   = "verdicts" // uplink/family to verdict
+	docDrained    = "drained"  // names of drained uplinks
+	docHolds      = "awaits"   // uplink/family that wait for undrain, by their failback policy
+	docProbeBytes = "spent"    // bytes of today's probes, by uplink
+)
+
+// saveInterval is how often what probing has cost is written: flash wears out.
+const saveInterval = 10 * time.Minute
+
+// Saved is what a Monitor keeps over a restart.
 type Saved struct {
-	Verdicts    map[string]SavedVerdict // by PathKey
-	Drained     map[string]bool         // by uplink name
-	ManualHolds map[string]bool         // by PathKey
-	ProbeBytes  DailyBytes
+	verdicts   map[string]savedVerdict // by pathKey
+	drained    map[string]bool         // by uplink name
+	holds      map[string]bool         // by pathKey
+	probeBytes DailyBytes
 }
 
-// SavedVerdict is a verdict on its way over a restart.
-type SavedVerdict struct {
+// Documents returns the documents of the state directory, by name, to be filled.
+func (s *Saved) Documents() map[string]any {
+	return map[string]any{docVerdicts: &s.verdicts, docDrained: &s.drained, docHolds: &s.holds, docProbeBytes: &s.probeBytes}
+}
+
+// savedVerdict is a verdict on its way over a restart.
+type savedVerdict struct {
 	State  uplink.State  `json:"state"`
 	Since  time.Time     `json:"since"`
 	Memory uplink.Memory `json:"memory"`
 }
 
-// PathKey names a path in the documents of the state directory.
-func PathKey(uplink string, family rules.Family) string { return uplink + "/" + family.String() }
+// pathKey names a path in the documents of the state directory.
+func pathKey(uplink string, family rules.Family) string { return uplink + "/" + family.String() }
 
-func (p *monitoredPath) saved() SavedVerdict {
+func (p *monitoredPath) saved() savedVerdict {
 	v := p.Verdict()
-	return SavedVerdict{v.State, v.Since, p.Memory()}
+	return savedVerdict{v.State, v.Since, p.Memory()}
 }
 
-// SavedVerdicts returns the verdicts and what was learned of each path, by PathKey.
-func (m *Monitor) SavedVerdicts() map[string]SavedVerdict {
-	m.mu.Lock()
-	paths := maps.Clone(m.paths)
-	m.mu.Unlock()
-	saved := make(map[string]SavedVerdict, len(paths))
-	for path, p := range paths {
-		saved[PathKey(p.settings.name, path.Family)] = p.saved()
+// saveVerdicts saves the verdicts as they are by the time that the disk is free. When many change together, one save is
+// enough for all that come while it waits.
+func (m *Monitor) saveVerdicts() {
+	if !m.saving.CompareAndSwap(false, true) {
+		return
 	}
-	return saved
+	m.o.Save(docVerdicts, func() any {
+		m.saving.Store(false)
+		m.mu.Lock()
+		paths := maps.Clone(m.paths)
+		m.mu.Unlock()
+		saved := make(map[string]savedVerdict, len(paths))
+		for path, p := range paths {
+			saved[pathKey(p.settings.name, path.Family)] = p.saved()
+		}
+		return saved
+	})
 }
+
+func (m *Monitor) saveProbeBytes() { m.o.Save(docProbeBytes, func() any { return m.ProbeBytesToday() }) }
 
 // Replay gives each path of a configuration its saved verdict, for a look without a Monitor; a path without one, or
 // regained since, counts as new.
@@ -50,15 +75,15 @@ func (s *Saved) Replay(c rules.Config, facts map[rules.Path]rules.Facts) map[rul
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		for _, family := range rules.Families {
-			path, key := rules.Path{Uplink: u.ID, Family: family}, PathKey(u.Name, family)
-			f, state := facts[path], s.Verdicts[key].State
+			path, key := rules.Path{Uplink: u.ID, Family: family}, pathKey(u.Name, family)
+			f, state := facts[path], s.verdicts[key].State
 			if !state.Valid() {
 				state = uplink.Init
 			}
 			if !f.Carrier || !f.HasAddress() || !f.HasDefault {
 				state = uplink.Down
 			}
-			verdicts[path] = rules.Verdict{Health: planHealth(state.Health(), state), State: string(state), Drained: s.Drained[u.Name] || s.ManualHolds[key]}
+			verdicts[path] = rules.Verdict{Health: planHealth(state.Health(), state), State: string(state), Drained: s.drained[u.Name] || s.holds[key]}
 		}
 	}
 	return verdicts

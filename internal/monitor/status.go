@@ -24,7 +24,7 @@ func (m *Monitor) Statuses() map[rules.Path]PathStatus {
 	found := make(map[rules.Path]PathStatus, len(paths))
 	for path, p := range paths {
 		name := p.settings.name
-		s := PathStatus{Verdict: p.Verdict(), Suspended: suspended[name] != "", ManualHold: held[PathKey(name, path.Family)]}
+		s := PathStatus{Verdict: p.Verdict(), Suspended: suspended[name] != "", ManualHold: held[pathKey(name, path.Family)]}
 		if s.Suspended {
 			s.Reason = suspended[name]
 		} else if note := decisions[path].Note; note != "" {

@@ -8,16 +8,14 @@ import (
 )
 
 const (
-	// historyPace is how often the decision log is written at most, and spentPace how often what probing
-	// has cost: flash wears out.
-	historyPace = time.Second
-	spentPace   = 10 * time.Minute
-	// historySize bounds the decision log on disk, in bytes of text; what is older is left out.
-	historySize = 1 << 20
+	// eventInterval is how often the decision log is written at most: flash wears out.
+	eventInterval = time.Second
+	// eventBytes bounds the decision log on disk, in bytes of text; what is older is left out.
+	eventBytes = 1 << 20
 )
 
-// keepHistory writes the decision log soon after it has grown.
-func (d *Daemon) keepHistory(ctx context.Context) error {
+// persistEvents writes the decision log soon after it has grown.
+func (d *Daemon) persistEvents(ctx context.Context) error {
 	grown, following := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(following)
@@ -29,31 +27,24 @@ func (d *Daemon) keepHistory(ctx context.Context) error {
 		}
 	}()
 	defer func() { <-following }()
-	spent := time.NewTicker(spentPace)
-	defer spent.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-spent.C:
-			d.saveSpent()
-			continue
 		case <-grown:
 		}
-		d.saveHistory()
+		d.saveEvents()
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(historyPace):
+		case <-time.After(eventInterval):
 		}
 	}
 }
 
-func (d *Daemon) saveHistory() {
-	d.save(docEvents, func() any { return latest(d.events.Since(0), historySize) })
+func (d *Daemon) saveEvents() {
+	d.save(docEvents, func() any { return latest(d.events.Since(0), eventBytes) })
 }
-
-func (d *Daemon) saveSpent() { d.save(docSpent, func() any { return d.monitor.ProbeBytesToday() }) }
 
 // latest returns the last events that have no more text than size.
 func latest(events []status.Event, size int) []status.Event {

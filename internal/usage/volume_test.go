@@ -1,34 +1,42 @@
-package daemon
+package usage
 
 import (
 	"encoding/json"
-	"strings"
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/counters"
-	"github.com/uplinkd/uplinkd/internal/history"
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func TestAQuotaIsUsedUpAndComesBackWithTheMonth(t *testing.T) {
-	c := named("lte", "fiber")
-	c.Uplinks[0].Quota = 1000
-	u := newVolumes()
+	c := &config.Config{Uplinks: []config.Uplink{{Name: "lte", Quota: 1000}, {Name: "fiber"}}}
+	var woken int
+	var events []status.Event
+	m := New(Options{Log: slog.New(slog.DiscardHandler), Wake: func() { woken++ }, OnEvent: func(e status.Event) { events = append(events, e) },
+		Save: func(string, func() any) {}})
+	m.Configure(c)
 	november := time.Date(2026, 11, 30, 23, 59, 0, 0, time.Local)
 	step := func(now time.Time, bytes uint64, wantOver bool, wantChanged ...string) {
 		t.Helper()
-		u.add(now, "lte", bytes)
-		u.add(now, "fiber", 10*bytes)
-		over, changed := u.review(now, c)
-		if over["lte"] != wantOver || over["fiber"] || u.isOver()["lte"] != wantOver {
+		woken, events = 0, nil
+		m.accounts.add(now, "lte", bytes)
+		m.accounts.add(now, "fiber", 10*bytes)
+		m.reviewQuotas(now)
+		if over := m.OverQuota(); over["lte"] != wantOver || over["fiber"] {
 			t.Errorf("%v: over %v", now, over)
 		}
-		if diff := cmp.Diff(wantChanged, changed); diff != "" {
-			t.Errorf("%v: (-want +got):\n%s", now, diff)
+		var changed []string
+		for _, e := range events {
+			changed = append(changed, e.Uplink)
+		}
+		if diff := cmp.Diff(wantChanged, changed); diff != "" || woken != len(changed) {
+			t.Errorf("%v: planning was woken %d times (-want +got):\n%s", now, woken, diff)
 		}
 	}
 	step(november, 999, false)
@@ -38,15 +46,15 @@ func TestAQuotaIsUsedUpAndComesBackWithTheMonth(t *testing.T) {
 	step(november, 0, false, "lte")
 	step(november, 995, true, "lte")
 	step(november.Add(time.Minute), 7, false, "lte")
-	if day, month := u.of(november.Add(time.Minute), "lte"); day != 7 || month != 7 {
+	if day, month := m.Volume(november.Add(time.Minute), "lte"); day != 7 || month != 7 {
 		t.Errorf("in December: %d, %d", day, month)
 	}
-	if day, month := u.of(november, "lte"); day != 2000 || month != 2000 {
+	if day, month := m.Volume(november, "lte"); day != 2000 || month != 2000 {
 		t.Errorf("in November: %d, %d", day, month)
 	}
-	got := u.table(&c.Uplinks[0])
-	want := status.UplinkUsage{Name: "lte", QuotaBytes: 2000, Days: status.List[status.DatedBytes]{{Date: "2026-12-01", Bytes: 7}, {Date: "2026-11-30", Bytes: 2000}},
-		Months: status.List[status.DatedBytes]{{Date: "2026-12", Bytes: 7}, {Date: "2026-11", Bytes: 2000}}}
+	got := m.Usage().Uplinks
+	want := status.List[status.UplinkUsage]{{Name: "lte", QuotaBytes: 2000, Days: status.List[status.DatedBytes]{{Date: "2026-12-01", Bytes: 7}, {Date: "2026-11-30", Bytes: 2000}},
+		Months: status.List[status.DatedBytes]{{Date: "2026-12", Bytes: 7}, {Date: "2026-11", Bytes: 2000}}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -55,7 +63,7 @@ func TestAQuotaIsUsedUpAndComesBackWithTheMonth(t *testing.T) {
 // TestVolumesAreBounded counts over years, and finds the latest days as they were, however often it is restarted.
 func TestVolumesAreBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		u := newVolumes()
+		u := make(accounts)
 		now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 		var last int64
 		for range rapid.IntRange(1, 150).Draw(t, "days") {
@@ -63,21 +71,21 @@ func TestVolumesAreBounded(t *testing.T) {
 			last = rapid.Int64Range(0, 1e9).Draw(t, "bytes")
 			u.add(now, "lte", uint64(last))
 			if rapid.Bool().Draw(t, "restart") {
-				text, err := json.Marshal(u.kept())
+				text, err := json.Marshal(u.clone())
 				if err != nil {
 					t.Fatal(err)
 				}
-				u = newVolumes()
-				if err := json.Unmarshal(text, &u.accounts); err != nil {
+				u = make(accounts)
+				if err := json.Unmarshal(text, &u); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		a := u.accounts["lte"]
+		a := u["lte"]
 		if len(a.Days) > keptDays || len(a.Months) > keptMonths {
 			t.Errorf("%d days and %d months are kept", len(a.Days), len(a.Months))
 		}
-		if day, month := u.of(now, "lte"); day != last || month < day {
+		if day, month := u.volume(now, "lte"); day != last || month < day {
 			t.Errorf("today %d of %d, this month %d", day, last, month)
 		}
 	})
@@ -86,17 +94,17 @@ func TestVolumesAreBounded(t *testing.T) {
 func TestRatesComeFromCounters(t *testing.T) {
 	s := sampler{before: map[int]counters.Device{}, now: map[int]counters.Device{}}
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	look := func(later time.Duration, received, sent uint64, wantReceived, wantSent float32) {
+	look := func(later time.Duration, rx, tx uint64, wantReceived, wantSent float32) {
 		t.Helper()
 		at = at.Add(later)
 		clear(s.now)
-		s.now[3] = counters.Device{ReceivedBytes: received, SentBytes: sent}
-		got := s.traffic(at, map[string]int{"fiber": 3, "lte": 0})
-		r, x := got["fiber"].Values[history.Received], got["fiber"].Values[history.Sent]
+		s.now[3] = counters.Device{ReceivedBytes: rx, SentBytes: tx}
+		got := s.sample(at, map[string]int{"fiber": 3, "lte": 0})
+		r, x := got["fiber"].values[received], got["fiber"].values[sent]
 		if wantReceived < 0 && r == r || wantReceived >= 0 && (r != wantReceived || x != wantSent) {
-			t.Errorf("%d, %d: %v and %v a second, want %v and %v", received, sent, r, x, wantReceived, wantSent)
+			t.Errorf("%d, %d: %v and %v a second, want %v and %v", rx, tx, r, x, wantReceived, wantSent)
 		}
-		if gone := got["lte"].Values[history.Received]; gone == gone {
+		if gone := got["lte"].values[received]; gone == gone {
 			t.Errorf("a device that is not there receives %v", gone)
 		}
 	}
@@ -110,19 +118,4 @@ func TestRatesComeFromCounters(t *testing.T) {
 		t.Errorf("moved %+v", got)
 	}
 	look(time.Second, 20, 4, 10, 4)
-}
-
-func TestNoticesSayAllThatEventsDo(t *testing.T) {
-	e := status.Event{ID: 7, Time: status.At(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down",
-		Reason: "no answer", Message: "m", Evidence: []string{"a", "b"}}
-	got := notice(e)
-	want := map[string]string{"ID": "7", "TIME": "2026-11-20T12:00:00.000Z", "KIND": "verdict", "UPLINK": "fiber", "FAMILY": "ipv4", "FROM": "up", "TO": "down",
-		"REASON": "no answer", "MESSAGE": "m", "EVIDENCE": "a\nb"}
-	if diff := cmp.Diff(want, got.Vars); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	var back status.Event
-	if err := json.Unmarshal(got.JSON, &back); err != nil || back.Reason != e.Reason || !strings.HasSuffix(string(got.JSON), "\n") {
-		t.Errorf("%s: %v", got.JSON, err)
-	}
 }

@@ -1,0 +1,9 @@
+// Package usage counts what uplinks carry: rates and verdicts of the last day for charts, and the volumes of metered
+// uplinks by day and month, of which it knows the quotas.
+//
+//	counters of devices ──> sampler ──┬─ rates, once a second ──> history: 5 min of seconds, 1 h of tens of seconds,
+//	verdicts of paths ────────────────┘                           │         24 h of two minutes
+//	                                  │                           └──> History
+//	                                  └─ bytes ──> accounts ──┬──> OverQuota, Wake
+//	                                                          └──> Usage, the state directory
+package usage
