@@ -8,28 +8,19 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // Conn carries datagrams between one device and the DHCPv6 servers on its link.
 type Conn interface {
-	// Send sends to all servers and relays. ErrStale means that the Conn must be made anew.
+	linksession.Conn[[]byte]
+	// Send sends to all servers and relays. An error that wraps linksession.ErrGone means that the Conn must be made anew.
 	Send(b []byte) error
-	// Receive returns the next datagram; it blocks until Close.
-	Receive() ([]byte, error)
-	Close() error
 }
 
-var (
-	// ErrNotReady means that the device cannot send yet: it has no link-local address that is checked for
-	// duplicates. Open is tried again soon.
-	ErrNotReady = errors.New("no usable link-local address")
-	// ErrStale means that the device or the address that a Conn was bound to is gone.
-	ErrStale = errors.New("the socket's device or address is gone")
-	// ErrEnded means that Run returned for another reason, and nothing was released.
-	ErrEnded = errors.New("the client has ended")
-
-	errClosed = errors.New("closed")
-)
+// ErrEnded means that Run returned for another reason, and nothing was released.
+var ErrEnded = errors.New("the client has ended")
 
 // Config is what a Client is made of.
 type Config struct {
@@ -47,7 +38,7 @@ type Config struct {
 	// change says what is left of it.
 	OnChange func(Change)
 
-	// Open makes the Conn; nil is a UDP socket.
+	// Open makes the Conn; nil is a UDP socket. An error that wraps linksession.ErrNotReady means that the device cannot send yet.
 	Open func(device string) (Conn, error)
 	// Clock returns a clock that never steps and counts time asleep, and time.Now; nil is those of the system.
 	Clock func() (sinceBoot time.Duration, wall time.Time)
@@ -58,23 +49,18 @@ type Config struct {
 // Client keeps leases on one device.
 type Client struct {
 	cfg     Config
-	wake    chan struct{}
-	release chan struct{}
+	session *linksession.Session[[]byte, Conn]
 	ended   chan struct{} // closed when Run returns
 	gave    bool          // by Release: read after ended
 
-	mu   sync.Mutex // guards link and lack
-	link link
-	lack *Lack // replaced, never changed in place
+	mu        sync.Mutex // guards what follows
+	releasing bool       // Release was called
+	lack      *Lack      // replaced, never changed in place
 }
 
 const (
-	// A device that gave an error is left alone for this long; twice as long each time, up to the maximum.
-	minReopen = 200 * time.Millisecond
-	maxReopen = time.Second
-	// readyTries is how often a device may lack an address before that is worth a line: the kernel looks
-	// for duplicates for one or two seconds.
-	readyTries = 6
+	// maxWait is the longest pause between two looks at a device without an address.
+	maxWait = time.Second
 	// maxNoted bounds what is remembered to have been logged: servers choose the words.
 	maxNoted = 32
 	// maxSleep is how often the clocks are looked at: Go's timers stand still while the machine sleeps, and
@@ -93,68 +79,33 @@ func New(cfg Config) *Client {
 	if cfg.Rand == nil {
 		cfg.Rand = rand.Float64
 	}
-	return &Client{cfg: cfg, wake: make(chan struct{}, 1), release: make(chan struct{}), ended: make(chan struct{})}
-}
-
-// link is what SetLink told. A loss that is over before anybody has looked still shows, by their number.
-type link struct {
-	index  int
-	up     bool
-	losses int
+	return &Client{cfg: cfg, ended: make(chan struct{}),
+		session: linksession.New[[]byte](linksession.Config[Conn]{Device: cfg.Device, Protocol: "DHCPv6", Log: cfg.Log, Open: cfg.Open, MaxWait: maxWait})}
 }
 
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
-func (c *Client) SetLink(index int, up bool) {
-	c.mu.Lock()
-	changed := c.link.index != index || c.link.up != up
-	if c.link.up && !up {
-		c.link.losses++
-	}
-	c.link.index, c.link.up = index, up
-	c.mu.Unlock()
-	if changed {
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
-	}
-}
+func (c *Client) SetLink(index int, up bool) { c.session.SetLink(index, up) }
 
 // Verify asks whether what is held still belongs to the link, as after a loss of it: it may have another router.
-func (c *Client) Verify() {
-	c.mu.Lock()
-	c.link.losses++
-	c.mu.Unlock()
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (c *Client) linkNow() link {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.link
-}
+func (c *Client) Verify() { c.session.Restart() }
 
 // Release gives the leases back to the server, for good: OnChange hears that they are gone, the server is
 // told up to four times within some seconds, and Run returns. Without a link the server is not told. A
 // restart must not call it: the prefix shall be there afterwards (RFC 9096 section 3.1). The error is the
-// context's, or ErrEnded. It waits for Run to be called.
+// context's, whose end leaves the release under way, or ErrEnded. It waits for Run to be called.
 func (c *Client) Release(ctx context.Context) error {
-	ask := c.release
-	for {
-		select {
-		case ask <- struct{}{}:
-			ask = nil // now wait for the end
-		case <-c.ended:
-			if !c.gave {
-				return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ErrEnded)
-			}
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ctx.Err())
+	c.mu.Lock()
+	c.releasing = true
+	c.mu.Unlock()
+	c.session.Wake()
+	select {
+	case <-c.ended:
+		if !c.gave {
+			return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ErrEnded)
 		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("releasing the lease of %s: %w", c.cfg.Device, ctx.Err())
 	}
 }
 
@@ -166,32 +117,18 @@ func (c *Client) Run(ctx context.Context) error {
 	if err := w.check(); err != nil {
 		return fmt.Errorf("DHCPv6 on %s: %w", c.cfg.Device, err)
 	}
-	r := &run{Client: c, timer: time.NewTimer(0), noted: make(map[string]bool)}
-	defer r.timer.Stop()
-	defer func() { r.session.close() }()
+	r := &run{Client: c, noted: make(map[string]bool)}
+	defer c.session.Close()
 	var fx effects
 	r.machine, fx = newMachine(w, c.cfg.Last, c.cfg.Rand, c.now())
 	r.handle(fx)
-	for r.machine.state != released {
-		select {
-		case <-ctx.Done():
+	var e linksession.Event[[]byte]
+	for ; !e.Ended; e = c.session.Next(ctx, r.deadline()) {
+		if r.step(e); r.machine.state == released {
+			c.gave = true
 			return nil
-		case <-c.wake:
-			r.reopenAt, r.tries = 0, 0
-		case <-r.timer.C:
-			r.handle(r.machine.tick(c.now()))
-		case b := <-r.session.receive():
-			r.handle(r.machine.receive(b, c.now()))
-		case <-c.release:
-			r.handle(r.machine.release(c.now()))
-		case err := <-r.session.failure():
-			r.lose(err)
 		}
-		r.follow()
-		r.publish()
-		r.arm()
 	}
-	c.gave = true
 	return nil
 }
 
@@ -224,16 +161,39 @@ func (w *wishes) check() error {
 	return nil
 }
 
-// run is the state of Run: the machine and the socket that it has at the moment.
+// run is the state of Run.
 type run struct {
 	*Client
-	machine   *machine
-	session   *session // nil: none open
-	timer     *time.Timer
-	reopenAt  time.Duration   // monotonic: not opened again before
-	tries     int             // of opening it, failed in a row
-	complaint string          // logged last about the socket
-	noted     map[string]bool // logged about the protocol since the last change
+	machine *machine
+	noted   map[string]bool // logged about the protocol since the last change
+}
+
+// step does what is to be done after an event.
+func (r *run) step(e linksession.Event[[]byte]) {
+	opened, closed := r.session.Follow(time.Now())
+	if closed {
+		r.handle(r.machine.linkDown(r.now()))
+	}
+	if opened {
+		r.handle(r.machine.linkUp(r.now()))
+	}
+	if e.Received {
+		r.handle(r.machine.receive(e.Message, r.now()))
+	} else {
+		r.handle(r.machine.tick(r.now()))
+	}
+	r.mu.Lock()
+	releasing := r.releasing
+	r.mu.Unlock()
+	if releasing {
+		r.handle(r.machine.release(r.now()))
+	}
+	r.publish()
+}
+
+// deadline returns when the machine has something to do.
+func (r *run) deadline() time.Time {
+	return time.Now().Add(min(r.machine.deadline()-r.now().mono, maxSleep))
 }
 
 // handle does what the machine wants.
@@ -252,129 +212,7 @@ func (r *run) handle(fx effects) {
 			r.cfg.OnChange(ch)
 		}
 	}
-	if fx.send == nil || r.session == nil {
-		return
+	if conn := r.session.Conn(); fx.send != nil && conn != nil {
+		r.session.Sent(conn.Send(fx.send)) // what did not go out is sent again like what was not answered
 	}
-	switch err := r.session.Send(fx.send); {
-	case errors.Is(err, ErrStale):
-		r.lose(err)
-	case err != nil:
-		// A full queue or a firewall: the retransmission tries again.
-		r.complain("DHCPv6 message not sent", err)
-	default:
-		r.complaint = ""
-	}
-}
-
-// complain logs what is new.
-func (r *run) complain(what string, err error) {
-	if text := what + err.Error(); text != r.complaint {
-		r.complaint = text
-		r.cfg.Log.Warn(what, "device", r.cfg.Device, "err", err)
-	}
-}
-
-// lose closes the session after an error of its socket; follow opens the next one.
-func (r *run) lose(err error) {
-	r.complain("DHCPv6 socket lost, opening it again", err)
-	r.shut()
-	r.later()
-}
-
-func (r *run) shut() {
-	r.session.close()
-	r.session = nil
-	r.handle(r.machine.linkDown(r.now()))
-}
-
-// later puts off the next opening.
-func (r *run) later() {
-	r.reopenAt = r.now().mono + min(minReopen<<min(r.tries, 10), maxReopen)
-	r.tries++
-}
-
-// follow opens and closes the session as the link comes and goes.
-func (r *run) follow() {
-	link := r.linkNow()
-	if r.session != nil && r.session.link != link {
-		r.shut()
-	}
-	if r.session != nil || !link.up || r.now().mono < r.reopenAt || r.machine.state == released {
-		return
-	}
-	conn, err := r.cfg.Open(r.cfg.Device)
-	if err != nil {
-		r.later()
-		if r.tries >= readyTries || !errors.Is(err, ErrNotReady) {
-			r.complain("DHCPv6 socket cannot be opened yet", err)
-		}
-		return
-	}
-	r.tries, r.complaint = 0, ""
-	r.session = newSession(conn, link)
-	r.handle(r.machine.linkUp(r.now()))
-}
-
-// arm sets the timer to what is due first.
-func (r *run) arm() {
-	now := r.now().mono
-	wait := min(r.machine.deadline()-now, maxSleep)
-	if r.linkNow().up && r.session == nil {
-		wait = min(wait, r.reopenAt-now)
-	}
-	r.timer.Reset(max(wait, 0))
-}
-
-// session is an open Conn with its reader.
-type session struct {
-	Conn
-	link     link
-	messages chan []byte
-	broken   chan error
-	stop     chan struct{}
-	reader   sync.WaitGroup
-}
-
-func newSession(conn Conn, link link) *session {
-	s := &session{Conn: conn, link: link, messages: make(chan []byte), broken: make(chan error, 1), stop: make(chan struct{})}
-	s.reader.Go(s.read)
-	return s
-}
-
-func (s *session) read() {
-	for {
-		b, err := s.Receive()
-		if err != nil {
-			s.broken <- err
-			return
-		}
-		select {
-		case s.messages <- b:
-		case <-s.stop:
-			return
-		}
-	}
-}
-
-// close ends the session and waits for its reader; a nil session is closed already.
-func (s *session) close() {
-	if s != nil {
-		close(s.stop)
-		_ = s.Close()
-		s.reader.Wait()
-	}
-}
-
-func (s *session) receive() <-chan []byte {
-	if s == nil {
-		return nil
-	}
-	return s.messages
-}
-
-func (s *session) failure() <-chan error {
-	if s == nil {
-		return nil
-	}
-	return s.broken
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 func TestABrokenSocketIsOpenedAgain(t *testing.T) {
@@ -18,7 +20,7 @@ func TestABrokenSocketIsOpenedAgain(t *testing.T) {
 		b.wantLog("network is down")
 		b.mu.Lock()
 		b.wire.mu.Lock()
-		b.openErr = ErrNotReady
+		b.openErr = linksession.ErrNotReady
 		b.wire.mu.Unlock()
 		b.mu.Unlock()
 		b.end.broken <- errors.New("gone")
@@ -74,7 +76,7 @@ func TestADeviceThatIsReadySoonIsNoNews(t *testing.T) {
 			open, began := cfg.Open, time.Now()
 			cfg.Open = func(device string) (Conn, error) {
 				if time.Since(began) < 2*time.Second {
-					return nil, ErrNotReady
+					return nil, linksession.ErrNotReady
 				}
 				return open(device)
 			}
@@ -105,7 +107,7 @@ func TestASendErrorWaitsForTheRetransmissionAndAStaleSocketIsReplaced(t *testing
 		if n := strings.Count(b.log.String(), "operation not permitted"); n != 1 {
 			t.Errorf("the error was logged %d times", n)
 		}
-		set(ErrStale)
+		set(linksession.ErrGone)
 		sleep(20 * time.Minute)
 		set(nil)
 		if b.openings.Load() < 2 {

@@ -1,18 +1,19 @@
 // Package dhcp6 keeps delegated prefixes, and addresses if wanted, on one uplink: a DHCPv6 client after
 // RFC 9915 with prefix exclusion (RFC 6603).
 //
-//	              SetLink, Release
-//	                    │
-//	Conn ─ datagrams ─► Client ─ bytes, instants ─► machine ─► what to send, Changes
-//	(socket.go,         one goroutine and           pure: owns no clock, socket or randomness
-//	 or a fake)         one reader                    │
-//	                                                  ├─ retransmit.go  section 15, rate limit
-//	                                                  ├─ parse.go       datagram -> message, tolerant
-//	                                                  ├─ offer.go       which Advertise
-//	                                                  ├─ reply.go       what a Reply leads to
-//	                                                  ├─ binding.go     what we hold, until when
-//	                                                  ├─ restore.go     what is left of a stored Lease
-//	                                                  └─ build.go       message -> datagram
+//	               SetLink, Release
+//	                     │
+//	Conn  ─ datagrams ─► Client ─ bytes, instants ─► machine ─► what to send, Changes
+//	(socket.go, or a     one goroutine               pure: owns no clock, socket or randomness
+//	 fake; kept open by                                │
+//	 linksession)                                      │
+//	                                                   ├─ retransmit.go  section 15, rate limit
+//	                                                   ├─ parse.go       datagram -> message, tolerant
+//	                                                   ├─ offer.go       which Advertise
+//	                                                   ├─ reply.go       what a Reply leads to
+//	                                                   ├─ binding.go     what we hold, until when
+//	                                                   ├─ restore.go     what is left of a stored Lease
+//	                                                   └─ build.go       message -> datagram
 //
 // # States
 //

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -173,7 +174,7 @@ func (e *wireEnd) Receive() ([]byte, error) {
 	case err := <-e.broken:
 		return nil, err
 	case <-e.closed:
-		return nil, errClosed
+		return nil, net.ErrClosed
 	}
 }
 

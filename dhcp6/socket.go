@@ -1,30 +1,22 @@
 package dhcp6
 
 import (
-	"bufio"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/mdlayher/socket"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
-const (
-	// maxDatagram is the largest message read, in bytes. Replies with many options are fragmented.
-	maxDatagram = 0xffff
-
-	// addressFile lists the addresses of the namespace that the calling thread is in, with their flags.
-	addressFile = "/proc/thread-self/net/if_inet6"
-)
+// maxDatagram is the largest message read, in bytes. Replies with many options are fragmented.
+const maxDatagram = 0xffff
 
 // udpConn is a Conn on a UDP socket.
 //
@@ -47,7 +39,7 @@ func openUDP(device string) (Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", device, err)
 	}
-	usable, err := linkLocals(ifc.Index)
+	usable, err := linksession.LinkLocals(ifc.Index, true)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", device, err)
 	}
@@ -87,15 +79,11 @@ func (u *udpConn) prepare(device string) error {
 // Send looks first whether the address is still there: the kernel would go on sending from it for ever, and
 // drop the answers.
 func (u *udpConn) Send(b []byte) error {
-	usable, err := linkLocals(u.index)
+	usable, err := linksession.LinkLocals(u.index, true)
 	if err != nil || !slices.Contains(usable, u.address) {
-		return fmt.Errorf("%w: %v is not usable any more", ErrStale, u.address)
+		return fmt.Errorf("%w: %v is not usable any more", linksession.ErrGone, u.address)
 	}
-	err = u.conn.Sendto(context.Background(), b, 0, u.servers)
-	switch {
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO), errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("%w: %w", ErrStale, err)
-	case err != nil:
+	if err := u.conn.Sendto(context.Background(), b, 0, u.servers); err != nil {
 		return fmt.Errorf("sending to ff02::1:2: %w", err)
 	}
 	return nil
@@ -104,9 +92,6 @@ func (u *udpConn) Send(b []byte) error {
 func (u *udpConn) Receive() ([]byte, error) {
 	b := make([]byte, maxDatagram)
 	n, _, err := u.conn.Recvfrom(context.Background(), b, 0)
-	if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
-		return nil, errClosed
-	}
 	if err != nil {
 		return nil, fmt.Errorf("receiving on port %d: %w", dhcpv6.DefaultClientPort, err)
 	}
@@ -114,42 +99,3 @@ func (u *udpConn) Receive() ([]byte, error) {
 }
 
 func (u *udpConn) Close() error { return u.conn.Close() }
-
-// linkLocals returns the link-local addresses of a device that may be bound, sorted since the kernel lists
-// them in no order; ErrNotReady if there is none. While the kernel looks for duplicates, binding fails with
-// EADDRNOTAVAIL.
-func linkLocals(index int) ([]netip.Addr, error) {
-	f, err := os.Open(addressFile)
-	if err != nil {
-		return nil, fmt.Errorf("%w: IPv6 is off: %w", ErrNotReady, err)
-	}
-	defer f.Close()
-	var found []netip.Addr
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if a, ok := usableLinkLocal(lines.Text(), index); ok {
-			found = append(found, a)
-		}
-	}
-	if len(found) == 0 {
-		return nil, ErrNotReady
-	}
-	slices.SortFunc(found, netip.Addr.Compare)
-	return found, nil
-}
-
-// usableLinkLocal reads a line of /proc/net/if_inet6: address, index, prefix length, scope, flags (all
-// hexadecimal) and name.
-func usableLinkLocal(line string, index int) (netip.Addr, bool) {
-	fields := strings.Fields(line)
-	if len(fields) != 6 {
-		return netip.Addr{}, false
-	}
-	b, err1 := hex.DecodeString(fields[0])
-	at, err2 := strconv.ParseUint(fields[1], 16, 32)
-	flags, err3 := strconv.ParseUint(fields[4], 16, 32)
-	a, ok := netip.AddrFromSlice(b)
-	if errors.Join(err1, err2, err3) != nil || !ok || int(at) != index || !a.IsLinkLocalUnicast() {
-		return netip.Addr{}, false
-	}
-	return a, flags&unix.IFA_F_DADFAILED == 0 && (flags&unix.IFA_F_TENTATIVE == 0 || flags&unix.IFA_F_OPTIMISTIC != 0)
-}

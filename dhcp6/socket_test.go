@@ -7,12 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // open opens a socket on a device in a namespace, waiting for its address: the kernel begins to check one after up to a
@@ -29,7 +30,7 @@ func (w *world) open(ns *os.File, device string) Conn {
 		case err == nil:
 			w.t.Cleanup(func() { _ = c.Close() })
 			return c
-		case !errors.Is(err, ErrNotReady):
+		case !errors.Is(err, linksession.ErrNotReady):
 			w.t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -117,12 +118,12 @@ func TestTheSocketWaitsUntilTheAddressIsChecked(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, ErrNotReady) {
+	if !errors.Is(err, linksession.ErrNotReady) {
 		t.Errorf("opened while the address is tentative: %v", err)
 	}
 	w.echo("isp")
 	w.wantEcho(w.open(w.router, "wan"), "hello")
-	if err := inside(w.router, func() error { _, err := openUDP("missing"); return err }); err == nil || errors.Is(err, ErrNotReady) {
+	if err := inside(w.router, func() error { _, err := openUDP("missing"); return err }); err == nil || errors.Is(err, linksession.ErrNotReady) {
 		t.Errorf("a missing device: %v", err)
 	}
 }
@@ -169,8 +170,8 @@ func TestASocketWhoseAddressOrDeviceIsGoneIsStale(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.sh(w.router, script)
-			if err := inside(w.router, func() error { return c.Send([]byte("x")) }); !errors.Is(err, ErrStale) {
-				t.Errorf("%v, want ErrStale", err)
+			if err := inside(w.router, func() error { return c.Send([]byte("x")) }); !errors.Is(err, linksession.ErrGone) {
+				t.Errorf("%v, want ErrGone", err)
 			}
 		})
 	}
@@ -261,28 +262,4 @@ func checksum(b []byte, sum uint32) uint16 {
 		sum = sum&0xffff + sum>>16
 	}
 	return ^uint16(sum)
-}
-
-func TestAddressesAreReadAsTheKernelListsThem(t *testing.T) {
-	for line, want := range map[string]string{
-		"fe80000000000000585a02fffe000001 02 40 20 80     wan": "fe80::585a:2ff:fe00:1",
-		"fe80000000000000585a02fffe000001 02 40 20 00     wan": "fe80::585a:2ff:fe00:1",
-		"fe80000000000000585a02fffe000001 02 40 20 44     wan": "fe80::585a:2ff:fe00:1", // optimistic
-		"fe80000000000000585a02fffe000001 02 40 20 880    wan": "fe80::585a:2ff:fe00:1",
-		"fe80000000000000585a02fffe000001 02 40 20 c0     wan": "", // tentative
-		"fe80000000000000585a02fffe000001 02 40 20 88     wan": "", // a duplicate
-		"fe80000000000000585a02fffe000001 102 40 20 80    wan": "", // another device
-		"20010db8000000000000000000000001 02 40 00 80     wan": "",
-		"fe80000000000000585a02fffe0000 02 40 20 80     wan":   "",
-		"fe80000000000000585a02fffe000001 xx 40 20 80     wan": "",
-		"": "",
-	} {
-		got := ""
-		if a, ok := usableLinkLocal(line, 2); ok {
-			got = a.String()
-		}
-		if got != want {
-			t.Errorf("%q: %q, want %q", strings.TrimSpace(line), got, want)
-		}
-	}
 }

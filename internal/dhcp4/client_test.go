@@ -72,7 +72,7 @@ func (e *end) Receive() (*dhcpv4.DHCPv4, error) {
 	case err := <-e.broken:
 		return nil, err
 	case <-e.closed:
-		return nil, errClosed
+		return nil, net.ErrClosed
 	}
 }
 

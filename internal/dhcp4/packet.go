@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
 	"time"
 
@@ -109,9 +108,6 @@ func (c *packetConn) Receive() (*dhcpv4.DHCPv4, error) {
 	b := make([]byte, maxMessage)
 	for {
 		n, _, err := c.ReadFrom(b)
-		if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
-			return nil, errClosed
-		}
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // AdvertiserConfig is what an Advertiser is made of.
@@ -24,22 +26,22 @@ type AdvertiserConfig struct {
 
 // Advertiser is the router of one LAN, as far as hosts are told.
 type Advertiser struct {
-	cfg  AdvertiserConfig
-	port *port
+	cfg    AdvertiserConfig
+	socket linkSocket
 
 	mu      sync.Mutex // guards what follows
 	content *Content   // what SetContent or Withdraw said last
-	goodbye *farewell  // nil unless Withdraw waits
+	goodbye *finalRA   // nil unless Withdraw waits
 }
 
-// farewell is a Withdraw that is under way.
-type farewell struct {
+// finalRA is a Withdraw that is under way.
+type finalRA struct {
 	left int           // advertisements still to be sent
 	done chan struct{} // closed at the end
 	once sync.Once
 }
 
-func (f *farewell) finish() { f.once.Do(func() { close(f.done) }) }
+func (f *finalRA) finish() { f.once.Do(func() { close(f.done) }) }
 
 // errReplaced ends a Withdraw when new content came in between.
 var errReplaced = errors.New("replaced by new content or another withdrawal")
@@ -52,14 +54,14 @@ func NewAdvertiser(cfg AdvertiserConfig) *Advertiser {
 	if cfg.OnOthers == nil {
 		cfg.OnOthers = func([]Other) {}
 	}
-	return &Advertiser{cfg: cfg, port: newPort(cfg.Device, cfg.Log, cfg.Open)}
+	return &Advertiser{cfg: cfg, socket: newLinkSocket(cfg.Device, cfg.Log, cfg.Open)}
 }
 
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
-func (a *Advertiser) SetLink(index int, up bool) { a.port.setLink(index, up) }
+func (a *Advertiser) SetLink(index int, up bool) { a.socket.SetLink(index, up) }
 
 // SetHardware tells the link-layer address of the device.
-func (a *Advertiser) SetHardware(address [6]byte) { a.port.setHardware(address) }
+func (a *Advertiser) SetHardware(address [6]byte) { a.socket.SetHardware(address) }
 
 // SetContent tells what to advertise from now on. What hosts have to act on goes out at once, three times;
 // longer lifetimes go out once; the same content again changes nothing. An error means that it cannot be
@@ -81,7 +83,7 @@ func (a *Advertiser) Withdraw(ctx context.Context, c Content) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("withdrawing from %s: %w", a.cfg.Device, err)
 	}
-	f := &farewell{left: goodbyes, done: make(chan struct{})}
+	f := &finalRA{left: goodbyes, done: make(chan struct{})}
 	a.set(c, f)
 	select {
 	case <-ctx.Done():
@@ -96,7 +98,7 @@ func (a *Advertiser) Withdraw(ctx context.Context, c Content) error {
 	return nil
 }
 
-func (a *Advertiser) set(c Content, f *farewell) {
+func (a *Advertiser) set(c Content, f *finalRA) {
 	c = c.clone()
 	a.mu.Lock()
 	if a.goodbye != nil {
@@ -104,48 +106,44 @@ func (a *Advertiser) set(c Content, f *farewell) {
 	}
 	a.content, a.goodbye = &c, f
 	a.mu.Unlock()
-	a.port.poke()
+	a.socket.Wake()
 }
 
 // speaker is the state of Run.
 type speaker struct {
 	*Advertiser
 	schedule *schedule
-	witness  witness
-	said     *Content  // what is being advertised; nil: nothing
-	leaving  *farewell // the goodbye that is being said
+	others   otherRouters
+	said     *Content // what is being advertised; nil: nothing
+	leaving  *finalRA // the goodbye that is being said
 	link     Link
 }
 
 // Run advertises until the context ends. It does not say goodbye then.
 func (a *Advertiser) Run(ctx context.Context) error {
 	s := &speaker{Advertiser: a, schedule: newSchedule(rand.Float64)}
-	defer a.port.close()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
+	defer a.socket.Close()
+	var e linksession.Event[Packet]
+	for ; !e.Ended; e = a.socket.Next(ctx, earlier(s.schedule.deadline(), s.others.deadline())) {
 		now := time.Now()
-		if a.port.follow(now) {
-			s.link = a.port.session.conn.Link()
+		if e.Received {
+			s.receive(e.Message, now)
+		}
+		if opened, closed := a.socket.Follow(now); opened {
+			s.link = a.socket.Conn().Link()
 			s.schedule.linkUp(now)
-		} else if a.port.session == nil {
+		} else if closed {
 			s.schedule.linkDown()
 		}
 		s.take(now)
 		s.speak(now)
-		s.witness.forget(now)
-		if s.witness.changed {
-			s.witness.changed = false
-			a.cfg.OnOthers(slices.Clone(s.witness.others))
-		}
-		e := a.port.next(ctx, timer, earlier(s.schedule.deadline(), s.witness.deadline()))
-		if e.ended {
-			return nil
-		}
-		if e.packet != nil {
-			s.hear(*e.packet, time.Now())
+		s.others.expire(now)
+		if s.others.changed {
+			s.others.changed = false
+			a.cfg.OnOthers(slices.Clone(s.others.list))
 		}
 	}
+	return nil
 }
 
 // take notes a new content.
@@ -160,7 +158,7 @@ func (s *speaker) take(now time.Time) {
 	s.said, s.leaving = content, goodbye
 	switch {
 	case goodbye != nil:
-		s.schedule.farewell(now)
+		s.schedule.finalRA(now)
 	case former == nil || !s.schedule.content:
 		s.schedule.begin(now)
 	default:
@@ -175,8 +173,8 @@ func (s *speaker) speak(now time.Time) {
 		return
 	}
 	link := s.link
-	if s.port.session != nil {
-		link = s.port.session.conn.Link()
+	if conn := s.socket.Conn(); conn != nil {
+		link = conn.Link()
 	}
 	messages, err := s.said.messages(link, now)
 	if err != nil { // check lets nothing pass that could do this
@@ -187,7 +185,7 @@ func (s *speaker) speak(now time.Time) {
 	for _, host := range to {
 		sent := true
 		for _, m := range messages {
-			sent = sent && s.port.send(m, host, now)
+			sent = sent && s.socket.send(m, host)
 		}
 		if host != allNodes {
 			continue // the host asks again
@@ -214,8 +212,8 @@ func (s *speaker) goodbyeSent() {
 	}
 }
 
-// hear takes a message of the LAN in.
-func (s *speaker) hear(p Packet, now time.Time) {
+// receive takes a message of the LAN in.
+func (s *speaker) receive(p Packet, now time.Time) {
 	if p.From == s.link.Addr || len(p.Data) == 0 {
 		return
 	}
@@ -228,7 +226,7 @@ func (s *speaker) hear(p Packet, now time.Time) {
 	case typeAdvert:
 		var heard advert
 		if heard, err = parseAdvert(p); err == nil {
-			s.witness.heard(p.From, heard, s.said, now)
+			s.others.receive(p.From, heard, s.said, now)
 		}
 	}
 	if err != nil {

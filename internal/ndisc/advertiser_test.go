@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/mdlayher/ndp"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // advertising is an Advertiser on a wire.
@@ -442,12 +444,12 @@ func TestWithdrawIsEndedByWhatComesBetween(t *testing.T) {
 func TestNothingEndsAdvertising(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := advertise(t)
-		a.script(func(w *wire) { w.missing = errWait })
+		a.script(func(w *wire) { w.missing = linksession.ErrNotReady })
 		a.SetLink(2, true)
 		a.tell(both(true, true))
 		sleep(time.Second)
 		a.script(func(w *wire) { w.missing = nil })
-		sleep(2 * addressPause)
+		sleep(400 * time.Millisecond)
 		if n := len(a.sent()); n != 1 {
 			t.Fatalf("%d advertisements once the address is there", n)
 		}
@@ -467,7 +469,7 @@ func TestNothingEndsAdvertising(t *testing.T) {
 		sleep(time.Minute)
 		a.sent()
 		a.current.broken <- errBroken
-		sleep(reopenPause)
+		sleep(time.Second)
 		if n := len(a.sent()); n != 1 {
 			t.Errorf("after a failed read: %d advertisements", n)
 		}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/mdlayher/ndp"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // DiscovererConfig is what a Discoverer is made of.
@@ -33,8 +35,8 @@ type DiscovererConfig struct {
 
 // Discoverer listens to the routers of one uplink.
 type Discoverer struct {
-	cfg  DiscovererConfig
-	port *port
+	cfg    DiscovererConfig
+	socket linkSocket
 
 	mu         sync.Mutex // guards what follows
 	failed     []netip.Addr
@@ -52,14 +54,14 @@ func NewDiscoverer(cfg DiscovererConfig) *Discoverer {
 	if cfg.Follows { // a device may have no IPv6 at all, and whoever configures it has a log of its own
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Discoverer{cfg: cfg, port: newPort(cfg.Device, log, cfg.Open)}
+	return &Discoverer{cfg: cfg, socket: newLinkSocket(cfg.Device, log, cfg.Open)}
 }
 
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
-func (d *Discoverer) SetLink(index int, up bool) { d.port.setLink(index, up) }
+func (d *Discoverer) SetLink(index int, up bool) { d.socket.SetLink(index, up) }
 
 // SetHardware tells the link-layer address of the device.
-func (d *Discoverer) SetHardware(address [6]byte) { d.port.setHardware(address) }
+func (d *Discoverer) SetHardware(address [6]byte) { d.socket.SetHardware(address) }
 
 // AddressFailed tells that duplicate address detection found an address of the View taken. Another takes
 // its place, three times at most.
@@ -67,7 +69,7 @@ func (d *Discoverer) AddressFailed(addr netip.Addr) {
 	d.mu.Lock()
 	d.failed = append(d.failed, addr)
 	d.mu.Unlock()
-	d.port.poke()
+	d.socket.Wake()
 }
 
 // SetGateways tells of gateways on the link that somebody else has routes by, the one in use first, so that it is known
@@ -78,7 +80,7 @@ func (d *Discoverer) SetGateways(gateways []netip.Addr) {
 	d.gateways = slices.Clone(gateways)
 	d.mu.Unlock()
 	if changed {
-		d.port.poke()
+		d.socket.Wake()
 	}
 }
 
@@ -96,7 +98,7 @@ func set[T interface{ Path | netip.Addr }](d *Discoverer, field *T, value T) {
 	*field = value
 	d.mu.Unlock()
 	if changed {
-		d.port.poke()
+		d.socket.Wake()
 	}
 }
 
@@ -104,36 +106,32 @@ func set[T interface{ Path | netip.Addr }](d *Discoverer, field *T, value T) {
 func (d *Discoverer) Run(ctx context.Context) error {
 	m := newMachine(d.cfg.Device, d.cfg.Secret, d.cfg.Last, rand.Float64)
 	m.follows = d.cfg.Follows
-	defer d.port.close()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	defer d.socket.Close()
 	m.expire(time.Now())
 	m.changed = len(m.state.Routers)+len(m.state.Addresses)+len(m.state.Prefixes) > 0
 	said := ""
-	for {
+	var e linksession.Event[Packet]
+	for ; !e.Ended; e = d.socket.Next(ctx, m.deadline()) {
 		now := time.Now()
+		if e.Received {
+			said = d.report(d.receive(m, e.Message, now), said)
+		}
 		d.pass(m, now)
-		if d.port.follow(now) {
-			m.linkUp(d.port.session.conn.Link().MTU, now)
-		} else if d.port.session == nil {
+		if opened, closed := d.socket.Follow(now); opened {
+			m.linkUp(d.socket.Conn().Link().MTU, now)
+		} else if closed {
 			m.linkDown()
 		}
 		d.check(m, now)
-		if m.tick(now) && !d.solicit(now) {
+		if m.tick(now) && !d.solicit() {
 			m.unsent(now)
 		}
 		if m.changed {
 			m.changed = false
 			d.cfg.OnChange(m.view())
 		}
-		e := d.port.next(ctx, timer, m.deadline())
-		if e.ended {
-			return nil
-		}
-		if e.packet != nil {
-			said = d.report(d.receive(m, *e.packet, time.Now()), said)
-		}
 	}
+	return nil
 }
 
 // report logs what is wrong with an advertisement, but not the same again with each one.
@@ -173,13 +171,14 @@ func (d *Discoverer) pass(m *machine, now time.Time) {
 // check asks the routers whose turn it is whether they are there.
 func (d *Discoverer) check(m *machine, now time.Time) {
 	unicast, multicast := m.due(now)
-	if d.port.session == nil {
+	conn := d.socket.Conn()
+	if conn == nil {
 		return
 	}
-	hardware := d.port.session.conn.Link().Hardware
+	hardware := conn.Link().Hardware
 	for router, to := range destinations(unicast, multicast) {
 		if message, err := solicitNode(router, hardware); err == nil {
-			d.port.send(message, to, now)
+			d.socket.send(message, to)
 		}
 	}
 }
@@ -200,14 +199,15 @@ func destinations(unicast, multicast []netip.Addr) iter.Seq2[netip.Addr, netip.A
 	}
 }
 
-func (d *Discoverer) solicit(now time.Time) bool {
-	if d.port.session == nil {
+func (d *Discoverer) solicit() bool {
+	conn := d.socket.Conn()
+	if conn == nil {
 		return false
 	}
 	var options []ndp.Option
-	if hardware := d.port.session.conn.Link().Hardware; len(hardware) == 6 {
+	if hardware := conn.Link().Hardware; len(hardware) == 6 {
 		options = append(options, &ndp.LinkLayerAddress{Direction: ndp.Source, Addr: hardware})
 	}
 	message, err := ndp.MarshalMessage(&ndp.RouterSolicitation{Options: options})
-	return err == nil && d.port.send(message, allRouters, now)
+	return err == nil && d.socket.send(message, allRouters)
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/mdlayher/ndp"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // discovery is a Discoverer on a wire.
@@ -235,11 +237,11 @@ func TestWhatWasLearnedBeforeARestartHoldsUntilARouterIsHeard(t *testing.T) {
 func TestNothingEndsRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := discover(t, State{})
-		d.script(func(w *wire) { w.missing = errWait })
+		d.script(func(w *wire) { w.missing = linksession.ErrNotReady })
 		d.SetLink(2, true)
 		sleep(time.Second)
 		d.script(func(w *wire) { w.missing = nil })
-		sleep(2*addressPause + maxSolicitDelay)
+		sleep(400*time.Millisecond + maxSolicitDelay)
 		if n := len(d.sent()); n != 1 {
 			t.Fatalf("%d solicitations once the address is there", n)
 		}
@@ -247,7 +249,7 @@ func TestNothingEndsRun(t *testing.T) {
 
 		d.current.broken <- errBroken
 		synctest.Wait()
-		sleep(reopenPause)
+		sleep(time.Second)
 		if n := len(d.sent()); n != 1 || d.openings.Load() != 2 {
 			t.Errorf("after a failed read: %d solicitations, %d openings", n, d.openings.Load())
 		}
@@ -315,7 +317,7 @@ func TestWhatOthersTellReachesTheView(t *testing.T) {
 func TestADeviceThatGetsNoAddressIsLookedAtSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := discover(t, State{})
-		d.script(func(w *wire) { w.missing = errWait })
+		d.script(func(w *wire) { w.missing = linksession.ErrNotReady })
 		d.SetLink(2, true)
 		sleep(time.Second)
 		if d.attempts.Load() < 4 {
@@ -326,7 +328,7 @@ func TestADeviceThatGetsNoAddressIsLookedAtSeldom(t *testing.T) {
 			t.Errorf("%d looks in an hour", n)
 		}
 		d.script(func(w *wire) { w.missing = nil })
-		sleep(addressPatience + maxSolicitDelay)
+		sleep(maxWait + maxSolicitDelay)
 		if n := len(d.sent()); n == 0 {
 			t.Error("no solicitation once it has one")
 		}

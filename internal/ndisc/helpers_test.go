@@ -156,7 +156,7 @@ func (e *wireEnd) Receive() (Packet, error) {
 	case err := <-e.broken:
 		return Packet{}, err
 	case <-e.closed:
-		return Packet{}, errClosed
+		return Packet{}, net.ErrClosed
 	}
 }
 

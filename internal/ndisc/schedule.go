@@ -182,8 +182,8 @@ func (s *schedule) sent(least time.Duration, now time.Time) {
 // failed is told that an advertisement to all did not go out.
 func (s *schedule) failed(now time.Time) { s.next = now.Add(sendAgain) }
 
-// farewell makes the last advertisements due.
-func (s *schedule) farewell(now time.Time) {
+// finalRA makes the last advertisements due.
+func (s *schedule) finalRA(now time.Time) {
 	s.content, s.initial, s.burst = true, 0, goodbyes
 	clear(s.pending)
 	if s.up {

@@ -1,21 +1,18 @@
 package ndisc
 
 import (
-	"bufio"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 const (
@@ -24,8 +21,6 @@ const (
 	maxMessage = 9216
 	// sendPatience bounds how long a device whose queue is full can hold us up.
 	sendPatience = time.Second
-	// interfaceFile lists IPv6 addresses with their flags, of the calling thread's network namespace.
-	interfaceFile = "/proc/thread-self/net/if_inet6"
 )
 
 // rawConn is a Conn on a raw ICMPv6 socket.
@@ -54,7 +49,7 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", device, err)
 	}
-	addr, err := linkLocal(ifc.Index)
+	usable, err := linksession.LinkLocals(ifc.Index, false)
 	if err != nil {
 		return nil, fmt.Errorf("looking up the link-local address of %s: %w", device, err)
 	}
@@ -72,7 +67,7 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 	for _, t := range types {
 		filter.Accept(t)
 	}
-	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: addr, Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index}
+	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: usable[0], Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index}
 	err = errors.Join(
 		c.SetICMPFilter(&filter),
 		c.SetHopLimit(hopLimit),
@@ -111,9 +106,6 @@ func (c *rawConn) Send(message []byte, to netip.Addr) error {
 func (c *rawConn) Receive() (Packet, error) {
 	b := make([]byte, maxMessage)
 	n, control, from, err := c.ReadFrom(b)
-	if errors.Is(err, os.ErrClosed) || errors.Is(err, net.ErrClosed) {
-		return Packet{}, errClosed
-	}
 	if err != nil {
 		return Packet{}, err
 	}
@@ -125,46 +117,4 @@ func (c *rawConn) Receive() (Packet, error) {
 		p.HopLimit = control.HopLimit
 	}
 	return p, nil
-}
-
-// linkLocal finds the link-local address that the kernel has checked for duplicates. net.Interface does not
-// tell which one that is.
-func linkLocal(index int) (netip.Addr, error) {
-	f, err := os.Open(interfaceFile)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer func() { _ = f.Close() }()
-	taken := false
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		addr, i, flags, ok := interfaceLine(lines.Text())
-		if !ok || i != index || !addr.IsLinkLocalUnicast() {
-			continue
-		}
-		if flags&unix.IFA_F_DADFAILED != 0 {
-			taken = true
-		} else if flags&unix.IFA_F_TENTATIVE == 0 {
-			return addr, nil
-		}
-	}
-	if taken {
-		return netip.Addr{}, errors.New("another host has it (duplicate address detection)")
-	}
-	return netip.Addr{}, errWait
-}
-
-// interfaceLine reads a line of if_inet6: address, index, prefix length, scope, flags, name, all but the last
-// in hexadecimal.
-func interfaceLine(line string) (addr netip.Addr, index int, flags uint64, ok bool) {
-	fields := strings.Fields(line)
-	if len(fields) < 6 {
-		return netip.Addr{}, 0, 0, false
-	}
-	raw, err := hex.DecodeString(fields[0])
-	if err != nil || len(raw) != 16 {
-		return netip.Addr{}, 0, 0, false
-	}
-	i, err1 := strconv.ParseInt(fields[1], 16, 32)
-	flags, err2 := strconv.ParseUint(fields[4], 16, 32)
-	return netip.AddrFrom16([16]byte(raw)), int(i), flags, err1 == nil && err2 == nil
 }

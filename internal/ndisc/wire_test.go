@@ -182,12 +182,3 @@ func FuzzSolicit(f *testing.F) {
 		}
 	})
 }
-
-func FuzzInterfaceLine(f *testing.F) {
-	f.Add("fe80000000000000000000fffe000301 02 40 20 80     lan0")
-	f.Fuzz(func(t *testing.T, line string) {
-		if addr, index, _, ok := interfaceLine(line); ok && (!addr.Is6() || strings.TrimSpace(line) == "") {
-			t.Errorf("%q is %v, %d", line, addr, index)
-		}
-	})
-}

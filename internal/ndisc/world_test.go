@@ -18,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -108,9 +110,10 @@ func (h *host) linkLocal(device string) (addr netip.Addr) {
 	eventually(h.t, "a link-local address of "+device, func() bool {
 		ok := false
 		h.inside(func() {
-			var err error
-			addr, err = linkLocal(index)
-			ok = err == nil
+			usable, err := linksession.LinkLocals(index, false)
+			if ok = err == nil; ok {
+				addr = usable[0]
+			}
 		})
 		return ok
 	})

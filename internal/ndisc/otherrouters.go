@@ -26,14 +26,14 @@ const (
 	quietOther = 1800 * time.Second
 )
 
-// witness remembers the other routers of a LAN.
-type witness struct {
-	others  []Other
+// otherRouters remembers the other routers of a LAN.
+type otherRouters struct {
+	list    []Other
 	changed bool
 }
 
-// heard takes another router's advertisement in.
-func (w *witness) heard(from netip.Addr, a advert, ours *Content, now time.Time) {
+// receive takes another router's advertisement in.
+func (r *otherRouters) receive(from netip.Addr, a advert, ours *Content, now time.Time) {
 	o := Other{Router: from, Lifetime: a.lifetime, Preference: a.preference, Expires: now.Add(a.lifetime)}
 	for _, p := range a.prefixes {
 		o.Prefixes = append(o.Prefixes, p.prefix)
@@ -45,25 +45,25 @@ func (w *witness) heard(from netip.Addr, a advert, ours *Content, now time.Time)
 	if ours != nil {
 		o.Conflicts = ours.conflicts(a, now)
 	}
-	i := slices.IndexFunc(w.others, func(known Other) bool { return known.Router == from })
+	i := slices.IndexFunc(r.list, func(known Other) bool { return known.Router == from })
 	if over(o.Expires, now) { // it says goodbye
 		if i >= 0 {
-			w.others, w.changed = slices.Delete(w.others, i, i+1), true
+			r.list, r.changed = slices.Delete(r.list, i, i+1), true
 		}
 		return
 	}
 	if i < 0 {
-		if len(w.others) >= maxOthers {
+		if len(r.list) >= maxOthers {
 			return
 		}
-		w.others, w.changed = append(w.others, o), true
-		slices.SortFunc(w.others, func(a, b Other) int { return a.Router.Compare(b.Router) })
+		r.list, r.changed = append(r.list, o), true
+		slices.SortFunc(r.list, func(a, b Other) int { return a.Router.Compare(b.Router) })
 		return
 	}
-	known := w.others[i]
-	w.changed = w.changed || known.Lifetime != o.Lifetime || known.Preference != o.Preference ||
+	known := r.list[i]
+	r.changed = r.changed || known.Lifetime != o.Lifetime || known.Preference != o.Preference ||
 		!slices.Equal(known.Prefixes, o.Prefixes) || !slices.Equal(known.Conflicts, o.Conflicts)
-	w.others[i] = o
+	r.list[i] = o
 }
 
 func latest(a, b time.Time) time.Time {
@@ -73,16 +73,16 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// forget drops those that have been silent for their lifetime.
-func (w *witness) forget(now time.Time) {
-	n := len(w.others)
-	w.others = slices.DeleteFunc(w.others, func(o Other) bool { return over(o.Expires, now) })
-	w.changed = w.changed || len(w.others) != n
+// expire drops those that have been silent for their lifetime.
+func (r *otherRouters) expire(now time.Time) {
+	n := len(r.list)
+	r.list = slices.DeleteFunc(r.list, func(o Other) bool { return over(o.Expires, now) })
+	r.changed = r.changed || len(r.list) != n
 }
 
-func (w *witness) deadline() time.Time {
+func (r *otherRouters) deadline() time.Time {
 	var d time.Time
-	for _, o := range w.others {
+	for _, o := range r.list {
 		d = earlier(d, o.Expires)
 	}
 	return d
