@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
 )
 
 var update = flag.Bool("update", false, "write the messages of testdata/mistakes anew; read them before committing")
@@ -21,47 +23,89 @@ var update = flag.Bool("update", false, "write the messages of testdata/mistakes
 var byValue = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 var byPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
-func TestEveryMistakeHasItsExactMessage(t *testing.T) {
-	files, err := filepath.Glob("testdata/mistakes/*")
+// mistakes are what testdata/mistakes holds: each NAME.toml is followed by the message that it gets, NAME.err.
+func mistakes(t testing.TB) map[string]*txtar.Archive {
+	t.Helper()
+	files, err := filepath.Glob("testdata/mistakes/*.txtar")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no mistakes found: %v", err)
 	}
+	archives := make(map[string]*txtar.Archive)
 	for _, file := range files {
-		base, isTOML := strings.CutSuffix(file, ".toml")
-		if !isTOML {
-			if _, err := os.Stat(strings.TrimSuffix(file, ".err") + ".toml"); err != nil {
-				t.Errorf("%s belongs to no mistake: %v", file, err)
-			}
-			continue
+		if archives[file], err = txtar.ParseFile(file); err != nil {
+			t.Fatal(err)
 		}
-		t.Run(filepath.Base(base), func(t *testing.T) {
-			data, err := os.ReadFile(file)
-			if err != nil {
+	}
+	return archives
+}
+
+func TestEveryMistakeHasItsExactMessage(t *testing.T) {
+	for file, archive := range mistakes(t) {
+		list := archive.Files
+		if len(list)%2 != 0 {
+			t.Fatalf("%s: a mistake or a message is missing", file)
+		}
+		for i := 0; i < len(list); i += 2 {
+			mistake, message := &list[i], &list[i+1]
+			name, isTOML := strings.CutSuffix(mistake.Name, ".toml")
+			if !isTOML || message.Name != name+".err" {
+				t.Fatalf("%s: %s is followed by %s", file, mistake.Name, message.Name)
+			}
+			t.Run(name, func(t *testing.T) {
+				got := messageFor(t, mistake.Name, mistake.Data)
+				if diff := cmp.Diff(string(message.Data), got); diff != "" && !*update {
+					t.Errorf("message (-want +got):\n%s", diff)
+				}
+				message.Data = []byte(got)
+			})
+		}
+		if *update {
+			if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			cfg, err := Parse(filepath.Base(file), data)
-			if err == nil {
-				t.Fatal("no mistake was found")
-			}
-			if cfg != nil {
-				t.Error("a configuration was returned beside the error")
-			}
-			checkErrors(t, filepath.Base(file), err)
-			got := err.Error() + "\n"
-			if *update {
-				if err := os.WriteFile(base+".err", []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(base + ".err")
-			if err != nil {
-				t.Fatalf("a mistake needs its message: %v", err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("message (-want +got):\n%s", diff)
-			}
-		})
+		}
 	}
+}
+
+func TestMistakesThatFillFiles(t *testing.T) {
+	uplinks := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "[[uplink]]\nname = \"u%d\"\ndevice = \"wan%d\"\n", i, i)
+		}
+		return b.String()
+	}
+	policies := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "[[policy]]\nname = \"p%d\"\nuplinks = [\"u%d\"]\nto = \"10.%d.%d.1\"\n", i, i%2, i/256, i%256)
+		}
+		return b.String()
+	}
+	for text, want := range map[string]string{
+		uplinks(64):                     "x.toml:187:1: this is uplink number 63: there can be at most 62\n",
+		uplinks(60) + policies(2):       "x.toml:181:1: the policies need 2 routing tables, one for each choice of uplinks, fallback and except, and beside 60 uplinks there is room for 1: let policies have these in common\n",
+		uplinks(2) + policies(501):      "x.toml:7:1: the policies change from one choice of uplinks to another 501 times, and 500 times is the most: put those with the same uplinks, fallback and except next to each other\n",
+		"[daemon]\nlisten = \"\xff\"\n": "x.toml:2:11: invalid UTF-8 character in basic string\n",
+	} {
+		if got := messageFor(t, "x.toml", []byte(text)); got != want {
+			t.Errorf("%.40q...: %s", text, cmp.Diff(want, got))
+		}
+	}
+}
+
+// messageFor returns the message for a file with a mistake, with a line break behind it.
+func messageFor(t *testing.T, file string, data []byte) string {
+	t.Helper()
+	c, err := Parse(file, data)
+	if err == nil {
+		t.Fatal("no mistake was found")
+	}
+	if c != nil {
+		t.Error("a configuration was returned beside the error")
+	}
+	checkErrors(t, file, err)
+	return err.Error() + "\n"
 }
 
 // checkErrors checks what every error of Parse promises.

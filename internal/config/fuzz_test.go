@@ -11,18 +11,21 @@ import (
 // FuzzParse looks for text that makes Parse panic, return malformed errors, return values outside of their ranges, or
 // accept what the TOML library's own decoder holds for no TOML.
 func FuzzParse(f *testing.F) {
-	for _, pattern := range []string{"testdata/mistakes/*.toml", "../../examples/*.toml"} {
-		files, err := filepath.Glob(pattern)
+	for _, archive := range mistakes(f) {
+		for _, file := range archive.Files {
+			f.Add(file.Data)
+		}
+	}
+	examples, err := filepath.Glob("../../examples/*.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range examples {
+		data, err := os.ReadFile(file)
 		if err != nil {
 			f.Fatal(err)
 		}
-		for _, file := range files {
-			data, err := os.ReadFile(file)
-			if err != nil {
-				f.Fatal(err)
-			}
-			f.Add(data)
-		}
+		f.Add(data)
 	}
 	f.Add([]byte(everyKey))
 	f.Fuzz(func(t *testing.T, data []byte) {
