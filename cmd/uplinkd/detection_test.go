@@ -152,7 +152,7 @@ func TestTheDecisionLogSurvivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitState("fiber", uplink.Down)
-	file := filepath.Join(r.dir, "state", "events.json")
+	file := filepath.Join(r.dir, "state", "events.log")
 	r.await("the loss to be on disk", func() error {
 		content, err := os.ReadFile(file)
 		if err == nil && !strings.Contains(string(content), uplink.ReasonCarrier) {
@@ -172,14 +172,11 @@ func TestTheDecisionLogSurvivesARestart(t *testing.T) {
 	}
 
 	r.stop()
-	if err := os.WriteFile(file, []byte(`[{"id":`), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("[{\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.start()
-	r.awaitProblem("state-damaged", "events.json")
-	if _, err := os.Stat(file + ".damaged"); err != nil {
-		t.Error(err)
-	}
+	r.awaitProblem("state-damaged", "events.log")
 	if last := after[len(after)-1].ID; r.history()[0].ID <= last {
 		t.Errorf("id %d comes after %d", r.history()[0].ID, last)
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
-	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/internal/usage"
@@ -32,7 +31,6 @@ import (
 const (
 	docIDs      = "ids"      // uplink name to id
 	docRecorded = "recorded" // what the kernel held before us
-	docEvents   = "events"   // the decision log
 )
 
 // Options are what a daemon is started with.
@@ -56,14 +54,14 @@ type Daemon struct {
 	o       Options
 	log     *slog.Logger
 	started time.Time
-	state   *store.Dir
+	*saver
 	kernel  *kernel.Kernel
 	ways    kernel.Ways
 	traffic *kernel.Traffic
 	hints   *kernel.Watcher
 	engine  *reconcile.Engine
 	monitor *monitor.Monitor
-	events  *api.EventLog
+	events  *decisionLog
 	metrics *api.Metrics
 	usage   *usage.Meter
 
@@ -75,7 +73,6 @@ type Daemon struct {
 	reloading sync.Mutex   // one configuration change at a time
 	discovery *discovery   // guarded by reloading; nil with a configuration file
 	planned   rules.Config // guarded by reloading; what the engine works towards
-	saving    sync.Mutex   // one document at a time
 
 	explaining sync.Mutex // one explanation at a time
 
@@ -87,7 +84,6 @@ type Daemon struct {
 	configFailure error
 	ids           map[string]int
 	problems      map[string]rules.Problem // of the daemon itself, by code
-	unsaved       map[string]func() any    // documents that could not be written, by name
 
 	// Of the engine's goroutine only.
 	ready   bool
@@ -115,8 +111,8 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{o: o, log: o.Log, started: time.Now(), state: state,
-		ids: make(map[string]int), problems: make(map[string]rules.Problem), unsaved: make(map[string]func() any), carried: make(map[rules.Family]rules.Choice)}
+	d := &Daemon{o: o, log: o.Log, started: time.Now(), saver: newSaver(state, time.Now(), o.Log),
+		ids: make(map[string]int), problems: make(map[string]rules.Problem), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -132,7 +128,6 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d.counters = counters.NewReader(d.traffic.Read)
-	d.events = api.NewEventLog(api.DefaultEvents, api.FirstID(d.started))
 	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.monitor.PathVerdicts() })
 	if d.o.Prober == nil {
 		prober := probe.New()
@@ -152,26 +147,33 @@ func New(o Options) (_ *Daemon, err error) {
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save})
 	var recorded rules.Recorded
 	var saved monitor.Saved
-	var history []status.Event
 	documents := d.addressing.Documents()
 	maps.Copy(documents, saved.Documents())
 	maps.Copy(documents, d.usage.Documents())
-	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded, docEvents: &history})
+	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded})
+	loaded := func(err error, fix string) error {
+		if !errors.Is(err, store.ErrDamaged) {
+			return err
+		}
+		d.log.Warn("state is damaged", "err", err)
+		d.problem("state-damaged", "warning", err.Error(), "nothing to do: "+fix)
+		return nil
+	}
 	for name, v := range documents {
-		if err := state.Load(name, v); errors.Is(err, store.ErrDamaged) {
-			d.log.Warn("starting afresh", "err", err)
-			d.problem("state-damaged", "warning", err.Error(), "nothing to do: it starts afresh; the old file is kept beside it where that is possible")
-		} else if err != nil {
+		if err := loaded(state.Load(name, v), "it starts afresh; the old file is kept beside it where that is possible"); err != nil {
 			return nil, err
 		}
 	}
+	d.events, err = newDecisionLog(d.saver, api.FirstID(d.started))
+	if err = loaded(err, "all other lines are there"); err != nil {
+		return nil, err
+	}
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)
-	d.events.Replay(history)
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read,
 		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: d.metrics.ObserveRTT, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
-		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, Keeper: d, Log: d.log, Recorded: recorded,
+		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, Keeper: d.saver, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.discovers() {
@@ -256,7 +258,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server := api.NewServer(api.Options{Source: d, Events: d.events, Metrics: d.metrics, Log: d.log, Token: token, Hosts: c.Daemon.Hosts})
+	server := api.NewServer(api.Options{Source: d, Events: d.events.EventLog, Metrics: d.metrics, Log: d.log, Token: token, Hosts: c.Daemon.Hosts})
 	// The control socket is also the lock: whoever answers on it owns the kernel state.
 	listeners, err := d.listen(ctx, c.Daemon)
 	if err != nil {
@@ -268,14 +270,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.beat, d.saveAgain, d.persistEvents, d.resolveEndpoints, d.watchPeers,
+		d.engine.Run, d.usage.Run, d.beat, d.saver.run, d.events.run, d.resolveEndpoints, d.watchPeers,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },
 		func(ctx context.Context) error { return d.tellWebhook(ctx, after) },
 	}
 	err = together(ctx, parts)
-	d.saveEvents()
+	d.events.save()
 	d.o.Notify("STOPPING=1")
 	d.log.Info("stopped; kernel state is left as it is", "err", err)
 	return err
@@ -345,43 +347,6 @@ func (d *Daemon) current() *config.Config {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.config
-}
-
-// SaveRecorded keeps what the engine is about to overwrite.
-func (d *Daemon) SaveRecorded(r rules.Recorded) error { return d.state.Save(docRecorded, r) }
-
-// save keeps what read returns. Only one is under way at a time, so that the latest state is the one that
-// stays. A full disk is reported, and keeps nothing from working; it is tried again.
-func (d *Daemon) save(name string, read func() any) {
-	d.saving.Lock()
-	defer d.saving.Unlock()
-	err := d.state.Save(name, read())
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err != nil {
-		d.log.Warn("state is not kept", "err", err)
-		d.unsaved[name] = read
-		d.problems["state-not-saved"] = rules.Problem{Code: "state-not-saved", Severity: "warning", Message: err.Error(),
-			Fix: "make room for, or access to, the state directory"}
-		return
-	}
-	delete(d.unsaved, name)
-	if len(d.unsaved) == 0 {
-		delete(d.problems, "state-not-saved")
-	}
-}
-
-// saveAgain tries now and then to keep what could not be kept.
-func (d *Daemon) saveAgain(ctx context.Context) error {
-	schedule.Every(ctx, d.started, reconcile.Resync, func(time.Time) {
-		d.mu.Lock()
-		unsaved := maps.Clone(d.unsaved)
-		d.mu.Unlock()
-		for name, read := range unsaved {
-			d.save(name, read)
-		}
-	})
-	return nil
 }
 
 // saveIDs keeps the ids in force.

@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/uplinkd/uplinkd/internal/store"
 )
@@ -20,7 +22,7 @@ func TestTheLastGoodConfigurationIsKeptForAStartWithAMistake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{o: o, state: state, unsaved: make(map[string]func() any)}
+	d := &Daemon{o: o, saver: newSaver(state, time.Now(), slog.New(slog.DiscardHandler))}
 	for _, step := range []struct {
 		name, text string
 		device     string // of the configuration in force; "": none can be had

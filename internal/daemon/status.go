@@ -31,6 +31,7 @@ func (d *Daemon) Status() status.Status {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
+	s.Problems = append(s.Problems, d.saver.problems()...)
 	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(d.addressing.Problems(now), d.tunnels.known()...)...)
 	s.Problems = append(s.Problems, last.Report.Absent...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)

@@ -3,7 +3,8 @@
 //
 //	Save: temporary file -> fsync -> rename -> fsync of the directory
 //
-// A reader sees the old document or the new one, never half of either, and a full disk leaves the old.
+// A reader sees the old document or the new one, never half of either, and a full disk leaves the old. What grows for ever
+// is a [Log].
 package store
 
 import (
@@ -108,9 +109,5 @@ func WriteFile(file string, content []byte, mode fs.FileMode) (err error) {
 	if err = os.Rename(tmp.Name(), file); err != nil {
 		return err
 	}
-	parent, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return syncDir(dir)
 }
