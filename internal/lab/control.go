@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -102,11 +103,15 @@ func ask(ctx context.Context, path string, r request) (response, error) {
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
 	var res response
-	if err := json.NewEncoder(conn).Encode(r); err != nil {
-		return response{}, fmt.Errorf("asking the lab: %w", err)
+	err = json.NewEncoder(conn).Encode(r)
+	if err == nil {
+		err = json.NewDecoder(conn).Decode(&res)
 	}
-	if err := json.NewDecoder(conn).Decode(&res); err != nil {
-		return response{}, fmt.Errorf("reading the lab's answer: %w", err)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return response{}, errNoLab // it was killed, and the kernel is still at closing its socket
+	}
+	if err != nil {
+		return response{}, fmt.Errorf("asking the lab: %w", err)
 	}
 	if res.Error != "" {
 		return response{}, errors.New(res.Error)
