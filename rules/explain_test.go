@@ -79,6 +79,12 @@ func TestExplanations(t *testing.T) {
 		{Name: "guests", Group: 3, Select: rules.Selector{IIF: []string{"la*"}, To: []netip.Prefix{netip.MustParsePrefix("2001:db8:77::/48")}}},
 		{Name: "tight", Group: 4, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}}},
 	}
+	npt := lanBox(delegating())
+	npt.cfg.Uplinks[1].Tier = 2
+	npt.cfg.LANs[0].ULA = netip.MustParsePrefix("fd00:77:0:1::/64")
+	npt.cfg.Uplinks[0].IPv6.Translate = true
+	proxied := lanBox(dual())
+	proxied.cfg.TProxies = []rules.TProxy{{Name: "web", Group: 9, Port: 12345, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 443, Last: 443}}}}}
 	for name, c := range map[string]struct {
 		world  *world
 		packet explain.Packet
@@ -131,6 +137,18 @@ func TestExplanations(t *testing.T) {
 		"a LAN host is masqueraded": {lanBox(tiers()), explain.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
 			[]string{"leaves", "leads to lte", "lte"},
 			"nftables chain srcnat | what leaves by wan2 gets an address of that device", rules.Origin{Uplink: "lte", Key: "ipv4"}},
+		"a LAN host has another prefix outside": {npt, explain.Packet{In: "lan0", From: addr("fd00:77:0:1::9"), To: addr("2001:db8:ffff::1")},
+			[]string{"leaves", "leads to fiber", "fiber"},
+			"nftables chain srcnat | what leaves by wan1 gets a source of 2001:db8:a00:1::/64", rules.Origin{Uplink: "fiber", Key: "ipv6"}},
+		"and is reached by it": {npt, explain.Packet{In: "wan1", From: addr("2001:db8:ffff::1"), To: addr("2001:db8:a00:1::9"), Protocol: 17},
+			[]string{"leaves", "leads to lan0", ""},
+			"nftables chain dstnat | the delegated prefix leads to the LAN's own: the destination is fd00:77:0:1::9 from here on", rules.Origin{Uplink: "fiber", Key: "ipv6"}},
+		"a transparent proxy takes it": {proxied, explain.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1"), Protocol: 6, DPort: 443},
+			[]string{"local", "is an address of this machine", ""},
+			"nftables chain prerouting of uplinkd_policy | the transparent proxy at port 12345 takes it: the mark is 0x9000000 from here on", rules.Origin{}},
+		"but not what is for the router itself": {proxied, explain.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("198.51.100.2"), Protocol: 6, DPort: 443},
+			[]string{"local", "is an address of this machine", "fiber"},
+			"local 198.51.100.2/32 dev wan1 table 255 proto 2 | is an address", rules.Origin{}},
 		"a strict filter refuses foreign sources": {strict, explain.Packet{In: "lan0", From: addr("192.0.2.9"), To: addr("192.0.2.1")},
 			[]string{"refused", "the source is refused: leads through wan1, wan2 and not through lan0"},
 			"rp_filter 1 on lan0: the way back to 192.0.2.9 | leads through", rules.Origin{}},

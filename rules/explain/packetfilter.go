@@ -10,41 +10,57 @@ import (
 
 // flow is a new connection, which no packet filter has seen yet, on its way through our chains.
 type flow struct {
-	packet      *Packet
-	in, out     string
-	source      netip.Addr
-	pin         uint32
-	masqueraded bool
-	ipsec       bool // an IPsec policy covers it
-	dropped     bool
-	policy      string // that the last rule which set a mark or dropped the packet is for; "" for none
-	sets        string // a set that others fill, which decided and cannot be seen from here
+	packet     *Packet
+	in, out    string
+	isLocal    func(netip.Addr) bool // whether an address is this machine's
+	source     netip.Addr
+	pin        uint32
+	translated netip.Prefix // what source NAT gives: the zero prefix for an address of the device that it leaves by
+	snat       bool         // source NAT has decided
+	ipsec      bool         // an IPsec policy covers it
+	dropped    bool
+	proxy      uint16 // port of the transparent proxy that takes it; 0 for none
+	policy     string // that the last rule which set a mark or dropped the packet is for; "" for none
+	unseen     string // what decided and cannot be seen from here
 }
 
 // prerouting runs a packet that came in through our prerouting chain. A mark of ours that the packet is said to
 // have stands for a connection that is pinned already.
 func (e *explainer) prerouting(p *Packet) {
 	mask := e.cfg.Kernel.MarkMask
-	f := flow{packet: p, in: p.In, source: p.From, pin: p.Mark & mask}
-	before := p.Mark
+	f := flow{packet: p, in: p.In, isLocal: e.rt.isLocal, source: p.From, pin: p.Mark & mask}
+	before, to := p.Mark, p.To
 	e.run("prerouting", &f)
-	if f.sets != "" {
-		e.out.Uncertain = "what other programs have put into the set " + f.sets + " is not looked at: it is taken for empty"
+	if f.unseen != "" {
+		e.out.Uncertain = f.unseen
+	}
+	if p.To != to {
+		e.step(Step{Kind: StepMark, What: "nftables chain dstnat", Counts: true, Because: e.originOn(p.In, rules.FamilyOf(to).String()),
+			Why: fmt.Sprintf("the delegated prefix leads to the LAN's own: the destination is %v from here on", p.To)})
 	}
 	if p.Mark == before {
 		return
 	}
-	because := rules.Origin{Key: "kernel.mark_mask"}
+	if f.proxy != 0 {
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + rules.PolicyTableName, Counts: true,
+			Why: fmt.Sprintf("the transparent proxy at port %d takes it: the mark is %#x from here on", f.proxy, p.Mark)})
+		return
+	}
 	if f.policy != "" {
 		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + rules.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
 			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 		return
 	}
-	if u := e.cfg.UplinkOn(p.In); u != nil {
-		because = rules.Origin{Uplink: u.Name, Key: "device"}
-	}
-	e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: because,
+	e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: e.originOn(p.In, "device"),
 		Why: fmt.Sprintf("a connection that begins at %s is pinned to it: the mark is %#x from here on", p.In, p.Mark)})
+}
+
+// originOn is a key of the uplink on a device.
+func (e *explainer) originOn(device, key string) rules.Origin {
+	if u := e.cfg.UplinkOn(device); u != nil {
+		return rules.Origin{Uplink: u.Name, Key: key}
+	}
+	return rules.Origin{Key: "kernel.mark_mask"}
 }
 
 // reroute runs a packet of a local socket through our output chains, and reports whether it has another mark then:
@@ -53,7 +69,7 @@ func (e *explainer) reroute(p *Packet, a *answer) bool {
 	if a.outcome != Leaves {
 		return false // it does not get there
 	}
-	f := flow{packet: p, out: a.egresses[0].Device, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
+	f := flow{packet: p, out: a.egresses[0].Device, isLocal: e.rt.isLocal, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
 	before := p.Mark
 	e.run("output", &f)
 	if p.Mark == before || f.policy == "" {
@@ -71,7 +87,7 @@ func (e *explainer) postrouting(p Packet) {
 	for _, w := range e.out.Egresses {
 		q := p
 		s := e.ipsec(&p, &w)
-		f := flow{packet: &q, in: p.In, out: w.Device, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
+		f := flow{packet: &q, in: p.In, out: w.Device, isLocal: e.rt.isLocal, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
 		if p.In != "" {
 			e.run("forward", &f)
 		}
@@ -94,9 +110,13 @@ func (e *explainer) postrouting(p Packet) {
 				why = "its source is private, and nobody translates it where it would leave"
 			}
 			continue
-		case f.masqueraded:
+		case f.snat:
+			gets := "an address of that device"
+			if f.translated.IsValid() {
+				gets = fmt.Sprintf("a source of %v", f.translated)
+			}
 			e.step(Step{Kind: StepFilter, What: "nftables chain srcnat", Counts: true, Because: rules.Origin{Uplink: w.Uplink, Key: rules.FamilyOf(p.To).String()},
-				Why: fmt.Sprintf("what leaves by %s gets an address of that device", w.Device)})
+				Why: fmt.Sprintf("what leaves by %s gets %s", w.Device, gets)})
 		}
 		if s == nil {
 			kept = append(kept, w)
@@ -128,7 +148,7 @@ func (e *explainer) run(hook string, f *flow) {
 	}
 	slices.SortStableFunc(chains, func(a, b base) int { return a.Priority - b.Priority })
 	for _, c := range chains {
-		if c.Type == "nat" && f.masqueraded {
+		if c.Type == "nat" && f.snat {
 			continue
 		}
 		f.through(c.table, c.Chain)
@@ -182,7 +202,7 @@ func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
 				return nftContinue, ""
 			}
 		case rules.NftSource:
-			if f.masqueraded || !f.source.IsValid() || !x.Prefix.Contains(f.source) {
+			if f.snat || !f.source.IsValid() || !x.Prefix.Contains(f.source) {
 				return nftContinue, ""
 			}
 		case rules.NftFamily:
@@ -193,10 +213,25 @@ func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
 			f.packet.Mark, f.policy = f.packet.Mark&^x.Mask|x.Value, r.Policy
 		case rules.NftSetCtMark:
 			f.pin = f.pin&^x.Mask | x.Value
-		case rules.NftCounter:
-		case rules.NftMasquerade, rules.NftSourceNAT:
-			f.masqueraded = true
+		case rules.NftCounter, rules.NftMaxSegment:
+		case rules.NftMasquerade:
+			f.snat = true
 			return nftEnd, ""
+		case rules.NftSourceNAT:
+			f.snat, f.translated = true, netip.PrefixFrom(x.To, x.To.BitLen())
+			return nftEnd, ""
+		case rules.NftPrefixNAT:
+			if x.Dest {
+				f.packet.To = inPrefix(x.To, f.packet.To)
+			} else {
+				f.snat, f.translated = true, x.To
+			}
+			return nftEnd, ""
+		case rules.NftTProxy:
+			if rules.FamilyOf(f.packet.To) != x.Family {
+				return nftContinue, ""
+			}
+			f.proxy, f.unseen = x.Port, fmt.Sprintf("whether a program listens at port %d is not looked at: it is taken for granted", x.Port)
 		case rules.NftDrop, rules.NftReject, rules.NftRefuse, rules.NftReset:
 			f.dropped, f.policy = true, r.Policy
 			return nftEnd, ""
@@ -221,7 +256,7 @@ func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
 				return nftContinue, x.Chains[i]
 			}
 		case rules.NftFilled:
-			f.sets = x.Set
+			f.unseen = "what other programs have put into the set " + x.Set + " is not looked at: it is taken for empty"
 			return nftContinue, ""
 		default:
 			if !f.meets(x) {
@@ -247,7 +282,7 @@ func (f *flow) meets(x rules.NftExpr) bool {
 			addr = f.source
 		}
 		family := rules.FamilyOf(x.Prefixes[0].Addr())
-		return addr.IsValid() && rules.FamilyOf(addr) == family && x.Contains(addr) != x.Not && (x.Dest || !f.masqueraded)
+		return addr.IsValid() && rules.FamilyOf(addr) == family && x.Contains(addr) != x.Not && (x.Dest || !f.snat)
 	case rules.NftProtocols:
 		return slices.Contains(x.List, f.packet.Protocol)
 	case rules.NftPorts:
@@ -268,8 +303,29 @@ func (f *flow) meets(x rules.NftExpr) bool {
 		return f.ipsec != x.Not
 	case rules.NftSourceShare:
 		return x.Has(f.source)
+	case rules.NftDestination:
+		return x.Prefix.Contains(f.packet.To)
+	case rules.NftLocalDestination:
+		return f.isLocal(f.packet.To)
+	case rules.NftSYN:
+		return f.packet.Protocol == protocolTCP
 	case rules.NftNew:
 		return true
+	case rules.NftReply, rules.NftTransparent: // of connections that exist
+		return false
 	}
-	return false // what this walk does not follow, such as a rule for a single kind of packet
+	f.unseen = fmt.Sprintf("the packet filter of uplinkd has a condition that is not understood here (%T) and is taken for one that does not hold", x)
+	return false
+}
+
+const protocolTCP = 6
+
+// inPrefix is an address with another prefix.
+func inPrefix(p netip.Prefix, a netip.Addr) netip.Addr {
+	from, to := p.Masked().Addr().As16(), a.As16()
+	for i := range p.Bits() {
+		bit := byte(0x80) >> (i % 8)
+		to[i/8] = to[i/8]&^bit | from[i/8]&bit
+	}
+	return netip.AddrFrom16(to)
 }
