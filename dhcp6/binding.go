@@ -38,23 +38,23 @@ type binding struct {
 	domains []string
 }
 
-// outcome is what a message means for one association.
-type outcome struct {
+// iaResult is what a message means for one association.
+type iaResult struct {
 	ia
 	live []grant // usable
 	gone []grant // valid lifetime 0
 	code iana.StatusCode
 }
 
-// outcomes returns what a message means for each wanted association that it has. A status may stand at the
+// results returns what a message means for each wanted association that it has. A status may stand at the
 // top, in the association or in the prefix, whatever the RFC says about which belongs where.
-func (m *message) outcomes(wanted []iaKey) []outcome {
-	var out []outcome
+func (m *message) results(wanted []iaKey) []iaResult {
+	var out []iaResult
 	for _, a := range m.ias {
 		if !slices.Contains(wanted, a.iaKey) {
 			continue
 		}
-		o := outcome{ia: a, code: a.status.code}
+		o := iaResult{ia: a, code: a.status.code}
 		for _, g := range a.grants {
 			switch {
 			case g.valid == 0:
@@ -105,38 +105,38 @@ func (m *message) explain() string {
 // what is not mentioned. A fresh Reply, to a Request, replaces what it does not mention of an association
 // that it fills or refuses. Any other that gives an association something new deprecates what it does not mention
 // there: the provider has renumbered, and mostly routes the old prefix no more.
-func (b *binding) merge(m *message, outs []outcome, now time.Duration, fresh bool) []Part {
-	fates, before := make(map[netip.Prefix]Fate), make(map[netip.Prefix]bool)
+func (b *binding) merge(m *message, results []iaResult, now time.Duration, fresh bool) []PrefixChange {
+	outcomes, before := make(map[netip.Prefix]Outcome), make(map[netip.Prefix]bool)
 	for _, e := range b.entries {
 		before[e.prefix] = true
 	}
-	for _, o := range outs {
+	for _, o := range results {
 		for _, g := range o.gone {
-			b.drop(fates, Withdrawn, func(e entry) bool { return e.ia == o.iaKey && e.prefix == g.prefix })
+			b.drop(outcomes, Withdrawn, func(e entry) bool { return e.ia == o.iaKey && e.prefix == g.prefix })
 		}
 		for _, g := range o.live {
 			if !b.put(entry{o.iaKey, g.prefix, g.exclude, after(now, g.preferred), after(now, g.valid)}) {
 				continue
 			}
-			fates[g.prefix] = Added
+			outcomes[g.prefix] = Added
 			if before[g.prefix] {
-				fates[g.prefix] = Extended
+				outcomes[g.prefix] = Extended
 			}
 		}
 	}
-	for _, o := range outs {
-		fate := Replaced
+	for _, o := range results {
+		outcome := Replaced
 		if len(o.live) == 0 {
-			fate = Refused
+			outcome = Refused
 		}
 		if fresh && (len(o.live) > 0 || refusal(o.code)) {
-			b.drop(fates, fate, func(e entry) bool { return e.ia == o.iaKey && !o.has(e.prefix) })
+			b.drop(outcomes, outcome, func(e entry) bool { return e.ia == o.iaKey && !o.has(e.prefix) })
 		} else if slices.ContainsFunc(o.live, func(g grant) bool { return !before[g.prefix] }) {
-			b.deprecate(fates, now, func(e entry) bool { return e.ia == o.iaKey && !o.has(e.prefix) })
+			b.deprecate(outcomes, now, func(e entry) bool { return e.ia == o.iaKey && !o.has(e.prefix) })
 		}
 	}
 	// An association that comes twice may take away what it has just given.
-	maps.DeleteFunc(fates, func(p netip.Prefix, f Fate) bool { return f.Gone() && !before[p] })
+	maps.DeleteFunc(outcomes, func(p netip.Prefix, f Outcome) bool { return f.Gone() && !before[p] })
 	b.server, b.heard = m.server, now
 	// A malformed option is no word about name servers; a missing one is.
 	if !m.badDNS {
@@ -145,10 +145,10 @@ func (b *binding) merge(m *message, outs []outcome, now time.Duration, fresh boo
 	if !m.badDomains {
 		b.domains = m.domains
 	}
-	return partsOf(fates)
+	return changesOf(outcomes)
 }
 
-func (o *outcome) has(p netip.Prefix) bool {
+func (o *iaResult) has(p netip.Prefix) bool {
 	return slices.ContainsFunc(o.live, func(g grant) bool { return g.prefix == p })
 }
 
@@ -184,54 +184,54 @@ func order(a, b entry) int {
 	return cmp.Or(pd, cmp.Compare(a.ia.id, b.ia.id), a.prefix.Addr().Compare(b.prefix.Addr()), cmp.Compare(a.prefix.Bits(), b.prefix.Bits()))
 }
 
-// drop removes entries and notes their fate.
-func (b *binding) drop(fates map[netip.Prefix]Fate, fate Fate, which func(entry) bool) {
+// drop removes entries and notes their outcome.
+func (b *binding) drop(outcomes map[netip.Prefix]Outcome, outcome Outcome, which func(entry) bool) {
 	b.entries = slices.DeleteFunc(slices.Clone(b.entries), func(e entry) bool {
 		if which(e) {
-			fates[e.prefix] = fate
+			outcomes[e.prefix] = outcome
 			return true
 		}
 		return false
 	})
 }
 
-// deprecate ends the preferred lifetimes of entries and notes their fate.
-func (b *binding) deprecate(fates map[netip.Prefix]Fate, now time.Duration, which func(entry) bool) {
+// deprecate ends the preferred lifetimes of entries and notes their outcome.
+func (b *binding) deprecate(outcomes map[netip.Prefix]Outcome, now time.Duration, which func(entry) bool) {
 	b.entries = slices.Clone(b.entries)
 	for i := range b.entries {
 		if e := &b.entries[i]; which(*e) && e.preferred > now {
 			e.preferred = now
-			fates[e.prefix] = Deprecated
+			outcomes[e.prefix] = Deprecated
 		}
 	}
 }
 
 // expire removes what is over.
-func (b *binding) expire(now time.Duration) []Part {
-	fates := make(map[netip.Prefix]Fate)
-	b.drop(fates, Expired, func(e entry) bool { return e.valid <= now })
-	return partsOf(fates)
+func (b *binding) expire(now time.Duration) []PrefixChange {
+	outcomes := make(map[netip.Prefix]Outcome)
+	b.drop(outcomes, Expired, func(e entry) bool { return e.valid <= now })
+	return changesOf(outcomes)
 }
 
-func partsOf(fates map[netip.Prefix]Fate) []Part {
-	var parts []Part
-	for p, f := range fates {
-		parts = append(parts, Part{p, f})
+func changesOf(outcomes map[netip.Prefix]Outcome) []PrefixChange {
+	var changes []PrefixChange
+	for p, f := range outcomes {
+		changes = append(changes, PrefixChange{p, f})
 	}
-	slices.SortFunc(parts, func(a, b Part) int {
+	slices.SortFunc(changes, func(a, b PrefixChange) int {
 		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})
-	return parts
+	return changes
 }
 
 // schedule sets T1 and T2: the earliest over the associations (section 18.2.4), and soon for what the Reply
 // left out, so that it is not lost.
-func (b *binding) schedule(outs []outcome, wanted []iaKey, now time.Duration) {
+func (b *binding) schedule(results []iaResult, wanted []iaKey, now time.Duration) {
 	b.t1, b.t2 = never, never
 	for _, key := range wanted {
 		t1, t2 := never, never
-		if i := slices.IndexFunc(outs, func(o outcome) bool { return o.iaKey == key && len(o.live) > 0 }); i >= 0 {
-			t1, t2 = outs[i].times()
+		if i := slices.IndexFunc(results, func(o iaResult) bool { return o.iaKey == key && len(o.live) > 0 }); i >= 0 {
+			t1, t2 = results[i].times()
 		} else if left := b.remaining(key, now); left > 0 {
 			t1, t2 = choose(left)
 		} else {
@@ -259,7 +259,7 @@ func (b *binding) remaining(key iaKey, now time.Duration) time.Duration {
 // times returns T1 and T2 of an association that grants something, as spans. Zero is our choice. What lies
 // behind the end of the lease is ours too, for following it would lose the lease; only "for ever" is taken at
 // its word.
-func (o *outcome) times() (t1, t2 time.Duration) {
+func (o *iaResult) times() (t1, t2 time.Duration) {
 	preferred, valid := never, never
 	for _, g := range o.live {
 		valid = min(valid, g.valid)

@@ -19,8 +19,8 @@ type request struct {
 	elapsed time.Duration
 	rapid   bool
 	ias     []iaKey
-	// mention lists the prefixes of an association, as bindings or as wishes.
-	mention func(iaKey) []netip.Prefix
+	// include lists the prefixes of an association, as bindings or as hints.
+	include func(iaKey) []netip.Prefix
 }
 
 // bytes encodes the message. T1, T2 and lifetimes are 0: they are the server's to say (RFC 9915 sections 21.4
@@ -40,7 +40,7 @@ func (r *request) bytes() []byte {
 		m.AddOption(dhcpv6.OptRequestedOption(wantedOptions(pd)...))
 	}
 	for _, k := range r.ias {
-		m.AddOption(association(k, r.mention(k)))
+		m.AddOption(association(k, r.include(k)))
 	}
 	return m.ToBytes()
 }
@@ -56,10 +56,10 @@ func wantedOptions(pd bool) []dhcpv6.OptionCode {
 // hundredths encodes an Elapsed Time, which stops at its largest value (section 21.9).
 func hundredths(d time.Duration) uint16 { return uint16(min(max(d/(10*time.Millisecond), 0), 0xffff)) }
 
-func association(k iaKey, mention []netip.Prefix) dhcpv6.Option {
+func association(k iaKey, include []netip.Prefix) dhcpv6.Option {
 	id := [4]byte(binary.BigEndian.AppendUint32(nil, k.id))
 	var inner dhcpv6.Options
-	for _, p := range mention {
+	for _, p := range include {
 		ip := net.IP(p.Addr().AsSlice())
 		if k.pd {
 			inner.Add(&dhcpv6.OptIAPrefix{Prefix: &net.IPNet{IP: ip, Mask: net.CIDRMask(p.Bits(), 128)}})

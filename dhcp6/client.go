@@ -34,7 +34,7 @@ type Config struct {
 	Last        *Lease // of an earlier run; nil for none
 	Log         *slog.Logger
 	// OnChange hears of every change, from the client's goroutine. Before it returns from a change in
-	// which parts are gone, those must not be used any more: a Release follows. If Last is set, the first
+	// which changes are gone, those must not be used any more: a Release follows. If Last is set, the first
 	// change says what is left of it.
 	OnChange func(Change)
 
@@ -113,7 +113,7 @@ func (c *Client) Release(ctx context.Context) error {
 // nothing. It may be called once.
 func (c *Client) Run(ctx context.Context) error {
 	defer close(c.ended)
-	w := wishes{duid: c.cfg.DUID, iapd: c.cfg.IAPD, iana: c.cfg.IANA, rapid: c.cfg.RapidCommit}
+	w := iaConfig{duid: c.cfg.DUID, iapd: c.cfg.IAPD, iana: c.cfg.IANA, rapid: c.cfg.RapidCommit}
 	if err := w.check(); err != nil {
 		return fmt.Errorf("DHCPv6 on %s: %w", c.cfg.Device, err)
 	}
@@ -138,7 +138,7 @@ func (c *Client) now() instant {
 }
 
 // check finds what no server could answer.
-func (w *wishes) check() error {
+func (w *iaConfig) check() error {
 	switch keys := w.keys(); {
 	case len(w.duid) < minDUID || len(w.duid) > maxDUID:
 		return fmt.Errorf("the DUID has %d octets, want %d to %d", len(w.duid), minDUID, maxDUID)

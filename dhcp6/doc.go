@@ -45,5 +45,5 @@
 // A stored lease is judged by the wall clock at start. If it was stored in the future, the clock is wrong
 // and says nothing about its age: it gets the lifetimes that the server gave, counted from now. If it seems
 // to have expired it is not used, for it may be somebody else's, but the client asks for it by Rebind
-// before anything else; only silence or a refusal makes it solicit, and still with that prefix as a wish.
+// before anything else; only silence or a refusal makes it solicit, and still with that prefix as a hint.
 package dhcp6

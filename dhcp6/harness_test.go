@@ -267,8 +267,8 @@ func (b *bench) heard() string {
 	var lines []string
 	for _, ch := range b.changes {
 		line := string(ch.Reason)
-		for _, p := range ch.Parts {
-			line += fmt.Sprintf(" %v %s", p.Prefix, p.Fate)
+		for _, p := range ch.Prefixes {
+			line += fmt.Sprintf(" %v %s", p.Prefix, p.Outcome)
 		}
 		if ch.Lease == nil {
 			line += " (nothing left)"
@@ -338,8 +338,8 @@ func pdOf(m *dhcpv6.Message, id uint32) *dhcpv6.OptIAPD {
 	return nil
 }
 
-// mentioned lists the prefixes in an IA_PD of ours.
-func mentioned(m *dhcpv6.Message, id uint32) string {
+// included lists the prefixes in an IA_PD of ours.
+func included(m *dhcpv6.Message, id uint32) string {
 	var out []string
 	if ia := pdOf(m, id); ia != nil {
 		for _, p := range ia.Options.Prefixes() {

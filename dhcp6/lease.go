@@ -42,18 +42,18 @@ type Address struct {
 	Valid     time.Time  `json:"valid"`
 }
 
-// Change says what holds now and what became of each part.
+// Change says what holds now and what became of each prefix.
 type Change struct {
-	Reason Reason
-	Lease  *Lease // nil: nothing holds. It is not modified afterwards.
-	Parts  []Part // in order of Prefix; empty when only DNS or times changed
-	Note   string // what the server said, or what is odd; "" for nothing
+	Reason   Reason
+	Lease    *Lease         // nil: nothing holds. It is not modified afterwards.
+	Prefixes []PrefixChange // sorted; empty when only DNS or times changed
+	Note     string         // what the server said, or what is odd; "" for nothing
 }
 
-// Part is the fate of a delegated prefix, or of an address as a prefix of 128 bits.
-type Part struct {
-	Prefix netip.Prefix
-	Fate   Fate
+// PrefixChange is the outcome of a delegated prefix, or of an address as a prefix of 128 bits.
+type PrefixChange struct {
+	Prefix  netip.Prefix
+	Outcome Outcome
 }
 
 // Reason is why a lease changed.
@@ -72,27 +72,27 @@ const (
 	Reset    Reason = "reset"    // the clock was set, or the machine slept: the same lease in corrected times
 )
 
-// Fate is what became of a prefix.
-type Fate string
+// Outcome is what became of a prefix.
+type Outcome string
 
-// The fates.
+// The outcomes.
 const (
-	Added    Fate = "added"
-	Extended Fate = "extended" // renewed: its lifetimes start anew
+	Added    Outcome = "added"
+	Extended Outcome = "extended" // renewed: its lifetimes start anew
 	// Deprecated is held on, and not for new connections: the server has given another one instead and says nothing of
 	// this one (RFC 9096 section 3.5).
-	Deprecated Fate = "deprecated"
-	Kept       Fate = "kept"      // of Config.Last, still valid
-	Withdrawn  Fate = "withdrawn" // the server set its valid lifetime to 0
-	Replaced   Fate = "replaced"  // a new binding does not have it
-	Refused    Fate = "refused"   // the server has no binding for it, and gives none
-	Expired    Fate = "expired"
-	Unwanted   Fate = "unwanted" // of Config.Last, with an IAID that is not configured any more
-	Released   Fate = "released"
+	Deprecated Outcome = "deprecated"
+	Kept       Outcome = "kept"      // of Config.Last, still valid
+	Withdrawn  Outcome = "withdrawn" // the server set its valid lifetime to 0
+	Replaced   Outcome = "replaced"  // a new binding does not have it
+	Refused    Outcome = "refused"   // the server has no binding for it, and gives none
+	Expired    Outcome = "expired"
+	Unwanted   Outcome = "unwanted" // of Config.Last, with an IAID that is not configured any more
+	Released   Outcome = "released"
 )
 
 // Gone reports whether the prefix must not be used any more.
-func (f Fate) Gone() bool {
+func (f Outcome) Gone() bool {
 	switch f {
 	case Added, Extended, Deprecated, Kept:
 		return false

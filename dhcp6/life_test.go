@@ -46,7 +46,7 @@ func TestAPrefixIsObtainedRenewedReboundAndLost(t *testing.T) {
 		b.wantHeard("lapsed 2001:db8:a::/56 expired (nothing left)")
 		sleep(2 * time.Second)
 		sent := b.messages()
-		if last := sent[len(sent)-1].msg; last.MessageType != dhcpv6.MessageTypeSolicit || mentioned(last, 1) != "2001:db8:a::/56" {
+		if last := sent[len(sent)-1].msg; last.MessageType != dhcpv6.MessageTypeSolicit || included(last, 1) != "2001:db8:a::/56" {
 			t.Errorf("after the end: %v, want a Solicit that wishes for the same prefix", last.Summary())
 		}
 	})
@@ -253,8 +253,8 @@ func TestMessagesCarryWhatServersNeed(t *testing.T) {
 			if wish == "" {
 				wish = "2001:db8:a::/56"
 			}
-			if mentioned(m, 7) != wish || mentioned(m, 8) != "" {
-				t.Errorf("%v mentions %q and %q, want %q and nothing", m.MessageType, mentioned(m, 7), mentioned(m, 8), wish)
+			if included(m, 7) != wish || included(m, 8) != "" {
+				t.Errorf("%v mentions %q and %q, want %q and nothing", m.MessageType, included(m, 7), included(m, 8), wish)
 			}
 		}
 		if !seen[dhcpv6.MessageTypeSolicit] || !seen[dhcpv6.MessageTypeRequest] || !seen[dhcpv6.MessageTypeRenew] || !seen[dhcpv6.MessageTypeRebind] {

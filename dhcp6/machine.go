@@ -29,19 +29,19 @@ const (
 type IAPD struct {
 	// ID is the IAID: the same for ever, and of no other association of a client with the same DUID.
 	ID uint32
-	// Hint is the prefix that is wished for, or ::/56 for just a length; zero for no wish.
+	// Hint is the prefix that is wanted, or ::/56 for just a length; zero for any.
 	Hint netip.Prefix
 }
 
-// wishes is what the client asks for.
-type wishes struct {
+// iaConfig is what the client asks for.
+type iaConfig struct {
 	duid  DUID
 	iapd  []IAPD
 	iana  []uint32
 	rapid bool
 }
 
-func (w *wishes) keys() []iaKey {
+func (w *iaConfig) keys() []iaKey {
 	var out []iaKey
 	for _, pd := range w.iapd {
 		out = append(out, iaKey{true, pd.ID})
@@ -52,7 +52,7 @@ func (w *wishes) keys() []iaKey {
 	return out
 }
 
-func (w *wishes) hint(k iaKey) netip.Prefix {
+func (w *iaConfig) hint(k iaKey) netip.Prefix {
 	for _, pd := range w.iapd {
 		if k == (iaKey{true, pd.ID}) && pd.Hint.Bits() > 0 {
 			return pd.Hint.Masked()
@@ -84,42 +84,42 @@ type effects struct {
 // machine is the client's state machine. It is pure: inputs carry the time, and deadline says when tick is
 // due. It is not safe for concurrent use.
 type machine struct {
-	wishes
+	iaConfig
 	rand func() float64 // uniform in [0, 1)
 
-	state    state
-	held     binding
-	former   []entry // what is over, as a wish
-	unsure   bool    // former is over only by the wall clock, which may be wrong
-	ex       exchange
-	offers   []offer
-	target   DUID    // requesting: of whom
-	mention  []entry // requesting and releasing: what
-	disowned DUID    // rebinding and verifying: a server that had no binding for us
+	state         state
+	held          binding
+	former        []entry // what is over, as a hint
+	unsure        bool    // former is over only by the wall clock, which may be wrong
+	ex            exchange
+	offers        []offer
+	target        DUID    // requesting: of whom
+	include       []entry // requesting and releasing: what
+	noBindingFrom DUID    // rebinding and verifying: a server that had no binding for us
 
 	solicitMax time.Duration // SOL_MAX_RT
 	failures   int           // of getting anything, in a row
 	limit      limiter
 	lacking    lacking
-	told       instant // when a lease was told last
+	notified   instant // when a lease was told last
 	fx         effects
 }
 
 // newMachine takes over the lease of an earlier run, nil for none.
-func newMachine(w wishes, last *Lease, rand func() float64, now instant) (*machine, effects) {
-	m := &machine{wishes: w, rand: rand, state: stopped, solicitMax: solMaxRT, told: now}
+func newMachine(w iaConfig, last *Lease, rand func() float64, now instant) (*machine, effects) {
+	m := &machine{iaConfig: w, rand: rand, state: stopped, solicitMax: solMaxRT, notified: now}
 	if last != nil {
-		var parts []Part
-		m.held, m.former, parts = restore(last, m.keys(), now)
+		var changes []PrefixChange
+		m.held, m.former, changes = restore(last, m.keys(), now)
 		m.unsure = len(m.former) > 0
-		m.tell(Restored, parts, "", now)
+		m.notify(Restored, changes, "", now)
 	}
 	return m, m.flush()
 }
 
 // linkUp begins: with what is held or was held, else from nothing.
 func (m *machine) linkUp(now instant) effects {
-	m.look(now)
+	m.expire(now)
 	m.failures = 0
 	switch {
 	case m.state == releasing || m.state == released:
@@ -133,7 +133,7 @@ func (m *machine) linkUp(now instant) effects {
 
 // linkDown stops asking. What is held stays until it expires.
 func (m *machine) linkDown(now instant) effects {
-	m.look(now)
+	m.expire(now)
 	m.lacking = lacking{}
 	switch m.state {
 	case released:
@@ -147,7 +147,7 @@ func (m *machine) linkDown(now instant) effects {
 
 // tick does what is due.
 func (m *machine) tick(now instant) effects {
-	m.look(now)
+	m.expire(now)
 	switch {
 	case m.state == bound && now.mono >= m.held.t1:
 		m.resume(now)
@@ -159,16 +159,16 @@ func (m *machine) tick(now instant) effects {
 
 // release gives back what is held: it is told to be gone first (RFC 9915 section 18.2.7).
 func (m *machine) release(now instant) effects {
-	m.look(now)
+	m.expire(now)
 	if m.state == releasing || m.state == released {
 		return m.flush()
 	}
 	linked := m.state != stopped
-	m.mention, m.target, m.former = m.held.entries, m.held.server, nil
-	fates := make(map[netip.Prefix]Fate)
-	m.held.drop(fates, Released, func(entry) bool { return true })
-	m.tell(Returned, partsOf(fates), "", now)
-	if linked && len(m.mention) > 0 && m.target != nil {
+	m.include, m.target, m.former = m.held.entries, m.held.server, nil
+	outcomes := make(map[netip.Prefix]Outcome)
+	m.held.drop(outcomes, Released, func(entry) bool { return true })
+	m.notify(Returned, changesOf(outcomes), "", now)
+	if linked && len(m.include) > 0 && m.target != nil {
 		m.begin(releasing, now)
 	} else {
 		m.state = released
@@ -206,23 +206,23 @@ func (m *machine) note(format string, args ...any) {
 	m.fx.notes = append(m.fx.notes, fmt.Sprintf(format, args...))
 }
 
-// tell reports what holds now.
-func (m *machine) tell(r Reason, parts []Part, note string, now instant) {
-	m.told = now
-	m.fx.changes = append(m.fx.changes, Change{Reason: r, Lease: m.held.lease(now), Parts: parts, Note: note})
+// notify reports what holds now.
+func (m *machine) notify(r Reason, changes []PrefixChange, note string, now instant) {
+	m.notified = now
+	m.fx.changes = append(m.fx.changes, Change{Reason: r, Lease: m.held.lease(now), Prefixes: changes, Note: note})
 }
 
-// look notices what time has done: steps of the clock and ends of leases.
-func (m *machine) look(now instant) {
-	if now.strayed(m.told) && len(m.held.entries) > 0 {
-		m.tell(Reset, nil, "", now)
+// expire notices what time has done: steps of the clock and ends of leases.
+func (m *machine) expire(now instant) {
+	if now.strayed(m.notified) && len(m.held.entries) > 0 {
+		m.notify(Reset, nil, "", now)
 	}
 	before := m.held.entries
-	parts := m.held.expire(now.mono)
-	if parts == nil {
+	changes := m.held.expire(now.mono)
+	if changes == nil {
 		return
 	}
-	m.tell(Lapsed, parts, "", now)
+	m.notify(Lapsed, changes, "", now)
 	if len(m.held.entries) > 0 {
 		return
 	}
@@ -235,7 +235,7 @@ func (m *machine) look(now instant) {
 
 // begin starts an exchange.
 func (m *machine) begin(s state, now instant) {
-	m.state, m.disowned = s, nil
+	m.state, m.noBindingFrom = s, nil
 	m.ex = exchange{schedule: scheduleOf(s, m.solicitMax), until: never, confirm: s == verifying && m.onlyAddresses()}
 	for i := range m.ex.xid {
 		m.ex.xid[i] = byte(m.rand() * 256)
@@ -243,7 +243,7 @@ func (m *machine) begin(s state, now instant) {
 	delay := time.Duration(m.rand() * float64(m.ex.delay))
 	switch s {
 	case soliciting:
-		m.offers, m.target, m.mention, m.unsure = nil, nil, nil, false
+		m.offers, m.target, m.include, m.unsure = nil, nil, nil, false
 		if m.failures > 0 {
 			// A server that offers and then refuses must not be asked every two seconds (section 14.1).
 			delay += spread(min(solTimeout<<min(m.failures, 20), m.solicitMax), 0.2*m.rand()-0.1)
@@ -262,8 +262,8 @@ func (m *machine) due(now instant) {
 	switch {
 	case m.state == soliciting && len(m.offers) > 0:
 		m.requestNext(now)
-	case m.disowned != nil:
-		m.requestHeld(m.disowned, now)
+	case m.noBindingFrom != nil:
+		m.requestHeld(m.noBindingFrom, now)
 	case m.ex.mrc > 0 && m.ex.sent >= m.ex.mrc, now.mono >= m.ex.until:
 		m.fail(now)
 	default:
@@ -309,18 +309,18 @@ func (m *machine) requestNext(now instant) {
 		return
 	}
 	o := m.offers[0]
-	m.offers, m.target, m.mention = m.offers[1:], o.server, o.entries
+	m.offers, m.target, m.include = m.offers[1:], o.server, o.entries
 	m.begin(requesting, now)
 }
 
 // requestHeld asks a server for what is held, of which it knows nothing.
 func (m *machine) requestHeld(server DUID, now instant) {
-	m.offers, m.target, m.mention = nil, server, m.wish()
+	m.offers, m.target, m.include = nil, server, m.lastHeld()
 	m.begin(requesting, now)
 }
 
-// wish is what was held last.
-func (m *machine) wish() []entry { return append(slices.Clone(m.held.entries), m.former...) }
+// lastHeld is what was held last.
+func (m *machine) lastHeld() []entry { return append(slices.Clone(m.held.entries), m.former...) }
 
 // unanswered is how many messages of an exchange stay without an answer before that is worth a line.
 const unanswered = 4
@@ -357,24 +357,24 @@ func (m *machine) request(now instant) *request {
 	entries, hints := m.held.entries, true
 	switch m.state {
 	case soliciting:
-		r.kind, r.rapid, entries = dhcpv6.MessageTypeSolicit, m.rapid, m.wish()
+		r.kind, r.rapid, entries = dhcpv6.MessageTypeSolicit, m.rapid, m.lastHeld()
 	case requesting:
-		r.kind, r.server, entries = dhcpv6.MessageTypeRequest, m.target, m.mention
+		r.kind, r.server, entries = dhcpv6.MessageTypeRequest, m.target, m.include
 	case renewing:
 		r.kind, r.server = dhcpv6.MessageTypeRenew, m.held.server
 	case rebinding:
 		r.kind = dhcpv6.MessageTypeRebind
 	case verifying:
-		entries = m.wish()
+		entries = m.lastHeld()
 		r.kind = dhcpv6.MessageTypeRebind
 		if m.ex.confirm {
 			r.kind, r.ias, hints = dhcpv6.MessageTypeConfirm, keysOf(entries), false
 		}
 	case releasing:
-		r.kind, r.server, entries, hints = dhcpv6.MessageTypeRelease, m.target, m.mention, false
+		r.kind, r.server, entries, hints = dhcpv6.MessageTypeRelease, m.target, m.include, false
 		r.ias = keysOf(entries)
 	}
-	r.mention = func(k iaKey) []netip.Prefix { return m.mentionOf(k, entries, hints) }
+	r.include = func(k iaKey) []netip.Prefix { return m.included(k, entries, hints) }
 	return r
 }
 
@@ -385,9 +385,9 @@ func (m *machine) onlyAddresses() bool {
 	return len(m.held.entries) > 0 && len(m.former) == 0 && !slices.ContainsFunc(m.held.entries, pd)
 }
 
-// mentionOf lists the prefixes of one association, and the configured wish if there is nothing better to
-// name. A wish for a length overrules what was held with another one.
-func (m *machine) mentionOf(k iaKey, entries []entry, hints bool) []netip.Prefix {
+// included lists the prefixes of one association, and the configured hint if there is nothing better to
+// name. A hint for a length overrules what was held with another one.
+func (m *machine) included(k iaKey, entries []entry, hints bool) []netip.Prefix {
 	var out []netip.Prefix
 	hint := m.hint(k)
 	for _, e := range entries {
@@ -414,7 +414,7 @@ func keysOf(entries []entry) []iaKey {
 
 // receive takes a datagram in. What is not for us, or of no use, changes nothing.
 func (m *machine) receive(b []byte, now instant) effects {
-	m.look(now)
+	m.expire(now)
 	msg, err := parse(b)
 	if err != nil || !m.exchanging() || m.ex.sent == 0 || msg.xid != m.ex.xid {
 		return m.flush() // somebody else's, or late: multicast brings much that is not for us

@@ -20,7 +20,7 @@ const maxOffers = 16
 // offerOf reads an Advertise.
 func offerOf(m *message, wanted []iaKey) offer {
 	o := offer{server: m.server, preference: m.preference}
-	for _, out := range m.outcomes(wanted) {
+	for _, out := range m.results(wanted) {
 		for _, g := range out.live {
 			o.entries = append(o.entries, entry{ia: out.iaKey, prefix: g.prefix})
 		}

@@ -61,9 +61,9 @@ type keeper struct {
 }
 
 func (k *keeper) take(t *rapid.T, ch Change, now instant) {
-	for _, p := range ch.Parts {
-		if gone := p.Fate.Gone(); ch.Reason != Restored && !gone && p.Fate != Added && p.Fate != Kept && !k.have[p.Prefix] {
-			t.Fatalf("%s: %v was %s without having been added", ch.Reason, p.Prefix, p.Fate)
+	for _, p := range ch.Prefixes {
+		if gone := p.Outcome.Gone(); ch.Reason != Restored && !gone && p.Outcome != Added && p.Outcome != Kept && !k.have[p.Prefix] {
+			t.Fatalf("%s: %v was %s without having been added", ch.Reason, p.Prefix, p.Outcome)
 		} else if gone {
 			delete(k.have, p.Prefix)
 		} else {
@@ -98,7 +98,7 @@ func (k *keeper) take(t *rapid.T, ch Change, now instant) {
 // transaction id, and tells of every coming and going.
 func TestAnyHistoryIsToldExactly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := wishes{duid: ours, iapd: []IAPD{{ID: 1}, {ID: 2, Hint: mustPrefix("::/56")}}, iana: []uint32{1}, rapid: rapid.Bool().Draw(t, "rapid")}
+		w := iaConfig{duid: ours, iapd: []IAPD{{ID: 1}, {ID: 2, Hint: mustPrefix("::/56")}}, iana: []uint32{1}, rapid: rapid.Bool().Draw(t, "rapid")}
 		seed := rapid.Uint64().Draw(t, "seed")
 		now, offset := origin, time.Duration(0)
 		at := func() instant { return instant{now, epoch.Add(now + offset)} }
@@ -241,7 +241,7 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, options []byte) {
 		for _, s := range []state{soliciting, requesting, renewing, rebinding, verifying, releasing} {
 			for _, kind := range []byte{advertise, replies} {
-				m, _ := newMachine(wishes{duid: ours, iapd: alwaysPD, rapid: true}, leased(time.Hour, 2*time.Hour, 3*time.Hour, true), func() float64 { return 0.5 }, moment(origin))
+				m, _ := newMachine(iaConfig{duid: ours, iapd: alwaysPD, rapid: true}, leased(time.Hour, 2*time.Hour, 3*time.Hour, true), func() float64 { return 0.5 }, moment(origin))
 				if s == requesting {
 					m.requestHeld(alpha, moment(origin))
 				} else {
@@ -255,8 +255,8 @@ func FuzzReceive(f *testing.F) {
 				fx := m.receive(slices.Concat([]byte{kind}, m.ex.xid[:], options), moment(at))
 				told := false
 				for _, ch := range fx.changes {
-					for _, p := range ch.Parts {
-						told = told || p.Fate.Gone() && p.Prefix == mustPrefix(held)
+					for _, p := range ch.Prefixes {
+						told = told || p.Outcome.Gone() && p.Prefix == mustPrefix(held)
 					}
 				}
 				kept := slices.ContainsFunc(m.held.entries, func(e entry) bool { return e.prefix == mustPrefix(held) })

@@ -44,7 +44,7 @@ func TestOnlyReleaseReleases(t *testing.T) {
 			}
 			b.wantHeard("returned 2001:db8:a::/56 released (nothing left)")
 			msgs := b.messages()
-			if len(msgs) != 1 || msgs[0].msg.MessageType != dhcpv6.MessageTypeRelease || mentioned(msgs[0].msg, 1) != "2001:db8:a::/56" {
+			if len(msgs) != 1 || msgs[0].msg.MessageType != dhcpv6.MessageTypeRelease || included(msgs[0].msg, 1) != "2001:db8:a::/56" {
 				t.Errorf("sent %v", msgs)
 			}
 			if err := <-b.done; err != nil {

@@ -12,9 +12,9 @@ import (
 // surePreference makes a client take an Advertise without waiting for others (RFC 9915 section 18.2.1).
 const surePreference = 255
 
-// disownedWait is how long other servers have to answer a Rebind when one does not know us. It is that of the
+// noBindingWait is how long other servers have to answer a Rebind when one does not know us. It is that of the
 // first RT of a Solicit, and short, for the lease may be about to expire.
-const disownedWait = time.Second
+const noBindingWait = time.Second
 
 // advertise takes in an Advertise: all of the first RT are collected, later the first is taken.
 func (m *machine) advertise(msg *message, now instant) {
@@ -34,69 +34,69 @@ func (m *machine) advertise(msg *message, now instant) {
 
 // reply takes in a Reply by what was asked.
 func (m *machine) reply(msg *message, now instant) {
-	outs := msg.outcomes(m.keys())
+	results := msg.results(m.keys())
 	switch m.state {
 	case soliciting:
-		m.replyToSolicit(msg, outs, now)
+		m.replyToSolicit(msg, results, now)
 	case requesting:
-		m.replyToRequest(msg, outs, now)
+		m.replyToRequest(msg, results, now)
 	case verifying:
 		if m.ex.confirm {
 			m.replyToConfirm(msg, now)
 			return
 		}
-		m.replyToRenew(msg, outs, Verified, now)
+		m.replyToRenew(msg, results, Verified, now)
 	case renewing:
-		m.replyToRenew(msg, outs, Renewed, now)
+		m.replyToRenew(msg, results, Renewed, now)
 	case rebinding:
-		m.replyToRenew(msg, outs, Rebound, now)
+		m.replyToRenew(msg, results, Rebound, now)
 	case releasing:
 		m.state = released // whatever the status (section 18.2.10.2)
 	}
 }
 
 // replyToSolicit wants Rapid Commit on both sides (section 18.2.1), and as much as of an Advertise.
-func (m *machine) replyToSolicit(msg *message, outs []outcome, now instant) {
+func (m *machine) replyToSolicit(msg *message, results []iaResult, now instant) {
 	switch {
 	case !m.rapid || !msg.rapid:
 		m.note("Reply from server %v to a Solicit without Rapid Commit not used", msg.server)
-	case !anyLive(outs):
+	case !anyLive(results):
 		m.note("Reply from server %v not used: %s", msg.server, msg.explain())
 	default:
-		m.accept(msg, outs, Granted, true, now)
-		m.settle(now)
+		m.accept(msg, results, Granted, true, now)
+		m.finish(now)
 	}
 }
 
-func (m *machine) replyToRequest(msg *message, outs []outcome, now instant) {
-	if anyLive(outs) {
-		m.accept(msg, outs, Granted, true, now)
-		m.settle(now)
+func (m *machine) replyToRequest(msg *message, results []iaResult, now instant) {
+	if anyLive(results) {
+		m.accept(msg, results, Granted, true, now)
+		m.finish(now)
 		return
 	}
 	m.noteRefusal(msg)
 	m.note("Request refused by server %v: %s", msg.server, msg.explain())
 	moved := msg.status.code == iana.StatusNotOnLink
-	if !moved && (msg.failed() || anyCode(outs, iana.StatusUnspecFail)) {
+	if !moved && (msg.failed() || anyCode(results, iana.StatusUnspecFail)) {
 		return // a failure of the moment: the next try is the retransmission, of which there are ten
 	}
 	if moved {
 		m.former = nil // it does not belong here: ask without it (section 18.2.10.1)
 	}
-	m.deny(msg, outs, now)
+	m.deny(msg, results, now)
 	m.requestNext(now)
 }
 
 // deny gives up what the server that we got it from says not to have and, asked for it, not to give. What
 // another server says is no word about it.
-func (m *machine) deny(msg *message, outs []outcome, now instant) {
+func (m *machine) deny(msg *message, results []iaResult, now instant) {
 	if !bytes.Equal(msg.server, m.held.server) {
 		return
 	}
-	fates := make(map[netip.Prefix]Fate)
-	m.held.drop(fates, Refused, func(e entry) bool {
-		if i := slices.IndexFunc(outs, func(o outcome) bool { return o.iaKey == e.ia }); i >= 0 {
-			return refusal(outs[i].code)
+	outcomes := make(map[netip.Prefix]Outcome)
+	m.held.drop(outcomes, Refused, func(e entry) bool {
+		if i := slices.IndexFunc(results, func(o iaResult) bool { return o.iaKey == e.ia }); i >= 0 {
+			return refusal(results[i].code)
 		}
 		switch msg.status.code {
 		case iana.StatusNoPrefixAvail:
@@ -106,22 +106,22 @@ func (m *machine) deny(msg *message, outs []outcome, now instant) {
 		}
 		return msg.status.code == iana.StatusNoBinding
 	})
-	if len(fates) > 0 {
-		m.tell(Denied, partsOf(fates), msg.explain(), now)
+	if len(outcomes) > 0 {
+		m.notify(Denied, changesOf(outcomes), msg.explain(), now)
 	}
 }
 
 // replyToRenew takes in the Reply to a Renew or Rebind.
-func (m *machine) replyToRenew(msg *message, outs []outcome, reason Reason, now instant) {
-	some := anyLive(outs) || m.anyGone(outs)
+func (m *machine) replyToRenew(msg *message, results []iaResult, reason Reason, now instant) {
+	some := anyLive(results) || m.anyGone(results)
 	if some {
-		m.accept(msg, outs, reason, false, now)
+		m.accept(msg, results, reason, false, now)
 	}
-	none := anyCode(outs, iana.StatusNoBinding) || len(outs) == 0 && msg.status.code == iana.StatusNoBinding
-	empty := reason != Renewed && !some && slices.ContainsFunc(outs, outcome.empty)
+	none := anyCode(results, iana.StatusNoBinding) || len(results) == 0 && msg.status.code == iana.StatusNoBinding
+	empty := reason != Renewed && !some && slices.ContainsFunc(results, iaResult.empty)
 	switch {
 	case some && !none:
-		m.settle(now)
+		m.finish(now)
 	case none && (some || reason == Renewed):
 		// Section 18.2.10.1: a Request with all associations; what is held stays in use meanwhile.
 		m.note("server %v has no binding: %s", msg.server, msg.explain())
@@ -130,9 +130,9 @@ func (m *machine) replyToRenew(msg *message, outs []outcome, reason Reason, now 
 		// Another server may know us and be slower. Some answer a Rebind of what they know with an empty
 		// association, and a Request with the prefix.
 		m.note("server %v knows of no lease of ours: %s", msg.server, msg.explain())
-		if m.disowned == nil {
-			m.disowned = msg.server
-			m.ex.at = min(m.ex.at, now.mono+disownedWait)
+		if m.noBindingFrom == nil {
+			m.noBindingFrom = msg.server
+			m.ex.at = min(m.ex.at, now.mono+noBindingWait)
 		}
 	default:
 		m.note("Reply from server %v renews nothing: %s", msg.server, msg.explain())
@@ -143,45 +143,45 @@ func (m *machine) replyToRenew(msg *message, outs []outcome, reason Reason, now 
 func (m *machine) replyToConfirm(msg *message, now instant) {
 	switch msg.status.code {
 	case iana.StatusSuccess:
-		m.tell(Verified, m.all(Kept), "", now)
+		m.notify(Verified, m.all(Kept), "", now)
 		m.resume(now)
 	case iana.StatusNotOnLink:
-		parts := m.all(Refused)
+		changes := m.all(Refused)
 		m.held.entries = nil
-		m.tell(Denied, parts, msg.explain(), now)
+		m.notify(Denied, changes, msg.explain(), now)
 		m.begin(soliciting, now)
 	default:
 		m.note("Reply from server %v to a Confirm not used: %s", msg.server, msg.explain())
 	}
 }
 
-// all returns one fate for all that is held.
-func (m *machine) all(f Fate) []Part {
-	fates := make(map[netip.Prefix]Fate)
+// all returns one outcome for all that is held.
+func (m *machine) all(f Outcome) []PrefixChange {
+	outcomes := make(map[netip.Prefix]Outcome)
 	for _, e := range m.held.entries {
-		fates[e.prefix] = f
+		outcomes[e.prefix] = f
 	}
-	return partsOf(fates)
+	return changesOf(outcomes)
 }
 
 // accept takes a Reply into what is held.
-func (m *machine) accept(msg *message, outs []outcome, reason Reason, fresh bool, now instant) {
-	parts := m.held.merge(msg, outs, now.mono, fresh)
-	m.held.schedule(outs, m.keys(), now.mono)
+func (m *machine) accept(msg *message, results []iaResult, reason Reason, fresh bool, now instant) {
+	changes := m.held.merge(msg, results, now.mono, fresh)
+	m.held.schedule(results, m.keys(), now.mono)
 	m.former, m.offers, m.failures = nil, nil, 0
 	m.lacking.refusal = ""
 	if m.lack(now) != nil {
 		m.noteRefusal(msg)
 	}
 	note := ""
-	if msg.status.code != iana.StatusSuccess || slices.ContainsFunc(outs, func(o outcome) bool { return o.code != iana.StatusSuccess }) {
+	if msg.status.code != iana.StatusSuccess || slices.ContainsFunc(results, func(o iaResult) bool { return o.code != iana.StatusSuccess }) {
 		note = msg.explain()
 	}
-	m.tell(reason, parts, note, now)
+	m.notify(reason, changes, note, now)
 }
 
-// settle ends an exchange that a Reply has answered.
-func (m *machine) settle(now instant) {
+// finish ends an exchange that a Reply has answered.
+func (m *machine) finish(now instant) {
 	if len(m.held.entries) == 0 {
 		m.failures++
 		m.begin(soliciting, now)
@@ -190,24 +190,24 @@ func (m *machine) settle(now instant) {
 	m.state = bound
 }
 
-func anyLive(outs []outcome) bool {
-	return slices.ContainsFunc(outs, func(o outcome) bool { return len(o.live) > 0 })
+func anyLive(results []iaResult) bool {
+	return slices.ContainsFunc(results, func(o iaResult) bool { return len(o.live) > 0 })
 }
 
 // anyGone reports whether something that is held is withdrawn.
-func (m *machine) anyGone(outs []outcome) bool {
-	return slices.ContainsFunc(outs, func(o outcome) bool {
+func (m *machine) anyGone(results []iaResult) bool {
+	return slices.ContainsFunc(results, func(o iaResult) bool {
 		return slices.ContainsFunc(o.gone, func(g grant) bool {
 			return slices.ContainsFunc(m.held.entries, func(e entry) bool { return e.ia == o.iaKey && e.prefix == g.prefix })
 		})
 	})
 }
 
-func anyCode(outs []outcome, code iana.StatusCode) bool {
-	return slices.ContainsFunc(outs, func(o outcome) bool { return o.code == code })
+func anyCode(results []iaResult, code iana.StatusCode) bool {
+	return slices.ContainsFunc(results, func(o iaResult) bool { return o.code == code })
 }
 
 // empty reports an association that says nothing at all, and not for being malformed.
-func (o outcome) empty() bool {
+func (o iaResult) empty() bool {
 	return !o.bad && o.code == iana.StatusSuccess && len(o.live) == 0 && len(o.gone) == 0
 }

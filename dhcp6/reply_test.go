@@ -135,8 +135,8 @@ func (b *bench) wantNames(kind dhcpv6.MessageType, first, second string) {
 	b.wire.mu.Lock()
 	defer b.wire.mu.Unlock()
 	for _, s := range b.wire.sent {
-		if s.msg.MessageType == kind && (mentioned(s.msg, 1) != first || mentioned(s.msg, 2) != second) {
-			b.t.Errorf("%v mentions %q and %q", kind, mentioned(s.msg, 1), mentioned(s.msg, 2))
+		if s.msg.MessageType == kind && (included(s.msg, 1) != first || included(s.msg, 2) != second) {
+			b.t.Errorf("%v mentions %q and %q", kind, included(s.msg, 1), included(s.msg, 2))
 		}
 	}
 }
@@ -174,7 +174,7 @@ func TestARebindIsAnsweredInManyWays(t *testing.T) {
 				b.wantNames(dhcpv6.MessageTypeRequest, held, "")
 				msgs := b.messages()
 				for i, s := range msgs {
-					if s.msg.MessageType == dhcpv6.MessageTypeRequest && s.at.Sub(msgs[i-1].at) != disownedWait {
+					if s.msg.MessageType == dhcpv6.MessageTypeRequest && s.at.Sub(msgs[i-1].at) != noBindingWait {
 						t.Errorf("the Request came %v after the Rebind", s.at.Sub(msgs[i-1].at))
 					}
 				}
@@ -393,7 +393,7 @@ func TestWhatIsNotOnTheLinkIsNotNamedAgain(t *testing.T) {
 		var named []string
 		for _, s := range b.messages() {
 			if s.msg.MessageType == dhcpv6.MessageTypeSolicit {
-				named = append(named, mentioned(s.msg, 1))
+				named = append(named, included(s.msg, 1))
 			}
 		}
 		if len(named) < 2 || named[0] != held || named[1] != "" {

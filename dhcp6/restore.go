@@ -11,7 +11,7 @@ const longAgo = 100 * 365 * 24 * time.Hour
 
 // restore takes over the lease of an earlier run. What the wall clock says to be over comes back as former:
 // it is not held, but asked for again. doc.go says why a lease from the future is believed.
-func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entry, parts []Part) {
+func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entry, changes []PrefixChange) {
 	held = binding{server: l.Server, t1: never, t2: never, dns: l.DNS, domains: l.Domains}
 	if len(l.Server) < minDUID || len(l.Server) > maxDUID {
 		held.server = nil
@@ -27,17 +27,17 @@ func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entr
 		return after(now.mono, max(t.Sub(read), -longAgo))
 	}
 	held.heard = moment(l.Heard)
-	fates := make(map[netip.Prefix]Fate)
+	outcomes := make(map[netip.Prefix]Outcome)
 	take := func(e entry) {
 		e.preferred = min(e.preferred, e.valid)
 		switch {
 		case !slices.Contains(wanted, e.ia):
-			fates[e.prefix] = Unwanted
+			outcomes[e.prefix] = Unwanted
 		case e.valid <= now.mono:
-			fates[e.prefix] = Expired
+			outcomes[e.prefix] = Expired
 			former = append(former, e)
 		default:
-			fates[e.prefix] = Kept
+			outcomes[e.prefix] = Kept
 			held.put(e)
 		}
 	}
@@ -61,5 +61,5 @@ func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entr
 		held.t2 = min(held.t1, held.t2)
 	}
 	held.t1 = min(held.t1, held.t2)
-	return held, former, partsOf(fates)
+	return held, former, changesOf(outcomes)
 }

@@ -71,7 +71,7 @@ func TestARestartAsksByRebindAndKeepsThePrefix(t *testing.T) {
 			sleep(2 * time.Second)
 			b.wantHeard("restored 2001:db8:a::/56 kept", "verified 2001:db8:a::/56 extended")
 			msgs := b.messages()
-			if m := msgs[0].msg; len(msgs) != 1 || m.MessageType != dhcpv6.MessageTypeRebind || mentioned(m, 1) != held {
+			if m := msgs[0].msg; len(msgs) != 1 || m.MessageType != dhcpv6.MessageTypeRebind || included(m, 1) != held {
 				t.Errorf("sent %v", msgs)
 			}
 		})
@@ -186,7 +186,7 @@ func TestALeaseThatSeemsExpiredIsAskedForBeforeItIsGivenUp(t *testing.T) {
 				b := restart(t, last(), c.answer)
 				sleep(15 * time.Second)
 				for _, s := range b.wire.sent {
-					if mentioned(s.msg, 1) != held {
+					if included(s.msg, 1) != held {
 						t.Errorf("%v does not mention the prefix", s.msg.MessageType)
 					}
 				}
@@ -217,7 +217,7 @@ func TestAConfiguredLengthOverrulesWhatWasHeld(t *testing.T) {
 		sleep(30 * time.Second)
 		want := map[dhcpv6.MessageType]string{dhcpv6.MessageTypeRebind: held, dhcpv6.MessageTypeSolicit: "::/60"}
 		for _, s := range b.messages() {
-			if got := mentioned(s.msg, 1); got != want[s.msg.MessageType] {
+			if got := included(s.msg, 1); got != want[s.msg.MessageType] {
 				t.Errorf("%v mentions %q", s.msg.MessageType, got)
 			}
 		}

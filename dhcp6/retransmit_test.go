@@ -85,9 +85,9 @@ func TestRetransmissionKeepsToTheTableForTenThousandSeeds(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(10_000) {
-				w := wishes{duid: ours, iapd: alwaysPD}
+				w := iaConfig{duid: ours, iapd: alwaysPD}
 				if row.address {
-					w = wishes{duid: ours, iana: []uint32{1}}
+					w = iaConfig{duid: ours, iana: []uint32{1}}
 				}
 				m, _ := newMachine(w, row.last, rand.New(rand.NewPCG(seed, 0)).Float64, moment(origin))
 				fx, from := row.setup(m)
@@ -182,7 +182,7 @@ func TestAnRTStaysInItsBounds(t *testing.T) {
 
 // ipv6.md 1.5: whatever happens, no more than 20 messages leave in any 20 s.
 func TestTheRateLimitHoldsAcrossLinkFlaps(t *testing.T) {
-	m, fx := newMachine(wishes{duid: ours, iapd: alwaysPD}, nil, rand.New(rand.NewPCG(1, 2)).Float64, moment(origin))
+	m, fx := newMachine(iaConfig{duid: ours, iapd: alwaysPD}, nil, rand.New(rand.NewPCG(1, 2)).Float64, moment(origin))
 	var times []time.Duration
 	for i := range 600 {
 		now := origin + time.Duration(i)*100*time.Millisecond

@@ -135,7 +135,7 @@ func TestRealServersDelegateRenewRebindAndTakeBack(t *testing.T) {
 		}
 		h.await(15*time.Second, p, Renewed)
 		p.suspend(t, time.Until(h.last.Rebind)+1500*time.Millisecond)
-		if again := h.await(15*time.Second, p, s.rebinds); delegated(t, again) != prefix || again.Parts[0].Fate != Extended {
+		if again := h.await(15*time.Second, p, s.rebinds); delegated(t, again) != prefix || again.Prefixes[0].Outcome != Extended {
 			t.Errorf("after the Rebind: %+v, want %v extended", again, prefix)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 900*time.Millisecond) // less than the first RT
@@ -187,8 +187,8 @@ func TestRealServersKnowUsAfterRestartsAndFlaps(t *testing.T) {
 			return
 		}
 		ch := h.await(15*time.Second, p, Verified, Granted)
-		t.Logf("after the server's restart: %s %v %s", ch.Reason, ch.Parts, ch.Note)
-		if got := delegated(t, ch); got == prefix && ch.Parts[0].Fate != Extended {
+		t.Logf("after the server's restart: %s %v %s", ch.Reason, ch.Prefixes, ch.Note)
+		if got := delegated(t, ch); got == prefix && ch.Prefixes[0].Outcome != Extended {
 			t.Errorf("after the server's restart: %+v", ch)
 		}
 	})
@@ -218,10 +218,10 @@ func TestRealServersRenumber(t *testing.T) {
 		h.relink("ip link set wan down; ip link set wan up")
 		ch := h.await(15*time.Second, p, Verified, Granted)
 		delegatedOf(t, ch, "2001:db8:b000::/48")
-		if len(ch.Parts) != 2 || ch.Parts[0].Prefix != before || !ch.Parts[0].Fate.Gone() || ch.Parts[1].Fate != Added {
+		if len(ch.Prefixes) != 2 || ch.Prefixes[0].Prefix != before || !ch.Prefixes[0].Outcome.Gone() || ch.Prefixes[1].Outcome != Added {
 			t.Errorf("%+v", ch)
 		}
-		t.Logf("%s %v %s", ch.Reason, ch.Parts, ch.Note)
+		t.Logf("%s %v %s", ch.Reason, ch.Prefixes, ch.Note)
 	})
 }
 
@@ -261,8 +261,8 @@ func (h *household) count(span time.Duration) (reasons map[Reason]int, lapses in
 		select {
 		case ch := <-h.changes:
 			reasons[ch.Reason]++
-			for _, p := range ch.Parts {
-				if p.Fate.Gone() {
+			for _, p := range ch.Prefixes {
+				if p.Outcome.Gone() {
 					lapses++
 				}
 			}

@@ -242,9 +242,9 @@ func (h *household) await(within time.Duration, server *program, reasons ...Reas
 			if slices.Contains(reasons, ch.Reason) {
 				return ch
 			}
-			for _, p := range ch.Parts {
-				if p.Fate.Gone() {
-					h.w.t.Errorf("while waiting for %s: %v %s %s", reasons, p.Prefix, p.Fate, ch.Note)
+			for _, p := range ch.Prefixes {
+				if p.Outcome.Gone() {
+					h.w.t.Errorf("while waiting for %s: %v %s %s", reasons, p.Prefix, p.Outcome, ch.Note)
 				}
 			}
 		case <-deadline:

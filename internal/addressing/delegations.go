@@ -205,11 +205,11 @@ func (e *Engine) onDelegation(name string, c dhcp6.Change) {
 		}
 	}
 	e.o.Changed()
-	parts := make([]string, len(c.Parts))
+	parts := make([]string, len(c.Prefixes))
 	changed := false
-	for i, p := range c.Parts {
-		parts[i] = fmt.Sprintf("%v %s", p.Prefix, p.Fate)
-		changed = changed || p.Fate != dhcp6.Extended
+	for i, p := range c.Prefixes {
+		parts[i] = fmt.Sprintf("%v %s", p.Prefix, p.Outcome)
+		changed = changed || p.Outcome != dhcp6.Extended
 	}
 	log := e.o.Log.Debug
 	if changed {
@@ -218,7 +218,7 @@ func (e *Engine) onDelegation(name string, c dhcp6.Change) {
 		if c.Note != "" {
 			evidence = []string{c.Note}
 		}
-		e.o.Event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), Reason: string(c.Reason), Evidence: evidence,
+		e.o.OnEvent(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), Reason: string(c.Reason), Evidence: evidence,
 			Message: strings.Join(parts, ", ")})
 	}
 	log("delegation", "uplink", name, "reason", string(c.Reason), "parts", strings.Join(parts, ", "), "note", c.Note)

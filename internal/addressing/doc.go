@@ -9,7 +9,7 @@
 //	dhcp6.Client       by uplink ─► delegations ──┘                                       │
 //	ndisc.Advertiser   by LAN    ◄─ lans ◄────────────────────────────────────────────────┘
 //
-// What changes goes out by the callbacks of [Options]: Changed (plan again), Event, ProbeNow, and Save for the state directory.
+// What changes goes out by the callbacks of [Options]: Changed (plan again), OnEvent, ProbeNow, and Save for the state directory.
 // What probing says of uplinks comes in by Options.Verdict, for routers are left when probes say so.
 //
 // # Goroutines

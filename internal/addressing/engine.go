@@ -44,7 +44,7 @@ type Options struct {
 	Save func(document string, read func() any)
 	// Changed hears that Learned gives something else now, or may.
 	Changed func()
-	Event   func(status.Event)
+	OnEvent func(status.Event)
 	// Verdict returns what probing says of a path, and whether its device has carrier, address and gateway; false when the
 	// path is not probed.
 	Verdict func(rules.Path) (v uplink.Verdict, whole, ok bool)

@@ -34,7 +34,7 @@ func TestConfigurationsAndEventsMayComeAtOnce(t *testing.T) {
 			defer replanning.Unlock()
 			e.Learned(time.Now())
 		},
-		Event:    func(status.Event) {},
+		OnEvent:  func(status.Event) {},
 		Verdict:  func(rules.Path) (v uplink.Verdict, whole, ok bool) { return v, true, true },
 		ProbeNow: func(rules.Path) {},
 	})

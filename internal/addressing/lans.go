@@ -41,16 +41,16 @@ type lans struct {
 	save saver
 
 	mu         sync.Mutex
-	advertised map[string]*ndisc.Ledger // by device, as all of these
-	kept       map[string][]byte        // the advertised as they were last saved
-	inputs     map[string]ndisc.Input   // the latest
-	mtus       map[string]int           // likewise, in bytes
+	advertised map[string]*ndisc.Advertised // by device, as all of these
+	kept       map[string][]byte            // the advertised as they were last saved
+	inputs     map[string]ndisc.Input       // the latest
+	mtus       map[string]int               // likewise, in bytes
 	others     map[string][]ndisc.Other
 	files      map[string][]byte // the live prefixes as they were last written down
 }
 
 func newLANs(log *slog.Logger, save saver) *lans {
-	return &lans{log: log, save: save, advertised: make(map[string]*ndisc.Ledger), kept: make(map[string][]byte), inputs: make(map[string]ndisc.Input), mtus: make(map[string]int),
+	return &lans{log: log, save: save, advertised: make(map[string]*ndisc.Advertised), kept: make(map[string][]byte), inputs: make(map[string]ndisc.Input), mtus: make(map[string]int),
 		others: make(map[string][]ndisc.Other), files: make(map[string][]byte)}
 }
 
@@ -117,10 +117,10 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 		l.inputs[lan.Device], l.mtus[lan.Device] = in, mtu
 		told := l.advertised[lan.Device]
 		if told == nil {
-			told = new(ndisc.Ledger)
+			told = new(ndisc.Advertised)
 			l.advertised[lan.Device] = told
 		}
-		told.Untold = !lan.Advertise
+		told.ByOthers = !lan.Advertise
 		content := told.Update(in, now)
 		content.HopLimit, content.MTU = hopLimit, mtu
 		if i := l.get(lan.Device); i != nil {

@@ -159,10 +159,10 @@ func (e *Engine) onLease(name string, lease *dhcp4.Lease) {
 	e.o.Changed()
 	if lease == nil {
 		e.o.Log.Warn("lease lost", "uplink", name)
-		e.o.Event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv4.String(), Message: "no lease any more"})
+		e.o.OnEvent(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv4.String(), Message: "no lease any more"})
 		return
 	}
 	e.o.Log.Info("lease", "uplink", name, "address", lease.Address, "gateway", lease.Gateway, "expires", lease.Expires)
-	e.o.Event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv4.String(),
+	e.o.OnEvent(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv4.String(),
 		Message: fmt.Sprintf("%v from %v until %s", lease.Address, lease.Server, lease.Expires.Format(time.RFC3339))})
 }

@@ -307,7 +307,7 @@ func (e *Engine) onRouters(name string, before, after ndisc.View) {
 	e.o.Changed()
 	if was, is := routersNow(before), routersNow(after); was != is {
 		e.o.Log.Info("routers", "uplink", name, "now", is)
-		e.o.Event(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), From: was, To: is, Message: "router advertisements: " + is})
+		e.o.OnEvent(status.Event{Kind: status.EventLease, Uplink: name, Family: rules.IPv6.String(), From: was, To: is, Message: "router advertisements: " + is})
 	}
 }
 

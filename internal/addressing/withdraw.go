@@ -13,7 +13,7 @@ import (
 )
 
 // AddWithdrawn tells planning which prefixes the hosts of each LAN may still hold though nobody delegates them: those that
-// are being denied, and those that have been taken away since the hosts were told last.
+// are being withdrawn, and those that have been taken away since the hosts were told last.
 func (e *Engine) AddWithdrawn(out *rules.Config, now time.Time) {
 	e.lans.mu.Lock()
 	defer e.lans.mu.Unlock()
@@ -48,7 +48,7 @@ type Store interface {
 // WithdrawRA tells the hosts of every LAN that was advertised on that this router goes; no Engine may run. The function that it
 // returns waits until that is done, and forgets those hosts.
 func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog.Logger) (wait func()) {
-	var advertised map[string]*ndisc.Ledger
+	var advertised map[string]*ndisc.Advertised
 	if err := state.Load(docLANs, &advertised); err != nil || len(advertised) == 0 {
 		return func() {}
 	}
@@ -61,7 +61,7 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 	var withdrawing, running sync.WaitGroup
 	for device, told := range advertised {
 		link, _ := obs.Link(device)
-		if !link.Up || !link.Carrier || told.Untold {
+		if !link.Up || !link.Carrier || told.ByOthers {
 			continue
 		}
 		a := ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: log})

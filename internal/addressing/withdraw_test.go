@@ -16,7 +16,7 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 	old, site := netip.MustParsePrefix("2001:db8:a00::/56"), netip.MustParsePrefix("fd00:77::/48")
 	subnet := netip.MustParsePrefix("2001:db8:a00:1::/64")
 	e := New(Options{})
-	told := new(ndisc.Ledger)
+	told := new(ndisc.Advertised)
 	e.lans.advertised["lan0"] = told
 	in := ndisc.Input{AnyUsable: true, ULA: netip.MustParsePrefix("fd00:77:0:1::/64"), Site: site,
 		Prefixes: []ndisc.LivePrefix{{Prefix: subnet, Uplink: "fiber", Delegation: old, Usable: true, Valid: now.Add(24 * time.Hour)}}}

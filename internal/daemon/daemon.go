@@ -136,7 +136,7 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	d.tunnels = newTunnels(d.log)
 	d.o.Prober = &handshakes{Prober: d.o.Prober, look: d.tunnels.wires.state}
-	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.save, Changed: d.replan, Event: d.event,
+	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.save, Changed: d.replan, OnEvent: d.event,
 		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
 			v, ok = d.monitor.Verdict(path)
 			return v, ok && d.monitor.CanProbe(path), ok

@@ -29,9 +29,9 @@ type Advertiser struct {
 	cfg    AdvertiserConfig
 	socket linkSocket
 
-	mu      sync.Mutex // guards what follows
-	content *Content   // what SetContent or Withdraw said last
-	goodbye *finalRA   // nil unless Withdraw waits
+	mu         sync.Mutex // guards what follows
+	content    *Content   // what SetContent or Withdraw said last
+	withdrawal *finalRA   // nil unless Withdraw waits
 }
 
 // finalRA is a Withdraw that is under way.
@@ -74,16 +74,16 @@ func (a *Advertiser) SetContent(c Content) error {
 	return nil
 }
 
-// Withdraw says goodbye with what c withdraws, three times within six seconds, and then no more until
+// Withdraw advertises what c withdraws, three times within six seconds, and then no more until
 // SetContent. It is for a LAN that we leave for good, and needs no SetContent before: the content of a stored
-// Ledger will do. It returns nil when all was sent; the first goes out at once, so that a context which ends
+// Advertised will do. It returns nil when all was sent; the first goes out at once, so that a context which ends
 // sooner loses the repetitions only. Run has to be running and the link to be up.
 func (a *Advertiser) Withdraw(ctx context.Context, c Content) error {
 	c = c.Withdrawn()
 	if err := c.check(); err != nil {
 		return fmt.Errorf("withdrawing from %s: %w", a.cfg.Device, err)
 	}
-	f := &finalRA{left: goodbyes, done: make(chan struct{})}
+	f := &finalRA{left: finalAdverts, done: make(chan struct{})}
 	a.set(c, f)
 	select {
 	case <-ctx.Done():
@@ -101,27 +101,27 @@ func (a *Advertiser) Withdraw(ctx context.Context, c Content) error {
 func (a *Advertiser) set(c Content, f *finalRA) {
 	c = c.clone()
 	a.mu.Lock()
-	if a.goodbye != nil {
-		a.goodbye.finish()
+	if a.withdrawal != nil {
+		a.withdrawal.finish()
 	}
-	a.content, a.goodbye = &c, f
+	a.content, a.withdrawal = &c, f
 	a.mu.Unlock()
 	a.socket.Wake()
 }
 
-// speaker is the state of Run.
-type speaker struct {
+// sender is the state of Run.
+type sender struct {
 	*Advertiser
-	schedule *schedule
-	others   otherRouters
-	said     *Content // what is being advertised; nil: nothing
-	leaving  *finalRA // the goodbye that is being said
-	link     Link
+	schedule   *schedule
+	others     otherRouters
+	advertised *Content // what is being advertised; nil: nothing
+	final      *finalRA // that is under way
+	link       Link
 }
 
-// Run advertises until the context ends. It does not say goodbye then.
+// Run advertises until the context ends. It withdraws nothing then.
 func (a *Advertiser) Run(ctx context.Context) error {
-	s := &speaker{Advertiser: a, schedule: newSchedule(rand.Float64)}
+	s := &sender{Advertiser: a, schedule: newSchedule(rand.Float64)}
 	defer a.socket.Close()
 	var e linksession.Event[Packet]
 	for ; !e.Ended; e = a.socket.Next(ctx, earlier(s.schedule.deadline(), s.others.deadline())) {
@@ -135,8 +135,8 @@ func (a *Advertiser) Run(ctx context.Context) error {
 		} else if closed {
 			s.schedule.linkDown()
 		}
-		s.take(now)
-		s.speak(now)
+		s.update(now)
+		s.send(now)
 		s.others.expire(now)
 		if s.others.changed {
 			s.others.changed = false
@@ -146,18 +146,18 @@ func (a *Advertiser) Run(ctx context.Context) error {
 	return nil
 }
 
-// take notes a new content.
-func (s *speaker) take(now time.Time) {
+// update notes a new content.
+func (s *sender) update(now time.Time) {
 	s.mu.Lock()
-	content, goodbye := s.content, s.goodbye
+	content, final := s.content, s.withdrawal
 	s.mu.Unlock()
-	if content == nil || content == s.said && goodbye == s.leaving {
+	if content == nil || content == s.advertised && final == s.final {
 		return
 	}
-	former := s.said
-	s.said, s.leaving = content, goodbye
+	former := s.advertised
+	s.advertised, s.final = content, final
 	switch {
-	case goodbye != nil:
+	case final != nil:
 		s.schedule.finalRA(now)
 	case former == nil || !s.schedule.content:
 		s.schedule.begin(now)
@@ -166,17 +166,17 @@ func (s *speaker) take(now time.Time) {
 	}
 }
 
-// speak sends what is due.
-func (s *speaker) speak(now time.Time) {
+// send sends what is due.
+func (s *sender) send(now time.Time) {
 	to := s.schedule.due(now)
-	if len(to) == 0 || s.said == nil {
+	if len(to) == 0 || s.advertised == nil {
 		return
 	}
 	link := s.link
 	if conn := s.socket.Conn(); conn != nil {
 		link = conn.Link()
 	}
-	messages, err := s.said.messages(link, now)
+	messages, err := s.advertised.messages(link, now)
 	if err != nil { // check lets nothing pass that could do this
 		s.cfg.Log.Error("router advertisement not made", "device", s.cfg.Device, "err", err)
 		s.schedule.failed(now)
@@ -194,26 +194,26 @@ func (s *speaker) speak(now time.Time) {
 			s.schedule.failed(now)
 			continue
 		}
-		s.schedule.sent(s.said.least(now), now)
-		s.goodbyeSent()
+		s.schedule.sent(s.advertised.least(now), now)
+		s.countFinal()
 	}
 }
 
-// goodbyeSent counts, and falls silent after the last.
-func (s *speaker) goodbyeSent() {
-	if s.leaving == nil {
+// countFinal counts, and falls silent after the last.
+func (s *sender) countFinal() {
+	if s.final == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.leaving.left--; s.leaving.left <= 0 {
+	if s.final.left--; s.final.left <= 0 {
 		s.schedule.stop()
-		s.leaving.finish()
+		s.final.finish()
 	}
 }
 
 // receive takes a message of the LAN in.
-func (s *speaker) receive(p Packet, now time.Time) {
+func (s *sender) receive(p Packet, now time.Time) {
 	if p.From == s.link.Addr || len(p.Data) == 0 {
 		return
 	}
@@ -226,7 +226,7 @@ func (s *speaker) receive(p Packet, now time.Time) {
 	case typeAdvert:
 		var heard advert
 		if heard, err = parseAdvert(p); err == nil {
-			s.others.receive(p.From, heard, s.said, now)
+			s.others.receive(p.From, heard, s.advertised, now)
 		}
 	}
 	if err != nil {

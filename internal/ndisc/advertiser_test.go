@@ -22,8 +22,8 @@ import (
 type advertising struct {
 	*Advertiser
 	*wire
-	t      *testing.T
-	ledger Ledger
+	t          *testing.T
+	advertised Advertised
 
 	mu     sync.Mutex
 	others [][]Other
@@ -43,7 +43,7 @@ func advertise(t *testing.T) *advertising {
 
 func (a *advertising) tell(in Input) {
 	a.t.Helper()
-	a.set(a.ledger.Update(in, time.Now()))
+	a.set(a.advertised.Update(in, time.Now()))
 }
 
 func (a *advertising) set(c Content) {
@@ -362,7 +362,7 @@ func TestTheEndOfRunSaysNothing(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- a.Run(ctx) }()
 		a.SetLink(2, true)
-		var l Ledger
+		var l Advertised
 		if err := a.SetContent(l.Update(both(true, true), time.Now())); err != nil {
 			t.Fatal(err)
 		}
@@ -379,7 +379,7 @@ func TestWithdrawSaysGoodbyeThreeTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		began := time.Now()
-		if err := a.Withdraw(t.Context(), a.ledger.Content()); err != nil {
+		if err := a.Withdraw(t.Context(), a.advertised.Content()); err != nil {
 			t.Error(err)
 		}
 		sleep(2 * time.Hour)
@@ -425,11 +425,11 @@ func TestWithdrawIsEndedByWhatComesBetween(t *testing.T) {
 		a := settled(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := a.Withdraw(ctx, a.ledger.Content()); !errors.Is(err, context.DeadlineExceeded) {
+		if err := a.Withdraw(ctx, a.advertised.Content()); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		replaced := make(chan error)
-		go func() { replaced <- a.Withdraw(t.Context(), a.ledger.Content()) }()
+		go func() { replaced <- a.Withdraw(t.Context(), a.advertised.Content()) }()
 		sleep(time.Second)
 		a.tell(both(true, true))
 		if err := <-replaced; !errors.Is(err, errReplaced) {
@@ -485,7 +485,7 @@ func TestOtherRoutersAreNoticedComparedAndForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := advertise(t)
 		a.SetLink(2, true)
-		c := a.ledger.Update(both(true, true), time.Now())
+		c := a.advertised.Update(both(true, true), time.Now())
 		c.MTU, c.HopLimit = 1480, 64
 		a.set(c)
 		one := says{lifetime: 600 * time.Second, options: []ndp.Option{ndp.NewMTU(1492), pio(fiber.String(), time.Hour, 5400*time.Second),

@@ -78,7 +78,7 @@ func (r AnnouncedRoute) lifetime(now time.Time) time.Duration {
 	return atLeastShortest(min(routeLifetime, remaining(r.Until, now)))
 }
 
-// Content is what a router says on a LAN. A Ledger makes most of it.
+// Content is what a router says on a LAN. An Advertised makes most of it.
 type Content struct {
 	Default    bool // be a default router
 	Preference Preference

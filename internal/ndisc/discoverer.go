@@ -116,7 +116,7 @@ func (d *Discoverer) Run(ctx context.Context) error {
 		if e.Received {
 			said = d.report(d.receive(m, e.Message, now), said)
 		}
-		d.pass(m, now)
+		d.update(m, now)
 		if opened, closed := d.socket.Follow(now); opened {
 			m.linkUp(d.socket.Conn().Link().MTU, now)
 		} else if closed {
@@ -155,8 +155,8 @@ func (d *Discoverer) receive(m *machine, p Packet, now time.Time) error {
 	return m.receive(p, now)
 }
 
-// pass hands the machine what other goroutines have told.
-func (d *Discoverer) pass(m *machine, now time.Time) {
+// update hands the machine what other goroutines have told.
+func (d *Discoverer) update(m *machine, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, addr := range d.failed {

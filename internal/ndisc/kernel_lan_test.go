@@ -35,7 +35,7 @@ type lanWorld struct {
 	t            *testing.T
 	router, host *host
 	advertiser   *Advertiser
-	ledger       Ledger
+	advertised   Advertised
 
 	mu     sync.Mutex
 	others []Other
@@ -60,7 +60,7 @@ func newLAN(t *testing.T) *lanWorld {
 
 func (w *lanWorld) tell(in Input) {
 	w.t.Helper()
-	if err := w.advertiser.SetContent(w.ledger.Update(in, time.Now())); err != nil {
+	if err := w.advertiser.SetContent(w.advertised.Update(in, time.Now())); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -134,7 +134,7 @@ func TestWithdrawingLeavesTheHostWithoutARouter(t *testing.T) {
 	w.want("preferred", "preferred", "preferred")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := w.advertiser.Withdraw(ctx, w.ledger.Content()); err != nil {
+	if err := w.advertiser.Withdraw(ctx, w.advertised.Content()); err != nil {
 		t.Fatal(err)
 	}
 	w.want("deprecated", "deprecated", "deprecated")

@@ -33,8 +33,8 @@ const (
 // It is the longest router lifetime of RFC 4861 section 6.2.1.
 const silentRouter = 9000 * time.Second
 
-// learning is what is known about soliciting one router again.
-type learning struct {
+// refresh is what is known about soliciting one router again.
+type refresh struct {
 	refresh time.Time // zero: nothing of it ends
 	asked   bool
 }
@@ -45,8 +45,8 @@ type machine struct {
 	secret []byte
 	rand   func() float64 // uniform in [0, 1)
 
-	state   State
-	learned map[netip.Addr]learning
+	state     State
+	refreshes map[netip.Addr]refresh
 
 	follows     bool         // somebody else configures by what routers say: ask only when they are lost
 	gateways    []netip.Addr // that somebody else's defaults lead to
@@ -78,7 +78,7 @@ type machine struct {
 }
 
 func newMachine(device string, secret []byte, last State, random func() float64) *machine {
-	m := &machine{device: device, secret: secret, rand: random, state: last.usable(), learned: map[netip.Addr]learning{},
+	m := &machine{device: device, secret: secret, rand: random, state: last.usable(), refreshes: map[netip.Addr]refresh{},
 		checks: map[netip.Addr]*check{}, unreachable: map[netip.Addr]bool{}, heldDown: map[netip.Addr]time.Time{}, holdDowns: map[netip.Addr]time.Duration{}}
 	m.choose()
 	return m
@@ -129,7 +129,7 @@ func (m *machine) soliciting() bool {
 	if !m.fresh || !m.hasDefault() {
 		return true
 	}
-	for _, l := range m.learned {
+	for _, l := range m.refreshes {
 		if l.asked {
 			return true
 		}
@@ -154,10 +154,10 @@ func (m *machine) again(now time.Time) {
 func (m *machine) tick(now time.Time) bool {
 	m.expire(now)
 	m.rotate(now)
-	for addr, l := range m.learned {
+	for addr, l := range m.refreshes {
 		if !l.asked && !l.refresh.IsZero() && !now.Before(l.refresh) {
 			l.asked = true
-			m.learned[addr] = l
+			m.refreshes[addr] = l
 			m.again(now)
 		}
 	}
@@ -193,7 +193,7 @@ func (m *machine) deadline() time.Time {
 	if m.soliciting() {
 		d = m.next
 	}
-	for _, l := range m.learned {
+	for _, l := range m.refreshes {
 		if m.up && !l.asked {
 			d = earlier(d, l.refresh)
 		}
@@ -249,9 +249,9 @@ func (m *machine) expire(now time.Time) {
 	s.Routes = without(m, s.Routes, func(r Route) bool { return over(r.Expires, now) })
 	s.DNS = without(m, s.DNS, func(d Server) bool { return over(d.Expires, now) })
 	s.Search = without(m, s.Search, func(d Domain) bool { return over(d.Expires, now) })
-	for addr := range m.learned {
+	for addr := range m.refreshes {
 		if !slices.ContainsFunc(s.Routers, func(r Router) bool { return r.Addr == addr }) {
-			delete(m.learned, addr)
+			delete(m.refreshes, addr)
 		}
 	}
 	maps.DeleteFunc(m.holdDowns, func(a netip.Addr, _ time.Duration) bool { return !m.checkable(a) })
@@ -317,12 +317,12 @@ func (m *machine) receive(p Packet, now time.Time) error {
 		}
 	}
 	m.fresh = m.fresh || r.Default
-	m.learn(&a, p.From, now)
+	m.applyRA(&a, p.From, now)
 	if r.Default && !known {
 		m.verify(now) // it may have come in the place of another
 	}
 	m.answered(p.From)
-	m.learned[p.From] = learning{refresh: m.refreshAfter(a, now)}
+	m.refreshes[p.From] = refresh{refresh: m.refreshAfter(a, now)}
 	if had && !m.hasDefault() {
 		m.again(now)
 	}

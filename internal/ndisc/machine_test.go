@@ -356,9 +356,9 @@ func TestAFloodOfForgedAdvertisementsHasBounds(t *testing.T) {
 	}
 	s := m.state
 	if len(s.Routers) != maxRouters || len(s.Prefixes) != maxPrefixes || len(s.Addresses) != maxPrefixes || len(s.Routes) != maxRoutes ||
-		len(s.DNS) != maxNames || len(s.Search) != maxNames || len(m.learned) != maxRouters {
+		len(s.DNS) != maxNames || len(s.Search) != maxNames || len(m.refreshes) != maxRouters {
 		t.Errorf("%d routers, %d prefixes, %d addresses, %d routes, %d servers, %d domains, %d to ask", len(s.Routers), len(s.Prefixes),
-			len(s.Addresses), len(s.Routes), len(s.DNS), len(s.Search), len(m.learned))
+			len(s.Addresses), len(s.Routes), len(s.DNS), len(s.Search), len(m.refreshes))
 	}
 	tell(t, m, plain(2*time.Hour), gateway, noon)
 	if v := m.state.view(); !slices.ContainsFunc(v.Routers, func(r Router) bool { return r.Addr == gateway && r.Expires.Equal(noon.Add(2*time.Hour)) }) {

@@ -46,7 +46,7 @@ func (r *otherRouters) receive(from netip.Addr, a advert, ours *Content, now tim
 		o.Conflicts = ours.conflicts(a, now)
 	}
 	i := slices.IndexFunc(r.list, func(known Other) bool { return known.Router == from })
-	if over(o.Expires, now) { // it says goodbye
+	if over(o.Expires, now) { // it goes
 		if i >= 0 {
 			r.list, r.changed = slices.Delete(r.list, i, i+1), true
 		}

@@ -153,7 +153,7 @@ func (c Content) changeTo(other Content, now time.Time) change {
 	result := same
 	for key, before := range a.lifetimes {
 		if _, known := b.lifetimes[key]; !known && before > 0 {
-			return urgent // what has been denied long enough may go quietly
+			return urgent // what has been withdrawn long enough may go quietly
 		}
 	}
 	for key, after := range b.lifetimes {

@@ -24,7 +24,7 @@ const (
 	maxAnswerDelay     = 500 * time.Millisecond
 	sendAgain          = time.Second // after a failure
 	maxSolicitors      = 32          // answered one by one
-	goodbyes           = 3           // MAX_FINAL_RTR_ADVERTISEMENTS
+	finalAdverts       = 3           // MAX_FINAL_RTR_ADVERTISEMENTS
 	urgentAdvertsInRow = 6           // at a start: a few leases, one after the other, and then a failure
 )
 
@@ -39,17 +39,17 @@ type schedule struct {
 	burst   int       // still to be sent soon after a change
 	last    time.Time // of the latest multicast one
 	next    time.Time // of the next multicast one; zero: none is due
-	// credit grows by one each minDelay up to urgentAdvertsInRow, and each multicast advertisement costs one.
+	// tokens grows by one each minDelay up to urgentAdvertsInRow, and each multicast advertisement costs one.
 	// RFC 4861 section 6.2.6 wants minDelay between any two of them. That a prefix is dead cannot wait for
-	// it: each second costs every host's connections. So a change goes out at once while there is credit,
+	// it: each second costs every host's connections. So a change goes out at once while there are tokens,
 	// which keeps to that rate in the long run, also when changes come without an end.
-	credit     float64
-	creditedAt time.Time
+	tokens     float64
+	refilledAt time.Time
 	pending    map[netip.Addr]time.Time // answers to single hosts
 }
 
 func newSchedule(random func() float64) *schedule {
-	return &schedule{rand: random, credit: urgentAdvertsInRow, pending: map[netip.Addr]time.Time{}}
+	return &schedule{rand: random, tokens: urgentAdvertsInRow, pending: map[netip.Addr]time.Time{}}
 }
 
 func (s *schedule) between(from, to time.Duration) time.Duration {
@@ -98,19 +98,19 @@ func (s *schedule) changed(c change, now time.Time) {
 	when := s.soonest(now)
 	if c == urgent {
 		s.burst = burstAdverts
-		s.earn(now)
-		if s.credit >= 1 {
+		s.refill(now)
+		if s.tokens >= 1 {
 			when = now
 		}
 	}
 	s.next = earlier(s.next, when)
 }
 
-func (s *schedule) earn(now time.Time) {
-	if !s.creditedAt.IsZero() {
-		s.credit = min(urgentAdvertsInRow, s.credit+max(float64(now.Sub(s.creditedAt)), 0)/float64(minDelay))
+func (s *schedule) refill(now time.Time) {
+	if !s.refilledAt.IsZero() {
+		s.tokens = min(urgentAdvertsInRow, s.tokens+max(float64(now.Sub(s.refilledAt)), 0)/float64(minDelay))
 	}
-	s.creditedAt = now
+	s.refilledAt = now
 }
 
 // solicited is told of a solicitation. A host that has a link-local address is answered alone, so that the
@@ -160,8 +160,8 @@ func (s *schedule) due(now time.Time) []netip.Addr {
 // sent is told that an advertisement to all went out; least is the shortest lifetime in it.
 func (s *schedule) sent(least time.Duration, now time.Time) {
 	s.last = now
-	s.earn(now)
-	s.credit = max(s.credit-1, 0)
+	s.refill(now)
+	s.tokens = max(s.tokens-1, 0)
 	longest := min(maxInterval, max(least/perLifetime, initialMax))
 	wait := s.between(time.Duration(minIntervalShare*float64(longest)), longest)
 	if s.initial > 0 {
@@ -184,7 +184,7 @@ func (s *schedule) failed(now time.Time) { s.next = now.Add(sendAgain) }
 
 // finalRA makes the last advertisements due.
 func (s *schedule) finalRA(now time.Time) {
-	s.content, s.initial, s.burst = true, 0, goodbyes
+	s.content, s.initial, s.burst = true, 0, finalAdverts
 	clear(s.pending)
 	if s.up {
 		s.next = now

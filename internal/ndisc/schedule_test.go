@@ -45,8 +45,8 @@ func TestTheScheduleKeepsItsPromises(t *testing.T) {
 			switch event := rapid.IntRange(0, 9).Draw(t, "event"); {
 			case event < 4:
 				s.changed(urgent, now)
-				if s.credit >= 1 && !s.next.Equal(now) {
-					t.Fatalf("a change waits until %v although there is credit for it at %v", s.next, now)
+				if s.tokens >= 1 && !s.next.Equal(now) {
+					t.Fatalf("a change waits until %v although there is a token for it at %v", s.next, now)
 				}
 				if s.next.After(now.Add(minDelay)) {
 					t.Fatalf("a change waits for %v", s.next.Sub(now))

@@ -64,7 +64,7 @@ var (
 // The rows of the table of LAN advertisements.
 
 func TestUplinkDownWhileAnotherIsUp(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	wantTold(t, l.Update(both(true, true), noon), noon, map[string][2]uint32{
 		"default": router, fiber.String(): fresh, lte.String(): fresh, ula.String(): fresh})
 	wantTold(t, l.Update(both(false, true), noon), noon, map[string][2]uint32{
@@ -77,7 +77,7 @@ func TestUplinkDownWhileAnotherIsUp(t *testing.T) {
 }
 
 func TestUplinkBack(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	l.Update(both(false, true), noon)
 	wantTold(t, l.Update(both(true, true), noon), noon, map[string][2]uint32{
 		"default": router, fiber.String(): fresh, lte.String(): fresh, ula.String(): fresh})
@@ -90,7 +90,7 @@ func TestPrefixChangedExpiredOrRevoked(t *testing.T) {
 	revoked.Prefixes = revoked.Prefixes[1:]
 	for name, in := range map[string]Input{"changed": changed, "revoked": revoked} {
 		t.Run(name, func(t *testing.T) {
-			var l Ledger
+			var l Advertised
 			l.Update(both(true, true), noon)
 			gone := noon.Add(time.Hour)
 			for _, at := range []time.Duration{0, time.Second, 5399 * time.Second} {
@@ -106,7 +106,7 @@ func TestPrefixChangedExpiredOrRevoked(t *testing.T) {
 	t.Run("expired", func(t *testing.T) {
 		in := both(true, true)
 		in.Prefixes[0].Preferred, in.Prefixes[0].Valid = noon.Add(1000*time.Second), noon.Add(2000*time.Second)
-		var l Ledger
+		var l Advertised
 		c := l.Update(in, noon)
 		for _, s := range []struct {
 			after time.Duration
@@ -119,22 +119,22 @@ func TestPrefixChangedExpiredOrRevoked(t *testing.T) {
 		}
 		end := noon.Add(2000 * time.Second)
 		c = l.Update(revoked, end)
-		if got, present := told(t, c, end.Add(denial-time.Second))[fiber.String()]; !present || got != denied {
+		if got, present := told(t, c, end.Add(minWithdrawal-time.Second))[fiber.String()]; !present || got != denied {
 			t.Errorf("after its end: %v, %v", got, present)
 		}
-		if _, present := told(t, c, end.Add(denial))[fiber.String()]; present {
+		if _, present := told(t, c, end.Add(minWithdrawal))[fiber.String()]; present {
 			t.Error("denied for ever")
 		}
 	})
 }
 
 func TestAllUplinksDown(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	l.Update(both(true, true), noon)
 	wantTold(t, l.Update(both(false, false), noon), noon, map[string][2]uint32{
 		"default": denied, fiber.String(): fresh, lte.String(): fresh, ula.String(): fresh})
 
-	l = Ledger{}
+	l = Advertised{}
 	l.Update(both(false, true), noon)
 	wantTold(t, l.Update(both(false, false), noon), noon, map[string][2]uint32{
 		"default": denied, fiber.String(): leaving, lte.String(): fresh, ula.String(): fresh})
@@ -143,7 +143,7 @@ func TestAllUplinksDown(t *testing.T) {
 }
 
 func TestAPrefixThatComesBackIsLiveAgain(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	l.Update(both(true, true), noon)
 	revoked := both(true, true)
 	revoked.Prefixes = revoked.Prefixes[1:]
@@ -159,7 +159,7 @@ func TestAPrefixThatComesBackIsLiveAgain(t *testing.T) {
 }
 
 func TestADelegationThatWasCutShortIsDeniedForAsLongAsHostsWereTold(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	l.Update(both(true, true), noon)
 	short := both(true, true)
 	short.Prefixes[0].Valid = noon.Add(200 * time.Second)
@@ -173,8 +173,8 @@ func TestADelegationThatWasCutShortIsDeniedForAsLongAsHostsWereTold(t *testing.T
 	}
 }
 
-func TestTheLedgerOutlastsARestart(t *testing.T) {
-	var l Ledger
+func TestWhatWasAdvertisedOutlastsARestart(t *testing.T) {
+	var l Advertised
 	in := both(true, true)
 	in.DNS, in.Search = []netip.Addr{netip.MustParseAddr("fd00:db8:1:1::1")}, []string{"lan"}
 	l.Update(in, noon)
@@ -183,7 +183,7 @@ func TestTheLedgerOutlastsARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var again Ledger
+	var again Advertised
 	if err := json.Unmarshal(b, &again); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func TestTheLedgerOutlastsARestart(t *testing.T) {
 	}
 	again.Update(both(true, true), noon.Add(time.Minute))
 	if b2, _ := json.Marshal(again); string(b2) != string(b) {
-		t.Errorf("the same input changes the ledger:\n%s\n%s", b, b2)
+		t.Errorf("the same input changes what is kept:\n%s\n%s", b, b2)
 	}
 	renumbered := both(true, true) // while we were off
 	renumbered.Prefixes[1].Prefix = netip.MustParsePrefix("2001:db8:b:f1::/64")
@@ -202,7 +202,7 @@ func TestTheLedgerOutlastsARestart(t *testing.T) {
 }
 
 func TestNamesThatAreNoLongerServedAreDenied(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	in := both(true, true)
 	old, current := netip.MustParseAddr("fd00:db8:1:1::1"), netip.MustParseAddr("fd00:db8:1:1::2")
 	in.DNS, in.Search = []netip.Addr{old}, []string{"old", "lan"}
@@ -221,7 +221,7 @@ func TestNamesThatAreNoLongerServedAreDenied(t *testing.T) {
 }
 
 func TestRoutesToTheDelegationsAreAdvertised(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	in := both(false, true)
 	in.Prefixes[0].Valid = noon.Add(1000 * time.Second)
 	lifetimes := func(c Content, at time.Time) map[string]time.Duration {
@@ -249,7 +249,7 @@ func TestRoutesToTheDelegationsAreAdvertised(t *testing.T) {
 }
 
 func TestAProviderThatRenumbersAllDayHasBounds(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	for i := range 500 {
 		in := both(true, true)
 		in.Prefixes[0].Prefix = netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 6: byte(i / 256), 7: byte(i)}), 64)
@@ -272,7 +272,7 @@ func TestEveryPrefixIsLiveOrDenied(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		now := noon
-		var l Ledger
+		var l Advertised
 		held := make(map[string]time.Time) // until when a host may believe in a prefix, by what it was told
 		var in Input
 		content := l.Update(in, now)
@@ -317,7 +317,7 @@ func TestEveryPrefixIsLiveOrDenied(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				l = Ledger{}
+				l = Advertised{}
 				if err := json.Unmarshal(b, &l); err != nil {
 					t.Fatal(err)
 				}
@@ -352,7 +352,7 @@ func drawInput(t *rapid.T, pool []netip.Prefix, now time.Time) Input {
 }
 
 func TestAnAdvertisementThatIsTooLargeIsSplit(t *testing.T) {
-	var l Ledger
+	var l Advertised
 	in := both(true, true)
 	for i := range 60 {
 		in.Prefixes = append(in.Prefixes, LivePrefix{Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 7: byte(i + 1)}), 64), Usable: true})

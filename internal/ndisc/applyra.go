@@ -16,21 +16,21 @@ const (
 	maxConflicts = 3
 )
 
-// learn takes over the options of an advertisement.
-func (m *machine) learn(a *advert, from netip.Addr, now time.Time) {
+// applyRA takes over the options of an advertisement.
+func (m *machine) applyRA(a *advert, from netip.Addr, now time.Time) {
 	full := func(format string, args ...any) {
 		a.ignored = append(a.ignored, fmt.Sprintf(format, args...)+": too many are known already")
 	}
 	for _, o := range a.prefixes {
-		if !m.learnPrefix(o, from, now) {
+		if !m.applyPrefix(o, from, now) {
 			full("prefix %v", o.prefix)
 		}
-		if o.autonomous && !m.learnAddress(o, from, now) {
+		if o.autonomous && !m.applyAddress(o, from, now) {
 			full("address in %v", o.prefix)
 		}
 	}
 	for _, o := range a.routes {
-		if o.prefix.Bits() > 0 && !m.learnRoute(o, from, now) {
+		if o.prefix.Bits() > 0 && !m.applyRoute(o, from, now) {
 			full("route to %v", o.prefix)
 		}
 	}
@@ -56,10 +56,10 @@ func (m *machine) learn(a *advert, from netip.Addr, now time.Time) {
 	}
 }
 
-// learnPrefix keeps the announcement as it is. A valid lifetime of 0 takes it off the link at once (RFC 4861
+// applyPrefix keeps the announcement as it is. A valid lifetime of 0 takes it off the link at once (RFC 4861
 // section 6.3.4), whatever becomes of our address; but no router takes away what others announce. It reports whether there
 // was room.
-func (m *machine) learnPrefix(o prefixOption, from netip.Addr, now time.Time) bool {
+func (m *machine) applyPrefix(o prefixOption, from netip.Addr, now time.Time) bool {
 	same := func(p Prefix) bool { return p.Prefix == o.prefix }
 	if o.valid == 0 {
 		m.state.Prefixes = slices.DeleteFunc(m.state.Prefixes, func(p Prefix) bool { return same(p) && !m.othersAnnounce(p.Routers, from) })
@@ -95,9 +95,9 @@ func including(routers []netip.Addr, router netip.Addr) []netip.Addr {
 	return append(slices.Clone(routers), router)
 }
 
-// learnAddress forms or refreshes our address in an autonomous prefix (RFC 4862 section 5.5.3). It reports
+// applyAddress forms or refreshes our address in an autonomous prefix (RFC 4862 section 5.5.3). It reports
 // whether there was room.
-func (m *machine) learnAddress(o prefixOption, from netip.Addr, now time.Time) bool {
+func (m *machine) applyAddress(o prefixOption, from netip.Addr, now time.Time) bool {
 	if o.prefix.Bits() != 64 {
 		return true // no room for our identifier (section 5.5.3 d); the prefix itself is in the View
 	}
@@ -135,9 +135,9 @@ func (m *machine) address(prefix netip.Prefix, conflicts int) netip.Prefix {
 	return netip.PrefixFrom(StableAddress(prefix, m.device, conflicts, m.secret), 64)
 }
 
-// learnRoute keeps a route of one router: another's to the same prefix is another route (RFC 4191 section
+// applyRoute keeps a route of one router: another's to the same prefix is another route (RFC 4191 section
 // 3.1). It reports whether there was room.
-func (m *machine) learnRoute(o routeOption, from netip.Addr, now time.Time) bool {
+func (m *machine) applyRoute(o routeOption, from netip.Addr, now time.Time) bool {
 	same := func(r Route) bool { return r.Prefix == o.prefix && r.Router == from }
 	if o.lifetime == 0 {
 		m.state.Routes = slices.DeleteFunc(m.state.Routes, same)

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// denial is the least time for which a prefix that is gone is denied, also when its lifetimes have run
+	// minWithdrawal is the least time for which a prefix that is gone is advertised with lifetimes 0, also when its lifetimes have run
 	// out on the hosts: theirs is another clock. It is the time of a few advertisements.
-	denial = 3 * maxInterval
+	minWithdrawal = 3 * maxInterval
 	// maxStale bounds the prefixes that are gone, against a provider that renumbers all day. The ones that
 	// hosts forget first are left out first.
 	maxStale = 32
@@ -27,7 +27,7 @@ type LivePrefix struct {
 	Brief      bool         // the provider never gives it for long; see Announcement
 }
 
-// Input is what a Ledger is told of a LAN.
+// Input is what an Advertised is told of a LAN.
 type Input struct {
 	// Prefixes are all that the uplinks' leases give this LAN, usable or not. One that is missing counts as
 	// taken away, so the first Input after a restart has to hold what the stored leases give.
@@ -40,17 +40,17 @@ type Input struct {
 	Search    []string
 }
 
-// Ledger knows what the hosts of one LAN have been told and what they are to be told next. It is kept as
-// JSON, so that a prefix which changed while we were off is still denied (RFC 9096 section 3.5).
-type Ledger struct {
-	Entries  []Entry    `json:"entries,omitempty"` // by prefix
-	NoDNS    []Departed `json:"no_dns,omitempty"`
-	NoSearch []Departed `json:"no_search,omitempty"`
-	DNS      []string   `json:"dns,omitempty"`
-	Search   []string   `json:"search,omitempty"`
-	Default  bool       `json:"default,omitempty"`
-	// Untold is true while another program advertises on the LAN: what is here hosts know from that one, if at all.
-	Untold bool `json:"untold,omitempty"`
+// Advertised knows what the hosts of one LAN have been told and what they are to be told next. It is kept as
+// JSON, so that a prefix which changed while we were off is still withdrawn (RFC 9096 section 3.5).
+type Advertised struct {
+	Entries  []Entry         `json:"entries,omitempty"` // by prefix
+	NoDNS    []WithdrawnName `json:"no_dns,omitempty"`
+	NoSearch []WithdrawnName `json:"no_search,omitempty"`
+	DNS      []string        `json:"dns,omitempty"`
+	Search   []string        `json:"search,omitempty"`
+	Default  bool            `json:"default,omitempty"`
+	// ByOthers is true while another program advertises on the LAN: what is here hosts know from that one, if at all.
+	ByOthers bool `json:"untold,omitempty"`
 }
 
 // Entry is a prefix that has been advertised.
@@ -62,16 +62,16 @@ type Entry struct {
 	Held time.Time `json:"held,omitzero"`
 }
 
-// Departed is a name that is not to be used any more.
-type Departed struct {
+// WithdrawnName is a name that is not to be used any more.
+type WithdrawnName struct {
 	Name  string    `json:"name"`
 	Until time.Time `json:"until"` // when no host remembers it
 }
 
 // Update takes the present situation in and returns what to advertise. The result stays right while time
-// passes, until the situation changes; calling it more often does no harm. The caller adds what no ledger
-// has to remember: Preference, HopLimit, Managed, Other and MTU.
-func (l *Ledger) Update(in Input, now time.Time) Content {
+// passes, until the situation changes; calling it more often does no harm. The caller adds what need not
+// be remembered: Preference, HopLimit, Managed, Other and MTU.
+func (l *Advertised) Update(in Input, now time.Time) Content {
 	live := in.live()
 	var next []Entry
 	for _, old := range l.Entries {
@@ -96,8 +96,8 @@ func (l *Ledger) Update(in Input, now time.Time) Content {
 	for _, s := range in.DNS {
 		servers = append(servers, s.String())
 	}
-	l.NoDNS, l.DNS = depart(l.NoDNS, l.DNS, servers, now), servers
-	l.NoSearch, l.Search = depart(l.NoSearch, l.Search, in.Search, now), slices.Clone(in.Search)
+	l.NoDNS, l.DNS = withdraw(l.NoDNS, l.DNS, servers, now), servers
+	l.NoSearch, l.Search = withdraw(l.NoSearch, l.Search, in.Search, now), slices.Clone(in.Search)
 	return l.Content()
 }
 
@@ -148,10 +148,10 @@ func (e Entry) held(now time.Time) time.Time {
 // shorter reports whether end a comes before end b.
 func shorter(a, b time.Time) bool { return !a.IsZero() && (b.IsZero() || a.Before(b)) }
 
-// retire denies a prefix from now on, for as long as hosts may hold it, and at least for the time of denial.
+// retire withdraws a prefix from now on, for as long as hosts may hold it, and at least for minWithdrawal.
 func (e Entry) retire(now time.Time) Entry {
 	end := e.held(now)
-	if least := now.Add(denial); end.Before(least) {
+	if least := now.Add(minWithdrawal); end.Before(least) {
 		end = least
 	}
 	e.Stale, e.Deprecated, e.Held = true, false, time.Time{}
@@ -184,24 +184,24 @@ func bounded(entries []Entry) []Entry {
 	})
 }
 
-// depart adds what was in use and is no more, and drops what is in use again or forgotten by all.
-func depart(departed []Departed, before, after []string, now time.Time) []Departed {
-	departed = slices.Clone(departed)
+// withdraw adds what was in use and is no more, and drops what is in use again or forgotten by all.
+func withdraw(names []WithdrawnName, before, after []string, now time.Time) []WithdrawnName {
+	names = slices.Clone(names)
 	for _, name := range before {
-		departed = slices.DeleteFunc(departed, func(d Departed) bool { return d.Name == name })
-		departed = append(departed, Departed{name, now.Add(nameLifetime)})
+		names = slices.DeleteFunc(names, func(d WithdrawnName) bool { return d.Name == name })
+		names = append(names, WithdrawnName{name, now.Add(nameLifetime)})
 	}
-	departed = slices.DeleteFunc(departed, func(d Departed) bool { return slices.Contains(after, d.Name) || over(d.Until, now) })
-	slices.SortFunc(departed, func(a, b Departed) int { return cmp.Or(a.Until.Compare(b.Until), cmp.Compare(a.Name, b.Name)) })
-	if len(departed) > maxNames {
-		departed = departed[len(departed)-maxNames:]
+	names = slices.DeleteFunc(names, func(d WithdrawnName) bool { return slices.Contains(after, d.Name) || over(d.Until, now) })
+	slices.SortFunc(names, func(a, b WithdrawnName) int { return cmp.Or(a.Until.Compare(b.Until), cmp.Compare(a.Name, b.Name)) })
+	if len(names) > maxNames {
+		names = names[len(names)-maxNames:]
 	}
-	return departed
+	return names
 }
 
-// Content is what the latest Update returned; with Withdrawn, it is the goodbye of a LAN that another
+// Content is what the latest Update returned; with Withdrawn, it is the last word to a LAN that another
 // process has advertised on.
-func (l *Ledger) Content() Content {
+func (l *Advertised) Content() Content {
 	c := Content{Default: l.Default, Search: slices.Clone(l.Search)}
 	routed := make(map[netip.Prefix]int) // index in c.Routes
 	for _, e := range l.Entries {
