@@ -62,6 +62,10 @@ type Config struct {
 	MergedSets []string
 	// Underlays are those of the tunnels among the uplinks.
 	Underlays []Underlay
+	// Tunnels are the devices that we make, of uplinks and of others.
+	Tunnels []Tunnel
+	// WireGuard says what WireGuard devices hold, also those that others make.
+	WireGuard []WireGuard
 	// MainDefault says whether a default of ours stands in table main.
 	MainDefault MainDefault
 }

@@ -76,6 +76,10 @@ func Ours(k Kernel, obs *Observed) State {
 		s.Egress = slices.Clone(obs.Egress.Filters)
 		s.Qdiscs = slices.Sorted(maps.Keys(obs.Egress.Qdiscs))
 	}
+	s.Tunnels = obs.Tunnels
+	for i := range obs.WireGuard {
+		s.WireGuard = append(s.WireGuard, obs.WireGuard[i].state())
+	}
 	s.sort(k.TableBase)
 	return s
 }
@@ -107,8 +111,10 @@ func pick[T any](list []T, ours func(*T) bool) []T {
 // empty. Both are in the order in which Plan and Ours leave them.
 func Diff(have, want State) []Op {
 	var d differ
+	up, unwanted := d.addTunnels(have, want)
 	d.sysctls(have, want, false)
 	d.groups(have, want)
+	d.ops = append(d.ops, up...)
 	removedAddrs := d.addrs(have.Addrs, want.Addrs)
 	shared := sharedTables(have, want)
 	ruleTable := func(r *Rule) uint32 { return r.Table }
@@ -142,6 +148,7 @@ func Diff(have, want State) []Op {
 		d.ops = append(d.ops, PutTable{want.Table})
 	}
 	d.addRules(selecting)
+	d.resetEndpoints(have, want, ofGroups)
 	if policies && want.Policies != nil && !flushed { // marks of policies lead somewhere from now on
 		d.ops = append(d.ops, putPolicies(have.Policies, want.Policies))
 	}
@@ -171,7 +178,7 @@ func Diff(have, want State) []Op {
 	}
 	d.ops = append(d.ops, d.late...)
 	d.sysctls(have, want, true)
-	return d.ops
+	return append(d.ops, unwanted...)
 }
 
 func putPolicies(have, want *Table) PutPolicies {

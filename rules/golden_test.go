@@ -29,7 +29,7 @@ func TestGoldenPlans(t *testing.T) {
 			if slices.ContainsFunc(report.Problems, func(p rules.Problem) bool { return p.Severity != "notice" }) {
 				t.Errorf("problems: %v", report.Problems)
 			}
-			got := commands(rules.Diff(rules.Ours(numbers, w.snapshot()), want))
+			got := commands(rules.Diff(rules.Ours(numbers, w.foreseen()), want))
 			w.converge(t) // the model takes it
 			file := filepath.Join("testdata", name+".txt")
 			if *update {

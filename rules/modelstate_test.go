@@ -28,6 +28,7 @@ func (m *machine) clone() *machine {
 	for i := range c.obs.Routes {
 		c.obs.Routes[i].Nexthops = slices.Clone(c.obs.Routes[i].Nexthops)
 	}
+	c.obs.Tunnels, c.obs.WireGuard = slices.Clone(m.obs.Tunnels), slices.Clone(m.obs.WireGuard)
 	c.obs.Sysctls = maps.Clone(m.obs.Sysctls)
 	c.obs.Recorded = m.obs.Recorded.Clone()
 	if e := m.obs.Egress; e != nil {
@@ -101,7 +102,7 @@ func (m *machine) apply(op rules.Op) error {
 			m.obs.Sysctls[op.Name] = op.Value
 		}
 	default:
-		err = fmt.Errorf("unknown change %T", op)
+		err = m.applyTunnel(op)
 	}
 	if err != nil {
 		return fmt.Errorf("the kernel refuses %q: %w", op.Command(), err)
@@ -409,11 +410,15 @@ func (m *machine) plug(l rules.Link) {
 		m.obs.Sysctls["net/ipv4/conf/"+l.Name+"/"+key] = "0"
 	}
 	if l.Up && !l.Loopback {
-		// One identifier for all: the kernel tells link-local addresses apart by device.
-		m.obs.Addrs = append(m.obs.Addrs, rules.Addr{Device: l.Name, LinkScope: true,
-			Prefix: netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("fe80::%x", 0x1000+l.Index)), 64)})
-		m.addConnected(&m.obs.Addrs[len(m.obs.Addrs)-1])
+		m.addLinkLocal(&l)
 	}
+}
+
+// addLinkLocal gives a device an address of an identifier of its own.
+func (m *machine) addLinkLocal(l *rules.Link) {
+	m.obs.Addrs = append(m.obs.Addrs, rules.Addr{Device: l.Name, LinkScope: true,
+		Prefix: netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("fe80::%x", 0x1000+l.Index)), 64)})
+	m.addConnected(&m.obs.Addrs[len(m.obs.Addrs)-1])
 }
 
 // sysctlKeys are the parameters that the model knows.

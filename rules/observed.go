@@ -38,6 +38,29 @@ type Observed struct {
 	MainContested [2]bool
 	// Recorded is what stood in the kernel before we changed it.
 	Recorded Recorded
+	// Tunnels are the tunnel devices of kinds that we make, and all that are ours.
+	Tunnels []TunnelLink
+	// WireGuard holds the devices that were asked for.
+	WireGuard []WireGuardDevice
+	// RefusedTunnels are the changes to tunnel devices that the kernel has refused a moment ago.
+	RefusedTunnels []*Refusal
+
+	foreseen map[string]bool // devices that are not there yet: see Foresee
+}
+
+// Query says what a snapshot shall read besides what it always does.
+type Query struct {
+	Sysctls   []string // paths below /proc/sys
+	WireGuard []string // devices
+}
+
+// QueryOf asks for what Plan needs.
+func QueryOf(cfg Config, r Recorded) Query {
+	q := Query{Sysctls: slices.AppendSeq(sysctlNames(cfg), maps.Keys(r.Sysctls))}
+	for i := range cfg.WireGuard {
+		q.WireGuard = append(q.WireGuard, cfg.WireGuard[i].Device)
+	}
+	return q
 }
 
 // Translation is source translation, by somebody else, of what leaves by some devices in a family.

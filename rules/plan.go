@@ -101,6 +101,8 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.foreignRules()
 		p.bypassedVPN()
 	}
+	p.tunnels()
+	p.wireGuard()
 	p.giveBack()
 	p.dropRefused()
 	p.state.sort(p.k.TableBase)

@@ -20,6 +20,9 @@ type State struct {
 	// Qdiscs are devices: of what Ours found, those with the qdisc that filters hang on; of what Plan wants, those whose
 	// qdisc is our own and goes with the filter.
 	Qdiscs []string
+	// Tunnels are devices: of what Ours found, those of others too.
+	Tunnels   []TunnelLink
+	WireGuard []WireGuard
 }
 
 // AddrAssignment is an address that we put on a device.

@@ -23,9 +23,9 @@ func hashPolicy(f Family) string { return "net/" + f.String() + "/fib_multipath_
 func devSysctl(device, key string) string  { return "net/ipv4/conf/" + device + "/" + key }
 func devSysctl6(device, key string) string { return "net/ipv6/conf/" + device + "/" + key }
 
-// SysctlNames lists what a snapshot must read for Plan: paths below /proc/sys, of devices that may not
+// sysctlNames lists what a snapshot must read for Plan: paths below /proc/sys, of devices that may not
 // exist at the moment.
-func SysctlNames(cfg Config) []string {
+func sysctlNames(cfg Config) []string {
 	names := make([]string, 0, (len(perDevice)+len(perDevice6))*(len(cfg.Uplinks)+1))
 	for _, key := range perDevice {
 		names = append(names, devSysctl("all", key))
@@ -41,6 +41,15 @@ func SysctlNames(cfg Config) []string {
 	}
 	for i := range cfg.LANs {
 		names = append(names, devSysctl6(cfg.LANs[i].Device, disable6))
+	}
+	if len(cfg.Tunnels) > 0 { // what a new device takes over
+		for _, key := range perDevice {
+			names = append(names, devSysctl("default", key))
+		}
+		for _, key := range append(perDevice6[:], addrGenMode) {
+			names = append(names, devSysctl6("default", key))
+		}
+		names = append(names, bridgeFilters[:]...)
 	}
 	return names
 }

@@ -15,14 +15,17 @@ type fataler interface {
 }
 
 func (w *world) plan() (rules.State, rules.Report) {
-	return rules.Plan(w.cfg, w.snapshot(), w.verdicts)
+	return rules.Plan(w.cfg, w.foreseen(), w.verdicts)
 }
+
+// foreseen is the snapshot as it will be when the tunnels are there.
+func (w *world) foreseen() *rules.Observed { return w.snapshot().Foresee(w.cfg) }
 
 // round plans once and applies the difference, and returns what was changed.
 func (w *world) round(t fataler) ([]rules.Op, rules.Report) {
 	t.Helper()
 	want, report := w.plan()
-	ops := rules.Diff(rules.Ours(numbers, w.snapshot()), want)
+	ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
 	w.obs.Recorded.Note(ops)
 	for _, op := range ops {
 		if err := w.apply(op); err != nil {

@@ -33,7 +33,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 			}
 		}
 	}
-	if d.tunnels.keep(d.kernel, obs) && !d.discovers() {
+	if d.tunnels.Observe(obs) && !d.discovers() {
 		d.replan()
 	}
 	d.addressing.Observe(obs)
@@ -46,10 +46,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.monitor.RouteInstalled(r.Report.Facts)
 	d.monitor.SetActive(r.Report.Defaults)
 	if r.Settled {
-		d.tunnels.moved(&r.Report, func(name string, paths []rules.Path) {
-			d.monitor.SetActiveCarriers(name, paths)
-			d.engine.Hint() // what was not judged meanwhile is judged again
-		})
+		d.tunnels.Settled(&r.Report)
 	}
 	d.addressing.UpdateRA(&r.Report)
 	d.monitor.SaveHolds() // only now: the disk may be slow, and traffic has moved already

@@ -21,6 +21,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/internal/usage"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
@@ -67,7 +68,8 @@ type Daemon struct {
 
 	addressing *addressing.Engine
 	repairs    repairs
-	tunnels    *tunnels
+	tunnels    *tunnel.Engine
+	wireGuard  kernel.WireGuard
 	counters   *counters.Reader
 
 	reloading sync.Mutex   // one configuration change at a time
@@ -134,8 +136,19 @@ func New(o Options) (_ *Daemon, err error) {
 		prober.Leads = func(p probe.Path, target netip.Addr) bool { return d.ways.LeadBy(p.Device, p.Mark, p.Source, target) }
 		d.o.Prober = prober
 	}
-	d.tunnels = newTunnels(d.log)
-	d.o.Prober = &handshakes{Prober: d.o.Prober, look: d.tunnels.wires.state}
+	d.tunnels = tunnel.New(tunnel.Options{Log: d.log, WireGuard: &d.wireGuard, Prober: d.o.Prober, Phase: d.started, Changed: d.replan, OnEvent: d.event,
+		Leaves: func(uplink string, paths []rules.Path) {
+			d.monitor.SetActiveCarriers(uplink, paths)
+			d.engine.Hint() // what was not judged meanwhile is judged again
+		},
+		Suspended: func(uplink string) bool { return d.monitor.Paused(uplink) },
+		Dead: func(id int) bool {
+			return !slices.ContainsFunc(rules.Families[:], func(f rules.Family) bool {
+				v, known := d.monitor.Verdict(rules.Path{Uplink: id, Family: f})
+				return known && v.State.Health() > uplink.HealthDead
+			})
+		}})
+	d.o.Prober = &tunnel.Prober{Prober: d.o.Prober, WireGuard: &d.wireGuard}
 	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.save, Changed: d.replan, OnEvent: d.event,
 		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
 			v, ok = d.monitor.Verdict(path)
@@ -177,7 +190,7 @@ func New(o Options) (_ *Daemon, err error) {
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.discovers() {
-		obs, err := d.kernel.Snapshot(nil)
+		obs, err := d.kernel.Snapshot(rules.Query{})
 		if err != nil {
 			return nil, err
 		}
@@ -193,9 +206,7 @@ func New(o Options) (_ *Daemon, err error) {
 
 // Close gives back what New opened.
 func (d *Daemon) Close() {
-	if d.tunnels != nil {
-		d.tunnels.wires.close()
-	}
+	d.wireGuard.Close()
 	if d.hints != nil {
 		d.hints.Close()
 	}
@@ -221,7 +232,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	if err != nil {
 		return err
 	}
-	if err := d.tunnels.configure(c, ids); err != nil {
+	if err := d.tunnels.Configure(c, ids); err != nil {
 		return err
 	}
 	if err := d.monitor.Configure(c, ids); err != nil {
@@ -270,7 +281,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.beat, d.saver.run, d.events.run, d.resolveEndpoints, d.watchPeers,
+		d.engine.Run, d.usage.Run, d.beat, d.saver.run, d.events.run, d.tunnels.Run,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },

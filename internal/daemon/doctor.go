@@ -48,12 +48,10 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 	for _, a := range in.config.AbsentDevices(present) {
 		obs.Absent = append(obs.Absent, doctor.AbsentDevice{User: a.User, Device: a.Device, Like: a.Like})
 	}
-	planned, err := in.kernel.Snapshot(rules.SysctlNames(in.cfg))
+	planned, state, report, err := in.plan()
 	if err != nil {
 		return nil, err
 	}
-	planned.Recorded = in.kept.recorded
-	state, report := rules.Plan(in.cfg, planned, in.kept.monitor.Replay(in.cfg, rules.FactsOf(in.cfg, planned)))
 	if !state.Table.Matches(planned.Table) {
 		state.Table = nil // not in force: packets pass without it
 	}

@@ -26,7 +26,7 @@ func (d *Daemon) evidence(t uplink.Transition) []string {
 	if !facts.Carrier {
 		return nil
 	}
-	lines := d.tunnels.testimony(t.Uplink, time.Now())
+	lines := d.tunnels.Evidence(t.Uplink, time.Now())
 	if facts.Gateway.IsValid() {
 		if state, err := kernel.Neighbour(facts.Index, facts.Gateway); err == nil {
 			lines = append(lines, fmt.Sprintf("gateway %v: neighbour %s", facts.Gateway, state))

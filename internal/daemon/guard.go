@@ -21,12 +21,10 @@ func Guard(configFile string) ([]rules.Op, error) {
 	if err := state.Save(docIDs, in.kept.ids); err != nil {
 		return nil, err
 	}
-	obs, err := in.kernel.Snapshot(rules.SysctlNames(in.cfg))
+	obs, want, _, err := in.plan()
 	if err != nil {
 		return nil, err
 	}
-	obs.Recorded = in.kept.recorded
-	want, _ := rules.Plan(in.cfg, obs, in.kept.monitor.Replay(in.cfg, rules.FactsOf(in.cfg, obs)))
 	changes := rules.Guards(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
 	return changes, in.kernel.Apply(changes)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
+	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -35,23 +36,32 @@ func Plan(configFile string) (*Preview, error) {
 		return nil, err
 	}
 	defer in.kernel.Close()
-	cfg, kept := in.cfg, in.kept
-	names := rules.SysctlNames(cfg)
-	for name := range kept.recorded.Sysctls {
-		names = append(names, name)
-	}
-	obs, err := in.kernel.Snapshot(names)
+	obs, want, report, err := in.plan()
 	if err != nil {
 		return nil, err
 	}
-	obs.Recorded = kept.recorded
-	want, report := rules.Plan(cfg, obs, kept.monitor.Replay(cfg, rules.FactsOf(cfg, obs)))
 	report.Problems = append(report.Problems, report.Absent...)
-	p := &Preview{Changes: rules.Diff(rules.Ours(cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
-	for i := range cfg.Uplinks {
-		p.Names[cfg.Uplinks[i].ID] = cfg.Uplinks[i].Name
+	if in.keys != nil {
+		report.Problems = append(report.Problems, rules.Problem{Code: "wireguard", Severity: "error", Message: in.keys.Error(),
+			Fix: "the daemon does not take this configuration before that is right"})
+	}
+	p := &Preview{Changes: rules.Diff(rules.Ours(in.cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
+	for i := range in.cfg.Uplinks {
+		p.Names[in.cfg.Uplinks[i].ID] = in.cfg.Uplinks[i].Name
 	}
 	return p, nil
+}
+
+// plan plans for what the kernel holds, and for what it will hold when the tunnel devices are there.
+func (p *prepared) plan() (*rules.Observed, rules.State, rules.Report, error) {
+	obs, err := p.kernel.Snapshot(rules.QueryOf(p.cfg, p.kept.recorded))
+	if err != nil {
+		return nil, rules.State{}, rules.Report{}, err
+	}
+	obs.Recorded = p.kept.recorded
+	obs = obs.Foresee(p.cfg)
+	want, report := rules.Plan(p.cfg, obs, p.kept.monitor.Replay(p.cfg, rules.FactsOf(p.cfg, obs)))
+	return obs, want, report, nil
 }
 
 // prepared is what a look from outside starts from.
@@ -61,6 +71,7 @@ type prepared struct {
 	lines  config.Lines
 	cfg    rules.Config
 	kept   *keptState
+	keys   error // why keys of WireGuard could not be read
 }
 
 // prepare reads the configuration, or discovers one, and the state directory.
@@ -83,7 +94,7 @@ func prepare(configFile string) (_ *prepared, err error) {
 		}
 	}()
 	if configFile == "" {
-		obs, err := p.kernel.Snapshot(nil)
+		obs, err := p.kernel.Snapshot(rules.Query{})
 		if err != nil {
 			return nil, err
 		}
@@ -92,10 +103,12 @@ func prepare(configFile string) (_ *prepared, err error) {
 	if _, err := planinput.AssignIDs(p.config, p.kept.ids); err != nil {
 		return nil, err
 	}
-	imagined := newTunnels(slog.New(slog.DiscardHandler))
-	imagined.imagine(p.config, p.kept.ids)
+	devices := new(kernel.WireGuard)
+	defer devices.Close()
+	tunnels := tunnel.New(tunnel.Options{WireGuard: devices})
+	p.keys = tunnels.DryRun(p.config, p.kept.ids)
 	learned := p.kept.addressing.Learned(time.Now())
-	imagined.supply(learned)
+	tunnels.Learn(learned)
 	p.cfg = planinput.Build(p.config, p.kept.ids, learned, p.kept.addressing.ULA(p.config.Daemon.ULA))
 	p.kept.addressing.AddWithdrawn(&p.cfg, time.Now())
 	return p, nil
@@ -154,12 +167,12 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	defer k.Close()
 	engine := reconcile.New(reconcile.Options{
 		Kernel: k, Verdicts: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
-		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel)},
+		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel), WireGuard: planinput.WithoutMarks(c.Config)},
 	})
-	withdrawn := addressing.WithdrawRA(state, func() (*rules.Observed, error) { return k.Snapshot(nil) }, log)
+	withdrawn := addressing.WithdrawRA(state, func() (*rules.Observed, error) { return k.Snapshot(rules.Query{}) }, log)
 	result := engine.Pass()
 	withdrawn()
-	err = errors.Join(result.Err, removeTunnels(k, c.Config))
+	err = result.Err
 	if err == nil && !result.Converged {
 		err = errors.New("something of ours is still in the kernel: is another program putting it back?")
 	}

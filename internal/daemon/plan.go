@@ -12,7 +12,7 @@ import (
 func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	now := time.Now()
 	learned := d.addressing.Learned(now)
-	d.tunnels.supply(learned)
+	d.tunnels.Learn(learned)
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	d.addressing.AddWithdrawn(&in, now)
 	if !reflect.DeepEqual(in, d.planned) {

@@ -21,7 +21,7 @@ func Starter() (string, error) {
 		return "", err
 	}
 	defer k.Close()
-	obs, err := k.Snapshot(nil)
+	obs, err := k.Snapshot(rules.Query{})
 	if err != nil {
 		return "", err
 	}

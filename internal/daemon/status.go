@@ -32,7 +32,7 @@ func (d *Daemon) Status() status.Status {
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
 	s.Problems = append(s.Problems, d.saver.problems()...)
-	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(d.addressing.Problems(now), d.tunnels.known()...)...)
+	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(d.addressing.Problems(now), d.tunnels.Problems()...)...)
 	s.Problems = append(s.Problems, last.Report.Absent...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
@@ -58,7 +58,7 @@ func (d *Daemon) Status() status.Status {
 		if v4 := &s.Uplinks[i].IPv4; v4.Reason == uplink.ReasonGateway && d.addressing.Routerless(u.Name) {
 			v4.Reason += ": the lease names no router"
 		}
-		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.peers(u.Name)
+		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.Peers(u.Name)
 		for _, f := range rules.Families {
 			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Facts[rules.Path{Uplink: id, Family: f}].DeviceMTU)
 		}

@@ -127,7 +127,7 @@ func (k *Kernel) prepareTrials() error {
 	if err := k.addLink("up0", "veth"); err != nil {
 		return fmt.Errorf("making a device to try things with: %w", err)
 	}
-	links, err := k.links()
+	links, _, err := k.links()
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (k *Kernel) prepareTrials() error {
 			failed = append(failed, k.BringUp(l.Name))
 		}
 	}
-	if _, err := k.Snapshot(nil); err != nil {
+	if _, err := k.Snapshot(rules.Query{}); err != nil {
 		return err
 	}
 	for _, prefix := range []string{"192.0.2.1/24", "2001:db8::1/64"} {

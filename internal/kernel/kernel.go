@@ -25,6 +25,8 @@ type Kernel struct {
 	table   tableCache
 	devices devices // of the last snapshot
 	reduced map[string]*reducedTable
+	// wireGuard is connected to when it is needed first.
+	wireGuard WireGuard
 	// unfiltered says of devices why the kernel refused them an egress filter.
 	unfiltered map[string]string
 }
@@ -59,6 +61,7 @@ func (k *Kernel) Close() {
 	if k.nft != nil {
 		_ = k.nft.CloseLasting()
 	}
+	k.wireGuard.Close()
 }
 
 // request makes a netlink request on the socket that was opened with k.
@@ -116,6 +119,18 @@ func (k *Kernel) apply(op rules.Op) error {
 		return gone(k.delEgress(op))
 	case rules.SetSysctl:
 		return writeSysctl(op.Name, op.Value)
+	case rules.AddTunnel:
+		return k.addTunnel(op)
+	case rules.DelTunnel:
+		return gone(k.removeLink(op.Device))
+	case rules.SetMTU:
+		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(op.MTU))))
+	case rules.SetMaster:
+		return k.setMaster(op)
+	case rules.SetUp:
+		return k.setLink(op.Device, unix.IFF_UP, unix.IFF_UP)
+	case rules.SetWireGuard:
+		return k.wireGuard.Set(op)
 	}
 	return fmt.Errorf("unknown change %T", op)
 }

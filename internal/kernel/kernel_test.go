@@ -87,7 +87,7 @@ func open(t testing.TB) *kernel.Kernel {
 
 func snapshot(t testing.TB, k *kernel.Kernel, cfg rules.Config) *rules.Observed {
 	t.Helper()
-	obs, err := k.Snapshot(rules.SysctlNames(cfg))
+	obs, err := k.Snapshot(rules.QueryOf(cfg, rules.Recorded{}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,11 +28,11 @@ const (
 
 // Routing reads all that a route lookup depends on: more than a Snapshot, because every table counts.
 func (k *Kernel) Routing() (*explain.Routing, error) {
-	links, err := k.links()
+	links, _, err := k.links()
 	if err != nil {
 		return nil, err
 	}
-	obs, err := k.Snapshot(explain.LookupSysctls(links))
+	obs, err := k.Snapshot(rules.Query{Sysctls: explain.LookupSysctls(links)})
 	if err != nil {
 		return nil, err
 	}

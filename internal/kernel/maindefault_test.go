@@ -31,7 +31,7 @@ func TestEveryChangeOfMainsDefaultIsDoneAtOnce(t *testing.T) {
 		states = append(states, r)
 	}
 	ours := func() []rules.Route {
-		obs, err := k.Snapshot(nil)
+		obs, err := k.Snapshot(rules.Query{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,12 +25,19 @@ type devices struct {
 	index map[string]int
 }
 
-// Snapshot reads links, addresses, routes, rules, our nftables tables and the named sysctls.
-func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
-	obs := &rules.Observed{Sysctls: readSysctls(sysctls)}
+// Snapshot reads links, addresses, routes, rules, our nftables tables, and what is asked for.
+func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
+	obs := &rules.Observed{Sysctls: readSysctls(q.Sysctls)}
 	var err error
-	if obs.Links, err = k.links(); err != nil {
+	if obs.Links, obs.Tunnels, err = k.links(); err != nil {
 		return nil, err
+	}
+	for _, device := range q.WireGuard {
+		if d, err := k.wireGuard.Device(device); err == nil {
+			obs.WireGuard = append(obs.WireGuard, *d)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			obs.WireGuard = append(obs.WireGuard, rules.WireGuardDevice{Device: device, Err: err.Error()})
+		}
 	}
 	k.devices = devices{make(map[int]string, len(obs.Links)), make(map[string]int, len(obs.Links))}
 	for _, l := range obs.Links {
@@ -66,7 +73,7 @@ func (k *Kernel) Snapshot(sysctls []string) (*rules.Observed, error) {
 	obs.PartialTranslations = read.partial
 	_, err = os.Stat(filepath.Join(sysctlRoot, "net/core/xfrm_acq_expires"))
 	obs.XFRM = err == nil
-	if obs.Egress, err = k.egress(obs.Links, sysctls); err != nil {
+	if obs.Egress, err = k.egress(obs.Links, q.Sysctls); err != nil {
 		return nil, err
 	}
 	return obs, nil
@@ -95,22 +102,28 @@ func dump[T any](k *Kernel, what string, msgType int, header func() nl.NetlinkRe
 	return nil, fmt.Errorf("listing %s: interrupted by changes %d times in a row", what, dumpTries)
 }
 
-func (k *Kernel) links() ([]rules.Link, error) {
+func (k *Kernel) links() ([]rules.Link, []rules.TunnelLink, error) {
 	header := func() nl.NetlinkRequestData { return nl.NewIfInfomsg(unix.AF_UNSPEC) }
-	return dump(k, "devices", unix.RTM_GETLINK, header, decodeLink)
+	all, err := dump(k, "devices", unix.RTM_GETLINK, header, decodeLink)
+	links := make([]rules.Link, len(all))
+	for i := range all {
+		links[i] = all[i].Link
+	}
+	return links, tunnelLinks(all), err
 }
 
-func decodeLink(m []byte) (rules.Link, bool) {
+func decodeLink(m []byte) (decodedLink, bool) {
 	if len(m) < unix.SizeofIfInfomsg {
-		return rules.Link{}, false
+		return decodedLink{}, false
 	}
 	msg := nl.DeserializeIfInfomsg(m)
-	l := rules.Link{
+	l := decodedLink{Link: rules.Link{
 		Index:        int(msg.Index),
 		Up:           msg.Flags&unix.IFF_UP != 0,
 		Loopback:     msg.Flags&unix.IFF_LOOPBACK != 0,
 		PointToPoint: msg.Flags&unix.IFF_POINTOPOINT != 0,
-	}
+	}}
+	l.tunnel.Multicast = msg.Flags&unix.IFF_MULTICAST != 0
 	operational := true
 	for typ, value := range attributes(m[unix.SizeofIfInfomsg:]) {
 		switch typ {
@@ -124,6 +137,12 @@ func decodeLink(m []byte) (rules.Link, bool) {
 			}
 		case unix.IFLA_MTU:
 			l.MTU = int(native32(value))
+		case unix.IFLA_IFALIAS:
+			l.tunnel.Alias = unix.ByteSliceToString(value)
+		case unix.IFLA_MASTER:
+			l.master = int(native32(value))
+		case unix.IFLA_LINKINFO:
+			l.tunnel.TunnelParams, l.tunnel.Floods = decodeParams(value), decodeFloods(value)
 		case unix.IFLA_OPERSTATE:
 			// RFC 2863 states as in linux/if.h: unknown is what tunnels and PPP report for ever.
 			operational = len(value) > 0 && (value[0] == 0 || value[0] == 6)

@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/uplinkd/uplinkd/internal/tunnel"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // greIgnoreDF is IFLA_GRE_IGNORE_DF of linux/if_tunnel.h.
@@ -20,54 +20,38 @@ const (
 	kindGRETAP6        = "ip6gretap"
 )
 
-// TunnelLinks lists the devices that tunnels are, lie on or are ports of: tunnels of the kinds that we know, bridges,
-// and whatever is marked as ours.
-func (k *Kernel) TunnelLinks() ([]tunnel.Link, error) {
-	header := func() nl.NetlinkRequestData { return nl.NewIfInfomsg(unix.AF_UNSPEC) }
-	type indexed struct {
-		tunnel.Link
-		index, master int
-	}
-	all, err := dump(k, "tunnels", unix.RTM_GETLINK, header, func(m []byte) (indexed, bool) {
-		if len(m) < unix.SizeofIfInfomsg {
-			return indexed{}, false
-		}
-		msg := nl.DeserializeIfInfomsg(m)
-		l := indexed{index: int(msg.Index)}
-		l.Up, l.Multicast = msg.Flags&unix.IFF_UP != 0, msg.Flags&unix.IFF_MULTICAST != 0
-		for typ, value := range attributes(m[unix.SizeofIfInfomsg:]) {
-			switch typ {
-			case unix.IFLA_IFNAME:
-				l.Device = unix.ByteSliceToString(value)
-			case unix.IFLA_MTU:
-				l.MTU = int(native32(value))
-			case unix.IFLA_IFALIAS:
-				l.Alias = unix.ByteSliceToString(value)
-			case unix.IFLA_MASTER:
-				l.master = int(native32(value))
-			case unix.IFLA_LINKINFO:
-				l.Params, l.Floods = decodeParams(value), decodeFloods(value)
+// decodedLink is a device with what only tunnels have.
+type decodedLink struct {
+	rules.Link
+	tunnel rules.TunnelLink
+	master int // index of the device that it is a port of
+}
+
+// tunnelLinks picks those that are tunnels of kinds that we make, or ours.
+func tunnelLinks(all []decodedLink) []rules.TunnelLink {
+	var links []rules.TunnelLink
+	for i := range all {
+		t := all[i].tunnel
+		switch t.Kind {
+		case rules.GRETAP, rules.VXLAN, rules.WireGuardKind:
+		default:
+			if !t.Ours() {
+				continue
 			}
 		}
-		return l, l.Device != ""
-	})
-	if err != nil {
-		return nil, err
+		t.Device, t.MTU, t.Up = all[i].Name, all[i].MTU, all[i].Up
+		for j := range all {
+			if all[i].master != 0 && all[j].Index == all[i].master {
+				t.Bridge = all[j].Name
+			}
+		}
+		links = append(links, t)
 	}
-	names := make(map[int]string, len(all))
-	for _, l := range all {
-		names[l.index] = l.Device
-	}
-	links := make([]tunnel.Link, len(all))
-	for i, l := range all {
-		links[i] = l.Link
-		links[i].Bridge = names[l.master]
-	}
-	return links, nil
+	return links
 }
 
 // decodeParams reads IFLA_LINKINFO: the kind, and the data of the kinds that we make.
-func decodeParams(b []byte) tunnel.Params {
+func decodeParams(b []byte) rules.TunnelParams {
 	var kind string
 	var data []byte
 	for typ, value := range attributes(b) {
@@ -79,12 +63,12 @@ func decodeParams(b []byte) tunnel.Params {
 		}
 	}
 	switch kind {
-	case tunnel.GRETAP, kindGRETAP6:
+	case rules.GRETAP, kindGRETAP6:
 		return decodeGRETAP(data)
-	case tunnel.VXLAN:
+	case rules.VXLAN:
 		return decodeVXLAN(data)
 	}
-	return tunnel.Params{Kind: kind}
+	return rules.TunnelParams{Kind: kind}
 }
 
 // decodeFloods reads of IFLA_LINKINFO whether a bridge hands multicast on to its port.
@@ -102,8 +86,8 @@ func decodeFloods(b []byte) bool {
 	return false
 }
 
-func decodeGRETAP(data []byte) tunnel.Params {
-	p := tunnel.Params{Kind: tunnel.GRETAP, Fragment: true}
+func decodeGRETAP(data []byte) rules.TunnelParams {
+	p := rules.TunnelParams{Kind: rules.GRETAP, Fragment: true}
 	ignoreDF := false
 	for typ, value := range attributes(data) {
 		switch typ {
@@ -129,8 +113,8 @@ func decodeGRETAP(data []byte) tunnel.Params {
 	return p
 }
 
-func decodeVXLAN(data []byte) tunnel.Params {
-	p := tunnel.Params{Kind: tunnel.VXLAN}
+func decodeVXLAN(data []byte) rules.TunnelParams {
+	p := rules.TunnelParams{Kind: rules.VXLAN}
 	for typ, value := range attributes(data) {
 		switch typ {
 		case nl.IFLA_VXLAN_ID:
@@ -157,57 +141,32 @@ func first(value []byte) uint8 {
 	return value[0]
 }
 
-// ChangeTunnel carries out one change of Decide.
-func (k *Kernel) ChangeTunnel(c tunnel.Change) error {
-	var err error
-	switch {
-	case c.Make != nil:
-		err = k.makeTunnel(c.Make)
-	case c.Remove != "":
-		err = gone(k.removeLink(c.Remove))
-	case c.MTU != nil:
-		err = k.setLink(c.MTU.Device, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(c.MTU.MTU))))
-	case c.Up != "":
-		err = k.setLink(c.Up, unix.IFF_UP, unix.IFF_UP)
-	case c.Join != nil:
-		err = k.join(c.Join)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.Line(), err)
-	}
-	return nil
-}
-
-func (k *Kernel) makeTunnel(m *tunnel.Made) error {
+func (k *Kernel) addTunnel(m rules.AddTunnel) error {
 	req := k.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(m.Device)))
 	req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(m.MTU))))
-	kind := m.Kind
-	if kind == tunnel.GRETAP && m.Local.Is6() {
-		kind = kindGRETAP6
-	}
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(m.LinkKind()))
 	switch m.Kind {
-	case tunnel.GRETAP:
-		encodeGRETAP(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), &m.Params)
-	case tunnel.VXLAN:
-		encodeVXLAN(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), &m.Params)
+	case rules.GRETAP:
+		encodeGRETAP(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), &m.TunnelParams)
+	case rules.VXLAN:
+		encodeVXLAN(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), &m.TunnelParams)
 	}
 	req.AddData(info)
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return err
 	}
 	// Kernels take no alias with the device. Without its alias it would be nobody's.
-	if err := k.setLink(m.Device, 0, 0, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(m.Alias()))); err != nil {
+	if err := k.setLink(m.Device, 0, 0, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(m.Alias))); err != nil {
 		_ = k.removeLink(m.Device)
 		return fmt.Errorf("marking the device as ours: %w", err)
 	}
 	return nil
 }
 
-func encodeGRETAP(data *nl.RtAttr, p *tunnel.Params) {
+func encodeGRETAP(data *nl.RtAttr, p *rules.TunnelParams) {
 	flags := make([]byte, 2)
 	if p.HasKey {
 		binary.BigEndian.PutUint16(flags, greKeyFlag)
@@ -231,7 +190,7 @@ func encodeGRETAP(data *nl.RtAttr, p *tunnel.Params) {
 	}
 }
 
-func encodeVXLAN(data *nl.RtAttr, p *tunnel.Params) {
+func encodeVXLAN(data *nl.RtAttr, p *rules.TunnelParams) {
 	local, remote := nl.IFLA_VXLAN_LOCAL, nl.IFLA_VXLAN_GROUP
 	if p.Local.Is6() {
 		local, remote = nl.IFLA_VXLAN_LOCAL6, nl.IFLA_VXLAN_GROUP6
@@ -253,27 +212,10 @@ func (k *Kernel) removeLink(device string) error {
 	return err
 }
 
-func (k *Kernel) join(j *tunnel.Join) error {
-	links, err := k.links()
-	if err != nil {
-		return err
+func (k *Kernel) setMaster(op rules.SetMaster) error {
+	bridge, ok := k.devices.index[op.Bridge]
+	if !ok {
+		return fmt.Errorf("bridge %s: %w", op.Bridge, unix.ENODEV)
 	}
-	for _, l := range links {
-		if l.Name == j.Bridge {
-			return k.setLink(j.Device, 0, 0, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(l.Index))))
-		}
-	}
-	return fmt.Errorf("bridge %s: %w", j.Bridge, unix.ENODEV)
-}
-
-// BridgeFilters names the parameters by which bridged traffic goes through the firewall of routed traffic (br_netfilter),
-// as far as they are on.
-func (k *Kernel) BridgeFilters() []string {
-	var on []string
-	for _, name := range []string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"} {
-		if readSysctls([]string{name})[name] == "1" {
-			on = append(on, name)
-		}
-	}
-	return on
+	return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
 }

@@ -1,13 +1,17 @@
 package kernel_test
 
 import (
+	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/uplinkd/uplinkd/internal/kernel"
-	"github.com/uplinkd/uplinkd/internal/tunnel"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // carrierScript is a device that carries tunnels, and a bridge.
@@ -21,60 +25,47 @@ ip link add br0 type bridge
 ip link set br0 up
 `
 
-// decide looks at the tunnels that are there and returns what must change.
-func decide(t *testing.T, k *kernel.Kernel, wanted ...tunnel.Spec) []tunnel.Change {
+// planTunnels plans for nothing but tunnels.
+func planTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) ([]rules.Op, []rules.Problem) {
 	t.Helper()
-	links, err := k.TunnelLinks()
-	if err != nil {
-		t.Fatal(err)
-	}
-	obs := snapshot(t, k, config())
-	changes, problems := tunnel.Decide(wanted, tunnel.World{Links: links, Carrier: func(local netip.Addr) (int, bool) {
-		for _, a := range obs.Addrs {
-			if a.Prefix.Addr() == local {
-				link, ok := obs.Link(a.Device)
-				return link.MTU, ok
-			}
-		}
-		return 0, false
-	}})
-	if len(problems) > 0 {
-		t.Fatalf("problems: %+v", problems)
-	}
-	return changes
+	cfg := rules.Config{Kernel: numbers, Tunnels: wanted}
+	obs := snapshot(t, k, cfg).Foresee(cfg)
+	want, report := rules.Plan(cfg, obs, nil)
+	return rules.Diff(rules.Ours(numbers, obs), want), report.Problems
 }
 
 // settleTunnels carries out what must change, after which nothing may be left.
-func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...tunnel.Spec) []tunnel.Change {
+func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) []rules.Op {
 	t.Helper()
-	changes := decide(t, k, wanted...)
-	for _, c := range changes {
-		if err := k.ChangeTunnel(c); err != nil {
-			t.Fatal(err)
-		}
+	ops, problems := planTunnels(t, k, wanted...)
+	if slices.ContainsFunc(problems, func(p rules.Problem) bool { return p.Code == "tunnel" }) {
+		t.Fatalf("problems: %+v", problems)
 	}
-	if left := decide(t, k, wanted...); len(left) > 0 {
-		t.Fatalf("after %s there is still to do: %s", lines(changes), lines(left))
+	if err := k.Apply(ops); err != nil {
+		t.Fatal(err)
 	}
-	return changes
+	if left, _ := planTunnels(t, k, wanted...); len(left) > 0 {
+		t.Fatalf("after %s there is still to do: %s", lines(ops), lines(left))
+	}
+	return ops
 }
 
-func lines(changes []tunnel.Change) string {
+func lines(ops []rules.Op) string {
 	var all []string
-	for _, c := range changes {
-		all = append(all, c.Line())
+	for _, op := range ops {
+		all = append(all, op.Command())
 	}
 	return strings.Join(all, "; ")
 }
 
 // checkTunnel takes a device through its life: made, narrowed with its carrier, lost, changed, a port, unwanted.
-func checkTunnel(t *testing.T, spec tunnel.Spec, mtu int, shown ...string) {
+func checkTunnel(t *testing.T, spec rules.Tunnel, mtu int, shown ...string) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
 	settleTunnels(t, k, spec)
 	out := sh(t, "ip -d link show dev "+spec.Device)
-	for _, want := range append(shown, "mtu "+strconv.Itoa(mtu)+" ", "alias "+spec.Alias()) {
+	for _, want := range append(shown, "mtu "+strconv.Itoa(mtu)+" ", "alias uplinkd: "+spec.For) {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
 		}
@@ -114,27 +105,27 @@ var (
 	ends6 = [2]netip.Addr{netip.MustParseAddr("2001:db8:a::2"), netip.MustParseAddr("2001:db8:b::9")}
 )
 
-func ethernet(kind string, ends [2]netip.Addr) tunnel.Spec {
-	s := tunnel.Spec{Device: "tap0", For: "campus6", Params: tunnel.Params{Kind: kind, Local: ends[0], Remote: ends[1], TTL: 64}}
-	if kind == tunnel.VXLAN {
+func ethernet(kind string, ends [2]netip.Addr) rules.Tunnel {
+	s := rules.Tunnel{Device: "tap0", For: "campus6", TunnelParams: rules.TunnelParams{Kind: kind, Local: ends[0], Remote: ends[1], TTL: 64}}
+	if kind == rules.VXLAN {
 		s.ID, s.Port = 42, 4789
 	}
 	return s
 }
 
 func TestAVXLANIsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(tunnel.VXLAN, ends4), 1450, "vxlan id 42 remote 203.0.113.9 local 198.51.100.2", "dstport 4789")
+	checkTunnel(t, ethernet(rules.VXLAN, ends4), 1450, "vxlan id 42 remote 203.0.113.9 local 198.51.100.2", "dstport 4789")
 }
 
 func TestAVXLANOverIPv6IsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(tunnel.VXLAN, ends6), 1430, "vxlan id 42 remote 2001:db8:b::9 local 2001:db8:a::2")
+	checkTunnel(t, ethernet(rules.VXLAN, ends6), 1430, "vxlan id 42 remote 2001:db8:b::9 local 2001:db8:a::2")
 }
 
 func TestADeviceOfOthersIsUsedAsItIsAndNeverChanged(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript+"ip link add tap0 type vxlan id 42 dstport 4789 local 198.51.100.2 remote 203.0.113.9 ttl 64 nolearning; ip link set tap0 up mtu 1300\n")
 	k := open(t)
-	spec := ethernet(tunnel.VXLAN, ends4)
+	spec := ethernet(rules.VXLAN, ends4)
 	if got := lines(settleTunnels(t, k, spec)); got != "" {
 		t.Errorf("a device of others was changed: %s", got)
 	}
@@ -142,12 +133,11 @@ func TestADeviceOfOthersIsUsedAsItIsAndNeverChanged(t *testing.T) {
 		t.Errorf("a device of others was not left: %s", got)
 	}
 	spec.ID = 43
-	links, err := k.TunnelLinks()
-	if err != nil {
-		t.Fatal(err)
+	ops, problems := planTunnels(t, k, spec)
+	if len(ops) != 1 || len(problems) != 1 || !strings.Contains(problems[0].Message, "made by others") {
+		t.Errorf("changes %s, problems %+v", lines(ops), problems)
 	}
-	changes, problems := tunnel.Decide([]tunnel.Spec{spec}, tunnel.World{Links: links, Carrier: func(netip.Addr) (int, bool) { return 1500, true }})
-	if len(changes) > 0 || len(problems) != 1 || !strings.Contains(problems[0].Message, "made by others") {
-		t.Errorf("changes %s, problems %+v", lines(changes), problems)
+	if err := k.Apply(ops); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("it is made all the same: %v", err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,28 +15,28 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
-	"github.com/uplinkd/uplinkd/internal/tunnel"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 func TestVMAGRETAPIsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(tunnel.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
+	checkTunnel(t, ethernet(rules.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
 
 func TestVMAGRETAPWithAKeyIsMadeAndKept(t *testing.T) {
-	s := ethernet(tunnel.GRETAP, ends4)
+	s := ethernet(rules.GRETAP, ends4)
 	s.Key, s.HasKey = 7, true
 	checkTunnel(t, s, 1458, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64", "ikey 0.0.0.7 okey 0.0.0.7")
 }
 
 func TestVMAGRETAPOverIPv6IsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(tunnel.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
+	checkTunnel(t, ethernet(rules.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
 }
 
 func TestVMAGRETAPOnABridgeTakesWhatTheBridgeDoes(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(tunnel.GRETAP, ends4)
+	s := ethernet(rules.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	out := sh(t, "ip -d link show dev tap0")
@@ -52,7 +51,7 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(tunnel.GRETAP, ends4)
+	s := ethernet(rules.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	for _, step := range []struct{ script, want string }{
@@ -64,13 +63,10 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 		{"sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0", ""},
 	} {
 		sh(t, step.script)
-		links, err := k.TunnelLinks()
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, problems := planTunnels(t, k, s)
 		var got []string
-		for _, f := range tunnel.Check([]tunnel.Spec{s}, links, k.BridgeFilters()) {
-			got = append(got, f.Code)
+		for _, p := range problems {
+			got = append(got, p.Code)
 		}
 		if codes := strings.Join(got, " "); codes != step.want {
 			t.Errorf("after %q: %q, want %q", step.script, codes, step.want)
@@ -79,77 +75,77 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 }
 
 // wgKey runs wg, whose answer is a key.
-func wgKey(t *testing.T, script string) tunnel.Key {
+func wgKey(t *testing.T, script string) rules.Key {
 	t.Helper()
 	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(sh(t, script)))
 	if err != nil || len(b) != 32 {
 		t.Fatalf("%s: %v", script, err)
 	}
-	return tunnel.Key(b)
+	return rules.Key(b)
 }
 
 func TestVMAWireGuardDeviceIsWhatWgShows(t *testing.T) {
 	namespace(t)
 	k := open(t)
-	settleTunnels(t, k, tunnel.Spec{Device: "wg0", For: "vps", Params: tunnel.Params{Kind: tunnel.WireGuard}})
+	cfg := rules.Config{Kernel: numbers, Tunnels: []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}}
+	dir := t.TempDir()
+	secret := func(name, make string) rules.Secret {
+		file := filepath.Join(dir, name)
+		return rules.Secret{Key: wgKey(t, "umask 077; "+make+" | tee "+file), File: file}
+	}
+	peer := wgKey(t, "wg genkey | wg pubkey")
+	cfg.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: secret("key", "wg genkey"), ListenPort: 51820, FwMark: 0x9000000, Peers: []rules.WireGuardPeer{{PublicKey: peer,
+		Preshared: secret("psk", "wg genpsk"), Endpoint: netip.MustParseAddrPort("[2001:db8::7]:51820"), Keepalive: 25 * time.Second,
+		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("2001:db8:7::/64")}}}}}
+	missing := func() []rules.Op {
+		t.Helper()
+		obs := snapshot(t, k, cfg).Foresee(cfg)
+		want, _ := rules.Plan(cfg, obs, nil)
+		return rules.Diff(rules.Ours(numbers, obs), want)
+	}
+	apply := func(ops []rules.Op) {
+		t.Helper()
+		if err := k.Apply(ops); err != nil {
+			t.Fatal(err)
+		}
+		if left := missing(); len(left) > 0 {
+			t.Errorf("still to do: %s", lines(left))
+		}
+	}
+	made := missing()
+	apply(made)
 	if out := sh(t, "ip -d link show dev wg0"); !strings.Contains(out, "mtu 1420 ") {
 		t.Errorf("got %s", out)
 	}
-	w, err := kernel.OpenWireGuard()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Close)
-	file := filepath.Join(t.TempDir(), "key")
-	private := wgKey(t, "umask 077; wg genkey | tee "+file)
-	peer := wgKey(t, "wg genkey | wg pubkey")
-	c := tunnel.Config{PrivateKey: &private, ListenPort: 51820, FwMark: 0x9000000, Peers: []tunnel.Peer{{PublicKey: peer, Preshared: wgKey(t, "wg genpsk"),
-		Endpoint: netip.MustParseAddrPort("[2001:db8::7]:51820"), Keepalive: 25 * time.Second,
-		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("2001:db8:7::/64")}}}}
-	missing := func() bool {
-		t.Helper()
-		state, err := w.State("wg0")
-		if err != nil {
-			t.Fatal(err)
+	dump := sh(t, "wg show wg0 dump")
+	for _, want := range []string{"51820\t0x9000000", peer.String(), "[2001:db8::7]:51820", "0.0.0.0/0,2001:db8:7::/64", "\t25"} {
+		if !strings.Contains(dump, want) {
+			t.Errorf("%q is missing in\n%s", want, dump)
 		}
-		_, differs := c.Missing(state)
-		return differs
 	}
-	if !missing() {
-		t.Fatal("nothing is missing of a device without a key")
-	}
-	if err := w.Set("wg0", c); err != nil {
-		t.Fatal(err)
-	}
-	if missing() {
-		t.Error("something is missing after all was set")
-	}
-	out := sh(t, "wg show wg0 dump")
-	key := base64.StdEncoding.EncodeToString(peer[:])
-	for _, want := range []string{"51820\t0x9000000", key, "[2001:db8::7]:51820", "0.0.0.0/0,2001:db8:7::/64", "\t25"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("%q is missing in\n%s", want, out)
-		}
+	// What is printed does the same.
+	sh(t, "ip link delete dev wg0\n"+strings.ReplaceAll(lines(made), "; ", "\n"))
+	if again := sh(t, "wg show wg0 dump"); again != dump {
+		t.Errorf("the lines make another device (-want +got):\n%s", cmp.Diff(dump, again))
 	}
 	sh(t, "wg set wg0 fwmark 0")
-	if !missing() {
-		t.Error("a lost mark is not missed")
+	if got := lines(missing()); got != "wg set wg0 fwmark 0x9000000" {
+		t.Errorf("a lost mark: %s", got)
 	}
-	if err := w.SetEndpoint("wg0", peer, netip.MustParseAddrPort("198.51.100.9:1")); err != nil {
-		t.Fatal(err)
+	apply(missing())
+	cfg.WireGuard[0].Peers[0].Endpoint, cfg.WireGuard[0].Peers[0].ResetEndpoint = netip.MustParseAddrPort("198.51.100.9:1"), true
+	if got := lines(missing()); got != "wg set wg0 peer "+peer.String()+" endpoint 198.51.100.9:1" {
+		t.Errorf("a new endpoint: %s", got)
 	}
-	state, err := w.State("wg0")
-	if err != nil {
-		t.Fatal(err)
+	apply(missing())
+	cfg.WireGuard[0].Peers[0].Preshared, cfg.WireGuard[0].Peers[0].Keepalive = rules.Secret{}, 0
+	apply(missing())
+	cfg.WireGuard[0].Peers = []rules.WireGuardPeer{}
+	apply(missing())
+	if out := sh(t, "wg show wg0 peers"); out != "" {
+		t.Errorf("peers are left: %s", out)
 	}
-	got := state.Peers[0].Peer
-	slices.SortFunc(got.AllowedIPs, netip.Prefix.Compare)
-	want := c.Peers[0]
-	want.Endpoint = netip.MustParseAddrPort("198.51.100.9:1")
-	if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
-		t.Error(d)
-	}
-	if _, err := w.State("wg1"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := new(kernel.WireGuard).Device("wg1"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a device that is not there: %v", err)
 	}
 }

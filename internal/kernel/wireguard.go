@@ -4,39 +4,64 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 
 	"golang.zx2c4.com/wireguard/wgctrl"
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
-	"github.com/uplinkd/uplinkd/internal/tunnel"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
-// WireGuard speaks to the WireGuard devices of the network namespace that it was opened in. It may be used by several
-// goroutines.
-type WireGuard struct{ client *wgctrl.Client }
+// WireGuard speaks to the WireGuard devices of the network namespace that it is used in, and to user-space ones of this
+// machine. The kernel's WireGuard is there only when there is a device, so the connection is made when it is needed, and
+// anew after each failure. Its zero value can be used, by several goroutines.
+type WireGuard struct {
+	mu     sync.Mutex
+	client *wgctrl.Client
+}
 
-// OpenWireGuard connects to the kernel's WireGuard, and to user-space ones on this machine.
-func OpenWireGuard() (*WireGuard, error) {
-	c, err := wgctrl.New()
-	if err != nil {
-		return nil, fmt.Errorf("opening WireGuard: %w", err)
+func (w *WireGuard) do(what func(*wgctrl.Client) error) (err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.client == nil {
+		if w.client, err = wgctrl.New(); err != nil {
+			return fmt.Errorf("opening WireGuard: %w", err)
+		}
 	}
-	return &WireGuard{c}, nil
+	if err = what(w.client); err != nil {
+		w.close()
+	}
+	return err
 }
 
 // Close gives the sockets back.
-func (w *WireGuard) Close() { _ = w.client.Close() }
+func (w *WireGuard) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.close()
+}
 
-// State reads a device. The error is os.ErrNotExist when there is no WireGuard device of the name.
-func (w *WireGuard) State(device string) (*tunnel.State, error) {
-	d, err := w.client.Device(device)
+func (w *WireGuard) close() {
+	if w.client != nil {
+		_ = w.client.Close()
+		w.client = nil
+	}
+}
+
+// Device reads a device. The error is os.ErrNotExist when there is no WireGuard device of the name.
+func (w *WireGuard) Device(device string) (*rules.WireGuardDevice, error) {
+	var d *wgtypes.Device
+	err := w.do(func(c *wgctrl.Client) (err error) {
+		d, err = c.Device(device)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading WireGuard device %s: %w", device, err)
 	}
-	s := &tunnel.State{PrivateKey: tunnel.Key(d.PrivateKey), ListenPort: d.ListenPort, FwMark: uint32(d.FirewallMark)}
+	s := &rules.WireGuardDevice{Device: device, PrivateKey: rules.Key(d.PrivateKey), ListenPort: d.ListenPort, FwMark: uint32(d.FirewallMark)}
 	for _, p := range d.Peers {
-		peer := tunnel.PeerState{Peer: tunnel.Peer{PublicKey: tunnel.Key(p.PublicKey), Preshared: tunnel.Key(p.PresharedKey), Keepalive: p.PersistentKeepaliveInterval},
-			Handshake: p.LastHandshakeTime, Received: uint64(p.ReceiveBytes), Sent: uint64(p.TransmitBytes)}
+		peer := rules.WireGuardPeerState{WireGuardPeer: rules.WireGuardPeer{PublicKey: rules.Key(p.PublicKey), Preshared: rules.Secret{Key: rules.Key(p.PresharedKey)},
+			Keepalive: p.PersistentKeepaliveInterval}, Handshake: p.LastHandshakeTime, Received: uint64(p.ReceiveBytes), Sent: uint64(p.TransmitBytes)}
 		if p.Endpoint != nil {
 			a := p.Endpoint.AddrPort()
 			peer.Endpoint = netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
@@ -52,48 +77,36 @@ func (w *WireGuard) State(device string) (*tunnel.State, error) {
 	return s, nil
 }
 
-// Set changes what c says of a device. Peers, when there are any, replace all others.
-func (w *WireGuard) Set(device string, c tunnel.Config) error {
-	mark := int(c.FwMark)
-	cfg := wgtypes.Config{FirewallMark: &mark, ReplacePeers: c.Peers != nil}
-	if c.PrivateKey != nil {
-		key := wgtypes.Key(*c.PrivateKey)
+// Set carries out a change.
+func (w *WireGuard) Set(op rules.SetWireGuard) error {
+	var cfg wgtypes.Config
+	if op.FwMark != nil {
+		mark := int(*op.FwMark)
+		cfg.FirewallMark = &mark
+	}
+	if op.PrivateKey.File != "" {
+		key := wgtypes.Key(op.PrivateKey.Key)
 		cfg.PrivateKey = &key
 	}
-	if c.ListenPort != 0 {
-		cfg.ListenPort = &c.ListenPort
+	if op.ListenPort != 0 {
+		cfg.ListenPort = &op.ListenPort
 	}
-	for _, p := range c.Peers {
-		keepalive := p.Keepalive
-		peer := wgtypes.PeerConfig{PublicKey: wgtypes.Key(p.PublicKey), PersistentKeepaliveInterval: &keepalive, ReplaceAllowedIPs: true, Endpoint: udpAddr(p.Endpoint)}
-		if p.Preshared != (tunnel.Key{}) {
-			key := wgtypes.Key(p.Preshared)
-			peer.PresharedKey = &key
+	for _, p := range op.Peers {
+		peer := wgtypes.PeerConfig{PublicKey: wgtypes.Key(p.PublicKey), UpdateOnly: p.Known, Remove: p.Remove}
+		if p.Endpoint.IsValid() {
+			peer.Endpoint = net.UDPAddrFromAddrPort(p.Endpoint)
 		}
-		for _, n := range p.AllowedIPs {
-			peer.AllowedIPs = append(peer.AllowedIPs, net.IPNet{IP: n.Addr().AsSlice(), Mask: net.CIDRMask(n.Bits(), n.Addr().BitLen())})
+		if !p.Remove && !p.EndpointOnly {
+			key := wgtypes.Key(p.Preshared.Key)
+			peer.PresharedKey, peer.PersistentKeepaliveInterval, peer.ReplaceAllowedIPs = &key, &p.Keepalive, true
+			for _, n := range p.AllowedIPs {
+				peer.AllowedIPs = append(peer.AllowedIPs, net.IPNet{IP: n.Addr().AsSlice(), Mask: net.CIDRMask(n.Bits(), n.Addr().BitLen())})
+			}
 		}
 		cfg.Peers = append(cfg.Peers, peer)
 	}
-	if err := w.client.ConfigureDevice(device, cfg); err != nil {
-		return fmt.Errorf("configuring WireGuard device %s: %w", device, err)
+	if err := w.do(func(c *wgctrl.Client) error { return c.ConfigureDevice(op.Device, cfg) }); err != nil {
+		return fmt.Errorf("configuring WireGuard device %s: %w", op.Device, err)
 	}
 	return nil
-}
-
-// SetEndpoint sets where a peer of a device is. To set the same one again clears the source address that the kernel has
-// used towards it so far (drivers/net/wireguard/socket.c wg_socket_set_peer_endpoint).
-func (w *WireGuard) SetEndpoint(device string, peer tunnel.Key, endpoint netip.AddrPort) error {
-	err := w.client.ConfigureDevice(device, wgtypes.Config{Peers: []wgtypes.PeerConfig{{PublicKey: wgtypes.Key(peer), UpdateOnly: true, Endpoint: udpAddr(endpoint)}}})
-	if err != nil {
-		return fmt.Errorf("setting an endpoint of WireGuard device %s: %w", device, err)
-	}
-	return nil
-}
-
-func udpAddr(a netip.AddrPort) *net.UDPAddr {
-	if !a.IsValid() {
-		return nil
-	}
-	return net.UDPAddrFromAddrPort(a)
 }

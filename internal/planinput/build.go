@@ -17,7 +17,7 @@ func KernelNumbers(k config.Kernel) rules.Kernel {
 // router's own /48; invalid: none.
 func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Prefix) rules.Config {
 	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: UnderlaysOf(c, ids, learned),
-		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc}
+		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Tunnels: tunnelsOf(c)}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		var given LearnedUplink
@@ -32,6 +32,9 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 			wire(&out.Uplinks[i].IPv4, given.IPv4, u)
 			wire(&out.Uplinks[i].IPv6, given.IPv6, u)
 			out.Uplinks[i].Site = !leadsOut(given.IPv4) && !leadsOut(given.IPv6)
+		}
+		if given.WireGuard != nil {
+			out.WireGuard = append(out.WireGuard, *given.WireGuard)
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
 		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)

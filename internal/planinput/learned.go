@@ -14,8 +14,9 @@ type LearnedUplink struct {
 	IPv4, IPv6  *rules.Assignment
 	Watched     *rules.WatchedRouters // where others follow the routers
 	Delegations []rules.Delegation
-	// Calls are the other ends that a tunnel without a mark calls: see wired.marked.
-	Calls []netip.AddrPort
+	// Calls are the other ends that a WireGuard device calls whose packets have no mark.
+	Calls     []netip.AddrPort
+	WireGuard *rules.WireGuard // what the device holds; nil: it is none
 }
 
 // Of returns what an uplink has learned, for it to be filled.

@@ -17,7 +17,7 @@ import (
 
 // Kernel is what the engine needs of the kernel.
 type Kernel interface {
-	Snapshot(sysctls []string) (*rules.Observed, error)
+	Snapshot(rules.Query) (*rules.Observed, error)
 	Apply(ops []rules.Op) error
 	FlushPin(family rules.Family, mark, mask uint32) error
 	DestroySockets(local []netip.Addr) (int, error)
@@ -97,7 +97,8 @@ type Engine struct {
 	addrs      map[rules.Path][]netip.Prefix // last seen, for when they go with the link
 	uplinks    map[int]bool                  // ids of the latest configuration
 	sysctls    map[string]refusedSysctl
-	complaint  string // that was logged last
+	tunnels    []*rules.Refusal // of the latest changes
+	complaint  string           // that was logged last
 	generation uint64
 	renewing   bool // connections are to be looked at
 }
@@ -240,9 +241,10 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		}
 		failed = append(failed, e.bringUp(cfg, obs)...)
 		r.Verdicts = e.o.Verdicts.Verdicts(rules.FactsOf(cfg, obs))
-		want, report := rules.Plan(cfg, obs, r.Verdicts)
+		foreseen := obs.Foresee(cfg)
+		want, report := rules.Plan(cfg, foreseen, r.Verdicts)
 		r.Report = report
-		r.left = rules.Diff(rules.Ours(cfg.Kernel, obs), want)
+		r.left = rules.Diff(rules.Ours(cfg.Kernel, foreseen), want)
 		if len(r.left) == 0 {
 			r.Converged, refused = true, nil
 			e.unsaved = e.recorded.Forget(&want) || e.unsaved
@@ -288,12 +290,8 @@ func asErrors(refused []*rules.Refusal) []error {
 func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 	var obs *rules.Observed
 	for again := true; again; {
-		names := rules.SysctlNames(cfg)
-		for name := range e.recorded.Sysctls {
-			names = append(names, name)
-		}
 		var err error
-		if obs, err = e.o.Kernel.Snapshot(names); err != nil {
+		if obs, err = e.o.Kernel.Snapshot(rules.QueryOf(cfg, e.recorded)); err != nil {
 			return nil, err
 		}
 		e.unsaved = e.recorded.NoteMainOwners(cfg.Kernel, obs) || e.unsaved
@@ -307,6 +305,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 	}
 	obs.MainContested = e.contest.Look(cfg.Kernel, obs, time.Now())
 	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
+	obs.RefusedTunnels = e.tunnels
 	obs.RefusedSysctls = make(map[string]string, len(e.sysctls))
 	for name, r := range e.sysctls {
 		obs.RefusedSysctls[name] = r.why
@@ -335,6 +334,8 @@ func (e *Engine) apply(ops []rules.Op) []*rules.Refusal {
 	if err != nil && len(refused) == 0 {
 		refused = []*rules.Refusal{{Op: ops[0], Err: err}}
 	}
+	// All that is wanted of tunnels is among the changes each time, until it is done.
+	e.tunnels = slices.DeleteFunc(slices.Clone(refused), func(r *rules.Refusal) bool { return !rules.ChangesTunnel(r.Op) })
 	return slices.DeleteFunc(refused, func(r *rules.Refusal) bool {
 		op, is := r.Op.(rules.SetSysctl)
 		// The next plan does without it and says so. One that is not there has gone with its device, and comes back with it.

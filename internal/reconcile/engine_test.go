@@ -239,7 +239,7 @@ func TestFormerValuesAreRecordedBeforeTheyAreOverwrittenAndGivenBack(t *testing.
 	}
 	b.SetConfig(rules.Config{Kernel: numbers})
 	b.pass(t)
-	obs, _ := b.kernel.Snapshot(nil)
+	obs, _ := b.kernel.Snapshot(rules.Query{})
 	before := dualWAN()
 	if diff := cmp.Diff(before.Links, obs.Links); diff != "" {
 		t.Errorf("links after removal:\n%s", diff)
@@ -494,7 +494,7 @@ func TestAParameterThatWasNotThereIsSetAsSoonAsItIs(t *testing.T) {
 	b.Pass()
 	b.kernel.Refuse(nil)
 	b.pass(t)
-	obs, _ := b.kernel.Snapshot(nil)
+	obs, _ := b.kernel.Snapshot(rules.Query{})
 	if got := obs.Sysctls["net/ipv4/conf/wan1/src_valid_mark"]; got != "1" {
 		t.Errorf("src_valid_mark of wan1 is %s", got)
 	}

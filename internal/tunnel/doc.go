@@ -1,9 +1,13 @@
-// Package tunnel decides which tunnel devices must be made, changed or removed, and which peers a WireGuard device
-// must have. It is pure: internal/kernel shows what is there and carries the changes out, internal/daemon joins both.
+// Package tunnel runs what tunnels need besides their devices, which the plan makes like everything else: it reads the
+// keys of WireGuard uplinks, resolves the names of endpoints, and follows which peers are there.
 //
-//	[]Spec (wanted), []Link (there), the MTU of carriers ──> Decide ──> []Change, []Problem
-//	Config (wanted), State (there) ──> Config.Missing ──> Config (what to set), or nothing
+//	configuration, key files ──┐
+//	snapshots ─────────────────┼─> Engine ──> Learn: rules.WireGuard, addresses, networks of peers ──> the plan
+//	resolver ──────────────────┤         └──> events, status, evidence
+//	handshakes, echoes ────────┘
 //
-// Devices of ours are known by their alias, which begins with "uplinkd: ". A device that has the right kind and ends and
-// lacks the alias is used as it is, and stays when we go.
+// Prober answers probes of the kind handshake by what WireGuard counts. Peers and HandshakeTracker are pure.
+//
+// Two goroutines belong to Run: one follows peers, with one more for each echo, and one resolves names. Configure, Observe,
+// Learn and Settled are called by others. The lock is never held while a device, a file or a resolver is asked.
 package tunnel

@@ -4,14 +4,16 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 const (
-	// questions is how many echoes in a row a peer leaves unanswered, of one that used to answer them, before it is gone.
-	questions = 4
-	// askPace is how fast they follow each other, and seekPace how often a peer that is gone is asked where it was.
-	askPace  = 400 * time.Millisecond
-	seekPace = 5 * time.Second
+	// maxUnanswered is how many echoes in a row a peer leaves unanswered, of one that used to answer them, before it is gone.
+	maxUnanswered = 4
+	// echoInterval is how fast they follow each other, and searchInterval how often a peer that is gone is asked where it was.
+	echoInterval   = 400 * time.Millisecond
+	searchInterval = 5 * time.Second
 )
 
 // Peers follows which peers of a device are there. It is pure: the caller looks at the device, asks whom it is told to
@@ -20,11 +22,11 @@ const (
 // A peer is there when it is heard, and until it leaves something unanswered: echoes, where it is known to answer those,
 // or else WireGuard's own handshakes. Idle peers are asked nothing, which spares the batteries of phones.
 type Peers struct {
-	lives map[Key]*life
+	lives map[rules.Key]*peerLife
 }
 
-type life struct {
-	Contact
+type peerLife struct {
+	HandshakeTracker
 	alive    bool
 	answers  bool // echoes
 	greet    bool // to be asked once, whether it answers echoes at all
@@ -36,9 +38,9 @@ type life struct {
 
 // Begin judges peers that were not seen before, by what the device knows of them, and reports whether one is there. There
 // is no change to go by; but a session that is good has somebody at its other end.
-func (p *Peers) Begin(now time.Time, s *State) (changed bool) {
+func (p *Peers) Begin(now time.Time, s *rules.WireGuardDevice) (changed bool) {
 	if p.lives == nil {
-		p.lives = make(map[Key]*life)
+		p.lives = make(map[rules.Key]*peerLife)
 	}
 	for i := range s.Peers {
 		peer := &s.Peers[i]
@@ -46,28 +48,28 @@ func (p *Peers) Begin(now time.Time, s *State) (changed bool) {
 			continue
 		}
 		alive := !peer.Handshake.IsZero() && now.Sub(peer.Handshake) < sessionLife
-		p.lives[peer.PublicKey] = &life{alive: alive, greet: alive, session: peer.Handshake}
+		p.lives[peer.PublicKey] = &peerLife{alive: alive, greet: alive, session: peer.Handshake}
 		changed = changed || alive
 	}
 	return changed
 }
 
 // Observe takes in a look at the device. It returns the peers to send an echo now, and whether others are there than
-// before. Seek tells which ones have a known place to be looked for at: to ask another one that is gone would have the
+// before. HasEndpoint tells which ones can be looked for at an endpoint: to ask another one that is gone would have the
 // kernel send handshakes to where it was last.
-func (p *Peers) Observe(now time.Time, s *State, seek func(Key) bool) (ask []Key, changed bool) {
+func (p *Peers) Observe(now time.Time, s *rules.WireGuardDevice, hasEndpoint func(rules.Key) bool) (ask []rules.Key, changed bool) {
 	changed = p.Begin(now, s)
 	for i := range s.Peers {
 		peer := &s.Peers[i]
 		l := p.lives[peer.PublicKey]
 		before := l.alive
-		if l.observe(now, peer, seek(peer.PublicKey)) {
+		if l.observe(now, peer, hasEndpoint(peer.PublicKey)) {
 			ask = append(ask, peer.PublicKey)
 		}
 		changed = changed || l.alive != before
 	}
-	maps.DeleteFunc(p.lives, func(k Key, l *life) bool {
-		gone := !slices.ContainsFunc(s.Peers, func(peer PeerState) bool { return peer.PublicKey == k })
+	maps.DeleteFunc(p.lives, func(k rules.Key, l *peerLife) bool {
+		gone := !slices.ContainsFunc(s.Peers, func(peer rules.WireGuardPeerState) bool { return peer.PublicKey == k })
 		changed = changed || gone && l.alive
 		return gone
 	})
@@ -75,9 +77,9 @@ func (p *Peers) Observe(now time.Time, s *State, seek func(Key) bool) (ask []Key
 }
 
 // observe takes in a look at one peer, and reports whether to ask it.
-func (l *life) observe(now time.Time, peer *PeerState, seek bool) (ask bool) {
+func (l *peerLife) observe(now time.Time, peer *rules.WireGuardPeerState, search bool) (ask bool) {
 	anew := l.known && (peer.Received < l.received || peer.Sent < l.sent)
-	sign := l.Contact.Observe(now, peer)
+	sign := l.HandshakeTracker.Observe(now, peer)
 	switch {
 	case anew:
 		l.alive, l.asked, l.next = false, 0, time.Time{}
@@ -87,33 +89,33 @@ func (l *life) observe(now time.Time, peer *PeerState, seek bool) (ask bool) {
 		}
 		l.greet = l.greet || !l.alive && !l.answers
 		l.alive, l.asked, l.next, l.session = true, 0, time.Time{}, peer.Handshake
-	case sign == Silent, l.answers && l.asked >= questions<<min(l.misjudge, 3) && !now.Before(l.next):
+	case sign == Silent, l.answers && l.asked >= maxUnanswered<<min(l.misjudge, 3) && !now.Before(l.next):
 		l.alive = false
 	}
 	switch {
 	case l.alive && l.greet:
 		l.greet = false
 		return true
-	case l.alive && sign != Waiting, !l.alive && !seek, now.Before(l.next):
+	case l.alive && sign != Waiting, !l.alive && !search, now.Before(l.next):
 		return false
 	case l.alive:
 		l.asked++
-		l.next = now.Add(askPace)
+		l.next = now.Add(echoInterval)
 	default:
-		l.next = now.Add(seekPace)
+		l.next = now.Add(searchInterval)
 	}
 	return true
 }
 
 // Answered notes that a peer has answered an echo.
-func (p *Peers) Answered(k Key) {
+func (p *Peers) Answered(k rules.Key) {
 	if l := p.lives[k]; l != nil {
 		l.answers = true
 	}
 }
 
 // Alive reports whether a peer is there.
-func (p *Peers) Alive(k Key) bool {
+func (p *Peers) Alive(k rules.Key) bool {
 	l := p.lives[k]
 	return l != nil && l.alive
 }

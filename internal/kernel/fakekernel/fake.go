@@ -36,6 +36,7 @@ func clone(o rules.Observed) rules.Observed {
 	for i := range o.Routes {
 		o.Routes[i].Nexthops = slices.Clone(o.Routes[i].Nexthops)
 	}
+	o.Tunnels, o.WireGuard = slices.Clone(o.Tunnels), slices.Clone(o.WireGuard)
 	o.Sysctls = maps.Clone(o.Sysctls)
 	o.Recorded = o.Recorded.Clone()
 	return o
@@ -73,7 +74,7 @@ func (k *Kernel) Log() []string {
 }
 
 // Snapshot shows the state. Sysctls that were never set do not exist.
-func (k *Kernel) Snapshot([]string) (*rules.Observed, error) {
+func (k *Kernel) Snapshot(rules.Query) (*rules.Observed, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	obs := clone(k.obs)
@@ -183,6 +184,18 @@ func (k *Kernel) apply(op rules.Op) error {
 		}
 	case rules.SetSysctl:
 		o.Sysctls[op.Name] = op.Value
+	case rules.AddTunnel:
+		return k.addTunnel(op)
+	case rules.DelTunnel:
+		k.delTunnel(op.Device)
+	case rules.SetMTU:
+		return k.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) { l.MTU, t.MTU = op.MTU, op.MTU })
+	case rules.SetMaster:
+		return k.changeTunnel(op.Device, func(_ *rules.Link, t *rules.TunnelLink) { t.Bridge, t.Floods = op.Bridge, true })
+	case rules.SetUp:
+		return k.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) { l.Up, l.Carrier, t.Up = true, true, true })
+	case rules.SetWireGuard:
+		return k.setWireGuard(op)
 	default:
 		return fmt.Errorf("unknown change %T", op)
 	}

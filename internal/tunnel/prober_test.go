@@ -1,4 +1,4 @@
-package daemon
+package tunnel
 
 import (
 	"context"
@@ -8,8 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // nudged counts the echoes that are sent; nobody answers them.
@@ -21,22 +21,27 @@ func (n nudged) Probe(ctx context.Context, _ probe.Path, t probe.Target) (time.D
 	return 0, &probe.Error{Target: t.String(), Class: probe.ErrTimeout}
 }
 
+// device is the one WireGuard device.
+type device func() (*rules.WireGuardDevice, error)
+
+func (d device) Device(string) (*rules.WireGuardDevice, error) { return d() }
+
 func TestAPeerThatAnswersNothingButWireGuardIsJudgedByThat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		target, err := probe.ParseTarget("handshake://10.0.31.1")
 		if err != nil {
 			t.Fatal(err)
 		}
-		peer := tunnel.PeerState{Peer: tunnel.Peer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.31.0/24")}}}
+		peer := rules.WireGuardPeerState{WireGuardPeer: rules.WireGuardPeer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.31.0/24")}}}
 		var dead bool
 		nudges := 0
 		var answer time.Time // when the peer answers data, by an empty packet
-		h := &handshakes{look: func(string) (*tunnel.State, error) {
+		h := &Prober{WireGuard: device(func() (*rules.WireGuardDevice, error) {
 			if !answer.IsZero() && !time.Now().Before(answer) {
 				peer.Received, answer = peer.Received+32, time.Time{}
 			}
-			return &tunnel.State{Peers: []tunnel.PeerState{peer}}, nil
-		}}
+			return &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{peer}}, nil
+		})}
 		h.Prober = nudged{func() {
 			nudges++
 			peer.Sent += 96
@@ -96,7 +101,7 @@ func TestAHandshakeIsLookedForAtThePeerThatHasTheAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &handshakes{look: func(string) (*tunnel.State, error) { return new(tunnel.State), nil }}
+	h := &Prober{WireGuard: device(func() (*rules.WireGuardDevice, error) { return new(rules.WireGuardDevice), nil })}
 	if _, err := h.Probe(t.Context(), probe.Path{Device: "wg0"}, target); !errors.Is(err, probe.ErrLocal) || !errors.Is(err, errNoPeer) {
 		t.Errorf("nobody has it: %v", err)
 	}

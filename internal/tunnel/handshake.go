@@ -1,6 +1,10 @@
 package tunnel
 
-import "time"
+import (
+	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
 
 // Times by which WireGuard itself answers (section 6 of its paper, drivers/net/wireguard/messages.h).
 const (
@@ -16,10 +20,10 @@ const (
 	emptySize = 32
 )
 
-// Contact is what the counters of one peer have shown so far. What they show at one time says little: a peer that has
+// HandshakeTracker is what the counters of one peer have shown so far. What they show at one time says little: a peer that has
 // nothing to say is as silent as a dead one. What counts is whether something comes after something was sent. Times are
 // those of the looks; the wall clock of the latest handshake is compared with itself only.
-type Contact struct {
+type HandshakeTracker struct {
 	known          bool
 	received, sent uint64
 	handshake      time.Time
@@ -39,9 +43,9 @@ const (
 )
 
 // Observe takes in a look at the counters.
-func (c *Contact) Observe(now time.Time, p *PeerState) Sign {
+func (c *HandshakeTracker) Observe(now time.Time, p *rules.WireGuardPeerState) Sign {
 	if !c.known || p.Received < c.received || p.Sent < c.sent { // the first look, or a device that was made anew
-		*c = Contact{known: true, received: p.Received, sent: p.Sent, handshake: p.Handshake}
+		*c = HandshakeTracker{known: true, received: p.Received, sent: p.Sent, handshake: p.Handshake}
 		return Quiet
 	}
 	heard := p.Received > c.received || !p.Handshake.Equal(c.handshake)
@@ -64,6 +68,6 @@ func (c *Contact) Observe(now time.Time, p *PeerState) Sign {
 }
 
 // Fresh reports whether the peer was heard so lately that it would not have had to say anything since.
-func (c *Contact) Fresh(now time.Time) bool {
+func (c *HandshakeTracker) Fresh(now time.Time) bool {
 	return !c.heard.IsZero() && now.Sub(c.heard) < answerTime
 }

@@ -1,4 +1,4 @@
-package daemon
+package tunnel
 
 import (
 	"net/netip"
@@ -6,12 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
 func TestAPeerIsAskedAtAnAddressOfItsOwn(t *testing.T) {
-	w := newWired(&chain4(t, "/k").Uplinks[2], 3, 9)
+	w := chainedUplink(t)
 	w.addresses = append(w.addresses, netip.MustParsePrefix("fd00:31::2/64"))
 	for _, tt := range []struct{ allowed, target, source string }{
 		{"10.8.0.0/16 10.0.31.10/32", "10.0.31.10", "10.0.31.2"},
@@ -20,11 +19,11 @@ func TestAPeerIsAskedAtAnAddressOfItsOwn(t *testing.T) {
 		{"::/0 fd00:8::/64", "fd00:8::1", "fd00:31::2"},
 		{"0.0.0.0/0", "invalid IP", "invalid IP"},
 	} {
-		var p tunnel.Peer
+		var p rules.WireGuardPeer
 		for _, s := range strings.Fields(tt.allowed) {
 			p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(s))
 		}
-		target, source, ok := w.within(&p)
+		target, source, ok := w.innerAddress(&p)
 		if target.String() != tt.target || source.String() != tt.source || ok != target.IsValid() {
 			t.Errorf("%s: asked at %v from %v (%v)", tt.allowed, target, source, ok)
 		}
@@ -32,18 +31,18 @@ func TestAPeerIsAskedAtAnAddressOfItsOwn(t *testing.T) {
 }
 
 func TestTheRoutesOfAPeerComeAndGoWithIt(t *testing.T) {
-	n := newTunnels(nil)
-	w := newWired(&chain4(t, "/k").Uplinks[2], 3, 9)
+	n := New(Options{})
+	w := chainedUplink(t)
 	w.follows = true
-	n.wired["vps"] = w
-	alive := func() bool { return w.assignment(true).Peers[0].Alive }
+	n.uplinks["vps"] = w
+	alive := func() bool { return w.assignment(rules.IPv4).Peers[0].Alive }
 	if alive() {
 		t.Error("a peer that was never seen is there")
 	}
-	state := &tunnel.State{Peers: []tunnel.PeerState{{Peer: w.peers[0].Peer}}}
+	state := &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{{WireGuardPeer: w.peers[0].WireGuardPeer}}}
 	state.Peers[0].AllowedIPs = w.peers[0].AllowedIPs
 	look := func() (questions, events int, asking bool) {
-		q, e, a := n.observePeers("vps", state, time.Now(), rules.Kernel{MarkMask: 0x3f000000})
+		q, e, a := n.observePeers("vps", state, time.Now())
 		return len(q), len(e), a
 	}
 	if q, e, _ := look(); q != 1 || e != 0 || alive() {
@@ -57,11 +56,11 @@ func TestTheRoutesOfAPeerComeAndGoWithIt(t *testing.T) {
 	if _, _, asking := look(); !asking {
 		t.Error("something waits for an answer, and nobody looks")
 	}
-	*state = tunnel.State{}
+	*state = rules.WireGuardDevice{}
 	if _, _, asking := look(); asking || alive() {
 		t.Error("the device is gone, and its peer is there")
 	}
-	if q, e, asking := n.observePeers("other", state, time.Now(), rules.Kernel{}); len(q)+len(e) > 0 || asking {
+	if q, e, asking := n.observePeers("other", state, time.Now()); len(q)+len(e) > 0 || asking {
 		t.Error("an uplink that nobody knows has peers")
 	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package tunnel
 
 import (
 	"context"
@@ -7,34 +7,34 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 const (
-	// nudgePace is how often a peer is sent something that it must answer; WireGuard tries no handshake more often either.
-	nudgePace = 5 * time.Second
-	// nudgeTime is how long that is waited for: less than any probe is.
-	nudgeTime = 50 * time.Millisecond
+	// nudgeInterval is how often a peer is sent something that it must answer; WireGuard tries no handshake more often either.
+	nudgeInterval = 5 * time.Second
+	// nudgeTimeout is how long that is waited for: less than any probe is.
+	nudgeTimeout = 50 * time.Millisecond
 )
 
-// handshakes answers probes of the kind handshake by what WireGuard counts, and passes all others on. A peer is asked
+// Prober answers probes of the kind handshake by what WireGuard counts, and passes all others on. A peer is asked
 // nothing that it does not answer by itself: data has to be answered within ten seconds, by an empty packet if need be.
-type handshakes struct {
+type Prober struct {
 	probe.Prober
-	look func(device string) (*tunnel.State, error)
+	WireGuard WireGuard
 
 	mu       sync.Mutex
-	contacts map[contact]*handshake
+	trackers map[peerAddress]*nudgedTracker
 }
 
-type contact struct {
+type peerAddress struct {
 	device string
 	addr   netip.Addr
 }
 
-type handshake struct {
-	tunnel.Contact
+type nudgedTracker struct {
+	HandshakeTracker
 	nudged time.Time
 }
 
@@ -44,24 +44,24 @@ var (
 )
 
 // Probe implements [probe.Prober]. What says nothing yet is told as a probe that was cancelled.
-func (h *handshakes) Probe(ctx context.Context, p probe.Path, t probe.Target) (time.Duration, error) {
+func (h *Prober) Probe(ctx context.Context, p probe.Path, t probe.Target) (time.Duration, error) {
 	if t.Kind() != probe.Handshake {
 		return h.Prober.Probe(ctx, p, t)
 	}
-	state, err := h.look(p.Device)
+	state, err := h.WireGuard.Device(p.Device)
 	if err != nil {
 		return 0, &probe.Error{Target: t.String(), Class: probe.ErrLocal, Err: err}
 	}
-	peer := state.Towards(t.Addr())
+	peer := state.PeerFor(t.Addr())
 	if peer == nil {
 		return 0, &probe.Error{Target: t.String(), Class: probe.ErrLocal, Err: errNoPeer}
 	}
-	there, silent, nudge := h.observe(contact{p.Device, t.Addr()}, peer, time.Now())
+	there, silent, nudge := h.observe(peerAddress{p.Device, t.Addr()}, peer, time.Now())
 	if there {
 		return 0, nil
 	}
 	if echo, err := probe.ParseTarget(t.Addr().String()); nudge && err == nil {
-		window, cancel := context.WithTimeout(ctx, nudgeTime)
+		window, cancel := context.WithTimeout(ctx, nudgeTimeout)
 		defer cancel()
 		if rtt, err := h.Prober.Probe(window, p, echo); err == nil {
 			return rtt, nil
@@ -74,23 +74,23 @@ func (h *handshakes) Probe(ctx context.Context, p probe.Path, t probe.Target) (t
 }
 
 // observe takes in a look at a peer.
-func (h *handshakes) observe(c contact, peer *tunnel.PeerState, now time.Time) (there, silent, nudge bool) {
+func (h *Prober) observe(at peerAddress, peer *rules.WireGuardPeerState, now time.Time) (there, silent, nudge bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.contacts == nil {
-		h.contacts = make(map[contact]*handshake)
+	if h.trackers == nil {
+		h.trackers = make(map[peerAddress]*nudgedTracker)
 	}
-	k := h.contacts[c]
+	k := h.trackers[at]
 	if k == nil {
-		k = new(handshake)
-		h.contacts[c] = k
+		k = new(nudgedTracker)
+		h.trackers[at] = k
 	}
 	sign := k.Observe(now, peer)
-	if sign == tunnel.Heard || k.Fresh(now) {
+	if sign == Heard || k.Fresh(now) {
 		return true, false, false
 	}
-	if nudge = sign != tunnel.Waiting && now.Sub(k.nudged) >= nudgePace; nudge {
+	if nudge = sign != Waiting && now.Sub(k.nudged) >= nudgeInterval; nudge {
 		k.nudged = now
 	}
-	return false, sign == tunnel.Silent, nudge
+	return false, sign == Silent, nudge
 }

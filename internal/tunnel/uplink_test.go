@@ -1,4 +1,4 @@
-package daemon
+package tunnel
 
 import (
 	"net/netip"
@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/tunnel"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // The kernel forgets which of our addresses a peer has called when the mark leads by another device.
@@ -31,7 +31,7 @@ func TestATunnelThatOthersCallHasNoMarkAndCallsItsOwnPeersByRules(t *testing.T) 
 		for i, e := range c.endpoints {
 			u.WireGuard.Peers = append(u.WireGuard.Peers, config.Peer{PublicKey: [32]byte{byte(i + 1)}, Endpoint: e})
 		}
-		w := newWired(&u, 3, 9)
+		w := newWGUplink(&u, someIDs, someNumbers)
 		if got := w.config().FwMark; got != c.mark {
 			t.Errorf("%s: mark %d, want %d", name, got, c.mark)
 		}
@@ -43,8 +43,8 @@ func TestATunnelThatOthersCallHasNoMarkAndCallsItsOwnPeersByRules(t *testing.T) 
 			t.Errorf("%s: calls %v, want %v", name, got, want)
 		}
 		for i, e := range c.endpoints {
-			if key := (tunnel.Key{byte(i + 1)}); w.called(key) != (e != "") {
-				t.Errorf("%s: peer %d is called: %v", name, i, w.called(key))
+			if p := w.config().Peers[i]; p.PublicKey != (rules.Key{byte(i + 1)}) || p.Called != (e != "") {
+				t.Errorf("%s: peer %d is called: %v", name, i, p.Called)
 			}
 		}
 	}
@@ -53,11 +53,11 @@ func TestATunnelThatOthersCallHasNoMarkAndCallsItsOwnPeersByRules(t *testing.T) 
 // What others have configured for their peers is not known: one that leads to the Internet is called.
 func TestADeviceOfOthersHasTheMarkWhileItLeadsToTheInternet(t *testing.T) {
 	for network, mark := range map[string]uint32{"0.0.0.0/0": 9, "::/0": 9, "10.8.0.2/32": 0, "fd00:8::/64": 0, "192.168.0.0/16": 0} {
-		w := newWired(&config.Uplink{Name: "vps", Device: "wg0"}, 3, 9)
+		w := newWGUplink(&config.Uplink{Name: "vps", Device: "wg0"}, someIDs, someNumbers)
 		if w.config().FwMark != 0 {
 			t.Error("a mark before its peers are known")
 		}
-		w.state = &tunnel.State{Peers: []tunnel.PeerState{{Peer: tunnel.Peer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix(network)}}}}}
+		w.state = &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{{WireGuardPeer: rules.WireGuardPeer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix(network)}}}}}
 		if got := w.config().FwMark; got != mark {
 			t.Errorf("%s: mark %d, want %d", network, got, mark)
 		}

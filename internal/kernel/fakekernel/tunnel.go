@@ -1,0 +1,100 @@
+package fakekernel
+
+import (
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// addTunnel makes a device; there is one of each name.
+func (k *Kernel) addTunnel(op rules.AddTunnel) error {
+	if _, exists := k.obs.Link(op.Device); exists {
+		return unix.EEXIST
+	}
+	index := 1
+	for _, l := range k.obs.Links {
+		index = max(index, l.Index+1)
+	}
+	k.obs.Links = append(k.obs.Links, rules.Link{Name: op.Device, Index: index, MTU: op.MTU})
+	t := op.TunnelLink
+	t.Up, t.Bridge, t.Multicast = false, "", true
+	k.obs.Tunnels = append(k.obs.Tunnels, t)
+	if op.Kind == rules.WireGuardKind {
+		k.obs.WireGuard = append(k.obs.WireGuard, rules.WireGuardDevice{Device: op.Device})
+	}
+	return nil
+}
+
+// delTunnel removes a device and what hangs on it.
+func (k *Kernel) delTunnel(device string) {
+	o := &k.obs
+	o.Links = slices.DeleteFunc(o.Links, func(l rules.Link) bool { return l.Name == device })
+	o.Tunnels = slices.DeleteFunc(o.Tunnels, func(t rules.TunnelLink) bool { return t.Device == device })
+	o.WireGuard = slices.DeleteFunc(o.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == device })
+	o.Addrs = slices.DeleteFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == device })
+	o.Routes = slices.DeleteFunc(o.Routes, func(r rules.Route) bool {
+		return slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == device })
+	})
+}
+
+func (k *Kernel) changeTunnel(device string, change func(*rules.Link, *rules.TunnelLink)) error {
+	l := slices.IndexFunc(k.obs.Links, func(l rules.Link) bool { return l.Name == device })
+	t := slices.IndexFunc(k.obs.Tunnels, func(t rules.TunnelLink) bool { return t.Device == device })
+	if l < 0 || t < 0 {
+		return unix.ENODEV
+	}
+	change(&k.obs.Links[l], &k.obs.Tunnels[t])
+	return nil
+}
+
+func (k *Kernel) setWireGuard(op rules.SetWireGuard) error {
+	at := slices.IndexFunc(k.obs.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == op.Device })
+	if at < 0 {
+		return unix.ENODEV
+	}
+	SetWireGuard(&k.obs.WireGuard[at], op)
+	return nil
+}
+
+// SetWireGuard does to a device what the kernel does.
+func SetWireGuard(d *rules.WireGuardDevice, op rules.SetWireGuard) {
+	if op.FwMark != nil {
+		d.FwMark = *op.FwMark
+	}
+	if op.ListenPort != 0 {
+		d.ListenPort = op.ListenPort
+	}
+	if op.PrivateKey.File != "" {
+		d.PrivateKey = op.PrivateKey.Key
+	}
+	peers := slices.Clone(d.Peers)
+	for _, c := range op.Peers {
+		at := slices.IndexFunc(peers, func(p rules.WireGuardPeerState) bool { return p.PublicKey == c.PublicKey })
+		switch {
+		case at < 0 && (c.Known || c.Remove):
+			continue
+		case at < 0:
+			at = len(peers)
+			peers = append(peers, rules.WireGuardPeerState{WireGuardPeer: rules.WireGuardPeer{PublicKey: c.PublicKey}})
+		case c.Remove:
+			peers = slices.Delete(peers, at, at+1)
+			continue
+		}
+		p := &peers[at]
+		if c.Endpoint.IsValid() {
+			p.Endpoint = c.Endpoint
+		}
+		if !c.EndpointOnly {
+			p.Preshared, p.Keepalive, p.AllowedIPs = rules.Secret{Key: c.Preshared.Key}, c.Keepalive, c.AllowedIPs
+			for i := range peers { // a network is one peer's
+				if i != at {
+					peers[i].AllowedIPs = slices.DeleteFunc(slices.Clone(peers[i].AllowedIPs), func(n netip.Prefix) bool { return slices.Contains(c.AllowedIPs, n) })
+				}
+			}
+		}
+	}
+	d.Peers = peers
+}

@@ -1,0 +1,113 @@
+package tunnel
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	resolveInterval     = 5 * time.Second  // of names without an address
+	resolveDeadInterval = 30 * time.Second // of those of a dead tunnel
+	resolveTimeout      = 4 * time.Second
+)
+
+// resolve keeps the names of endpoints resolved: until they have an address, and again while their tunnel is dead.
+func (e *Engine) resolve(ctx context.Context) {
+	ticker := time.NewTicker(resolveInterval)
+	defer ticker.Stop()
+	asked := make(map[string]time.Time)
+	for {
+		for endpoint, mark := range e.unresolved(asked) {
+			asked[endpoint] = time.Now()
+			if to, err := lookUp(ctx, endpoint, mark); err != nil {
+				e.o.Log.Warn("an endpoint is not found", "endpoint", endpoint, "err", err)
+			} else if e.found(endpoint, to) {
+				e.o.Changed()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// unresolved lists the endpoints to ask for, with the mark that a tunnel's own packets have.
+func (e *Engine) unresolved(asked map[string]time.Time) map[string]uint32 {
+	type name struct {
+		id       int
+		endpoint string
+		mark     uint32
+		known    bool
+	}
+	var names []name
+	e.mu.Lock()
+	for _, w := range e.uplinks {
+		for _, p := range w.peers {
+			if _, err := netip.ParseAddrPort(p.endpoint); err != nil && p.endpoint != "" {
+				_, known := w.resolved[p.endpoint]
+				names = append(names, name{w.id, p.endpoint, w.mark, known})
+			}
+		}
+	}
+	e.mu.Unlock()
+	list := make(map[string]uint32)
+	for _, n := range names {
+		if !n.known || time.Since(asked[n.endpoint]) >= resolveDeadInterval && e.o.Dead(n.id) {
+			list[n.endpoint] = n.mark
+		}
+	}
+	return list
+}
+
+// found takes an endpoint's address over, and has peers that are believed elsewhere be looked for there.
+func (e *Engine) found(endpoint string, to netip.AddrPort) (changed bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, w := range e.uplinks {
+		if w.resolved[endpoint] == to {
+			continue
+		}
+		for _, p := range w.peers {
+			if p.endpoint == endpoint {
+				w.resolved[endpoint], changed = to, true
+				w.stale = append(w.stale, p.PublicKey)
+			}
+		}
+	}
+	return changed
+}
+
+// lookUp asks for the address of HOST:PORT over the way that a tunnel's packets take.
+func lookUp(ctx context.Context, endpoint string, mark uint32) (netip.AddrPort, error) {
+	host, service, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	port, err := net.LookupPort("udp", service)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(mark)) })
+		if err == nil {
+			err = failed
+		}
+		return err
+	}}
+	resolver := net.Resolver{PreferGo: true, Dial: dialer.DialContext}
+	addrs, err := resolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return netip.AddrPortFrom(addrs[0].Unmap(), uint16(port)), nil
+}

@@ -1,0 +1,71 @@
+package rules_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/uplinkd/uplinkd/internal/kernel/fakekernel"
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// applyTunnel carries out a change to a tunnel device.
+func (m *machine) applyTunnel(op rules.Op) error {
+	switch op := op.(type) {
+	case rules.AddTunnel:
+		return m.addTunnel(op)
+	case rules.DelTunnel:
+		m.unplug(op.Device)
+		m.obs.Tunnels = slices.DeleteFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return t.Device == op.Device })
+		m.obs.WireGuard = slices.DeleteFunc(m.obs.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == op.Device })
+	case rules.SetMTU:
+		return m.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) { l.MTU, t.MTU = op.MTU, op.MTU })
+	case rules.SetMaster:
+		return m.changeTunnel(op.Device, func(_ *rules.Link, t *rules.TunnelLink) { t.Bridge, t.Floods = op.Bridge, true })
+	case rules.SetUp:
+		err := m.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) {
+			l.Up, l.Carrier, t.Up = true, true, true
+			if t.Kind != rules.WireGuardKind {
+				m.addLinkLocal(l)
+			}
+		})
+		return err
+	case rules.SetWireGuard:
+		i := slices.IndexFunc(m.obs.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == op.Device })
+		if i < 0 {
+			return errors.New("no such device")
+		}
+		fakekernel.SetWireGuard(&m.obs.WireGuard[i], op)
+	default:
+		return fmt.Errorf("unknown change %T", op)
+	}
+	return nil
+}
+
+// addTunnel is rtnl_newlink: a name is there once, and so are the ends of a tunnel.
+func (m *machine) addTunnel(op rules.AddTunnel) error {
+	if _, exists := m.obs.Link(op.Device); exists {
+		return errors.New("file exists")
+	}
+	if slices.ContainsFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return t.TunnelParams == op.TunnelParams && t.Kind != rules.WireGuardKind }) {
+		return errors.New("file exists: a tunnel of these ends")
+	}
+	m.plug(rules.Link{Name: op.Device, MTU: op.MTU})
+	t := op.TunnelLink
+	t.Up, t.Bridge, t.Multicast = false, "", true
+	m.obs.Tunnels = append(m.obs.Tunnels, t)
+	if op.Kind == rules.WireGuardKind {
+		m.obs.WireGuard = append(m.obs.WireGuard, rules.WireGuardDevice{Device: op.Device})
+	}
+	return nil
+}
+
+func (m *machine) changeTunnel(device string, change func(*rules.Link, *rules.TunnelLink)) error {
+	l := slices.IndexFunc(m.obs.Links, func(l rules.Link) bool { return l.Name == device })
+	t := slices.IndexFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return t.Device == device })
+	if l < 0 || t < 0 {
+		return errors.New("no such device")
+	}
+	change(&m.obs.Links[l], &m.obs.Tunnels[t])
+	return nil
+}

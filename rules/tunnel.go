@@ -1,0 +1,328 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// The kinds of tunnel devices, as the kernel calls them where the outer packets are of IPv4.
+const (
+	GRETAP        = "gretap"
+	VXLAN         = "vxlan"
+	WireGuardKind = "wireguard"
+)
+
+// aliasPrefix begins the alias of each device that we have made, which makes it ours.
+const aliasPrefix = "uplinkd: "
+
+// TunnelParams are what makes one tunnel device another than the next. The kernel cannot change most of them in place.
+type TunnelParams struct {
+	Kind          string
+	Local, Remote netip.Addr
+	TTL           uint8
+	Key           uint32 // GRETAP, of both directions
+	HasKey        bool
+	ID            uint32 // VXLAN
+	Port          uint16 // VXLAN, UDP
+	// Fragment lets outer packets be fragmented on their way, whatever the inner ones say: a bridge passes on frames of
+	// its own MTU, and drops without a word what its port does not take. GRETAP over IPv4 only.
+	Fragment bool
+}
+
+// Tunnel is a device that is wanted.
+type Tunnel struct {
+	Device string
+	For    string // the uplink, or what else it is for; for people
+	TunnelParams
+	MTU    int    // bytes; 0 is what fits the carrier, or with a bridge the bridge's
+	Bridge string // that the device shall be a port of; "" for none
+}
+
+// TunnelLink is a device of one of the kinds above, or one that is ours.
+type TunnelLink struct {
+	Device       string
+	TunnelParams        // of another kind: only Kind
+	MTU          int    // bytes
+	Up           bool   // administratively
+	Bridge       string // the device that it is a port of
+	Alias        string
+
+	Multicast bool // the device takes multicast
+	Floods    bool // and its bridge hands it on to it
+}
+
+// Ours reports whether we have made the device.
+func (l *TunnelLink) Ours() bool { return strings.HasPrefix(l.Alias, aliasPrefix) }
+
+func findTunnel(list []TunnelLink, device string) *TunnelLink {
+	if i := slices.IndexFunc(list, func(l TunnelLink) bool { return l.Device == device }); i >= 0 {
+		return &list[i]
+	}
+	return nil
+}
+
+// Bytes of the headers around a frame's content, the frame's own included.
+const (
+	ethernetHeader = 14
+	ipv4Header     = 20
+	ipv6Header     = 40
+	greHeader      = 4 // RFC 2784 section 2.1
+	greKey         = 4 // RFC 2890 section 2.1
+	vxlanHeaders   = 8 + 8
+	// wireguardOverhead is what the kernel itself takes off: an IPv6 header, UDP, and 32 bytes of its own.
+	wireguardOverhead = 80
+)
+
+// overhead is how many bytes each packet grows by.
+func (p *TunnelParams) overhead() int {
+	if p.Kind == WireGuardKind {
+		return wireguardOverhead
+	}
+	n := ethernetHeader + ipv4Header
+	if p.Local.Is6() {
+		n = ethernetHeader + ipv6Header
+	}
+	switch {
+	case p.Kind == VXLAN:
+		n += vxlanHeaders
+	case p.HasKey:
+		n += greHeader + greKey
+	default:
+		n += greHeader
+	}
+	return n
+}
+
+// mtu works out a device's MTU; false when what carries it is not there. A bridge hands each port what the others take,
+// so there the bridge's counts; the tunnel's packets are fragmented where they do not fit.
+func (t *Tunnel) mtu(cfg *Config, obs *Observed) (int, bool) {
+	carrier := usualMTU
+	if t.Kind != WireGuardKind {
+		var ok bool
+		if carrier, ok = carrierMTU(cfg, obs, t.Local); !ok {
+			return 0, false
+		}
+	}
+	switch {
+	case t.MTU > 0:
+		return t.MTU, true
+	case t.Bridge != "" && t.Fragment:
+		bridge, _ := obs.Link(t.Bridge)
+		return bridge.MTU, true
+	}
+	return max(carrier-t.overhead(), minMTU6), true
+}
+
+// carrierMTU returns the MTU of the device that has an address, or is about to be given it.
+func carrierMTU(cfg *Config, obs *Observed, local netip.Addr) (int, bool) {
+	device := ""
+	for i := range cfg.Uplinks {
+		u := &cfg.Uplinks[i]
+		if a := u.Family(FamilyOf(local)).Assign; a != nil && slices.ContainsFunc(a.Addresses, func(a Address) bool { return a.Prefix.Addr() == local }) {
+			device = u.Device
+		}
+	}
+	if i := slices.IndexFunc(obs.Addrs, func(a Addr) bool { return a.Prefix.Addr() == local }); i >= 0 {
+		device = obs.Addrs[i].Device
+	}
+	link, ok := obs.Link(device)
+	return link.MTU, ok && link.MTU > 0
+}
+
+// tunnelPlan is what becomes of a device that is wanted.
+type tunnelPlan struct {
+	want    *TunnelLink // nil: nothing can be done yet
+	made    bool        // for the first time, or anew
+	problem Problem     // zero: none
+}
+
+// plan says what a device must become. Those of others are never changed, except that one which is wanted may become a
+// port of its bridge.
+func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
+	have := findTunnel(obs.Tunnels, t.Device)
+	waiting := func(fix, format string, args ...any) tunnelPlan {
+		return tunnelPlan{want: have, problem: Problem{"tunnel", "warning", fmt.Sprintf(format, args...), fix}}
+	}
+	if _, present := obs.Link(t.Bridge); t.Bridge != "" && !present {
+		return waiting("make it, or name another", "the bridge %s of tunnel %s is not there", t.Bridge, t.Device)
+	}
+	mtu, ok := t.mtu(cfg, obs)
+	if !ok {
+		return waiting("it is made as soon as a device has the address", "no device has %v, where tunnel %s begins", t.Local, t.Device)
+	}
+	made := tunnelPlan{made: true, want: &TunnelLink{Device: t.Device, TunnelParams: t.TunnelParams, MTU: mtu, Up: true, Bridge: t.Bridge, Alias: aliasPrefix + t.For}}
+	_, present := obs.Link(t.Device)
+	switch {
+	case have == nil && present && !obs.foreseen[t.Device], have != nil && have.TunnelParams != t.TunnelParams && !have.Ours():
+		// It is tried all the same, in vain, so that the plan is not taken for carried out.
+		made.want.Up, made.want.Bridge = false, ""
+		return tunnelPlan{want: made.want, problem: Problem{"tunnel", "error",
+			fmt.Sprintf("%s is there already, made by others, and is not the %s that is wanted", t.Device, t.Kind),
+			fmt.Sprintf("remove it (ip link delete dev %s), or take its section out of the configuration", t.Device)}}
+	case have == nil, have.TunnelParams != t.TunnelParams:
+		return made
+	}
+	want := *have
+	if have.Ours() {
+		want.MTU = mtu
+	}
+	if t.Bridge != "" {
+		want.Bridge = t.Bridge
+	}
+	// What its owner has set down stays down.
+	want.Up = have.Up || slices.ContainsFunc(obs.RefusedTunnels, func(r *Refusal) bool { return r.Op == Op(SetUp{t.Device}) })
+	return tunnelPlan{want: &want}
+}
+
+// refusedTunnel returns the refusal of a change to a tunnel device, nil when there was none.
+func (o *Observed) refusedTunnel(device string) *Refusal {
+	for _, r := range o.RefusedTunnels {
+		if op, is := r.Op.(tunnelOp); is && op.tunnel() == device {
+			return r
+		}
+	}
+	return nil
+}
+
+// Foresee returns the snapshot as it will be when the wanted tunnel devices are there, so that what they carry is planned
+// along with them; the list of tunnels stays as it is. What was refused a moment ago is not counted on.
+func (o *Observed) Foresee(cfg Config) *Observed {
+	if len(cfg.Tunnels) == 0 {
+		return o
+	}
+	f := *o
+	f.Links, f.foreseen, f.Sysctls = slices.Clone(o.Links), make(map[string]bool), maps.Clone(o.Sysctls)
+	for changed := true; changed; { // one may carry another
+		changed = false
+		for i := range cfg.Tunnels {
+			t := &cfg.Tunnels[i]
+			p := t.plan(&cfg, &f)
+			if p.want == nil || p.problem != (Problem{}) || o.refusedTunnel(t.Device) != nil {
+				continue
+			}
+			at := slices.IndexFunc(f.Links, func(l Link) bool { return l.Name == t.Device })
+			switch {
+			case p.made && !f.foreseen[t.Device]:
+				f.remove(t.Device)
+				f.add(p.want)
+				changed = true
+			case at >= 0 && f.Links[at].MTU != p.want.MTU:
+				f.Links[at].MTU, changed = p.want.MTU, true
+			}
+		}
+	}
+	return &f
+}
+
+// remove takes a device and what hangs on it away.
+func (o *Observed) remove(device string) {
+	o.Links = slices.DeleteFunc(o.Links, func(l Link) bool { return l.Name == device })
+	o.Addrs = slices.DeleteFunc(slices.Clone(o.Addrs), func(a Addr) bool { return a.Device == device })
+	o.Routes = slices.DeleteFunc(slices.Clone(o.Routes), func(r Route) bool {
+		return slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return n.Device == device })
+	})
+	if o.Egress != nil {
+		egress := Egress{Qdiscs: maps.Clone(o.Egress.Qdiscs), Impossible: o.Egress.Impossible}
+		egress.Filters = slices.DeleteFunc(slices.Clone(o.Egress.Filters), func(f EgressFilter) bool { return f.Device == device })
+		delete(egress.Qdiscs, device)
+		o.Egress = &egress
+	}
+}
+
+// add adds a device as the kernel makes it.
+func (o *Observed) add(l *TunnelLink) {
+	o.foreseen[l.Device] = true
+	o.Links = append(o.Links, Link{Name: l.Device, Up: true, Carrier: true, MTU: l.MTU})
+	take := func(name func(device, key string) string, key string) {
+		if value, known := o.Sysctls[name("default", key)]; known {
+			o.Sysctls[name(l.Device, key)] = value
+		}
+	}
+	for _, key := range perDevice {
+		take(devSysctl, key)
+	}
+	for _, key := range perDevice6 {
+		take(devSysctl6, key)
+	}
+	if l.Kind != WireGuardKind && !o.NoIPv6 && !o.ipv6Off(l.Device) && o.Sysctls[devSysctl6("default", addrGenMode)] != addrGenNone {
+		o.Routes = append(o.Routes, Route{Family: IPv6, Table: TableMain, Type: Unicast, Dst: linkLocal6, Metric: 256, Protocol: protocolKernel,
+			Nexthops: []Nexthop{{Device: l.Device, Weight: 1}}})
+	}
+}
+
+const (
+	addrGenMode = "addr_gen_mode"
+	addrGenNone = "1" // IN6_ADDR_GEN_MODE_NONE of linux/if_link.h
+)
+
+var linkLocal6 = netip.MustParsePrefix("fe80::/64")
+
+// tunnels plans the devices, and names what keeps one from being as it is wanted.
+func (p *planner) tunnels() {
+	for i := range p.cfg.Tunnels {
+		t := &p.cfg.Tunnels[i]
+		plan := t.plan(&p.cfg, p.obs)
+		if plan.want != nil {
+			p.state.Tunnels = append(p.state.Tunnels, *plan.want)
+		}
+		refused := p.obs.refusedTunnel(t.Device)
+		switch {
+		case plan.problem != (Problem{}):
+			p.report.Problems = append(p.report.Problems, plan.problem)
+		case refused != nil:
+			p.tunnelRefused(refused)
+		}
+		p.tunnelWarnings(t)
+	}
+}
+
+// tunnelRefused names a change that the kernel has refused.
+func (p *planner) tunnelRefused(r *Refusal) {
+	if _, is := r.Op.(SetWireGuard); is {
+		p.problemOnce("wireguard", "error", r.Error(), "it is tried again by itself")
+		return
+	}
+	p.problemOnce("tunnel", "error", r.Error(), "look whether the kernel has a module for it (modprobe); it is tried again by itself")
+}
+
+// bridgeFilters are the parameters by which bridged traffic goes through the firewall of routed traffic (br_netfilter).
+var bridgeFilters = [...]string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"}
+
+// tunnelWarnings names what breaks a tunnel of Ethernet frames without a word, by the device as it is.
+func (p *planner) tunnelWarnings(t *Tunnel) {
+	device := findTunnel(p.obs.Tunnels, t.Device)
+	if device == nil || t.Kind == WireGuardKind {
+		return
+	}
+	warn := func(code, fix, format string, args ...any) {
+		p.problem(code, "warning", fmt.Sprintf(format, args...), fix)
+	}
+	const lost = "neighbour discovery, router advertisements and DHCPv6 do not get through, and with them IPv6"
+	if !device.Multicast {
+		warn("tunnel-multicast", "ip link set dev "+t.Device+" multicast on", "%s takes no multicast: %s", t.Device, lost)
+	}
+	bridge, present := p.obs.Link(t.Bridge)
+	if !present {
+		return
+	}
+	if device.Bridge == t.Bridge && !device.Floods {
+		warn("tunnel-multicast", "bridge link set dev "+t.Device+" mcast_flood on", "%s passes no multicast on to %s: %s", t.Bridge, t.Device, lost)
+	}
+	var filters []string
+	for _, name := range bridgeFilters {
+		if p.obs.Sysctls[name] == "1" {
+			filters = append(filters, name)
+		}
+	}
+	if len(filters) > 0 {
+		warn("bridge-filter", "sysctl -w "+strings.ReplaceAll(strings.Join(filters, "=0 "), "/", ".")+"=0, or accept it there",
+			"what %s bridges goes through the firewall's forward chain, which may drop it without a word: %s", t.Bridge, strings.Join(filters, " and "))
+	}
+	if device.MTU < bridge.MTU {
+		warn("bridge-mtu", "use kind gretap over IPv4, which fragments what does not fit, or lower the bridge's MTU and all of its hosts'",
+			"%s takes %d bytes and %s passes on %d: longer frames are dropped without a word", t.Device, device.MTU, t.Bridge, bridge.MTU)
+	}
+}

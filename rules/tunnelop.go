@@ -1,0 +1,144 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The changes to tunnel devices.
+type (
+	// AddTunnel makes a device, and gives it the alias that it is known by. It is down.
+	AddTunnel struct{ TunnelLink }
+	// DelTunnel removes a device of ours.
+	DelTunnel struct{ Device string }
+	// SetMTU changes a device's MTU, in bytes.
+	SetMTU struct {
+		Device string
+		MTU    int
+	}
+	// SetMaster makes a device a port of a bridge.
+	SetMaster struct{ Device, Bridge string }
+	// SetUp sets a device administratively up.
+	SetUp struct{ Device string }
+)
+
+// tunnelOp is a change to a tunnel device.
+type tunnelOp interface {
+	Op
+	tunnel() string // the device
+}
+
+func (o AddTunnel) tunnel() string    { return o.Device }
+func (o DelTunnel) tunnel() string    { return o.Device }
+func (o SetMTU) tunnel() string       { return o.Device }
+func (o SetMaster) tunnel() string    { return o.Device }
+func (o SetUp) tunnel() string        { return o.Device }
+func (o SetWireGuard) tunnel() string { return o.Device }
+
+// ChangesTunnel reports whether a change is one to a tunnel device.
+func ChangesTunnel(op Op) bool {
+	_, is := op.(tunnelOp)
+	return is
+}
+
+// LinkKind is the kernel's word for the kind of device, which for GRETAP depends on the family of the outer packets.
+func (p *TunnelParams) LinkKind() string {
+	if p.Kind == GRETAP && p.Local.Is6() {
+		return "ip6gretap"
+	}
+	return p.Kind
+}
+
+// Command writes the change as lines for a shell.
+func (o AddTunnel) Command() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "ip link add name %s mtu %d type %s", o.Device, o.MTU, o.LinkKind())
+	switch o.Kind {
+	case GRETAP, VXLAN:
+		o.writeEnds(&b)
+	}
+	fmt.Fprintf(&b, "\nip link set dev %s alias %q", o.Device, o.Alias)
+	return b.String()
+}
+
+func (p *TunnelParams) writeEnds(b *strings.Builder) {
+	if p.Kind == VXLAN {
+		fmt.Fprintf(b, " id %d dstport %d", p.ID, p.Port)
+	}
+	fmt.Fprintf(b, " local %v remote %v ttl %d", p.Local, p.Remote, p.TTL)
+	switch {
+	case p.Kind == VXLAN:
+		b.WriteString(" nolearning")
+	case p.HasKey:
+		fmt.Fprintf(b, " key %d", p.Key)
+	}
+	switch {
+	case p.Fragment:
+		b.WriteString(" nopmtudisc ignore-df")
+	case p.LinkKind() == "ip6gretap":
+		b.WriteString(" encaplimit none")
+	}
+}
+
+// Command writes the change as a line for a shell.
+func (o DelTunnel) Command() string { return "ip link delete dev " + o.Device }
+
+// Command writes the change as a line for a shell.
+func (o SetMTU) Command() string { return fmt.Sprintf("ip link set dev %s mtu %d", o.Device, o.MTU) }
+
+// Command writes the change as a line for a shell.
+func (o SetMaster) Command() string {
+	return fmt.Sprintf("ip link set dev %s master %s", o.Device, o.Bridge)
+}
+
+// Command writes the change as a line for a shell.
+func (o SetUp) Command() string { return "ip link set dev " + o.Device + " up" }
+
+// addTunnels makes and changes devices, and sets WireGuard up in them. It returns those that are to be set up when the
+// rest of them is as wanted: nothing is sent before a device is whole. A device of ours that nobody wants any more goes
+// last, unless the kernel takes no second one like it.
+func (d *differ) addTunnels(have, want State) (up, unwanted []Op) {
+	for i := range have.Tunnels {
+		h := &have.Tunnels[i]
+		if !h.Ours() || findTunnel(want.Tunnels, h.Device) != nil {
+			continue
+		}
+		alike := func(w TunnelLink) bool {
+			return w.TunnelParams == h.TunnelParams && h.Kind != WireGuardKind && findTunnel(have.Tunnels, w.Device) == nil
+		}
+		if slices.ContainsFunc(want.Tunnels, alike) {
+			d.ops = append(d.ops, DelTunnel{h.Device})
+		} else {
+			unwanted = append(unwanted, DelTunnel{h.Device})
+		}
+	}
+	for _, w := range want.Tunnels {
+		h := findTunnel(have.Tunnels, w.Device)
+		if h != nil && h.TunnelParams != w.TunnelParams {
+			if h.Ours() {
+				d.ops = append(d.ops, DelTunnel{w.Device})
+			}
+			h = nil
+		}
+		if h == nil {
+			d.ops = append(d.ops, AddTunnel{w})
+			h = &TunnelLink{MTU: w.MTU}
+		}
+		if h.MTU != w.MTU {
+			d.ops = append(d.ops, SetMTU{w.Device, w.MTU})
+		}
+		if h.Bridge != w.Bridge {
+			d.ops = append(d.ops, SetMaster{w.Device, w.Bridge})
+		}
+		if w.Up && !h.Up {
+			up = append(up, SetUp{w.Device})
+		}
+	}
+	for i := range want.WireGuard {
+		if op, differs := want.WireGuard[i].Diff(findWireGuard(have.WireGuard, want.WireGuard[i].Device)); differs {
+			d.ops = append(d.ops, op)
+		}
+	}
+	return up, unwanted
+}
