@@ -1,0 +1,7 @@
+//go:build vm
+
+package main
+
+import "testing"
+
+func TestVMThePlansOfTunnelsAreWhatTheToolsAccept(t *testing.T) { checkExamples(t, true) }
