@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"dhcp6":                      {"internal/linksession"},
 	"internal/config":            nil,
 	"internal/store":             nil,
-	"internal/lab":               nil,
+	"internal/lab":               {"internal/linksession"},
 	"internal/dhcp4":             {"internal/linksession"},
 	"internal/doctor":            {"rules", "rules/explain"},
 	"internal/hooks":             nil,

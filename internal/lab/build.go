@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // readyTimeout bounds how long a new world may take until its links are usable.
@@ -252,7 +255,10 @@ func (w *World) ready(ctx context.Context) error {
 	for name, devices := range need {
 		for _, dev := range devices {
 			err := Until(ctx, fmt.Sprintf("%s of %s to be usable", dev, name), func() error {
-				return w.hosts[name].Do(func() error { return linkLocalReady(dev) })
+				return w.hosts[name].Do(func() error {
+					_, err := linkLocal(dev)
+					return err
+				})
 			})
 			if err != nil {
 				return err
@@ -262,22 +268,18 @@ func (w *World) ready(ctx context.Context) error {
 	return nil
 }
 
-// linkLocalReady looks for a link-local address that is not tentative in the kernel's own list, whose fields are
-// address, interface index, prefix length, scope, flags and device; see if6_seq_show in net/ipv6/addrconf.c.
-func linkLocalReady(dev string) error {
-	const tentative = '4' // IFA_F_TENTATIVE is 0x40, the only flag here with that high digit
-	data, err := os.ReadFile("/proc/thread-self/net/if_inet6")
+// linkLocal returns a device's link-local address that the kernel has checked for duplicates, in the namespace of the calling thread.
+func linkLocal(dev string) (netip.Addr, error) {
+	ifc, err := net.InterfaceByName(dev)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("looking up %s: %w", dev, err)
+	}
+	usable, err := linksession.LinkLocals(ifc.Index, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("the lab needs IPv6 in the kernel")
+		return netip.Addr{}, errors.New("the lab needs IPv6 in the kernel")
 	}
 	if err != nil {
-		return err
+		return netip.Addr{}, fmt.Errorf("%s: %w", dev, err)
 	}
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) == 6 && f[5] == dev && strings.HasPrefix(f[0], "fe80") && f[4][0] != tentative {
-			return nil
-		}
-	}
-	return fmt.Errorf("%s has no usable link-local address", dev)
+	return usable[0], nil
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 )
 
 // Delegate has an uplink's ISP route a prefix to the router, by the router's link-local address as it is now, and let
@@ -24,7 +22,11 @@ func (w *World) Delegate(ctx context.Context, uplink string, prefix netip.Prefix
 
 // delegate is Delegate for a caller that holds mu, or that is still building the world.
 func (w *World) delegate(ctx context.Context, u *uplink, prefix netip.Prefix) error {
-	router, err := w.linkLocal(Router, u.device)
+	var router netip.Addr
+	err := w.hosts[Router].Do(func() (err error) {
+		router, err = linkLocal(u.device)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -68,28 +70,4 @@ func (w *World) revoke(ctx context.Context, u *uplink, prefix netip.Prefix) erro
 		return err
 	}
 	return w.hosts[u.isp.name].ip(ctx, []string{fmt.Sprintf("route delete %s", prefix)})
-}
-
-// linkLocal returns a device's link-local address.
-func (w *World) linkLocal(host, device string) (addr netip.Addr, err error) {
-	err = w.hosts[host].Do(func() error {
-		data, err := os.ReadFile("/proc/thread-self/net/if_inet6")
-		if err != nil {
-			return err
-		}
-		for line := range strings.Lines(string(data)) {
-			f := strings.Fields(line)
-			if len(f) != 6 || f[5] != device || !strings.HasPrefix(f[0], "fe80") {
-				continue
-			}
-			var groups []string
-			for i := 0; i < len(f[0]); i += 4 {
-				groups = append(groups, f[0][i:i+4])
-			}
-			addr, err = netip.ParseAddr(strings.Join(groups, ":"))
-			return err
-		}
-		return fmt.Errorf("%s of %s has no link-local address", device, host)
-	})
-	return addr, err
 }
