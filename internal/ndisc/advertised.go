@@ -70,7 +70,7 @@ type WithdrawnName struct {
 
 // Update takes the present situation in and returns what to advertise. The result stays right while time
 // passes, until the situation changes; calling it more often does no harm. The caller adds what need not
-// be remembered: Preference, HopLimit, Managed, Other and MTU.
+// be remembered: HopLimit and MTU.
 func (l *Advertised) Update(in Input, now time.Time) Content {
 	live := in.live()
 	var next []Entry

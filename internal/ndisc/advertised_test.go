@@ -389,7 +389,6 @@ func TestContentThatCannotBeAdvertisedIsRefused(t *testing.T) {
 	for name, c := range map[string]Content{
 		"an MTU below 1280":          {MTU: 1279},
 		"a hop limit of 256":         {HopLimit: 256},
-		"an unknown preference":      {Preference: 2},
 		"a link-local prefix":        {Prefixes: []Announcement{{Prefix: netip.MustParsePrefix("fe80::/64")}}},
 		"a prefix with host bits":    {Prefixes: []Announcement{{Prefix: netip.MustParsePrefix("2001:db8::1/64")}}},
 		"an IPv4 prefix":             {Prefixes: []Announcement{{Prefix: netip.MustParsePrefix("192.0.2.0/24")}}},

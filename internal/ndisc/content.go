@@ -65,10 +65,9 @@ func atLeastShortest(lifetime time.Duration) time.Duration {
 
 // AnnouncedRoute is a route to advertise (RFC 4191). One with Withdrawn is announced with lifetime 0.
 type AnnouncedRoute struct {
-	Prefix     netip.Prefix `json:"prefix"`
-	Preference Preference   `json:"preference"`
-	Until      time.Time    `json:"until,omitzero"` // end of the delegation; zero: never
-	Withdrawn  bool         `json:"withdrawn,omitempty"`
+	Prefix    netip.Prefix `json:"prefix"`
+	Until     time.Time    `json:"until,omitzero"` // end of the delegation; zero: never
+	Withdrawn bool         `json:"withdrawn,omitempty"`
 }
 
 func (r AnnouncedRoute) lifetime(now time.Time) time.Duration {
@@ -80,16 +79,13 @@ func (r AnnouncedRoute) lifetime(now time.Time) time.Duration {
 
 // Content is what a router says on a LAN. An Advertised makes most of it.
 type Content struct {
-	Default    bool // be a default router
-	Preference Preference
-	HopLimit   int  // for the hosts' packets; 0: unspecified
-	Managed    bool // addresses by DHCPv6
-	Other      bool // other things by DHCPv6
-	MTU        int  // bytes, at least 1280; 0: not said
-	Prefixes   []Announcement
-	Routes     []AnnouncedRoute
-	DNS        []netip.Addr
-	Search     []string // host names, lower case
+	Default  bool // be a default router
+	HopLimit int  // for the hosts' packets; 0: unspecified
+	MTU      int  // bytes, at least 1280; 0: not said
+	Prefixes []Announcement
+	Routes   []AnnouncedRoute
+	DNS      []netip.Addr
+	Search   []string // host names, lower case
 	// NoDNS and NoSearch are announced with lifetime 0, for hosts that may still use them.
 	NoDNS    []netip.Addr
 	NoSearch []string
@@ -103,17 +99,14 @@ func (c Content) check() error {
 	if c.HopLimit < 0 || c.HopLimit > 255 {
 		return fmt.Errorf("hop limit %d is not in 0..255", c.HopLimit)
 	}
-	if c.Preference < Low || c.Preference > High {
-		return fmt.Errorf("router preference %d is unknown", c.Preference)
-	}
 	for _, a := range c.Prefixes {
 		if !advertisable(a.Prefix) {
 			return fmt.Errorf("prefix %v cannot be advertised", a.Prefix)
 		}
 	}
 	for _, r := range c.Routes {
-		if !advertisable(r.Prefix) || r.Preference < Low || r.Preference > High {
-			return fmt.Errorf("route to %v with preference %d cannot be advertised", r.Prefix, r.Preference)
+		if !advertisable(r.Prefix) {
+			return fmt.Errorf("route to %v cannot be advertised", r.Prefix)
 		}
 	}
 	for _, s := range slices.Concat(c.DNS, c.NoDNS) {

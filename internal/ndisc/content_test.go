@@ -10,10 +10,10 @@ import (
 
 // full has a value for everything.
 func full() Content {
-	return Content{Default: true, Preference: High, HopLimit: 64, Managed: true, Other: true, MTU: 1480,
+	return Content{Default: true, HopLimit: 64, MTU: 1480,
 		Prefixes: []Announcement{{Prefix: fiber, Valid: noon.Add(10 * time.Hour)}, {Prefix: lte, Deprecated: true},
 			{Prefix: ula, Stale: true, Valid: noon.Add(time.Hour)}},
-		Routes: []AnnouncedRoute{{Prefix: site, Preference: Low}, {Prefix: netip.MustParsePrefix("2001:db8:b::/56"), Withdrawn: true}},
+		Routes: []AnnouncedRoute{{Prefix: site}, {Prefix: netip.MustParsePrefix("2001:db8:b::/56"), Withdrawn: true}},
 		DNS:    []netip.Addr{gateway}, Search: []string{"lan", "example.net"},
 		NoDNS: []netip.Addr{gateway2}, NoSearch: []string{"old"}}
 }
@@ -27,10 +27,10 @@ func TestAllOfAContentIsAdvertised(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := advert{hopLimit: 64, managed: true, other: true, preference: High, lifetime: 2700 * time.Second, mtu: 1480,
+	want := advert{hopLimit: 64, lifetime: 2700 * time.Second, mtu: 1480,
 		prefixes: []prefixOption{{fiber, true, true, 2700 * time.Second, 5400 * time.Second}, {lte, true, true, 0, 5400 * time.Second},
 			{ula, true, true, 0, 0}},
-		routes:  []routeOption{{site, Low, 2700 * time.Second}, {netip.MustParsePrefix("2001:db8:b::/56"), Medium, 0}},
+		routes:  []routeOption{{site, Medium, 2700 * time.Second}, {netip.MustParsePrefix("2001:db8:b::/56"), Medium, 0}},
 		servers: []serverOption{{gateway, 1800 * time.Second}, {gateway2, 0}},
 		domains: []domainOption{{"lan", 1800 * time.Second}, {"example.net", 1800 * time.Second}, {"old", 0}}}
 	allow := cmp.AllowUnexported(advert{}, prefixOption{}, routeOption{}, serverOption{}, domainOption{})
@@ -52,8 +52,8 @@ func TestWhatDoesNotFitTheLinkIsNotAdvertised(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := parseAdvert(Packet{Data: messages[0], From: ourAddr, HopLimit: 255})
-	if err != nil || got.mtu != 0 || got.lifetime != 0 || got.preference != Medium {
-		t.Errorf("an MTU above the link's, or a preference without a default: %+v, %v", got, err)
+	if err != nil || got.mtu != 0 || got.lifetime != 0 {
+		t.Errorf("an MTU above the link's, or a lifetime without a default: %+v, %v", got, err)
 	}
 	_ = walk(messages[0][advertHeader:], func(kind byte, o []byte) {
 		if kind == optSource {
@@ -70,8 +70,7 @@ func TestWhatHostsHaveToActOnIsUrgent(t *testing.T) {
 	}{
 		{"nothing", func(*Content) {}, same},
 		{"no default any more", func(c *Content) { c.Default = false }, urgent},
-		{"another preference", func(c *Content) { c.Preference = Low }, urgent},
-		{"another flag", func(c *Content) { c.Managed = false }, urgent},
+		{"another hop limit", func(c *Content) { c.HopLimit = 63 }, urgent},
 		{"another MTU", func(c *Content) { c.MTU = 1400 }, urgent},
 		{"a prefix deprecated", func(c *Content) { c.Prefixes[0].Deprecated = true }, urgent},
 		{"a prefix preferred again", func(c *Content) { c.Prefixes[1].Deprecated = false }, urgent},

@@ -29,7 +29,7 @@ const (
 	maxNames    = 16 // DNS servers, search domains
 )
 
-// silentRouter is how long a router is remembered that offers no default: its MTU and flags count as long.
+// silentRouter is how long a router is remembered that offers no default: its MTU counts as long.
 // It is the longest router lifetime of RFC 4861 section 6.2.1.
 const silentRouter = 9000 * time.Second
 
@@ -298,10 +298,6 @@ func (m *machine) receive(p Packet, now time.Time) error {
 	}
 	m.changed = true
 	r.Addr, r.Heard, r.Preference = p.From, now, a.preference
-	r.Managed, r.Other = a.managed, a.other
-	if a.hopLimit > 0 {
-		r.HopLimit = a.hopLimit // unspecified says nothing new (RFC 4861 section 6.3.4)
-	}
 	if a.mtu > 0 && (m.linkMTU == 0 || a.mtu <= m.linkMTU) {
 		r.MTU = a.mtu
 	} else if a.mtu > 0 {

@@ -314,17 +314,6 @@ func TestOnlyAnOfferAfterTheLinkCameUpEndsTheAsking(t *testing.T) {
 	}
 }
 
-func TestAnUnspecifiedHopLimitSaysNothingNew(t *testing.T) {
-	m := machineAt(State{})
-	p := says{lifetime: time.Hour}.packet(gateway)
-	for _, limit := range []byte{61, 0} {
-		p.Data[4] = limit
-		if err := m.receive(p, noon); err != nil || m.state.Routers[0].HopLimit != 61 {
-			t.Errorf("after %d: %d, %v", limit, m.state.Routers[0].HopLimit, err)
-		}
-	}
-}
-
 func TestNonsenseInAStoredStateIsLeftOut(t *testing.T) {
 	var last State
 	err := json.Unmarshal([]byte(`{"routers":[{"addr":"2001:db8::1","default":true},{"addr":""}],"prefixes":[{"prefix":""}],

@@ -100,8 +100,8 @@ func (c *Content) conflicts(a advert, now time.Time) []string {
 	if a.hopLimit != 0 && c.HopLimit != 0 {
 		differ("hop limit", a.hopLimit, c.HopLimit)
 	}
-	differ("managed flag", a.managed, c.Managed)
-	differ("other flag", a.other, c.Other)
+	differ("managed flag", a.managed, false)
+	differ("other flag", a.other, false)
 	if a.mtu != 0 && c.MTU != 0 {
 		differ("MTU", a.mtu, c.MTU)
 	}

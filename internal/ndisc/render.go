@@ -61,23 +61,11 @@ func (c Content) messages(link Link, now time.Time) ([][]byte, error) {
 }
 
 func (c Content) marshal(options []ndp.Option) ([]byte, error) {
-	ra := &ndp.RouterAdvertisement{CurrentHopLimit: uint8(c.HopLimit), ManagedConfiguration: c.Managed,
-		OtherConfiguration: c.Other, Options: options}
+	ra := &ndp.RouterAdvertisement{CurrentHopLimit: uint8(c.HopLimit), RouterSelectionPreference: ndp.Medium, Options: options}
 	if c.Default {
-		// With lifetime 0 the preference must be medium (RFC 4191 section 2.2).
-		ra.RouterLifetime, ra.RouterSelectionPreference = routerLifetime, c.Preference.codec()
+		ra.RouterLifetime = routerLifetime
 	}
 	return ndp.MarshalMessage(ra)
-}
-
-func (p Preference) codec() ndp.Preference {
-	switch p {
-	case High:
-		return ndp.High
-	case Low:
-		return ndp.Low
-	}
-	return ndp.Medium
 }
 
 // options are in the order of their weight: what stands in the first message is heard first.
@@ -102,7 +90,7 @@ func (c Content) options(link Link, now time.Time) []ndp.Option {
 	options = append(options, names(c.DNS, c.Search, nameLifetime)...)
 	for _, r := range c.Routes {
 		options = append(options, &ndp.RouteInformation{PrefixLength: uint8(r.Prefix.Bits()), Prefix: r.Prefix.Addr(),
-			Preference: r.Preference.codec(), RouteLifetime: r.lifetime(now)})
+			Preference: ndp.Medium, RouteLifetime: r.lifetime(now)})
 	}
 	options = append(options, stale...)
 	return append(options, names(c.NoDNS, c.NoSearch, 0)...)
@@ -176,7 +164,7 @@ type flat struct {
 
 func (c Content) flat(now time.Time) flat {
 	f := flat{lifetimes: make(map[string]time.Duration)}
-	f.rest = fmt.Sprintln(c.Default, c.Preference, c.HopLimit, c.Managed, c.Other, c.MTU)
+	f.rest = fmt.Sprintln(c.Default, c.HopLimit, c.MTU)
 	for _, a := range c.Prefixes {
 		if a.Stale && over(a.Valid, now) {
 			continue
@@ -184,7 +172,7 @@ func (c Content) flat(now time.Time) flat {
 		f.lifetimes["preferred "+a.Prefix.String()], f.lifetimes["valid "+a.Prefix.String()] = a.lifetimes(now)
 	}
 	for _, r := range c.Routes {
-		f.lifetimes[fmt.Sprintln("route", r.Prefix, r.Preference)] = r.lifetime(now)
+		f.lifetimes[fmt.Sprintln("route", r.Prefix)] = r.lifetime(now)
 	}
 	for _, s := range c.DNS {
 		f.lifetimes["server "+s.String()] = nameLifetime

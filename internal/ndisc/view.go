@@ -13,10 +13,7 @@ type Router struct {
 	Preference  Preference `json:"preference"`
 	Default     bool       `json:"default"`               // it offers a default route,
 	Expires     time.Time  `json:"expires,omitzero"`      // until then
-	HopLimit    int        `json:"hop_limit,omitempty"`   // for our packets; 0: not said
 	MTU         int        `json:"mtu,omitempty"`         // bytes; 0: not said
-	Managed     bool       `json:"managed,omitempty"`     // addresses by DHCPv6
-	Other       bool       `json:"other,omitempty"`       // other things by DHCPv6
 	Heard       time.Time  `json:"heard"`                 // its latest advertisement
 	Unreachable bool       `json:"unreachable,omitempty"` // it answers no neighbour solicitation
 }
@@ -89,9 +86,7 @@ type View struct {
 	Routes     []Route // not expired; of several to one prefix the better is first
 	DNS        []Server
 	Search     []Domain
-	MTU        int  // bytes: the smallest that a router has named; 0: none has
-	Managed    bool // a router says that DHCPv6 has addresses
-	Other      bool // a router says that DHCPv6 has other things
+	MTU        int // bytes: the smallest that a router has named; 0: none has
 	State      State
 }
 
@@ -106,7 +101,6 @@ func (s State) view() View {
 		if r.MTU > 0 && (v.MTU == 0 || r.MTU < v.MTU) {
 			v.MTU = r.MTU
 		}
-		v.Managed, v.Other = v.Managed || r.Managed, v.Other || r.Other
 	}
 	// The sort is stable: among equals the one that was heard first stays the choice.
 	slices.SortStableFunc(v.Routers, func(a, b Router) int {
