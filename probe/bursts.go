@@ -20,36 +20,36 @@ const (
 
 	// What is assumed of a link before it is known, and with how much weight:
 	// one probe in 200 is lost, and one in four that follow a lost one closely.
-	priorLoss                    = 0.005
-	priorLost, priorAnswered     = 1, 3
-	leastLoss                    = 0.001
-	soon, slow, burstMemory      = 1. / 32, 1. / 512, 1. / 64
-	priorSpacing, minLostSpacing = 0.12, 0.01 // seconds
+	priorLoss                             = 0.005
+	priorLost, priorAnswered              = 1, 3
+	leastLoss                             = 0.001
+	recentWeight, lossWeight, burstWeight = 1. / 32, 1. / 512, 1. / 64
+	priorSpacing, minLostSpacing          = 0.12, 0.01 // seconds
 )
 
 // Bursts learns from the outcomes of probes how much a link loses and how long
 // its bursts of loss last. Only probes that follow a lost one within half a
-// second tell of bursts: what is shorter than the pace of a burst of probes
+// second tell of bursts: what is shorter than the interval of a burst of probes
 // looks like independent loss, and is as harmless.
 //
-// Outcomes may be told in any order; they are taken in the order of sending. The
+// Outcomes may come in any order; they are counted in the order of sending. The
 // zero Bursts is not ready; use newBursts.
 type Bursts struct {
-	recent, loss   float64 // shares of probes that were lost, of a short and a long memory
+	recent, loss   float64 // shares of probes that were lost, over a short and a long span
 	lost, answered float64 // followers of a lost probe, with the prior
 	spacing        float64 // of those, summed, in seconds
 	runs           int
 
-	trail []step // sent and not taken in yet, oldest first
-	last  step   // taken in last
-	run   run    // of lost probes, at the end of what was taken in
+	undecided []probeStep // sent and not counted yet, oldest first
+	last      probeStep   // counted last
+	run       run         // of lost probes, at the end of what was counted
 }
 
-// step is one probe on the trail.
-type step struct {
+// probeStep is one probe in the order of sending.
+type probeStep struct {
 	id      uint64
 	sent    time.Time
-	calm    bool // of the calm pace: counts for the loss
+	idle    bool // not of a burst: counts for the loss
 	outcome byte
 }
 
@@ -58,7 +58,7 @@ const (
 	waiting byte = iota
 	wasLost
 	wasAnswered
-	wasDropped
+	wasCancelled
 )
 
 // run is consecutive lost probes.
@@ -73,43 +73,43 @@ func newBursts() Bursts {
 		spacing: priorSpacing * (priorLost + priorAnswered)}
 }
 
-// forget drops what is on its way: the path is another one, the link the same.
+// forget drops what is in flight: the path is another one, the link the same.
 func (b *Bursts) forget() {
-	b.trail, b.last, b.run = b.trail[:0], step{}, run{}
+	b.undecided, b.last, b.run = b.undecided[:0], probeStep{}, run{}
 }
 
-func (b *Bursts) sent(id uint64, at time.Time, calm bool) {
-	b.trail = append(b.trail, step{id: id, sent: at, calm: calm})
+func (b *Bursts) sent(id uint64, at time.Time, idle bool) {
+	b.undecided = append(b.undecided, probeStep{id: id, sent: at, idle: idle})
 }
 
-// decided tells the outcome of a probe, and takes in what is decided up to the
+// decided records the outcome of a probe, and counts what is decided up to the
 // first that is not.
 func (b *Bursts) decided(id uint64, outcome byte) {
-	for i := range b.trail {
-		if b.trail[i].id == id {
-			b.trail[i].outcome = outcome
+	for i := range b.undecided {
+		if b.undecided[i].id == id {
+			b.undecided[i].outcome = outcome
 			break
 		}
 	}
 	taken := 0
-	for taken < len(b.trail) && b.trail[taken].outcome != waiting {
-		if b.trail[taken].outcome != wasDropped {
-			b.take(b.trail[taken])
+	for taken < len(b.undecided) && b.undecided[taken].outcome != waiting {
+		if b.undecided[taken].outcome != wasCancelled {
+			b.count(b.undecided[taken])
 		}
 		taken++
 	}
-	b.trail = append(b.trail[:0], b.trail[taken:]...)
+	b.undecided = append(b.undecided[:0], b.undecided[taken:]...)
 }
 
-func (b *Bursts) take(s step) {
+func (b *Bursts) count(s probeStep) {
 	lost := s.outcome == wasLost
-	if s.calm {
+	if s.idle {
 		x := 0.
 		if lost {
 			x = 1
 		}
-		b.recent += (x - b.recent) * soon
-		b.loss += (x - b.loss) * slow
+		b.recent += (x - b.recent) * recentWeight
+		b.loss += (x - b.loss) * lossWeight
 	}
 	if b.last.outcome == wasLost {
 		spacing := s.sent.Sub(b.last.sent)
@@ -132,14 +132,14 @@ func (b *Bursts) take(s step) {
 // end counts the run that an answered probe ended.
 func (b *Bursts) end(spacing time.Duration) {
 	b.runs++
-	const keep = 1 - burstMemory
+	const keep = 1 - burstWeight
 	b.lost = b.lost*keep + b.run.lost
 	b.answered = b.answered*keep + 1
 	b.spacing = b.spacing*keep + b.run.spacing + spacing.Seconds()
 }
 
-// BurstMemory is what was learned of a link, to be kept over a restart.
-type BurstMemory struct {
+// LearnedBursts is what was learned of a link, to be kept over a restart.
+type LearnedBursts struct {
 	Loss     float64 `json:"loss"`     // 0..1
 	Lost     float64 `json:"lost"`     // probes closely after a lost one that were lost too, of late
 	Answered float64 `json:"answered"` // and that were answered
@@ -147,14 +147,14 @@ type BurstMemory struct {
 	Runs     int     `json:"runs"`     // bursts seen
 }
 
-// Memory returns what was learned so far.
-func (b *Bursts) Memory() BurstMemory {
-	return BurstMemory{Loss: b.loss, Lost: b.lost, Answered: b.answered, Spacing: b.spacing, Runs: b.runs}
+// Learned returns what was learned so far.
+func (b *Bursts) Learned() LearnedBursts {
+	return LearnedBursts{Loss: b.loss, Lost: b.lost, Answered: b.answered, Spacing: b.spacing, Runs: b.runs}
 }
 
 // restore continues from a memory. One that nothing can have been learned from, as a damaged file may hold,
 // changes nothing.
-func (b *Bursts) restore(m BurstMemory) {
+func (b *Bursts) restore(m LearnedBursts) {
 	positive := func(v, most float64) bool { return v > 0 && v <= most }
 	if !positive(m.Loss, 1) || !positive(m.Lost, 1e6) || !positive(m.Answered, 1e6) || !positive(m.Spacing, 1e6) || m.Runs < 0 {
 		return
@@ -162,14 +162,14 @@ func (b *Bursts) restore(m BurstMemory) {
 	b.recent, b.loss, b.lost, b.answered, b.spacing, b.runs = m.Loss, m.Loss, m.Lost, m.Answered, m.Spacing, m.Runs
 }
 
-// Loss returns the ratio of calm probes lost, 0..1, over a memory of about a
+// Loss returns the ratio of probes outside bursts that were lost, 0..1, over about a
 // thousand of them: slower and steadier than [Detector.Loss].
 func (b *Bursts) Loss() float64 { return b.loss }
 
 // Mean returns the mean length of a burst of loss: spans without memory are left
 // with the same probability at every further probe, so it follows from the share
 // of probes that were lost among those closely after a lost one. Independent loss
-// looks like bursts shorter than the pace.
+// looks like bursts shorter than the interval.
 func (b *Bursts) Mean() time.Duration {
 	followers := b.lost + b.answered
 	spacing := max(b.spacing/followers, minLostSpacing)
@@ -194,6 +194,6 @@ func (b *Bursts) Confirm(base, interval time.Duration) time.Duration {
 // and at most three times that.
 func (b *Bursts) fall(base int, interval time.Duration) int {
 	probes := math.Log((7 * 24 * time.Hour).Seconds() / interval.Seconds())
-	need := math.Ceil(probes/math.Log(1/min(max(b.recent, leastLoss), 0.9))) - 1 // the calm miss is one of them
+	need := math.Ceil(probes/math.Log(1/min(max(b.recent, leastLoss), 0.9))) - 1 // the miss that began the burst is one of them
 	return min(max(int(need), base), 3*base)
 }

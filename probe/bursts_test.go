@@ -112,7 +112,7 @@ func TestBurstsPropertiesOfAnyOutcomes(t *testing.T) {
 			open = append(open, id)
 			for len(open) > 0 && (len(open) > 20 || rapid.Bool().Draw(t, "decide")) {
 				i := rapid.IntRange(0, len(open)-1).Draw(t, "which")
-				b.decided(open[i], byte(rapid.IntRange(int(wasLost), int(wasDropped)).Draw(t, "outcome")))
+				b.decided(open[i], byte(rapid.IntRange(int(wasLost), int(wasCancelled)).Draw(t, "outcome")))
 				open = append(open[:i], open[i+1:]...)
 			}
 			if rapid.IntRange(0, 50).Draw(t, "forget") == 0 {
@@ -140,11 +140,11 @@ func TestWhatWasLearnedOfBurstsOutlastsARestart(t *testing.T) {
 		learned.decided(id, outcome)
 	}
 	fresh := newBursts()
-	fresh.restore(learned.Memory())
+	fresh.restore(learned.Learned())
 	if got, want := fresh.Confirm(640*ms, time.Second), learned.Confirm(640*ms, time.Second); got != want || want == 640*ms {
 		t.Errorf("confirmed for %v, %v before the restart", got, want)
 	}
-	for _, m := range []BurstMemory{{}, {Loss: 2, Lost: 1, Answered: 1, Spacing: 1}, {Loss: 0.1, Lost: -1, Answered: 1, Spacing: 1}, {Loss: 0.1, Lost: 1, Answered: math.NaN(), Spacing: 1}} {
+	for _, m := range []LearnedBursts{{}, {Loss: 2, Lost: 1, Answered: 1, Spacing: 1}, {Loss: 0.1, Lost: -1, Answered: 1, Spacing: 1}, {Loss: 0.1, Lost: 1, Answered: math.NaN(), Spacing: 1}} {
 		b := newBursts()
 		b.restore(m)
 		if got := b.Confirm(640*ms, time.Second); got != 640*ms {

@@ -38,23 +38,23 @@ const (
 )
 
 const (
-	// followUps is how many probes follow at the pace of followPace when a burst
+	// followUps is how many probes follow at followUpInterval when a burst
 	// was answered. One loss is nothing; whether it was one of many is known in
 	// seconds instead of a minute, for a tenth more probes on a link that loses
 	// one in a hundred.
-	followUps  = 10
-	followPace = 150 * time.Millisecond
+	followUps        = 10
+	followUpInterval = 150 * time.Millisecond
 )
 
 const (
 	// MaxInFlight bounds the probes that are listened for at one time.
 	MaxInFlight = 64
-	// deadPace is how many calm intervals lie between two probes of a target
+	// deadFactor is how many idle intervals lie between two probes of a target
 	// that is known to be dead.
-	deadPace = 10
-	// deadStrikes is how often a target must be silent while another one
+	deadFactor = 10
+	// deadSilences is how often a target must be silent while another one
 	// answers a probe sent no earlier, before it is known to be dead.
-	deadStrikes = 3
+	deadSilences = 3
 	// lagLimit is by how much Tick may be late before that is taken to be our
 	// own stall, after which answers may be waiting in the sockets; lagGrace
 	// is the time given to fetch them.
@@ -65,20 +65,20 @@ const (
 // DetectorConfig configures a Detector. Zero values take the defaults.
 type DetectorConfig struct {
 	Targets      []Target
-	Interval     time.Duration // calm pace
-	FastInterval time.Duration // pace of a burst; at most Interval
+	Interval     time.Duration // between probes while all is well
+	FastInterval time.Duration // between probes of a burst; at most Interval
 	Timeout      time.Duration // upper bound of the adaptive timeout
-	Confirm      time.Duration // how long the fast pace goes on after Failing, on a link without loss
+	Confirm      time.Duration // how long FastInterval goes on after Failing, on a link without loss
 	Fall         int           // misses in a burst that mean Failing, on a link that loses little
 	MinTargetsUp int           // distinct answering targets that mean Alive
 
-	// Beat, when set, is what calm probes lie multiples of Interval after, so that
-	// those of several Detectors are sent together: each time that a processor wakes
-	// costs. SetInterval does not change those moments.
-	Beat time.Time
+	// Phase, when set, is the time that idle probes follow at whole multiples of
+	// Interval, so that those of several Detectors are sent together: each time that
+	// a processor wakes costs. SetInterval does not change those moments.
+	Phase time.Time
 
-	// Tell is told each Outcome, from inside the call that decides it. May be nil.
-	Tell func(Outcome)
+	// OnOutcome takes each Outcome, from inside the call that decides it. May be nil.
+	OnOutcome func(Outcome)
 }
 
 // Outcome is one step in what is known about loss.
@@ -95,8 +95,8 @@ type OutcomeKind uint8
 const (
 	Answered  OutcomeKind = iota // in time
 	Lost                         // unanswered for its timeout
-	TakenBack                    // a Lost one of this target was answered late
-	Forgotten                    // the target is dead by itself: its Lost ones were no loss of the uplink
+	Retracted                    // a Lost one of this target was answered late
+	Discarded                    // the target is dead by itself: its Lost ones were no loss of the uplink
 )
 
 func (c DetectorConfig) complete() DetectorConfig {
@@ -120,7 +120,7 @@ type mode uint8
 
 const (
 	stopped mode = iota // no path: nothing is sent
-	calm
+	idle
 	burst   // after a first miss, until Fall misses or an answer
 	failing // after that, until an answer
 )
@@ -130,25 +130,25 @@ const (
 // what Next says. It starts stopped; [Detector.Reset] sets it going.
 // It is not safe for concurrent use.
 type Detector struct {
-	cfg     DetectorConfig
-	targets []target
-	flights []flight // oldest first
-	history history
-	serial  uint64
-	step    time.Duration // of the beat
+	cfg      DetectorConfig
+	targets  []target
+	inFlight []inFlightProbe // oldest first
+	recent   outcomes
+	serial   uint64
+	period   time.Duration // of the phase: the configured interval
 
-	mode      mode
-	cursor    int       // the target from which the next voter is looked for
-	due       time.Time // when the next voter is to be asked
-	lastSent  time.Time // when the last voter was asked
-	fastUntil time.Time // failing: the end of the fast pace
-	epoch     uint64    // of the targets that answered since the last trouble
-	hinted    time.Time
-	greetings int  // targets still to be asked once at the fast pace, to learn their times
-	followUps int  // probes still to be sent at the pace of followPace
-	lossy     bool // see SetKnownLossy
-	confirm   time.Duration
-	bursts    Bursts
+	mode          mode
+	cursor        int       // the target from which the next voter is looked for
+	due           time.Time // when the next voter is to be asked
+	lastSent      time.Time // when the last voter was asked
+	fastUntil     time.Time // failing: the end of FastInterval
+	epoch         uint64    // of the targets that answered since the last trouble
+	hinted        time.Time
+	initialProbes int  // targets still to be asked once at FastInterval, to learn their times
+	followUps     int  // probes still to be sent at followUpInterval
+	lossy         bool // see SetKnownLossy
+	confirm       time.Duration
+	bursts        Bursts
 
 	run round
 }
@@ -160,28 +160,27 @@ type round struct {
 	fall                   int // misses that mean Failing
 	sent, missed, answered int
 	unsent                 int  // met ErrNoPath
-	asked                  bool // began with a missed probe
+	afterMiss              bool // began with a missed probe
 }
 
 type target struct {
 	Target
-	window    Window
-	up        bool
-	dead      bool
-	due       time.Time // dead: when to ask again
-	missSent  time.Time // when the latest missed probe was sent
-	pending   bool      // that miss has not been held against the target yet
-	strikes   int
-	epoch     uint64 // the epoch in which it answered last
-	round     uint64 // the burst in which it was asked last
-	streak    int    // answers in a row
-	lastReply time.Time
+	window        Window
+	up            bool
+	dead          bool
+	due           time.Time // dead: when to ask again
+	missSent      time.Time // when the latest missed probe was sent
+	missPending   bool      // that miss has not been held against the target yet
+	falseSilences int
+	epoch         uint64 // the epoch in which it answered last
+	round         uint64 // the burst in which it was asked last
+	streak        int    // answers in a row
 
 	sent, answered, late, missed, local uint64
 	fault                               string
 }
 
-type flight struct {
+type inFlightProbe struct {
 	id       uint64
 	target   int
 	sent     time.Time
@@ -196,7 +195,7 @@ type flight struct {
 // NewDetector returns a stopped Detector.
 func NewDetector(cfg DetectorConfig) *Detector {
 	d := &Detector{cfg: cfg.complete(), targets: make([]target, len(cfg.Targets)), epoch: 1, bursts: newBursts()}
-	d.confirm, d.step = d.cfg.Confirm, d.cfg.Interval
+	d.confirm, d.period = d.cfg.Confirm, d.cfg.Interval
 	for i, t := range cfg.Targets {
 		d.targets[i].Target = t
 	}
@@ -209,28 +208,28 @@ func (d *Detector) Reset(now time.Time) {
 	for i := range d.targets {
 		t := &d.targets[i]
 		t.window = Window{}
-		t.up, t.dead, t.pending, t.strikes, t.streak, t.fault = false, false, false, 0, 0, ""
+		t.up, t.dead, t.missPending, t.falseSilences, t.streak, t.fault = false, false, false, 0, 0, ""
 	}
-	d.history = history{}
-	d.forgetFlights()
+	d.recent = outcomes{}
+	d.dropInFlight()
 	d.followUps = 0
 	d.epoch++
-	d.mode, d.due = calm, now
-	d.greetings = len(d.targets)
+	d.mode, d.due = idle, now
+	d.initialProbes = len(d.targets)
 }
 
 // Restart sends anew at now: the path has changed (another address), though not
 // what is known about the uplink. Probes in flight are forgotten, a burst is
-// abandoned, a failing uplink gets its fast pace again.
+// abandoned, a failing uplink is probed fast again.
 func (d *Detector) Restart(now time.Time) {
 	if d.mode == stopped {
 		d.Reset(now)
 		return
 	}
-	d.forgetFlights()
+	d.dropInFlight()
 	d.due, d.fastUntil = now, now.Add(d.confirm)
 	if d.mode == burst {
-		d.mode = calm
+		d.mode = idle
 	}
 }
 
@@ -238,27 +237,27 @@ func (d *Detector) Restart(now time.Time) {
 // forgotten.
 func (d *Detector) Stop() {
 	d.mode = stopped
-	d.forgetFlights()
+	d.dropInFlight()
 }
 
-func (d *Detector) forgetFlights() {
-	d.flights = d.flights[:0]
+func (d *Detector) dropInFlight() {
+	d.inFlight = d.inFlight[:0]
 	d.bursts.forget()
 }
 
-// SetInterval changes the calm pace, beginning with the next probe.
+// SetInterval changes the interval outside bursts, beginning with the next probe.
 func (d *Detector) SetInterval(interval time.Duration) {
 	d.cfg.Interval = max(orDefault(interval, DefaultInterval), d.cfg.FastInterval)
-	if next := d.lastSent.Add(d.cfg.Interval); d.mode == calm && !d.lastSent.IsZero() && next.Before(d.due) {
+	if next := d.lastSent.Add(d.cfg.Interval); d.mode == idle && !d.lastSent.IsZero() && next.Before(d.due) {
 		d.due = next
 	}
 }
 
 // Hint starts a burst at now without a miss, since something else looks wrong:
 // traffic is sent and none is received. It is ignored unless the Detector is
-// calm, and more often than once an interval. The burst alone decides.
+// idle, and more often than once an interval. The burst alone decides.
 func (d *Detector) Hint(now time.Time) {
-	if d.mode == calm && (d.hinted.IsZero() || now.Sub(d.hinted) >= d.cfg.Interval) {
+	if d.mode == idle && (d.hinted.IsZero() || now.Sub(d.hinted) >= d.cfg.Interval) {
 		d.hinted = now
 		d.startBurst(now, false)
 	}
@@ -268,7 +267,7 @@ func (d *Detector) Hint(now time.Time) {
 // ok is false when nothing is to be sent: the Detector is stopped, has no
 // targets, or has too many probes in flight.
 func (d *Detector) Next() (at time.Time, index int, ok bool) {
-	if d.mode == stopped || len(d.targets) == 0 || len(d.flights) >= MaxInFlight {
+	if d.mode == stopped || len(d.targets) == 0 || len(d.inFlight) >= MaxInFlight {
 		return time.Time{}, 0, false
 	}
 	at, index = d.due, d.voter()
@@ -281,54 +280,54 @@ func (d *Detector) Next() (at time.Time, index int, ok bool) {
 }
 
 // Sent records that the target is asked at the given time, and returns the id
-// with which its outcome is to be reported by Reply, Miss, Local or Drop.
+// with which its outcome is to be reported by Reply, Miss, Local or Cancel.
 func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 	t := &d.targets[index]
 	t.sent++
 	d.serial++
-	f := flight{
+	f := inFlightProbe{
 		id: d.serial, target: index, sent: at, votes: !t.dead,
 		deadline: at.Add(d.timeout(t)),
 	}
 	if t.dead {
-		t.due = at.Add(deadPace * d.cfg.Interval)
+		t.due = at.Add(deadFactor * d.cfg.Interval)
 	} else {
 		d.cursor, d.lastSent = (index+1)%len(d.targets), at
-		pace := d.cfg.Interval
+		wait := d.cfg.Interval
 		switch d.mode {
-		case calm:
+		case idle:
 			f.counts = true
 			if d.followUps > 0 {
 				d.followUps--
-				pace = d.followPace()
+				wait = d.followInterval()
 			}
-			if d.greetings--; d.greetings > 0 {
-				pace = d.cfg.FastInterval
-			} else if d.greetings == 0 {
-				pace = max(d.cfg.Interval-time.Duration(len(d.targets)-1)*d.cfg.FastInterval, d.cfg.FastInterval)
+			if d.initialProbes--; d.initialProbes > 0 {
+				wait = d.cfg.FastInterval
+			} else if d.initialProbes == 0 {
+				wait = max(d.cfg.Interval-time.Duration(len(d.targets)-1)*d.cfg.FastInterval, d.cfg.FastInterval)
 			}
 		case burst:
 			f.round, t.round = d.run.serial, d.run.serial
 			// Twice as many probes as are needed are enough to decide; a timeout
-			// much longer than the fast pace must not make a burst a flood.
+			// much longer than FastInterval must not make a burst a flood.
 			if d.run.sent++; d.run.sent < 2*d.run.fall {
-				pace = d.cfg.FastInterval
+				wait = d.cfg.FastInterval
 			}
 		case failing:
 			if !at.Add(d.cfg.FastInterval).After(d.fastUntil) {
-				pace = d.cfg.FastInterval
+				wait = d.cfg.FastInterval
 			} else {
 				f.counts = true
 			}
 		}
-		d.due = at.Add(pace)
-		if pace == d.cfg.Interval && pace >= d.step && !d.cfg.Beat.IsZero() {
-			// The probe that falls into step again comes early, never late.
-			d.due = d.due.Add(-(d.due.Sub(d.cfg.Beat) % d.step))
+		d.due = at.Add(wait)
+		if wait == d.cfg.Interval && wait >= d.period && !d.cfg.Phase.IsZero() {
+			// The probe that falls into phase again comes early, never late.
+			d.due = d.due.Add(-(d.due.Sub(d.cfg.Phase) % d.period))
 		}
-		d.bursts.sent(f.id, at, d.mode == calm)
+		d.bursts.sent(f.id, at, d.mode == idle)
 	}
-	d.flights = append(d.flights, f)
+	d.inFlight = append(d.inFlight, f)
 	return f.id
 }
 
@@ -354,51 +353,51 @@ func (d *Detector) timeout(t *target) time.Duration {
 // Reply records an answer, late or not. Unknown ids are ignored here and below:
 // they belong to a path that is gone.
 func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
-	f, ok := d.land(id, wasAnswered)
+	f, ok := d.finish(id, wasAnswered)
 	if !ok {
 		return None
 	}
 	t := &d.targets[f.target]
 	t.answered++
 	t.streak++
-	t.up, t.pending, t.strikes, t.fault, t.lastReply = true, false, 0, "", at
+	t.up, t.missPending, t.falseSilences, t.fault = true, false, 0, ""
 	if f.missed {
 		t.late++
 		t.missed--
 		t.window.Late(rtt)
 		if f.counts {
-			d.history.late(f.target)
+			d.recent.retract(f.target)
 		}
-		d.tell(f, TakenBack)
+		d.report(f, Retracted)
 	} else {
 		t.window.Reply(rtt)
 		if f.counts {
-			d.history.add(f.target, false)
+			d.recent.add(f.target, false)
 		}
 	}
-	d.tell(f, Answered)
+	d.report(f, Answered)
 	t.dead = false
 	t.epoch = d.epoch
 	if f.round == d.run.serial && f.round != 0 {
 		d.run.answered++
 	}
-	d.strike(f)
+	d.countFalseSilences(f)
 	if d.answering() < d.cfg.MinTargetsUp {
 		return None
 	}
-	if d.mode != calm {
+	if d.mode != idle {
 		switch {
 		case d.lossy || d.mode == failing && at.After(d.fastUntil): // known, or an outage and no loss
 			d.followUps = 0
-		case d.run.missed > 0 || d.run.asked:
+		case d.run.missed > 0 || d.run.afterMiss:
 			d.followUps = followUps
 		}
-		d.mode = calm
-		pace := d.cfg.Interval
+		d.mode = idle
+		wait := d.cfg.Interval
 		if d.followUps > 0 {
-			pace = d.followPace()
+			wait = d.followInterval()
 		}
-		d.due = later(d.lastSent.Add(pace), at)
+		d.due = later(d.lastSent.Add(wait), at)
 	}
 	return Alive
 }
@@ -407,20 +406,20 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 // a loss is not followed up.
 func (d *Detector) SetKnownLossy(known bool) { d.lossy = known }
 
-func (d *Detector) followPace() time.Duration {
-	return min(max(followPace, d.cfg.FastInterval), d.cfg.Interval)
+func (d *Detector) followInterval() time.Duration {
+	return min(max(followUpInterval, d.cfg.FastInterval), d.cfg.Interval)
 }
 
-func (d *Detector) tell(f flight, kind OutcomeKind) {
-	if d.cfg.Tell != nil && f.votes && !d.targets[f.target].dead {
-		d.cfg.Tell(Outcome{f.target, d.voters(), kind})
+func (d *Detector) report(f inFlightProbe, kind OutcomeKind) {
+	if d.cfg.OnOutcome != nil && f.votes && !d.targets[f.target].dead {
+		d.cfg.OnOutcome(Outcome{f.target, d.voters(), kind})
 	}
 }
 
 // Miss records the end of a probe without an answer: its listening window has
 // closed, or it was refused with err. It is a miss unless Tick has declared it.
 func (d *Detector) Miss(id uint64, at time.Time, err error) Signal {
-	f, ok := d.land(id, wasLost)
+	f, ok := d.finish(id, wasLost)
 	if !ok {
 		return None
 	}
@@ -437,7 +436,7 @@ func (d *Detector) Miss(id uint64, at time.Time, err error) Signal {
 // noPath for ErrNoPath. It is no miss, but without a path a burst finds out
 // whether that lasts.
 func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal {
-	f, ok := d.land(id, wasDropped)
+	f, ok := d.finish(id, wasCancelled)
 	if !ok {
 		return None
 	}
@@ -451,10 +450,10 @@ func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal
 	}
 	if noPath {
 		switch {
-		case d.mode == calm:
+		case d.mode == idle:
 			d.startBurst(at, false)
 		case d.mode == failing:
-			// Fall such probes in a row are told again, so that the reason
+			// Fall such probes in a row are reported again, so that the reason
 			// of a path that vanishes while it fails is the right one.
 			if d.run.unsent++; d.run.unsent >= d.cfg.Fall {
 				d.run.unsent = 0
@@ -462,7 +461,7 @@ func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal
 			}
 		case f.round == d.run.serial:
 			if d.run.unsent++; d.run.unsent >= d.cfg.Fall {
-				d.mode = calm
+				d.mode = idle
 				d.due = later(d.lastSent.Add(d.cfg.Interval), at)
 				return NoPath
 			}
@@ -472,14 +471,14 @@ func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal
 	return None
 }
 
-// Drop forgets a probe that was cancelled.
-func (d *Detector) Drop(id uint64) { d.land(id, wasDropped) }
+// Cancel forgets a probe that was cancelled.
+func (d *Detector) Cancel(id uint64) { d.finish(id, wasCancelled) }
 
 // Deadline returns when Tick has to be called next; zero for never.
 func (d *Detector) Deadline() time.Time {
 	var first time.Time
-	for i := range d.flights {
-		if f := &d.flights[i]; !f.missed && (first.IsZero() || f.deadline.Before(first)) {
+	for i := range d.inFlight {
+		if f := &d.inFlight[i]; !f.missed && (first.IsZero() || f.deadline.Before(first)) {
 			first = f.deadline
 		}
 	}
@@ -489,8 +488,8 @@ func (d *Detector) Deadline() time.Time {
 // Tick declares the misses that are due at now and returns the gravest signal.
 func (d *Detector) Tick(now time.Time) Signal {
 	worst := None
-	for i := range d.flights {
-		f := &d.flights[i]
+	for i := range d.inFlight {
+		f := &d.inFlight[i]
 		if f.missed || now.Before(f.deadline) {
 			continue
 		}
@@ -504,21 +503,21 @@ func (d *Detector) Tick(now time.Time) Signal {
 	return worst
 }
 
-func (d *Detector) miss(f flight, now time.Time) Signal {
+func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
 	t := &d.targets[f.target]
 	t.missed++
 	t.up, t.streak = false, 0
-	t.pending, t.missSent = true, f.sent
+	t.missPending, t.missSent = true, f.sent
 	t.window.Miss()
 	if !f.votes || t.dead {
 		return None
 	}
 	if f.counts {
-		d.history.add(f.target, true)
+		d.recent.add(f.target, true)
 	}
-	d.tell(f, Lost)
+	d.report(f, Lost)
 	switch {
-	case d.mode == calm:
+	case d.mode == idle:
 		d.startBurst(now, true)
 	case d.mode == burst && f.round == d.run.serial:
 		d.run.missed++
@@ -541,38 +540,38 @@ func (d *Detector) miss(f flight, now time.Time) Signal {
 func (d *Detector) startBurst(now time.Time, missed bool) {
 	d.mode = burst
 	d.epoch++
-	d.run = round{serial: d.run.serial + 1, began: now, asked: missed, fall: d.bursts.fall(d.cfg.Fall, d.cfg.Interval)}
+	d.run = round{serial: d.run.serial + 1, began: now, afterMiss: missed, fall: d.bursts.fall(d.cfg.Fall, d.cfg.Interval)}
 	d.due = now
 	for i := range d.targets {
 		d.targets[i].due = now // of the dead ones: any answer clears
 	}
 }
 
-// endFruitless calms a burst that has sent all it may and could not decide,
+// endFruitless ends a burst that has sent all it may and could not decide,
 // which only local faults bring about.
 func (d *Detector) endFruitless(now time.Time) {
 	if d.mode != burst || d.run.sent < 2*d.run.fall {
 		return
 	}
-	for i := range d.flights {
-		if f := &d.flights[i]; f.round == d.run.serial && !f.missed {
+	for i := range d.inFlight {
+		if f := &d.inFlight[i]; f.round == d.run.serial && !f.missed {
 			return
 		}
 	}
-	d.mode = calm
+	d.mode = idle
 	d.due = later(d.lastSent.Add(d.cfg.Interval), now)
 }
 
-// land removes a flight.
-func (d *Detector) land(id uint64, outcome byte) (flight, bool) {
+// finish removes a probe in flight.
+func (d *Detector) finish(id uint64, outcome byte) (inFlightProbe, bool) {
 	d.bursts.decided(id, outcome)
-	for i := range d.flights {
-		if f := d.flights[i]; f.id == id {
-			d.flights = append(d.flights[:i], d.flights[i+1:]...)
+	for i := range d.inFlight {
+		if f := d.inFlight[i]; f.id == id {
+			d.inFlight = append(d.inFlight[:i], d.inFlight[i+1:]...)
 			return f, true
 		}
 	}
-	return flight{}, false
+	return inFlightProbe{}, false
 }
 
 func later(a, b time.Time) time.Time {

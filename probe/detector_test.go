@@ -182,7 +182,7 @@ func TestDetectorBurstAtItsTimes(t *testing.T) {
 	if at, ok := s.first(Failing, 0); !ok || at != 10600*ms {
 		t.Errorf("failing at %v, %v; want 1.1 s after the silence", at, ok)
 	}
-	if got, want := s.d.Report(epoch0.Add(10600*ms)).String(), "4 of 4 probes to 3 targets unanswered for 450 ms"; got != want {
+	if got, want := s.d.Burst(epoch0.Add(10600*ms)).String(), "4 of 4 probes to 3 targets unanswered for 450 ms"; got != want {
 		t.Errorf("report %q, want %q", got, want)
 	}
 }
@@ -503,7 +503,7 @@ func TestDetectorStoppedSendsNothingAndForgetsFlights(t *testing.T) {
 	d.Reset(epoch0)
 	id := d.Sent(0, epoch0)
 	d.Stop()
-	if _, _, ok := d.Next(); ok || !d.Deadline().IsZero() || d.InFlight() != 0 {
+	if _, _, ok := d.Next(); ok || !d.Deadline().IsZero() || len(d.inFlight) != 0 {
 		t.Error("a stopped Detector goes on")
 	}
 	if s := d.Reply(id, epoch0, ms); s != None {
@@ -532,7 +532,7 @@ func TestDetectorBoundsWhatIsInFlight(t *testing.T) {
 		var last time.Duration
 		for range 40 {
 			s.run(s.now + 500*ms)
-			if n := s.d.InFlight(); n > MaxInFlight {
+			if n := len(s.d.inFlight); n > MaxInFlight {
 				t.Fatalf("%d in flight", n)
 			}
 			voting := 0
@@ -591,7 +591,7 @@ func TestDetectorWeekOfRandomLossIsNoAlarm(t *testing.T) {
 	}
 }
 
-// BenchmarkDetector is the cost of one calm probe, from Next to its Reply.
+// BenchmarkDetector is the cost of one idle probe, from Next to its Reply.
 func BenchmarkDetector(b *testing.B) {
 	d := NewDetector(DetectorConfig{Targets: someTargets(3)})
 	d.Reset(epoch0)

@@ -12,7 +12,7 @@ import (
 // probeDNS sends one query and waits for the answer that belongs to it. A
 // message with another id or question is somebody's late or forged one, and the
 // window stays open for the real one.
-func probeDNS(ctx context.Context, p Path, t Target) (time.Duration, error) {
+func probeDNS(ctx context.Context, b Binding, t Target) (time.Duration, error) {
 	query := new(dns.Msg)
 	query.SetQuestion(t.name, dns.TypeA)
 	if t.name == "." {
@@ -25,14 +25,14 @@ func probeDNS(ctx context.Context, p Path, t Target) (time.Duration, error) {
 		return 0, &Error{Target: t.text, Class: ErrLocal, Err: fmt.Errorf("packing the query: %w", err)}
 	}
 
-	conn, err := p.dial(ctx, "udp", t)
+	conn, err := b.dial(ctx, "udp", t)
 	if err != nil {
 		return 0, sendError(t, err)
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
-			return 0, flightError(ctx, t, err)
+			return 0, receiveError(ctx, t, err)
 		}
 	}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -45,7 +45,7 @@ func probeDNS(ctx context.Context, p Path, t Target) (time.Duration, error) {
 	for {
 		n, err := conn.Read(buffer)
 		if err != nil {
-			return 0, flightError(ctx, t, err)
+			return 0, receiveError(ctx, t, err)
 		}
 		rtt := time.Since(began)
 		code, ok := answerTo(query, buffer[:n])

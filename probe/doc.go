@@ -2,8 +2,8 @@
 // turns the answers into signals about the uplink.
 //
 //	Target ──────────────┐
-//	Path (device, mark,  ├─> Prober ──> rtt | error (ErrTimeout, ErrUnreachable,
-//	      source)  ──────┘    (Net)       │          ErrAnswer, ErrLocal, ErrNoPath)
+//	Binding (device,     ├─> Prober ──> rtt | error (ErrTimeout, ErrUnreachable,
+//	  mark, source) ─────┘    (Net)       │          ErrAnswer, ErrLocal, ErrNoPath)
 //	                                      v
 //	    Next: when, which target <── Detector ──> Signal (Alive, Missed, Failing, NoPath)
 //	                                  │    │
@@ -12,11 +12,11 @@
 //
 // [Net] is the only part that touches the network: one probe, one socket, gone
 // afterwards. [Window] and [Detector] are pure: they start no goroutine, own no
-// timer and are told the time, so a week of probing is simulated in a second.
+// timer and take the time as an argument, so a week of probing is simulated in a second.
 //
 // # How silence is found
 //
-// A calm probe leaves every Interval, to one target after the other. The first
+// A probe leaves every Interval, to one target after the other. The first
 // one that stays unanswered for its adaptive timeout, srtt + 4 rttvar within
 // 150 ms and Timeout, starts a burst: a probe at once, then one every
 // FastInterval, without waiting for the earlier ones, over all targets that may
@@ -27,7 +27,7 @@
 //
 // which at the defaults on a path faster than 130 ms is 0.6 s to 1.6 s, while
 // independent loss p starts a false alarm once in p^-(1+Fall) probes. On a link
-// that loses more than about 7 % more than Fall misses are asked for, so that this
+// that loses more than about 7 % more than Fall misses are needed, so that this
 // stays once a week.
 //
 // A burst that is answered is followed up by a few probes at 150 ms: one loss is
@@ -37,8 +37,8 @@
 //
 // # Whose fault it is
 //
-// A target that keeps silent while others answer is dead by itself: it is asked
-// ten times less often and beside the calm pace, so that the arithmetic above
+// A target that keeps silent while others answer is dead by itself: it is probed
+// ten times less often, beside the others, so that the arithmetic above
 // stays true, and it loses its vote until it answers again. An error of our own
 // stack (ErrLocal) is no miss. A probe that cannot leave because there is no
 // route or no device (ErrNoPath) is no miss either, but when a whole burst

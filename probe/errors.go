@@ -24,7 +24,7 @@ func (s sentinel) Is(target error) bool {
 const (
 	// ErrTimeout: nothing came back in the listening window. A miss.
 	ErrTimeout = sentinel("no answer")
-	// ErrUnreachable: somebody on the way, or the target's own host, said by
+	// ErrUnreachable: a router on the path, or the target's own host, said by
 	// ICMP that it cannot be reached, or the gateway did not resolve. A miss.
 	ErrUnreachable = sentinel("reported unreachable")
 	// ErrAnswer: an answer came that is not the one asked for: a DNS failure
@@ -84,9 +84,9 @@ func sendError(t Target, err error) error {
 	return &Error{Target: t.text, Class: class, Err: err}
 }
 
-// flightError classifies an error of a socket that was able to send: what was
+// receiveError classifies an error of a socket that was able to send: what was
 // route trouble before is now what an ICMP error or a silent gateway reported.
-func flightError(ctx context.Context, t Target, err error) error {
+func receiveError(ctx context.Context, t Target, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
 	}

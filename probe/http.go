@@ -23,17 +23,17 @@ const userAgent = "uplinkd-probe"
 // probeHTTP makes one request on one connection by hand. An http.Client would
 // bring connection reuse, redirects, proxies from the environment and
 // goroutines that outlive the probe, all of which would have to be turned off.
-func probeHTTP(ctx context.Context, p Path, t Target) (time.Duration, error) {
+func probeHTTP(ctx context.Context, b Binding, t Target) (time.Duration, error) {
 	began := time.Now()
-	plain, err := p.dial(ctx, "tcp", t)
+	plain, err := b.dial(ctx, "tcp", t)
 	if err != nil {
-		return 0, flightError(ctx, t, err)
+		return 0, receiveError(ctx, t, err)
 	}
 	defer reset(plain)
 	// The deadline covers reads and writes; cancellation closes what is left.
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := plain.SetDeadline(deadline); err != nil {
-			return 0, flightError(ctx, t, err)
+			return 0, receiveError(ctx, t, err)
 		}
 	}
 	defer context.AfterFunc(ctx, func() { reset(plain) })()
@@ -45,13 +45,13 @@ func probeHTTP(ctx context.Context, p Path, t Target) (time.Duration, error) {
 			InsecureSkipVerify: true,            // reachability, not identity: see Net.Probe
 		})
 		if err := secure.HandshakeContext(ctx); err != nil {
-			return 0, flightError(ctx, t, err)
+			return 0, receiveError(ctx, t, err)
 		}
 		conn = secure
 	}
 	status, err := get(conn, t)
 	if err != nil {
-		return 0, flightError(ctx, t, err)
+		return 0, receiveError(ctx, t, err)
 	}
 	rtt := time.Since(began)
 	switch {

@@ -21,33 +21,33 @@ const echoSize = 24
 // a pinger has one interval and no timeout per packet, measures by the wall
 // clock, remembers a device index that goes stale, and looks at its end only
 // every 100 ms. So the times are ours, and the answer is returned as soon as it
-// is there while the pinger winds up behind our back (see [Net.Close]). Its looks
-// at the socket, ever so often, wait for a [bell] of ours.
+// is there while the pinger ends in the background (see [Net.Close]). Between two
+// polls of its socket it waits for an [echoListener] of ours.
 //
 // pro-bing cannot bind to a device (SO_BINDTODEVICE); it gives the index with
 // the packet (IP_PKTINFO), for which it has all devices of the machine listed, and the
 // mark chooses the table. ICMP errors are invisible to it: an unreachable target is a
 // silent one.
-func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, error) {
+func (n *Net) probeICMP(ctx context.Context, b Binding, t Target) (time.Duration, error) {
 	var (
-		sent   time.Time // written and read on the pinger's send loop only
-		answer = make(chan time.Duration, 1)
-		ended  = make(chan error, 1)
-		guard  = new(brake)
+		sent    time.Time // written and read on the pinger's send loop only
+		answer  = make(chan time.Duration, 1)
+		ended   = make(chan error, 1)
+		breaker = new(loopBreaker)
 	)
-	target := p.scoped(t.addr)
+	target := b.scoped(t.addr)
 	pinger := probing.New(t.addr.String())
 	pinger.SetIPAddr(&net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()})
 	pinger.SetPrivileged(true)
-	pinger.SetLogger(guard)
+	pinger.SetLogger(breaker)
 	id := uint16(n.echo.Add(1))
 	pinger.SetID(int(id))
-	pinger.SetMark(uint(p.Mark))
-	pinger.InterfaceName = p.Device
+	pinger.SetMark(uint(b.Mark))
+	pinger.InterfaceName = b.Device
 	// A link-local source would need a zone, which pro-bing does not take; the
 	// kernel chooses the device's own then.
-	if p.Source.IsValid() && !p.Source.IsLinkLocalUnicast() {
-		pinger.Source = p.Source.Unmap().WithZone("").String()
+	if b.Source.IsValid() && !b.Source.IsLinkLocalUnicast() {
+		pinger.Source = b.Source.Unmap().WithZone("").String()
 	}
 	pinger.Size = echoSize
 	pinger.Count = 1
@@ -62,22 +62,22 @@ func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, e
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	if bell := n.bells.of(t.addr); bell != nil {
-		rung, done := bell.expect(id)
-		defer done()
-		// It is told when a look was in vain; the next one waits for it to return.
+	if listener := n.listeners.forTarget(t.addr); listener != nil {
+		received, cancel := listener.expect(id)
+		defer cancel()
+		// It is called when a poll has found nothing; the next one waits for it to return.
 		pinger.OnRecvError = func(error) {
 			select {
-			case <-rung:
+			case <-received:
 			case <-running.Done():
-			case <-time.After(listenAnyway):
+			case <-time.After(pollInterval):
 			}
 		}
 	}
 	n.closing.Go(func() {
 		err := pinger.RunWithContext(running)
-		if guard.err != nil {
-			err = guard.err
+		if breaker.err != nil {
+			err = breaker.err
 		}
 		ended <- err
 	})
@@ -86,7 +86,7 @@ func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, e
 	case rtt := <-answer:
 		return rtt, nil
 	case <-ctx.Done():
-		return 0, flightError(ctx, t, ctx.Err())
+		return 0, receiveError(ctx, t, ctx.Err())
 	case err := <-ended:
 		select {
 		case rtt := <-answer: // both were ready
@@ -94,13 +94,13 @@ func (n *Net) probeICMP(ctx context.Context, p Path, t Target) (time.Duration, e
 		default:
 		}
 		if ctx.Err() != nil {
-			return 0, flightError(ctx, t, ctx.Err())
+			return 0, receiveError(ctx, t, ctx.Err())
 		}
 		return 0, echoError(t, err)
 	}
 }
 
-// echoError classifies the end of a pinger that neither heard an answer nor
+// echoError classifies the end of a pinger that neither received an answer nor
 // reached its deadline: it could not send.
 func echoError(t Target, err error) error {
 	var op *net.OpError
@@ -114,17 +114,17 @@ func echoError(t Target, err error) error {
 	return sendError(t, err)
 }
 
-// brake is a pinger's logger that ends its endless loops. pro-bing takes EACCES
+// loopBreaker is a pinger's logger that ends its endless loops. pro-bing takes EACCES
 // from sendmsg to mean a broadcast address and repeats for ever; the kernel also
 // gives it for a prohibit route. It logs before each repetition, from inside
 // the loop, and nothing else would stop it: there is no access to its socket.
-type brake struct {
+type loopBreaker struct {
 	probing.NoopLogger
 	err error // read after the pinger has ended
 }
 
 // Infof ends the calling send loop; its deferred calls stop the pinger.
-func (b *brake) Infof(string, ...any) {
+func (b *loopBreaker) Infof(string, ...any) {
 	b.err = syscall.EACCES
 	runtime.Goexit()
 }

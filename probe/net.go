@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Path says how a probe must leave: bound to the device, marked, from the
+// Binding says how a probe must leave: bound to the device, marked, from the
 // source address. Each may be zero; a probe then leaves as the kernel chooses.
 // The mark is what selects the uplink's table, so a path without one is only as
 // good as the rules for its device or source.
-type Path struct {
+type Binding struct {
 	Device string
 	Mark   uint32
 	Source netip.Addr
@@ -30,7 +30,7 @@ type Path struct {
 // listening window; a Prober must return when it has passed. Errors are those
 // of [Net.Probe]. Implementations are used by many goroutines.
 type Prober interface {
-	Probe(ctx context.Context, p Path, t Target) (rtt time.Duration, err error)
+	Probe(ctx context.Context, b Binding, t Target) (rtt time.Duration, err error)
 }
 
 var _ Prober = (*Net)(nil)
@@ -38,15 +38,15 @@ var _ Prober = (*Net)(nil)
 // Net probes with real sockets. It needs CAP_NET_RAW for echo requests and
 // CAP_NET_ADMIN for marks.
 type Net struct {
-	// Leads reports whether an echo request with the mark and the source of a path would leave by its device
-	// without being bound to it; false also means that nobody knows. Asking costs less than binding. Where it is
+	// LeavesByDevice reports whether an echo request with the mark and the source of a binding would leave by its device
+	// without being bound to it; false also means that nobody knows. Asking the kernel costs less than binding. Where it is
 	// nil, a rule before the mark's can take those of IPv6 elsewhere. It is set before the first probe and used by
 	// many goroutines.
-	Leads func(p Path, target netip.Addr) bool
+	LeavesByDevice func(b Binding, target netip.Addr) bool
 
-	echo    atomic.Uint32  // the next ICMP id; 16 bits of it are used
-	closing sync.WaitGroup // echo sockets that still have to notice their end
-	bells   bells
+	echo      atomic.Uint32  // the next ICMP id; 16 bits of it are used
+	closing   sync.WaitGroup // pingers that still have to notice their end
+	listeners echoListeners
 }
 
 // New returns a prober with real sockets.
@@ -60,7 +60,7 @@ func New() *Net {
 // 100 ms after Probe has returned. No Probe may start after Close.
 func (n *Net) Close() error {
 	n.closing.Wait()
-	return n.bells.close()
+	return n.listeners.close()
 }
 
 // Probe asks t once over p and returns the time to its answer: for HTTP until
@@ -68,7 +68,7 @@ func (n *Net) Close() error {
 // counts as an answer:
 //
 //   - echo requests: the echo reply;
-//   - TCP: the connection, and also its refusal by RST: either took the way to
+//   - TCP: the connection, and also its refusal by RST: either took the path to
 //     the target and back. The connection is reset at once;
 //   - HTTP and HTTPS: status 204 for a path ending in /generate_204, else any
 //     2xx or 3xx. Redirects are not followed and bodies not read. HTTPS does not
@@ -81,36 +81,36 @@ func (n *Net) Close() error {
 // Errors wrap exactly one of ErrTimeout, ErrUnreachable, ErrAnswer or ErrLocal
 // and maybe their special cases ErrPortal and ErrNoPath. A cancelled ctx gives
 // context.Canceled and says nothing about the path.
-func (n *Net) Probe(ctx context.Context, p Path, t Target) (time.Duration, error) {
+func (n *Net) Probe(ctx context.Context, b Binding, t Target) (time.Duration, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, flightError(ctx, t, err)
+		return 0, receiveError(ctx, t, err)
 	}
-	p, err := n.way(p, t)
+	b, err := n.bindingFor(b, t)
 	if err != nil {
 		return 0, sendError(t, err)
 	}
 	switch t.kind {
 	case ICMP:
-		return n.probeICMP(ctx, p, t)
+		return n.probeICMP(ctx, b, t)
 	case TCP:
-		return probeTCP(ctx, p, t)
+		return probeTCP(ctx, b, t)
 	case HTTP, HTTPS:
-		return probeHTTP(ctx, p, t)
+		return probeHTTP(ctx, b, t)
 	case DNS:
-		return probeDNS(ctx, p, t)
+		return probeDNS(ctx, b, t)
 	}
 	return 0, &Error{Target: t.text, Class: ErrLocal, Err: fmt.Errorf("no prober for %v", t.kind)}
 }
 
-func probeTCP(ctx context.Context, p Path, t Target) (time.Duration, error) {
+func probeTCP(ctx context.Context, b Binding, t Target) (time.Duration, error) {
 	began := time.Now()
-	conn, err := p.dial(ctx, "tcp", t)
+	conn, err := b.dial(ctx, "tcp", t)
 	rtt := time.Since(began)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return rtt, nil
 	}
 	if err != nil {
-		return 0, flightError(ctx, t, err)
+		return 0, receiveError(ctx, t, err)
 	}
 	reset(conn)
 	return rtt, nil
@@ -126,49 +126,49 @@ func reset(conn net.Conn) {
 }
 
 // dial opens a socket that is marked, bound to the device and to the source.
-func (p Path) dial(ctx context.Context, network string, t Target) (net.Conn, error) {
+func (b Binding) dial(ctx context.Context, network string, t Target) (net.Conn, error) {
 	d := net.Dialer{
 		KeepAlive: -1,
 		Control: func(_, _ string, c syscall.RawConn) error {
 			var set error
 			err := c.Control(func(fd uintptr) {
-				if set = p.set(int(fd)); set == nil && network == "udp" {
+				if set = b.set(int(fd)); set == nil && network == "udp" {
 					set = reportErrors(int(fd), t)
 				}
 			})
 			return errors.Join(err, set)
 		},
 	}
-	if p.Source.IsValid() {
-		source := netip.AddrPortFrom(p.scoped(p.Source), 0)
+	if b.Source.IsValid() {
+		source := netip.AddrPortFrom(b.scoped(b.Source), 0)
 		if network == "tcp" {
 			d.LocalAddr = net.TCPAddrFromAddrPort(source)
 		} else {
 			d.LocalAddr = net.UDPAddrFromAddrPort(source)
 		}
 	}
-	return d.DialContext(ctx, network, netip.AddrPortFrom(p.scoped(t.addr), t.port).String())
+	return d.DialContext(ctx, network, netip.AddrPortFrom(b.scoped(t.addr), t.port).String())
 }
 
 // set marks the socket and binds it to the device. The mark comes first: on a
 // kernel that denies it, the binding would hide the fault.
-func (p Path) set(fd int) error {
-	if p.Mark != 0 {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)); err != nil {
-			return fmt.Errorf("%w %#x: %w", ErrMark, p.Mark, err)
+func (b Binding) set(fd int) error {
+	if b.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(b.Mark)); err != nil {
+			return fmt.Errorf("%w %#x: %w", ErrMark, b.Mark, err)
 		}
 	}
-	if p.Device != "" {
-		if err := unix.BindToDevice(fd, p.Device); err != nil {
-			return fmt.Errorf("binding the socket to %s: %w", p.Device, err)
+	if b.Device != "" {
+		if err := unix.BindToDevice(fd, b.Device); err != nil {
+			return fmt.Errorf("binding the socket to %s: %w", b.Device, err)
 		}
 	}
 	return nil
 }
 
-// reportErrors makes a UDP socket tell all that ICMP says about its packets.
+// reportErrors makes a UDP socket return all that ICMP says about its packets.
 // Otherwise an unreachable host or network is passed over as transient, and only
-// a closed port is told.
+// a closed port is reported.
 func reportErrors(fd int, t Target) error {
 	level, option := unix.IPPROTO_IP, unix.IP_RECVERR
 	if t.addr.Is6() {
@@ -179,9 +179,9 @@ func reportErrors(fd int, t Target) error {
 
 // scoped gives a link-local address the device as its zone, which it cannot be
 // used without.
-func (p Path) scoped(a netip.Addr) netip.Addr {
-	if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && p.Device != "" {
-		return a.WithZone(p.Device)
+func (b Binding) scoped(a netip.Addr) netip.Addr {
+	if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && b.Device != "" {
+		return a.WithZone(b.Device)
 	}
 	return a
 }

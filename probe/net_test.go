@@ -21,7 +21,7 @@ import (
 // because a loaded machine must not fail the test.
 const window = 10 * time.Second
 
-func ask(t *testing.T, n *Net, p Path, target string, window time.Duration) (time.Duration, error) {
+func ask(t *testing.T, n *Net, p Binding, target string, window time.Duration) (time.Duration, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), window)
 	defer cancel()
@@ -39,7 +39,7 @@ func TestNet(t *testing.T) {
 	var ways kernel.Ways
 	t.Cleanup(ways.Close)
 	led := make(map[bool]int) // answers about the second uplink
-	n.Leads = func(p Path, target netip.Addr) bool {
+	n.LeavesByDevice = func(p Binding, target netip.Addr) bool {
 		leads := ways.LeadBy(p.Device, p.Mark, p.Source, target)
 		if p.Device == device[1] {
 			led[leads]++
@@ -55,7 +55,7 @@ func TestNet(t *testing.T) {
 	if diff := cmp.Diff(map[bool]int{false: len(targets)}, led); diff != "" {
 		t.Errorf("led by the second uplink in spite of the foreign rule (-want +got):\n%s", diff)
 	}
-	t.Run("the bell rings for each answer", func(t *testing.T) { testBell(t, n) })
+	t.Run("the listener signals each answer", func(t *testing.T) { testEchoListener(t, n) })
 	t.Run("answers are judged", func(t *testing.T) { testAnswers(t, n) })
 	t.Run("silence is a timeout", func(t *testing.T) { testSilence(t, n) })
 	t.Run("reports of unreachability are told apart", func(t *testing.T) { testUnreachable(t, n) })
@@ -138,31 +138,31 @@ func eventually(t *testing.T, w *world, want [2]map[string]int) [2]map[string]in
 	}
 }
 
-func testBell(t *testing.T, n *Net) {
+func testEchoListener(t *testing.T, n *Net) {
 	for family, target := range targets {
-		b := must(hang(target.Addr().Is4()))(t)
+		l := must(listenEcho(target.Addr().Is4()))(t)
 		id := uint16(n.echo.Load() + 1)
-		rung, done := b.expect(id)
-		other, forget := b.expect(id + 1)
-		if _, err := ask(t, n, []Path{path4(0), path6(0)}[family], target.Addr().String(), window); err != nil {
+		received, cancel := l.expect(id)
+		other, forget := l.expect(id + 1)
+		if _, err := ask(t, n, []Binding{path4(0), path6(0)}[family], target.Addr().String(), window); err != nil {
 			t.Fatal(err)
 		}
 		select {
-		case <-rung:
+		case <-received:
 		case <-time.After(window):
-			t.Errorf("it did not ring for the answer of %v", target.Addr())
+			t.Errorf("nothing was signalled for the answer of %v", target.Addr())
 		}
 		select {
 		case <-other:
-			t.Error("it rang for another id")
+			t.Error("it signalled another id")
 		default:
 		}
-		done()
+		cancel()
 		forget()
-		if len(b.waiting) > 0 {
-			t.Errorf("%d are still waited for", len(b.waiting))
+		if len(l.expected) > 0 {
+			t.Errorf("%d are still waited for", len(l.expected))
 		}
-		check(t, b.close())
+		check(t, l.close())
 	}
 }
 
@@ -223,7 +223,7 @@ func testSilence(t *testing.T, n *Net) {
 // testUnreachable spreads its probes over both uplinks: the second report of an
 // unreachable host within a second is withheld (ip_error in the kernel).
 func testUnreachable(t *testing.T, n *Net) {
-	for target, p := range map[string]Path{
+	for target, p := range map[string]Binding{
 		"tcp://203.0.113.98:443":       path4(1),
 		"dns://203.0.113.98":           path4(0),
 		"tcp://[2001:db8:ff::98]:443":  path6(1),
@@ -256,12 +256,12 @@ func testLocal(t *testing.T, n *Net) {
 	kinds := []string{"203.0.113.1", "tcp://203.0.113.1:7", "http://203.0.113.1/", "dns://203.0.113.1"}
 	for _, test := range []struct {
 		name   string
-		path   Path
+		path   Binding
 		cause  error
 		noPath bool
 	}{
-		{"a source that is not ours", Path{Device: device[1], Mark: mark(1), Source: netip.MustParseAddr("198.51.100.200")}, syscall.EADDRNOTAVAIL, false},
-		{"a device that does not exist", Path{Device: "up9", Mark: mark(1), Source: home4[1].Addr()}, syscall.ENODEV, true},
+		{"a source that is not ours", Binding{Device: device[1], Mark: mark(1), Source: netip.MustParseAddr("198.51.100.200")}, syscall.EADDRNOTAVAIL, false},
+		{"a device that does not exist", Binding{Device: "up9", Mark: mark(1), Source: home4[1].Addr()}, syscall.ENODEV, true},
 	} {
 		for _, target := range kinds {
 			t.Run(test.name+" "+target, func(t *testing.T) {
@@ -281,7 +281,7 @@ func testProhibit(t *testing.T, w *world, n *Net) {
 	check(t, w.handle.RouteAdd(prohibit))
 	ctx, cancel := context.WithTimeout(context.Background(), window)
 	defer cancel()
-	_, err := n.probeICMP(ctx, Path{}, must(ParseTarget("203.0.113.97"))(t))
+	_, err := n.probeICMP(ctx, Binding{}, must(ParseTarget("203.0.113.97"))(t))
 	if !errors.Is(err, ErrNoPath) || !errors.Is(err, syscall.EACCES) {
 		t.Errorf("got %v", err)
 	}

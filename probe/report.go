@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Report describes the running or last burst.
-type Report struct {
+// Burst describes the running or last burst.
+type BurstReport struct {
 	Missed, Answered int           // probes of the burst that are decided
 	Unsent           int           // probes that met ErrNoPath
 	Targets          int           // distinct targets asked
@@ -14,7 +14,7 @@ type Report struct {
 }
 
 // String is a clause for a reason: "4 of 4 probes to 3 targets unanswered for 450 ms".
-func (r Report) String() string {
+func (r BurstReport) String() string {
 	return fmt.Sprintf("%d of %s to %s unanswered for %d ms", r.Missed, plural(r.Missed+r.Answered, "probe"),
 		plural(r.Targets, "target"), r.Span.Milliseconds())
 }
@@ -26,9 +26,9 @@ func plural(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// Report describes the running or last burst as of now.
-func (d *Detector) Report(now time.Time) Report {
-	r := Report{Missed: d.run.missed, Answered: d.run.answered, Unsent: d.run.unsent, Span: now.Sub(d.run.began)}
+// Burst describes the running or last burst as of now.
+func (d *Detector) Burst(now time.Time) BurstReport {
+	r := BurstReport{Missed: d.run.missed, Answered: d.run.answered, Unsent: d.run.unsent, Span: now.Sub(d.run.began)}
 	for i := range d.targets {
 		if d.run.serial != 0 && d.targets[i].round == d.run.serial {
 			r.Targets++
@@ -39,13 +39,13 @@ func (d *Detector) Report(now time.Time) Report {
 
 // Loss returns the ratio of misses, 0..1, over the last outcomes of all targets
 // that may vote, and how many those are, at most [WindowSize]. Only probes of
-// the calm pace count: a burst asks most when most is lost, and would turn a
+// outside bursts count: a burst asks most when most is lost, and would turn a
 // second of silence into a minute of high loss.
-func (d *Detector) Loss() (ratio float64, outcomes int) { return d.history.loss() }
+func (d *Detector) Loss() (ratio float64, outcomes int) { return d.recent.loss() }
 
 // ForgetLoss empties the loss window: what was lost while the uplink was down
 // does not describe the uplink that came back.
-func (d *Detector) ForgetLoss() { d.history = history{} }
+func (d *Detector) ForgetLoss() { d.recent = outcomes{} }
 
 // Times returns the smoothed round-trip time and the jitter of the nearest target
 // that answered its latest probe; 0 for none.
@@ -59,7 +59,7 @@ func (d *Detector) Times() (rtt, jitter time.Duration) {
 }
 
 // Confirm returns how long silence has to go on after Failing to be an outage,
-// on this link. Between Failing and the next life sign it does not change.
+// on this link. Between Failing and the next answer it does not change.
 func (d *Detector) Confirm() time.Duration {
 	if d.mode == failing {
 		return d.confirm
@@ -67,31 +67,27 @@ func (d *Detector) Confirm() time.Duration {
 	return d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
 }
 
-// Remember continues with what an earlier run has learned of the link's bursts of loss.
-func (d *Detector) Remember(m BurstMemory) { d.bursts.restore(m) }
+// RestoreBursts continues with what an earlier run has learned of the link's bursts of loss.
+func (d *Detector) RestoreBursts(m LearnedBursts) { d.bursts.restore(m) }
 
 // Bursts returns what is known about the loss of this link.
 func (d *Detector) Bursts() *Bursts { return &d.bursts }
 
-// InFlight returns how many probes are listened for.
-func (d *Detector) InFlight() int { return len(d.flights) }
-
 // TargetStats is what is known about one target.
 type TargetStats struct {
-	Target    Target
-	Up        bool // the latest decided probe was answered
-	Dead      bool // silent while others answer: has no vote
-	Sent      uint64
-	Answered  uint64 // late answers included
-	Late      uint64
-	Missed    uint64 // without those answered late
-	Local     uint64 // local faults
-	RTT       time.Duration
-	LastRTT   time.Duration
-	Jitter    time.Duration
-	Loss      float64
-	LastReply time.Time
-	Fault     string // of the latest probe; "" after an answer
+	Target   Target
+	Up       bool // the latest decided probe was answered
+	Dead     bool // silent while others answer: has no vote
+	Sent     uint64
+	Answered uint64 // late answers included
+	Late     uint64
+	Missed   uint64 // without those answered late
+	Local    uint64 // local faults
+	RTT      time.Duration
+	LastRTT  time.Duration
+	Jitter   time.Duration
+	Loss     float64
+	Fault    string // of the latest probe; "" after an answer
 }
 
 // Stats returns what is known about each target, in their order.
@@ -104,16 +100,16 @@ func (d *Detector) Stats() []TargetStats {
 			Target: t.Target, Up: t.up, Dead: t.dead,
 			Sent: t.sent, Answered: t.answered, Late: t.late, Missed: t.missed, Local: t.local,
 			RTT: t.window.RTT(), LastRTT: t.window.Last(), Jitter: t.window.Jitter(), Loss: loss,
-			LastReply: t.lastReply, Fault: t.fault,
+			Fault: t.fault,
 		}
 	}
 	return stats
 }
 
-// history is the outcomes of a path's voters, the latest last.
-type history struct {
-	n        int
-	outcomes [WindowSize]outcome
+// outcomes are those of a path's voters, the latest last.
+type outcomes struct {
+	n    int
+	list [WindowSize]outcome
 }
 
 type outcome struct {
@@ -121,43 +117,43 @@ type outcome struct {
 	lost   bool
 }
 
-func (h *history) add(index int, lost bool) {
+func (h *outcomes) add(index int, lost bool) {
 	if h.n == WindowSize {
-		copy(h.outcomes[:], h.outcomes[1:])
+		copy(h.list[:], h.list[1:])
 		h.n--
 	}
-	h.outcomes[h.n] = outcome{int16(index), lost}
+	h.list[h.n] = outcome{int16(index), lost}
 	h.n++
 }
 
-// late takes back the target's latest miss.
-func (h *history) late(index int) {
+// retract takes back the target's latest miss.
+func (h *outcomes) retract(index int) {
 	for i := h.n - 1; i >= 0; i-- {
-		if o := &h.outcomes[i]; o.lost && int(o.target) == index {
+		if o := &h.list[i]; o.lost && int(o.target) == index {
 			o.lost = false
 			return
 		}
 	}
 }
 
-// forget removes a target that has turned out to be dead.
-func (h *history) forget(index int) {
+// discard removes a target that has turned out to be dead.
+func (h *outcomes) discard(index int) {
 	kept := 0
-	for _, o := range h.outcomes[:h.n] {
+	for _, o := range h.list[:h.n] {
 		if int(o.target) != index {
-			h.outcomes[kept] = o
+			h.list[kept] = o
 			kept++
 		}
 	}
 	h.n = kept
 }
 
-func (h *history) loss() (float64, int) {
+func (h *outcomes) loss() (float64, int) {
 	if h.n == 0 {
 		return 0, 0
 	}
 	lost := 0
-	for _, o := range h.outcomes[:h.n] {
+	for _, o := range h.list[:h.n] {
 		if o.lost {
 			lost++
 		}

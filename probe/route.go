@@ -8,26 +8,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// discard is the port asked for when the target has none; nothing is sent to it.
-const discard = 9
+// discardPort is the port asked for when the target has none; nothing is sent to it.
+const discardPort = 9
 
-// way returns how a probe that wants to take a path has to be sent.
+// bindingFor returns the binding with which a probe to a target takes the path of the given one.
 //
-// An echo request that its mark and source lead to the device needs nothing else. Else the device goes with it,
-// and a rule before the mark's that leads elsewhere is passed over. For IPv6 that holds only when the kernel
+// An echo request that leaves by the device for its mark and source needs nothing else. Else the device goes with it,
+// and a rule before the mark's that leads elsewhere is skipped. For IPv6 that holds only when the kernel
 // chooses the source: to one that is given, the device is a mere wish (RT6_LOOKUP_F_IFACE in
 // ip6_route_output_flags). Link-local addresses mean nothing without a device.
-func (n *Net) way(p Path, t Target) (Path, error) {
-	if t.kind == ICMP && n.Leads != nil && p.Device != "" && p.Mark != 0 && !t.addr.IsLinkLocalUnicast() && !p.Source.IsLinkLocalUnicast() {
-		if n.Leads(p, t.addr) {
-			p.Device = ""
-			return p, nil
+func (n *Net) bindingFor(b Binding, t Target) (Binding, error) {
+	if t.kind == ICMP && n.LeavesByDevice != nil && b.Device != "" && b.Mark != 0 && !t.addr.IsLinkLocalUnicast() && !b.Source.IsLinkLocalUnicast() {
+		if n.LeavesByDevice(b, t.addr) {
+			b.Device = ""
+			return b, nil
 		}
 		if t.addr.Is6() {
-			p.Source = netip.Addr{}
+			b.Source = netip.Addr{}
 		}
 	}
-	return p, p.check(t)
+	return b, b.check(t)
 }
 
 // check asks the kernel for the route that a probe would take, by connecting
@@ -42,19 +42,19 @@ func (n *Net) way(p Path, t Target) (Path, error) {
 //
 // An echo request needs no more than that: its socket sends once, and cannot have
 // an error of anybody else before.
-func (p Path) check(t Target) error {
-	if p.Mark != 0 && t.addr.Is4() {
-		if err := (Path{Mark: p.Mark, Source: p.Source}).lookup(t); err != nil {
+func (b Binding) check(t Target) error {
+	if b.Mark != 0 && t.addr.Is4() {
+		if err := (Binding{Mark: b.Mark, Source: b.Source}).lookup(t); err != nil {
 			return err
 		}
 	}
 	if t.kind == ICMP {
 		return nil
 	}
-	return p.lookup(t)
+	return b.lookup(t)
 }
 
-func (p Path) lookup(t Target) error {
+func (b Binding) lookup(t Target) error {
 	domain := unix.AF_INET
 	if t.addr.Is6() {
 		domain = unix.AF_INET6
@@ -64,23 +64,23 @@ func (p Path) lookup(t Target) error {
 		return fmt.Errorf("opening a socket: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := p.set(fd); err != nil {
+	if err := b.set(fd); err != nil {
 		return err
 	}
-	if p.Source.IsValid() {
-		source, err := p.sockaddr(p.Source, 0)
+	if b.Source.IsValid() {
+		source, err := b.sockaddr(b.Source, 0)
 		if err != nil {
 			return err
 		}
 		if err := unix.Bind(fd, source); err != nil {
-			return fmt.Errorf("using source address %s: %w", p.Source, err)
+			return fmt.Errorf("using source address %s: %w", b.Source, err)
 		}
 	}
 	port := int(t.port)
 	if port == 0 {
-		port = discard
+		port = discardPort
 	}
-	target, err := p.sockaddr(t.addr, port)
+	target, err := b.sockaddr(t.addr, port)
 	if err != nil {
 		return err
 	}
@@ -90,13 +90,13 @@ func (p Path) lookup(t Target) error {
 	return nil
 }
 
-func (p Path) sockaddr(a netip.Addr, port int) (unix.Sockaddr, error) {
+func (b Binding) sockaddr(a netip.Addr, port int) (unix.Sockaddr, error) {
 	if a = a.Unmap(); a.Is4() {
 		return &unix.SockaddrInet4{Port: port, Addr: a.As4()}, nil
 	}
 	sa := &unix.SockaddrInet6{Port: port, Addr: a.As16()}
-	if a.IsLinkLocalUnicast() && p.Device != "" {
-		device, err := net.InterfaceByName(p.Device)
+	if a.IsLinkLocalUnicast() && b.Device != "" {
+		device, err := net.InterfaceByName(b.Device)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", unix.ENODEV, err)
 		}

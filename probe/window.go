@@ -66,9 +66,6 @@ func (w *Window) RTT() time.Duration { return w.srtt }
 // Last returns the latest round-trip time; 0 before the first answer.
 func (w *Window) Last() time.Duration { return w.last }
 
-// Variation returns the smoothed mean deviation of the round-trip time.
-func (w *Window) Variation() time.Duration { return w.rttvar }
-
 // Jitter returns the smoothed difference between consecutive round-trip times.
 func (w *Window) Jitter() time.Duration { return w.jitter }
 

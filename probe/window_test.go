@@ -19,8 +19,8 @@ func TestWindowFollowsRFC6298(t *testing.T) {
 		{180 * ms, 110 * ms, 48125 * time.Microsecond},
 	} {
 		w.Reply(step.sample)
-		if w.RTT() != step.srtt || w.Variation() != step.rttvar {
-			t.Errorf("after sample %d: srtt %v, rttvar %v; want %v, %v", i, w.RTT(), w.Variation(), step.srtt, step.rttvar)
+		if w.RTT() != step.srtt || w.rttvar != step.rttvar {
+			t.Errorf("after sample %d: srtt %v, rttvar %v; want %v, %v", i, w.RTT(), w.rttvar, step.srtt, step.rttvar)
 		}
 	}
 	if got, want := w.Timeout(time.Second), 110*ms+4*48125*time.Microsecond; got != want {
@@ -102,8 +102,8 @@ func TestWindowProperties(t *testing.T) {
 			if got := w.Timeout(limit); got > limit || got < min(limit, MinTimeout) {
 				t.Fatalf("timeout %v beyond %v..%v", got, MinTimeout, limit)
 			}
-			if w.RTT() < 0 || w.Variation() < 0 || w.Jitter() < 0 {
-				t.Fatalf("negative statistics %v, %v, %v", w.RTT(), w.Variation(), w.Jitter())
+			if w.RTT() < 0 || w.rttvar < 0 || w.Jitter() < 0 {
+				t.Fatalf("negative statistics %v, %v, %v", w.RTT(), w.rttvar, w.Jitter())
 			}
 		}
 	})

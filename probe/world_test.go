@@ -79,12 +79,12 @@ const (
 
 func mark(i int) uint32 { return uint32(i+1) << 24 }
 
-func path4(i int) Path {
-	return Path{Device: device[i], Mark: mark(i), Source: home4[i].Addr()}
+func path4(i int) Binding {
+	return Binding{Device: device[i], Mark: mark(i), Source: home4[i].Addr()}
 }
 
-func path6(i int) Path {
-	return Path{Device: device[i], Mark: mark(i), Source: home6[i].Addr()}
+func path6(i int) Binding {
+	return Binding{Device: device[i], Mark: mark(i), Source: home6[i].Addr()}
 }
 
 type world struct {

@@ -26,8 +26,8 @@ type blockedSend struct {
 // blockedSends holds the present run of each kind of probe; a firewall may let only some of them out.
 type blockedSends map[probe.Kind]blockedSend
 
-// landed takes in the outcome of a probe. One that left ends the run of its kind.
-func (b blockedSends) landed(kind probe.Kind, now time.Time, err error) {
+// record takes in the outcome of a probe. One that left ends the run of its kind.
+func (b blockedSends) record(kind probe.Kind, now time.Time, err error) {
 	if !errors.Is(err, probe.ErrLocal) || !errors.Is(err, syscall.EPERM) {
 		delete(b, kind)
 		return

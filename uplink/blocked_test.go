@@ -41,7 +41,7 @@ func TestProbesAreBlockedWhenTheyAreRefusedInARowAndForAWhile(t *testing.T) {
 		w := &Watcher{blocked: make(blockedSends)}
 		now := time.Unix(1e9, 0)
 		for _, l := range c.landings {
-			w.blocked.landed(l.kind, now, l.err)
+			w.blocked.record(l.kind, now, l.err)
 			now = now.Add(each)
 		}
 		if got := w.Blocked() != nil; got != c.want {
@@ -54,7 +54,7 @@ func TestABurstOfRefusalsIsNotBlockedYet(t *testing.T) {
 	w := &Watcher{blocked: make(blockedSends)}
 	now := time.Unix(1e9, 0)
 	for range 10 {
-		w.blocked.landed(probe.ICMP, now, &probe.Error{Class: probe.ErrLocal, Err: syscall.EPERM})
+		w.blocked.record(probe.ICMP, now, &probe.Error{Class: probe.ErrLocal, Err: syscall.EPERM})
 		now = now.Add(100 * time.Millisecond)
 	}
 	if w.Blocked() != nil {

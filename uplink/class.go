@@ -28,7 +28,7 @@ type Limits struct {
 }
 
 // Classes are the limits of good and fair; what is beyond is poor. Zero limits
-// take the defaults.
+// observe the defaults.
 type Classes struct {
 	Good, Fair Limits
 }
@@ -71,15 +71,15 @@ const (
 	leaveShare  = 0.8
 )
 
-// grade is the class of one time, with separate limits for entering and leaving.
-type grade struct {
+// timeClass is the class of one time, with separate limits for entering and leaving.
+type timeClass struct {
 	class Class
 	since time.Time // when the times began to ask for another class; zero for not
 	worse bool      // for a worse one
 }
 
-// take tells a time as it is now.
-func (g *grade) take(v, good, fair time.Duration, now time.Time) {
+// observe takes a time as it is now.
+func (g *timeClass) observe(v, good, fair time.Duration, now time.Time) {
 	wants := classOf(v, good, fair)
 	leaves := classOf(time.Duration(float64(v)/leaveShare), good, fair)
 	var after time.Duration
@@ -115,7 +115,7 @@ func classOf(v, good, fair time.Duration) Class {
 type Quality struct {
 	limits      Classes
 	loss        Loss
-	rtt, jitter grade
+	rtt, jitter timeClass
 	congestion  Congestion
 	lastRTT     time.Duration
 	lastJitter  time.Duration
@@ -127,12 +127,12 @@ func NewQuality(c Classes) *Quality {
 	return &Quality{limits: c, loss: newLoss(c)}
 }
 
-// Times tells the smoothed round-trip time and its jitter as they are now.
+// Times takes the smoothed round-trip time and its jitter as they are now.
 func (q *Quality) Times(rtt, jitter time.Duration, now time.Time) {
 	q.lastRTT, q.lastJitter = rtt, jitter
 	q.congestion.Times(rtt, now)
-	q.rtt.take(rtt, q.limits.Good.RTT, q.limits.Fair.RTT, now)
-	q.jitter.take(jitter, q.limits.Good.Jitter, q.limits.Fair.Jitter, now)
+	q.rtt.observe(rtt, q.limits.Good.RTT, q.limits.Fair.RTT, now)
+	q.jitter.observe(jitter, q.limits.Good.Jitter, q.limits.Fair.Jitter, now)
 }
 
 // Class returns the worst of the three classes.
@@ -164,5 +164,5 @@ func (q *Quality) limit(c Class) Limits {
 // forget begins anew with a path that came back.
 func (q *Quality) forget() {
 	q.loss.forget()
-	q.rtt, q.jitter = grade{}, grade{}
+	q.rtt, q.jitter = timeClass{}, timeClass{}
 }

@@ -82,13 +82,13 @@ func TestLossClassFollowsTheLoss(t *testing.T) {
 		l := newLoss(DefaultClasses())
 		n := 0
 		for ; n < test.within && (l.Class() != test.want || l.degraded != test.degraded); n++ {
-			l.take(drawOutcome(rng, n, test.loss))
+			l.observe(drawOutcome(rng, n, test.loss))
 		}
 		if l.Class() != test.want || l.degraded != test.degraded {
 			t.Errorf("%.0f %% loss: %v, degraded %v after %d probes", 100*test.loss, l.Class(), l.degraded, n)
 		}
 		for n = 0; n < 2000 && (l.Class() != Good || l.degraded); n++ {
-			l.take(drawOutcome(rng, n, 0))
+			l.observe(drawOutcome(rng, n, 0))
 		}
 		if l.Class() != Good || l.degraded {
 			t.Errorf("after %.0f %% loss: %v, degraded %v although all is well", 100*test.loss, l.Class(), l.degraded)
@@ -112,7 +112,7 @@ func TestLossOneTargetAloneIsNotTheUplink(t *testing.T) {
 			if o.Target != 0 {
 				o.Kind = probe.Lost
 			}
-			l.take(o)
+			l.observe(o)
 		}
 		if l.degraded || l.Class() != Good {
 			t.Errorf("%d of %d targets silent: %v, degraded %v", voters-1, voters, l.Class(), l.degraded)
@@ -123,17 +123,17 @@ func TestLossOneTargetAloneIsNotTheUplink(t *testing.T) {
 func TestLossWhatComesLateOrFromADeadTargetIsTakenBack(t *testing.T) {
 	l := newLoss(DefaultClasses())
 	for n := range 1000 {
-		l.take(probe.Outcome{Target: n % 3, Voters: 3, Kind: probe.Lost})
-		l.take(probe.Outcome{Target: n % 3, Voters: 3, Kind: probe.TakenBack})
-		l.take(probe.Outcome{Target: n % 3, Voters: 3, Kind: probe.Answered})
+		l.observe(probe.Outcome{Target: n % 3, Voters: 3, Kind: probe.Lost})
+		l.observe(probe.Outcome{Target: n % 3, Voters: 3, Kind: probe.Retracted})
+		l.observe(probe.Outcome{Target: n % 3, Voters: 3, Kind: probe.Answered})
 	}
 	if l.degraded || l.Class() != Good || l.enter.sum > 1 {
 		t.Errorf("late answers: %+v", l)
 	}
 	for range 2 {
-		l.take(probe.Outcome{Target: 1, Voters: 3, Kind: probe.Lost})
+		l.observe(probe.Outcome{Target: 1, Voters: 3, Kind: probe.Lost})
 	}
-	l.take(probe.Outcome{Target: 1, Voters: 2, Kind: probe.Forgotten})
+	l.observe(probe.Outcome{Target: 1, Voters: 2, Kind: probe.Discarded})
 	if l.enter.sum != 0 || l.worse[0].sum != 0 {
 		t.Errorf("the losses of a dead target: %v, %v", l.enter.sum, l.worse[0].sum)
 	}

@@ -37,17 +37,17 @@ type Congestion struct {
 	reason          string
 }
 
-// Load tells how much the device moves, in bits a second, in the direction that moves more.
+// Load takes how much the device moves, in bits a second, in the direction that moves more.
 func (c *Congestion) Load(bits float64, now time.Time) {
 	if !c.loadAt.IsZero() {
 		c.peak *= math.Exp2(-float64(now.Sub(c.loadAt)) / float64(peakHalfLife))
 	}
 	c.load, c.loadAt = bits, now
 	c.peak = max(c.peak, bits)
-	c.weigh(now)
+	c.update(now)
 }
 
-// Times tells the smoothed round-trip time as it is now.
+// Times takes the smoothed round-trip time as it is now.
 func (c *Congestion) Times(rtt time.Duration, now time.Time) {
 	if c.spanAt.IsZero() || now.Sub(c.spanAt) >= baselineSpan {
 		c.least[1], c.least[0], c.spanAt = c.least[0], 0, now
@@ -55,7 +55,7 @@ func (c *Congestion) Times(rtt time.Duration, now time.Time) {
 	if c.rtt = rtt; c.least[0] == 0 || rtt < c.least[0] {
 		c.least[0] = rtt
 	}
-	c.weigh(now)
+	c.update(now)
 }
 
 // baseline is the least time lately.
@@ -66,7 +66,7 @@ func (c *Congestion) baseline() time.Duration {
 	return c.least[0]
 }
 
-func (c *Congestion) weigh(now time.Time) {
+func (c *Congestion) update(now time.Time) {
 	base := c.baseline()
 	loaded := c.load >= leastLoad && c.load >= loadShare*c.peak
 	inflated := base > 0 && c.rtt >= base+max(leastQueue, base/2)

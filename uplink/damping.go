@@ -1,7 +1,6 @@
 package uplink
 
 import (
-	"fmt"
 	"math"
 	"time"
 )
@@ -21,7 +20,7 @@ const (
 	quietAfter    = time.Hour
 )
 
-// Damping remembers how often an uplink went down. Two times it suffices that it
+// Damping counts how often an uplink went down. Two times it suffices that it
 // works again; beyond that an uplink has to show for how long. It is pure, and the
 // zero Damping is ready to use.
 type Damping struct {
@@ -58,7 +57,7 @@ func (d *Damping) Down(now time.Time) {
 	d.downs, d.touched = d.downs+1, now
 }
 
-// Up tells that the uplink is trusted again: the quiet hour begins.
+// Up notes that the uplink is trusted again: the quiet hour begins.
 func (d *Damping) Up(now time.Time) { d.touched = now }
 
 // Penalty returns what is left of the points.
@@ -91,17 +90,8 @@ func (d *Damping) HoldDown() time.Duration {
 	return hold
 }
 
-// Reason says why the uplink is suppressed; "" when it is not.
-func (d *Damping) Reason(now time.Time) string {
-	if !now.Before(d.until) {
-		return ""
-	}
-	return fmt.Sprintf("down %d times within the hour: %.0f points, suppressed above %.0f, used again below %.0f",
-		d.downs, d.Penalty(now), suppressAbove, reuseBelow)
-}
-
-// DampingMemory is what is remembered of an uplink's downs, to be kept over a restart.
-type DampingMemory struct {
+// DampingState is what is known of an uplink's downs, to be kept over a restart.
+type DampingState struct {
 	Penalty float64   `json:"penalty"`
 	At      time.Time `json:"at"` // when the penalty was that
 	Since   time.Time `json:"since"`
@@ -110,16 +100,16 @@ type DampingMemory struct {
 	Touched time.Time `json:"touched"` // the latest down, or the end of it
 }
 
-// Memory returns what is remembered.
-func (d *Damping) Memory() DampingMemory {
-	return DampingMemory{Penalty: d.penalty, At: d.at, Since: d.since, Until: d.until, Downs: d.downs, Touched: d.touched}
+// State returns what is known.
+func (d *Damping) State() DampingState {
+	return DampingState{Penalty: d.penalty, At: d.at, Since: d.since, Until: d.until, Downs: d.downs, Touched: d.touched}
 }
 
-// Restore continues from a memory. What lies in the future, because the clock was wrong then or is now, would
+// Restore continues from a saved state. What lies in the future, because the clock was wrong then or is now, would
 // suppress for as long: it is forgotten.
-func (d *Damping) Restore(m DampingMemory, now time.Time) {
-	if m.Penalty < 0 || m.Downs < 0 || m.At.After(now) || m.Since.After(now) || m.Touched.After(now) || m.Until.After(now.Add(maxSuppression)) {
+func (d *Damping) Restore(s DampingState, now time.Time) {
+	if s.Penalty < 0 || s.Downs < 0 || s.At.After(now) || s.Since.After(now) || s.Touched.After(now) || s.Until.After(now.Add(maxSuppression)) {
 		return
 	}
-	*d = Damping{penalty: m.Penalty, at: m.At, since: m.Since, until: m.Until, downs: m.Downs, touched: m.Touched}
+	*d = Damping{penalty: s.Penalty, at: s.At, since: s.Since, until: s.Until, downs: s.Downs, touched: s.Touched}
 }

@@ -38,7 +38,7 @@ type lossTest struct {
 	perLost, perAnswered float64
 	alarm                float64
 	sum                  float64
-	held                 []float64 // by target: its losses' part of sum
+	byTarget             []float64 // by target: its losses' part of sum
 	lost, outcomes       int       // since sum left zero
 }
 
@@ -49,14 +49,14 @@ func newLossTest(isIt, orIsIt, alarm float64) lossTest {
 
 func (t *lossTest) reset() {
 	t.sum, t.lost, t.outcomes = 0, 0, 0
-	clear(t.held)
+	clear(t.byTarget)
 }
 
-// take counts an outcome and reports whether that is an alarm; a loss that is
+// observe counts an outcome and reports whether that is an alarm; a loss that is
 // capped counts for the ratio alone.
-func (t *lossTest) take(o probe.Outcome, capped bool) bool {
-	for len(t.held) <= o.Target {
-		t.held = append(t.held, 0)
+func (t *lossTest) observe(o probe.Outcome, capped bool) bool {
+	for len(t.byTarget) <= o.Target {
+		t.byTarget = append(t.byTarget, 0)
 	}
 	switch o.Kind {
 	case probe.Answered:
@@ -66,14 +66,14 @@ func (t *lossTest) take(o probe.Outcome, capped bool) bool {
 		t.outcomes++
 		t.lost++
 		if !capped {
-			t.hold(o)
+			t.addLoss(o)
 		}
-	case probe.TakenBack:
+	case probe.Retracted:
 		// An Answered for the same probe follows.
 		t.outcomes, t.lost = max(t.outcomes-1, 0), max(t.lost-1, 0)
-		t.release(o.Target, t.perLost)
-	case probe.Forgotten:
-		t.release(o.Target, t.held[o.Target])
+		t.takeBack(o.Target, t.perLost)
+	case probe.Discarded:
+		t.takeBack(o.Target, t.byTarget[o.Target])
 	}
 	if t.sum <= 0 {
 		t.reset()
@@ -85,29 +85,29 @@ func (t *lossTest) take(o probe.Outcome, capped bool) bool {
 func (t *lossTest) answered() {
 	if t.perAnswered < 0 && t.sum > 0 {
 		left := max(t.sum+t.perAnswered, 0) / t.sum
-		for i := range t.held {
-			t.held[i] *= left
+		for i := range t.byTarget {
+			t.byTarget[i] *= left
 		}
 	}
 	t.sum += t.perAnswered
 }
 
-// hold counts a loss, as far as one target may make the sum.
-func (t *lossTest) hold(o probe.Outcome) {
+// addLoss counts a loss, as far as one target may make the sum.
+func (t *lossTest) addLoss(o probe.Outcome) {
 	step := t.perLost
 	if step > 0 {
 		if o.Voters > 1 {
-			step = max(min(step, targetShare*t.alarm/float64(o.Voters-1)-t.held[o.Target]), 0)
+			step = max(min(step, targetShare*t.alarm/float64(o.Voters-1)-t.byTarget[o.Target]), 0)
 		}
-		t.held[o.Target] += step
+		t.byTarget[o.Target] += step
 	}
 	t.sum += step
 }
 
-// release takes losses of a target back.
-func (t *lossTest) release(target int, most float64) {
-	if back := min(t.held[target], most); back > 0 {
-		t.held[target] -= back
+// takeBack takes losses of a target back.
+func (t *lossTest) takeBack(target int, most float64) {
+	if back := min(t.byTarget[target], most); back > 0 {
+		t.byTarget[target] -= back
 		t.sum -= back
 	}
 }
@@ -117,7 +117,7 @@ func (t *lossTest) String() string {
 	return fmt.Sprintf("%d of the last %d probes lost (%.0f %%)", t.lost, t.outcomes, 100*float64(t.lost)/float64(max(t.outcomes, 1)))
 }
 
-// Loss judges how much an uplink loses, from single outcomes: is it degraded, and
+// Loss finds out how much an uplink loses, from single outcomes: is it degraded, and
 // of which class. Entering and leaving are separate tests with a gap between, so
 // that loss near a threshold does not flap. It is pure. Make one with newLoss.
 type Loss struct {
@@ -152,8 +152,8 @@ func (l *Loss) forget() {
 	}
 }
 
-// take counts an outcome.
-func (l *Loss) take(o probe.Outcome) {
+// observe counts an outcome.
+func (l *Loss) observe(o probe.Outcome) {
 	capped := l.row >= rowCap
 	switch o.Kind {
 	case probe.Lost:
@@ -161,35 +161,35 @@ func (l *Loss) take(o probe.Outcome) {
 	case probe.Answered:
 		l.row = 0
 	}
-	l.weigh(o, capped)
-	l.grade(o, capped)
+	l.updateDegraded(o, capped)
+	l.updateClass(o, capped)
 }
 
-// weigh decides about degraded.
-func (l *Loss) weigh(o probe.Outcome, capped bool) {
+// updateDegraded decides about degraded.
+func (l *Loss) updateDegraded(o probe.Outcome, capped bool) {
 	test := &l.enter
 	if l.degraded {
 		test = &l.leave
 	}
-	if test.take(o, capped) {
+	if test.observe(o, capped) {
 		l.degraded, l.reason = !l.degraded, test.String()
 		l.enter.reset()
 		l.leave.reset()
 	}
 }
 
-// grade decides about the class. Of each bound one test runs: for getting worse
+// updateClass decides about the class. Of each bound one test runs: for getting worse
 // or for getting better, depending on which side the class is.
-func (l *Loss) grade(o probe.Outcome, capped bool) {
+func (l *Loss) updateClass(o probe.Outcome, capped bool) {
 	for i := range l.worse {
 		next := Class(i + 1) // beyond this bound
 		if l.class < next {
-			if l.worse[i].take(o, capped) {
+			if l.worse[i].observe(o, capped) {
 				l.class = next
 				l.worse[i].reset()
 				l.better[i].reset()
 			}
-		} else if l.better[i].take(o, capped) {
+		} else if l.better[i].observe(o, capped) {
 			l.class = Class(i)
 			l.worse[i].reset()
 			l.better[i].reset()

@@ -27,7 +27,7 @@ type WatcherConfig struct {
 	Fall         int
 	Rise         int
 	MinTargetsUp int
-	Beat         time.Time     // calm probes lie multiples of Interval after it; zero for any time
+	Phase        time.Time     // idle probes follow it at whole multiples of Interval; zero for any time
 	Confirm      time.Duration // suspect to down; DefaultConfirm
 	Hold         time.Duration // least span of Rise successes; DefaultHold
 	Stable       time.Duration // least age of a regained path; DefaultStable
@@ -37,33 +37,30 @@ type WatcherConfig struct {
 	// goroutines, and must return when its context ends.
 	Prober probe.Prober
 
-	// OnChange is told every transition, in order, on a goroutine of Run that
+	// OnChange gets every transition, in order, on a goroutine of Run that
 	// does nothing else, with no lock held: it may call any method of the
 	// Watcher and may block without delaying probes or verdicts. It is never
 	// called from inside SetPath or Restore, so a caller that holds a lock
 	// which OnChange takes cannot deadlock; it learns the verdict of SetPath
 	// from its result and hears of the transition a moment later. Transitions
-	// from before Run are told when it begins, those from its end before it
+	// from before Run come when it begins, those from its end before it
 	// returns. May be nil.
 	OnChange func(Transition)
 
-	// OnMiss is told, as OnChange is, that a probe went unanswered while the
+	// OnMiss is called, as OnChange is, when a probe went unanswered while the
 	// verdict was good: whatever shares the line may ask for itself, see Hint.
 	// May be nil.
 	OnMiss func()
 
-	// OnRTT is told the time of every answer, on the goroutine of its probe
+	// OnRTT gets the time of every answer, on the goroutine of its probe
 	// and with no lock held, for a histogram. May be nil.
 	OnRTT func(t probe.Target, rtt time.Duration)
 }
 
-// PathFacts is what the kernel says about the way out, and how probes take it.
+// PathFacts is what the kernel knows of a path, and how probes take it.
 type PathFacts struct {
-	NoDevice   bool
-	Carrier    bool
-	HasAddress bool
-	HasGateway bool
-	Probe      probe.Path
+	Link
+	Binding probe.Binding
 
 	// Quiet keeps probes from being sent: the kernel does not route by Probe
 	// yet, and they would leave by another uplink or not at all.
@@ -80,64 +77,52 @@ type Verdict struct {
 	Loss    float64       // 0..1, over the last probes of all targets that may vote
 	Targets []TargetStatus
 
-	Class       Class         // how well it works: for choosing among what works
-	ClassReason string        // what makes the class; "" for good
-	Congestion  string        // why it is slow through its own traffic; "" when it is not
-	Confirm     time.Duration // how long silence is confirmed on this link before down
-	Bursts      time.Duration // mean length of its bursts of loss, estimated
+	Class      Class  // how well it works: for choosing among what works
+	Congestion string // why it is slow through its own traffic; "" when it is not
 
 	// Suppressed: it went down too often lately, and carries new traffic only when
 	// there is no other uplink. Which is for the caller to see.
-	Suppressed       bool
-	SuppressedUntil  time.Time     // unless it goes down again
-	SuppressedReason string        // "" when it is not
-	HoldDown         time.Duration // for how long answers are not trusted after the latest down
+	Suppressed bool
 
-	Vetoes      uint64 // times that packets that arrived put off a down
-	Requests    uint64 // probes begun
-	Replies     uint64 // answers, late ones included
-	LocalFaults uint64 // probes that did not leave for a reason of this machine
-	Bytes       uint64 // moved by probes in both directions, estimated
-	LocalFault  string // the latest probe's local fault; "" when it left
-	Portal      bool   // the latest decided /generate_204 probe met a captive portal
+	Requests   uint64 // probes begun
+	Replies    uint64 // answers, late ones included
+	Bytes      uint64 // moved by probes in both directions, estimated
+	LocalFault string // why the latest probe did not leave; "" when it did
+	Portal     bool   // the latest decided /generate_204 probe met a captive portal
 }
 
 // TargetStatus is what is known about one target.
 type TargetStatus struct {
-	Target   string
-	Up       bool // answered its latest decided probe
-	Dead     bool // silent while others answer, so without a vote
-	RTT      time.Duration
-	Loss     float64 // 0..1
-	Sent     uint64
-	Answered uint64
-	Fault    string // what the latest failed probe said; "" after an answer
+	Target string
+	Up     bool // answered its latest decided probe
+	Dead   bool // silent while others answer, so without a vote
+	RTT    time.Duration
 }
 
-// Watcher probes one uplink in one family and judges it. All methods may be
+// Watcher probes one uplink in one family and keeps its verdict. All methods may be
 // called at any time by any goroutine, except that Run may be called once.
 type Watcher struct {
 	cfg  WatcherConfig
 	wake chan struct{} // the schedule has changed
-	told chan struct{} // changes has grown
+	news chan struct{} // changes has grown
 
 	mu       sync.Mutex
-	judge    *Judge
-	path     probe.Path
-	whole    bool
+	eval     *Evaluator
+	binding  probe.Binding
+	probing  bool // the path is complete and not quiet
 	inFlight map[uint64]context.CancelFunc
 	blocked  blockedSends
 	timer    *time.Timer // of the scheduler; nil before Run
 	armed    time.Time   // when it wakes by itself; zero for never
 	changes  []Transition
-	missed   bool // OnMiss is to be told
+	missed   bool // OnMiss is to be called
 	counters counters
 }
 
 type counters struct {
-	requests, replies, localFaults, bytes uint64
-	localFault                            string
-	portal                                bool
+	requests, replies, bytes uint64
+	localFault               string
+	portal                   bool
 }
 
 // NewWatcher returns a Watcher that does nothing until SetPath and Run. Its
@@ -156,8 +141,8 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	return &Watcher{
 		cfg:      cfg,
 		wake:     make(chan struct{}, 1),
-		told:     make(chan struct{}, 1),
-		judge:    NewJudge(cfg, time.Now()),
+		news:     make(chan struct{}, 1),
+		eval:     NewEvaluator(cfg, time.Now()),
 		inFlight: make(map[uint64]context.CancelFunc), blocked: make(blockedSends),
 	}
 }
@@ -165,13 +150,13 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 // Run probes until ctx ends and returns nil when all its goroutines are gone:
 // one for OnChange, one for each probe in flight, at most [probe.MaxInFlight].
 func (w *Watcher) Run(ctx context.Context) error {
-	var probes, teller sync.WaitGroup
-	told, hush := context.WithCancel(context.Background())
-	teller.Go(func() { w.tell(told) })
+	var probes, notifier sync.WaitGroup
+	notifying, stop := context.WithCancel(context.Background())
+	notifier.Go(func() { w.notify(notifying) })
 	defer func() {
 		probes.Wait()
-		hush()
-		teller.Wait()
+		stop()
+		notifier.Wait()
 	}()
 
 	timer := time.NewTimer(0)
@@ -195,16 +180,16 @@ func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	w.judge.Tick(now)
+	w.eval.Tick(now)
 	w.collect()
 	for ctx.Err() == nil {
-		at, index, ok := w.judge.Next()
+		at, index, ok := w.eval.Next()
 		if !ok || at.After(now) {
 			break
 		}
 		w.launch(ctx, probes, index, now)
 	}
-	w.arm(w.judge.Deadline())
+	w.arm(w.eval.Deadline())
 }
 
 // arm sets the timer for a time; zero is never. The lock is held.
@@ -219,20 +204,20 @@ func (w *Watcher) arm(at time.Time) {
 
 // launch begins one probe. The lock is held.
 func (w *Watcher) launch(ctx context.Context, probes *sync.WaitGroup, index int, now time.Time) {
-	id := w.judge.Sent(index, now)
-	target, path := w.cfg.Targets[index], w.path
+	id := w.eval.Sent(index, now)
+	target, binding := w.cfg.Targets[index], w.binding
 	window, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	w.inFlight[id] = cancel
 	w.counters.requests++
 	probes.Go(func() {
-		rtt, err := w.cfg.Prober.Probe(window, path, target)
-		w.landed(id, target, rtt, err)
+		rtt, err := w.cfg.Prober.Probe(window, binding, target)
+		w.probeDone(id, target, rtt, err)
 		cancel()
 	})
 }
 
-// landed takes in the outcome of one probe.
-func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err error) {
+// probeDone takes the outcome of one probe.
+func (w *Watcher) probeDone(id uint64, target probe.Target, rtt time.Duration, err error) {
 	if err == nil && w.cfg.OnRTT != nil {
 		w.cfg.OnRTT(target, rtt)
 	}
@@ -244,7 +229,7 @@ func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err 
 	delete(w.inFlight, id)
 	now := time.Now()
 	if !errors.Is(err, context.Canceled) {
-		w.blocked.landed(target.Kind(), now, err)
+		w.blocked.record(target.Kind(), now, err)
 	}
 	switch {
 	case err == nil:
@@ -254,49 +239,48 @@ func (w *Watcher) landed(id uint64, target probe.Target, rtt time.Duration, err 
 		if target.Wants204() {
 			w.counters.portal = false
 		}
-		w.judge.Reply(id, now, rtt)
+		w.eval.Reply(id, now, rtt)
 	case errors.Is(err, context.Canceled):
-		w.judge.Drop(id)
+		w.eval.Cancel(id)
 	case errors.Is(err, probe.ErrLocal):
-		w.counters.localFaults++
 		w.counters.localFault = err.Error()
-		w.judge.Local(id, now, err, errors.Is(err, probe.ErrNoPath))
+		w.eval.Local(id, now, err, errors.Is(err, probe.ErrNoPath))
 	default:
 		w.counters.bytes += uint64(target.Bytes()) / 2
 		w.counters.localFault = ""
 		if target.Wants204() {
 			w.counters.portal = errors.Is(err, probe.ErrPortal)
 		}
-		w.judge.Miss(id, now, err)
+		w.eval.Miss(id, now, err)
 	}
 	w.collect()
 	// The scheduler is woken only when it would otherwise sleep too long. Most
 	// answers change nothing about the next probe, and let it sleep until then.
-	switch due := w.judge.Deadline(); {
+	switch due := w.eval.Deadline(); {
 	case due.Equal(w.armed):
 	case !due.IsZero() && (w.armed.IsZero() || due.Before(w.armed)):
-		notify(w.wake)
+		signal(w.wake)
 	default:
 		w.arm(due)
 	}
 }
 
-// collect queues what there is to tell for the teller. The lock is held.
+// collect queues what has changed for notify. The lock is held.
 func (w *Watcher) collect() {
-	changes := w.judge.Take()
+	changes := w.eval.Take()
 	if w.cfg.OnChange != nil && len(changes) > 0 {
 		w.changes = append(w.changes, changes...)
-		notify(w.told)
+		signal(w.news)
 	}
-	if w.judge.missed && w.cfg.OnMiss != nil {
+	if w.eval.missed && w.cfg.OnMiss != nil {
 		w.missed = true
-		notify(w.told)
+		signal(w.news)
 	}
-	w.judge.missed = false
+	w.eval.missed = false
 }
 
-// tell calls OnChange until ctx ends and nothing is left to tell.
-func (w *Watcher) tell(ctx context.Context) {
+// notify calls OnChange and OnMiss until ctx ends and nothing is queued.
+func (w *Watcher) notify(ctx context.Context) {
 	for {
 		w.mu.Lock()
 		changes, missed := w.changes, w.missed
@@ -312,66 +296,65 @@ func (w *Watcher) tell(ctx context.Context) {
 			continue
 		}
 		select {
-		case <-w.told:
+		case <-w.news:
 		case <-ctx.Done():
 			// Nothing is added any more, unless by a late SetPath.
-			if w.quiet() {
+			if w.drained() {
 				return
 			}
 		}
 	}
 }
 
-func (w *Watcher) quiet() bool {
+func (w *Watcher) drained() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.changes) == 0
 }
 
-// SetPath tells the facts about the way out and returns the verdict that
+// SetPath takes the facts about the path and returns the verdict that
 // follows from them. It is synchronous: a lost carrier has made the uplink down
 // when it returns, and no probe is begun any more; those in flight are
-// cancelled and count for nothing. When only the way of probing has changed, the
+// cancelled and count for nothing. When only the binding of probes has changed, the
 // verdict stays, and probes leave by the new path from now on. The facts of
 // every hint may be passed on; the same ones again change nothing.
 //
 // A device that was deleted and made anew under its name is a new path although
-// it looks the same; tell its absence in between, or call Renew.
+// it looks the same; pass its absence in between, or call Renew.
 func (w *Watcher) SetPath(f PathFacts) State {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	path := Path{NoDevice: f.NoDevice, Carrier: f.Carrier, HasAddress: f.HasAddress, HasGateway: f.HasGateway}
-	was, moved := w.whole, w.path != f.Probe
-	w.whole, w.path = path.Whole() && !w.cfg.Disabled && !f.Quiet, f.Probe
-	w.judge.SetPath(path, now)
+	was, moved := w.probing, w.binding != f.Binding
+	w.probing, w.binding = f.Link.Complete() && !w.cfg.Disabled && !f.Quiet, f.Binding
+	w.eval.SetLink(f.Link, now)
 	switch {
-	case was && !w.whole:
+	case was && !w.probing:
 		w.cancel()
-		w.judge.End()
-	case !was && w.whole:
-		w.judge.Begin(now)
+		w.eval.End()
+	case !was && w.probing:
+		w.eval.Begin(now)
 	case was && moved:
 		w.renew(now)
 	}
 	w.collect()
-	notify(w.wake)
-	return w.judge.State()
+	signal(w.wake)
+	return w.eval.fsm.State()
 }
 
 // Renew sends anew by the path as it is: probes in flight count for nothing.
 func (w *Watcher) Renew() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.whole {
+	if w.probing {
 		w.renew(time.Now())
-		notify(w.wake)
+		signal(w.wake)
 	}
 }
 
 func (w *Watcher) renew(now time.Time) {
 	w.cancel()
-	w.judge.Renew(now)
+	w.eval.Renew(now)
 }
 
 // cancel ends the probes in flight. The lock is held.
@@ -383,32 +366,32 @@ func (w *Watcher) cancel() {
 }
 
 // Restore continues from a verdict of an earlier run, before the first SetPath.
-// See [Machine.Restore].
+// See [FSM.Restore].
 func (w *Watcher) Restore(s State, since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.judge.machine.Restore(s, since)
+	w.eval.fsm.Restore(s, since)
 }
 
-// Memory is what was learned of an uplink, to be kept over a restart.
-type Memory struct {
-	Bursts  probe.BurstMemory `json:"bursts"`
-	Damping DampingMemory     `json:"damping"`
+// Learned is what a Watcher has learned of an uplink, to be kept over a restart.
+type Learned struct {
+	Bursts  probe.LearnedBursts `json:"bursts"`
+	Damping DampingState        `json:"damping"`
 }
 
-// Memory returns what was learned so far.
-func (w *Watcher) Memory() Memory {
+// Learned returns what was learned so far.
+func (w *Watcher) Learned() Learned {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Memory{Bursts: w.judge.detector.Bursts().Memory(), Damping: w.judge.machine.damping.Memory()}
+	return Learned{Bursts: w.eval.detector.Bursts().Learned(), Damping: w.eval.fsm.damping.State()}
 }
 
-// Remember continues with what an earlier run has learned.
-func (w *Watcher) Remember(m Memory) {
+// RestoreLearned continues with what an earlier run has learned.
+func (w *Watcher) RestoreLearned(m Learned) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.judge.detector.Remember(m.Bursts)
-	w.judge.machine.damping.Restore(m.Damping, time.Now())
+	w.eval.detector.RestoreBursts(m.Bursts)
+	w.eval.fsm.damping.Restore(m.Damping, time.Now())
 }
 
 // Hint asks for a burst of probes now, because traffic is sent and none comes
@@ -417,42 +400,42 @@ func (w *Watcher) Remember(m Memory) {
 func (w *Watcher) Hint() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.judge.Hint(time.Now())
-	notify(w.wake)
+	w.eval.Hint(time.Now())
+	signal(w.wake)
 }
 
-// Received tells that the device received packets at a time, for both families
+// Received notes that the device received packets at a time, for both families
 // alike. While it did so within the last 200 ms a suspect uplink does not become
 // down, for 10 s at most. It is cheap to call often.
 func (w *Watcher) Received(at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.judge.Received(at)
+	w.eval.fsm.Received(at)
 }
 
-// Flooded tells that the device received a stream of packets up to a time, more than neighbours on the line send:
+// InboundStream notes that the device received a stream of packets up to a time, more than neighbours on the line send:
 // probes that are silent meanwhile may wait in a queue. For 2 s they do not make the uplink suspect.
-func (w *Watcher) Flooded(at time.Time) {
+func (w *Watcher) InboundStream(at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.judge.Flooded(at)
+	w.eval.fsm.InboundStream(at)
 }
 
-// Load tells how many bits a second the device moves, in the direction that moves more. It is to be called
+// Load takes how many bits a second the device moves, in the direction that moves more. It is to be called
 // every second or so.
 func (w *Watcher) Load(bits float64, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.judge.Load(bits, at)
+	w.eval.fsm.Load(bits, at)
 }
 
-// SetInterval changes the calm pace, for an uplink that becomes active or
+// SetInterval changes the interval outside bursts, for an uplink that becomes active or
 // standby; 0 is the default.
 func (w *Watcher) SetInterval(interval time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.judge.detector.SetInterval(interval)
-	notify(w.wake)
+	w.eval.detector.SetInterval(interval)
+	signal(w.wake)
 }
 
 // RTT returns the smoothed round-trip time of the slowest target that answers.
@@ -460,7 +443,7 @@ func (w *Watcher) RTT() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	slowest := time.Duration(0)
-	for _, s := range w.judge.detector.Stats() {
+	for _, s := range w.eval.detector.Stats() {
 		slowest = max(slowest, s.RTT)
 	}
 	return slowest
@@ -472,26 +455,14 @@ func (w *Watcher) Verdict() Verdict {
 	defer w.mu.Unlock()
 	c := w.counters
 	v := Verdict{
-		State: w.judge.machine.State(), Reason: w.judge.machine.Reason(), Since: w.judge.machine.Since(),
-		Requests: c.requests, Replies: c.replies, LocalFaults: c.localFaults, Bytes: c.bytes,
-		LocalFault: c.localFault, Portal: c.portal,
+		State: w.eval.fsm.State(), Reason: w.eval.fsm.Reason(), Since: w.eval.fsm.Since(),
+		Class: w.eval.fsm.quality.Class(), Congestion: w.eval.fsm.quality.congestion.Reason(),
+		Requests: c.requests, Replies: c.replies, Bytes: c.bytes, LocalFault: c.localFault, Portal: c.portal,
 	}
-	v.Loss, _ = w.judge.detector.Loss()
-	v.Class, v.ClassReason = w.judge.machine.quality.Class(), w.judge.machine.quality.Reason()
-	v.Congestion = w.judge.machine.quality.congestion.Reason()
-	now, damping := time.Now(), w.judge.machine.Damping()
-	v.SuppressedUntil, v.Suppressed = damping.Suppressed(now)
-	if !v.Suppressed {
-		v.SuppressedUntil = time.Time{}
-	}
-	v.SuppressedReason, v.HoldDown = damping.Reason(now), damping.HoldDown()
-	v.Vetoes = uint64(w.judge.machine.vetoes)
-	v.Confirm, v.Bursts = w.judge.detector.Confirm(), w.judge.detector.Bursts().Mean()
-	for _, s := range w.judge.detector.Stats() {
-		v.Targets = append(v.Targets, TargetStatus{
-			Target: s.Target.String(), Up: s.Up, Dead: s.Dead, RTT: s.RTT, Loss: s.Loss,
-			Sent: s.Sent, Answered: s.Answered, Fault: s.Fault,
-		})
+	v.Loss, _ = w.eval.detector.Loss()
+	_, v.Suppressed = w.eval.fsm.damping.Suppressed(time.Now())
+	for _, s := range w.eval.detector.Stats() {
+		v.Targets = append(v.Targets, TargetStatus{Target: s.Target.String(), Up: s.Up, Dead: s.Dead, RTT: s.RTT})
 		if s.Up && (v.RTT == 0 || s.RTT < v.RTT) {
 			v.RTT, v.Jitter = s.RTT, s.Jitter
 		}
@@ -499,7 +470,7 @@ func (w *Watcher) Verdict() Verdict {
 	return v
 }
 
-// evidence has a line per target: what it was asked and what it answered.
+// evidence has a line per target: how often it was probed and has answered.
 func evidence(stats []probe.TargetStats) []string {
 	lines := make([]string, 0, len(stats))
 	for _, s := range stats {
@@ -518,7 +489,7 @@ func evidence(stats []probe.TargetStats) []string {
 	return lines
 }
 
-func notify(c chan struct{}) {
+func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

@@ -24,7 +24,7 @@ type network struct {
 	answer func(target string, at time.Duration) (rtt time.Duration, err error)
 
 	mu       sync.Mutex
-	paths    []probe.Path // of each probe, in order
+	paths    []probe.Binding // of each probe, in order
 	inFlight int
 	most     int
 }
@@ -33,7 +33,7 @@ var _ probe.Prober = (*network)(nil)
 
 const silence = time.Duration(-1)
 
-func (n *network) Probe(ctx context.Context, p probe.Path, t probe.Target) (time.Duration, error) {
+func (n *network) Probe(ctx context.Context, p probe.Binding, t probe.Target) (time.Duration, error) {
 	n.mu.Lock()
 	n.paths = append(n.paths, p)
 	n.inFlight++
@@ -85,7 +85,7 @@ type bench struct {
 	done   chan error
 }
 
-var wholePath = PathFacts{Carrier: true, HasAddress: true, HasGateway: true, Probe: probe.Path{Device: "eth1", Mark: 1 << 24}}
+var wholePath = PathFacts{Link: Link{Carrier: true, HasAddress: true, HasGateway: true}, Binding: probe.Binding{Device: "eth1", Mark: 1 << 24}}
 
 // start runs a Watcher in the caller's bubble with a whole path.
 func start(t testing.TB, cfg WatcherConfig, answer func(string, time.Duration) (time.Duration, error)) *bench {
@@ -326,7 +326,7 @@ func TestWatcherCarrierLossCancelsWhatIsInFlight(t *testing.T) {
 func TestWatcherProbesFollowThePath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		moved := wholePath
-		moved.Probe.Device = "eth2"
+		moved.Binding.Device = "eth2"
 		// The old path has been silent just before, the new one answers.
 		b := start(t, WatcherConfig{}, func(_ string, at time.Duration) (time.Duration, error) {
 			if at > 9500*ms && at < 10700*ms {
@@ -340,7 +340,7 @@ func TestWatcherProbesFollowThePath(t *testing.T) {
 		}
 		b.until(15 * time.Second)
 		b.want(t, "20ms init>up", "10.6s up>suspect", "10.72s suspect>up")
-		if last := b.net.paths[len(b.net.paths)-1]; last != moved.Probe {
+		if last := b.net.paths[len(b.net.paths)-1]; last != moved.Binding {
 			t.Errorf("the last probe left by %+v", last)
 		}
 		n := len(b.net.paths)
@@ -372,7 +372,7 @@ func TestWatcherLocalFaults(t *testing.T) {
 			return 20 * ms, nil
 		})
 		b.until(15500 * ms)
-		if v := b.Verdict(); v.State != Up || v.LocalFaults == 0 || v.LocalFault == "" {
+		if v := b.Verdict(); v.State != Up || v.LocalFault == "" {
 			t.Errorf("%+v", v)
 		}
 		b.until(25 * time.Second)
@@ -469,7 +469,7 @@ func TestWatcherPaceCanBeChanged(t *testing.T) {
 	})
 }
 
-func TestWatcherReceivingVetoesDown(t *testing.T) {
+func TestWatcherReceivingPutsOffDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := start(t, WatcherConfig{}, blackhole(30500*ms, 35*time.Second))
 		for at := 10 * time.Second; at < 40*time.Second; at += 50 * ms {
@@ -477,7 +477,7 @@ func TestWatcherReceivingVetoesDown(t *testing.T) {
 			b.Received(time.Now())
 		}
 		b.want(t, "20ms init>up", "31.6s up>suspect", "35.17s suspect>up")
-		if v := b.Verdict(); v.Vetoes == 0 || v.Suppressed || v.HoldDown != 0 {
+		if v := b.Verdict(); b.eval.fsm.rxHolds == 0 || v.Suppressed || b.eval.fsm.damping.HoldDown() != 0 {
 			t.Errorf("%+v", v)
 		}
 		b.end(t)
@@ -494,8 +494,8 @@ func TestWatcherGrayLossIsFoundAndShown(t *testing.T) {
 			return 20 * ms, nil
 		})
 		b.until(70 * time.Second)
-		if v := b.Verdict(); v.State != Degraded || v.Class != Poor || v.ClassReason != "poor: loss beyond 3 %" {
-			t.Errorf("%v, %v (%s)", v.State, v.Class, v.ClassReason)
+		if v := b.Verdict(); v.State != Degraded || v.Class != Poor || b.eval.fsm.quality.Reason() != "poor: loss beyond 3 %" {
+			t.Errorf("%v, %v (%s)", v.State, v.Class, b.eval.fsm.quality.Reason())
 		}
 		b.end(t)
 		if tr := b.all[1]; tr.Class != Poor {
@@ -521,7 +521,7 @@ func TestWatcherTargetsThatDieMoveNothing(t *testing.T) {
 				b.until(10 * time.Minute)
 				b.want(t, "20ms init>up")
 				if v := b.Verdict(); v.Class != Good {
-					t.Errorf("class %v: %s", v.Class, v.ClassReason)
+					t.Errorf("class %v: %s", v.Class, b.eval.fsm.quality.Reason())
 				}
 				b.end(t)
 			})
@@ -627,7 +627,7 @@ func TestWatcherDetectionBound(t *testing.T) {
 	})
 }
 
-// TestWatcherDayOfRandomLoss is the whole of Watcher, Detector and Machine for a
+// TestWatcherDayOfRandomLoss is the whole of Watcher, Detector and FSM for a
 // day at 1 %; probe simulates the week.
 func TestWatcherDayOfRandomLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -666,7 +666,7 @@ func TestWatcherAStreamPutsOffSuspicion(t *testing.T) {
 					b.until(at)
 					if at < hole+c.streams {
 						b.Received(time.Now())
-						b.Flooded(time.Now())
+						b.InboundStream(time.Now())
 					}
 				}
 				b.end(t)

@@ -22,7 +22,7 @@ const (
 )
 
 // aloneAndIdle is what the simulator simulates: one family, three targets that answer pings, no traffic. The second
-// uplink is the witness that lets the court believe in a fault.
+// uplink is the one whose answers have the correlator confirm a fault.
 const aloneAndIdle = `
 [[uplink]]
 name = "fiber"

@@ -34,7 +34,7 @@ func TestReasonClass(t *testing.T) {
 
 // What the state machine really says has a class, whatever its wording becomes.
 func TestEveryReasonOfTheMachineHasAClass(t *testing.T) {
-	whole := uplink.Path{Carrier: true, HasAddress: true, HasGateway: true}
+	whole := uplink.Link{Carrier: true, HasAddress: true, HasGateway: true}
 	now := noon
 	classes := make(map[string]bool)
 	see := func(tr uplink.Transition, changed bool) {
@@ -44,17 +44,17 @@ func TestEveryReasonOfTheMachineHasAClass(t *testing.T) {
 			classes[class] = true
 		}
 	}
-	m := uplink.NewMachine(uplink.MachineConfig{Uplink: "fiber", Family: rules.IPv4, Rise: 2}, now)
+	m := uplink.NewFSM(uplink.FSMConfig{Uplink: "fiber", Family: rules.IPv4, Rise: 2}, now)
 	observe := func(s probe.Signal, loss float64, after time.Duration) {
 		now = now.Add(after)
 		see(m.Tick(now))
-		see(m.Observe(uplink.Observation{Signal: s, Loss: loss, Outcomes: 50}, now))
+		see(m.Observe(uplink.ProbeEvent{Signal: s, Loss: loss, Outcomes: 50}, now))
 	}
-	path := func(p uplink.Path) {
+	path := func(p uplink.Link) {
 		now = now.Add(time.Minute)
-		see(m.SetPath(p, now))
+		see(m.SetLink(p, now))
 	}
-	path(uplink.Path{})
+	path(uplink.Link{})
 	path(whole)
 	observe(probe.Alive, 0, time.Second)
 	observe(probe.Alive, 0.3, time.Second)
@@ -68,7 +68,7 @@ func TestEveryReasonOfTheMachineHasAClass(t *testing.T) {
 	observe(probe.Alive, 0, time.Minute)
 	observe(probe.Alive, 0, time.Minute)
 	observe(probe.NoPath, 0, time.Second)
-	for _, p := range []uplink.Path{{Carrier: true}, {Carrier: true, HasAddress: true}, {}} {
+	for _, p := range []uplink.Link{{Carrier: true}, {Carrier: true, HasAddress: true}, {}} {
 		path(whole)
 		for range 4 {
 			observe(probe.Alive, 0, time.Minute)

@@ -133,7 +133,9 @@ func New(o Options) (_ *Daemon, err error) {
 	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.monitor.PathVerdicts() })
 	if d.o.Prober == nil {
 		prober := probe.New()
-		prober.Leads = func(p probe.Path, target netip.Addr) bool { return d.ways.LeadBy(p.Device, p.Mark, p.Source, target) }
+		prober.LeavesByDevice = func(p probe.Binding, target netip.Addr) bool {
+			return d.ways.LeadBy(p.Device, p.Mark, p.Source, target)
+		}
 		d.o.Prober = prober
 	}
 	d.tunnels = tunnel.New(tunnel.Options{Log: d.log, WireGuard: &d.wireGuard, Prober: d.o.Prober, Phase: d.started, Changed: d.replan, OnEvent: d.event,

@@ -53,9 +53,9 @@ func (m *Monitor) onAnswer(path rules.Path, rtt time.Duration) {
 }
 
 // correlate decides what to believe of each path, and sees to it that this is done again in time. The lock is held.
-func (m *Monitor) correlate(reports map[rules.Path]uplink.Testimony) {
+func (m *Monitor) correlate(reports map[rules.Path]uplink.PathReport) {
 	now := time.Now()
-	decisions, next := m.correlator.Rule(reports, now)
+	decisions, next := m.correlator.Decide(reports, now)
 	m.decisions = decisions
 	switch {
 	case m.ctx == nil || m.ctx.Err() != nil || next.IsZero():
@@ -69,8 +69,8 @@ func (m *Monitor) correlate(reports map[rules.Path]uplink.Testimony) {
 // outageEvents returns the events of common outages that began or ended since the last time. The lock is held.
 func (m *Monitor) outageEvents() []status.Event {
 	var events []status.Event
-	outages := m.correlator.Causes()
-	next := make(map[rules.Family]uplink.Cause, len(outages))
+	outages := m.correlator.Outages()
+	next := make(map[rules.Family]uplink.CommonOutage, len(outages))
 	for _, family := range rules.Families {
 		outage, is := outages[family]
 		_, was := m.outages[family]
@@ -88,6 +88,6 @@ func (m *Monitor) outageEvents() []status.Event {
 	return events
 }
 
-func outageMessage(family rules.Family, outage uplink.Cause) string {
+func outageMessage(family rules.Family, outage uplink.CommonOutage) string {
 	return fmt.Sprintf("common cause: no target answers by any of %s in %v; traffic is left where it is", strings.Join(outage.Names, ", "), family)
 }

@@ -24,9 +24,9 @@ func (c *rig) wantsHealth(path rules.Path, want rules.Health) {
 	}
 }
 
-// TestASilentUplinkIsLeftWithoutWaitingForTheOthersPace falls silent at every phase of the calm pace, with no
+// TestASilentUplinkIsLeftWithoutWaitingForTheOthersInterval falls silent at every phase of the probe interval, with no
 // traffic that could tell of it.
-func TestASilentUplinkIsLeftWithoutWaitingForTheOthersPace(t *testing.T) {
+func TestASilentUplinkIsLeftWithoutWaitingForTheOthersInterval(t *testing.T) {
 	var longest time.Duration
 	for phase := time.Duration(0); phase < time.Second; phase += 50 * time.Millisecond {
 		synctest.Test(t, func(t *testing.T) {
@@ -126,7 +126,7 @@ func TestATargetIsCalledDeadOnlyWhenItIsSoByEveryUplink(t *testing.T) {
 // barred is a prober whose echo requests a rule of this machine drops.
 type barred struct{}
 
-func (b *barred) Probe(context.Context, probe.Path, probe.Target) (time.Duration, error) {
+func (b *barred) Probe(context.Context, probe.Binding, probe.Target) (time.Duration, error) {
 	return 0, &probe.Error{Target: "192.0.2.1", Class: probe.ErrLocal, Err: syscall.EPERM}
 }
 

@@ -65,14 +65,14 @@ func (m *Monitor) setIntervals(now time.Time) {
 	dayLeft := m.probeBytes.rollover(now)
 	probing := make(map[string]int) // families, by uplink
 	for _, p := range m.paths {
-		bytes := p.Spent()
+		bytes := p.BytesSpent()
 		m.probeBytes.Bytes[p.settings.name] += int64(bytes - p.counted)
 		p.counted = bytes
 		probing[p.settings.name]++
 	}
 	waiting := make(map[rules.Family]time.Time, len(rules.Families)) // since when somebody waits for a decision
 	for _, family := range rules.Families {
-		waiting[family] = m.correlator.Waiting(family)
+		waiting[family] = m.correlator.DeferredSince(family)
 	}
 	for path, p := range m.paths {
 		since := waiting[path.Family]

@@ -62,19 +62,19 @@ type Monitor struct {
 	probeBytes DailyBytes
 	carriers   carriers
 
-	correlator   *uplink.Court
-	decisions    map[rules.Path]uplink.Ruling
-	outages      map[rules.Family]uplink.Cause // those that the log knows
-	recheckTimer *time.Timer                   // wakes planning when the correlator has to decide again
-	missedAt     map[rules.Family]time.Time    // the latest miss of a path that was fine
-	hintedAt     map[rules.Family]time.Time    // when the others were probed because of one
+	correlator   *uplink.Correlator
+	decisions    map[rules.Path]uplink.Decision
+	outages      map[rules.Family]uplink.CommonOutage // those that the log knows
+	recheckTimer *time.Timer                          // wakes planning when the correlator has to decide again
+	missedAt     map[rules.Family]time.Time           // the latest miss of a path that was fine
+	hintedAt     map[rules.Family]time.Time           // when the others were probed because of one
 }
 
 // New returns a Monitor that watches nothing before Configure and Run.
 func New(o Options) *Monitor {
 	m := &Monitor{o: o, paths: make(map[rules.Path]*monitoredPath), drained: o.Saved.drained, restored: o.Saved.verdicts,
 		holds: manualHolds{held: o.Saved.holds}, probeBytes: o.Saved.probeBytes,
-		carriers: carriers{active: make(map[string][]rules.Path)}, correlator: uplink.NewCourt(),
+		carriers: carriers{active: make(map[string][]rules.Path)}, correlator: uplink.NewCorrelator(),
 		missedAt: make(map[rules.Family]time.Time), hintedAt: make(map[rules.Family]time.Time)}
 	m.o.Saved = Saved{}
 	return m
@@ -162,7 +162,7 @@ func (m *Monitor) pathFor(path rules.Path, u *config.Uplink, targets []probe.Tar
 	p := &monitoredPath{settings: settings, bytesPerProbe: bytesPerProbe(targets, path.Family), interval: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
 		Uplink: u.Name, Family: path.Family, Targets: targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
-		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Beat: phaseOf(m.o.Phase, path.Family, u.Probe.Interval),
+		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Phase: phaseOf(m.o.Phase, path.Family, u.Probe.Interval),
 		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
 		Prober:  m.o.Prober, OnChange: m.onTransition, OnMiss: func() { m.onMiss(path) },
 		OnRTT: func(_ probe.Target, rtt time.Duration) {
@@ -179,7 +179,7 @@ func (m *Monitor) pathFor(path rules.Path, u *config.Uplink, targets []probe.Tar
 	}
 	if ok && saved.State.Valid() {
 		p.Restore(saved.State, saved.Since)
-		p.Remember(saved.Memory)
+		p.RestoreLearned(saved.Learned)
 	}
 	return p
 }
@@ -241,7 +241,7 @@ func (m *Monitor) onTransition(t uplink.Transition) {
 }
 
 // Verdicts tells the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
-// leaves in another way than before, is not probed until RouteInstalled: the kernel does not route by its mark yet.
+// leaves otherwise than before, is not probed until RouteInstalled: the kernel does not route by its mark yet.
 func (m *Monitor) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
 	verdicts, events := m.collectVerdicts(facts)
 	for _, e := range events {
@@ -255,7 +255,7 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.carriers.update(m.bestState, m.pathState)
-	reports := make(map[rules.Path]uplink.Testimony, len(m.paths))
+	reports := make(map[rules.Path]uplink.PathReport, len(m.paths))
 	verdicts := make(map[rules.Path]rules.Verdict, len(m.paths))
 	for path, p := range m.paths {
 		f, ok := facts[path]
@@ -267,7 +267,7 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 			verdicts[path] = rules.Verdict{Health: rules.Dead, State: string(uplink.Down), Drained: m.drained[p.uplink.Name]}
 			continue
 		}
-		reports[path] = p.Testify()
+		reports[path] = p.Report()
 	}
 	m.correlate(reports)
 	m.setIntervals(time.Now())
@@ -286,9 +286,10 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 
 func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.Facts) uplink.PathFacts {
 	return uplink.PathFacts{
-		NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(), HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard, // may lead to a few networks only
-		Probe: probe.Path{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
-		Quiet: egressOf(f) != p.installed || m.carriers.paused(p.uplink.Name),
+		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(),
+			HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard}, // may lead to a few networks only
+		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
+		Quiet:   egressOf(f) != p.installed || m.carriers.paused(p.uplink.Name),
 	}
 }
 

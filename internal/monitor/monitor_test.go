@@ -22,10 +22,10 @@ import (
 type internet struct {
 	mu     sync.Mutex
 	alive  map[string]bool // by device
-	probed []probe.Path    // since the last call of asked
+	probed []probe.Binding // since the last call of asked
 }
 
-func (n *internet) Probe(ctx context.Context, p probe.Path, _ probe.Target) (time.Duration, error) {
+func (n *internet) Probe(ctx context.Context, p probe.Binding, _ probe.Target) (time.Duration, error) {
 	n.mu.Lock()
 	n.probed = append(n.probed, p)
 	alive := n.alive[p.Device]
@@ -48,10 +48,10 @@ func (n *internet) set(device string, alive bool) {
 }
 
 // asked returns by which paths was probed since the last call, each one once.
-func (n *internet) asked() map[probe.Path]bool {
+func (n *internet) asked() map[probe.Binding]bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	set := make(map[probe.Path]bool)
+	set := make(map[probe.Binding]bool)
 	for _, p := range n.probed {
 		set[p] = true
 	}
@@ -150,7 +150,7 @@ func (c *rig) wants(path rules.Path, want uplink.State) {
 	}
 }
 
-func (c *rig) wantsAsked(want ...probe.Path) {
+func (c *rig) wantsAsked(want ...probe.Binding) {
 	c.t.Helper()
 	got := c.asked()
 	for _, p := range want {
@@ -164,8 +164,8 @@ func (c *rig) wantsAsked(want ...probe.Path) {
 	}
 }
 
-func path4(device string, id, n int) probe.Path {
-	return probe.Path{Device: device, Mark: uint32(id) << 24, Source: netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n))}
+func path4(device string, id, n int) probe.Binding {
+	return probe.Binding{Device: device, Mark: uint32(id) << 24, Source: netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n))}
 }
 
 func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {

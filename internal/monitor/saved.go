@@ -34,9 +34,9 @@ func (s *Saved) Documents() map[string]any {
 
 // savedVerdict is a verdict on its way over a restart.
 type savedVerdict struct {
-	State  uplink.State  `json:"state"`
-	Since  time.Time     `json:"since"`
-	Memory uplink.Memory `json:"memory"`
+	State   uplink.State   `json:"state"`
+	Since   time.Time      `json:"since"`
+	Learned uplink.Learned `json:"memory"`
 }
 
 // pathKey names a path in the documents of the state directory.
@@ -44,7 +44,7 @@ func pathKey(uplink string, family rules.Family) string { return uplink + "/" + 
 
 func (p *monitoredPath) saved() savedVerdict {
 	v := p.Verdict()
-	return savedVerdict{v.State, v.Since, p.Memory()}
+	return savedVerdict{v.State, v.Since, p.Learned()}
 }
 
 // saveVerdicts saves the verdicts as they are by the time that the disk is free. When many change together, one save is
@@ -66,7 +66,9 @@ func (m *Monitor) saveVerdicts() {
 	})
 }
 
-func (m *Monitor) saveProbeBytes() { m.o.Save(docProbeBytes, func() any { return m.ProbeBytesToday() }) }
+func (m *Monitor) saveProbeBytes() {
+	m.o.Save(docProbeBytes, func() any { return m.ProbeBytesToday() })
+}
 
 // Replay gives each path of a configuration its saved verdict, for a look without a Monitor; a path without one, or
 // regained since, counts as new.

@@ -82,7 +82,7 @@ func (m *Monitor) CanProbe(path rules.Path) bool {
 }
 
 func (p *monitoredPath) canProbe() bool {
-	return p.facts.Carrier && p.facts.HasAddress && p.facts.HasGateway && !p.facts.Quiet
+	return p.facts.Complete() && !p.facts.Quiet
 }
 
 // PathVerdicts returns the verdicts of all paths.

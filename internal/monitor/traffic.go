@@ -97,7 +97,7 @@ func (m *Monitor) noteInbound(paths []rules.Path, stream bool) {
 		p.inboundAt = time.Now()
 		p.Received(p.inboundAt)
 		if stream {
-			p.Flooded(p.inboundAt)
+			p.InboundStream(p.inboundAt)
 		}
 	}
 }
@@ -126,7 +126,7 @@ func (m *Monitor) slowestRTT(paths []rules.Path) time.Duration {
 type deviceTraffic struct {
 	counters.Device
 	at     time.Time // when they were these
-	oneWay uplink.Silence
+	oneWay uplink.OneWayDetector
 	use    useMeter
 	load   loadMeter
 }

@@ -29,7 +29,7 @@ const (
 type peerProbe struct {
 	uplink string
 	peer   rules.Key
-	path   probe.Path
+	path   probe.Binding
 	target netip.Addr
 }
 
@@ -123,7 +123,7 @@ func (e *Engine) observePeers(name string, state *rules.WireGuardDevice, now tim
 			events = append(events, status.Event{Kind: status.EventPeer, Uplink: name, Message: peerNews(&p.WireGuardPeer, alive)})
 		}
 		if target, source, ok := w.innerAddress(&p.WireGuardPeer); ok && slices.Contains(keys, p.PublicKey) {
-			ask = append(ask, peerProbe{name, p.PublicKey, probe.Path{Device: w.device, Mark: e.numbers.Mark(w.id), Source: source}, target})
+			ask = append(ask, peerProbe{name, p.PublicKey, probe.Binding{Device: w.device, Mark: e.numbers.Mark(w.id), Source: source}, target})
 		}
 	}
 	return ask, events, w.present.Asking()

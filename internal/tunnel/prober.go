@@ -44,7 +44,7 @@ var (
 )
 
 // Probe implements [probe.Prober]. What says nothing yet is told as a probe that was cancelled.
-func (h *Prober) Probe(ctx context.Context, p probe.Path, t probe.Target) (time.Duration, error) {
+func (h *Prober) Probe(ctx context.Context, p probe.Binding, t probe.Target) (time.Duration, error) {
 	if t.Kind() != probe.Handshake {
 		return h.Prober.Probe(ctx, p, t)
 	}

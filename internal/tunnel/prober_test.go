@@ -15,7 +15,7 @@ import (
 // nudged counts the echoes that are sent; nobody answers them.
 type nudged struct{ sent func() }
 
-func (n nudged) Probe(ctx context.Context, _ probe.Path, t probe.Target) (time.Duration, error) {
+func (n nudged) Probe(ctx context.Context, _ probe.Binding, t probe.Target) (time.Duration, error) {
 	n.sent()
 	<-ctx.Done()
 	return 0, &probe.Error{Target: t.String(), Class: probe.ErrTimeout}
@@ -51,7 +51,7 @@ func TestAPeerThatAnswersNothingButWireGuardIsJudgedByThat(t *testing.T) {
 		}}
 		ask := func() error {
 			time.Sleep(time.Second)
-			_, err := h.Probe(t.Context(), probe.Path{Device: "wg0"}, target)
+			_, err := h.Probe(t.Context(), probe.Binding{Device: "wg0"}, target)
 			return err
 		}
 		answers := 0
@@ -102,7 +102,7 @@ func TestAHandshakeIsLookedForAtThePeerThatHasTheAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := &Prober{WireGuard: device(func() (*rules.WireGuardDevice, error) { return new(rules.WireGuardDevice), nil })}
-	if _, err := h.Probe(t.Context(), probe.Path{Device: "wg0"}, target); !errors.Is(err, probe.ErrLocal) || !errors.Is(err, errNoPeer) {
+	if _, err := h.Probe(t.Context(), probe.Binding{Device: "wg0"}, target); !errors.Is(err, probe.ErrLocal) || !errors.Is(err, errNoPeer) {
 		t.Errorf("nobody has it: %v", err)
 	}
 }

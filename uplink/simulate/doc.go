@@ -4,9 +4,9 @@
 //
 //	scenario ── link ──┐   rtt, jitter; per direction: loss, bursts, a blackhole
 //	                   v
-//	uplink.Judge <── drive ──> transitions ──> tally ──> table, bars
+//	uplink.Evaluator <── drive ──> transitions ──> tally ──> table, bars
 //
 // Time is virtual and every run has its seed, so the same table comes out each
 // time. What is driven is what runs in the field: [uplink.Watcher] adds only
-// goroutines and sockets to an [uplink.Judge].
+// goroutines and sockets to an [uplink.Evaluator].
 package main

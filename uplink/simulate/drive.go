@@ -25,37 +25,36 @@ type settings struct {
 
 // run is one uplink on one link, from the beginning on.
 type run struct {
-	judge   *uplink.Judge
+	eval    *uplink.Evaluator
 	link    *link
 	rng     *rand.Rand
 	now     time.Duration
-	landing []landing
+	pending []pending
 	probes  int
 	traffic *traffic // nil for an idle line
-	// hear is told every transition.
-	hear func(uplink.Transition, time.Duration)
+	// onChange gets every transition.
+	onChange func(uplink.Transition, time.Duration)
 }
 
-// traffic is other people's packets on the link, and the look at the device's
-// counters that the daemon takes: one packet leaves before each look, and is
-// answered if the link lets it.
+// traffic is other people's packets on the link, and the reading of the device's
+// counters: one packet leaves before each, and is answered if the link lets it.
 type traffic struct {
-	silence  uplink.Silence
+	oneWay   uplink.OneWayDetector
 	next     time.Duration
 	sent     uint64
 	received uint64
 	answers  []time.Duration // when they come in
 }
 
-const look = 50 * ms
+const readingInterval = 50 * ms
 
-// watch is what the daemon does at each look.
-func (r *run) watch(now time.Time) {
+// readCounters is what the monitor does at each reading.
+func (r *run) readCounters(now time.Time) {
 	t := r.traffic
 	if t == nil || r.now < t.next {
 		return
 	}
-	t.next += look
+	t.next += readingInterval
 	before := t.received
 	for len(t.answers) > 0 && t.answers[0] <= r.now {
 		t.answers = t.answers[1:]
@@ -67,22 +66,22 @@ func (r *run) watch(now time.Time) {
 		slices.Sort(t.answers)
 	}
 	if t.received != before {
-		r.judge.Received(now)
+		r.eval.Received(now)
 	}
-	if t.silence.Observe(now, t.received, t.sent, func() time.Duration { return r.link.rtt }) {
-		r.judge.Hint(now)
+	if t.oneWay.Observe(now, t.received, t.sent, func() time.Duration { return r.link.rtt }) {
+		r.eval.Hint(now)
 	}
 }
 
-// landing is an outcome on its way.
-type landing struct {
+// pending is an outcome that is still to come.
+type pending struct {
 	at, rtt time.Duration // rtt is negative for silence
 	id      uint64
 }
 
 const targets = 3 // as many as the shipped defaults have
 
-func newRun(s settings, l *link, seed uint64, hear func(uplink.Transition, time.Duration)) *run {
+func newRun(s settings, l *link, seed uint64, onChange func(uplink.Transition, time.Duration)) *run {
 	cfg := uplink.WatcherConfig{Uplink: "simulated", Interval: s.interval}
 	for i := range targets {
 		t, err := probe.ParseTarget(fmt.Sprintf("192.0.2.%d", i+1))
@@ -91,12 +90,12 @@ func newRun(s settings, l *link, seed uint64, hear func(uplink.Transition, time.
 		}
 		cfg.Targets = append(cfg.Targets, t)
 	}
-	r := &run{judge: uplink.NewJudge(cfg, epoch), link: l, rng: rand.New(rand.NewPCG(117, seed)), hear: hear}
+	r := &run{eval: uplink.NewEvaluator(cfg, epoch), link: l, rng: rand.New(rand.NewPCG(117, seed)), onChange: onChange}
 	if s.traffic {
 		r.traffic = new(traffic)
 	}
-	r.judge.SetPath(uplink.Path{Carrier: true, HasAddress: true, HasGateway: true}, epoch)
-	r.judge.Begin(epoch)
+	r.eval.SetLink(uplink.Link{Carrier: true, HasAddress: true, HasGateway: true}, epoch)
+	r.eval.Begin(epoch)
 	return r
 }
 
@@ -105,10 +104,10 @@ func newRun(s settings, l *link, seed uint64, hear func(uplink.Transition, time.
 func (r *run) until(end time.Duration) {
 	for {
 		next := end
-		for i := range r.landing {
-			next = min(next, r.landing[i].at)
+		for i := range r.pending {
+			next = min(next, r.pending[i].at)
 		}
-		if due := r.judge.Deadline(); !due.IsZero() {
+		if due := r.eval.Deadline(); !due.IsZero() {
 			next = min(next, due.Sub(epoch))
 		}
 		if r.traffic != nil {
@@ -116,30 +115,30 @@ func (r *run) until(end time.Duration) {
 		}
 		r.now = max(r.now, next)
 		now := epoch.Add(r.now)
-		for i := 0; i < len(r.landing); {
-			l := r.landing[i]
+		for i := 0; i < len(r.pending); {
+			l := r.pending[i]
 			if l.at > r.now {
 				i++
 				continue
 			}
-			r.landing = slices.Delete(r.landing, i, i+1)
+			r.pending = slices.Delete(r.pending, i, i+1)
 			if l.rtt < 0 {
-				r.judge.Miss(l.id, now, errSilence)
+				r.eval.Miss(l.id, now, errSilence)
 			} else {
-				r.judge.Reply(l.id, now, l.rtt)
+				r.eval.Reply(l.id, now, l.rtt)
 			}
 		}
-		r.watch(now)
-		r.judge.Tick(now)
+		r.readCounters(now)
+		r.eval.Tick(now)
 		for {
-			at, index, ok := r.judge.Next()
+			at, index, ok := r.eval.Next()
 			if !ok || at.After(now) {
 				break
 			}
 			r.send(index, now)
 		}
-		for _, t := range r.judge.Take() {
-			r.hear(t, r.now)
+		for _, t := range r.eval.Take() {
+			r.onChange(t, r.now)
 		}
 		if r.now >= end {
 			return
@@ -149,10 +148,10 @@ func (r *run) until(end time.Duration) {
 
 func (r *run) send(index int, now time.Time) {
 	r.probes++
-	l := landing{id: r.judge.Sent(index, now), rtt: r.link.probe(r.now, r.rng)}
+	l := pending{id: r.eval.Sent(index, now), rtt: r.link.probe(r.now, r.rng)}
 	l.at = r.now + l.rtt
 	if l.rtt < 0 || l.rtt > probe.DefaultTimeout {
 		l.rtt, l.at = -1, r.now+probe.DefaultTimeout
 	}
-	r.landing = append(r.landing, l)
+	r.pending = append(r.pending, l)
 }

@@ -9,7 +9,7 @@ import (
 // forever is a time that no run reaches.
 const forever = time.Duration(math.MaxInt64)
 
-// link is a way to the targets and back. Times count from the run's beginning.
+// link is a path to the targets and back. Times count from the run's beginning.
 type link struct {
 	rtt    time.Duration // without jitter
 	jitter time.Duration // mean of what is added, exponentially distributed
@@ -29,9 +29,9 @@ type direction struct {
 type hole uint8
 
 const (
-	whole hole = iota
-	near       // at our end: what is on its way is lost too
-	far        // in the middle
+	none hole = iota
+	near      // at our end: what is under way is lost too
+	far       // in the middle
 )
 
 // probe returns what becomes of a probe that leaves at a time: its answer's rtt,

@@ -74,7 +74,7 @@ func detections(trials int) []detection {
 	return list
 }
 
-// report prints tables and remembers which bars were missed.
+// report prints tables and collects which bars were missed.
 type report struct {
 	*tabwriter.Writer
 	missed []string
@@ -130,8 +130,8 @@ func (r *report) detection(s settings, trials int) {
 // falseVerdicts measures how often links that work are called broken.
 func (r *report) falseVerdicts(s settings, weeks int) {
 	fmt.Fprintf(r, "%s: in a week\tsuspect\tdown\tdegraded\tprobes a second\t\n", s.name)
-	for _, c := range calms {
-		all := sum(parallel(weeks, func(seed uint64) tally { return watch(s, seed, c.link(), 0, week) }))
+	for _, c := range quietLinks {
+		all := sum(parallel(weeks, func(seed uint64) tally { return observe(s, seed, c.link(), 0, week) }))
 		per := func(n int) float64 { return float64(n) / float64(max(weeks, 1)) }
 		fmt.Fprintf(r, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t\n", c.name, per(all.suspects), per(all.downs), per(all.degradations),
 			per(all.probes)/week.Seconds())
@@ -155,7 +155,7 @@ func (r *report) steadyLoss(s settings, hours int) {
 		{"15 %, steady", lossy(0.15), settled, -1, 2},
 		{"50 %, steady", lossy(0.50), settled, -1, -1},
 	} {
-		each := parallel(hours, func(seed uint64) tally { return watch(s, seed, c.link(), c.before, time.Hour) })
+		each := parallel(hours, func(seed uint64) tally { return observe(s, seed, c.link(), c.before, time.Hour) })
 		all := sum(each)
 		moves, transitions := 0, 0
 		for _, t := range each {
@@ -169,8 +169,8 @@ func (r *report) steadyLoss(s settings, hours int) {
 	fmt.Fprintln(r)
 }
 
-func (r *report) bar(held bool, format string, args ...any) {
-	if !held {
+func (r *report) bar(met bool, format string, args ...any) {
+	if !met {
 		r.missed = append(r.missed, fmt.Sprintf(format, args...))
 	}
 }

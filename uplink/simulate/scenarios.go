@@ -14,8 +14,8 @@ const (
 	// settled is how long a link is well before it breaks: every target's
 	// times are known by then.
 	settled = 2 * time.Minute
-	// patience is how long a fault may remain unfound before a run gives up.
-	patience = 10 * time.Minute
+	// giveUp is how long a fault may remain unfound before a run gives up.
+	giveUp = 10 * time.Minute
 )
 
 // fiber is the link of every scenario before anything is wrong with it.
@@ -51,7 +51,7 @@ func find(s settings, seed uint64, breakIt func(l *link, at time.Duration)) foun
 	})
 	r.until(began - l.rtt)
 	breakIt(l, began)
-	for r.now < began+patience && f.down == forever && (f.bad == forever || r.now < began+5*time.Second) {
+	for r.now < began+giveUp && f.down == forever && (f.bad == forever || r.now < began+5*time.Second) {
 		r.until(r.now + 100*ms)
 	}
 	return f
@@ -83,7 +83,7 @@ type tally struct {
 	probes                        int
 }
 
-func (t *tally) hear(tr uplink.Transition) {
+func (t *tally) count(tr uplink.Transition) {
 	if tr.From == uplink.Init {
 		return
 	}
@@ -112,13 +112,13 @@ func (t *tally) add(o tally) {
 	t.probes += o.probes
 }
 
-// watch runs a link for a span, after another one in which it may be learnt, and
-// counts what is said about it.
-func watch(s settings, seed uint64, l *link, before, span time.Duration) tally {
+// observe runs a link for a span, after another one in which it may be learnt, and
+// counts its verdicts.
+func observe(s settings, seed uint64, l *link, before, span time.Duration) tally {
 	var t tally
 	r := newRun(s, l, seed, func(tr uplink.Transition, at time.Duration) {
 		if at >= before {
-			t.hear(tr)
+			t.count(tr)
 		}
 	})
 	r.until(before + span)
@@ -153,8 +153,8 @@ func bursty(share float64, mean time.Duration) func() *link {
 	}
 }
 
-// calms are links that are no reason for a verdict, in the order of the table.
-var calms = []struct {
+// quietLinks are links that are no reason for a verdict, in the order of the table.
+var quietLinks = []struct {
 	name     string
 	link     func() *link
 	suspects float64 // below so many a week; 0 for no bar

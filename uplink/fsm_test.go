@@ -15,20 +15,20 @@ const ms = time.Millisecond
 
 var (
 	begin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	whole = Path{Carrier: true, HasAddress: true, HasGateway: true}
+	whole = Link{Carrier: true, HasAddress: true, HasGateway: true}
 )
 
-// script drives a Machine through steps at times since the beginning.
+// script drives an FSM through steps at times since the beginning.
 type script struct {
 	t *testing.T
-	m *Machine
+	m *FSM
 	// got is every transition as "at from>to: reason".
 	got []string
 }
 
-func newScript(t *testing.T, cfg MachineConfig) *script {
+func newScript(t *testing.T, cfg FSMConfig) *script {
 	cfg.Uplink, cfg.Family = "fiber", rules.IPv4
-	return &script{t: t, m: NewMachine(cfg, begin)}
+	return &script{t: t, m: NewFSM(cfg, begin)}
 }
 
 func (s *script) note(t Transition, changed bool) {
@@ -50,16 +50,16 @@ func (s *script) tick(at time.Duration) {
 	}
 }
 
-func (s *script) path(at time.Duration, p Path) {
+func (s *script) path(at time.Duration, p Link) {
 	s.t.Helper()
 	s.tick(at)
-	s.note(s.m.SetPath(p, begin.Add(at)))
+	s.note(s.m.SetLink(p, begin.Add(at)))
 }
 
 func (s *script) see(at time.Duration, signal probe.Signal) {
 	s.t.Helper()
 	s.tick(at)
-	s.note(s.m.Observe(Observation{Signal: signal, Report: fourMisses}, begin.Add(at)))
+	s.note(s.m.Observe(ProbeEvent{Signal: signal, Burst: fourMisses}, begin.Add(at)))
 }
 
 // loss sees n probes to three targets, of which every so manieth is lost, 1 s apart.
@@ -70,45 +70,45 @@ func (s *script) loss(at time.Duration, every, n int) {
 		s.tick(at)
 		if every > 0 && i%every == 0 {
 			s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Lost})
-			s.note(s.m.Observe(Observation{Signal: probe.Missed}, begin.Add(at)))
+			s.note(s.m.Observe(ProbeEvent{Signal: probe.Missed}, begin.Add(at)))
 			continue
 		}
 		s.m.Count(probe.Outcome{Target: i % 3, Kind: probe.Answered})
-		s.note(s.m.Observe(Observation{Signal: probe.Alive}, begin.Add(at)))
+		s.note(s.m.Observe(ProbeEvent{Signal: probe.Alive}, begin.Add(at)))
 	}
 }
 
-var fourMisses = probe.Report{Missed: 4, Targets: 3, Span: 450 * ms}
+var fourMisses = probe.BurstReport{Missed: 4, Targets: 3, Span: 450 * ms}
 
 const unanswered = "4 of 4 probes to 3 targets unanswered for 450 ms"
 
-func TestMachine(t *testing.T) {
+func TestFSM(t *testing.T) {
 	for _, test := range []struct {
 		name string
-		cfg  MachineConfig
+		cfg  FSMConfig
 		do   func(*script)
 		want []string
 	}{
-		{"the first answer makes it up", MachineConfig{}, func(s *script) {
+		{"the first answer makes it up", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(ms, probe.Alive)
 		}, []string{"1ms init>up: first answer"}},
 
-		{"it never answered", MachineConfig{}, func(s *script) {
+		{"it never answered", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(1000*ms, probe.Missed)
 			s.see(2300*ms, probe.Failing)
 			s.tick(5000 * ms)
 		}, []string{"2.94s init>down: never answered: " + unanswered}},
 
-		{"an answer in the last moment saves init", MachineConfig{}, func(s *script) {
+		{"an answer in the last moment saves init", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(2300*ms, probe.Failing)
 			s.see(2900*ms, probe.Alive)
 			s.tick(10000 * ms)
 		}, []string{"2.9s init>up: first answer"}},
 
-		{"silence is suspect, then down", MachineConfig{}, func(s *script) {
+		{"silence is suspect, then down", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(10000*ms, probe.Missed)
@@ -117,7 +117,7 @@ func TestMachine(t *testing.T) {
 			s.tick(20000 * ms)
 		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + unanswered, "11.09s suspect>down: no answer for another 640 ms"}},
 
-		{"any answer clears suspicion", MachineConfig{}, func(s *script) {
+		{"any answer clears suspicion", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(10450*ms, probe.Failing)
@@ -125,7 +125,7 @@ func TestMachine(t *testing.T) {
 			s.tick(20000 * ms)
 		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + unanswered, "10.57s suspect>up: answered again 120 ms after it became suspect"}},
 
-		{"recovery takes ten answers over ten seconds", MachineConfig{}, func(s *script) {
+		{"recovery takes ten answers over ten seconds", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Failing)
 			for i := range 50 { // every 250 ms from 10 s on
@@ -133,7 +133,7 @@ func TestMachine(t *testing.T) {
 			}
 		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "20s recovering>up: 41 answers in a row over 10s"}},
 
-		{"recovery at a slow pace takes ten answers", MachineConfig{}, func(s *script) {
+		{"recovery at a slow pace takes ten answers", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Failing)
 			for i := range 12 {
@@ -141,7 +141,7 @@ func TestMachine(t *testing.T) {
 			}
 		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "55s recovering>up: 10 answers in a row over 45s"}},
 
-		{"a miss begins the row anew", MachineConfig{}, func(s *script) {
+		{"a miss begins the row anew", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Failing)
 			for i := range 30 {
@@ -152,7 +152,7 @@ func TestMachine(t *testing.T) {
 			}
 		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "29s recovering>up: 11 answers in a row over 10s"}},
 
-		{"failing while recovering is down at once", MachineConfig{}, func(s *script) {
+		{"failing while recovering is down at once", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Failing)
 			s.see(10000*ms, probe.Alive)
@@ -160,10 +160,10 @@ func TestMachine(t *testing.T) {
 			s.tick(20000 * ms)
 		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "12s recovering>down: while recovering, " + unanswered}},
 
-		{"the path is lost and comes back", MachineConfig{Rise: 2, Hold: time.Second}, func(s *script) {
+		{"the path is lost and comes back", FSMConfig{Rise: 2, Hold: time.Second}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
-			s.path(5000*ms, Path{HasAddress: true, HasGateway: true})
+			s.path(5000*ms, Link{HasAddress: true, HasGateway: true})
 			s.see(5100*ms, probe.Alive) // a stray answer of an old probe
 			s.path(6000*ms, whole)
 			s.see(7000*ms, probe.Alive) // not stable yet
@@ -171,59 +171,59 @@ func TestMachine(t *testing.T) {
 			s.see(9000*ms, probe.Alive)
 		}, []string{"0s init>up: first answer", "5s up>down: carrier lost", "8s down>recovering: answers again after 3s down", "9s recovering>up: 2 answers in a row over 1s"}},
 
-		{"a flapping carrier is never stable", MachineConfig{}, func(s *script) {
+		{"a flapping carrier is never stable", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			for i := range 10 {
 				at := time.Duration(5+2*i) * time.Second
-				s.path(at, Path{})
+				s.path(at, Link{})
 				s.path(at+100*ms, whole)
 				s.see(at+1900*ms, probe.Alive)
 			}
 		}, []string{"0s init>up: first answer", "5s up>down: carrier lost"}},
 
-		{"each part of the path has its reason", MachineConfig{}, func(s *script) {
+		{"each part of the path has its reason", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
-			s.path(1000*ms, Path{Carrier: true, HasGateway: true})
+			s.path(1000*ms, Link{Carrier: true, HasGateway: true})
 		}, []string{"1s init>down: no address"}},
 
-		{"no gateway", MachineConfig{}, func(s *script) {
+		{"no gateway", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(1000*ms, probe.Failing)
-			s.path(1100*ms, Path{Carrier: true, HasAddress: true})
+			s.path(1100*ms, Link{Carrier: true, HasAddress: true})
 			s.tick(10000 * ms)
 		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered, "1.1s suspect>down: no gateway"}},
 
-		{"a path that is whole for the first time is init", MachineConfig{}, func(s *script) {
-			s.path(0, Path{})
-			s.path(3000*ms, Path{Carrier: true})
+		{"a path that is whole for the first time is init", FSMConfig{}, func(s *script) {
+			s.path(0, Link{})
+			s.path(3000*ms, Link{Carrier: true})
 			s.path(4000*ms, whole)
 			s.see(4010*ms, probe.Alive)
 		}, []string{"0s init>down: no carrier", "4s down>init: " + reasonInit, "4.01s init>up: first answer"}},
 
-		{"a lost route is down", MachineConfig{}, func(s *script) {
+		{"a lost route is down", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(1000*ms, probe.NoPath)
 			s.see(9000*ms, probe.Alive)
 		}, []string{"0s init>up: first answer", "1s up>down: no route", "9s down>recovering: answers again after 8s down"}},
 
-		{"at the start the route may come later", MachineConfig{}, func(s *script) {
+		{"at the start the route may come later", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(400*ms, probe.NoPath)
 			s.see(1700*ms, probe.NoPath)
 			s.see(2700*ms, probe.Alive)
 		}, []string{"2.7s init>up: first answer"}},
 
-		{"at the start the route does not come", MachineConfig{}, func(s *script) {
+		{"at the start the route does not come", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(400*ms, probe.NoPath)
 			s.see(1700*ms, probe.NoPath)
 			s.see(3500*ms, probe.NoPath)
 		}, []string{"3.5s init>down: no route"}},
 
-		{"loss is found and left by tests with a gap between", MachineConfig{}, func(s *script) {
+		{"loss is found and left by tests with a gap between", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.loss(1*time.Second, 25, 1000)
@@ -234,7 +234,7 @@ func TestMachine(t *testing.T) {
 			"17m21s up>degraded: 11 of the last 41 probes lost (27 %); class poor: loss beyond 3 %",
 			"36m16s degraded>up: 0 of the last 85 probes lost (0 %)"}},
 
-		{"suspicion does not hide that it was degraded", MachineConfig{}, func(s *script) {
+		{"suspicion does not hide that it was degraded", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.loss(0, 2, 60)
@@ -244,7 +244,7 @@ func TestMachine(t *testing.T) {
 			"12s up>degraded: 7 of the last 13 probes lost (54 %); class poor: loss beyond 3 %",
 			"1m10s degraded>suspect: " + unanswered, "1m10.5s suspect>degraded: answered again 500 ms after it became suspect"}},
 
-		{"one hole is no gray loss however many probes fall into it", MachineConfig{}, func(s *script) {
+		{"one hole is no gray loss however many probes fall into it", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			for i := range 12 {
@@ -254,15 +254,15 @@ func TestMachine(t *testing.T) {
 			s.loss(12*time.Second, 0, 60)
 		}, []string{"0s init>up: first answer"}},
 
-		{"a link of long bursts is confirmed for longer", MachineConfig{}, func(s *script) {
+		{"a link of long bursts is confirmed for longer", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
-			s.note(s.m.Observe(Observation{Signal: probe.Failing, Report: fourMisses, Confirm: 1740 * ms, Bursts: 210 * ms}, begin.Add(time.Second)))
+			s.note(s.m.Observe(ProbeEvent{Signal: probe.Failing, Burst: fourMisses, Confirm: 1740 * ms, Bursts: 210 * ms}, begin.Add(time.Second)))
 			s.tick(5000 * ms)
 		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered,
 			"2.74s suspect>down: no answer for another 1740 ms, where loss comes in bursts of 210 ms and 1740 ms are waited"}},
 
-		{"what arrives puts off a down", MachineConfig{}, func(s *script) {
+		{"what arrives puts off a down", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(10000*ms, probe.Failing)
@@ -273,7 +273,7 @@ func TestMachine(t *testing.T) {
 			s.tick(20000 * ms)
 		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered, "12.2s suspect>down: no answer for another 2200 ms"}},
 
-		{"what arrives does not put it off for ever", MachineConfig{}, func(s *script) {
+		{"what arrives does not put it off for ever", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(10000*ms, probe.Failing)
@@ -284,7 +284,7 @@ func TestMachine(t *testing.T) {
 		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered,
 			"20.7s suspect>down: no answer for another 10700 ms, although packets have come in for 10s"}},
 
-		{"the second failure within an hour is held down", MachineConfig{}, func(s *script) {
+		{"the second failure within an hour is held down", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			for _, from := range []time.Duration{10 * time.Minute, 20 * time.Minute, 90 * time.Minute} {
@@ -308,44 +308,44 @@ func TestMachine(t *testing.T) {
 			"1h31m0s down>recovering: answers again after 59s down", "1h31m10s recovering>up: 11 answers in a row over 10s",
 		}},
 
-		{"a carrier that comes and goes is held down too", MachineConfig{Unprobed: true}, func(s *script) {
+		{"a carrier that comes and goes is held down too", FSMConfig{Unprobed: true}, func(s *script) {
 			s.path(0, whole)
 			for _, at := range []time.Duration{time.Minute, 2 * time.Minute} {
-				s.path(at, Path{})
+				s.path(at, Link{})
 				s.path(at+time.Second, whole)
 				s.tick(at + 50*time.Second)
 			}
 		}, []string{"0s init>up: " + reasonUnprobed, "1m0s up>down: carrier lost", "1m3s down>up: " + reasonUnprobed,
 			"2m0s up>down: carrier lost", "2m31s down>up: " + reasonUnprobed}},
 
-		{"a moved path gets its own confirmation", MachineConfig{}, func(s *script) {
+		{"a moved path gets its own confirmation", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(1000*ms, probe.Failing)
-			s.m.Moved(begin.Add(1500 * ms))
+			s.m.PathChanged(begin.Add(1500 * ms))
 			s.tick(5000 * ms)
 		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered, "2.14s suspect>down: no answer for another 1140 ms"}},
 
-		{"without targets the path decides", MachineConfig{Unprobed: true}, func(s *script) {
+		{"without targets the path decides", FSMConfig{Unprobed: true}, func(s *script) {
 			s.path(0, whole)
-			s.path(1000*ms, Path{})
+			s.path(1000*ms, Link{})
 			s.path(1500*ms, whole)
 			s.path(1600*ms, whole)
 			s.tick(10000 * ms)
 		}, []string{"0s init>up: " + reasonUnprobed, "1s up>down: carrier lost", "3.5s down>up: " + reasonUnprobed}},
 
-		{"without targets the path comes late", MachineConfig{Unprobed: true}, func(s *script) {
-			s.path(0, Path{})
+		{"without targets the path comes late", FSMConfig{Unprobed: true}, func(s *script) {
+			s.path(0, Link{})
 			s.path(1000*ms, whole)
 		}, []string{"0s init>down: no carrier", "1s down>up: " + reasonUnprobed}},
 
-		{"disabled stays disabled", MachineConfig{Disabled: true}, func(s *script) {
+		{"disabled stays disabled", FSMConfig{Disabled: true}, func(s *script) {
 			s.m.Restore(Down, begin)
 			s.path(0, whole)
 			s.see(0, probe.Alive)
 			s.see(0, probe.Failing)
 			s.tick(time.Hour)
-			s.path(0, Path{})
+			s.path(0, Link{})
 		}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -358,7 +358,7 @@ func TestMachine(t *testing.T) {
 	}
 }
 
-func TestMachineRestore(t *testing.T) {
+func TestFSMRestore(t *testing.T) {
 	earlier := begin.Add(-time.Hour)
 	for _, test := range []struct {
 		restored, first State
@@ -376,14 +376,14 @@ func TestMachineRestore(t *testing.T) {
 		{"broken", Init, begin, [2]State{Up, Up}},
 	} {
 		t.Run(string(test.restored), func(t *testing.T) {
-			m := NewMachine(MachineConfig{}, begin)
+			m := NewFSM(FSMConfig{}, begin)
 			m.Restore(test.restored, earlier)
-			m.SetPath(whole, begin)
+			m.SetLink(whole, begin)
 			if m.State() != test.first || m.Since() != test.since {
 				t.Errorf("%v since %v, want %v since %v", m.State(), m.Since(), test.first, test.since)
 			}
 			for i, at := range []time.Duration{time.Second, 3 * time.Second} {
-				m.Observe(Observation{Signal: probe.Alive}, begin.Add(at))
+				m.Observe(ProbeEvent{Signal: probe.Alive}, begin.Add(at))
 				if m.State() != test.then[i] {
 					t.Errorf("%v after an answer at %v, want %v", m.State(), at, test.then[i])
 				}
@@ -392,25 +392,25 @@ func TestMachineRestore(t *testing.T) {
 	}
 }
 
-func TestMachineCountsDownsAndNeverSuspicions(t *testing.T) {
-	m := NewMachine(MachineConfig{}, begin)
-	m.SetPath(whole, begin)
-	m.Observe(Observation{Signal: probe.Alive}, begin)
+func TestFSMCountsDownsAndNeverSuspicions(t *testing.T) {
+	m := NewFSM(FSMConfig{}, begin)
+	m.SetLink(whole, begin)
+	m.Observe(ProbeEvent{Signal: probe.Alive}, begin)
 	now := begin
 	for range 20 {
 		now = now.Add(time.Second)
-		m.Observe(Observation{Signal: probe.Failing}, now)
-		m.Observe(Observation{Signal: probe.Alive}, now.Add(100*ms))
+		m.Observe(ProbeEvent{Signal: probe.Failing}, now)
+		m.Observe(ProbeEvent{Signal: probe.Alive}, now.Add(100*ms))
 	}
 	if got := m.Damping().Penalty(now); got != 0 {
 		t.Errorf("%v points for suspicions", got)
 	}
 	for range 3 {
 		now = now.Add(20 * time.Second)
-		m.SetPath(Path{}, now)
-		m.SetPath(whole, now.Add(time.Second))
+		m.SetLink(Link{}, now)
+		m.SetLink(whole, now.Add(time.Second))
 		for i := range 18 {
-			m.Observe(Observation{Signal: probe.Alive}, now.Add(time.Duration(i+2)*time.Second))
+			m.Observe(ProbeEvent{Signal: probe.Alive}, now.Add(time.Duration(i+2)*time.Second))
 		}
 	}
 	if until, suppressed := m.Damping().Suppressed(now); !suppressed || until.Sub(now) > maxSuppression {
@@ -418,11 +418,11 @@ func TestMachineCountsDownsAndNeverSuspicions(t *testing.T) {
 	}
 }
 
-func TestMachineAStallConfirmsNothing(t *testing.T) {
-	m := NewMachine(MachineConfig{}, begin)
-	m.SetPath(whole, begin)
-	m.Observe(Observation{Signal: probe.Alive}, begin)
-	m.Observe(Observation{Signal: probe.Failing}, begin.Add(time.Second))
+func TestFSMAStallConfirmsNothing(t *testing.T) {
+	m := NewFSM(FSMConfig{}, begin)
+	m.SetLink(whole, begin)
+	m.Observe(ProbeEvent{Signal: probe.Alive}, begin)
+	m.Observe(ProbeEvent{Signal: probe.Failing}, begin.Add(time.Second))
 	if _, changed := m.Tick(begin.Add(20 * time.Second)); changed {
 		t.Error("down without a look at what waits in the sockets")
 	}
@@ -449,16 +449,16 @@ func TestStateHealth(t *testing.T) {
 	}
 }
 
-// TestMachineProperties feeds random events at random times and checks what must
+// TestFSMProperties feeds random events at random times and checks what must
 // hold whatever happens.
-func TestMachineProperties(t *testing.T) {
+func TestFSMProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWitness(t)
+		w := newModel(t)
 		for range rapid.IntRange(1, 150).Draw(t, "events") {
 			w.now = w.now.Add(time.Duration(rapid.Int64Range(0, int64(1500*ms)).Draw(t, "dt")))
 			switch kind := rapid.IntRange(0, 12).Draw(t, "event"); {
 			case kind == 0:
-				w.setPath(Path{})
+				w.setPath(Link{})
 			case kind <= 2:
 				w.setPath(whole)
 			case kind == 3:
@@ -472,14 +472,14 @@ func TestMachineProperties(t *testing.T) {
 	})
 }
 
-// witness watches a Machine and knows what it may not do.
-type witness struct {
+// model checks an FSM against what it may not do.
+type model struct {
 	*rapid.T
-	m   *Machine
-	cfg MachineConfig
+	m   *FSM
+	cfg FSMConfig
 	now time.Time
 
-	path     Path
+	path     Link
 	told     bool      // SetPath was called
 	known    bool      // the path was whole once, or there was an earlier verdict
 	regained time.Time // when a lost path was whole again
@@ -488,13 +488,13 @@ type witness struct {
 	rowAt    time.Time
 }
 
-func newWitness(t *rapid.T) *witness {
-	cfg := MachineConfig{
+func newModel(t *rapid.T) *model {
+	cfg := FSMConfig{
 		Disabled: rapid.IntRange(0, 9).Draw(t, "disabled") == 0,
 		Rise:     rapid.IntRange(1, 12).Draw(t, "rise"),
 		Hold:     time.Duration(rapid.Int64Range(1, int64(10*time.Second)).Draw(t, "hold")),
 	}
-	w := &witness{T: t, m: NewMachine(cfg, begin), cfg: cfg, now: begin}
+	w := &model{T: t, m: NewFSM(cfg, begin), cfg: cfg, now: begin}
 	if rapid.Bool().Draw(t, "restored") {
 		w.m.Restore(rapid.SampledFrom(States[:]).Draw(t, "state"), begin.Add(-time.Minute))
 		w.known = w.m.State() != Init
@@ -503,14 +503,14 @@ func newWitness(t *rapid.T) *witness {
 }
 
 // verify checks one change and returns it.
-func (w *witness) verify(before State, tr Transition, changed bool) {
+func (w *model) verify(before State, tr Transition, changed bool) {
 	if changed != (before != w.m.State()) || changed && (tr.From != before || tr.To != w.m.State() || tr.Reason == "" || tr.At != w.now) {
 		w.Fatalf("from %v to %v, told %v: %+v", before, w.m.State(), changed, tr)
 	}
 	if w.cfg.Disabled != (w.m.State() == Disabled) {
 		w.Fatalf("disabled %v, state %v", w.cfg.Disabled, w.m.State())
 	}
-	if w.told && !w.path.Whole() && w.m.State().Health() > HealthDead {
+	if w.told && !w.path.Complete() && w.m.State().Health() > HealthDead {
 		w.Fatalf("%v without a path", w.m.State())
 	}
 	if w.m.State() == Suspect && w.m.Deadline().IsZero() {
@@ -530,30 +530,30 @@ func (w *witness) verify(before State, tr Transition, changed bool) {
 	}
 }
 
-func (w *witness) setPath(p Path) {
-	if p.Whole() {
-		if w.known && !w.path.Whole() && w.m.State() == Down {
+func (w *model) setPath(p Link) {
+	if p.Complete() {
+		if w.known && !w.path.Complete() && w.m.State() == Down {
 			w.regained = w.now
 		}
 		w.known = true
 	}
 	before := w.m.State()
 	w.path, w.told = p, true
-	tr, changed := w.m.SetPath(p, w.now)
+	tr, changed := w.m.SetLink(p, w.now)
 	w.verify(before, tr, changed)
-	if w.m.State() != Disabled && !p.Whole() && w.m.State() != Down {
+	if w.m.State() != Disabled && !p.Complete() && w.m.State() != Down {
 		w.Fatalf("%v after the path was lost", w.m.State())
 	}
 }
 
-func (w *witness) tick() {
+func (w *model) tick() {
 	before := w.m.State()
 	tr, changed := w.m.Tick(w.now)
 	w.verify(before, tr, changed)
 	if changed && tr.To == Down && w.now.Sub(w.failing) < DefaultConfirm {
 		w.Fatalf("down %v after the burst, confirmation takes %v", w.now.Sub(w.failing), DefaultConfirm)
 	}
-	if w.m.State() == Suspect && w.m.Deadline().Sub(w.failing) > DefaultConfirm+vetoLimit+freshSpan+lagGrace+1500*ms {
+	if w.m.State() == Suspect && w.m.Deadline().Sub(w.failing) > DefaultConfirm+rxHoldLimit+freshSpan+lagGrace+1500*ms {
 		w.Fatalf("suspect from %v to %v", w.failing, w.m.Deadline())
 	}
 	if d := w.m.Deadline(); !d.IsZero() && !d.After(w.now) {
@@ -561,7 +561,7 @@ func (w *witness) tick() {
 	}
 }
 
-func (w *witness) observe(signal probe.Signal) {
+func (w *model) observe(signal probe.Signal) {
 	before := w.m.State()
 	switch signal {
 	case probe.Alive:
@@ -577,12 +577,12 @@ func (w *witness) observe(signal probe.Signal) {
 			w.rowAt = w.now
 		}
 	}
-	tr, changed := w.m.Observe(Observation{Signal: signal}, w.now)
+	tr, changed := w.m.Observe(ProbeEvent{Signal: signal}, w.now)
 	w.verify(before, tr, changed)
 	switch signal {
 	case probe.Alive:
 		w.failing = time.Time{}
-		if w.path.Whole() && w.m.State() == Suspect {
+		if w.path.Complete() && w.m.State() == Suspect {
 			w.Fatal("an answer did not clear suspicion")
 		}
 	case probe.Failing:

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// TestDetectorKeepsTheBeat has one answer of a target stay away, so that a burst and its followers leave the beat.
-func TestDetectorKeepsTheBeat(t *testing.T) {
+// TestDetectorKeepsThePhase has one answer of a target stay away, so that a burst and its followers leave the phase.
+func TestDetectorKeepsThePhase(t *testing.T) {
 	for name, c := range map[string]struct {
-		beat  time.Duration // before the beginning
+		phase time.Duration // before the beginning
 		pace  time.Duration // set after 10 s; 0 for none
-		calm  time.Duration // the longest silence between two probes, after 12 s
+		idle  time.Duration // the longest silence between two probes, after 12 s
 		least int           // probes from 12 s to 60 s
 	}{
-		"a beat of its own":                      {0, 0, time.Second, 48},
+		"a phase of its own":                     {0, 0, time.Second, 48},
 		"another one":                            {300 * time.Millisecond, 0, time.Second, 48},
 		"the pace of a standby":                  {300 * time.Millisecond, 5 * time.Second, 5 * time.Second, 9},
 		"a pace that is no multiple, kept below": {300 * time.Millisecond, 4700 * time.Millisecond, 4 * time.Second, 11},
@@ -22,7 +22,7 @@ func TestDetectorKeepsTheBeat(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var sent []time.Duration
 			missed := false
-			s := newSim(DetectorConfig{Targets: make([]Target, 3), Beat: epoch0.Add(-c.beat)}, func(_ int, at time.Duration) (time.Duration, error) {
+			s := newSim(DetectorConfig{Targets: make([]Target, 3), Phase: epoch0.Add(-c.phase)}, func(_ int, at time.Duration) (time.Duration, error) {
 				if !missed && at > 6*time.Second {
 					missed = true
 					return -1, nil
@@ -35,7 +35,7 @@ func TestDetectorKeepsTheBeat(t *testing.T) {
 				s.d.SetInterval(c.pace)
 			}
 			s.run(60 * time.Second)
-			left := slices.IndexFunc(sent, func(at time.Duration) bool { return at > 6*time.Second && (at+c.beat)%time.Second != 0 })
+			left := slices.IndexFunc(sent, func(at time.Duration) bool { return at > 6*time.Second && (at+c.phase)%time.Second != 0 })
 			if left < 0 {
 				t.Fatalf("the burst is not seen: %v", sent)
 			}
@@ -44,7 +44,7 @@ func TestDetectorKeepsTheBeat(t *testing.T) {
 				if at-sent[i-1] > max(c.pace, time.Second) {
 					t.Errorf("none between %v and %v", sent[i-1], at)
 				}
-				if at > 12*time.Second && ((at+c.beat)%time.Second != 0 || at-sent[i-1] > c.calm) {
+				if at > 12*time.Second && ((at+c.phase)%time.Second != 0 || at-sent[i-1] > c.idle) {
 					t.Errorf("%v, after %v, is out of step", at, sent[i-1])
 				}
 			}

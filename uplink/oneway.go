@@ -2,14 +2,14 @@ package uplink
 
 import "time"
 
-// silenceSpan is how long nothing may come back for what was sent before that
+// oneWaySpan is how long nothing may come back for what was sent before that
 // looks wrong, besides the time that an answer takes.
-const silenceSpan = 200 * time.Millisecond
+const oneWaySpan = 200 * time.Millisecond
 
-// Silence watches a device's packet counters for the sign that traffic leaves
+// OneWayDetector watches a device's packet counters for the sign that traffic leaves
 // and none comes back. It is a reason to probe at once, never a verdict: traffic
-// may be one-way. The zero Silence is ready to use.
-type Silence struct {
+// may be one-way. The zero OneWayDetector is ready to use.
+type OneWayDetector struct {
 	rx, tx  uint64
 	seen    bool
 	waiting bool // sent since the latest packet that came in
@@ -17,9 +17,9 @@ type Silence struct {
 }
 
 // Observe takes the counters as they are now, and asks for the round-trip time of
-// the uplink where that matters. It reports whether for [silenceSpan] and that time nothing has come
+// the uplink where that matters. It reports whether for [oneWaySpan] and that time nothing has come
 // back for what was sent; it reports the same silence again after as long again.
-func (s *Silence) Observe(now time.Time, rx, tx uint64, rtt func() time.Duration) bool {
+func (s *OneWayDetector) Observe(now time.Time, rx, tx uint64, rtt func() time.Duration) bool {
 	before := *s
 	s.rx, s.tx, s.seen = rx, tx, true
 	switch {
@@ -27,7 +27,7 @@ func (s *Silence) Observe(now time.Time, rx, tx uint64, rtt func() time.Duration
 		s.waiting = false
 	case !before.waiting && tx != before.tx:
 		s.waiting, s.since = true, now
-	case before.waiting && now.Sub(before.since) >= silenceSpan && now.Sub(before.since) >= silenceSpan+rtt():
+	case before.waiting && now.Sub(before.since) >= oneWaySpan && now.Sub(before.since) >= oneWaySpan+rtt():
 		// Whether it goes on is for what is sent from now on to show.
 		s.waiting = false
 		return true

@@ -33,22 +33,22 @@ func (d *Detector) answering() int {
 	return n
 }
 
-// strike holds their misses against the targets that were silent although the
-// answered probe left no earlier than theirs. An outage of the uplink strikes
-// each target once at most, when it ends.
-func (d *Detector) strike(answered flight) {
+// countFalseSilences counts the misses of targets that were silent although the
+// answered probe left no earlier than theirs. An outage of the uplink counts once
+// at most for each target, when it ends.
+func (d *Detector) countFalseSilences(answered inFlightProbe) {
 	for i := range d.targets {
 		t := &d.targets[i]
-		if i == answered.target || !t.pending || answered.sent.Before(t.missSent) {
+		if i == answered.target || !t.missPending || answered.sent.Before(t.missSent) {
 			continue
 		}
-		t.pending = false
-		if t.strikes++; t.strikes >= deadStrikes && !t.dead && d.others(i) >= d.cfg.MinTargetsUp {
+		t.missPending = false
+		if t.falseSilences++; t.falseSilences >= deadSilences && !t.dead && d.others(i) >= d.cfg.MinTargetsUp {
 			t.dead = true
-			t.due = answered.sent.Add(deadPace * d.cfg.Interval)
-			d.history.forget(i)
-			if d.cfg.Tell != nil {
-				d.cfg.Tell(Outcome{i, d.voters(), Forgotten})
+			t.due = answered.sent.Add(deadFactor * d.cfg.Interval)
+			d.recent.discard(i)
+			if d.cfg.OnOutcome != nil {
+				d.cfg.OnOutcome(Outcome{i, d.voters(), Discarded})
 			}
 		}
 	}
@@ -59,7 +59,7 @@ func (d *Detector) strike(answered flight) {
 func (d *Detector) others(index int) int {
 	n := 0
 	for i := range d.targets {
-		if t := &d.targets[i]; i != index && t.streak >= deadStrikes && !t.dead {
+		if t := &d.targets[i]; i != index && t.streak >= deadSilences && !t.dead {
 			n++
 		}
 	}

@@ -11,12 +11,12 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// session is a Court before which paths of one family speak; time is what the test says.
-type session struct {
-	*Court
+// scene is a Correlator with paths of one family; time is what the test says.
+type scene struct {
+	*Correlator
 	t     *testing.T
 	now   time.Time
-	paths map[rules.Path]Testimony
+	paths map[rules.Path]PathReport
 }
 
 var (
@@ -25,45 +25,45 @@ var (
 	dslPath   = rules.Path{Uplink: 3, Family: rules.IPv4}
 )
 
-func newSession(t *testing.T, paths ...rules.Path) *session {
-	s := &session{Court: NewCourt(), t: t, now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), paths: make(map[rules.Path]Testimony)}
+func newScene(t *testing.T, paths ...rules.Path) *scene {
+	s := &scene{Correlator: NewCorrelator(), t: t, now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), paths: make(map[rules.Path]PathReport)}
 	for _, p := range paths {
-		s.paths[p] = Testimony{Name: []string{"fiber", "lte", "dsl"}[p.Uplink-1], State: Up, Whole: true}
+		s.paths[p] = PathReport{Name: []string{"fiber", "lte", "dsl"}[p.Uplink-1], State: Up, Complete: true}
 	}
-	s.Rule(s.paths, s.now)
+	s.Decide(s.paths, s.now)
 	return s
 }
 
-func (s *session) says(p rules.Path, state State) {
+func (s *scene) says(p rules.Path, state State) {
 	t := s.paths[p]
 	t.State = state
 	s.paths[p] = t
 }
 
 // answers is the answer to a probe that was sent the given time ago.
-func (s *session) answers(p rules.Path, ago time.Duration) (bool, []rules.Path) {
+func (s *scene) answers(p rules.Path, ago time.Duration) (bool, []rules.Path) {
 	return s.Answered(p, s.now.Add(-ago), s.now)
 }
 
-func (s *session) wants(p rules.Path, want Health, note string) {
+func (s *scene) wants(p rules.Path, want Health, note string) {
 	s.t.Helper()
-	rulings, _ := s.Rule(s.paths, s.now)
-	if r := rulings[p]; r.Health != want || !strings.Contains(r.Note, note) || note == "" && r.Note != "" {
-		s.t.Errorf("%s is %v (%q), want %v (%q)", s.paths[p].Name, r.Health, r.Note, want, note)
+	decisions, _ := s.Decide(s.paths, s.now)
+	if d := decisions[p]; d.Health != want || !strings.Contains(d.Note, note) || note == "" && d.Note != "" {
+		s.t.Errorf("%s is %v (%q), want %v (%q)", s.paths[p].Name, d.Health, d.Note, want, note)
 	}
 }
 
-func (s *session) pass(d time.Duration) { s.now = s.now.Add(d) }
+func (s *scene) pass(d time.Duration) { s.now = s.now.Add(d) }
 
-func TestASilentPathIsDoubtedOnceAnotherHasAnsweredSince(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+func TestASilentPathIsConfirmedOnceAnotherHasAnsweredSince(t *testing.T) {
+	s := newScene(t, fiberPath, ltePath)
 	s.pass(time.Minute)
 	if decides, _ := s.answers(ltePath, 500*time.Millisecond); decides {
 		t.Error("an answer decides while nobody is silent")
 	}
 	s.says(fiberPath, Suspect)
 	s.wants(fiberPath, HealthGood, "nothing moves before another uplink has answered")
-	if !s.Waiting(rules.IPv4).Equal(s.now) || !s.Waiting(rules.IPv6).IsZero() {
+	if !s.DeferredSince(rules.IPv4).Equal(s.now) || !s.DeferredSince(rules.IPv6).IsZero() {
 		t.Error("somebody is waited for in the wrong family")
 	}
 	s.pass(100 * time.Millisecond)
@@ -77,7 +77,7 @@ func TestASilentPathIsDoubtedOnceAnotherHasAnsweredSince(t *testing.T) {
 	s.wants(fiberPath, HealthDoubtful, "lte answers meanwhile")
 	s.says(fiberPath, Down)
 	s.wants(fiberPath, HealthDead, "")
-	// What is proven stays proven, even when the witness falls silent too.
+	// What is proven stays proven, even when the other falls silent too.
 	s.says(ltePath, Suspect)
 	s.wants(fiberPath, HealthDead, "")
 	s.wants(ltePath, HealthGood, "nothing moves")
@@ -85,36 +85,36 @@ func TestASilentPathIsDoubtedOnceAnotherHasAnsweredSince(t *testing.T) {
 	s.wants(fiberPath, HealthDoubtful, "")
 }
 
-func TestALostPathIsNeverHeld(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+func TestALostPathIsNeverDeferred(t *testing.T) {
+	s := newScene(t, fiberPath, ltePath)
 	lost := s.paths[fiberPath]
-	lost.State, lost.Whole = Down, false
+	lost.State, lost.Complete = Down, false
 	s.paths[fiberPath] = lost
 	s.wants(fiberPath, HealthDead, "")
 	// Nor is it believed again before it has answered.
 	s.pass(time.Minute)
-	lost.Whole = true
+	lost.Complete = true
 	s.paths[fiberPath] = lost
 	s.wants(fiberPath, HealthDead, "")
 }
 
 func TestTheOnlyPathHasNothingToBeComparedWith(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+	s := newScene(t, fiberPath, ltePath)
 	lost := s.paths[ltePath]
-	lost.State, lost.Whole = Down, false
+	lost.State, lost.Complete = Down, false
 	s.paths[ltePath] = lost
 	s.says(fiberPath, Suspect)
 	s.wants(fiberPath, HealthDoubtful, "no other uplink to compare with")
 	s.pass(time.Minute)
 	s.says(fiberPath, Down)
 	s.wants(fiberPath, HealthDead, "no other uplink to compare with")
-	if len(s.Causes()) != 0 {
+	if len(s.Outages()) != 0 {
 		t.Error("one uplink has a common cause")
 	}
 }
 
 func TestWhenEveryPathIsSilentNothingMovesUntilOneAnswersAndTheOthersDoNot(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+	s := newScene(t, fiberPath, ltePath)
 	s.says(fiberPath, Suspect)
 	s.says(ltePath, Suspect)
 	s.wants(fiberPath, HealthGood, "nothing moves")
@@ -122,17 +122,17 @@ func TestWhenEveryPathIsSilentNothingMovesUntilOneAnswersAndTheOthersDoNot(t *te
 	s.says(fiberPath, Down)
 	s.says(ltePath, Down)
 	s.wants(fiberPath, HealthGood, "nothing moves")
-	if len(s.Causes()) != 0 {
+	if len(s.Outages()) != 0 {
 		t.Error("a common cause before its time")
 	}
-	_, next := s.Rule(s.paths, s.now)
-	if wait := next.Sub(s.now); wait <= 0 || wait > CourtWait {
+	_, next := s.Decide(s.paths, s.now)
+	if wait := next.Sub(s.now); wait <= 0 || wait > DecisionTimeout {
 		t.Errorf("to be asked again in %v", wait)
 	}
 	s.now = next
 	s.wants(fiberPath, HealthGood, "common cause")
 	s.wants(ltePath, HealthGood, "common cause")
-	if cause := s.Causes()[rules.IPv4]; !slices.Equal(cause.Names, []string{"fiber", "lte"}) {
+	if cause := s.Outages()[rules.IPv4]; !slices.Equal(cause.Names, []string{"fiber", "lte"}) {
 		t.Errorf("%+v", cause)
 	}
 	s.pass(time.Hour)
@@ -144,15 +144,15 @@ func TestWhenEveryPathIsSilentNothingMovesUntilOneAnswersAndTheOthersDoNot(t *te
 	}
 	s.says(ltePath, Recovering)
 	s.wants(fiberPath, HealthGood, "nothing moves") // it may answer any moment
-	if len(s.Causes()) != 0 {
+	if len(s.Outages()) != 0 {
 		t.Error("the common cause outlives an answer")
 	}
-	s.pass(CourtGrace)
+	s.pass(ReturnGrace)
 	s.wants(fiberPath, HealthDead, "lte answers meanwhile")
 }
 
 func TestWhatComesBackTogetherIsBelievedTogether(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+	s := newScene(t, fiberPath, ltePath)
 	s.says(fiberPath, Suspect)
 	s.says(ltePath, Suspect)
 	s.wants(fiberPath, HealthGood, "nothing moves")
@@ -168,7 +168,7 @@ func TestWhatComesBackTogetherIsBelievedTogether(t *testing.T) {
 }
 
 func TestWhatWasNotToBlameIsTrustedAtOnce(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+	s := newScene(t, fiberPath, ltePath)
 	for p := range s.paths {
 		s.says(p, Down)
 	}
@@ -193,12 +193,12 @@ func TestWhatWasNotToBlameIsTrustedAtOnce(t *testing.T) {
 	s.wants(fiberPath, HealthDoubtful, "")
 }
 
-func TestAMuteWitnessIsWaitedForOnlyAWhile(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+func TestAnUndecidedPathIsWaitedForOnlyAWhile(t *testing.T) {
+	s := newScene(t, fiberPath, ltePath)
 	s.says(fiberPath, Down)
 	s.wants(fiberPath, HealthGood, "nothing moves")
-	_, next := s.Rule(s.paths, s.now)
-	if !next.Equal(s.now.Add(CourtWait)) {
+	_, next := s.Decide(s.paths, s.now)
+	if !next.Equal(s.now.Add(DecisionTimeout)) {
 		t.Errorf("next at %v", next.Sub(s.now))
 	}
 	s.now = next
@@ -206,15 +206,15 @@ func TestAMuteWitnessIsWaitedForOnlyAWhile(t *testing.T) {
 }
 
 func TestAVerdictOfAnEarlierRunStands(t *testing.T) {
-	s := newSession(t)
-	s.paths[fiberPath] = Testimony{Name: "fiber", State: Down, Whole: true}
-	s.paths[ltePath] = Testimony{Name: "lte", State: Init, Whole: true}
+	s := newScene(t)
+	s.paths[fiberPath] = PathReport{Name: "fiber", State: Down, Complete: true}
+	s.paths[ltePath] = PathReport{Name: "lte", State: Init, Complete: true}
 	s.wants(fiberPath, HealthDead, "")
 	s.wants(ltePath, HealthGood, "")
 }
 
 func TestAPathThatWasNotTrustedYetIsHeldAtWhatItWas(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath, dslPath)
+	s := newScene(t, fiberPath, ltePath, dslPath)
 	s.says(ltePath, Recovering)
 	s.wants(ltePath, HealthDoubtful, "")
 	for p := range s.paths {
@@ -225,7 +225,7 @@ func TestAPathThatWasNotTrustedYetIsHeldAtWhatItWas(t *testing.T) {
 }
 
 func TestAPathWithoutTargetsVouchesForItself(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
+	s := newScene(t, fiberPath, ltePath)
 	unprobed := s.paths[ltePath]
 	unprobed.Unprobed = true
 	s.paths[ltePath] = unprobed
@@ -234,9 +234,9 @@ func TestAPathWithoutTargetsVouchesForItself(t *testing.T) {
 }
 
 func TestFamiliesAreJudgedApart(t *testing.T) {
-	s := newSession(t, fiberPath, ltePath)
-	s.paths[rules.Path{Uplink: 1, Family: rules.IPv6}] = Testimony{Name: "fiber", State: Up, Whole: true}
-	s.Rule(s.paths, s.now)
+	s := newScene(t, fiberPath, ltePath)
+	s.paths[rules.Path{Uplink: 1, Family: rules.IPv6}] = PathReport{Name: "fiber", State: Up, Complete: true}
+	s.Decide(s.paths, s.now)
 	s.says(fiberPath, Suspect)
 	s.wants(fiberPath, HealthGood, "nothing moves")
 	if decides, _ := s.answers(rules.Path{Uplink: 1, Family: rules.IPv6}, 0); decides {
@@ -244,22 +244,22 @@ func TestFamiliesAreJudgedApart(t *testing.T) {
 	}
 }
 
-// TestNothingMovesWithoutAWitness has three paths fall, answer, lose and regain their routes at random.
-func TestNothingMovesWithoutAWitness(t *testing.T) {
+// TestNothingMovesWithoutAnAnswerOfAnother has three paths fall, answer, lose and regain their routes at random.
+func TestNothingMovesWithoutAnAnswerOfAnother(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		paths := []rules.Path{fiberPath, ltePath, dslPath}
-		court, now := NewCourt(), time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-		said := make(map[rules.Path]Testimony)
+		correlator, now := NewCorrelator(), time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+		said := make(map[rules.Path]PathReport)
 		for _, p := range paths {
-			said[p] = Testimony{Name: "x", State: Up, Whole: true}
+			said[p] = PathReport{Name: "x", State: Up, Complete: true}
 		}
-		before, _ := court.Rule(said, now)
+		before, _ := correlator.Decide(said, now)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 2500).Draw(t, "ms")) * time.Millisecond)
 			p := rapid.SampledFrom(paths).Draw(t, "path")
 			silent := true // all that could carry traffic were, and go on to be
 			for _, s := range said {
-				silent = silent && (!s.Whole || s.State == Suspect || s.State == Down)
+				silent = silent && (!s.Complete || s.State == Suspect || s.State == Down)
 			}
 			s := said[p]
 			switch rapid.SampledFrom([]string{"fails", "fails", "goes on", "answers", "answers", "loses its path", "regains it"}).Draw(t, "what") {
@@ -272,47 +272,47 @@ func TestNothingMovesWithoutAWitness(t *testing.T) {
 				}
 			case "answers":
 				silent = false
-				court.Answered(p, now.Add(-time.Duration(rapid.IntRange(0, 300).Draw(t, "rtt"))*time.Millisecond), now)
+				correlator.Answered(p, now.Add(-time.Duration(rapid.IntRange(0, 300).Draw(t, "rtt"))*time.Millisecond), now)
 				switch s.State {
 				case Suspect, Recovering:
 					s.State = Up
 				case Down:
-					if s.Whole {
+					if s.Complete {
 						s.State = Recovering
 					}
 				}
 			case "loses its path":
-				silent, s.Whole, s.State = false, false, Down
+				silent, s.Complete, s.State = false, false, Down
 			case "regains it":
-				silent, s.Whole = silent && s.Whole, true
+				silent, s.Complete = silent && s.Complete, true
 			}
 			said[p] = s
-			rulings, next := court.Rule(said, now)
+			decisions, next := correlator.Decide(said, now)
 			if !next.IsZero() && !next.After(now) {
 				t.Fatalf("to be asked again at once, for ever")
 			}
 			for _, p := range paths {
 				own := said[p].State.Health()
-				switch h := rulings[p].Health; {
-				case !said[p].Whole && h != own:
+				switch h := decisions[p].Health; {
+				case !said[p].Complete && h != own:
 					t.Fatalf("a lost path %v is taken for %v", p, h)
 				case h < own:
 					t.Fatalf("%v is worse than its verdict", p)
-				case silent && before[p].Held && h < before[p].Health && others(said, p) > 0:
+				case silent && before[p].Deferred && h < before[p].Health && others(said, p) > 0:
 					t.Fatalf("%v moved from %v to %v in a silence of all", p, before[p].Health, h)
-				case rulings[p].Held != (h != own) && said[p].State != Recovering:
-					t.Fatalf("%v: %+v, and its verdict means %v", p, rulings[p], own)
+				case decisions[p].Deferred != (h != own) && said[p].State != Recovering:
+					t.Fatalf("%v: %+v, and its verdict means %v", p, decisions[p], own)
 				}
 			}
-			before = rulings
+			before = decisions
 		}
 	})
 }
 
-func others(said map[rules.Path]Testimony, path rules.Path) int {
+func others(said map[rules.Path]PathReport, path rules.Path) int {
 	n := 0
 	for p, s := range said {
-		if p != path && s.Whole {
+		if p != path && s.Complete {
 			n++
 		}
 	}

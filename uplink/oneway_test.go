@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestSilence(t *testing.T) {
+func TestOneWayTraffic(t *testing.T) {
 	type sample struct{ rx, tx uint64 }
 	for name, c := range map[string]struct {
 		samples []sample // 100 ms apart
@@ -22,7 +22,7 @@ func TestSilence(t *testing.T) {
 		"counters before the first are none": {[]sample{{0, 9}, {0, 9}, {0, 9}, {0, 9}}, 0, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s Silence
+			var s OneWayDetector
 			told := -1
 			for i, x := range c.samples {
 				if s.Observe(epoch.Add(time.Duration(i)*100*time.Millisecond), x.rx, x.tx, func() time.Duration { return c.rtt }) && told < 0 {
