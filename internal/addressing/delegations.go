@@ -18,9 +18,9 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// releasePatience is how long a server is told that we give a prefix back (RFC 9915 section 18.2.7 tries for
+// releaseTimeout is how long a server is told that we give a prefix back (RFC 9915 section 18.2.7 tries for
 // some 15 s; whoever changed the configuration does not want to wait so long for the next client).
-const releasePatience = 3 * time.Second
+const releaseTimeout = 3 * time.Second
 
 // delegations runs a DHCPv6 client for each uplink that asks for a prefix, or for an address.
 type delegations struct {
@@ -67,7 +67,7 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6
 // release gives back what the configuration no longer asks for. A restart does not: the prefix shall be there
 // afterwards.
 func release(ctx context.Context, c *dhcp6.Client) {
-	ctx, cancel := context.WithTimeout(ctx, releasePatience)
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	_ = c.Release(ctx) // a server that does not answer keeps it until it expires
 }
@@ -165,8 +165,8 @@ func (l *delegations) learned(out planinput.Learned, now time.Time) {
 	}
 }
 
-// silenceAge is how long no server need answer before that is worth a problem.
-const silenceAge = 20 * time.Second
+// answerTimeout is how long no server need answer before that is worth a problem.
+const answerTimeout = 20 * time.Second
 
 // problems names the uplinks to which no prefix is delegated though one is asked for: they work, and the LANs do not.
 func (l *delegations) problems(now time.Time) []rules.Problem {
@@ -183,7 +183,7 @@ func (l *delegations) problems(now time.Time) []rules.Problem {
 
 // lackProblem says why an uplink has no delegation; false as long as that may still come.
 func lackProblem(name, device string, lack *dhcp6.Lack, now time.Time) (rules.Problem, bool) {
-	if lack == nil || lack.Refusal == "" && now.Sub(lack.Since) < silenceAge {
+	if lack == nil || lack.Refusal == "" && now.Sub(lack.Since) < answerTimeout {
 		return rules.Problem{}, false
 	}
 	what := lack.Refusal

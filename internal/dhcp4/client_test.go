@@ -170,6 +170,11 @@ func sleep(d time.Duration) {
 	synctest.Wait()
 }
 
+// sameTerms reports whether two leases configure the device alike, whatever their times.
+func sameTerms(a, b *Lease) bool {
+	return a != nil && b != nil && a.Address == b.Address && a.Gateway == b.Gateway && a.MTU == b.MTU && slices.Equal(a.Routes, b.Routes)
+}
+
 func wantKinds(t *testing.T, l *line, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, l.kinds()); diff != "" {

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -131,9 +130,4 @@ func option32(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode) (uint32, bool) {
 		return 0, false
 	}
 	return binary.BigEndian.Uint32(b), true
-}
-
-// sameTerms reports whether two leases configure the device alike, whatever their times.
-func sameTerms(a, b *Lease) bool {
-	return a != nil && b != nil && a.Address == b.Address && a.Gateway == b.Gateway && a.MTU == b.MTU && slices.Equal(a.Routes, b.Routes)
 }

@@ -24,8 +24,8 @@ const (
 	// readyPause is between two looks at a device whose address is being checked for duplicates, which takes a second or two.
 	// A device that has none for longer is looked at more and more seldom.
 	readyPause = 200 * time.Millisecond
-	// readyPatience is how long a device may lack an address before that is worth a line.
-	readyPatience = 5 * time.Second
+	// readyGrace is how long a device may lack an address before that is worth a line.
+	readyGrace = 5 * time.Second
 )
 
 // Conn is a socket on one device that receives messages M.
@@ -147,7 +147,7 @@ func (s *Session[M, C]) postpone(err error, now time.Time) {
 		}
 		waited := now.Sub(s.waiting)
 		pause = min(max(waited/4, readyPause), s.cfg.MaxWait)
-		if waited < readyPatience {
+		if waited < readyGrace {
 			s.retry = now.Add(pause)
 			return
 		}

@@ -195,7 +195,7 @@ func TestADeviceThatIsNotReadyIsLookedAtMoreAndMoreSeldom(t *testing.T) {
 		d := start(t)
 		d.set(ErrNotReady)
 		d.SetLink(2, true)
-		if n := d.looks(readyPatience - time.Millisecond); n < 10 || d.logged("\n") > 0 {
+		if n := d.looks(readyGrace - time.Millisecond); n < 10 || d.logged("\n") > 0 {
 			t.Errorf("%d looks while addresses are checked, %d lines", n, d.logged("\n"))
 		}
 		if n := d.looks(time.Hour); n > 3600/4+50 || d.logged("cannot be opened") != 1 {
