@@ -14,13 +14,22 @@ import (
 
 // Conn carries datagrams between one device and the DHCPv6 servers on its link.
 type Conn interface {
-	linksession.Conn[[]byte]
-	// Send sends to all servers and relays. An error that wraps linksession.ErrGone means that the Conn must be made anew.
+	// Send sends to all servers and relays. ErrGone means that the Conn must be made anew.
 	Send(b []byte) error
+	// Receive returns the next datagram; it blocks until Close.
+	Receive() ([]byte, error)
+	Close() error
 }
 
-// ErrEnded means that Run returned for another reason, and nothing was released.
-var ErrEnded = errors.New("the client has ended")
+var (
+	// ErrNotReady means that the device cannot send yet: it has no link-local address that is checked for
+	// duplicates. Open is tried again soon.
+	ErrNotReady = linksession.ErrNotReady
+	// ErrGone means that the device or the address that a Conn was bound to is gone.
+	ErrGone = linksession.ErrGone
+	// ErrEnded means that Run returned for another reason, and nothing was released.
+	ErrEnded = errors.New("the client has ended")
+)
 
 // Config is what a Client is made of.
 type Config struct {
@@ -38,7 +47,7 @@ type Config struct {
 	// change says what is left of it.
 	OnChange func(Change)
 
-	// Open makes the Conn; nil is a UDP socket. An error that wraps linksession.ErrNotReady means that the device cannot send yet.
+	// Open makes the Conn; nil is a UDP socket.
 	Open func(device string) (Conn, error)
 	// Clock returns a clock that never steps and counts time asleep, and time.Now; nil is those of the system.
 	Clock func() (sinceBoot time.Duration, wall time.Time)

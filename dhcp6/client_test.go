@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 func TestABrokenSocketIsOpenedAgain(t *testing.T) {
@@ -20,7 +18,7 @@ func TestABrokenSocketIsOpenedAgain(t *testing.T) {
 		b.wantLog("network is down")
 		b.mu.Lock()
 		b.wire.mu.Lock()
-		b.openErr = linksession.ErrNotReady
+		b.openErr = ErrNotReady
 		b.wire.mu.Unlock()
 		b.mu.Unlock()
 		b.end.broken <- errors.New("gone")
@@ -76,7 +74,7 @@ func TestADeviceThatIsReadySoonIsNoNews(t *testing.T) {
 			open, began := cfg.Open, time.Now()
 			cfg.Open = func(device string) (Conn, error) {
 				if time.Since(began) < 2*time.Second {
-					return nil, linksession.ErrNotReady
+					return nil, ErrNotReady
 				}
 				return open(device)
 			}
@@ -107,7 +105,7 @@ func TestASendErrorWaitsForTheRetransmissionAndAStaleSocketIsReplaced(t *testing
 		if n := strings.Count(b.log.String(), "operation not permitted"); n != 1 {
 			t.Errorf("the error was logged %d times", n)
 		}
-		set(linksession.ErrGone)
+		set(ErrGone)
 		sleep(20 * time.Minute)
 		set(nil)
 		if b.openings.Load() < 2 {

@@ -81,7 +81,7 @@ func (u *udpConn) prepare(device string) error {
 func (u *udpConn) Send(b []byte) error {
 	usable, err := linksession.LinkLocals(u.index, true)
 	if err != nil || !slices.Contains(usable, u.address) {
-		return fmt.Errorf("%w: %v is not usable any more", linksession.ErrGone, u.address)
+		return fmt.Errorf("%w: %v is not usable any more", ErrGone, u.address)
 	}
 	if err := u.conn.Sendto(context.Background(), b, 0, u.servers); err != nil {
 		return fmt.Errorf("sending to ff02::1:2: %w", err)

@@ -12,8 +12,6 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"golang.org/x/sys/unix"
-
-	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 // open opens a socket on a device in a namespace, waiting for its address: the kernel begins to check one after up to a
@@ -30,7 +28,7 @@ func (w *world) open(ns *os.File, device string) Conn {
 		case err == nil:
 			w.t.Cleanup(func() { _ = c.Close() })
 			return c
-		case !errors.Is(err, linksession.ErrNotReady):
+		case !errors.Is(err, ErrNotReady):
 			w.t.Fatal(err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -118,12 +116,12 @@ func TestTheSocketWaitsUntilTheAddressIsChecked(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, linksession.ErrNotReady) {
+	if !errors.Is(err, ErrNotReady) {
 		t.Errorf("opened while the address is tentative: %v", err)
 	}
 	w.echo("isp")
 	w.wantEcho(w.open(w.router, "wan"), "hello")
-	if err := inside(w.router, func() error { _, err := openUDP("missing"); return err }); err == nil || errors.Is(err, linksession.ErrNotReady) {
+	if err := inside(w.router, func() error { _, err := openUDP("missing"); return err }); err == nil || errors.Is(err, ErrNotReady) {
 		t.Errorf("a missing device: %v", err)
 	}
 }
@@ -170,7 +168,7 @@ func TestASocketWhoseAddressOrDeviceIsGoneIsStale(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.sh(w.router, script)
-			if err := inside(w.router, func() error { return c.Send([]byte("x")) }); !errors.Is(err, linksession.ErrGone) {
+			if err := inside(w.router, func() error { return c.Send([]byte("x")) }); !errors.Is(err, ErrGone) {
 				t.Errorf("%v, want ErrGone", err)
 			}
 		})

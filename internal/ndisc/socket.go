@@ -19,8 +19,8 @@ const (
 	// maxMessage is the largest message read, in bytes. Ones in fragments are dropped by the kernel anyway
 	// (RFC 6980).
 	maxMessage = 9216
-	// sendPatience bounds how long a device whose queue is full can hold us up.
-	sendPatience = time.Second
+	// sendTimeout bounds how long a device whose queue is full can hold us up.
+	sendTimeout = time.Second
 )
 
 // rawConn is a Conn on a raw ICMPv6 socket.
@@ -95,7 +95,7 @@ func (c *rawConn) Link() Link {
 // has no zone: package net would turn its name into an index that may be a minute old, of a device that has
 // been made anew since, and the kernel would say EINVAL.
 func (c *rawConn) Send(message []byte, to netip.Addr) error {
-	if err := c.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
 		return err
 	}
 	from := &ipv6.ControlMessage{Src: c.link.Addr.AsSlice(), IfIndex: c.index}
