@@ -24,9 +24,9 @@ type carriers struct {
 }
 
 // update finds out anew which uplinks are not judged.
-func (c *carriers) update(state func(name string) (uplink.State, bool), path func(rules.Path) (string, uplink.State, bool)) {
+func (c *carriers) update(ps paths) {
 	c.suspended, c.suspect = make(map[string]string), make(map[string]bool)
-	g := carrierGraph{c.configured, c.active, state, path}
+	g := carrierGraph{c.configured, c.active, ps.uplinkState, ps.state}
 	for name := range c.configured {
 		if reason := g.suspendedBy(name); reason != "" {
 			c.suspended[name] = reason
@@ -84,34 +84,12 @@ func (g carrierGraph) suspendedBy(name string) string {
 // canCarry reports whether an uplink with that verdict may carry a tunnel's packets.
 func canCarry(s uplink.State) bool { return s != uplink.Down && s != uplink.Disabled }
 
-// bestState returns the best verdict of an uplink's families; false when it has none yet. The lock is held.
-func (m *Monitor) bestState(name string) (best uplink.State, known bool) {
-	for _, p := range m.paths {
-		if p.uplink.Name != name {
-			continue
-		}
-		if s := p.State(); !known || s.Health() > best.Health() {
-			best, known = s, true
-		}
-	}
-	return best, known
-}
-
-// pathState returns whose a path is, and its verdict; false when it has none yet. The lock is held.
-func (m *Monitor) pathState(path rules.Path) (name string, state uplink.State, known bool) {
-	p := m.paths[path]
-	if p == nil {
-		return "", "", false
-	}
-	return p.uplink.Name, p.State(), true
-}
-
 // pauseCarried stops judging the tunnels whose carrier has fallen silent, without waiting for the next look at the
 // kernel: on a busy machine they would be down by then, and held down for it.
 func (m *Monitor) pauseCarried() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.carriers.update(m.bestState, m.pathState)
+	m.carriers.update(m.paths)
 	for _, p := range m.paths {
 		if m.carriers.paused(p.uplink.Name) && p.facts.Carrier && !p.facts.Quiet {
 			p.facts.Quiet = true

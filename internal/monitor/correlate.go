@@ -13,16 +13,29 @@ import (
 // missSpan is how long the others that were probed because of a miss need not be probed again for another one.
 const missSpan = 50 * time.Millisecond
 
+// correlation is what the paths of a family say about one another.
+type correlation struct {
+	*uplink.Correlator
+	decisions map[rules.Path]uplink.Decision       // replaced, never changed in place
+	outages   map[rules.Family]uplink.CommonOutage // those that the log knows
+	missedAt  map[rules.Family]time.Time           // the latest miss of a path that was fine
+	hintedAt  map[rules.Family]time.Time           // when the others were probed because of one
+}
+
+func newCorrelation() correlation {
+	return correlation{Correlator: uplink.NewCorrelator(), missedAt: make(map[rules.Family]time.Time), hintedAt: make(map[rules.Family]time.Time)}
+}
+
 // onMiss hears that a probe of a path went unanswered while all was well. Whoever can tell whether that is the path's
 // fault or the target's is probed at once: the same family of every other uplink. The other family of this uplink is
 // too: both mostly fail together.
 func (m *Monitor) onMiss(path rules.Path) {
 	m.mu.Lock()
 	now := time.Now()
-	m.missedAt[path.Family] = now
-	hinted := now.Sub(m.hintedAt[path.Family]) < missSpan // when many fail together, once is enough
+	m.correlation.missedAt[path.Family] = now
+	hinted := now.Sub(m.correlation.hintedAt[path.Family]) < missSpan // when many fail together, once is enough
 	if !hinted {
-		m.hintedAt[path.Family] = now
+		m.correlation.hintedAt[path.Family] = now
 		m.setIntervals(now) // a hint is taken once in an interval
 	}
 	var others []*monitoredPath
@@ -41,8 +54,8 @@ func (m *Monitor) onMiss(path rules.Path) {
 func (m *Monitor) onAnswer(path rules.Path, rtt time.Duration) {
 	now := time.Now()
 	m.mu.Lock()
-	decides, renew := m.correlator.Answered(path, now.Add(-rtt), now)
-	again := m.watching(renew)
+	decides, renew := m.correlation.Answered(path, now.Add(-rtt), now)
+	again := m.paths.of(renew)
 	m.mu.Unlock()
 	for _, p := range again {
 		p.Renew()
@@ -55,8 +68,8 @@ func (m *Monitor) onAnswer(path rules.Path, rtt time.Duration) {
 // correlate decides what to believe of each path, and sees to it that this is done again in time. The lock is held.
 func (m *Monitor) correlate(reports map[rules.Path]uplink.PathReport) {
 	now := time.Now()
-	decisions, next := m.correlator.Decide(reports, now)
-	m.decisions = decisions
+	decisions, next := m.correlation.Decide(reports, now)
+	m.correlation.decisions = decisions
 	switch {
 	case m.ctx == nil || m.ctx.Err() != nil || next.IsZero():
 	case m.recheckTimer == nil:
@@ -66,14 +79,14 @@ func (m *Monitor) correlate(reports map[rules.Path]uplink.PathReport) {
 	}
 }
 
-// outageEvents returns the events of common outages that began or ended since the last time. The lock is held.
-func (m *Monitor) outageEvents() []status.Event {
+// outageEvents returns the events of common outages that began or ended since the last time.
+func (c *correlation) outageEvents() []status.Event {
 	var events []status.Event
-	outages := m.correlator.Outages()
+	outages := c.Outages()
 	next := make(map[rules.Family]uplink.CommonOutage, len(outages))
 	for _, family := range rules.Families {
 		outage, is := outages[family]
-		_, was := m.outages[family]
+		_, was := c.outages[family]
 		switch {
 		case is && !was:
 			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Message: outageMessage(family, outage)})
@@ -84,7 +97,7 @@ func (m *Monitor) outageEvents() []status.Event {
 			next[family] = outage
 		}
 	}
-	m.outages = next
+	c.outages = next
 	return events
 }
 

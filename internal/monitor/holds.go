@@ -46,7 +46,7 @@ func with(set map[string]bool, element string, has bool) map[string]bool {
 // applyFailback applies the policy of an uplink to what the correlator has decided of a path: how far planning may trust
 // it, and whether it is held back until the operator says otherwise. The lock is held.
 func (m *Monitor) applyFailback(path rules.Path, state uplink.State) (h uplink.Health, held bool, event *status.Event) {
-	p, h := m.paths[path], m.decisions[path].Health
+	p, h := m.paths[path], m.correlation.decisions[path].Health
 	name, key := p.uplink.Name, pathKey(p.uplink.Name, path.Family)
 	if state == uplink.Up || state == uplink.Degraded {
 		p.proven = true

@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -104,4 +106,32 @@ func TestALineWithoutCarrierAtStartHasNotFailed(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	})
+}
+
+func TestHoldsThatDoNotChangeAreNotSavedAgain(t *testing.T) {
+	var h manualHolds
+	steps := []struct {
+		do      func()
+		want    []string
+		changed bool
+	}{
+		{func() { h.set("fiber/ipv4", false) }, nil, false},
+		{func() { h.set("fiber/ipv4", true) }, []string{"fiber/ipv4"}, true},
+		{func() { h.set("fiber/ipv4", true) }, []string{"fiber/ipv4"}, false},
+		{func() { h.set("lte/ipv6", true) }, []string{"fiber/ipv4", "lte/ipv6"}, true},
+		{func() { h.retain(map[string]bool{"lte/ipv6": true, "dsl/ipv4": true}) }, []string{"lte/ipv6"}, true},
+		{func() { h.retain(map[string]bool{"lte/ipv6": true}) }, []string{"lte/ipv6"}, false},
+	}
+	for i, s := range steps {
+		before := h.held
+		had := maps.Clone(before)
+		h.changed = false
+		s.do()
+		if got := slices.Sorted(maps.Keys(h.held)); !slices.Equal(got, s.want) || h.changed != s.changed {
+			t.Errorf("step %d: %q, changed %v", i, got, h.changed)
+		}
+		if !maps.Equal(before, had) {
+			t.Errorf("step %d changed what was read before: %v", i, before)
+		}
+	}
 }

@@ -72,14 +72,14 @@ func (m *Monitor) setIntervals(now time.Time) {
 	}
 	waiting := make(map[rules.Family]time.Time, len(rules.Families)) // since when somebody waits for a decision
 	for _, family := range rules.Families {
-		waiting[family] = m.correlator.DeferredSince(family)
+		waiting[family] = m.correlation.DeferredSince(family)
 	}
 	for path, p := range m.paths {
 		since := waiting[path.Family]
 		interval := baseInterval(&p.uplink, probeContext{
 			State: p.State(), Active: m.active == nil || m.active[path],
 			Receiving: now.Sub(p.inboundAt) < receivingSpan,
-			Alert:     !since.IsZero() || now.Sub(m.missedAt[path.Family]) < alertInterval || now.Sub(p.oneWayAt) < alertInterval || p.Blocked() != nil, // and its end is seen soon
+			Alert:     !since.IsZero() || now.Sub(m.correlation.missedAt[path.Family]) < alertInterval || now.Sub(p.oneWayAt) < alertInterval || p.Blocked() != nil, // and its end is seen soon
 			Urgent:    !since.IsZero() && now.Sub(since) < urgentSpan,
 		})
 		if limit := p.uplink.Probe.Budget; limit > 0 && (interval > alertInterval || since.IsZero()) {

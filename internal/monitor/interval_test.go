@@ -137,7 +137,9 @@ func TestAnActiveMeteredUplinkThatReceivesIsAskedLess(t *testing.T) {
 			for i := range 3600 {
 				after(time.Second)
 				if v, _ := c.Verdict(lte4); receives || i == 0 || v.Requests != seen { // our own answers are received, too
-					c.noteInbound([]rules.Path{lte4}, false)
+					c.Monitor.mu.Lock()
+					c.Monitor.paths[lte4].noteInbound(time.Now(), false)
+					c.Monitor.mu.Unlock()
 					seen = v.Requests
 				}
 			}

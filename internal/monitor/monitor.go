@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +51,7 @@ type Monitor struct {
 	mu         sync.Mutex // guards what follows
 	ctx        context.Context
 	running    sync.WaitGroup // watchers
-	paths      map[rules.Path]*monitoredPath
+	paths      paths
 	numbers    rules.Kernel
 	facts      map[rules.Path]rules.Facts // of the latest pass
 	active     map[rules.Path]bool        // carry new traffic; nil when that is not known yet
@@ -62,48 +61,17 @@ type Monitor struct {
 	probeBytes DailyBytes
 	carriers   carriers
 
-	correlator   *uplink.Correlator
-	decisions    map[rules.Path]uplink.Decision
-	outages      map[rules.Family]uplink.CommonOutage // those that the log knows
-	recheckTimer *time.Timer                          // wakes planning when the correlator has to decide again
-	missedAt     map[rules.Family]time.Time           // the latest miss of a path that was fine
-	hintedAt     map[rules.Family]time.Time           // when the others were probed because of one
+	correlation  correlation
+	recheckTimer *time.Timer // wakes planning when the correlator has to decide again
 }
 
 // New returns a Monitor that watches nothing before Configure and Run.
 func New(o Options) *Monitor {
-	m := &Monitor{o: o, paths: make(map[rules.Path]*monitoredPath), drained: o.Saved.drained, restored: o.Saved.verdicts,
+	m := &Monitor{o: o, paths: make(paths), drained: o.Saved.drained, restored: o.Saved.verdicts,
 		holds: manualHolds{held: o.Saved.holds}, probeBytes: o.Saved.probeBytes,
-		carriers: carriers{active: make(map[string][]rules.Path)}, correlator: uplink.NewCorrelator(),
-		missedAt: make(map[rules.Family]time.Time), hintedAt: make(map[rules.Family]time.Time)}
+		carriers: carriers{active: make(map[string][]rules.Path)}, correlation: newCorrelation()}
 	m.o.Saved = Saved{}
 	return m
-}
-
-// monitoredPath is a path with its watcher.
-type monitoredPath struct {
-	*uplink.Watcher
-	uplink   config.Uplink // as configured now
-	settings probeSettings
-	stop     context.CancelFunc // nil before the watcher runs
-
-	bytesPerProbe float64       // mean
-	interval      time.Duration // in force
-	counted       uint64        // bytes of probes that are among the day's
-	proven        bool          // was up since the daemon has started
-	inboundAt     time.Time     // when its device last received something
-	oneWayAt      time.Time     // when its traffic last looked one-way
-
-	installed egress           // as the kernel routes its mark now
-	facts     uplink.PathFacts // as told to the watcher last
-}
-
-// probeSettings are what a watcher is made of: a reload that changes one of them makes a new watcher.
-type probeSettings struct {
-	name, device, targets    string
-	interval, fast, timeout  time.Duration
-	fall, rise, minTargetsUp int
-	quality                  config.Quality
 }
 
 // Configure makes the watchers of a configuration. Those whose settings are unchanged go on; others start anew from the
@@ -114,7 +82,7 @@ func (m *Monitor) Configure(c *config.Config, ids map[string]int) error {
 	m.numbers = planinput.KernelNumbers(c.Kernel)
 	m.setIntervals(time.Now()) // counts the bytes of the watchers that go
 	m.carriers.configured = planinput.Carriers(c)
-	next := make(map[rules.Path]*monitoredPath)
+	next := make(paths)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		targets := make([]probe.Target, len(u.Probe.Targets))
@@ -149,48 +117,6 @@ func (m *Monitor) Configure(c *config.Config, ids map[string]int) error {
 	}
 	m.holds.retain(manual)
 	return nil
-}
-
-// pathFor returns the present entry of a path if its settings still fit, else a new one. The lock is held.
-func (m *Monitor) pathFor(path rules.Path, u *config.Uplink, targets []probe.Target) *monitoredPath {
-	settings := probeSettings{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
-		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp, u.Quality}
-	old := m.paths[path]
-	if old != nil && old.settings == settings {
-		return old
-	}
-	p := &monitoredPath{settings: settings, bytesPerProbe: bytesPerProbe(targets, path.Family), interval: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
-		Uplink: u.Name, Family: path.Family, Targets: targets,
-		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
-		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Phase: phaseOf(m.o.Phase, path.Family, u.Probe.Interval),
-		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
-		Prober:  m.o.Prober, OnChange: m.onTransition, OnMiss: func() { m.onMiss(path) },
-		OnRTT: func(_ probe.Target, rtt time.Duration) {
-			m.o.OnRTT(u.Name, path.Family, rtt)
-			m.onAnswer(path, rtt)
-		},
-	})}
-	key := pathKey(u.Name, path.Family)
-	saved, ok := m.restored[key]
-	delete(m.restored, key) // out of date by the time that an uplink is removed and comes back
-	if old != nil && old.settings.name == u.Name {
-		saved, ok = old.saved(), true
-		p.proven = old.proven
-	}
-	if ok && saved.State.Valid() {
-		p.Restore(saved.State, saved.Since)
-		p.RestoreLearned(saved.Learned)
-	}
-	return p
-}
-
-// phaseOf returns the phase of a path's probes. Both families mostly fail together: probed by turns, whatever befalls
-// the uplink is noticed sooner than by both at a time.
-func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.Time {
-	if family == rules.IPv6 {
-		return phase.Add(interval / 2)
-	}
-	return phase
 }
 
 // start runs the watcher of a path once the Monitor runs. The lock is held.
@@ -254,7 +180,7 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 	overQuota := m.o.OverQuota()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.carriers.update(m.bestState, m.pathState)
+	m.carriers.update(m.paths)
 	reports := make(map[rules.Path]uplink.PathReport, len(m.paths))
 	verdicts := make(map[rules.Path]rules.Verdict, len(m.paths))
 	for path, p := range m.paths {
@@ -271,7 +197,7 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 	}
 	m.correlate(reports)
 	m.setIntervals(time.Now())
-	events := m.outageEvents()
+	events := m.correlation.outageEvents()
 	for path, report := range reports {
 		health, held, event := m.applyFailback(path, report.State)
 		if event != nil {
@@ -282,20 +208,6 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 			Drained: held || report.Suppressed || m.drained[name] || overQuota[name]}
 	}
 	return verdicts, events
-}
-
-func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.Facts) uplink.PathFacts {
-	return uplink.PathFacts{
-		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(),
-			HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard}, // may lead to a few networks only
-		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
-		Quiet:   egressOf(f) != p.installed || m.carriers.paused(p.uplink.Name),
-	}
-}
-
-func (p *monitoredPath) setFacts(f uplink.PathFacts) {
-	p.facts = f
-	p.SetPath(f)
 }
 
 // RouteInstalled lets the paths be probed whose routes and rules have just been applied.
@@ -311,15 +223,6 @@ func (m *Monitor) RouteInstalled(facts map[rules.Path]rules.Facts) {
 		}
 	}
 }
-
-// egress is how the packets of a path leave.
-type egress struct {
-	index   int
-	source  netip.Addr
-	gateway netip.Addr
-}
-
-func egressOf(f rules.Facts) egress { return egress{f.Index, f.Source(), f.Gateway} }
 
 // planHealth translates the health of a path into the levels of the planning package. A degraded path is as alive as
 // any; planning prefers one that does not lose much.
@@ -338,9 +241,9 @@ func planHealth(h uplink.Health, s uplink.State) rules.Health {
 }
 
 // ProbeNow has paths probed at once, because something looks wrong. The probes alone decide.
-func (m *Monitor) ProbeNow(paths []rules.Path) {
+func (m *Monitor) ProbeNow(list []rules.Path) {
 	m.mu.Lock()
-	now, found := time.Now(), m.watching(paths)
+	now, found := time.Now(), m.paths.of(list)
 	for _, p := range found {
 		p.oneWayAt = now
 	}
@@ -349,17 +252,6 @@ func (m *Monitor) ProbeNow(paths []rules.Path) {
 	for _, p := range found {
 		p.Hint()
 	}
-}
-
-// watching returns those of the paths that are monitored. The lock is held.
-func (m *Monitor) watching(paths []rules.Path) []*monitoredPath {
-	var found []*monitoredPath
-	for _, path := range paths {
-		if p := m.paths[path]; p != nil {
-			found = append(found, p)
-		}
-	}
-	return found
 }
 
 // SetActive says who carries new traffic.

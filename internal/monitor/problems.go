@@ -21,9 +21,9 @@ func (m *Monitor) Problems() []rules.Problem {
 	problems := append(deadTargets(verdicts), portals(verdicts)...)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	problems = append(problems, m.blocked()...)
+	problems = append(problems, blocked(m.paths, m.numbers)...)
 	for _, family := range rules.Families {
-		if outage, ok := m.outages[family]; ok {
+		if outage, ok := m.correlation.outages[family]; ok {
 			problems = append(problems, rules.Problem{Code: "common-cause", Severity: "error", Message: outageMessage(family, outage),
 				Fix: "look for what the uplinks have in common: the targets, a provider behind both, a firewall of this machine"})
 		}
@@ -73,17 +73,17 @@ func portals(verdicts []status.PathVerdict) []rules.Problem {
 	return problems
 }
 
-// blocked names the paths whose probes this machine's packet filter refuses. The lock is held.
-func (m *Monitor) blocked() []rules.Problem {
+// blocked names the paths whose probes this machine's packet filter refuses.
+func blocked(ps paths, numbers rules.Kernel) []rules.Problem {
 	var problems []rules.Problem
-	for path, monitored := range m.paths {
+	for path, monitored := range ps {
 		fault := monitored.Blocked()
 		if fault == nil || !monitored.canProbe() {
 			continue
 		}
 		p := rules.Problem{Code: "probe-blocked", Severity: "error",
 			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %v", monitored.settings.name, path.Family, fault),
-			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", m.numbers.MarkMask, m.numbers.Mark(path.Uplink))}
+			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", numbers.MarkMask, numbers.Mark(path.Uplink))}
 		if errors.Is(fault, probe.ErrMark) {
 			p.Fix = "run uplinkd with CAP_NET_ADMIN and CAP_NET_RAW"
 		}

@@ -19,7 +19,7 @@ type PathStatus struct {
 // Statuses returns those of all paths at once: who asks for many shall not have to wait for the lock with each.
 func (m *Monitor) Statuses() map[rules.Path]PathStatus {
 	m.mu.Lock()
-	paths, decisions, suspended, held := maps.Clone(m.paths), m.decisions, m.carriers.suspended, m.holds.held // each but paths is replaced, never changed in place
+	paths, decisions, suspended, held := maps.Clone(m.paths), m.correlation.decisions, m.carriers.suspended, m.holds.held // each but paths is replaced, never changed in place
 	m.mu.Unlock()
 	found := make(map[rules.Path]PathStatus, len(paths))
 	for path, p := range paths {

@@ -48,78 +48,72 @@ func (m *Monitor) watchTraffic(ctx context.Context) {
 			m.o.Log.Debug("packet counters cannot be read", "err", err)
 			continue
 		}
-		for index, paths := range m.pathsByDevice() {
-			reading, exists := readings[index]
-			if !exists {
-				delete(devices, index)
-				continue
-			}
-			device := devices[index]
-			if device == nil {
-				device = &deviceTraffic{Device: reading, at: now}
-				devices[index] = device
-			}
-			if device.use.observe(now, reading.Sent) {
-				usedAt = now
-			}
-			if device.Received != reading.Received {
-				m.noteInbound(paths, isStream(reading.Received-device.Received, now.Sub(device.at)))
-			}
-			if bits, ok := device.load.observe(now, reading); ok {
-				m.noteLoad(paths, bits, now)
-			}
-			device.Device, device.at = reading, now
-			if device.oneWay.Observe(now, reading.Received, reading.Sent, func() time.Duration { return m.slowestRTT(paths) }) {
-				m.ProbeNow(paths)
-			}
+		used, oneWay := m.noteTraffic(devices, readings, now)
+		if used {
+			usedAt = now
+		}
+		if len(oneWay) > 0 {
+			m.ProbeNow(oneWay)
 		}
 	}
 }
 
-// pathsByDevice groups the paths whose device has carrier by its interface index.
-func (m *Monitor) pathsByDevice() map[int][]rules.Path {
+// noteTraffic passes a reading on to the paths of each device. It reports whether any device is in use, and the paths
+// whose traffic looks one-way.
+func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]counters.Device, now time.Time) (used bool, oneWay []rules.Path) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	paths := make(map[int][]rules.Path)
+	byDevice := make(map[int][]rules.Path)
 	for path, f := range m.facts {
 		if f.Carrier {
-			paths[f.Index] = append(paths[f.Index], path)
+			byDevice[f.Index] = append(byDevice[f.Index], path)
 		}
 	}
-	return paths
-}
-
-// noteInbound notes that the device of the paths receives, and whether that is a stream.
-func (m *Monitor) noteInbound(paths []rules.Path, stream bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, p := range m.watching(paths) {
-		p.inboundAt = time.Now()
-		p.Received(p.inboundAt)
-		if stream {
-			p.InboundStream(p.inboundAt)
+	for index, list := range byDevice {
+		reading, exists := readings[index]
+		if !exists {
+			delete(devices, index)
+			continue
+		}
+		device := devices[index]
+		if device == nil {
+			device = &deviceTraffic{Device: reading, at: now}
+			devices[index] = device
+		}
+		used = device.use.observe(now, reading.Sent) || used
+		inbound := device.Received != reading.Received
+		stream := inbound && isStream(reading.Received-device.Received, now.Sub(device.at))
+		bits, measured := device.load.observe(now, reading)
+		device.Device, device.at = reading, now
+		paths := m.paths.of(list)
+		slowestRTT := func() (rtt time.Duration) {
+			for _, p := range paths {
+				rtt = max(rtt, p.RTT())
+			}
+			return rtt
+		}
+		for _, p := range paths {
+			if inbound {
+				p.noteInbound(now, stream)
+			}
+			if measured {
+				p.Load(bits, now)
+			}
+		}
+		if device.oneWay.Observe(now, reading.Received, reading.Sent, slowestRTT) {
+			oneWay = append(oneWay, list...)
 		}
 	}
+	return used, oneWay
 }
 
-// noteLoad tells the paths of a device how many bits a second it moves.
-func (m *Monitor) noteLoad(paths []rules.Path, bits float64, now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, p := range m.watching(paths) {
-		p.Load(bits, now)
+// noteInbound notes that the device of a path receives, and whether that is a stream.
+func (p *monitoredPath) noteInbound(now time.Time, stream bool) {
+	p.inboundAt = now
+	p.Received(now)
+	if stream {
+		p.InboundStream(now)
 	}
-}
-
-// slowestRTT returns the longest round-trip time of the paths.
-func (m *Monitor) slowestRTT(paths []rules.Path) time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	longest := time.Duration(0)
-	for _, p := range m.watching(paths) {
-		longest = max(longest, p.RTT())
-	}
-	return longest
 }
 
 // deviceTraffic is what the readings of a device have shown.

@@ -2,7 +2,12 @@ package monitor
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/uplinkd/uplinkd/internal/counters"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 func TestOnlyMoreThanOurProbesCountsAsUse(t *testing.T) {
@@ -37,4 +42,26 @@ func TestCountersAreLookedAtMoreOftenWhileTheUplinksAreUsed(t *testing.T) {
 			t.Errorf("unused for %v: every %v, want %v", unused, got, want)
 		}
 	}
+}
+
+func TestTrafficThatGetsNoAnswerHasItsPathsProbedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newRig(t, nil)
+		var sent, received uint64
+		dead := false
+		c.o.Counters = func(out map[int]counters.Device) (time.Time, error) {
+			if sent += 10; !dead {
+				received += 10
+			}
+			out[2] = counters.Device{Sent: sent, Received: received} // fiber's
+			return time.Now(), nil
+		}
+		c.pass()
+		c.SetActive(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
+		after(time.Minute + 100*time.Millisecond) // the next probe is due in 900 ms
+		c.set("fiber", false)
+		dead = true
+		after(900 * time.Millisecond)
+		c.wants(fiber4, uplink.Suspect)
+	})
 }

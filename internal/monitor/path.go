@@ -1,0 +1,140 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// monitoredPath is a path with its watcher.
+type monitoredPath struct {
+	*uplink.Watcher
+	uplink   config.Uplink // as configured now
+	settings probeSettings
+	stop     context.CancelFunc // nil before the watcher runs
+
+	bytesPerProbe float64       // mean
+	interval      time.Duration // in force
+	counted       uint64        // bytes of probes that are among the day's
+	proven        bool          // was up since the daemon has started
+	inboundAt     time.Time     // when its device last received something
+	oneWayAt      time.Time     // when its traffic last looked one-way
+
+	installed egress           // as the kernel routes its mark now
+	facts     uplink.PathFacts // as told to the watcher last
+}
+
+// probeSettings are what a watcher is made of: a reload that changes one of them makes a new watcher.
+type probeSettings struct {
+	name, device, targets    string
+	interval, fast, timeout  time.Duration
+	fall, rise, minTargetsUp int
+	quality                  config.Quality
+}
+
+// pathFor returns the present entry of a path if its settings still fit, else a new one. The lock is held.
+func (m *Monitor) pathFor(path rules.Path, u *config.Uplink, targets []probe.Target) *monitoredPath {
+	settings := probeSettings{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
+		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp, u.Quality}
+	old := m.paths[path]
+	if old != nil && old.settings == settings {
+		return old
+	}
+	p := &monitoredPath{settings: settings, bytesPerProbe: bytesPerProbe(targets, path.Family), interval: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
+		Uplink: u.Name, Family: path.Family, Targets: targets,
+		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
+		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Phase: phaseOf(m.o.Phase, path.Family, u.Probe.Interval),
+		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
+		Prober:  m.o.Prober, OnChange: m.onTransition, OnMiss: func() { m.onMiss(path) },
+		OnRTT: func(_ probe.Target, rtt time.Duration) {
+			m.o.OnRTT(u.Name, path.Family, rtt)
+			m.onAnswer(path, rtt)
+		},
+	})}
+	key := pathKey(u.Name, path.Family)
+	saved, ok := m.restored[key]
+	delete(m.restored, key) // out of date by the time that an uplink is removed and comes back
+	if old != nil && old.settings.name == u.Name {
+		saved, ok = old.saved(), true
+		p.proven = old.proven
+	}
+	if ok && saved.State.Valid() {
+		p.Restore(saved.State, saved.Since)
+		p.RestoreLearned(saved.Learned)
+	}
+	return p
+}
+
+// phaseOf returns the phase of a path's probes. Both families mostly fail together: probed by turns, whatever befalls
+// the uplink is noticed sooner than by both at a time.
+func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.Time {
+	if family == rules.IPv6 {
+		return phase.Add(interval / 2)
+	}
+	return phase
+}
+
+func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.Facts) uplink.PathFacts {
+	return uplink.PathFacts{
+		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(),
+			HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard}, // may lead to a few networks only
+		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
+		Quiet:   egressOf(f) != p.installed || m.carriers.paused(p.uplink.Name),
+	}
+}
+
+func (p *monitoredPath) setFacts(f uplink.PathFacts) {
+	p.facts = f
+	p.SetPath(f)
+}
+
+// egress is how the packets of a path leave.
+type egress struct {
+	index   int
+	source  netip.Addr
+	gateway netip.Addr
+}
+
+func egressOf(f rules.Facts) egress { return egress{f.Index, f.Source(), f.Gateway} }
+
+// paths are those that are monitored.
+type paths map[rules.Path]*monitoredPath
+
+// of returns those of a list that are monitored.
+func (ps paths) of(list []rules.Path) []*monitoredPath {
+	var found []*monitoredPath
+	for _, path := range list {
+		if p := ps[path]; p != nil {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// uplinkState returns the best verdict of an uplink's families; false when it has none yet.
+func (ps paths) uplinkState(name string) (best uplink.State, known bool) {
+	for _, p := range ps {
+		if p.uplink.Name != name {
+			continue
+		}
+		if s := p.State(); !known || s.Health() > best.Health() {
+			best, known = s, true
+		}
+	}
+	return best, known
+}
+
+// state returns whose a path is, and its verdict; false when it has none yet.
+func (ps paths) state(path rules.Path) (name string, state uplink.State, known bool) {
+	p := ps[path]
+	if p == nil {
+		return "", "", false
+	}
+	return p.uplink.Name, p.State(), true
+}
