@@ -35,14 +35,21 @@ const (
 // Outcomes may come in any order; they are counted in the order of sending. The
 // zero Bursts is not ready; use newBursts.
 type Bursts struct {
-	recent, loss   float64 // shares of probes that were lost, over a short and a long span
-	lost, answered float64 // followers of a lost probe, with the prior
-	spacing        float64 // of those, summed, in seconds
-	runs           int
+	learned LearnedBursts
+	recent  float64 // as learned.Loss, over a shorter span
 
 	undecided []probeStep // sent and not counted yet, oldest first
 	last      probeStep   // counted last
 	run       run         // of lost probes, at the end of what was counted
+}
+
+// LearnedBursts is what was learned of a link, to be kept over a restart.
+type LearnedBursts struct {
+	Loss     float64 `json:"loss"`     // share of probes outside bursts, 0..1, over about a thousand of them
+	Lost     float64 `json:"lost"`     // probes closely after a lost one that were lost too, of late
+	Answered float64 `json:"answered"` // and that were answered
+	Spacing  float64 `json:"spacing"`  // between them, summed, in seconds
+	Runs     int     `json:"runs"`     // bursts seen
 }
 
 // probeStep is one probe in the order of sending.
@@ -69,8 +76,8 @@ type run struct {
 }
 
 func newBursts() Bursts {
-	return Bursts{recent: priorLoss, loss: priorLoss, lost: priorLost, answered: priorAnswered,
-		spacing: priorSpacing * (priorLost + priorAnswered)}
+	return Bursts{recent: priorLoss, learned: LearnedBursts{Loss: priorLoss, Lost: priorLost, Answered: priorAnswered,
+		Spacing: priorSpacing * (priorLost + priorAnswered)}}
 }
 
 // forget drops what is in flight: the path is another one, the link the same.
@@ -109,7 +116,7 @@ func (b *Bursts) count(s probeStep) {
 			x = 1
 		}
 		b.recent += (x - b.recent) * recentWeight
-		b.loss += (x - b.loss) * lossWeight
+		b.learned.Loss += (x - b.learned.Loss) * lossWeight
 	}
 	if b.last.outcome == wasLost {
 		spacing := s.sent.Sub(b.last.sent)
@@ -131,49 +138,33 @@ func (b *Bursts) count(s probeStep) {
 
 // end counts the run that an answered probe ended.
 func (b *Bursts) end(spacing time.Duration) {
-	b.runs++
+	b.learned.Runs++
 	const keep = 1 - burstWeight
-	b.lost = b.lost*keep + b.run.lost
-	b.answered = b.answered*keep + 1
-	b.spacing = b.spacing*keep + b.run.spacing + spacing.Seconds()
-}
-
-// LearnedBursts is what was learned of a link, to be kept over a restart.
-type LearnedBursts struct {
-	Loss     float64 `json:"loss"`     // 0..1
-	Lost     float64 `json:"lost"`     // probes closely after a lost one that were lost too, of late
-	Answered float64 `json:"answered"` // and that were answered
-	Spacing  float64 `json:"spacing"`  // between them, summed, in seconds
-	Runs     int     `json:"runs"`     // bursts seen
+	b.learned.Lost = b.learned.Lost*keep + b.run.lost
+	b.learned.Answered = b.learned.Answered*keep + 1
+	b.learned.Spacing = b.learned.Spacing*keep + b.run.spacing + spacing.Seconds()
 }
 
 // Learned returns what was learned so far.
-func (b *Bursts) Learned() LearnedBursts {
-	return LearnedBursts{Loss: b.loss, Lost: b.lost, Answered: b.answered, Spacing: b.spacing, Runs: b.runs}
-}
+func (b *Bursts) Learned() LearnedBursts { return b.learned }
 
-// restore continues from a memory. One that nothing can have been learned from, as a damaged file may hold,
-// changes nothing.
+// restore continues from what was learned before. Impossible figures, as a damaged file may hold, change nothing.
 func (b *Bursts) restore(m LearnedBursts) {
 	positive := func(v, most float64) bool { return v > 0 && v <= most }
 	if !positive(m.Loss, 1) || !positive(m.Lost, 1e6) || !positive(m.Answered, 1e6) || !positive(m.Spacing, 1e6) || m.Runs < 0 {
 		return
 	}
-	b.recent, b.loss, b.lost, b.answered, b.spacing, b.runs = m.Loss, m.Loss, m.Lost, m.Answered, m.Spacing, m.Runs
+	b.learned, b.recent = m, m.Loss
 }
-
-// Loss returns the ratio of probes outside bursts that were lost, 0..1, over about a
-// thousand of them: slower and steadier than [Detector.Loss].
-func (b *Bursts) Loss() float64 { return b.loss }
 
 // Mean returns the mean length of a burst of loss: spans without memory are left
 // with the same probability at every further probe, so it follows from the share
 // of probes that were lost among those closely after a lost one. Independent loss
 // looks like bursts shorter than the interval.
 func (b *Bursts) Mean() time.Duration {
-	followers := b.lost + b.answered
-	spacing := max(b.spacing/followers, minLostSpacing)
-	return time.Duration(spacing / math.Log(followers/b.lost) * float64(time.Second))
+	followers := b.learned.Lost + b.learned.Answered
+	spacing := max(b.learned.Spacing/followers, minLostSpacing)
+	return time.Duration(spacing / math.Log(followers/b.learned.Lost) * float64(time.Second))
 }
 
 // Confirm returns for how long a silence has to go on after it was found before
@@ -181,10 +172,10 @@ func (b *Bursts) Mean() time.Duration {
 // length B, loss p, a probe every I seconds and F false alarms a day. Until a
 // burst of loss has been seen on this link it is base.
 func (b *Bursts) Confirm(base, interval time.Duration) time.Duration {
-	if b.runs == 0 {
+	if b.learned.Runs == 0 {
 		return base
 	}
-	trials := 86400 * max(b.loss, leastLoss) / (interval.Seconds() * falseDowns)
+	trials := 86400 * max(b.learned.Loss, leastLoss) / (interval.Seconds() * falseDowns)
 	span := time.Duration(float64(b.Mean()) * math.Log(max(trials, 1)))
 	return min(max(span, MinConfirm), MaxConfirm).Round(10 * time.Millisecond)
 }

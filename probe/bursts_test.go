@@ -37,7 +37,7 @@ func TestBurstsLearnTheLengthOfBursts(t *testing.T) {
 		if got := b.Mean(); got < mean*6/10 || got > mean*15/10 {
 			t.Errorf("bursts of %v are taken for %v", mean, got)
 		}
-		if got := b.Loss(); got < 0.003 || got > 0.03 {
+		if got := b.learned.Loss; got < 0.003 || got > 0.03 {
 			t.Errorf("loss %v, want about 0.01", got)
 		}
 	}
@@ -120,8 +120,8 @@ func TestBurstsPropertiesOfAnyOutcomes(t *testing.T) {
 				open = nil
 			}
 			span := b.Confirm(DefaultConfirm, time.Second)
-			if span < MinConfirm || span > MaxConfirm || b.Loss() < 0 || b.Loss() > 1 || b.Mean() < 0 {
-				t.Fatalf("span %v, loss %v, mean %v", span, b.Loss(), b.Mean())
+			if span < MinConfirm || span > MaxConfirm || b.learned.Loss < 0 || b.learned.Loss > 1 || b.Mean() < 0 {
+				t.Fatalf("span %v, loss %v, mean %v", span, b.learned.Loss, b.Mean())
 			}
 		}
 	})

@@ -165,7 +165,7 @@ type round struct {
 
 type target struct {
 	Target
-	window        Window
+	times         rttEstimator
 	up            bool
 	dead          bool
 	due           time.Time // dead: when to ask again
@@ -207,7 +207,7 @@ func NewDetector(cfg DetectorConfig) *Detector {
 func (d *Detector) Reset(now time.Time) {
 	for i := range d.targets {
 		t := &d.targets[i]
-		t.window = Window{}
+		t.times = rttEstimator{}
 		t.up, t.dead, t.missPending, t.falseSilences, t.streak, t.fault = false, false, false, 0, 0, ""
 	}
 	d.recent = outcomes{}
@@ -334,14 +334,14 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 // timeout returns when silence of a target becomes a miss. One that has never answered is given twice
 // the time of the slowest that has: a path that dies young is noticed as fast as any other.
 func (d *Detector) timeout(t *target) time.Duration {
-	own := t.window.Timeout(d.cfg.Timeout)
-	if t.window.replied {
+	own := t.times.timeout(d.cfg.Timeout)
+	if t.times.known {
 		return own
 	}
 	slowest := time.Duration(0)
 	for i := range d.targets {
-		if w := &d.targets[i].window; w.replied {
-			slowest = max(slowest, w.Timeout(d.cfg.Timeout))
+		if e := &d.targets[i].times; e.known {
+			slowest = max(slowest, e.timeout(d.cfg.Timeout))
 		}
 	}
 	if slowest == 0 {
@@ -361,19 +361,16 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 	t.answered++
 	t.streak++
 	t.up, t.missPending, t.falseSilences, t.fault = true, false, 0, ""
+	t.times.add(rtt)
 	if f.missed {
 		t.late++
 		t.missed--
-		t.window.Late(rtt)
 		if f.counts {
 			d.recent.retract(f.target)
 		}
 		d.report(f, Retracted)
-	} else {
-		t.window.Reply(rtt)
-		if f.counts {
-			d.recent.add(f.target, false)
-		}
+	} else if f.counts {
+		d.recent.add(f.target, false)
 	}
 	d.report(f, Answered)
 	t.dead = false
@@ -508,7 +505,6 @@ func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
 	t.missed++
 	t.up, t.streak = false, 0
 	t.missPending, t.missSent = true, f.sent
-	t.window.Miss()
 	if !f.votes || t.dead {
 		return None
 	}

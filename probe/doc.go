@@ -7,12 +7,12 @@
 //	                                      v
 //	    Next: when, which target <── Detector ──> Signal (Alive, Missed, Failing, NoPath)
 //	                                  │    │
-//	                     one Window ──┘    └── loss over the last 60 outcomes, Bursts
-//	                     per target
+//	           round-trip times of ──┘    └── loss over the last 60 outcomes, Bursts
+//	                  each target
 //
 // [Net] is the only part that touches the network: one probe, one socket, gone
-// afterwards. [Window] and [Detector] are pure: they start no goroutine, own no
-// timer and take the time as an argument, so a week of probing is simulated in a second.
+// afterwards. [Detector] is pure: it starts no goroutine, owns no
+// timer and takes the time as an argument, so a week of probing is simulated in a second.
 //
 // # How silence is found
 //

@@ -5,11 +5,10 @@ import (
 	"time"
 )
 
-// Burst describes the running or last burst.
+// BurstReport describes the running or last burst.
 type BurstReport struct {
 	Missed, Answered int           // probes of the burst that are decided
-	Unsent           int           // probes that met ErrNoPath
-	Targets          int           // distinct targets asked
+	Targets          int           // distinct targets probed
 	Span             time.Duration // since its first probe
 }
 
@@ -28,7 +27,7 @@ func plural(n int, noun string) string {
 
 // Burst describes the running or last burst as of now.
 func (d *Detector) Burst(now time.Time) BurstReport {
-	r := BurstReport{Missed: d.run.missed, Answered: d.run.answered, Unsent: d.run.unsent, Span: now.Sub(d.run.began)}
+	r := BurstReport{Missed: d.run.missed, Answered: d.run.answered, Span: now.Sub(d.run.began)}
 	for i := range d.targets {
 		if d.run.serial != 0 && d.targets[i].round == d.run.serial {
 			r.Targets++
@@ -38,7 +37,7 @@ func (d *Detector) Burst(now time.Time) BurstReport {
 }
 
 // Loss returns the ratio of misses, 0..1, over the last outcomes of all targets
-// that may vote, and how many those are, at most [WindowSize]. Only probes of
+// that may vote, and how many those are, at most [LossWindow]. Only probes of
 // outside bursts count: a burst asks most when most is lost, and would turn a
 // second of silence into a minute of high loss.
 func (d *Detector) Loss() (ratio float64, outcomes int) { return d.recent.loss() }
@@ -51,8 +50,8 @@ func (d *Detector) ForgetLoss() { d.recent = outcomes{} }
 // that answered its latest probe; 0 for none.
 func (d *Detector) Times() (rtt, jitter time.Duration) {
 	for i := range d.targets {
-		if t := &d.targets[i]; t.up && (rtt == 0 || t.window.RTT() < rtt) {
-			rtt, jitter = t.window.RTT(), t.window.Jitter()
+		if t := &d.targets[i]; t.up && (rtt == 0 || t.times.srtt < rtt) {
+			rtt, jitter = t.times.srtt, t.times.jitter
 		}
 	}
 	return rtt, jitter
@@ -86,7 +85,6 @@ type TargetStats struct {
 	RTT      time.Duration
 	LastRTT  time.Duration
 	Jitter   time.Duration
-	Loss     float64
 	Fault    string // of the latest probe; "" after an answer
 }
 
@@ -95,21 +93,23 @@ func (d *Detector) Stats() []TargetStats {
 	stats := make([]TargetStats, len(d.targets))
 	for i := range d.targets {
 		t := &d.targets[i]
-		loss, _ := t.window.Loss()
 		stats[i] = TargetStats{
 			Target: t.Target, Up: t.up, Dead: t.dead,
 			Sent: t.sent, Answered: t.answered, Late: t.late, Missed: t.missed, Local: t.local,
-			RTT: t.window.RTT(), LastRTT: t.window.Last(), Jitter: t.window.Jitter(), Loss: loss,
+			RTT: t.times.srtt, LastRTT: t.times.last, Jitter: t.times.jitter,
 			Fault: t.fault,
 		}
 	}
 	return stats
 }
 
+// LossWindow is how many outcomes the loss ratio looks back on.
+const LossWindow = 60
+
 // outcomes are those of a path's voters, the latest last.
 type outcomes struct {
 	n    int
-	list [WindowSize]outcome
+	list [LossWindow]outcome
 }
 
 type outcome struct {
@@ -118,7 +118,7 @@ type outcome struct {
 }
 
 func (h *outcomes) add(index int, lost bool) {
-	if h.n == WindowSize {
+	if h.n == LossWindow {
 		copy(h.list[:], h.list[1:])
 		h.n--
 	}

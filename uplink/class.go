@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -51,16 +52,7 @@ func (c Classes) complete() Classes {
 }
 
 func (l Limits) or(d Limits) Limits {
-	if l.RTT <= 0 {
-		l.RTT = d.RTT
-	}
-	if l.Jitter <= 0 {
-		l.Jitter = d.Jitter
-	}
-	if l.Loss <= 0 {
-		l.Loss = d.Loss
-	}
-	return l
+	return Limits{cmp.Or(max(l.RTT, 0), d.RTT), cmp.Or(max(l.Jitter, 0), d.Jitter), cmp.Or(max(l.Loss, 0), d.Loss)}
 }
 
 const (

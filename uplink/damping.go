@@ -23,66 +23,68 @@ const (
 // Damping counts how often an uplink went down. Two times it suffices that it
 // works again; beyond that an uplink has to show for how long. It is pure, and the
 // zero Damping is ready to use.
-type Damping struct {
-	penalty float64
-	at      time.Time // when the penalty was that
+type Damping struct{ s DampingState }
 
-	since, until time.Time // of the suppression; until is zero for never suppressed
-
-	downs   int // that the hold-down counts
-	touched time.Time
+// DampingState is what a Damping knows, to be kept over a restart.
+type DampingState struct {
+	Penalty float64   `json:"penalty"`
+	At      time.Time `json:"at"` // when the penalty was that
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until"`   // of the suppression; zero for never suppressed
+	Downs   int       `json:"downs"`   // that the hold-down counts
+	Touched time.Time `json:"touched"` // the latest down, or the end of it
 }
 
 // Down counts a down.
 func (d *Damping) Down(now time.Time) {
 	penalty := d.Penalty(now)
-	suppressed := now.Before(d.until)
-	if !suppressed && !d.until.IsZero() {
+	suppressed := now.Before(d.s.Until)
+	if !suppressed && !d.s.Until.IsZero() {
 		// Where the longest suppression ended it, the rest is forgiven.
-		penalty, d.until = min(penalty, reuseBelow), time.Time{}
+		penalty, d.s.Until = min(penalty, reuseBelow), time.Time{}
 	}
-	d.penalty, d.at = penalty+downPenalty, now
-	if !suppressed && d.penalty > suppressAbove {
-		suppressed, d.since = true, now
+	d.s.Penalty, d.s.At = penalty+downPenalty, now
+	if !suppressed && d.s.Penalty > suppressAbove {
+		suppressed, d.s.Since = true, now
 	}
 	if suppressed {
-		d.until = now.Add(time.Duration(float64(halfLife) * math.Log2(d.penalty/reuseBelow)))
-		if last := d.since.Add(maxSuppression); d.until.After(last) {
-			d.until = last
+		d.s.Until = now.Add(time.Duration(float64(halfLife) * math.Log2(d.s.Penalty/reuseBelow)))
+		if last := d.s.Since.Add(maxSuppression); d.s.Until.After(last) {
+			d.s.Until = last
 		}
 	}
-	if now.Sub(d.touched) > quietAfter {
-		d.downs = 0
+	if now.Sub(d.s.Touched) > quietAfter {
+		d.s.Downs = 0
 	}
-	d.downs, d.touched = d.downs+1, now
+	d.s.Downs, d.s.Touched = d.s.Downs+1, now
 }
 
 // Up notes that the uplink is trusted again: the quiet hour begins.
-func (d *Damping) Up(now time.Time) { d.touched = now }
+func (d *Damping) Up(now time.Time) { d.s.Touched = now }
 
 // Penalty returns what is left of the points.
 func (d *Damping) Penalty(now time.Time) float64 {
-	if d.penalty == 0 {
+	if d.s.Penalty == 0 {
 		return 0
 	}
-	return d.penalty * math.Exp2(-now.Sub(d.at).Seconds()/halfLife.Seconds())
+	return d.s.Penalty * math.Exp2(-now.Sub(d.s.At).Seconds()/halfLife.Seconds())
 }
 
 // Suppressed reports whether the uplink has gone down too often to carry traffic
 // while there is another one, and until when. A further down puts that off, but
 // never to more than half an hour from the beginning.
 func (d *Damping) Suppressed(now time.Time) (until time.Time, suppressed bool) {
-	return d.until, now.Before(d.until)
+	return d.s.Until, now.Before(d.s.Until)
 }
 
 // HoldDown returns for how long an uplink that answers again is not trusted yet: 0
 // after the first down in a quiet hour, then 30 s, doubling to 15 min.
 func (d *Damping) HoldDown() time.Duration {
-	if d.downs < 2 {
+	if d.s.Downs < 2 {
 		return 0
 	}
 	hold := firstHoldDown
-	for range d.downs - 2 {
+	for range d.s.Downs - 2 {
 		if hold *= 2; hold >= maxHoldDown {
 			return maxHoldDown
 		}
@@ -90,20 +92,8 @@ func (d *Damping) HoldDown() time.Duration {
 	return hold
 }
 
-// DampingState is what is known of an uplink's downs, to be kept over a restart.
-type DampingState struct {
-	Penalty float64   `json:"penalty"`
-	At      time.Time `json:"at"` // when the penalty was that
-	Since   time.Time `json:"since"`
-	Until   time.Time `json:"until"` // of the suppression
-	Downs   int       `json:"downs"`
-	Touched time.Time `json:"touched"` // the latest down, or the end of it
-}
-
 // State returns what is known.
-func (d *Damping) State() DampingState {
-	return DampingState{Penalty: d.penalty, At: d.at, Since: d.since, Until: d.until, Downs: d.downs, Touched: d.touched}
-}
+func (d *Damping) State() DampingState { return d.s }
 
 // Restore continues from a saved state. What lies in the future, because the clock was wrong then or is now, would
 // suppress for as long: it is forgotten.
@@ -111,5 +101,5 @@ func (d *Damping) Restore(s DampingState, now time.Time) {
 	if s.Penalty < 0 || s.Downs < 0 || s.At.After(now) || s.Since.After(now) || s.Touched.After(now) || s.Until.After(now.Add(maxSuppression)) {
 		return
 	}
-	*d = Damping{penalty: s.Penalty, at: s.At, since: s.Since, until: s.Until, downs: s.Downs, touched: s.Touched}
+	d.s = s
 }

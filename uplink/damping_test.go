@@ -24,8 +24,8 @@ func TestDampingSuppressesAfterThreeDownsInAFewMinutes(t *testing.T) {
 	if took := until.Sub(third).Round(time.Second); !suppressed || took != 543*time.Second {
 		t.Errorf("suppressed %v for %v", suppressed, took)
 	}
-	if got := math.Round(d.Penalty(third)); got != 2628 || d.downs != 3 {
-		t.Errorf("%v points after %d downs", got, d.downs)
+	if got := math.Round(d.Penalty(third)); got != 2628 || d.s.Downs != 3 {
+		t.Errorf("%v points after %d downs", got, d.s.Downs)
 	}
 	if _, suppressed := d.Suppressed(until); suppressed {
 		t.Error("still suppressed at its end")
@@ -97,7 +97,7 @@ func TestALineThatIsGivenAnotherAddressHasNotFailed(t *testing.T) {
 		if _, changed := m.SetLink(lost, now); !changed || m.State() != Down {
 			t.Fatalf("without %s it is %v", what, m.State())
 		}
-		if failed := m.Damping().Penalty(now) > 0; failed != (what == "carrier") {
+		if failed := m.damping.Penalty(now) > 0; failed != (what == "carrier") {
 			t.Errorf("losing the %s counts as a failure: %v", what, failed)
 		}
 		if _, changed := m.SetLink(Link{Carrier: true, HasAddress: true, HasGateway: true}, now); changed || m.Reason() != reasonWhole {

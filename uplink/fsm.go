@@ -133,7 +133,6 @@ type FSM struct {
 	receivedAt time.Time // when a packet came in last
 	streamAt   time.Time // when a stream of them did
 	deferred   string    // Failing, and a stream comes in: the reason to be suspect
-	rxHolds    int       // times that this kept a suspect from being down
 	successes  int       // recovering: in a row
 	firstAt    time.Time // recovering: when the row began
 }
@@ -270,9 +269,6 @@ func (m *FSM) Times(rtt, jitter time.Duration, now time.Time) {
 	m.quality.Times(rtt, jitter, now)
 }
 
-// Quality returns what is known about how well the uplink works.
-func (m *FSM) Quality() *Quality { return m.quality }
-
 // Observe takes an event of the probes.
 func (m *FSM) Observe(o ProbeEvent, now time.Time) (Transition, bool) {
 	if m.state == Disabled || !m.link.Complete() {
@@ -325,7 +321,7 @@ func (m *FSM) recover(now time.Time) (Transition, bool) {
 	}
 	reason := fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond))
 	if hold > m.cfg.Hold {
-		reason += fmt.Sprintf(", held down for %v after %d failures", hold, m.damping.downs)
+		reason += fmt.Sprintf(", held down for %v after %d failures", hold, m.damping.s.Downs)
 	}
 	return m.to(m.working(), reason, now), true
 }
@@ -417,14 +413,12 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 	switch m.state {
 	case Up, Degraded:
 		if fresh := m.streamAt.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < streamHoldLimit {
-			m.rxHolds++
 			m.confirmAt = fresh
 			return Transition{}, false
 		}
 		return m.suspect(m.deferred, now), true
 	case Suspect:
 		if fresh := m.receivedAt.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < m.confirm+rxHoldLimit {
-			m.rxHolds++
 			m.confirmAt = fresh
 			return Transition{}, false
 		}
@@ -455,9 +449,6 @@ func (m *FSM) Received(at time.Time) { m.receivedAt = at }
 
 // InboundStream notes that the device received a stream of packets up to a time, more than neighbours on the line send.
 func (m *FSM) InboundStream(at time.Time) { m.streamAt = at }
-
-// Damping returns how often the uplink went down.
-func (m *FSM) Damping() *Damping { return &m.damping }
 
 // to changes the verdict and forgets what belonged to the old one.
 func (m *FSM) to(s State, reason string, now time.Time) Transition {

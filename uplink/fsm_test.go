@@ -402,7 +402,7 @@ func TestFSMCountsDownsAndNeverSuspicions(t *testing.T) {
 		m.Observe(ProbeEvent{Signal: probe.Failing}, now)
 		m.Observe(ProbeEvent{Signal: probe.Alive}, now.Add(100*ms))
 	}
-	if got := m.Damping().Penalty(now); got != 0 {
+	if got := m.damping.Penalty(now); got != 0 {
 		t.Errorf("%v points for suspicions", got)
 	}
 	for range 3 {
@@ -413,7 +413,7 @@ func TestFSMCountsDownsAndNeverSuspicions(t *testing.T) {
 			m.Observe(ProbeEvent{Signal: probe.Alive}, now.Add(time.Duration(i+2)*time.Second))
 		}
 	}
-	if until, suppressed := m.Damping().Suppressed(now); !suppressed || until.Sub(now) > maxSuppression {
+	if until, suppressed := m.damping.Suppressed(now); !suppressed || until.Sub(now) > maxSuppression {
 		t.Errorf("a flapping carrier: suppressed %v until %v", suppressed, until)
 	}
 }

@@ -6,7 +6,7 @@ import "time"
 func (w *Watcher) Report() PathReport {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, suppressed := w.eval.fsm.Damping().Suppressed(time.Now())
+	_, suppressed := w.eval.fsm.damping.Suppressed(time.Now())
 	return PathReport{
 		Suppressed: suppressed, Name: w.cfg.Uplink, State: w.eval.fsm.State(), Unprobed: len(w.cfg.Targets) == 0,
 		Complete: w.eval.fsm.link.Complete() && w.eval.fsm.Reason() != ReasonRoute,

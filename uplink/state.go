@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"slices"
 	"time"
 
 	"github.com/uplinkd/uplinkd/rules"
@@ -25,14 +26,7 @@ const (
 var States = [...]State{Init, Up, Degraded, Suspect, Down, Recovering, Disabled}
 
 // Valid reports whether s is one of the verdicts.
-func (s State) Valid() bool {
-	for _, known := range States {
-		if s == known {
-			return true
-		}
-	}
-	return false
-}
+func (s State) Valid() bool { return slices.Contains(States[:], s) }
 
 // Health orders verdicts by how much an uplink may be relied on.
 type Health uint8
