@@ -29,7 +29,7 @@ const (
 
 // Bursts learns from the outcomes of probes how much a link loses and how long
 // its bursts of loss last. Only probes that follow a lost one within half a
-// second tell of bursts: what is shorter than the interval of a burst of probes
+// second say something of bursts: what is shorter than the interval of a burst of probes
 // looks like independent loss, and is as harmless.
 //
 // Outcomes may come in any order; they are counted in the order of sending. The

@@ -125,8 +125,8 @@ const (
 	failing // after that, until an answer
 )
 
-// Detector decides when which target is asked and what the answers mean. It is
-// pure: the caller tells it the time, which must not run backwards, and does
+// Detector decides when which target is probed and what the answers mean. It is
+// pure: the caller passes the time, which must not run backwards, and does
 // what Next says. It starts stopped; [Detector.Reset] sets it going.
 // It is not safe for concurrent use.
 type Detector struct {
@@ -139,12 +139,12 @@ type Detector struct {
 
 	mode          mode
 	cursor        int       // the target from which the next voter is looked for
-	due           time.Time // when the next voter is to be asked
-	lastSent      time.Time // when the last voter was asked
+	due           time.Time // when the next voter is to be probed
+	lastSent      time.Time // when the last voter was probed
 	fastUntil     time.Time // failing: the end of FastInterval
 	epoch         uint64    // of the targets that answered since the last trouble
 	hinted        time.Time
-	initialProbes int  // targets still to be asked once at FastInterval, to learn their times
+	initialProbes int  // targets still to be probed once at FastInterval, to learn their times
 	followUps     int  // probes still to be sent at followUpInterval
 	lossy         bool // see SetKnownLossy
 	confirm       time.Duration
@@ -173,7 +173,7 @@ type target struct {
 	missPending   bool      // that miss has not been held against the target yet
 	falseSilences int
 	epoch         uint64 // the epoch in which it answered last
-	round         uint64 // the burst in which it was asked last
+	round         uint64 // the burst in which it was probed last
 	streak        int    // answers in a row
 
 	sent, answered, late, missed, local uint64
@@ -263,7 +263,7 @@ func (d *Detector) Hint(now time.Time) {
 	}
 }
 
-// Next returns which target is to be asked next and when, maybe in the past.
+// Next returns which target is to be probed next and when, maybe in the past.
 // ok is false when nothing is to be sent: the Detector is stopped, has no
 // targets, or has too many probes in flight.
 func (d *Detector) Next() (at time.Time, index int, ok bool) {
@@ -279,7 +279,7 @@ func (d *Detector) Next() (at time.Time, index int, ok bool) {
 	return at, index, true
 }
 
-// Sent records that the target is asked at the given time, and returns the id
+// Sent records that the target is probed at the given time, and returns the id
 // with which its outcome is to be reported by Reply, Miss, Local or Cancel.
 func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 	t := &d.targets[index]
@@ -399,7 +399,7 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 	return Alive
 }
 
-// SetKnownLossy tells whether it is known already that this link loses much: then
+// SetKnownLossy says whether it is known already that this link loses much: then
 // a loss is not followed up.
 func (d *Detector) SetKnownLossy(known bool) { d.lossy = known }
 

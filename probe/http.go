@@ -17,7 +17,7 @@ import (
 // maxHead bounds what is read of an HTTP answer, interim ones included.
 const maxHead = 32 << 10
 
-// userAgent tells the owner of a target who asks.
+// userAgent tells the owner of a target who probes it.
 const userAgent = "uplinkd-probe"
 
 // probeHTTP makes one request on one connection by hand. An http.Client would

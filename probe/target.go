@@ -11,7 +11,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Kind is how a target is asked.
+// Kind is how a target is probed.
 type Kind uint8
 
 // The kinds of target.
@@ -21,7 +21,7 @@ const (
 	HTTP                      // GET without redirects
 	HTTPS                     // the same over TLS, certificates not verified
 	DNS                       // one query over UDP
-	Handshake                 // what WireGuard counts of the peer that has the address; not asked by [Net]
+	Handshake                 // what WireGuard counts of the peer that has the address; not for [Net]
 )
 
 // String returns the scheme of the kind; "icmp" for the one that has none.
@@ -43,7 +43,7 @@ func (k Kind) String() string {
 	return "kind(" + strconv.Itoa(int(k)) + ")"
 }
 
-// Target is a host to ask and the way to ask it. Targets are comparable; the
+// Target is a host to probe and how to do it. Targets are comparable; the
 // zero Target is not valid. Make one with [ParseTarget].
 type Target struct {
 	text string
@@ -223,7 +223,7 @@ func (t Target) String() string { return t.text }
 // that the target can speak for.
 func (t Target) Addr() netip.Addr { return t.addr }
 
-// Kind returns how the target is asked.
+// Kind returns how the target is probed.
 func (t Target) Kind() Kind { return t.kind }
 
 // Wants204 reports whether only status 204 is an answer, so that another one

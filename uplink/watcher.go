@@ -42,7 +42,7 @@ type WatcherConfig struct {
 	// Watcher and may block without delaying probes or verdicts. It is never
 	// called from inside SetPath or Restore, so a caller that holds a lock
 	// which OnChange takes cannot deadlock; it learns the verdict of SetPath
-	// from its result and hears of the transition a moment later. Transitions
+	// from its result and gets the transition a moment later. Transitions
 	// from before Run come when it begins, those from its end before it
 	// returns. May be nil.
 	OnChange func(Transition)

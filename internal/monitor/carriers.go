@@ -10,7 +10,7 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// carriers are the tunnels among the uplinks, what carries each, and which of them are not judged for its sake.
+// carriers are the tunnels among the uplinks, what carries each, and which of them are paused for its sake.
 //
 // Those that nobody can carry at the moment are suspended: they are not probed, so that an outage of their carriers is
 // not held against them, and carry nothing; they go on with the verdict that they had. Those whose carrier is suspect,
@@ -23,7 +23,7 @@ type carriers struct {
 	suspect    map[string]bool         // by uplink name, whether what carries it is suspect
 }
 
-// update finds out anew which uplinks are not judged.
+// update finds out anew which uplinks are paused.
 func (c *carriers) update(ps paths) {
 	c.suspended, c.suspect = make(map[string]string), make(map[string]bool)
 	g := carrierGraph{c.configured, c.active, ps.uplinkState, ps.state}
@@ -35,14 +35,14 @@ func (c *carriers) update(ps paths) {
 	}
 }
 
-// paused reports whether an uplink is not judged.
+// paused reports whether an uplink is not probed, because of what carries it.
 func (c *carriers) paused(name string) bool { return c.suspended[name] != "" || c.suspect[name] }
 
 // carrierGraph is which uplinks may carry which, and how they fare. The configuration has no circles.
 type carrierGraph struct {
 	carriers map[string][]string
 	active   map[string][]rules.Path                // the carriers in use, of tunnels that may choose
-	state    func(name string) (uplink.State, bool) // false: not judged yet
+	state    func(name string) (uplink.State, bool) // false: no verdict yet
 	path     func(rules.Path) (name string, state uplink.State, known bool)
 }
 
@@ -84,7 +84,7 @@ func (g carrierGraph) suspendedBy(name string) string {
 // canCarry reports whether an uplink with that verdict may carry a tunnel's packets.
 func canCarry(s uplink.State) bool { return s != uplink.Down && s != uplink.Disabled }
 
-// pauseCarried stops judging the tunnels whose carrier has fallen silent, without waiting for the next look at the
+// pauseCarried stops probing the tunnels whose carrier has fallen silent, without waiting for the next look at the
 // kernel: on a busy machine they would be down by then, and held down for it.
 func (m *Monitor) pauseCarried() {
 	m.mu.Lock()
@@ -98,7 +98,7 @@ func (m *Monitor) pauseCarried() {
 	}
 }
 
-// Paused reports whether an uplink is not judged, because of what carries it.
+// Paused reports whether an uplink is not probed, because of what carries it.
 func (m *Monitor) Paused(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -26,7 +26,7 @@ func newCorrelation() correlation {
 	return correlation{Correlator: uplink.NewCorrelator(), missedAt: make(map[rules.Family]time.Time), hintedAt: make(map[rules.Family]time.Time)}
 }
 
-// onMiss hears that a probe of a path went unanswered while all was well. Whoever can tell whether that is the path's
+// onMiss takes the first unanswered probe of a path that was fine. Whoever can tell whether that is the path's
 // fault or the target's is probed at once: the same family of every other uplink. The other family of this uplink is
 // too: both mostly fail together.
 func (m *Monitor) onMiss(path rules.Path) {
@@ -50,7 +50,7 @@ func (m *Monitor) onMiss(path rules.Path) {
 	}
 }
 
-// onAnswer hears of every answer: it may decide about a path that is silent.
+// onAnswer takes every answer: it may decide about a path that is silent.
 func (m *Monitor) onAnswer(path rules.Path, rtt time.Duration) {
 	now := time.Now()
 	m.mu.Lock()

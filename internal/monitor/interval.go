@@ -60,7 +60,7 @@ func baseInterval(u *config.Uplink, c probeContext) time.Duration {
 	return configured // what is broken and preferred shall be back soon
 }
 
-// setIntervals counts what probing has cost and tells every watcher how often to probe. The lock is held.
+// setIntervals counts what probing has cost and sets the interval of every watcher. The lock is held.
 func (m *Monitor) setIntervals(now time.Time) {
 	dayLeft := m.probeBytes.rollover(now)
 	probing := make(map[string]int) // families, by uplink

@@ -31,9 +31,9 @@ type Options struct {
 	OverQuota func() map[string]bool
 	// Save keeps a document of the state directory.
 	Save func(document string, read func() any)
-	// OnTransition hears of each changed verdict, on the goroutine of its watcher.
+	// OnTransition gets each changed verdict, on the goroutine of its watcher.
 	OnTransition func(uplink.Transition)
-	// OnRTT hears of each answer's round-trip time.
+	// OnRTT gets the round-trip time of each answer.
 	OnRTT func(uplink string, family rules.Family, rtt time.Duration)
 	// OnEvent takes what belongs into the decision log besides transitions.
 	OnEvent func(status.Event)
@@ -166,7 +166,7 @@ func (m *Monitor) onTransition(t uplink.Transition) {
 	m.saveVerdicts()
 }
 
-// Verdicts tells the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
+// Verdicts gives the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
 // leaves otherwise than before, is not probed until RouteInstalled: the kernel does not route by its mark yet.
 func (m *Monitor) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
 	verdicts, events := m.collectVerdicts(facts)

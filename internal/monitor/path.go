@@ -27,7 +27,7 @@ type monitoredPath struct {
 	oneWayAt      time.Time     // when its traffic last looked one-way
 
 	installed egress           // as the kernel routes its mark now
-	facts     uplink.PathFacts // as told to the watcher last
+	facts     uplink.PathFacts // as given to the watcher last
 }
 
 // probeSettings are what a watcher is made of: a reload that changes one of them makes a new watcher.

@@ -32,7 +32,7 @@ func (s *Saved) Documents() map[string]any {
 	return map[string]any{docVerdicts: &s.verdicts, docDrained: &s.drained, docHolds: &s.holds, docProbeBytes: &s.probeBytes}
 }
 
-// savedVerdict is a verdict on its way over a restart.
+// savedVerdict is a verdict that is kept over a restart.
 type savedVerdict struct {
 	State   uplink.State   `json:"state"`
 	Since   time.Time      `json:"since"`
@@ -70,7 +70,7 @@ func (m *Monitor) saveProbeBytes() {
 	m.o.Save(docProbeBytes, func() any { return m.ProbeBytesToday() })
 }
 
-// Replay gives each path of a configuration its saved verdict, for a look without a Monitor; a path without one, or
+// Replay gives each path of a configuration its saved verdict, for planning without a Monitor; a path without one, or
 // regained since, counts as new.
 func (s *Saved) Replay(c rules.Config, facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
 	verdicts := make(map[rules.Path]rules.Verdict)

@@ -9,7 +9,7 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// PathStatus is what people are told of a path.
+// PathStatus is what the status shows of a path.
 type PathStatus struct {
 	uplink.Verdict      // its reason includes what planning makes of it
 	Suspended      bool // nobody who may carry it works

@@ -113,7 +113,7 @@ func (m *Meter) count(now time.Time, samples map[string]sample, moved map[string
 	m.history.retain(func(name string) bool { _, living := samples[name]; return living })
 }
 
-// reviewQuotas finds out which uplinks are above their quota, and tells those for which that has changed.
+// reviewQuotas finds out which uplinks are above their quota, and reports those for which that has changed.
 func (m *Meter) reviewQuotas(now time.Time) {
 	m.mu.Lock()
 	over, before := m.accounts.over(now, m.uplinks), m.over
