@@ -4,23 +4,82 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strings"
 	"time"
 
-	"github.com/miekg/dns"
+	"golang.org/x/net/dns/dnsmessage"
 )
+
+var nameQuery = kind{name: DNS, ports: true, port: 53, example: "dns://192.0.2.53?name=example.net", rest: parseQuery, probe: probeDNS,
+	size: func(t Target) (packets, payload int) { return 2, 2*(8+12+len(t.name)+5) + 48 }}
+
+// parseQuery reads the name=... of a target.
+func parseQuery(t *Target, rest string) error {
+	path, query, _ := strings.Cut(rest, "?")
+	if path != "" {
+		return fmt.Errorf("has a path, %s: write ?name= and a name right behind the address", quote(path))
+	}
+	if query == "" {
+		return fmt.Errorf("has no name to ask for: write one, as in %q", t.kind.example)
+	}
+	for i, pair := range strings.Split(query, "&") {
+		key, value, _ := strings.Cut(pair, "=")
+		switch {
+		case key != "name":
+			return fmt.Errorf("has an unknown parameter %s: a dns target has name only, as in %q", quote(key), t.kind.example)
+		case i > 0:
+			return errors.New("has two names: give each a target of its own")
+		case !validDomain(value):
+			return fmt.Errorf("asks for %s, which is no domain name", quote(value))
+		}
+		t.name = strings.ToLower(strings.TrimSuffix(value, ".")) + "."
+	}
+	return nil
+}
+
+// validDomain reports whether s is a domain name of letters, digits, hyphens and underscores (RFC 1035, section 2.3.4,
+// for the lengths); "." is the root.
+func validDomain(s string) bool {
+	if s == "." {
+		return true
+	}
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.ContainsFunc(label, func(c rune) bool {
+				return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_')
+			}) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxAnswer is the longest answer to a query without EDNS (RFC 1035 section 2.3.4).
+const maxAnswer = 512
 
 // probeDNS sends one query and waits for the answer that belongs to it. A
 // message with another id or question is somebody's late or forged one, and the
 // window stays open for the real one.
-func probeDNS(ctx context.Context, b Binding, t Target) (time.Duration, error) {
-	query := new(dns.Msg)
-	query.SetQuestion(t.name, dns.TypeA)
+func probeDNS(ctx context.Context, _ *Net, b Binding, t Target) (time.Duration, error) {
+	query := dnsmessage.Message{Header: dnsmessage.Header{ID: uint16(rand.Uint32()), RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+	question := &query.Questions[0]
 	if t.name == "." {
-		query.Question[0].Qtype = dns.TypeNS
+		question.Type = dnsmessage.TypeNS
 	} else if t.addr.Is6() {
-		query.Question[0].Qtype = dns.TypeAAAA
+		question.Type = dnsmessage.TypeAAAA
 	}
-	packet, err := query.Pack()
+	name, err := dnsmessage.NewName(t.name)
+	question.Name = name
+	var packet []byte
+	if err == nil {
+		packet, err = query.Pack()
+	}
 	if err != nil {
 		return 0, &Error{Target: t.text, Class: ErrLocal, Err: fmt.Errorf("packing the query: %w", err)}
 	}
@@ -41,21 +100,21 @@ func probeDNS(ctx context.Context, b Binding, t Target) (time.Duration, error) {
 	if _, err := conn.Write(packet); err != nil {
 		return 0, sendError(t, err)
 	}
-	buffer := make([]byte, dns.MinMsgSize) // no EDNS: nobody may answer with more
+	buffer := make([]byte, maxAnswer)
 	for {
 		n, err := conn.Read(buffer)
 		if err != nil {
 			return 0, receiveError(ctx, t, err)
 		}
 		rtt := time.Since(began)
-		code, ok := answerTo(query, buffer[:n])
+		code, ok := answerTo(&query, buffer[:n])
 		switch {
 		case !ok:
 			continue
-		case code == dns.RcodeSuccess, code == dns.RcodeNameError:
+		case code == dnsmessage.RCodeSuccess, code == dnsmessage.RCodeNameError:
 			return rtt, nil
 		default:
-			return 0, &Error{Target: t.text, Class: ErrAnswer, Err: errors.New(dns.RcodeToString[code])}
+			return 0, &Error{Target: t.text, Class: ErrAnswer, Err: errors.New(codeName(code))}
 		}
 	}
 }
@@ -63,20 +122,29 @@ func probeDNS(ctx context.Context, b Binding, t Target) (time.Duration, error) {
 // answerTo reports whether packet answers query, and its code. The question is
 // compared without its case, which some resolvers do not keep; servers that
 // refuse or fail may leave it out.
-func answerTo(query *dns.Msg, packet []byte) (code int, ok bool) {
-	var m dns.Msg
-	if err := m.Unpack(packet); err != nil && !m.Truncated {
+func answerTo(query *dnsmessage.Message, packet []byte) (code dnsmessage.RCode, ok bool) {
+	var p dnsmessage.Parser
+	m, err := p.Start(packet)
+	if err != nil || !m.Response || m.ID != query.ID || m.OpCode != 0 {
 		return 0, false
 	}
-	if !m.Response || m.Id != query.Id || m.Opcode != dns.OpcodeQuery {
+	questions, err := p.AllQuestions()
+	if err != nil {
 		return 0, false
 	}
-	failed := m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError
-	if len(m.Question) == 0 {
-		return m.Rcode, failed
+	if len(questions) == 0 {
+		return m.RCode, m.RCode != dnsmessage.RCodeSuccess && m.RCode != dnsmessage.RCodeNameError
 	}
-	got, want := m.Question[0], query.Question[0]
-	same := len(m.Question) == 1 && got.Qtype == want.Qtype && got.Qclass == want.Qclass &&
-		dns.CanonicalName(got.Name) == dns.CanonicalName(want.Name)
-	return m.Rcode, same
+	got, want := questions[0], query.Questions[0]
+	return m.RCode, len(questions) == 1 && got.Type == want.Type && got.Class == want.Class && strings.EqualFold(got.Name.String(), want.Name.String())
+}
+
+// codeName is a code as it is known (IANA, DNS RCODEs).
+func codeName(code dnsmessage.RCode) string {
+	names := map[dnsmessage.RCode]string{dnsmessage.RCodeFormatError: "FORMERR", dnsmessage.RCodeServerFailure: "SERVFAIL",
+		dnsmessage.RCodeNotImplemented: "NOTIMP", dnsmessage.RCodeRefused: "REFUSED"}
+	if name := names[code]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("RCODE %d", code)
 }

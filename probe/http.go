@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -20,10 +22,43 @@ const maxHead = 32 << 10
 // userAgent tells the owner of a target who probes it.
 const userAgent = "uplinkd-probe"
 
+var (
+	web = kind{name: HTTP, ports: true, port: 80, example: "http://192.0.2.3/generate_204", rest: parseRequest, probe: probeHTTP,
+		size: func(t Target) (packets, payload int) { return 8, 8*32 + 100 + len(t.host) + len(t.uri) + 300 }}
+	secureWeb = kind{name: HTTPS, ports: true, port: 443, example: "https://192.0.2.3/", rest: parseRequest, probe: probeHTTP,
+		// A certificate chain is most of it.
+		size: func(t Target) (packets, payload int) { return 14, 14*32 + 600 + 4500 + len(t.host) + len(t.uri) + 300 }}
+)
+
+// parseRequest reads the path and the query.
+func parseRequest(t *Target, rest string) error {
+	if strings.ContainsFunc(rest, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+		return errors.New("has a character that must be written as % and two hexadecimal digits")
+	}
+	path, _, _ := strings.Cut(rest, "?")
+	if _, err := url.PathUnescape(path); err != nil {
+		return errors.New("has a % that two hexadecimal digits must follow")
+	}
+	if rest == "" || rest[0] == '?' {
+		rest = "/" + rest
+	}
+	t.uri, t.host = rest, t.addr.String()
+	if t.addr.Is6() {
+		t.host = "[" + t.host + "]"
+	}
+	if t.port != t.kind.port {
+		t.host += ":" + strconv.Itoa(int(t.port))
+	}
+	if strings.HasSuffix(path, "/generate_204") {
+		t.want = http.StatusNoContent
+	}
+	return nil
+}
+
 // probeHTTP makes one request on one connection by hand. An http.Client would
 // bring connection reuse, redirects, proxies from the environment and
 // goroutines that outlive the probe, all of which would have to be turned off.
-func probeHTTP(ctx context.Context, b Binding, t Target) (time.Duration, error) {
+func probeHTTP(ctx context.Context, _ *Net, b Binding, t Target) (time.Duration, error) {
 	began := time.Now()
 	plain, err := b.dial(ctx, "tcp", t)
 	if err != nil {
@@ -39,7 +74,7 @@ func probeHTTP(ctx context.Context, b Binding, t Target) (time.Duration, error) 
 	defer context.AfterFunc(ctx, func() { reset(plain) })()
 
 	conn := plain
-	if t.kind == HTTPS {
+	if t.kind.name == HTTPS {
 		secure := tls.Client(plain, &tls.Config{
 			ServerName:         t.addr.String(), // not sent for a literal address
 			InsecureSkipVerify: true,            // reachability, not identity: see Net.Probe

@@ -17,6 +17,9 @@ import (
 // payload, so smaller would not even be better (opnsense 4047).
 const echoSize = 24
 
+var echo = kind{name: ICMP, example: "192.0.2.1", probe: probeICMP,
+	size: func(Target) (packets, payload int) { return 2, 2 * (8 + echoSize) }}
+
 // probeICMP runs one pinger for one packet. Everything beyond that is avoided:
 // a pinger has one interval and no timeout per packet, measures by the wall
 // clock, remembers a device index that goes stale, and looks at its end only
@@ -28,7 +31,7 @@ const echoSize = 24
 // the packet (IP_PKTINFO), for which it has all devices of the machine listed, and the
 // mark chooses the table. ICMP errors are invisible to it: an unreachable target is a
 // silent one.
-func (n *Net) probeICMP(ctx context.Context, b Binding, t Target) (time.Duration, error) {
+func probeICMP(ctx context.Context, n *Net, b Binding, t Target) (time.Duration, error) {
 	var (
 		sent    time.Time // written and read on the pinger's send loop only
 		answer  = make(chan time.Duration, 1)

@@ -89,40 +89,10 @@ func (n *Net) Probe(ctx context.Context, b Binding, t Target) (time.Duration, er
 	if err != nil {
 		return 0, sendError(t, err)
 	}
-	switch t.kind {
-	case ICMP:
-		return n.probeICMP(ctx, b, t)
-	case TCP:
-		return probeTCP(ctx, b, t)
-	case HTTP, HTTPS:
-		return probeHTTP(ctx, b, t)
-	case DNS:
-		return probeDNS(ctx, b, t)
+	if t.kind.probe == nil {
+		return 0, &Error{Target: t.text, Class: ErrLocal, Err: fmt.Errorf("nobody asks targets of kind %s here", t.kind.name)}
 	}
-	return 0, &Error{Target: t.text, Class: ErrLocal, Err: fmt.Errorf("no prober for %v", t.kind)}
-}
-
-func probeTCP(ctx context.Context, b Binding, t Target) (time.Duration, error) {
-	began := time.Now()
-	conn, err := b.dial(ctx, "tcp", t)
-	rtt := time.Since(began)
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		return rtt, nil
-	}
-	if err != nil {
-		return 0, receiveError(ctx, t, err)
-	}
-	reset(conn)
-	return rtt, nil
-}
-
-// reset closes a connection with RST: one packet instead of three, and no
-// TIME_WAIT entry in anybody's connection tracking.
-func reset(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // a failure costs two packets
-	}
-	_ = conn.Close() // nothing was written that could be lost
+	return t.kind.probe(ctx, n, b, t)
 }
 
 // dial opens a socket that is marked, bound to the device and to the source.

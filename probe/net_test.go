@@ -83,7 +83,7 @@ func testLeaves(t *testing.T, w *world, n *Net) {
 		{"http://%s/generate_204", "http from %s"},
 		{"https://%s/generate_204", "https from %s"},
 		{"dns://%s?name=example.net", "dns from %s"},
-		{"dns://%s", "dns from %s"},
+		{"dns://%s?name=.", "dns from %s"},
 	} {
 		for family, target := range targets {
 			host := target.Addr().String()
@@ -188,7 +188,7 @@ func testAnswers(t *testing.T, n *Net) {
 		{"forged answers are passed over", "dns://203.0.113.1?name=late.example", nil},
 		{"SERVFAIL is a wrong answer", "dns://203.0.113.1?name=failing.example", ErrAnswer},
 		{"REFUSED without a question is a wrong answer", "dns://203.0.113.1?name=refused.example", ErrAnswer},
-		{"a closed UDP port is a refusal", "dns://203.0.113.1:9", ErrUnreachable},
+		{"a closed UDP port is a refusal", "dns://203.0.113.1:9?name=.", ErrUnreachable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := path4(1)
@@ -204,7 +204,7 @@ func testAnswers(t *testing.T, n *Net) {
 
 func testSilence(t *testing.T, n *Net) {
 	for _, target := range []string{
-		"203.0.113.99", "tcp://203.0.113.99:443", "http://203.0.113.99/", "https://203.0.113.99/", "dns://203.0.113.99",
+		"203.0.113.99", "tcp://203.0.113.99:443", "http://203.0.113.99/", "https://203.0.113.99/", "dns://203.0.113.99?name=.",
 		"http://203.0.113.1/hang", "dns://203.0.113.1?name=forged.example",
 	} {
 		t.Run(target, func(t *testing.T) {
@@ -224,11 +224,11 @@ func testSilence(t *testing.T, n *Net) {
 // unreachable host within a second is withheld (ip_error in the kernel).
 func testUnreachable(t *testing.T, n *Net) {
 	for target, p := range map[string]Binding{
-		"tcp://203.0.113.98:443":       path4(1),
-		"dns://203.0.113.98":           path4(0),
-		"tcp://[2001:db8:ff::98]:443":  path6(1),
-		"dns://[2001:db8:ff::98]":      path6(0),
-		"http://[2001:db8:ff::98]:443": path6(0),
+		"tcp://203.0.113.98:443":         path4(1),
+		"dns://203.0.113.98?name=.":      path4(0),
+		"tcp://[2001:db8:ff::98]:443":    path6(1),
+		"dns://[2001:db8:ff::98]?name=.": path6(0),
+		"http://[2001:db8:ff::98]:443":   path6(0),
 	} {
 		t.Run(target, func(t *testing.T) {
 			_, err := ask(t, n, p, target, window)
@@ -240,7 +240,7 @@ func testUnreachable(t *testing.T, n *Net) {
 }
 
 func testCancel(t *testing.T, n *Net) {
-	for _, target := range []string{"203.0.113.99", "tcp://203.0.113.99:443", "http://203.0.113.1/hang", "https://203.0.113.99/", "dns://203.0.113.99"} {
+	for _, target := range []string{"203.0.113.99", "tcp://203.0.113.99:443", "http://203.0.113.1/hang", "https://203.0.113.99/", "dns://203.0.113.99?name=."} {
 		t.Run(target, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(context.Background())
 			time.AfterFunc(10*time.Millisecond, cancel)
@@ -253,7 +253,7 @@ func testCancel(t *testing.T, n *Net) {
 }
 
 func testLocal(t *testing.T, n *Net) {
-	kinds := []string{"203.0.113.1", "tcp://203.0.113.1:7", "http://203.0.113.1/", "dns://203.0.113.1"}
+	kinds := []string{"203.0.113.1", "tcp://203.0.113.1:7", "http://203.0.113.1/", "dns://203.0.113.1?name=."}
 	for _, test := range []struct {
 		name   string
 		path   Binding
@@ -281,7 +281,7 @@ func testProhibit(t *testing.T, w *world, n *Net) {
 	check(t, w.handle.RouteAdd(prohibit))
 	ctx, cancel := context.WithTimeout(context.Background(), window)
 	defer cancel()
-	_, err := n.probeICMP(ctx, Binding{}, must(ParseTarget("203.0.113.97"))(t))
+	_, err := probeICMP(ctx, n, Binding{}, must(ParseTarget("203.0.113.97"))(t))
 	if !errors.Is(err, ErrNoPath) || !errors.Is(err, syscall.EACCES) {
 		t.Errorf("got %v", err)
 	}
@@ -292,8 +292,8 @@ func testProhibit(t *testing.T, w *world, n *Net) {
 func testNoRoute(t *testing.T, w *world, n *Net) {
 	asks := func(t *testing.T) {
 		for _, target := range []string{
-			"203.0.113.1", "tcp://203.0.113.1:7", "http://203.0.113.1/", "dns://203.0.113.1",
-			"2001:db8:ff::1", "tcp://[2001:db8:ff::1]:7", "dns://[2001:db8:ff::1]",
+			"203.0.113.1", "tcp://203.0.113.1:7", "http://203.0.113.1/", "dns://203.0.113.1?name=.",
+			"2001:db8:ff::1", "tcp://[2001:db8:ff::1]:7", "dns://[2001:db8:ff::1]?name=.",
 		} {
 			p := path4(1)
 			if must(ParseTarget(target))(t).Addr().Is6() {

@@ -18,7 +18,7 @@ const discardPort = 9
 // chooses the source: to one that is given, the device is a mere wish (RT6_LOOKUP_F_IFACE in
 // ip6_route_output_flags). Link-local addresses mean nothing without a device.
 func (n *Net) bindingFor(b Binding, t Target) (Binding, error) {
-	if t.kind == ICMP && n.LeavesByDevice != nil && b.Device != "" && b.Mark != 0 && !t.addr.IsLinkLocalUnicast() && !b.Source.IsLinkLocalUnicast() {
+	if t.kind == &echo && n.LeavesByDevice != nil && b.Device != "" && b.Mark != 0 && !t.addr.IsLinkLocalUnicast() && !b.Source.IsLinkLocalUnicast() {
 		if n.LeavesByDevice(b, t.addr) {
 			b.Device = ""
 			return b, nil
@@ -48,7 +48,7 @@ func (b Binding) check(t Target) error {
 			return err
 		}
 	}
-	if t.kind == ICMP {
+	if t.kind == &echo {
 		return nil
 	}
 	return b.lookup(t)

@@ -4,50 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/miekg/dns"
 )
-
-// Kind is how a target is probed.
-type Kind uint8
-
-// The kinds of target.
-const (
-	ICMP      Kind = iota + 1 // echo request, ICMP or ICMPv6
-	TCP                       // a connection is opened and reset
-	HTTP                      // GET without redirects
-	HTTPS                     // the same over TLS, certificates not verified
-	DNS                       // one query over UDP
-	Handshake                 // what WireGuard counts of the peer that has the address; not for [Net]
-)
-
-// String returns the scheme of the kind; "icmp" for the one that has none.
-func (k Kind) String() string {
-	switch k {
-	case ICMP:
-		return "icmp"
-	case TCP:
-		return "tcp"
-	case HTTP:
-		return "http"
-	case HTTPS:
-		return "https"
-	case DNS:
-		return "dns"
-	case Handshake:
-		return "handshake"
-	}
-	return "kind(" + strconv.Itoa(int(k)) + ")"
-}
 
 // Target is a host to probe and how to do it. Targets are comparable; the
 // zero Target is not valid. Make one with [ParseTarget].
 type Target struct {
 	text string
-	kind Kind
+	kind *kind
 	addr netip.Addr
 	port uint16
 	host string // HTTP: the Host header
@@ -66,154 +32,210 @@ const maxTarget = 512
 //	tcp://192.0.2.2:443                     connection
 //	http://192.0.2.3/generate_204           GET; 204 for this path, else 2xx or 3xx
 //	https://[2001:db8::3]/                  the same over TLS
-//	dns://192.0.2.53?name=example.net       query; without a name, the root's NS
+//	dns://192.0.2.53?name=example.net       query; "." asks for the root's NS
 //	handshake://10.0.31.1                   the WireGuard peer that has the address
 //
 // Hosts are literal addresses, because a name would have to be resolved over
 // the very uplink in question. Addresses that no uplink leads to (loopback,
 // multicast, unspecified, broadcast) are refused, and so are zones: the device
-// is the uplink's.
+// is the uplink's. The error is a sentence about the target for who wrote it;
+// one of an unknown scheme is an [UnknownScheme].
 func ParseTarget(s string) (Target, error) {
 	t, err := parseTarget(s)
 	if err != nil {
-		return Target{}, fmt.Errorf("probe target %q: %w", s, err)
+		return Target{}, err
 	}
 	t.text = s
 	return t, nil
 }
 
+// UnknownScheme is the error for a target that begins with a scheme of no kind.
+type UnknownScheme struct{ Target, Scheme, Rest string }
+
+// Error implements error.
+func (e UnknownScheme) Error() string {
+	msg := "target " + quote(e.Target) + " begins with an unknown protocol"
+	switch strings.ToLower(e.Scheme) {
+	case "icmp", "ping", "icmp4", "icmp6":
+		return fmt.Sprintf("%s: a plain address is pinged, write %s", msg, quote(e.Rest))
+	}
+	schemes := Schemes()
+	for i := range schemes {
+		schemes[i] += "://"
+	}
+	last := len(schemes) - 1
+	return msg + ": write an address alone to ping it, or " + strings.Join(schemes[:last], ", ") + " or " + schemes[last] + " before it"
+}
+
 func parseTarget(s string) (Target, error) {
-	if s == "" {
-		return Target{}, errors.New("is empty")
+	wrong := func(format string, args ...any) (Target, error) {
+		return Target{}, fmt.Errorf("target %s "+format, append([]any{quote(s)}, args...)...)
 	}
 	if len(s) > maxTarget {
-		return Target{}, fmt.Errorf("is longer than %d bytes", maxTarget)
+		return wrong("is longer than %d bytes", maxTarget)
 	}
-	if !strings.Contains(s, "://") {
-		addr, err := parseAddr(s)
-		return Target{kind: ICMP, addr: addr}, err
+	scheme, rest, isURL := strings.Cut(s, "://")
+	if !isURL {
+		return parsePlain(s)
 	}
-	u, err := url.Parse(s)
+	i := 1 + slices.IndexFunc(kinds[1:], func(k *kind) bool { return string(k.name) == scheme })
+	if i == 0 {
+		return Target{}, UnknownScheme{s, scheme, rest}
+	}
+	k := kinds[i]
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	authority, tail := rest[:end], rest[end:]
+	if strings.Contains(authority, "@") {
+		return wrong("has a user in it: leave out what stands before the @")
+	}
+	host, port, err := splitAuthority(authority, scheme)
 	if err != nil {
-		var parse *url.Error
-		if errors.As(err, &parse) {
-			err = parse.Err
-		}
-		return Target{}, err
+		return wrong("%w", err)
 	}
-	if u.User != nil {
-		return Target{}, errors.New("must not carry a user name")
+	t := Target{kind: k, port: k.port}
+	if t.addr, err = parseHost(host); err != nil {
+		return wrong("%w", err)
 	}
-	if u.Fragment != "" || strings.Contains(s, "#") {
-		return Target{}, errors.New("must not have a fragment")
-	}
-	var t Target
-	if t.addr, err = parseAddr(u.Hostname()); err != nil {
-		return Target{}, err
-	}
-	if t.addr.Is6() != strings.HasPrefix(u.Host, "[") {
-		return Target{}, errors.New("an IPv6 address, and only that, stands in brackets in a URL")
-	}
-	if t.port, err = parsePort(u); err != nil {
-		return Target{}, err
-	}
-	// url.Parse has lowered the scheme; only the plain spelling is accepted so
-	// that one target has one form.
-	switch scheme, _, _ := strings.Cut(s, ":"); scheme {
-	case "tcp":
-		return t.tcp(u)
-	case "http", "https":
-		return t.http(u)
-	case "dns":
-		return t.dns(u)
-	case "handshake":
-		t.kind = Handshake
-		if t.port != 0 || u.Path != "" || u.RawQuery != "" || u.ForceQuery {
-			return Target{}, errors.New("has nothing behind the address")
-		}
-		return t, nil
-	default:
-		return Target{}, fmt.Errorf("unknown scheme %q; known are tcp, http, https, dns and handshake, and a plain address for echo requests", scheme)
-	}
-}
-
-func parseAddr(s string) (netip.Addr, error) {
-	addr, err := netip.ParseAddr(s)
 	switch {
-	case err != nil:
-		return netip.Addr{}, fmt.Errorf("%q is not an IP address; targets are literal addresses, names would need the uplink to be resolved", s)
-	case addr.Zone() != "":
-		return netip.Addr{}, errors.New("must not have a zone; the device is the uplink's")
-	case addr.Is4In6():
-		return netip.Addr{}, errors.New("is an IPv4 address in IPv6 form; write it in dotted form")
-	case addr.IsUnspecified(), addr.IsLoopback(), addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return netip.Addr{}, fmt.Errorf("%s is not a host beyond an uplink", addr)
-	}
-	return addr, nil
-}
-
-func parsePort(u *url.URL) (uint16, error) {
-	if u.Port() == "" {
-		if strings.HasSuffix(u.Host, ":") {
-			return 0, errors.New("has an empty port")
+	case !k.ports && (port != "" || tail != ""):
+		return wrong("has something behind the address: write nothing but that, as in %q", k.example)
+	case k.ports && port != "":
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return wrong("has port %s: it must be 1 to 65535", quote(port))
 		}
-		return 0, nil
+		t.port = uint16(n)
+	case k.ports && k.port == 0:
+		return wrong("has no port: write one, as in %q", k.example)
 	}
-	n, err := strconv.ParseUint(u.Port(), 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("port %q is not within 1..65535", u.Port())
+	if strings.Contains(tail, "#") {
+		return wrong("has a fragment, which is never sent: leave out the # and what follows")
 	}
-	return uint16(n), nil
-}
-
-func (t Target) tcp(u *url.URL) (Target, error) {
-	t.kind = TCP
-	if t.port == 0 {
-		return Target{}, errors.New("needs a port, as in tcp://192.0.2.2:443")
-	}
-	if u.Path != "" || u.RawQuery != "" || u.ForceQuery {
-		return Target{}, errors.New("has nothing after the port")
+	if k.rest != nil {
+		if err := k.rest(&t, tail); err != nil {
+			return wrong("%w", err)
+		}
 	}
 	return t, nil
 }
 
-func (t Target) http(u *url.URL) (Target, error) {
-	t.kind, t.host, t.uri = HTTP, u.Host, u.RequestURI()
-	port := uint16(80)
-	if u.Scheme == "https" {
-		t.kind, port = HTTPS, 443
+// parsePlain reads an address alone, which is pinged.
+func parsePlain(s string) (Target, error) {
+	wrong := func(format string, args ...any) (Target, error) {
+		return Target{}, fmt.Errorf("target %s "+format, append([]any{quote(s)}, args...)...)
 	}
-	if t.port == 0 {
-		t.port = port
+	if s == "" {
+		return Target{}, fmt.Errorf("a target is empty: write an address, as in %q", echo.example)
 	}
-	if strings.HasSuffix(u.Path, "/generate_204") {
-		t.want = 204
+	if _, err := netip.ParseAddr(s); err != nil {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			host := p.Addr()
+			if host == p.Masked().Addr() && !p.IsSingleIP() {
+				host = host.Next()
+			}
+			return wrong("is a network: write one address of it, as in %q", host)
+		}
+		if ap, err := netip.ParseAddrPort(s); err == nil && ap.Addr().Zone() == "" {
+			return wrong("has a port but no protocol: write %q", "tcp://"+ap.String())
+		}
 	}
-	return t, nil
-}
-
-func (t Target) dns(u *url.URL) (Target, error) {
-	t.kind, t.name = DNS, "."
-	if t.port == 0 {
-		t.port = 53
-	}
-	if u.Path != "" || u.ForceQuery {
-		return Target{}, errors.New("has only ?name= after the address")
-	}
-	query, err := url.ParseQuery(u.RawQuery)
+	addr, err := parseHost(s)
 	if err != nil {
-		return Target{}, err
+		return wrong("%w", err)
 	}
-	for key, values := range query {
-		if key != "name" || len(values) != 1 {
-			return Target{}, fmt.Errorf("unknown or repeated parameter %q; only one name is known", key)
-		}
-		if _, ok := dns.IsDomainName(values[0]); !ok {
-			return Target{}, fmt.Errorf("%q is not a domain name", values[0])
-		}
-		t.name = dns.Fqdn(values[0])
+	return Target{kind: &echo, addr: addr}, nil
+}
+
+// splitAuthority splits the host and the port, which may be absent, of a URL.
+func splitAuthority(s, scheme string) (host, port string, err error) {
+	if s == "" {
+		return "", "", errNoAddress
 	}
-	return t, nil
+	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
+		meant := "[" + s + "]"
+		if i := strings.LastIndexByte(s, ':'); scheme == string(TCP) { // a port is what a tcp target cannot do without
+			_, err := netip.ParseAddr(s[:i])
+			if n, bad := strconv.ParseUint(s[i+1:], 10, 16); err == nil && bad == nil && n > 0 {
+				meant = "[" + s[:i] + "]" + s[i:]
+			}
+		}
+		return "", "", fmt.Errorf("needs brackets around its IPv6 address: write %s", quote(scheme+"://"+meant))
+	}
+	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
+		if inner := s[1 : len(s)-1]; strings.Contains(inner, ":") {
+			return inner, "", nil
+		}
+		return "", "", errors.New("has brackets around something that is no IPv6 address")
+	}
+	host, port, split := cutPort(s)
+	switch {
+	case split && port == "":
+		return "", "", errors.New("has a colon but no port behind it")
+	case split:
+		return host, port, nil
+	case strings.Contains(s, ":"):
+		return "", "", fmt.Errorf("has brackets or colons in the wrong place: write an IPv6 address as in %q", scheme+"://[2001:db8::2]:443")
+	}
+	return s, "", nil
+}
+
+// cutPort splits 192.0.2.1:80 and [2001:db8::1]:80. An IPv6 address without brackets is not split.
+func cutPort(s string) (host, port string, ok bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", "", false
+	}
+	host, port = s[:i], s[i+1:]
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+		return host, port, strings.Contains(host, ":")
+	}
+	return host, port, !strings.ContainsAny(host, ":[]")
+}
+
+var errNoAddress = errors.New("has no address")
+
+// parseHost reads the literal address of a target.
+func parseHost(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	switch {
+	case s == "":
+		return a, errNoAddress
+	case err != nil:
+		return a, fmt.Errorf("must have a literal IP address, and %s is none: a probe that needs name resolution first fails with it", quote(s))
+	case a.Zone() != "":
+		return a, fmt.Errorf("has a zone, but the device is known: leave out the %% and what follows")
+	case a.Is4In6():
+		return a, fmt.Errorf("is an IPv4 address in IPv6 form: write %s", a.Unmap())
+	case a.IsUnspecified():
+		return a, errors.New("is the address that means none")
+	case a.IsLoopback():
+		return a, errors.New("is a loopback address, which never leaves the router")
+	case a.IsMulticast():
+		return a, errors.New("is a multicast address, not that of one host")
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return a, errors.New("is the broadcast address, not that of one host")
+	}
+	return a, nil
+}
+
+// maxQuoted bounds what a message repeats, in bytes.
+const maxQuoted = 64
+
+func quote(s string) string {
+	if len(s) > maxQuoted {
+		s = strings.ToValidUTF8(s[:maxQuoted], "") + "..."
+	}
+	return strconv.Quote(s)
+}
+
+// Same reports whether both targets ask the same, however they are written.
+func (t Target) Same(o Target) bool {
+	t.text, o.text = "", ""
+	return t == o
 }
 
 // String returns the target as it was given to [ParseTarget].
@@ -224,7 +246,7 @@ func (t Target) String() string { return t.text }
 func (t Target) Addr() netip.Addr { return t.addr }
 
 // Kind returns how the target is probed.
-func (t Target) Kind() Kind { return t.kind }
+func (t Target) Kind() Kind { return t.kind.name }
 
 // Wants204 reports whether only status 204 is an answer, so that another one
 // tells of a captive portal.
@@ -233,21 +255,7 @@ func (t Target) Wants204() bool { return t.want == 204 }
 // Bytes estimates what one answered probe moves in both directions, with its IP
 // headers and without the link layer's: for metered uplinks.
 func (t Target) Bytes() int {
-	packets, payload := 2, 0
-	switch t.kind {
-	case ICMP:
-		payload = 2 * (8 + echoSize)
-	case TCP: // SYN, SYN-ACK, ACK, RST
-		packets, payload = 4, 40+40+32+20
-	case HTTP:
-		packets, payload = 8, 8*32+100+len(t.host)+len(t.uri)+300
-	case HTTPS: // a certificate chain is most of it
-		packets, payload = 14, 14*32+600+4500+len(t.host)+len(t.uri)+300
-	case Handshake: // an echo request, and an empty packet for it
-		payload = 8 + echoSize
-	case DNS:
-		payload = 2*(8+12+len(t.name)+5) + 48
-	}
+	packets, payload := t.kind.size(t)
 	header := 20
 	if t.addr.Is6() {
 		header = 40

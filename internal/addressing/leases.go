@@ -13,7 +13,6 @@ import (
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
-	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -57,10 +56,8 @@ func (l *leases) configure(c *config.Config) {
 		if u.IPv4.Method == config.MethodDHCP {
 			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, current) }}
 		}
-		for _, text := range u.Probe.Targets {
-			if t, err := probe.ParseTarget(text); err == nil {
-				targets = append(targets, t.Addr())
-			}
+		for _, t := range u.Probe.Targets {
+			targets = append(targets, t.Addr())
 		}
 	}
 	l.mu.Lock()

@@ -9,11 +9,22 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
 	"github.com/uplinkd/uplinkd/internal/planinput"
+	"github.com/uplinkd/uplinkd/probe"
 )
+
+func targets(texts ...string) []probe.Target {
+	list := make([]probe.Target, len(texts))
+	for i, text := range texts {
+		if err := list[i].UnmarshalText([]byte(text)); err != nil {
+			panic(err)
+		}
+	}
+	return list
+}
 
 func TestLeasesAreLearnedAsTheyAreAndNamedWhenTheyAreOfNoUse(t *testing.T) {
 	l := newLeases(slog.New(slog.DiscardHandler), func(string, func() any) {}, func(string, *dhcp4.Lease) {})
-	l.configure(&config.Config{Uplinks: []config.Uplink{{Name: "fiber", Probe: config.Probe{Targets: []string{"192.0.2.1", "tcp://192.0.2.2:443"}}}}})
+	l.configure(&config.Config{Uplinks: []config.Uplink{{Name: "fiber", Probe: config.Probe{Targets: targets("192.0.2.1", "tcp://192.0.2.2:443")}}}})
 	route := dhcp4.Route{Dst: netip.MustParsePrefix("10.77.0.0/16"), Gateway: netip.MustParseAddr("198.51.100.9")}
 	l.held = map[string]dhcp4.Lease{
 		"fiber": {Address: netip.MustParsePrefix("198.51.100.2/26"), Gateway: netip.MustParseAddr("198.51.100.1"), MTU: 1400},

@@ -3,6 +3,8 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 // MaxUplinks is how many uplinks one configuration may hold: ids 1..62 fit into the six bits of the mark, with 0
@@ -160,7 +162,7 @@ type Probe struct {
 	// "http://192.0.2.3/generate_204", "https://192.0.2.3/", "dns://192.0.2.53?name=example.net". Hosts are literal
 	// addresses; of each family that is not off there are MinTargetsUp targets or more. There may be targets of a
 	// family that is off: they are not asked. None for a tunnel with PeerRoutes that leads to its peers alone.
-	Targets      []string
+	Targets      []probe.Target
 	Interval     time.Duration // interval: calm pace, over all targets; 100ms..1h
 	Fixed        bool          // interval is in the file: it holds also while the uplink carries no new traffic
 	FastInterval time.Duration // fast_interval: pace of the burst after a first miss; 20ms..10s, at most Interval
@@ -217,10 +219,18 @@ func DefaultUplink(name, device string) Uplink {
 	}
 }
 
+// maxTargets bounds what one uplink asks: each one is asked at the calm interval, for ever.
+const maxTargets = 32
+
 // defaultTargets are anycast resolvers of three operators in both families: one operator's outage is not ours.
-func defaultTargets() []string {
-	return []string{
-		"1.1.1.1", "8.8.8.8", "9.9.9.9",
-		"2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe",
+func defaultTargets() []probe.Target {
+	var list []probe.Target
+	for _, text := range []string{"1.1.1.1", "8.8.8.8", "9.9.9.9", "2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe"} {
+		t, err := probe.ParseTarget(text)
+		if err != nil {
+			panic(err) // one of this list is wrong
+		}
+		list = append(list, t)
 	}
+	return list
 }

@@ -16,11 +16,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 var update = flag.Bool("update", false, "write the messages of testdata/mistakes anew; read them before committing")
 
-var byValue = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+var byValue = cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b probe.Target) bool { return a == b })}
 var byPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
 // mistakes are what testdata/mistakes holds: each NAME.toml is followed by the message that it gets, NAME.err.
@@ -108,6 +110,16 @@ func messageFor(t *testing.T, file string, data []byte) string {
 	return err.Error() + "\n"
 }
 
+func targets(texts ...string) []probe.Target {
+	list := make([]probe.Target, len(texts))
+	for i, text := range texts {
+		if err := list[i].UnmarshalText([]byte(text)); err != nil {
+			panic(err)
+		}
+	}
+	return list
+}
+
 // checkErrors checks what every error of Parse promises.
 func checkErrors(t *testing.T, file string, err error) {
 	t.Helper()
@@ -165,8 +177,8 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 		IPv4: IP{Method: MethodAuto, Masquerade: true},
 		IPv6: IP{Method: MethodAuto},
 		Probe: Probe{
-			Targets: []string{"1.1.1.1", "8.8.8.8", "9.9.9.9",
-				"2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe"},
+			Targets: targets("1.1.1.1", "8.8.8.8", "9.9.9.9",
+				"2606:4700:4700::1111", "2001:4860:4860::8888", "2620:fe::fe"),
 			Interval: time.Second, FastInterval: 100 * time.Millisecond, Timeout: time.Second,
 			Fall: 4, Rise: 10, MinTargetsUp: 1,
 		},
@@ -317,11 +329,6 @@ func checkPromises(t *testing.T, c *Config) {
 		for _, ip := range []IP{u.IPv4, u.IPv6} {
 			ok = ok && ip.Address.IsValid() == (ip.Method == MethodStatic) &&
 				(!ip.Gateway.IsValid() || ip.Method == MethodStatic && ip.Gateway != ip.Address.Addr() && ip.Gateway.Zone() == "")
-		}
-		for _, s := range p.Targets {
-			if _, msg := parseTarget(s); msg != "" {
-				t.Errorf("target %q: %s", s, msg)
-			}
 		}
 	}
 	for i := range c.Policies {

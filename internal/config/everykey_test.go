@@ -160,11 +160,11 @@ var everyValue = Config{
 			Masquerade: true, Prefix: netip.MustParsePrefix("2001:db8:4000::/48"),
 		},
 		Probe: Probe{
-			Targets: []string{
+			Targets: targets(
 				"192.0.2.1", "2001:db8::1", "tcp://192.0.2.2:443", "tcp://[2001:db8::2]:443",
 				"http://192.0.2.3/generate_204", "https://[2001:db8::3]:8443?x=%20y",
 				"dns://192.0.2.53?name=example.net", "dns://[2001:db8::53]:5353?name=_x.example.net.",
-			},
+			),
 			Fixed: true, Budget: 500000, Interval: 90 * time.Second, FastInterval: 10 * time.Second, Timeout: 150 * time.Millisecond,
 			Fall: 20, Rise: 1000, MinTargetsUp: 4,
 		},

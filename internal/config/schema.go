@@ -1,8 +1,12 @@
 package config
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"time"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 // The sections' titles in messages.
@@ -324,7 +328,7 @@ func probeSection(p *Probe) section {
 // targets reads the list of probe targets.
 func (r *reader) targets(v *value, p *Probe) {
 	if v.kind != kindList {
-		example := exampleTarget
+		example := "192.0.2.1"
 		if v.kind == kindString {
 			example = v.text
 		}
@@ -340,48 +344,58 @@ func (r *reader) targets(v *value, p *Probe) {
 		return
 	}
 	p.Targets = nil
-	seen := make(map[string]int)
+	var seen []int // offsets of those in p.Targets
 	for i, e := range v.elems {
 		if e.kind != kindString {
 			r.fail(v, e.off, "target %d must be a string, not %s", i+1, e.kind)
 			continue
 		}
-		t, msg := parseTarget(e.text)
-		if msg != "" {
-			r.fail(v, e.off, "%s", msg)
+		t, err := probe.ParseTarget(e.text)
+		if err != nil {
+			r.fail(v, e.off, "%s", meantScheme(err))
 			continue
 		}
-		if first, twice := seen[t.canonical]; twice {
-			r.fail(v, e.off, "target %s is given twice, first at %s", quote(e.text), r.where(first))
+		if i := slices.IndexFunc(p.Targets, t.Same); i >= 0 {
+			r.fail(v, e.off, "target %s is given twice, first at %s", quote(e.text), r.where(seen[i]))
 			continue
 		}
-		seen[t.canonical] = e.off
-		p.Targets = append(p.Targets, e.text)
+		p.Targets, seen = append(p.Targets, t), append(seen, e.off)
 	}
+}
+
+// meantScheme is the message for a wrong target, with the scheme that was probably meant.
+func meantScheme(err error) string {
+	var unknown probe.UnknownScheme
+	if errors.As(err, &unknown) {
+		if meant := nearest(unknown.Scheme, probe.Schemes()); meant != "" {
+			return fmt.Sprintf("target %s begins with an unknown protocol, did you mean %q?", quote(unknown.Target), meant+"://")
+		}
+	}
+	return err.Error()
 }
 
 // probe checks what the probe section says against itself and against the families.
 func (r *reader) probe(t *table, u *Uplink) {
-	probe := &table{off: t.off}
+	section := &table{off: t.off}
 	if v := t.values["probe"]; v != nil && v.table != nil {
-		probe = v.table
+		section = v.table
 	}
-	u.Probe.Fixed = probe.values["interval"] != nil
+	u.Probe.Fixed = section.values["interval"] != nil
 	if u.Metered && !u.Probe.Fixed {
 		u.Probe.Interval = max(MeteredInterval, u.Probe.FastInterval)
 	}
-	if p := u.Probe; p.FastInterval > p.Interval && probe.usable("fast_interval") && probe.usable("interval") {
-		r.errorf(probe.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the pace of the "+
+	if p := u.Probe; p.FastInterval > p.Interval && section.usable("fast_interval") && section.usable("interval") {
+		r.errorf(section.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the pace of the "+
 			"burst after a miss", span(p.FastInterval), span(p.Interval))
 	}
-	if probe.usable("targets") && t.usable("kind") && u.Kind != KindWireGuard {
-		for _, s := range u.Probe.Targets {
-			if target, _ := parseTarget(s); target.scheme == schemeHandshake {
-				r.errorf(probe.offset("targets"), "target %s is for kind = %q only, and the kind here is %q", quote(s), KindWireGuard, u.Kind)
+	if section.usable("targets") && t.usable("kind") && u.Kind != KindWireGuard {
+		for _, target := range u.Probe.Targets {
+			if target.Kind() == probe.Handshake {
+				r.errorf(section.offset("targets"), "target %s is for kind = %q only, and the kind here is %q", quote(target.String()), KindWireGuard, u.Kind)
 			}
 		}
 	}
-	if !probe.usable("targets") || len(u.Probe.Targets) == 0 || u.WireGuard != nil && len(u.WireGuard.Addresses) == 0 {
+	if !section.usable("targets") || len(u.Probe.Targets) == 0 || u.WireGuard != nil && len(u.WireGuard.Addresses) == 0 {
 		return
 	}
 	for _, f := range []struct {
@@ -389,7 +403,7 @@ func (r *reader) probe(t *table, u *Uplink) {
 		title string
 		ip    IP
 		is4   bool
-		add   string
+		add   probe.Target
 	}{
 		{"ipv4", titleIPv4, u.IPv4, true, defaultTargets()[0]},
 		{"ipv6", titleIPv6, u.IPv6, false, defaultTargets()[3]},
@@ -397,16 +411,13 @@ func (r *reader) probe(t *table, u *Uplink) {
 		if v := t.values[f.name]; v != nil && (v.bad || !v.table.usable("method")) || f.ip.Method == MethodOff {
 			continue
 		}
-		n := len(slices.DeleteFunc(slices.Clone(u.Probe.Targets), func(s string) bool {
-			target, _ := parseTarget(s)
-			return target.addr.Is4() != f.is4
-		}))
+		n := len(slices.DeleteFunc(slices.Clone(u.Probe.Targets), func(t probe.Target) bool { return t.Addr().Is4() != f.is4 }))
 		switch {
 		case n == 0:
-			r.errorf(probe.offset("targets"), `none of the targets has an address of %s, so nothing could tell whether %s `+
-				`works here: add one, such as %q, or write method = "off" in %s`, f.name, f.name, f.add, f.title)
-		case n < u.Probe.MinTargetsUp && probe.usable("min_targets_up"):
-			r.errorf(probe.offset("min_targets_up"), "min_targets_up = %d can never be reached: %s has %d of the targets",
+			r.errorf(section.offset("targets"), `none of the targets has an address of %s, so nothing could tell whether %s `+
+				`works here: add one, such as %q, or write method = "off" in %s`, f.name, f.name, f.add.String(), f.title)
+		case n < u.Probe.MinTargetsUp && section.usable("min_targets_up"):
+			r.errorf(section.offset("min_targets_up"), "min_targets_up = %d can never be reached: %s has %d of the targets",
 				u.Probe.MinTargetsUp, f.name, n)
 		}
 	}

@@ -156,7 +156,7 @@ remote = "2001:db8::2"
 func everyWireGuard() Uplink {
 	key, _ := parseKey("", aKey)
 	u := DefaultUplink("wg", "wg0")
-	u.Kind, u.Underlay, u.PeerRoutes, u.IPv6.Method, u.Probe.Targets = KindWireGuard, []string{"office"}, true, MethodOff, []string{"10.0.31.1", "handshake://10.0.31.1"}
+	u.Kind, u.Underlay, u.PeerRoutes, u.IPv6.Method, u.Probe.Targets = KindWireGuard, []string{"office"}, true, MethodOff, targets("10.0.31.1", "handshake://10.0.31.1")
 	u.WireGuard = &WireGuard{PrivateKeyFile: "/srv/key", ListenPort: 51820, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.31.2/32")}, MTU: 1400,
 		Peers: []Peer{{PublicKey: key, PresharedKeyFile: "/srv/psk", Endpoint: "[2001:db8::7]:51820",
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.31.0/24")}, Keepalive: 25 * time.Second}}}

@@ -271,16 +271,16 @@ func (r *reader) insideTargets(t, w *table, u *Uplink) {
 		}
 		at = v.table.offset("targets")
 	}
-	for _, s := range u.Probe.Targets {
-		target, msg := parseTarget(s)
-		if msg != "" || target.addr.Is4() && u.IPv4.Method == MethodOff || target.addr.Is6() && u.IPv6.Method == MethodOff {
+	for _, target := range u.Probe.Targets {
+		addr := target.Addr()
+		if addr.Is4() && u.IPv4.Method == MethodOff || addr.Is6() && u.IPv6.Method == MethodOff {
 			continue
 		}
 		if !slices.ContainsFunc(u.WireGuard.Peers, func(p Peer) bool {
-			return slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Contains(target.addr) })
+			return slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Contains(addr) })
 		}) {
 			r.errorf(at, "target %s is in no peer's allowed_ips, so it cannot be asked through this tunnel: write targets = [\"...\"] in %s, with "+
-				"addresses that it leads to", quote(s), titleProbe)
+				"addresses that it leads to", quote(target.String()), titleProbe)
 			return
 		}
 	}

@@ -237,9 +237,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	if err := d.tunnels.Configure(c, ids); err != nil {
 		return err
 	}
-	if err := d.monitor.Configure(c, ids); err != nil {
-		return err
-	}
+	d.monitor.Configure(c, ids)
 	d.mu.Lock()
 	former := d.config
 	d.config, d.ids, d.lines, d.taken, d.configFailure = c, ids, read.lines, read.taken, read.failure

@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/planinput"
+	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -101,8 +103,7 @@ func TestADiscoveredUplinkIsWhatTwoLinesOfAFileMean(t *testing.T) {
 			continue
 		}
 		want.Uplinks[0].Device = device
-		if diff := cmp.Diff(want.Uplinks, found.Uplinks, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
-			cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(want.Uplinks, found.Uplinks, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, probe.Target{})); diff != "" {
 			t.Errorf("%s (-file +discovered):\n%s", device, diff)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/doctor"
 	"github.com/uplinkd/uplinkd/internal/kernel"
-	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -142,8 +141,8 @@ func trials(ctx context.Context, in *prepared, obs *doctor.Observation) ([]docto
 // echoTarget is the first of an uplink's targets of a family: any of them may be asked for an echo, and one that
 // gives none tells nothing.
 func echoTarget(u *config.Uplink, family rules.Family) netip.Addr {
-	for _, text := range u.Probe.Targets {
-		if t, err := probe.ParseTarget(text); err == nil && rules.FamilyOf(t.Addr()) == family {
+	for _, t := range u.Probe.Targets {
+		if rules.FamilyOf(t.Addr()) == family {
 			return t.Addr()
 		}
 	}

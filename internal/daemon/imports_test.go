@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"uplink":                     {"rules", "probe"},
 	"uplink/simulate":            {"probe", "uplink"},
 	"dhcp6":                      {"internal/linksession"},
-	"internal/config":            nil,
+	"internal/config":            {"probe"},
 	"internal/store":             nil,
 	"internal/lab":               {"internal/linksession"},
 	"internal/dhcp4":             {"internal/linksession"},

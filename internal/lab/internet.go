@@ -2,14 +2,16 @@ package lab
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"time"
 
-	"github.com/miekg/dns"
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 // ServeInternet starts what the Internet offers, in both families: TCP and UDP echo (port 7) at the echo target and
@@ -62,34 +64,56 @@ func (h *Host) serveDNS(ctx context.Context, at netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	ln, err := h.Listen("tcp", at.String())
-	if err != nil {
-		return errors.Join(err, pc.Close())
-	}
-	for _, srv := range []*dns.Server{
-		{PacketConn: pc, Handler: dns.HandlerFunc(answerDNS)},
-		{Listener: ln, Handler: dns.HandlerFunc(answerDNS)},
-	} {
-		_, stop := h.world.serve(ctx, srv.Shutdown, pc.Close, ln.Close)
-		h.world.servers.Go(func() {
-			defer stop()
-			_ = srv.ActivateAndServe() // ends with its socket
-		})
-	}
-	return nil
+	_, stop := h.world.serve(ctx, pc.Close)
+	h.world.servers.Go(func() {
+		defer stop()
+		for buf := make([]byte, 512); ; {
+			n, from, err := pc.ReadFrom(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if answer := answerDNS(buf[:n]); err == nil && answer != nil {
+				_, _ = pc.WriteTo(answer, from) // the asker will ask again
+			}
+		}
+	})
+	return h.serveTCP(ctx, at, func(conn net.Conn) {
+		for { // RFC 1035 section 4.2.2
+			var size [2]byte
+			if _, err := io.ReadFull(conn, size[:]); err != nil {
+				return
+			}
+			query := make([]byte, binary.BigEndian.Uint16(size[:]))
+			if _, err := io.ReadFull(conn, query); err != nil {
+				return
+			}
+			answer := answerDNS(query)
+			if _, err := conn.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(answer))), answer...)); err != nil || answer == nil {
+				return
+			}
+		}
+	})
 }
 
-func answerDNS(rw dns.ResponseWriter, r *dns.Msg) {
-	m := new(dns.Msg).SetReply(r)
-	m.Authoritative = true
-	for _, q := range r.Question {
-		head := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: 60}
-		switch q.Qtype {
-		case dns.TypeA:
-			m.Answer = append(m.Answer, &dns.A{Hdr: head, A: net.ParseIP(Echo4)})
-		case dns.TypeAAAA:
-			m.Answer = append(m.Answer, &dns.AAAA{Hdr: head, AAAA: net.ParseIP(Echo6)})
+// answerDNS returns the answer to a query; nil to what is none.
+func answerDNS(query []byte) []byte {
+	var m dnsmessage.Message
+	if err := m.Unpack(query); err != nil || m.Response {
+		return nil
+	}
+	m.Response, m.Authoritative, m.Answers, m.Authorities, m.Additionals = true, true, nil, nil, nil
+	for _, q := range m.Questions {
+		head := dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 60}
+		switch q.Type {
+		case dnsmessage.TypeA:
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AResource{A: netip.MustParseAddr(Echo4).As4()}})
+		case dnsmessage.TypeAAAA:
+			m.Answers = append(m.Answers, dnsmessage.Resource{Header: head, Body: &dnsmessage.AAAAResource{AAAA: netip.MustParseAddr(Echo6).As16()}})
 		}
 	}
-	_ = rw.WriteMsg(m) // the asker will ask again
+	answer, err := m.Pack()
+	if err != nil {
+		return nil
+	}
+	return answer
 }

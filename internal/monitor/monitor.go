@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -76,7 +75,7 @@ func New(o Options) *Monitor {
 
 // Configure makes the watchers of a configuration. Those whose settings are unchanged go on; others start anew from the
 // verdict of their predecessor.
-func (m *Monitor) Configure(c *config.Config, ids map[string]int) error {
+func (m *Monitor) Configure(c *config.Config, ids map[string]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.numbers = planinput.KernelNumbers(c.Kernel)
@@ -85,20 +84,12 @@ func (m *Monitor) Configure(c *config.Config, ids map[string]int) error {
 	next := make(paths)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
-		targets := make([]probe.Target, len(u.Probe.Targets))
-		for n, text := range u.Probe.Targets {
-			t, err := probe.ParseTarget(text)
-			if err != nil {
-				return fmt.Errorf("uplink %s: %w", u.Name, err)
-			}
-			targets[n] = t
-		}
 		for family, ip := range map[rules.Family]config.IP{rules.IPv4: u.IPv4, rules.IPv6: u.IPv6} {
 			if ip.Method == config.MethodOff {
 				continue
 			}
 			path := rules.Path{Uplink: ids[u.Name], Family: family}
-			next[path] = m.pathFor(path, u, targets)
+			next[path] = m.pathFor(path, u)
 			next[path].uplink = *u
 		}
 	}
@@ -116,7 +107,6 @@ func (m *Monitor) Configure(c *config.Config, ids map[string]int) error {
 		}
 	}
 	m.holds.retain(manual)
-	return nil
 }
 
 // start runs the watcher of a path once the Monitor runs. The lock is held.

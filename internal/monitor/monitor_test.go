@@ -83,12 +83,22 @@ func (c *rig) savesHolds() bool { return c.saves(docHolds, c.SaveHolds) != nil }
 var fiber4, lte4 = rules.Path{Uplink: 1, Family: rules.IPv4}, rules.Path{Uplink: 2, Family: rules.IPv4}
 
 // twoUplinks is the configuration of the tests, whose targets answer the rig's internet alone.
+func targets(texts ...string) []probe.Target {
+	list := make([]probe.Target, len(texts))
+	for i, text := range texts {
+		if err := list[i].UnmarshalText([]byte(text)); err != nil {
+			panic(err)
+		}
+	}
+	return list
+}
+
 func twoUplinks(change func(c *config.Config)) *config.Config {
 	c := config.Default()
 	for _, name := range []string{"fiber", "lte"} {
 		u := config.DefaultUplink(name, name)
 		u.IPv6.Method = config.MethodOff
-		u.Probe.Targets = []string{"192.0.2.1", "192.0.2.2", "2001:db8:ffff::1"}
+		u.Probe.Targets = targets("192.0.2.1", "192.0.2.2", "2001:db8:ffff::1")
 		c.Uplinks = append(c.Uplinks, u)
 	}
 	if change != nil {
@@ -125,10 +135,7 @@ func newRig(t *testing.T, restored map[string]savedVerdict) *rig {
 }
 
 func (c *rig) reload(change func(*config.Config)) {
-	c.t.Helper()
-	if err := c.Configure(twoUplinks(change), c.ids); err != nil {
-		c.t.Fatal(err)
-	}
+	c.Configure(twoUplinks(change), c.ids)
 }
 
 // after lets time pass.

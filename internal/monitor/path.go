@@ -39,15 +39,15 @@ type probeSettings struct {
 }
 
 // pathFor returns the present entry of a path if its settings still fit, else a new one. The lock is held.
-func (m *Monitor) pathFor(path rules.Path, u *config.Uplink, targets []probe.Target) *monitoredPath {
+func (m *Monitor) pathFor(path rules.Path, u *config.Uplink) *monitoredPath {
 	settings := probeSettings{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
 		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp, u.Quality}
 	old := m.paths[path]
 	if old != nil && old.settings == settings {
 		return old
 	}
-	p := &monitoredPath{settings: settings, bytesPerProbe: bytesPerProbe(targets, path.Family), interval: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
-		Uplink: u.Name, Family: path.Family, Targets: targets,
+	p := &monitoredPath{settings: settings, bytesPerProbe: bytesPerProbe(u.Probe.Targets, path.Family), interval: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
+		Uplink: u.Name, Family: path.Family, Targets: u.Probe.Targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
 		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Phase: phaseOf(m.o.Phase, path.Family, u.Probe.Interval),
 		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
