@@ -41,7 +41,7 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 	"unplugged": func(_ *rapid.T, w *world, n int) { w.unplug(w.cfg.Uplinks[n].Device) },
 	"plugged in": func(_ *rapid.T, w *world, n int) {
 		device := w.cfg.Uplinks[n].Device
-		if _, present := w.obs.Link(device); !present {
+		if _, present := w.obs.Link(device); !present && !tunnelName(device) {
 			w.plug(rules.Link{Name: device, Up: true, Carrier: true})
 			w.provision(device)
 		}
@@ -51,7 +51,13 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 		u.Tier, u.Weight = 1+draw(t, "tier", 3), 1+draw(t, "weight", 4)
 		u.IPv4.Masquerade, u.IPv6.Masquerade = flip(t, "masquerade"), flip(t, "masquerade6")
 	},
-	"removed": func(_ *rapid.T, w *world, n int) { w.cfg.Uplinks = slices.Delete(slices.Clone(w.cfg.Uplinks), n, n+1) },
+	"removed": func(_ *rapid.T, w *world, n int) {
+		id, device := w.cfg.Uplinks[n].ID, w.cfg.Uplinks[n].Device
+		w.cfg.Uplinks = slices.Delete(slices.Clone(w.cfg.Uplinks), n, n+1)
+		w.cfg.Tunnels = slices.DeleteFunc(slices.Clone(w.cfg.Tunnels), func(t rules.Tunnel) bool { return t.Device == device })
+		w.cfg.WireGuard = slices.DeleteFunc(slices.Clone(w.cfg.WireGuard), func(d rules.WireGuard) bool { return d.Device == device })
+		w.cfg.Underlays = slices.DeleteFunc(slices.Clone(w.cfg.Underlays), func(u rules.Underlay) bool { return u.Uplink == id })
+	},
 	"routes of others": func(_ *rapid.T, w *world, n int) {
 		device := w.cfg.Uplinks[n].Device
 		route := static("192.0.2.64/26", device, w.providers[device][rules.IPv4].gateway, 5)

@@ -73,6 +73,12 @@ func (w *world) String() string {
 	for _, lan := range w.cfg.LANs {
 		fmt.Fprintf(&b, "\nlan %s subnet %d from %v ula %v", lan.Device, lan.SubnetID, lan.From, lan.ULA)
 	}
+	for _, t := range w.cfg.Tunnels {
+		fmt.Fprintf(&b, "\ntunnel %+v", t)
+	}
+	for _, d := range w.cfg.WireGuard {
+		fmt.Fprintf(&b, "\nwireguard %+v", d)
+	}
 	b.WriteString(w.machine.String())
 	return b.String() + "\n"
 }
@@ -81,6 +87,12 @@ func (m *machine) String() string {
 	var b strings.Builder
 	for _, l := range m.obs.Links {
 		fmt.Fprintf(&b, "\nlink %s group %d up %v carrier %v", l.Name, l.Group, l.Up, l.Carrier)
+	}
+	for _, t := range m.obs.Tunnels {
+		fmt.Fprintf(&b, "\ntunnel %+v", t)
+	}
+	for _, d := range m.obs.WireGuard {
+		fmt.Fprintf(&b, "\nwireguard %+v", d)
 	}
 	for _, a := range m.obs.Addrs {
 		if !a.LinkScope {
@@ -123,6 +135,9 @@ func worlds() *rapid.Generator[*world] {
 			w.addLAN(t, n+1)
 		}
 		w.drawDelegations(t)
+		if flip(t, "tunnels") {
+			w.drawTunnels(t)
+		}
 		w.drawPolicies(t)
 		w.addSysctls(t)
 		if seldom(t, "others masquerade") {
@@ -187,7 +202,7 @@ func newWorld() *world {
 	w.cfg.Kernel = numbers
 	w.obs.Sysctls = map[string]string{"net/ipv4/fib_multipath_hash_policy": "0", "net/ipv6/fib_multipath_hash_policy": "0"}
 	for _, key := range sysctlKeys {
-		w.obs.Sysctls["net/ipv4/conf/all/"+key] = "0"
+		w.obs.Sysctls["net/ipv4/conf/all/"+key], w.obs.Sysctls["net/ipv4/conf/default/"+key] = "0", "0"
 	}
 	for _, f := range rules.Families {
 		for _, r := range []struct {
@@ -212,7 +227,7 @@ func (w *world) addUplink(t *rapid.T, n int) {
 	if seldom(t, "high id") {
 		u.ID = rules.MaxUplinks - n
 	}
-	link := rules.Link{Name: device, Up: true, Carrier: true, PointToPoint: seldom(t, "ppp")}
+	link := rules.Link{Name: device, Up: true, Carrier: true, MTU: 1500, PointToPoint: seldom(t, "ppp")}
 	w.providers[device] = provider{rules.IPv4: drawIPv4(t, link.PointToPoint), rules.IPv6: drawIPv6(t, n, link.PointToPoint)}
 	for _, f := range rules.Families {
 		a := w.drawAddressing(t, device, f)
@@ -528,7 +543,7 @@ func (w *world) addOrphans(t *rapid.T) {
 		}
 		_ = w.putRoute(r, true)
 		if slices.ContainsFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) ||
-			slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == id }) {
+			slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == id }) || w.isUnderlay(id) {
 			continue // ids are kept over restarts: another device's rule does not lead to this table
 		}
 		_ = w.addRule(rules.Rule{Family: rules.IPv4, Priority: numbers.RulePriority + 99 + id, OIF: l.Name, Table: numbers.Table(id),

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -21,7 +22,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "sources": preferredSources, "wide": wide,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "wireguard": wireGuard, "sources": preferredSources, "wide": wide,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -185,6 +186,58 @@ func underlay() *world {
 	tunnel.Tier, tunnel.IPv4.Masquerade = 2, false
 	tunnel.IPv4.MasqueradeFrom = []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}
 	w.cfg.Underlays = []rules.Underlay{{ID: 9, Uplink: 2, Carriers: []int{1}}}
+	return w
+}
+
+// tap is a provider, and an Ethernet tunnel over it whose addresses are ours to give.
+func tap(params rules.TunnelParams) *world {
+	w := box(rules.Link{}, "wan1")
+	for _, key := range sysctlKeys {
+		w.obs.Sysctls["net/ipv4/conf/default/"+key] = "0"
+	}
+	w.hold("wan1", "198.51.100.2/26", "2001:db8:a::2/64")
+	w.lead("wan1", "198.51.100.1", 100)
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", TunnelParams: params}}
+	assign := func(address, gateway string) *rules.Assignment {
+		return &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway)}
+	}
+	w.cfg.Uplinks = append(w.cfg.Uplinks, rules.Uplink{ID: 2, Name: "campus", Device: "tap0", Tier: 2, Weight: 1,
+		IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: assign("10.99.0.2/24", "10.99.0.1")},
+		IPv6: rules.Addressing{Enabled: true, Managed: true, Assign: assign("2001:db8:99::2/64", "2001:db8:99::1")}})
+	for _, f := range rules.Families {
+		w.verdicts[rules.Path{Uplink: 2, Family: f}] = rules.Verdict{Health: rules.Good, State: "up"}
+	}
+	return w
+}
+
+func vxlan() *world {
+	return tap(rules.TunnelParams{Kind: rules.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
+}
+
+// gretap carries another end's bridge besides.
+func gretap() *world {
+	w := tap(rules.TunnelParams{Kind: rules.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
+	w.plug(rules.Link{Name: "br0", Up: true, Carrier: true, MTU: 1500})
+	w.cfg.Tunnels = append(w.cfg.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP,
+		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, Fragment: true}})
+	return w
+}
+
+// wireGuard is two providers, and a tunnel that calls one peer over the first of them.
+func wireGuard() *world {
+	w := dual()
+	for _, key := range sysctlKeys {
+		w.obs.Sysctls["net/ipv4/conf/default/"+key] = "0"
+	}
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
+	w.cfg.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: rules.Secret{Key: rules.Key{0: 8, 31: 64}, File: "/etc/uplinkd/wg.key"}, FwMark: numbers.Mark(9), UnderlayTable: numbers.Table(9),
+		Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2}, Endpoint: netip.MustParseAddrPort("192.0.2.9:51820"), Called: true, Keepalive: 25 * time.Second,
+			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.9.0.0/24")}}}}}
+	w.cfg.Underlays = []rules.Underlay{{ID: 9, Uplink: 3, Carriers: []int{1, 2}}}
+	w.cfg.Uplinks = append(w.cfg.Uplinks, rules.Uplink{ID: 3, Name: "vps", Device: "wg0", Tier: 2, Weight: 1,
+		IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: &rules.Assignment{
+			Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("10.0.31.2/24")}}, Peers: []rules.PeerNetwork{{Dst: netip.MustParsePrefix("10.9.0.0/24"), Alive: true}}}}})
+	w.verdicts[rules.Path{Uplink: 3, Family: rules.IPv4}] = rules.Verdict{Health: rules.Good, State: "up"}
 	return w
 }
 

@@ -179,7 +179,7 @@ func TestAFormerAddressLeavesNoMore(t *testing.T) {
 				t.Errorf("%s to %s, by %s: the filter lets the former or not the next pass", c.former, c.next, filter.Device)
 			}
 		}
-		ops := rules.Diff(rules.Ours(w.cfg.Kernel, w.snapshot()), want)
+		ops := rules.Diff(rules.Ours(w.cfg.Kernel, w.foreseen()), want)
 		at := func(is func(rules.Op) bool) int { return slices.IndexFunc(ops, is) }
 		filter := at(func(op rules.Op) bool { o, is := op.(rules.PutEgress); return is && o.Device == "wan1" })
 		route := at(func(op rules.Op) bool { _, is := op.(rules.PutRoute); return is })

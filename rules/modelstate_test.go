@@ -40,10 +40,21 @@ func (m *machine) clone() *machine {
 // snapshot is what a kernel adapter would show of the machine.
 func (m *machine) snapshot() *rules.Observed {
 	obs := m.clone().obs
+	obs.Tunnels = slices.DeleteFunc(obs.Tunnels, func(t rules.TunnelLink) bool { return !m.present(t.Device) })
+	for i := range obs.Tunnels {
+		link, _ := m.obs.Link(obs.Tunnels[i].Device)
+		obs.Tunnels[i].Up, obs.Tunnels[i].MTU = link.Up, link.MTU
+	}
+	obs.WireGuard = slices.DeleteFunc(obs.WireGuard, func(d rules.WireGuardDevice) bool { return !m.present(d.Device) })
 	obs.Routes = slices.DeleteFunc(obs.Routes, func(r rules.Route) bool {
 		return r.Table != rules.TableMain && r.Protocol != m.numbers.Protocol && !m.ourTable(r.Table)
 	})
 	return &obs
+}
+
+func (m *machine) present(device string) bool {
+	_, present := m.obs.Link(device)
+	return present
 }
 
 func (m *machine) ourTable(table uint32) bool {
@@ -425,10 +436,10 @@ func (m *machine) addLinkLocal(l *rules.Link) {
 var sysctlKeys = []string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce", "promote_secondaries"}
 
 // foreign lists what is not ours, to see that it stays as it is. Routes that the kernel makes from
-// addresses are left out: they come and go with the addresses that we assign.
+// addresses are left out: they come and go with the addresses that we assign. So is what hangs on devices of ours.
 func (m *machine) foreign() (routes []rules.Route, list []rules.Rule, addrs []rules.Addr) {
 	for _, r := range m.obs.Routes {
-		if r.Protocol != m.numbers.Protocol && r.Protocol != protoKernel {
+		if !slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return tunnelName(n.Device) }) && r.Protocol != m.numbers.Protocol && r.Protocol != protoKernel {
 			routes = append(routes, r)
 		}
 	}
@@ -438,7 +449,7 @@ func (m *machine) foreign() (routes []rules.Route, list []rules.Rule, addrs []ru
 		}
 	}
 	for _, a := range m.obs.Addrs {
-		if a.Protocol != m.numbers.Protocol {
+		if a.Protocol != m.numbers.Protocol && !tunnelName(a.Device) {
 			a.Temporary = false // which of several is primary changes with ours
 			addrs = append(addrs, a)
 		}

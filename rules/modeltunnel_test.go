@@ -47,7 +47,11 @@ func (m *machine) addTunnel(op rules.AddTunnel) error {
 	if _, exists := m.obs.Link(op.Device); exists {
 		return errors.New("file exists")
 	}
-	if slices.ContainsFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return t.TunnelParams == op.TunnelParams && t.Kind != rules.WireGuardKind }) {
+	m.obs.Tunnels = slices.DeleteFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return !m.present(t.Device) })
+	m.obs.WireGuard = slices.DeleteFunc(m.obs.WireGuard, func(d rules.WireGuardDevice) bool { return !m.present(d.Device) })
+	if slices.ContainsFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool {
+		return t.TunnelParams == op.TunnelParams && t.Kind != rules.WireGuardKind
+	}) {
 		return errors.New("file exists: a tunnel of these ends")
 	}
 	m.plug(rules.Link{Name: op.Device, MTU: op.MTU})

@@ -153,7 +153,7 @@ func (p *planner) publicOnly(u *Uplink, family Family, facts Facts) bool {
 	}
 	own := p.sources(u, family, facts)
 	if len(own) == 0 {
-		return family == IPv6 && facts.LinkLocal
+		return family == IPv6 && (facts.LinkLocal || p.ethernetTunnel(u.Device))
 	}
 	return slices.ContainsFunc(own, func(s netip.Prefix) bool { return !s.Addr().IsPrivate() && !sharedSpace().Contains(s.Addr()) })
 }

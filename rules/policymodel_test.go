@@ -193,7 +193,7 @@ func TestKillSwitchesHoldAtEveryStep(t *testing.T) {
 		w.cfg.Uplinks = slices.Clone(w.cfg.Uplinks)
 		events[name](t, w, draw(t, "uplink", len(w.cfg.Uplinks)))
 		want, report := w.plan()
-		ops := rules.Diff(rules.Ours(numbers, w.snapshot()), want)
+		ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
 		w.obs.Recorded.Note(ops)
 		w.checkKillSwitches(t, &report, name)
 		for _, op := range ops {

@@ -118,18 +118,21 @@ func (t *Tunnel) mtu(cfg *Config, obs *Observed) (int, bool) {
 
 // carrierMTU returns the MTU of the device that has an address, or is about to be given it.
 func carrierMTU(cfg *Config, obs *Observed, local netip.Addr) (int, bool) {
-	device := ""
-	for i := range cfg.Uplinks {
-		u := &cfg.Uplinks[i]
-		if a := u.Family(FamilyOf(local)).Assign; a != nil && slices.ContainsFunc(a.Addresses, func(a Address) bool { return a.Prefix.Addr() == local }) {
-			device = u.Device
+	for _, a := range obs.Addrs {
+		if link, _ := obs.Link(a.Device); a.Prefix.Addr() == local && link.MTU > 0 {
+			return link.MTU, true
 		}
 	}
-	if i := slices.IndexFunc(obs.Addrs, func(a Addr) bool { return a.Prefix.Addr() == local }); i >= 0 {
-		device = obs.Addrs[i].Device
+	for i := range cfg.Uplinks {
+		a := cfg.Uplinks[i].Family(FamilyOf(local))
+		if !a.Enabled || a.Assign == nil || !slices.ContainsFunc(a.Assign.Addresses, func(a Address) bool { return a.Prefix.Addr() == local }) {
+			continue
+		}
+		if link, _ := obs.Link(cfg.Uplinks[i].Device); link.MTU > 0 {
+			return link.MTU, true
+		}
 	}
-	link, ok := obs.Link(device)
-	return link.MTU, ok && link.MTU > 0
+	return 0, false
 }
 
 // tunnelPlan is what becomes of a device that is wanted.
@@ -193,6 +196,7 @@ func (o *Observed) Foresee(cfg Config) *Observed {
 	if len(cfg.Tunnels) == 0 {
 		return o
 	}
+	cfg, _ = checkOutside(cfg, o)
 	f := *o
 	f.Links, f.foreseen, f.Sysctls = slices.Clone(o.Links), make(map[string]bool), maps.Clone(o.Sysctls)
 	for changed := true; changed; { // one may carry another
@@ -277,6 +281,12 @@ func (p *planner) tunnels() {
 		}
 		p.tunnelWarnings(t)
 	}
+}
+
+// ethernetTunnel reports whether a device is an Ethernet tunnel of ours, which has a link-local address in a moment when it has
+// none yet.
+func (p *planner) ethernetTunnel(device string) bool {
+	return !p.off(device, IPv6) && slices.ContainsFunc(p.cfg.Tunnels, func(t Tunnel) bool { return t.Device == device && t.Kind != WireGuardKind })
 }
 
 // tunnelRefused names a change that the kernel has refused.

@@ -124,8 +124,12 @@ func TestWhatBreaksATunnelWithoutAWordIsFound(t *testing.T) {
 		{name: "an uplink is on no bridge", spec: func(s *rules.Tunnel) { s.Bridge = "" }, alter: func(l *rules.TunnelLink) { l.Bridge, l.MTU, l.Floods = "", 1382, false },
 			filters: []string{"net/bridge/bridge-nf-call-iptables"}},
 		{name: "an uplink without multicast", spec: func(s *rules.Tunnel) { s.Bridge = "" }, alter: func(l *rules.TunnelLink) { l.Bridge, l.Multicast = "", false }, want: []string{"tunnel-multicast"}},
-		{name: "WireGuard carries none", spec: func(s *rules.Tunnel) { *s = rules.Tunnel{Device: "t", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}} },
-			alter: func(l *rules.TunnelLink) { l.TunnelParams, l.Bridge, l.Multicast = rules.TunnelParams{Kind: rules.WireGuardKind}, "", false }},
+		{name: "WireGuard carries none", spec: func(s *rules.Tunnel) {
+			*s = rules.Tunnel{Device: "t", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}
+		},
+			alter: func(l *rules.TunnelLink) {
+				l.TunnelParams, l.Bridge, l.Multicast = rules.TunnelParams{Kind: rules.WireGuardKind}, "", false
+			}},
 		{name: "a device that is not there", spec: func(s *rules.Tunnel) { s.Device = "u" }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

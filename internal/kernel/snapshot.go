@@ -29,7 +29,7 @@ type devices struct {
 func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
 	obs := &rules.Observed{Sysctls: readSysctls(q.Sysctls)}
 	var err error
-	if obs.Links, obs.Tunnels, err = k.links(); err != nil {
+	if obs.Links, obs.Tunnels, err = k.readDevices(); err != nil {
 		return nil, err
 	}
 	for _, device := range q.WireGuard {
@@ -38,11 +38,6 @@ func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			obs.WireGuard = append(obs.WireGuard, rules.WireGuardDevice{Device: device, Err: err.Error()})
 		}
-	}
-	k.devices = devices{make(map[int]string, len(obs.Links)), make(map[string]int, len(obs.Links))}
-	for _, l := range obs.Links {
-		k.devices.name[l.Index] = l.Name
-		k.devices.index[l.Name] = l.Index
 	}
 	if obs.Addrs, err = k.addrs(); err != nil {
 		return nil, err
@@ -100,6 +95,20 @@ func dump[T any](k *Kernel, what string, msgType int, header func() nl.NetlinkRe
 		return list, nil
 	}
 	return nil, fmt.Errorf("listing %s: interrupted by changes %d times in a row", what, dumpTries)
+}
+
+// readDevices lists the devices, and notes their indexes.
+func (k *Kernel) readDevices() ([]rules.Link, []rules.TunnelLink, error) {
+	links, tunnels, err := k.links()
+	if err != nil {
+		return nil, nil, err
+	}
+	k.devices = devices{make(map[int]string, len(links)), make(map[string]int, len(links))}
+	for _, l := range links {
+		k.devices.name[l.Index] = l.Name
+		k.devices.index[l.Name] = l.Index
+	}
+	return links, tunnels, nil
 }
 
 func (k *Kernel) links() ([]rules.Link, []rules.TunnelLink, error) {

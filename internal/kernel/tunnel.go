@@ -163,7 +163,8 @@ func (k *Kernel) addTunnel(m rules.AddTunnel) error {
 		_ = k.removeLink(m.Device)
 		return fmt.Errorf("marking the device as ours: %w", err)
 	}
-	return nil
+	_, _, err := k.readDevices() // what follows is about it
+	return err
 }
 
 func encodeGRETAP(data *nl.RtAttr, p *rules.TunnelParams) {

@@ -18,6 +18,8 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
+func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
+
 func TestVMAGRETAPIsMadeAndKept(t *testing.T) {
 	checkTunnel(t, ethernet(rules.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }

@@ -9,6 +9,15 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
+// clamped is what the kernel makes of a private key (RFC 7748 section 5).
+func clamped(k rules.Key) rules.Key {
+	if k != (rules.Key{}) {
+		k[0] &= 248
+		k[31] = k[31]&127 | 64
+	}
+	return k
+}
+
 // readKey reads a key that nobody else may read. An empty name is no key.
 func readKey(file string) (rules.Secret, error) {
 	s := rules.Secret{File: file}

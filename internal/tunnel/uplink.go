@@ -62,6 +62,7 @@ func (w *wgUplink) readKeys(c *config.WireGuard) error {
 	}
 	var failed error
 	w.private, failed = readKey(c.PrivateKeyFile)
+	w.private.Key = clamped(w.private.Key)
 	for i, p := range c.Peers {
 		var err error
 		w.peers[i].Preshared, err = readKey(p.PresharedKeyFile)

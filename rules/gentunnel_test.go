@@ -1,0 +1,129 @@
+package rules_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+const (
+	firstTunnel   = 40 // id of the uplink that is the first generated tunnel
+	firstUnderlay = 45
+)
+
+// drawTunnels gives the machine up to three tunnels: uplinks, and ports of a bridge.
+func (w *world) drawTunnels(t *rapid.T) {
+	var locals []netip.Addr
+	for i := range w.cfg.Uplinks {
+		if p := w.providers[w.cfg.Uplinks[i].Device][rules.IPv4]; p.address.IsValid() {
+			locals = append(locals, p.address.Addr())
+		}
+	}
+	for n := range draw(t, "tunnels", 4) {
+		tunnel := rules.Tunnel{Device: fmt.Sprintf("tun%d", n+1), For: "x", TunnelParams: drawTunnelParams(t, n, locals)}
+		if tunnel.Kind != rules.WireGuardKind && seldom(t, "of a bridge") {
+			tunnel.Bridge = "br0"
+			if _, present := w.obs.Link("br0"); !present && often(t, "bridge") {
+				w.plug(rules.Link{Name: "br0", Up: true, Carrier: true, MTU: 1500})
+			}
+		} else {
+			w.addTunnelUplink(t, n, tunnel.Device, tunnel.Kind == rules.WireGuardKind)
+		}
+		w.cfg.Tunnels = append(w.cfg.Tunnels, tunnel)
+		w.drawTunnelDevice(t, n, tunnel, locals)
+	}
+	if flip(t, "a tunnel of an earlier run") {
+		w.mustAddTunnel(rules.TunnelLink{Device: "old0", Alias: "uplinkd: old", MTU: 1420, TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}})
+	}
+}
+
+// drawTunnelParams draws the nth tunnel's, of which no other tunnel has the same.
+func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) rules.TunnelParams {
+	p := rules.TunnelParams{Kind: rapid.SampledFrom([]string{rules.GRETAP, rules.VXLAN, rules.WireGuardKind}).Draw(t, "kind")}
+	if p.Kind == rules.WireGuardKind {
+		return p
+	}
+	p.Local = netip.MustParseAddr("203.0.113.250") // nobody's
+	if len(locals) > 0 && often(t, "a local address") {
+		p.Local = rapid.SampledFrom(locals).Draw(t, "local")
+	}
+	p.Remote, p.TTL = netip.AddrFrom4([4]byte{192, 0, 2, byte(200 + n)}), uint8(rapid.IntRange(1, 3).Draw(t, "ttl"))
+	if p.Kind == rules.VXLAN {
+		p.ID, p.Port = uint32(n+1), 4789
+	}
+	return p
+}
+
+// addTunnelUplink makes a tunnel an uplink, with addresses of ours.
+func (w *world) addTunnelUplink(t *rapid.T, n int, device string, wireGuard bool) {
+	u := rules.Uplink{ID: firstTunnel + n, Name: device, Device: device, Tier: 1 + draw(t, "tier", 3), Weight: 1}
+	s := supply{address: netip.MustParsePrefix(fmt.Sprintf("10.31.%d.2/24", n)), route: true}
+	if !wireGuard {
+		s.gateway = s.address.Addr().Prev()
+	}
+	w.providers[device] = provider{rules.IPv4: s}
+	u.IPv4 = rules.Addressing{Enabled: true, Managed: true, Masquerade: flip(t, "masquerade"), Assign: s.assignment()}
+	w.verdicts[rules.Path{Uplink: u.ID, Family: rules.IPv4}] = drawVerdict(t)
+	if wireGuard {
+		w.cfg.Underlays = append(w.cfg.Underlays, rules.Underlay{ID: firstUnderlay + n, Uplink: u.ID, Carriers: []int{w.cfg.Uplinks[0].ID}})
+		w.cfg.WireGuard = append(w.cfg.WireGuard, rules.WireGuard{Device: device, PrivateKey: rules.Secret{Key: rules.Key{byte(n + 1)}, File: "/k"},
+			FwMark: numbers.Mark(firstUnderlay + n), UnderlayTable: numbers.Table(firstUnderlay + n), Peers: drawPeers(t)})
+	}
+	w.cfg.Uplinks = append(w.cfg.Uplinks, u)
+}
+
+// drawPeers draws peers, each with a network of its own.
+func drawPeers(t *rapid.T) []rules.WireGuardPeer {
+	peers := []rules.WireGuardPeer{}
+	for n := range draw(t, "peers", 3) {
+		p := rules.WireGuardPeer{PublicKey: rules.Key{byte(10 + n)}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.32.%d.0/24", n))}}
+		if flip(t, "endpoint") {
+			p.Endpoint, p.Called = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(210 + draw(t, "host", 3))}), 51820), true
+			p.ResetEndpoint = seldom(t, "a new address")
+		}
+		peers = append(peers, p)
+	}
+	return peers
+}
+
+// drawTunnelDevice may have the device be there already: as it is wanted, otherwise, or made by others.
+func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals []netip.Addr) {
+	l := rules.TunnelLink{Device: tunnel.Device, TunnelParams: tunnel.TunnelParams, MTU: 1400, Alias: "uplinkd: x"}
+	switch draw(t, "device", 5) {
+	case 0:
+		l.TunnelParams = drawTunnelParams(t, n, locals)
+	case 1:
+		l.Alias = ""
+	case 2:
+	default:
+		return
+	}
+	w.mustAddTunnel(l)
+	if l.Kind == rules.WireGuardKind {
+		d := &w.obs.WireGuard[len(w.obs.WireGuard)-1]
+		for _, p := range drawPeers(t) {
+			p.ResetEndpoint, p.Called = false, false
+			d.Peers = append(d.Peers, rules.WireGuardPeerState{WireGuardPeer: p})
+		}
+	}
+}
+
+// mustAddTunnel makes a device that is up.
+func (w *world) mustAddTunnel(l rules.TunnelLink) {
+	if w.applyTunnel(rules.AddTunnel{TunnelLink: l}) != nil || w.applyTunnel(rules.SetUp{Device: l.Device}) != nil {
+		panic("the model has no place for " + l.Device)
+	}
+	w.obs.Tunnels[len(w.obs.Tunnels)-1].Alias = l.Alias
+}
+
+func (w *world) isUnderlay(id int) bool {
+	return slices.ContainsFunc(w.cfg.Underlays, func(u rules.Underlay) bool { return u.ID == id })
+}
+
+// tunnelName reports whether a device is called as generated tunnels are.
+func tunnelName(device string) bool { return strings.HasPrefix(device, "tun") || device == "old0" }
