@@ -49,15 +49,27 @@ const (
 	// maxBPF is half of what the kernel takes (BPF_MAXINSNS): a filter that fills more than the 16 KiB which this makes does not fit into
 	// the answer when it is listed.
 	maxBPF = 2048
+	// maxBeside is how many IPv4 networks are told apart: more than a jump can pass over (BPFInstruction.Jf) do not fit.
+	maxBeside = 40
 )
 
-// egressProgram lets sources pass that are among the first, and drops those that are among the others. A list that would make
-// the program too long is cut: chain guard has all of it.
-func egressProgram(own, foreign []netip.Prefix) []BPFInstruction {
+// egressProgram lets sources pass that are among the first, and those beside the provider to where they belong, and drops what is
+// foreign. A list that would make the program too long is cut: chain guard has all of it.
+func egressProgram(own []netip.Prefix, besides []beside, foreign []netip.Prefix) []BPFInstruction {
 	var parts [2][]BPFInstruction
 	for i, family := range Families {
-		part := appendMatches(nil, ofFamily(own, family), bpfPass, maxBPF/8)
-		part = appendMatches(part, ofFamily(foreign, family), bpfDrop, maxBPF*3/8)
+		var part []BPFInstruction
+		for _, b := range besides {
+			for _, source := range ofFamily(b.sources, family) {
+				then := []BPFInstruction{{Op: bpfReturn, K: bpfPass}}
+				if len(b.networks) <= maxBeside {
+					then = append(bpfMatches(nil, b.networks, true, bpfPass, maxBPF), BPFInstruction{Op: bpfReturn, K: bpfDrop})
+				}
+				part = bpfMatch(part, source, false, then, maxBPF/8)
+			}
+		}
+		part = bpfMatches(part, ofFamily(own, family), false, bpfPass, maxBPF/8)
+		part = bpfMatches(part, ofFamily(foreign, family), false, bpfDrop, maxBPF*3/8)
 		parts[i] = append(part, BPFInstruction{Op: bpfReturn, K: bpfPass})
 	}
 	four, six := uint32(len(parts[0])), uint32(len(parts[1]))
@@ -72,31 +84,41 @@ func egressProgram(own, foreign []netip.Prefix) []BPFInstruction {
 	return append(append(program, parts[0]...), parts[1]...)
 }
 
-// appendMatches returns a verdict for sources within one of the prefixes, as far as there is room.
-func appendMatches(b []BPFInstruction, prefixes []netip.Prefix, verdict uint32, room int) []BPFInstruction {
+// bpfMatches returns a verdict for addresses within one of the prefixes, as far as there is room.
+func bpfMatches(b []BPFInstruction, prefixes []netip.Prefix, dest bool, verdict uint32, room int) []BPFInstruction {
 	end := len(b) + room
 	for _, p := range prefixes {
-		if len(b)+16 > end { // more than any prefix needs
-			break
+		b = bpfMatch(b, p, dest, []BPFInstruction{{Op: bpfReturn, K: verdict}}, end-len(b))
+	}
+	return b
+}
+
+// bpfMatch does something about sources, or destinations, within a prefix, and goes on with all others, if there is room.
+func bpfMatch(b []BPFInstruction, p netip.Prefix, dest bool, then []BPFInstruction, room int) []BPFInstruction {
+	if 15+len(then) > room { // no prefix needs more
+		return b
+	}
+	at, address := uint32(12), p.Masked().Addr().AsSlice() // RFC 791 section 3.1
+	if p.Addr().Is6() {
+		at = 8 // RFC 8200 section 3
+	}
+	if dest {
+		at += uint32(len(address))
+	}
+	from := len(b)
+	for bits := p.Bits(); bits > 0; bits -= 32 {
+		b = append(b, BPFInstruction{Op: bpfLoadWord, K: bpfNetwork + at})
+		if bits < 32 {
+			b = append(b, BPFInstruction{Op: bpfAnd, K: ^uint32(0) << (32 - bits)})
 		}
-		at, address := uint32(12), p.Masked().Addr().AsSlice() // RFC 791 section 3.1
-		if p.Addr().Is6() {
-			at = 8 // RFC 8200 section 3
-		}
-		from := len(b)
-		for bits := p.Bits(); bits > 0; bits -= 32 {
-			b = append(b, BPFInstruction{Op: bpfLoadWord, K: bpfNetwork + at})
-			if bits < 32 {
-				b = append(b, BPFInstruction{Op: bpfAnd, K: ^uint32(0) << (32 - bits)})
-			}
-			b = append(b, BPFInstruction{Op: bpfIfEqual, K: binary.BigEndian.Uint32(address)})
-			at, address = at+4, address[4:]
-		}
-		b = append(b, BPFInstruction{Op: bpfReturn, K: verdict})
-		for i := from; i < len(b); i++ {
-			if b[i].Op == bpfIfEqual {
-				b[i].Jf = uint8(len(b) - i - 1)
-			}
+		b = append(b, BPFInstruction{Op: bpfIfEqual, K: binary.BigEndian.Uint32(address)})
+		at, address = at+4, address[4:]
+	}
+	conditions := len(b)
+	b = append(b, then...)
+	for i := from; i < conditions; i++ {
+		if b[i].Op == bpfIfEqual {
+			b[i].Jf = uint8(len(b) - i - 1)
 		}
 	}
 	return b
@@ -123,12 +145,15 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, use clsact in the place of an ingress qdisc, and restart uplinkd")
 			continue
 		}
-		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), foreign)})
+		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), s.beside, foreign)})
 	}
 }
 
 // egressSources are lists of what may leave by a device, and of what may not.
-type egressSources struct{ own, foreign [][]netip.Prefix }
+type egressSources struct {
+	own, foreign [][]netip.Prefix
+	beside       []beside
+}
 
 // Egress is what a snapshot says of egress filters.
 type Egress struct {

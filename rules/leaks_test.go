@@ -191,6 +191,34 @@ func TestAFormerAddressLeavesNoMore(t *testing.T) {
 	}
 }
 
+// The address for a modem's page is no source on the Internet, as long as there is a public one.
+func TestWhatHasTheAddressForAModemGoesToTheModemAlone(t *testing.T) {
+	for _, c := range []struct {
+		provider string
+		passes   bool
+	}{{"198.51.100.2/26", false}, {"100.64.7.2/10", false}, {"192.168.178.2/24", true}} {
+		w := box(rules.Link{}, "wan1")
+		w.hold("wan1", c.provider, "192.168.100.2/24")
+		w.lead("wan1", netip.MustParsePrefix(c.provider).Addr().Next().String(), 100)
+		w.obs.Routes = append(w.obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: netip.MustParsePrefix("10.77.0.0/16"),
+			Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: "wan1", Gateway: netip.MustParseAddr("192.168.100.1"), Weight: 1}}})
+		want, _ := w.plan()
+		addr := netip.MustParseAddr
+		for to, passes := range map[string]bool{"192.168.100.1": true, "10.77.3.4": true, "239.255.255.250": true, "192.0.2.1": c.passes, "192.168.101.1": c.passes} {
+			if got := runBPFTo(t, want.Egress[0].Program, addr("192.168.100.2"), addr(to)); got != passes {
+				t.Errorf("%s: the filter lets it go to %s: %v", c.provider, to, got)
+			}
+			if own := netip.MustParsePrefix(c.provider).Addr(); !runBPFTo(t, want.Egress[0].Program, own, addr(to)) {
+				t.Errorf("%v to %s is dropped", own, to)
+			}
+		}
+		e := chainText(want.Table, "leave_"+w.cfg.Uplinks[0].Name)
+		if drops := strings.Contains(e, "ip saddr 192.168.100.2 counter drop"); drops == c.passes {
+			t.Errorf("%s:\n%s", c.provider, e)
+		}
+	}
+}
+
 // A provider that gives private addresses may know ours; one that gives an address of the Internet does not.
 func TestPrivateSourcesLeaveByPrivateNetworksAlone(t *testing.T) {
 	for address, passes := range map[string]bool{"198.51.100.2/26": false, "100.64.7.2/10": true, "10.20.0.2/24": true, "100.128.0.2/24": false} {
@@ -227,7 +255,12 @@ func TestPublicSourcesOfAPolicyMayPassThrough(t *testing.T) {
 // runBPF is net/core/filter.c, as far as it goes here.
 func runBPF(t *testing.T, program []rules.BPFInstruction, source netip.Addr) bool {
 	t.Helper()
-	address, at := source.AsSlice(), 12
+	return runBPFTo(t, program, source, source)
+}
+
+func runBPFTo(t *testing.T, program []rules.BPFInstruction, source, dest netip.Addr) bool {
+	t.Helper()
+	address, at := append(source.AsSlice(), dest.AsSlice()...), 12
 	a, protocol := uint32(0), uint32(0x0800)
 	if source.Is6() {
 		at, protocol = 8, 0x86dd

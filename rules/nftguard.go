@@ -163,6 +163,38 @@ func (p *planner) translates(u *Uplink, family Family) bool {
 	return u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate || p.obs.TranslatedBy(u.Device, family) != ""
 }
 
+// beside is what an uplink's device has addresses for beside the provider's: the page of a modem, a line for television.
+type beside struct{ sources, networks []netip.Prefix }
+
+// beside lists the private IPv4 addresses of an uplink whose source on the Internet is a public one, and where packets with them may go.
+// Masquerading takes such an address when the gateway is in no network of the device (net/ipv4/devinet.c inet_select_addr), as after a
+// renumbering until the routes follow.
+func (p *planner) beside(u *Uplink, family Family, facts Facts) beside {
+	source := facts.Source()
+	if a := u.Family(family).Assign; a != nil && len(a.Addresses) > 0 {
+		source = a.Addresses[0].Prefix.Addr()
+	}
+	if family != IPv4 || !source.IsValid() || source.IsPrivate() {
+		return beside{}
+	}
+	var b beside
+	for _, a := range p.addressesOf(u, family, facts) {
+		if a.Addr().IsPrivate() {
+			b.sources = append(b.sources, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+		}
+		b.networks = append(b.networks, a.Masked())
+	}
+	if len(b.sources) == 0 {
+		return beside{}
+	}
+	for _, r := range p.routesOf[deviceFamily{u.Device, family}] {
+		b.networks = append(b.networks, r.Dst)
+	}
+	b.networks = append(b.networks, netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4)) // what is on the link hears it
+	b.sources, b.networks = disjoint(b.sources), disjoint(b.networks)
+	return b
+}
+
 // guard drops what would leave an uplink with a source that is foreign there: an address of another uplink, one that is private and,
 // where sources are rewritten, one of a local network. These would leave as they are when connection
 // tracking holds a packet for invalid. An address that two uplinks share is foreign to neither. Each uplink has
@@ -179,6 +211,12 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 	p.eachPath(func(u *Uplink, family Family, facts Facts) {
 		c := leaving.of(u, "leave")
 		own := disjoint(p.sourcesBehind(u, family, facts))
+		beside := p.beside(u, family, facts)
+		if len(beside.sources) > 0 {
+			own = slices.DeleteFunc(own, func(s netip.Prefix) bool { return slices.Contains(beside.sources, s) })
+			c.add("beside the provider", NftAddresses{Prefixes: beside.sources}, NftAddresses{Dest: true, Prefixes: beside.networks}, NftReturn{})
+			c.add("the Internet is not for it", NftAddresses{Prefixes: beside.sources}, NftCounter{}, NftDrop{})
+		}
 		if len(own) > 0 {
 			c.add("its own sources", NftAddresses{Prefixes: own}, NftReturn{})
 		}
@@ -188,6 +226,7 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 			filters[u.Device] = filter
 		}
 		filter.own, filter.foreign = append(filter.own, own), append(filter.foreign, sources[family])
+		filter.beside = append(filter.beside, beside)
 		devices[family] = append(devices[family], u.Device)
 		if p.publicOnly(u, family, facts) {
 			public[family] = append(public[family], u.Device)
