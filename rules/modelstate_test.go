@@ -45,6 +45,10 @@ func (m *machine) snapshot() *rules.Observed {
 		link, _ := m.obs.Link(obs.Tunnels[i].Device)
 		obs.Tunnels[i].Up, obs.Tunnels[i].MTU = link.Up, link.MTU
 	}
+	obs.SeenUp = make(map[int]bool)
+	for _, l := range obs.Links { // a device that is down was set down by its owner
+		obs.SeenUp[l.Index] = true
+	}
 	obs.WireGuard = slices.DeleteFunc(obs.WireGuard, func(d rules.WireGuardDevice) bool { return !m.present(d.Device) })
 	obs.Routes = slices.DeleteFunc(obs.Routes, func(r rules.Route) bool {
 		return r.Table != rules.TableMain && r.Protocol != m.numbers.Protocol && !m.ourTable(r.Table)

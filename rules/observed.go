@@ -42,10 +42,13 @@ type Observed struct {
 	Tunnels []TunnelLink
 	// WireGuard holds the devices that were asked for.
 	WireGuard []WireGuardDevice
-	// RefusedTunnels are the changes to tunnel devices that the kernel has refused a moment ago.
-	RefusedTunnels []*Refusal
+	// RefusedDevices are the changes to devices that the kernel has refused a moment ago.
+	RefusedDevices []*Refusal
+	// SeenUp holds the interface indexes of devices that were up once: what its owner has set down since stays down.
+	SeenUp map[int]bool
 
 	foreseen map[string]bool // devices that are not there yet: see Foresee
+	up       []string        // devices that are not up yet
 }
 
 // Query says what a snapshot shall read besides what it always does.

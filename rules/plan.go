@@ -103,6 +103,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 	}
 	p.tunnels()
 	p.wireGuard()
+	p.state.Up = append(slices.Clone(obs.up), toBringUp(&cfg, obs)...)
 	p.giveBack()
 	p.dropRefused()
 	p.state.sort(p.k.TableBase)

@@ -510,3 +510,25 @@ func TestWhatOthersTranslateIsNotTranslatedAgainAndNeverLeavesAsItIs(t *testing.
 		t.Errorf("problems: %+v", report.Problems)
 	}
 }
+
+// A device whose addresses are our business is set up with all that it needs, and left alone once its owner has set it down.
+func TestADeviceIsSetUpUnlessItsOwnerHasSetItDown(t *testing.T) {
+	w := staticAddresses()
+	for i := range w.cfg.Uplinks {
+		w.cfg.Uplinks[i].IPv4.Managed, w.cfg.Uplinks[i].IPv6.Managed = true, true
+	}
+	w.setDown("wan1")
+	link, _ := w.obs.Link("wan1")
+	for _, seen := range []bool{false, true} {
+		obs := w.snapshot()
+		obs.SeenUp = map[int]bool{link.Index: seen}
+		obs = obs.Foresee(w.cfg)
+		want, _ := rules.Plan(w.cfg, obs, w.verdicts)
+		printed := commands(rules.Diff(rules.Ours(numbers, obs), want))
+		for _, line := range []string{"ip link set dev wan1 up\n", "ip -4 route replace default via 198.51.100.1 dev wan1 table 11701 "} {
+			if strings.Contains(printed, line) == seen {
+				t.Errorf("seen up before %v: %q in\n%s", seen, line, printed)
+			}
+		}
+	}
+}

@@ -22,6 +22,7 @@ type State struct {
 	Qdiscs []string
 	// Tunnels are devices: of what Ours found, those of others too.
 	Tunnels   []TunnelLink
+	Up        []string // devices: of what Plan wants, those that are our business
 	WireGuard []WireGuard
 }
 

@@ -176,35 +176,41 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 		want.Bridge = t.Bridge
 	}
 	// What its owner has set down stays down.
-	want.Up = have.Up || slices.ContainsFunc(obs.RefusedTunnels, func(r *Refusal) bool { return r.Op == Op(SetUp{t.Device}) })
+	want.Up = have.Up || slices.ContainsFunc(obs.RefusedDevices, func(r *Refusal) bool { return r.Op == Op(SetUp{t.Device}) })
 	return tunnelPlan{want: &want}
 }
 
-// refusedTunnel returns the refusal of a change to a tunnel device, nil when there was none.
-func (o *Observed) refusedTunnel(device string) *Refusal {
-	for _, r := range o.RefusedTunnels {
-		if op, is := r.Op.(tunnelOp); is && op.tunnel() == device {
+// refusedDevice returns the refusal of a change to a device, nil when there was none.
+func (o *Observed) refusedDevice(device string) *Refusal {
+	for _, r := range o.RefusedDevices {
+		if op, is := r.Op.(deviceOp); is && op.device() == device {
 			return r
 		}
 	}
 	return nil
 }
 
-// Foresee returns the snapshot as it will be when the wanted tunnel devices are there, so that what they carry is planned
-// along with them; the list of tunnels stays as it is. What was refused a moment ago is not counted on.
+// Foresee returns the snapshot as it will be when the wanted tunnel devices are there and devices are up, so that what they
+// carry is planned along with them; the list of tunnels stays as it is. What was refused a moment ago is not counted on.
 func (o *Observed) Foresee(cfg Config) *Observed {
-	if len(cfg.Tunnels) == 0 {
+	up := toBringUp(&cfg, o)
+	if len(cfg.Tunnels)+len(up) == 0 {
 		return o
 	}
 	cfg, _ = checkOutside(cfg, o)
 	f := *o
 	f.Links, f.foreseen, f.Sysctls = slices.Clone(o.Links), make(map[string]bool), maps.Clone(o.Sysctls)
+	for i := range f.Links {
+		if l := &f.Links[i]; slices.Contains(up, l.Name) && o.refusedDevice(l.Name) == nil {
+			l.Up, f.up = true, append(f.up, l.Name)
+		}
+	}
 	for changed := true; changed; { // one may carry another
 		changed = false
 		for i := range cfg.Tunnels {
 			t := &cfg.Tunnels[i]
 			p := t.plan(&cfg, &f)
-			if p.want == nil || p.problem != (Problem{}) || o.refusedTunnel(t.Device) != nil {
+			if p.want == nil || p.problem != (Problem{}) || o.refusedDevice(t.Device) != nil {
 				continue
 			}
 			at := slices.IndexFunc(f.Links, func(l Link) bool { return l.Name == t.Device })
@@ -219,6 +225,18 @@ func (o *Observed) Foresee(cfg Config) *Observed {
 		}
 	}
 	return &f
+}
+
+// toBringUp lists the devices of uplinks that are down, and our business: those that were never seen up.
+func toBringUp(cfg *Config, obs *Observed) []string {
+	var list []string
+	for i := range cfg.Uplinks {
+		u := &cfg.Uplinks[i]
+		if link, present := obs.Link(u.Device); present && !link.Up && !obs.SeenUp[link.Index] && (u.IPv4.Managed || u.IPv6.Managed) {
+			list = append(list, u.Device)
+		}
+	}
+	return list
 }
 
 // remove takes a device and what hangs on it away.
@@ -272,7 +290,7 @@ func (p *planner) tunnels() {
 		if plan.want != nil {
 			p.state.Tunnels = append(p.state.Tunnels, *plan.want)
 		}
-		refused := p.obs.refusedTunnel(t.Device)
+		refused := p.obs.refusedDevice(t.Device)
 		switch {
 		case plan.problem != (Problem{}):
 			p.report.Problems = append(p.report.Problems, plan.problem)

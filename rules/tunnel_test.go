@@ -84,7 +84,7 @@ func TestATunnelThatIsRefusedIsNamedAndNotCountedOn(t *testing.T) {
 	w.cfg.Tunnels = []rules.Tunnel{{Device: "wan2", For: "lte", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
 	w.unplug("wan2")
 	add, _ := rules.Diff(rules.State{}, rules.State{Tunnels: []rules.TunnelLink{{Device: "wan2"}}})[0].(rules.AddTunnel)
-	w.obs.RefusedTunnels = []*rules.Refusal{{Op: add, Err: errors.New("operation not supported")}}
+	w.obs.RefusedDevices = []*rules.Refusal{{Op: add, Err: errors.New("operation not supported")}}
 	want, report := w.plan()
 	at := slices.IndexFunc(report.Problems, func(p rules.Problem) bool { return p.Code == "tunnel" })
 	if at < 0 || report.Problems[at].Severity != "error" || !strings.Contains(report.Problems[at].Message, "not supported") {

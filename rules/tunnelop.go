@@ -23,22 +23,22 @@ type (
 	SetUp struct{ Device string }
 )
 
-// tunnelOp is a change to a tunnel device.
-type tunnelOp interface {
+// deviceOp is a change to a device.
+type deviceOp interface {
 	Op
-	tunnel() string // the device
+	device() string
 }
 
-func (o AddTunnel) tunnel() string    { return o.Device }
-func (o DelTunnel) tunnel() string    { return o.Device }
-func (o SetMTU) tunnel() string       { return o.Device }
-func (o SetMaster) tunnel() string    { return o.Device }
-func (o SetUp) tunnel() string        { return o.Device }
-func (o SetWireGuard) tunnel() string { return o.Device }
+func (o AddTunnel) device() string    { return o.Device }
+func (o DelTunnel) device() string    { return o.Device }
+func (o SetMTU) device() string       { return o.Device }
+func (o SetMaster) device() string    { return o.Device }
+func (o SetUp) device() string        { return o.Device }
+func (o SetWireGuard) device() string { return o.Device }
 
-// ChangesTunnel reports whether a change is one to a tunnel device.
-func ChangesTunnel(op Op) bool {
-	_, is := op.(tunnelOp)
+// ChangesDevice reports whether a change is one to a device itself.
+func ChangesDevice(op Op) bool {
+	_, is := op.(deviceOp)
 	return is
 }
 
@@ -133,6 +133,11 @@ func (d *differ) addTunnels(have, want State) (up, unwanted []Op) {
 		}
 		if w.Up && !h.Up {
 			up = append(up, SetUp{w.Device})
+		}
+	}
+	for _, device := range want.Up {
+		if !slices.Contains(have.Up, device) && !slices.Contains(up, Op(SetUp{device})) {
+			up = append(up, SetUp{device})
 		}
 	}
 	for i := range want.WireGuard {

@@ -134,7 +134,7 @@ func (k *Kernel) prepareTrials() error {
 	var failed []error
 	for _, l := range links {
 		if !l.Loopback && l.Name == "up0" || strings.HasPrefix(l.Name, "veth") {
-			failed = append(failed, k.BringUp(l.Name))
+			failed = append(failed, k.setLink(l.Name, unix.IFF_UP, unix.IFF_UP))
 		}
 	}
 	if _, err := k.Snapshot(rules.Query{}); err != nil {

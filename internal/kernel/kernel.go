@@ -152,14 +152,6 @@ func absent(err error) bool {
 	return false
 }
 
-// BringUp sets a device administratively up.
-func (k *Kernel) BringUp(device string) error {
-	if err := k.setLink(device, unix.IFF_UP, unix.IFF_UP); err != nil {
-		return fmt.Errorf("bringing up %s: %w", device, err)
-	}
-	return nil
-}
-
 func (k *Kernel) setLink(device string, flags, change uint32, attrs ...*nl.RtAttr) error {
 	req := k.request(unix.RTM_SETLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)

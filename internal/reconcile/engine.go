@@ -23,7 +23,6 @@ type Kernel interface {
 	DestroySockets(local []netip.Addr) (int, error)
 	// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it.
 	DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error)
-	BringUp(device string) error
 }
 
 // VerdictSource has the verdict of each path. It takes the facts first, so that a lost carrier counts at once.
@@ -91,13 +90,13 @@ type Engine struct {
 	recorded   rules.Recorded
 	contest    rules.MainContest
 	unsaved    bool
-	seen       map[int]bool // interface indexes that were brought up once
+	seenUp     map[int]bool // interface indexes of devices that were up once
 	health     map[rules.Path]rules.Health
 	aftermath  map[rules.Path]aftermath
 	addrs      map[rules.Path][]netip.Prefix // last seen, for when they go with the link
 	uplinks    map[int]bool                  // ids of the latest configuration
 	sysctls    map[string]refusedSysctl
-	tunnels    []*rules.Refusal // of the latest changes
+	devices    []*rules.Refusal // of the latest changes
 	complaint  string           // that was logged last
 	generation uint64
 	renewing   bool // connections are to be looked at
@@ -126,7 +125,7 @@ func New(o Options) *Engine {
 	}
 	return &Engine{
 		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
-		seen: make(map[int]bool), health: make(map[rules.Path]rules.Health), aftermath: make(map[rules.Path]aftermath),
+		seenUp: make(map[int]bool), health: make(map[rules.Path]rules.Health), aftermath: make(map[rules.Path]aftermath),
 		addrs: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool), sysctls: make(map[string]refusedSysctl),
 	}
 }
@@ -239,7 +238,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		if e.o.OnSnapshot != nil {
 			e.o.OnSnapshot(obs)
 		}
-		failed = append(failed, e.bringUp(cfg, obs)...)
+		e.noteUp(cfg, obs)
 		r.Verdicts = e.o.Verdicts.Verdicts(rules.FactsOf(cfg, obs))
 		foreseen := obs.Foresee(cfg)
 		want, report := rules.Plan(cfg, foreseen, r.Verdicts)
@@ -305,7 +304,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 	}
 	obs.MainContested = e.contest.Look(cfg.Kernel, obs, time.Now())
 	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
-	obs.RefusedTunnels = e.tunnels
+	obs.RefusedDevices, obs.SeenUp = e.devices, e.seenUp
 	obs.RefusedSysctls = make(map[string]string, len(e.sysctls))
 	for name, r := range e.sysctls {
 		obs.RefusedSysctls[name] = r.why
@@ -334,8 +333,8 @@ func (e *Engine) apply(ops []rules.Op) []*rules.Refusal {
 	if err != nil && len(refused) == 0 {
 		refused = []*rules.Refusal{{Op: ops[0], Err: err}}
 	}
-	// All that is wanted of tunnels is among the changes each time, until it is done.
-	e.tunnels = slices.DeleteFunc(slices.Clone(refused), func(r *rules.Refusal) bool { return !rules.ChangesTunnel(r.Op) })
+	// All that is wanted of devices is among the changes each time, until it is done.
+	e.devices = slices.DeleteFunc(slices.Clone(refused), func(r *rules.Refusal) bool { return !rules.ChangesDevice(r.Op) })
 	return slices.DeleteFunc(refused, func(r *rules.Refusal) bool {
 		op, is := r.Op.(rules.SetSysctl)
 		// The next plan does without it and says so. One that is not there has gone with its device, and comes back with it.
@@ -352,21 +351,12 @@ func (e *Engine) save() error {
 	return err
 }
 
-// bringUp sets a device of ours up when it is first seen. Later the owner may set it down and it stays
-// down.
-func (e *Engine) bringUp(cfg rules.Config, obs *rules.Observed) []error {
-	var failed []error
+// noteUp notes the devices of ours that are up. Later their owner may set one down, and it stays down.
+func (e *Engine) noteUp(cfg rules.Config, obs *rules.Observed) {
 	for i := range cfg.Uplinks {
 		u := &cfg.Uplinks[i]
-		link, present := obs.Link(u.Device)
-		if !present || e.seen[link.Index] || !u.IPv4.Managed && !u.IPv6.Managed {
-			continue
-		}
-		e.seen[link.Index] = true
-		if !link.Up {
-			failed = append(failed, e.o.Kernel.BringUp(u.Device))
-			e.Hint()
+		if link, present := obs.Link(u.Device); present && link.Up && (u.IPv4.Managed || u.IPv6.Managed) {
+			e.seenUp[link.Index] = true
 		}
 	}
-	return failed
 }

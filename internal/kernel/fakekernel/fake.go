@@ -65,8 +65,7 @@ func (k *Kernel) Applied() []rules.Op {
 	return ops
 }
 
-// Log returns, in order, what was done beside changes: "apply", "flush MARK/MASK FAMILY", "destroy ADDRS",
-// "up DEVICE".
+// Log returns, in order, what was done beside changes: "apply", "flush MARK/MASK FAMILY", "destroy ADDRS".
 func (k *Kernel) Log() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -96,20 +95,6 @@ func (k *Kernel) DestroySockets(local []netip.Addr) (int, error) {
 // DeleteConnections finds none: nothing is tracked here.
 func (k *Kernel) DeleteConnections(func(*rules.Connection) string) (map[string]int, error) {
 	return nil, nil
-}
-
-// BringUp sets a device up, with carrier.
-func (k *Kernel) BringUp(device string) error {
-	k.note("up %s", device)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for i := range k.obs.Links {
-		if k.obs.Links[i].Name == device {
-			k.obs.Links[i].Up, k.obs.Links[i].Carrier = true, true
-			return nil
-		}
-	}
-	return unix.ENODEV
 }
 
 func (k *Kernel) note(format string, args ...any) {
@@ -193,7 +178,7 @@ func (k *Kernel) apply(op rules.Op) error {
 	case rules.SetMaster:
 		return k.changeTunnel(op.Device, func(_ *rules.Link, t *rules.TunnelLink) { t.Bridge, t.Floods = op.Bridge, true })
 	case rules.SetUp:
-		return k.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) { l.Up, l.Carrier, t.Up = true, true, true })
+		return k.setUp(op.Device)
 	case rules.SetWireGuard:
 		return k.setWireGuard(op)
 	default:

@@ -50,6 +50,20 @@ func (k *Kernel) changeTunnel(device string, change func(*rules.Link, *rules.Tun
 	return nil
 }
 
+// setUp sets a device up, with carrier.
+func (k *Kernel) setUp(device string) error {
+	for i := range k.obs.Tunnels {
+		k.obs.Tunnels[i].Up = k.obs.Tunnels[i].Up || k.obs.Tunnels[i].Device == device
+	}
+	for i := range k.obs.Links {
+		if l := &k.obs.Links[i]; l.Name == device {
+			l.Up, l.Carrier = true, true
+			return nil
+		}
+	}
+	return unix.ENODEV
+}
+
 func (k *Kernel) setWireGuard(op rules.SetWireGuard) error {
 	at := slices.IndexFunc(k.obs.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == op.Device })
 	if at < 0 {
