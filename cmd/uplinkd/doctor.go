@@ -8,8 +8,8 @@ import (
 	"fmt"
 
 	"github.com/uplinkd/uplinkd/internal/api"
-	"github.com/uplinkd/uplinkd/internal/daemon"
 	"github.com/uplinkd/uplinkd/internal/doctor"
+	"github.com/uplinkd/uplinkd/internal/offline"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -27,11 +27,11 @@ func doctorCommand(set *flag.FlagSet) runner {
 	quiet := set.Bool("quiet", false, "send no packets: leaves out the checks of MTU and of probes that do not leave")
 	root := set.String("root", "", "look for the files of other programs below this `DIR` instead of /")
 	return func(ctx context.Context, _ []string, s streams) error {
-		o := daemon.DoctorOptions{ConfigFile: configFile(*file), Root: *root, Quiet: *quiet}
+		o := offline.DoctorOptions{ConfigFile: configFile(*file), Root: *root, Quiet: *quiet}
 		if err := askDaemon(ctx, *socket, &o); err != nil {
 			return err
 		}
-		findings, err := daemon.Doctor(ctx, o)
+		findings, err := offline.Doctor(ctx, o)
 		if err != nil {
 			return err
 		}
@@ -56,7 +56,7 @@ func doctorCommand(set *flag.FlagSet) runner {
 }
 
 // askDaemon asks the daemon, where one runs, what it manages and what problems it has.
-func askDaemon(ctx context.Context, socket string, o *daemon.DoctorOptions) error {
+func askDaemon(ctx context.Context, socket string, o *offline.DoctorOptions) error {
 	status, err := dial(socket).Status(ctx)
 	if errors.Is(err, api.ErrNotRunning) {
 		return nil

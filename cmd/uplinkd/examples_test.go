@@ -40,7 +40,7 @@ func checkExamples(t *testing.T, inVM bool) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if inVM && !hasTunnels(c) {
+		if inVM && !hasTunnels(c.Config) {
 			continue
 		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -73,7 +73,7 @@ func checkExamples(t *testing.T, inVM bool) {
 			if out, err := check.CombinedOutput(); err != nil {
 				t.Errorf("nft -c: %v\n%s\n%s", err, out, table[1])
 			}
-			if hasTunnels(c) && !inVM {
+			if hasTunnels(c.Config) && !inVM {
 				return
 			}
 			r.sh("router", "exec >/dev/null\n"+plan)

@@ -8,7 +8,7 @@ import (
 	"net/url"
 
 	"github.com/uplinkd/uplinkd/internal/api"
-	"github.com/uplinkd/uplinkd/internal/daemon"
+	"github.com/uplinkd/uplinkd/internal/offline"
 	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
@@ -72,7 +72,7 @@ func explanation(ctx context.Context, socket, file string, query url.Values, p e
 			return e, asUsage(err, api.ErrBadQuestion)
 		}
 	}
-	e, err := daemon.Explain(configFile(file), p, query.Get("without"))
+	e, err := offline.Explain(configFile(file), p, query.Get("without"))
 	return e, asUsage(err, explain.ErrPacket)
 }
 

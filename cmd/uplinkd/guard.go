@@ -5,13 +5,13 @@ import (
 	"flag"
 	"fmt"
 
-	"github.com/uplinkd/uplinkd/internal/daemon"
+	"github.com/uplinkd/uplinkd/internal/offline"
 )
 
 func guardCommand(set *flag.FlagSet) runner {
 	file := configFlag(set)
 	return func(ctx context.Context, _ []string, s streams) error {
-		changes, err := daemon.Guard(configFile(*file))
+		changes, err := offline.Guard(configFile(*file))
 		for _, op := range changes {
 			fmt.Fprintln(s.out, op.Command())
 		}

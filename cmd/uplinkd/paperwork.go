@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/daemon"
+	"github.com/uplinkd/uplinkd/internal/offline"
 )
 
 func initCommand(*flag.FlagSet) runner {
 	return func(_ context.Context, _ []string, s streams) error {
-		text, err := daemon.Starter()
+		text, err := offline.Init()
 		if err != nil {
 			return err
 		}

@@ -8,7 +8,7 @@ import (
 	"os"
 
 	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/daemon"
+	"github.com/uplinkd/uplinkd/internal/offline"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -19,7 +19,7 @@ func planCommand(set *flag.FlagSet) runner {
 }
 
 func runPlan(file string, asJSON bool, s streams) error {
-	p, err := daemon.Plan(configFile(file))
+	p, err := offline.Plan(configFile(file))
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func reason(op rules.Op) string {
 	return ""
 }
 
-func planJSON(p *daemon.Preview, s streams) error {
+func planJSON(p *offline.Preview, s streams) error {
 	type change struct {
 		Command string `json:"command"`
 		Reason  string `json:"reason,omitempty"`
@@ -103,12 +103,9 @@ func cleanCommand(set *flag.FlagSet) runner {
 
 func runClean(ctx context.Context, file string, s streams) error {
 	path := configFile(file)
-	c := config.Default()
-	if path != "" {
-		var err error
-		if c, err = config.Load(path); err != nil {
-			return err
-		}
+	c, err := config.Load(path)
+	if err != nil {
+		return err
 	}
 	if err := notRunning(ctx, c.Daemon.Socket); err != nil {
 		return err
@@ -117,7 +114,7 @@ func runClean(ctx context.Context, file string, s streams) error {
 	if err != nil {
 		return err
 	}
-	changes, err := daemon.Clean(path, log)
+	changes, err := offline.Clean(path, log)
 	for _, op := range changes {
 		fmt.Fprintln(s.out, op.Command())
 	}
@@ -133,7 +130,7 @@ func notRunning(ctx context.Context, socket string) error {
 		return nil
 	}
 	if _, err := dial(socket).Status(ctx); err == nil {
-		return daemon.ErrRunning
+		return offline.ErrRunning
 	}
 	return nil
 }

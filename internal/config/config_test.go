@@ -227,7 +227,7 @@ func TestEveryKeyIsHonoured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&everyValue, got, byValue, byPrefix); diff != "" {
+	if diff := cmp.Diff(&everyValue, got.Config, byValue, byPrefix); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	// Were a field at its default in the text, the comparison would prove nothing of its key.
@@ -374,7 +374,7 @@ func TestLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(&everyValue, got, byValue, byPrefix); diff != "" {
+		if diff := cmp.Diff(&everyValue, got.Config, byValue, byPrefix); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
@@ -426,7 +426,7 @@ func TestEveryExampleIsRight(t *testing.T) {
 			if len(cfg.Uplinks) == 0 {
 				t.Error("an example without uplinks shows nothing")
 			}
-			checkPromises(t, cfg)
+			checkPromises(t, cfg.Config)
 		})
 	}
 }

@@ -25,10 +25,11 @@ tier = 2
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, lines, err := LoadLines(file)
+	c, err := Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
+	lines := c.Lines
 	for _, c := range []struct {
 		uplink, key string
 		want        int

@@ -12,22 +12,6 @@ import (
 // MaxSize is the largest file that is read, in bytes.
 const MaxSize = 1 << 20
 
-// Load reads and parses the file at path. An error of reading names the path and wraps the system's error
-// (errors.Is with fs.ErrNotExist for a missing file); every other error is an Errors.
-func Load(path string) (*Config, error) {
-	c, _, err := LoadLines(path)
-	return c, err
-}
-
-// LoadLines is Load, and says where in the file things stand.
-func LoadLines(path string) (*Config, Lines, error) {
-	data, err := Read(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	return ParseLines(path, data)
-}
-
 // Read returns what is in the file at path, up to one byte more than a configuration may have.
 func Read(path string) ([]byte, error) {
 	f, err := os.Open(path)
@@ -73,6 +57,27 @@ var stateDirLine = regexp.MustCompile(`^state_dir[ \t]*=[ \t]*(?:"([^"\\]+)"|'([
 func Parse(name string, data []byte) (*Config, error) {
 	c, _, err := ParseLines(name, data)
 	return c, err
+}
+
+// File is a configuration, and where it is from.
+type File struct {
+	*Config
+	Lines Lines  // nil without a file
+	Text  []byte // as read; nil without a file
+}
+
+// Load reads and parses a file; without a name it gives the defaults. An error of reading names the file and wraps the system's
+// error (errors.Is with fs.ErrNotExist for a missing file); every other error is an [Errors].
+func Load(name string) (File, error) {
+	if name == "" {
+		return File{Config: Default()}, nil
+	}
+	text, err := Read(name)
+	if err != nil {
+		return File{}, err
+	}
+	c, lines, err := ParseLines(name, text)
+	return File{c, lines, text}, err
 }
 
 // ParseLines is Parse, and says where in the text things stand.

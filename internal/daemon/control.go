@@ -27,7 +27,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 	if d.discovers() {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
-		if c, changed := d.discovery.look(obs); changed {
+		if c, changed := d.discovery.Look(obs); changed {
 			if err := d.adopt(c, configuration{taken: d.started}); err != nil {
 				d.log.Warn("a discovered uplink cannot be used", "err", err)
 			}
@@ -123,15 +123,15 @@ func (d *Daemon) Reload() error {
 }
 
 func (d *Daemon) reload() error {
-	read, err := d.o.read()
+	file, err := config.Load(d.o.ConfigFile)
 	if err != nil {
 		return err
 	}
-	c, have := read.Config, d.current()
+	c, have := file.Config, d.current()
 	if !reflect.DeepEqual(c.Daemon, have.Daemon) || c.Kernel != have.Kernel {
 		return errors.New("[daemon] and [kernel] change only with a restart, and nothing else of this file was taken over")
 	}
-	return d.adopt(c, read)
+	return d.adopt(c, configuration{File: file, taken: time.Now()})
 }
 
 // Healthy says why the daemon does not do its work, nil when it does.

@@ -15,6 +15,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/counters"
+	"github.com/uplinkd/uplinkd/internal/discovery"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -29,21 +30,16 @@ import (
 )
 
 // Names of the documents in the state directory.
-const (
-	docIDs      = "ids"      // uplink name to id
-	docRecorded = "recorded" // what the kernel held before us
-)
+const ()
 
 // Options are what a daemon is started with.
 type Options struct {
 	// ConfigFile is read at start and on Reload. Empty: uplinks are discovered from the kernel's
 	// default routes.
 	ConfigFile string
-	// Base is the configuration to discover uplinks for, instead of the defaults.
-	Base    *config.Config
-	Version string
-	Log     *slog.Logger
-	Prober  probe.Prober // real sockets when nil
+	Version    string
+	Log        *slog.Logger
+	Prober     probe.Prober // real sockets when nil
 	// Notify tells the service manager ("READY=1", ...); may be nil.
 	Notify func(state string)
 	// Watchdog is how often the service manager wants to hear of us; 0 for never.
@@ -72,9 +68,9 @@ type Daemon struct {
 	wireGuard  kernel.WireGuard
 	counters   *counters.Reader
 
-	reloading sync.Mutex   // one configuration change at a time
-	discovery *discovery   // guarded by reloading; nil with a configuration file
-	planned   rules.Config // guarded by reloading; what the engine works towards
+	reloading sync.Mutex           // one configuration change at a time
+	discovery *discovery.Discovery // guarded by reloading; nil with a configuration file
+	planned   rules.Config         // guarded by reloading; what the engine works towards
 
 	explaining sync.Mutex // one explanation at a time
 
@@ -165,7 +161,7 @@ func New(o Options) (_ *Daemon, err error) {
 	documents := d.addressing.Documents()
 	maps.Copy(documents, saved.Documents())
 	maps.Copy(documents, d.usage.Documents())
-	maps.Copy(documents, map[string]any{docIDs: &d.ids, docRecorded: &recorded})
+	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
 	loaded := func(err error, fix string) error {
 		if !errors.Is(err, store.ErrDamaged) {
 			return err
@@ -196,8 +192,8 @@ func New(o Options) (_ *Daemon, err error) {
 		if err != nil {
 			return nil, err
 		}
-		d.discovery = newDiscovery(c)
-		c, _ = d.discovery.look(obs)
+		d.discovery = discovery.New(c)
+		c, _ = d.discovery.Look(obs)
 	}
 	d.metrics.ObserveReload(read.failure == nil)
 	if err := d.adopt(c, read); err != nil {
@@ -240,7 +236,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	d.monitor.Configure(c, ids)
 	d.mu.Lock()
 	former := d.config
-	d.config, d.ids, d.lines, d.taken, d.configFailure = c, ids, read.lines, read.taken, read.failure
+	d.config, d.ids, d.lines, d.taken, d.configFailure = c, ids, read.Lines, read.taken, read.failure
 	d.mu.Unlock()
 	if former != nil {
 		for i := range former.Uplinks {
@@ -362,7 +358,7 @@ func (d *Daemon) current() *config.Config {
 
 // saveIDs keeps the ids in force.
 func (d *Daemon) saveIDs() {
-	d.save(docIDs, func() any {
+	d.save(store.IDs, func() any {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		return d.ids // replaced, never changed in place

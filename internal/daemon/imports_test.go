@@ -12,40 +12,53 @@ import (
 
 const module = "github.com/uplinkd/uplinkd/"
 
-// allowed says which of our packages each package may import. docs/architecture.md draws it.
-var allowed = map[string][]string{
-	"rules":                      nil,
-	"rules/explain":              {"rules"},
-	"probe":                      nil,
-	"uplink":                     {"rules", "probe"},
-	"uplink/simulate":            {"probe", "uplink"},
-	"dhcp6":                      {"internal/linksession"},
-	"internal/config":            {"probe"},
-	"internal/store":             nil,
-	"internal/lab":               {"internal/linksession"},
-	"internal/dhcp4":             {"internal/linksession"},
-	"internal/doctor":            {"rules", "rules/explain"},
-	"internal/hooks":             nil,
-	"internal/ndisc":             {"internal/linksession"},
-	"internal/linksession":       nil,
-	"internal/tunnel":            {"rules", "probe", "internal/config", "internal/planinput", "internal/schedule", "internal/status"},
-	"internal/vm":                nil,
-	"internal/vm/vmexec":         {"internal/vm"},
-	"internal/counters":          nil,
-	"internal/kernel":            {"rules", "rules/explain", "internal/counters"},
+// imports says which of our packages each package imports, level by level. docs/architecture.md draws it.
+var imports = map[string][]string{
+	// pure
+	"rules":              nil,
+	"rules/explain":      {"rules"},
+	"probe":              nil,
+	"uplink":             {"probe", "rules"},
+	"uplink/simulate":    {"probe", "uplink"},
+	"dhcp6":              {"internal/linksession"},
+	"internal/config":    {"probe"},
+	"internal/planinput": {"internal/config", "rules"},
+	"internal/discovery": {"internal/config", "rules"},
+	"internal/status":    {"rules", "uplink"},
+	"internal/doctor":    {"rules", "rules/explain"},
+	// adapters
+	"internal/kernel":            {"internal/counters", "rules", "rules/explain"},
 	"internal/kernel/fakekernel": {"rules"},
-	"internal/reconcile":         {"rules", "internal/schedule"},
+	"internal/counters":          nil,
+	"internal/linksession":       nil,
+	"internal/dhcp4":             {"internal/linksession"},
+	"internal/ndisc":             {"internal/linksession"},
+	"internal/store":             nil,
+	"internal/hooks":             nil,
 	"internal/schedule":          nil,
-	"internal/status":            {"rules", "uplink"},
-	"internal/planinput":         {"rules", "internal/config"},
-	"internal/api":               {"rules", "rules/explain", "uplink", "internal/status"},
-	"internal/usage":             {"rules", "uplink", "internal/config", "internal/counters", "internal/schedule", "internal/status"},
-	"internal/monitor":           {"rules", "probe", "uplink", "internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status"},
-	"internal/addressing":        {"rules", "probe", "uplink", "dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status"},
-	"internal/daemon": {"rules", "rules/explain", "probe", "uplink", "internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/monitor", "internal/planinput", "internal/schedule", "internal/status", "internal/doctor", "internal/hooks",
-		"internal/kernel", "internal/reconcile", "internal/store", "internal/tunnel", "internal/usage"},
-	"cmd/uplinkd": {"rules", "rules/explain", "internal/api", "internal/status", "internal/config", "internal/daemon", "internal/doctor", "internal/lab"},
+	// engines
+	"internal/reconcile":  {"internal/schedule", "rules"},
+	"internal/monitor":    {"internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "uplink"},
+	"internal/addressing": {"dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status", "rules", "uplink"},
+	"internal/tunnel":     {"internal/config", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules"},
+	"internal/usage":      {"internal/config", "internal/counters", "internal/schedule", "internal/status", "rules", "uplink"},
+	// what joins and renders them
+	"internal/api":     {"internal/status", "rules", "rules/explain", "uplink"},
+	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
+	"internal/daemon":  {"internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
+	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/explain"},
+	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/offline", "internal/status", "rules", "rules/explain"},
+	// the lab and the virtual machine
+	"internal/lab":       {"internal/linksession"},
+	"internal/vm":        nil,
+	"internal/vm/vmexec": {"internal/vm"},
 }
+
+// Engines import neither one another nor what stands above them.
+var (
+	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/usage"}
+	above   = []string{"internal/api", "internal/trace", "internal/daemon", "internal/offline", "internal/kernel"}
+)
 
 // kernelLibraries may be imported by internal/kernel alone.
 var kernelLibraries = []string{"github.com/vishvananda/netlink", "github.com/google/nftables", "github.com/mdlayher/netlink", "golang.zx2c4.com/wireguard"}
@@ -67,21 +80,28 @@ func TestImportsGoOneWay(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := strings.TrimPrefix(p.ImportPath, module)
-		may, known := allowed[name]
+		want, known := imports[name]
 		if !known {
 			t.Errorf("package %s is not in the table of this test: where does it stand?", name)
 		}
+		var ours []string
 		for _, i := range p.Imports {
-			if ours, ok := strings.CutPrefix(i, module); ok && !slices.Contains(may, ours) {
-				t.Errorf("%s imports %s, against the direction", name, ours)
+			if i, ok := strings.CutPrefix(i, module); ok {
+				ours = append(ours, i)
+				if slices.Contains(engines, name) && (slices.Contains(engines, i) || slices.Contains(above, i)) {
+					t.Errorf("the engine %s imports %s", name, i)
+				}
 			}
 			library := slices.ContainsFunc(kernelLibraries, func(l string) bool { return i == l || strings.HasPrefix(i, l+"/") })
 			if library && name != "internal/kernel" {
 				t.Errorf("%s imports %s, which is for internal/kernel alone", name, i)
 			}
 		}
+		if slices.Sort(ours); !slices.Equal(ours, want) {
+			t.Errorf("%s imports %q, the table has %q", name, ours, want)
+		}
 	}
-	if seen != len(allowed) {
-		t.Errorf("%d packages were listed, the table has %d", seen, len(allowed))
+	if seen != len(imports) {
+		t.Errorf("%d packages were listed, the table has %d", seen, len(imports))
 	}
 }

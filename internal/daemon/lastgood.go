@@ -21,39 +21,20 @@ type goodConfig struct {
 	Taken time.Time `json:"taken"`
 }
 
-// configuration is what the daemon works by, and where it is from.
+// configuration is what the daemon works by.
 type configuration struct {
-	*config.Config
-	lines config.Lines // of the file; nil without one
-	text  []byte
+	config.File
 	taken time.Time
 	// failure is what is wrong with the file when the last good configuration stands in its place; nil: nothing.
 	failure error
 }
 
-// read reads the configuration file, or takes the defaults when there is none.
-func (o *Options) read() (configuration, error) {
-	if o.ConfigFile == "" {
-		c := o.Base
-		if c == nil {
-			c = config.Default()
-		}
-		return configuration{Config: c, taken: time.Now()}, nil
-	}
-	text, err := config.Read(o.ConfigFile)
-	if err != nil {
-		return configuration{}, err
-	}
-	c, lines, err := config.ParseLines(o.ConfigFile, text)
-	return configuration{Config: c, lines: lines, text: text, taken: time.Now()}, err
-}
-
 // readOrKept reads the configuration file. When that cannot be used, the last configuration that could takes its place: a
 // typing error must not keep a box off the network that is an hour's drive away.
 func (o *Options) readOrKept() (configuration, error) {
-	c, failure := o.read()
+	file, failure := config.Load(o.ConfigFile)
 	if failure == nil {
-		return c, nil
+		return configuration{File: file, taken: time.Now()}, nil
 	}
 	text, _ := config.Read(o.ConfigFile) // none when the file is not there
 	var good goodConfig
@@ -64,15 +45,15 @@ func (o *Options) readOrKept() (configuration, error) {
 	if err != nil { // by a daemon that knew other keys
 		return configuration{}, errors.Join(failure, fmt.Errorf("the configuration of %v cannot be used either: %w", good.Taken, err))
 	}
-	return configuration{Config: kept, lines: lines, text: []byte(good.Text), taken: good.Taken, failure: failure}, nil
+	return configuration{config.File{Config: kept, Lines: lines, Text: []byte(good.Text)}, good.Taken, failure}, nil
 }
 
 // keepConfig keeps the configuration in force, for a start that finds a file with mistakes.
 func (d *Daemon) keepConfig(c configuration) {
-	if len(c.text) == 0 || c.failure != nil {
+	if len(c.Text) == 0 || c.failure != nil {
 		return
 	}
-	d.save(docConfig, func() any { return goodConfig{d.o.ConfigFile, string(c.text), c.taken} })
+	d.save(docConfig, func() any { return goodConfig{d.o.ConfigFile, string(c.Text), c.taken} })
 }
 
 // configStatus says which configuration is in force, and what is wrong with the file.

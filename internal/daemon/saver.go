@@ -31,7 +31,7 @@ func newSaver(state *store.Dir, phase time.Time, log *slog.Logger) *saver {
 }
 
 // SaveRecorded saves what the engine is about to overwrite.
-func (s *saver) SaveRecorded(r rules.Recorded) error { return s.state.Save(docRecorded, r) }
+func (s *saver) SaveRecorded(r rules.Recorded) error { return s.state.Save(store.Recorded, r) }
 
 // save writes a document that holds what read returns by then.
 func (s *saver) save(document string, read func() any) {

@@ -1,4 +1,5 @@
-package daemon
+// Package discovery finds uplinks where there is no configuration file.
+package discovery
 
 import (
 	"cmp"
@@ -11,31 +12,33 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// discovery makes a configuration of what the kernel holds: each device with a default route in table
+// Discovery makes a configuration of what the kernel holds: each device with a default route in table
 // main, other than one of ours, is an uplink. Metrics become tiers: the lowest is tier 1, equal ones
 // share a tier. What was found once stays: an uplink that lost its default route is down, not gone.
-type discovery struct {
+type Discovery struct {
 	base *config.Config
-	seen map[string]*sighting // by device
+	seen map[string]*candidate // by device
 }
 
-type sighting struct {
+// candidate is a device that has had a default route.
+type candidate struct {
 	name   string
 	metric uint32 // the lowest that a default route of the device has had
 }
 
-func newDiscovery(base *config.Config) *discovery {
-	return &discovery{base: base, seen: make(map[string]*sighting)}
+// New returns a discovery of uplinks beside what a configuration says.
+func New(base *config.Config) *Discovery {
+	return &Discovery{base: base, seen: make(map[string]*candidate)}
 }
 
-// look returns the configuration of all that was found so far, and whether this look changed it.
-func (d *discovery) look(obs *rules.Observed) (c *config.Config, changed bool) {
+// Look returns the configuration of all that was found so far, and whether this look changed it.
+func (d *Discovery) Look(obs *rules.Observed) (c *config.Config, changed bool) {
 	metrics := defaultMetrics(obs, d.base.Kernel.Protocol)
 	for _, device := range byMetric(metrics) {
 		metric, s := metrics[device], d.seen[device]
 		switch {
 		case s == nil && len(d.seen) < config.MaxUplinks:
-			d.seen[device] = &sighting{metric: metric}
+			d.seen[device] = &candidate{metric: metric}
 			changed = true
 		case s != nil && metric < s.metric:
 			s.metric = metric
@@ -90,7 +93,7 @@ func byMetric(metrics map[string]uint32) []string {
 }
 
 // unusedName makes an uplink name of a device name that no other uplink has.
-func (d *discovery) unusedName(device string) string {
+func (d *Discovery) unusedName(device string) string {
 	name := uplinkName(device)
 	for n, base := 2, name; d.named(name); n++ {
 		name = fmt.Sprintf("%s-%d", base, n)
@@ -98,7 +101,7 @@ func (d *discovery) unusedName(device string) string {
 	return name
 }
 
-func (d *discovery) named(name string) bool {
+func (d *Discovery) named(name string) bool {
 	for _, s := range d.seen {
 		if s.name == name {
 			return true

@@ -1,4 +1,4 @@
-package daemon
+package offline
 
 import (
 	"fmt"
@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/discovery"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// Starter looks at this machine and proposes a configuration, as text with comments. It changes nothing.
-func Starter() (string, error) {
+// Init looks at this machine and proposes a configuration, as text with comments. It changes nothing.
+func Init() (string, error) {
 	c := config.Default()
 	k, err := kernel.Open(planinput.KernelNumbers(c.Kernel), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -25,12 +26,12 @@ func Starter() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	found, _ := newDiscovery(c).look(obs)
-	return starter(found, obs), nil
+	found, _ := discovery.New(c).Look(obs)
+	return proposal(found, obs), nil
 }
 
-// starter writes what was found. The text always passes config.Parse.
-func starter(found *config.Config, obs *rules.Observed) string {
+// proposal writes what was found. The text always passes config.Parse.
+func proposal(found *config.Config, obs *rules.Observed) string {
 	var b strings.Builder
 	b.WriteString("# Proposed by \"uplinkd init\" from what this machine had when it was asked. Every key that is\n" +
 		"# commented out shows its default; \"uplinkd check -c FILE\" validates, \"uplinkd plan -c FILE\" shows\n" +

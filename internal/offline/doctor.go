@@ -1,4 +1,4 @@
-package daemon
+package offline
 
 import (
 	"context"
@@ -28,7 +28,7 @@ type DoctorOptions struct {
 // Doctor gathers what the checks look at and returns what they find. It changes nothing, and sends a few echo
 // requests to the configured targets.
 func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
-	in, err := prepare(o.ConfigFile)
+	in, err := open(o.ConfigFile)
 	if err != nil {
 		return nil, err
 	}
@@ -109,13 +109,13 @@ func sameUplinks(c *config.Config, running []string) error {
 }
 
 // trials sends a few packets by every path that could carry any, all at once.
-func trials(ctx context.Context, in *prepared, obs *doctor.Observation) ([]doctor.Trial, error) {
+func trials(ctx context.Context, in *session, obs *doctor.Observation) ([]doctor.Trial, error) {
 	var paths []doctor.Path
 	for i := range in.config.Uplinks {
 		u := &in.config.Uplinks[i]
 		link, _ := obs.Routing.Link(u.Device)
 		for _, family := range rules.Families {
-			id := in.kept.ids[u.Name]
+			id := in.saved.ids[u.Name]
 			facts := obs.Report.Facts[rules.Path{Uplink: id, Family: family}]
 			target := echoTarget(u, family)
 			if !facts.Carrier || !facts.HasDefault || !facts.HasAddress() || !target.IsValid() {

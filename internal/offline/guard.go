@@ -1,4 +1,4 @@
-package daemon
+package offline
 
 import (
 	"github.com/uplinkd/uplinkd/internal/store"
@@ -8,7 +8,7 @@ import (
 // Guard closes the kill switches of a configuration before the daemon runs, and before there is any network. It
 // returns the changes that it made. The daemon finds them and opens what may be open.
 func Guard(configFile string) ([]rules.Op, error) {
-	in, err := prepare(configFile)
+	in, err := open(configFile)
 	if err != nil {
 		return nil, err
 	}
@@ -18,7 +18,7 @@ func Guard(configFile string) ([]rules.Op, error) {
 		return nil, err
 	}
 	// The daemon must give the groups the same tables.
-	if err := state.Save(docIDs, in.kept.ids); err != nil {
+	if err := state.Save(store.IDs, in.saved.ids); err != nil {
 		return nil, err
 	}
 	obs, want, _, err := in.plan()

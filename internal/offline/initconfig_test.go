@@ -1,4 +1,4 @@
-package daemon
+package offline
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/discovery"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -26,8 +27,8 @@ func machineWith(devices ...string) *rules.Observed {
 
 func proposed(t fatal, obs *rules.Observed) (string, *config.Config) {
 	t.Helper()
-	found, _ := newDiscovery(config.Default()).look(obs)
-	text := starter(found, obs)
+	found, _ := discovery.New(config.Default()).Look(obs)
+	text := proposal(found, obs)
 	c, err := config.Parse("proposed", []byte(text))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)

@@ -1,4 +1,4 @@
-package daemon
+package offline
 
 import (
 	"strings"
@@ -7,26 +7,9 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 )
 
-// named is a configuration with uplinks of these names, each on a device that is called alike.
-func named(names ...string) *config.Config {
-	c := config.Default()
-	for _, n := range names {
-		c.Uplinks = append(c.Uplinks, config.DefaultUplink(n, n))
-	}
-	return c
-}
-
-// each gives names the ids 1, 2, ...
-func each(names ...string) map[string]int {
-	ids := make(map[string]int)
-	for i, n := range names {
-		ids[n] = i + 1
-	}
-	return ids
-}
-
 func TestTheDoctorExaminesTheDaemonsConfigurationOnly(t *testing.T) {
-	c := named("fiber", "lte")
+	c := config.Default()
+	c.Uplinks = []config.Uplink{config.DefaultUplink("fiber", "wan1"), config.DefaultUplink("lte", "wan2")}
 	for _, running := range [][]string{nil, {"fiber", "lte"}} {
 		if err := sameUplinks(c, running); err != nil {
 			t.Errorf("%q: %v", running, err)
