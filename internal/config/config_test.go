@@ -227,7 +227,7 @@ func TestEveryKeyIsHonoured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&everyValue, got.Config, byValue, byPrefix); diff != "" {
+	if diff := cmp.Diff(&everyValue, got, byValue, byPrefix); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	// Were a field at its default in the text, the comparison would prove nothing of its key.
