@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
-	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -24,7 +22,7 @@ const readyPatience = 20 * time.Second
 
 // onSnapshot looks for uplinks that have appeared, where they are discovered.
 func (d *Daemon) onSnapshot(obs *rules.Observed) {
-	if d.discovers() {
+	if d.o.discovers() {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
 		if c, changed := d.discovery.Look(obs); changed {
@@ -33,7 +31,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 			}
 		}
 	}
-	if d.tunnels.Observe(obs) && !d.discovers() {
+	if d.tunnels.Observe(obs) && !d.o.discovers() {
 		d.replan()
 	}
 	d.addressing.Observe(obs)
@@ -103,7 +101,7 @@ func (d *Daemon) Drain(name string, drained bool) error {
 
 // Reload reads the configuration file again. A file with a mistake changes nothing.
 func (d *Daemon) Reload() error {
-	if d.discovers() {
+	if d.o.discovers() {
 		return errors.New("there is no configuration file to read: uplinks are discovered")
 	}
 	d.reloading.Lock()
@@ -163,35 +161,4 @@ func readToken(file string) (string, error) {
 		return "", fmt.Errorf("token_file %s holds %d characters, at least 16 are needed", file, len(token))
 	}
 	return token, nil
-}
-
-// writeTableNames tells iproute2 our names for our tables. It is a convenience: failing only warns.
-func (d *Daemon) writeTableNames(c *config.Config, ids map[string]int) {
-	if c.Kernel.TableNames == "" {
-		return
-	}
-	var b strings.Builder
-	b.WriteString("# Written by uplinkd: its routing tables, for \"ip route show table NAME\".\n")
-	fmt.Fprintf(&b, "%d uplinkd\n", c.Kernel.TableBase)
-	for i := range c.Uplinks {
-		name := c.Uplinks[i].Name
-		fmt.Fprintf(&b, "%d %s\n", c.Kernel.TableBase+ids[name], name)
-	}
-	named := make(map[int]bool)
-	for i := range c.Policies { // a table that several share has the name of the first
-		if id := ids[c.Policies[i].Group()]; !named[id] {
-			named[id] = true
-			fmt.Fprintf(&b, "%d policy-%s\n", c.Kernel.TableBase+id, c.Policies[i].Name)
-		}
-	}
-	if have, err := os.ReadFile(c.Kernel.TableNames); err == nil && string(have) == b.String() {
-		return
-	}
-	err := os.MkdirAll(filepath.Dir(c.Kernel.TableNames), 0o755)
-	if err == nil {
-		err = store.WriteFile(c.Kernel.TableNames, []byte(b.String()), 0o644)
-	}
-	if err != nil {
-		d.log.Warn("table names are not written", "err", err)
-	}
 }

@@ -29,9 +29,6 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// Names of the documents in the state directory.
-const ()
-
 // Options are what a daemon is started with.
 type Options struct {
 	// ConfigFile is read at start and on Reload. Empty: uplinks are discovered from the kernel's
@@ -52,15 +49,16 @@ type Daemon struct {
 	log     *slog.Logger
 	started time.Time
 	*saver
-	kernel  *kernel.Kernel
-	ways    kernel.Ways
-	traffic *kernel.Traffic
-	hints   *kernel.Watcher
-	engine  *reconcile.Engine
-	monitor *monitor.Monitor
-	events  *decisionLog
-	metrics *api.Metrics
-	usage   *usage.Meter
+	kernel   *kernel.Kernel
+	ways     kernel.Ways
+	traffic  *kernel.Traffic
+	hints    *kernel.Watcher
+	engine   *reconcile.Engine
+	monitor  *monitor.Monitor
+	events   *decisionLog
+	problems ownProblems
+	metrics  *api.Metrics
+	usage    *usage.Meter
 
 	addressing *addressing.Engine
 	repairs    repairs
@@ -81,7 +79,6 @@ type Daemon struct {
 	// configFailure is what is wrong with the file as it is now; nil: nothing.
 	configFailure error
 	ids           map[string]int
-	problems      map[string]rules.Problem // of the daemon itself, by code
 
 	// Of the engine's goroutine only.
 	ready   bool
@@ -110,7 +107,7 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	d := &Daemon{o: o, log: o.Log, started: time.Now(), saver: newSaver(state, time.Now(), o.Log),
-		ids: make(map[string]int), problems: make(map[string]rules.Problem), carried: make(map[rules.Family]rules.Choice)}
+		ids: make(map[string]int), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -167,7 +164,7 @@ func New(o Options) (_ *Daemon, err error) {
 			return err
 		}
 		d.log.Warn("state is damaged", "err", err)
-		d.problem("state-damaged", "warning", err.Error(), "nothing to do: "+fix)
+		d.problems.put("state-damaged", "warning", err.Error(), "nothing to do: "+fix)
 		return nil
 	}
 	for name, v := range documents {
@@ -187,7 +184,7 @@ func New(o Options) (_ *Daemon, err error) {
 		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, Keeper: d.saver, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
-	if d.discovers() {
+	if d.o.discovers() {
 		obs, err := d.kernel.Snapshot(rules.Query{})
 		if err != nil {
 			return nil, err
@@ -218,7 +215,7 @@ func (d *Daemon) Close() {
 }
 
 // discovers reports whether uplinks are taken from the kernel's default routes.
-func (d *Daemon) discovers() bool { return d.o.ConfigFile == "" }
+func (o *Options) discovers() bool { return o.ConfigFile == "" }
 
 // adopt makes a configuration the one in force: c is what was read, or what was discovered besides. It changes nothing
 // when it fails.
@@ -251,8 +248,10 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	d.usage.Configure(c)
 	d.addressing.Configure(c, ids)
 	d.planFor(c, ids)
-	d.writeTableNames(c, ids)
-	d.keepConfig(read)
+	if err := writeTableNames(c, ids); err != nil { // they are a convenience
+		d.log.Warn("table names are not written", "err", err)
+	}
+	d.saveConfig(d.o.ConfigFile, read)
 	return nil
 }
 
@@ -271,17 +270,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after := d.lastEvent() // hooks hear of the start too
+	tell := notifier{d.events, d.events.last(), d.log} // of the start too
 	d.event(status.Event{Kind: status.EventStart, Message: "uplinkd " + d.o.Version})
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.beat, d.saver.run, d.events.run, d.tunnels.Run,
+		d.engine.Run, d.usage.Run, d.watchdog, d.saver.run, d.events.run, d.tunnels.Run,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
-		func(ctx context.Context) error { return d.tellPrograms(ctx, after) },
-		func(ctx context.Context) error { return d.tellWebhook(ctx, after) },
+		func(ctx context.Context) error { return tell.runPrograms(ctx, c.Daemon.Hooks) },
+		func(ctx context.Context) error { return tell.postTo(ctx, c.Daemon.Webhook) },
 	}
 	err = together(ctx, parts)
 	d.events.save()
@@ -302,7 +301,7 @@ func (d *Daemon) listen(ctx context.Context, c config.Daemon) (*api.Listeners, e
 		return nil, socketErr
 	}
 	d.log.Error("nobody is answered over TCP", "err", err)
-	d.problem("listen", "warning", err.Error(), "free the address, or choose another [daemon] listen, and restart")
+	d.problems.put("listen", "warning", err.Error(), "free the address, or choose another [daemon] listen, and restart")
 	return listeners, nil
 }
 
@@ -322,8 +321,8 @@ func together(ctx context.Context, parts []func(context.Context) error) error {
 	return errors.Join(failed...)
 }
 
-// beat tells the service manager that the engine is alive.
-func (d *Daemon) beat(ctx context.Context) error {
+// watchdog tells the service manager that the engine is alive.
+func (d *Daemon) watchdog(ctx context.Context) error {
 	if d.o.Watchdog <= 0 {
 		<-ctx.Done()
 		return nil
@@ -365,12 +364,6 @@ func (d *Daemon) saveIDs() {
 	})
 }
 
-func (d *Daemon) problem(code, severity, message, fix string) {
-	d.mu.Lock()
-	d.problems[code] = rules.Problem{Code: code, Severity: severity, Message: message, Fix: fix}
-	d.mu.Unlock()
-}
-
 // event appends to the decision log.
 func (d *Daemon) event(e status.Event) {
 	e.Time = status.At(time.Now())
@@ -383,7 +376,15 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 		d.addressing.UpdateVerdicts()
 	}
 	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
-	t.Evidence = append(t.Evidence, d.evidence(t)...)
+	if t.To == uplink.Suspect || t.To == uplink.Down {
+		d.mu.Lock()
+		id, numbers := d.ids[t.Uplink], planinput.KernelNumbers(d.config.Kernel)
+		d.mu.Unlock()
+		facts := d.engine.Last().Report.Facts[rules.Path{Uplink: id, Family: t.Family}]
+		if facts.Carrier {
+			t.Evidence = append(append(t.Evidence, d.tunnels.Evidence(t.Uplink, time.Now())...), evidence(t.Family, numbers.Mark(id), numbers.MarkMask, facts)...)
+		}
+	}
 	d.events.Append(status.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
 }

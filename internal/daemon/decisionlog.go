@@ -43,6 +43,14 @@ func newDecisionLog(disk *saver, first uint64) (*decisionLog, error) {
 	return l, err
 }
 
+// last returns the id of the latest event, 0 for none.
+func (l *decisionLog) last() uint64 {
+	if kept := l.Since(0); len(kept) > 0 {
+		return kept[len(kept)-1].ID
+	}
+	return 0
+}
+
 // run appends to the file soon after the log has grown, until the context ends.
 func (l *decisionLog) run(ctx context.Context) error {
 	grown, following := make(chan struct{}, 1), make(chan struct{})

@@ -1,8 +1,11 @@
-// Package daemon joins the parts into the running program. It is the only package that knows them all.
+// Package daemon joins the engines into the running program: start, stop, reload, and who hears what.
 //
-//	config ──> plan input (ids from the state directory, leases) ──> reconcile.Engine <── kernel hints
-//	                                                                   │        ▲
-//	watchers (probe + uplink, one per uplink and family) <── facts ────┘        │
-//	       └── verdicts, transitions ───────────────────────────────────────────┘
-//	       └── events, status, metrics ──> api
+//	configuration, ids ──> planinput.Build <── what addressing and tunnels have learned
+//	                            │
+//	     kernel hints ──> reconcile.Engine ── facts ──> monitor ── verdicts ──> reconcile.Engine
+//	                            │ onSnapshot, onPass         │ onTransition
+//	                            ▼                            ▼
+//	        addressing, tunnel, usage       decision log ──> events, hooks; metrics; status ──> api
+//
+// Locks, outer before inner: reloading (one configuration at a time), then those of the engines, then mu and the saver's.
 package daemon

@@ -48,12 +48,12 @@ func (o *Options) readOrKept() (configuration, error) {
 	return configuration{config.File{Config: kept, Lines: lines, Text: []byte(good.Text)}, good.Taken, failure}, nil
 }
 
-// keepConfig keeps the configuration in force, for a start that finds a file with mistakes.
-func (d *Daemon) keepConfig(c configuration) {
+// saveConfig saves the configuration in force, for a start that finds a file with mistakes.
+func (s *saver) saveConfig(file string, c configuration) {
 	if len(c.Text) == 0 || c.failure != nil {
 		return
 	}
-	d.save(docConfig, func() any { return goodConfig{d.o.ConfigFile, string(c.Text), c.taken} })
+	s.save(docConfig, func() any { return goodConfig{file, string(c.Text), c.taken} })
 }
 
 // configStatus says which configuration is in force, and what is wrong with the file.

@@ -22,7 +22,7 @@ func TestTheLastGoodConfigurationIsKeptForAStartWithAMistake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{o: o, saver: newSaver(state, time.Now(), slog.New(slog.DiscardHandler))}
+	disk := newSaver(state, time.Now(), slog.New(slog.DiscardHandler))
 	for _, step := range []struct {
 		name, text string
 		device     string // of the configuration in force; "": none can be had
@@ -47,6 +47,6 @@ func TestTheLastGoodConfigurationIsKeptForAStartWithAMistake(t *testing.T) {
 		if got := c.Uplinks[0].Device; got != step.device || (c.failure != nil) != step.wrong {
 			t.Errorf("%s: on %s, %v", step.name, got, c.failure)
 		}
-		d.keepConfig(c)
+		disk.saveConfig(file, c)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"iter"
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -12,32 +13,36 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
-// tellPrograms runs the owner's programs on events, those after an id.
-func (d *Daemon) tellPrograms(ctx context.Context, after uint64) error {
-	dir := d.current().Daemon.Hooks
+// notifier tells others of events, those after an id.
+type notifier struct {
+	events *decisionLog
+	after  uint64
+	log    *slog.Logger
+}
+
+// runPrograms runs the owner's programs in a directory, if there is to be one.
+func (n notifier) runPrograms(ctx context.Context, dir string) error {
 	if dir == "" {
 		<-ctx.Done()
 		return nil
 	}
-	p := hooks.Programs{Dir: dir, Log: d.log}
-	return p.Run(ctx, d.notices(ctx, after))
+	p := hooks.Programs{Dir: dir, Log: n.log}
+	return p.Run(ctx, n.notices(ctx))
 }
 
-// tellWebhook posts events to the owner's web service.
-func (d *Daemon) tellWebhook(ctx context.Context, after uint64) error {
-	url := d.current().Daemon.Webhook
+// postTo posts to the owner's web service, if there is one.
+func (n notifier) postTo(ctx context.Context, url string) error {
 	if url == "" {
 		<-ctx.Done()
 		return nil
 	}
-	w := hooks.Webhook{URL: url, Log: d.log}
-	return w.Run(ctx, d.notices(ctx, after))
+	w := hooks.Webhook{URL: url, Log: n.log}
+	return w.Run(ctx, n.notices(ctx))
 }
 
-// notices are the events after an id, as hooks get them.
-func (d *Daemon) notices(ctx context.Context, after uint64) iter.Seq[hooks.Notice] {
+func (n notifier) notices(ctx context.Context) iter.Seq[hooks.Notice] {
 	return func(yield func(hooks.Notice) bool) {
-		for e := range d.events.Subscribe(ctx, after) {
+		for e := range n.events.Subscribe(ctx, n.after) {
 			if !yield(notice(e)) {
 				return
 			}
@@ -56,12 +61,4 @@ func notice(e status.Event) hooks.Notice {
 		"ID": id, "TIME": string(at), "KIND": string(e.Kind), "UPLINK": e.Uplink, "FAMILY": e.Family, "FROM": e.From, "TO": e.To,
 		"REASON": e.Reason, "MESSAGE": e.Message, "EVIDENCE": strings.Join(e.Evidence, "\n"),
 	}}
-}
-
-// lastEvent is the id of the latest event that is kept, 0 for none.
-func (d *Daemon) lastEvent() uint64 {
-	if kept := d.events.Since(0); len(kept) > 0 {
-		return kept[len(kept)-1].ID
-	}
-	return 0
 }

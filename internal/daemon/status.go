@@ -20,10 +20,9 @@ func (d *Daemon) Status() status.Status {
 	last, now := d.engine.Last(), time.Now()
 	d.mu.Lock()
 	c, ids := d.config, maps.Clone(d.ids)
-	problems := slices.Collect(maps.Values(d.problems))
 	d.mu.Unlock()
 	s := status.Status{Version: d.o.Version, Started: status.At(d.started), Converged: last.Converged, Generation: last.Generation,
-		Problems: append(problems, last.Report.Problems...)}
+		Problems: append(d.problems.list(), last.Report.Problems...)}
 	var wrong []rules.Problem
 	s.Config, wrong = d.configStatus()
 	s.Problems = append(s.Problems, wrong...)
