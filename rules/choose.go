@@ -34,7 +34,7 @@ func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
 		}
 	})
 	if len(all) == 0 {
-		return Choice{Reason: "no uplink has a default route", LastResort: true}
+		return Choice{Code: ChoiceNone, Reason: "no uplink has a default route", LastResort: true}
 	}
 	better := slices.MaxFunc(all, func(a, b candidate) int { return a.class - b.class }).class
 	all = slices.DeleteFunc(all, func(c candidate) bool { return c.class != better })
@@ -52,7 +52,7 @@ func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
 	for _, c := range all {
 		total += c.u.Weight
 	}
-	choice := Choice{LastResort: better <= classDead, class: better}
+	choice := Choice{LastResort: better <= classDead, class: better, Code: classCodes[better]}
 	names := make([]string, len(all))
 	for i, c := range all {
 		choice.Members = append(choice.Members, Member{c.u.ID, float64(c.u.Weight) / float64(total)})
@@ -89,6 +89,21 @@ const (
 )
 
 var classNames = [...]string{"nothing is alive, the least bad", "nothing is alive, the least bad", "only drained ones are alive, those", "none is surely alive, the best hope", "none is without loss, the best", "usable"}
+
+// ChoiceCode says how well the uplinks work that carry new traffic.
+type ChoiceCode string
+
+// The codes of choices, best first.
+const (
+	ChoiceGood     ChoiceCode = "good"
+	ChoiceImpaired ChoiceCode = "impaired" // they lose packets
+	ChoiceDoubtful ChoiceCode = "doubtful" // suspect, or recovering
+	ChoiceDrained  ChoiceCode = "drained"  // none else is alive
+	ChoiceDead     ChoiceCode = "dead"     // none is alive: the least bad
+	ChoiceNone     ChoiceCode = "none"     // none has a default route
+)
+
+var classCodes = [...]ChoiceCode{ChoiceDead, ChoiceDead, ChoiceDrained, ChoiceDoubtful, ChoiceImpaired, ChoiceGood}
 
 func class(v Verdict, facts Facts) int {
 	switch {

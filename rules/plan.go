@@ -33,7 +33,8 @@ type Report struct {
 // Choice tells which uplinks carry new traffic of a family, and why those.
 type Choice struct {
 	Members []Member
-	Reason  string
+	Code    ChoiceCode // how well these work
+	Reason  string     // the same for people
 	// LastResort is true when nothing better than a dead path is left: nothing may be torn down then,
 	// for there is nowhere to go.
 	LastResort bool

@@ -1,7 +1,6 @@
 package uplink
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/uplinkd/uplinkd/probe"
@@ -48,7 +47,7 @@ type Link struct {
 // Complete reports whether nothing is missing.
 func (l Link) Complete() bool { return !l.NoDevice && l.Carrier && l.HasAddress && l.HasGateway }
 
-func (l Link) missing() string {
+func (l Link) missing() Reason {
 	switch {
 	case l.NoDevice:
 		return ReasonDevice
@@ -59,7 +58,7 @@ func (l Link) missing() string {
 	case !l.HasGateway:
 		return ReasonGateway
 	}
-	return ""
+	return Reason{}
 }
 
 // FSMConfig configures an [FSM]. Zero values take the defaults.
@@ -100,21 +99,13 @@ type ProbeEvent struct {
 	Bursts   time.Duration // the mean length of its bursts of loss, which that follows from
 }
 
-// unanswered is the reason of a silence, with the loss that made it so long.
-func (o ProbeEvent) unanswered() string {
-	if o.Outcomes < 20 || o.Loss < 0.05 {
-		return o.Burst.String()
-	}
-	return fmt.Sprintf("%v, on a link that lost %.0f %% of the last %d before", o.Burst, 100*o.Loss, o.Outcomes)
-}
-
 // FSM is the verdict on one uplink in one family and the rules by which it
 // changes. It is pure: it owns no clock, and the times that it gets must not run
 // backwards. It is not safe for concurrent use. Make one with [NewFSM].
 type FSM struct {
 	cfg    FSMConfig
 	state  State
-	reason string
+	reason Reason
 	since  time.Time
 
 	link  Link
@@ -132,7 +123,7 @@ type FSM struct {
 	noRouteAt  time.Time // init: the first NoPath
 	receivedAt time.Time // when a packet came in last
 	streamAt   time.Time // when a stream of them did
-	deferred   string    // Failing, and a stream comes in: the reason to be suspect
+	deferred   Reason    // Failing, and a stream comes in: the reason to be suspect
 	successes  int       // recovering: in a row
 	firstAt    time.Time // recovering: when the row began
 }
@@ -140,10 +131,10 @@ type FSM struct {
 // NewFSM returns an FSM in state init, or disabled. Its link is unknown
 // until SetPath is called.
 func NewFSM(cfg FSMConfig, now time.Time) *FSM {
-	m := &FSM{cfg: cfg.complete(), state: Init, reason: "not looked at yet", since: now, quality: NewQuality(cfg.Classes)}
+	m := &FSM{cfg: cfg.complete(), state: Init, reason: reasonStart, since: now, quality: NewQuality(cfg.Classes)}
 	m.confirm = m.cfg.Confirm
 	if cfg.Disabled {
-		m.state, m.reason = Disabled, fmt.Sprintf("%v is off by configuration", cfg.Family)
+		m.state, m.reason = Disabled, reason(CodeOff, "%v is off by configuration", cfg.Family)
 	}
 	return m
 }
@@ -152,7 +143,7 @@ func NewFSM(cfg FSMConfig, now time.Time) *FSM {
 func (m *FSM) State() State { return m.state }
 
 // Reason returns why the verdict is what it is.
-func (m *FSM) Reason() string { return m.reason }
+func (m *FSM) Reason() Reason { return m.reason }
 
 // Since returns when the verdict was reached.
 func (m *FSM) Since() time.Time { return m.since }
@@ -174,7 +165,7 @@ func (m *FSM) Restore(s State, since time.Time) {
 	}
 	m.state, m.since, m.known = s, since, true
 	m.quality.loss.degraded = s == Degraded
-	m.reason = fmt.Sprintf("was %s before the restart", s)
+	m.reason = reason(CodeRestart, "was %s before the restart", s)
 }
 
 // SetLink takes what the kernel knows. A loss is down at once. A path that is
@@ -189,8 +180,8 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 	if !p.Complete() {
 		m.stableAt = time.Time{}
 		reason := p.missing()
-		if reason == ReasonCarrier && !m.known {
-			reason = "no carrier"
+		if reason.Code == CodeNoCarrier && !m.known {
+			reason = reasonNeverCarrier
 		}
 		if m.state == Down {
 			m.reason = reason
@@ -224,12 +215,6 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 		return Transition{}, false
 	}
 }
-
-const (
-	reasonInit     = "carrier, address and gateway present; waiting for the first answer"
-	reasonWhole    = "carrier, address and gateway present again; waiting for answers"
-	reasonUnprobed = "carrier, address and gateway present; there are no probe targets"
-)
 
 // PathChanged notes that probes leave by a changed path from now on, with another
 // address for example: silence so far is no evidence against it.
@@ -292,14 +277,14 @@ func (m *FSM) alive(o ProbeEvent, now time.Time) (Transition, bool) {
 	m.silentAt, m.confirmAt, m.noRouteAt = time.Time{}, time.Time{}, time.Time{}
 	switch m.state {
 	case Init:
-		return m.to(Up, "first answer", now), true
+		return m.to(Up, reasonFirst, now), true
 	case Suspect:
-		return m.to(m.working(), fmt.Sprintf("answered again %d ms after it became suspect", now.Sub(silent).Milliseconds()), now), true
+		return m.to(m.working(), reason(CodeAnswer, "answered again %d ms after it became suspect", now.Sub(silent).Milliseconds()), now), true
 	case Down:
 		if now.Before(m.stableAt) {
 			return Transition{}, false
 		}
-		t := m.to(Recovering, fmt.Sprintf("answers again after %v down", now.Sub(m.since).Round(time.Second)), now)
+		t := m.to(Recovering, reason(CodeAnswer, "answers again after %v down", now.Sub(m.since).Round(time.Second)), now)
 		m.quality.forget()
 		return t, true
 	case Recovering:
@@ -319,11 +304,10 @@ func (m *FSM) recover(now time.Time) (Transition, bool) {
 	if m.successes < m.cfg.Rise || span < m.cfg.Hold || now.Sub(m.since) < hold {
 		return Transition{}, false
 	}
-	reason := fmt.Sprintf("%d answers in a row over %v", m.successes, span.Round(100*time.Millisecond))
-	if hold > m.cfg.Hold {
-		reason += fmt.Sprintf(", held down for %v after %d failures", hold, m.damping.s.Downs)
+	if hold <= m.cfg.Hold {
+		hold = 0
 	}
-	return m.to(m.working(), reason, now), true
+	return m.to(m.working(), steady(m.successes, span, hold, m.damping.s.Downs), now), true
 }
 
 // working returns the verdict on an uplink that answers.
@@ -339,11 +323,11 @@ func (m *FSM) updateLoss(now time.Time) (Transition, bool) {
 	if m.state != Up && m.state != Degraded || m.state == m.working() {
 		return Transition{}, false
 	}
-	reason := m.quality.loss.reason
-	if why := m.quality.Reason(); m.state == Up {
-		reason += "; class " + why
+	why := Reason{CodeLoss, m.quality.loss.reason}
+	if m.state == Up {
+		why.Text += "; class " + m.quality.Reason()
 	}
-	return m.to(m.working(), reason, now), true
+	return m.to(m.working(), why, now), true
 }
 
 func (m *FSM) failing(o ProbeEvent, now time.Time) (Transition, bool) {
@@ -355,20 +339,20 @@ func (m *FSM) failing(o ProbeEvent, now time.Time) (Transition, bool) {
 	case Init:
 		// It is not known to be bad either; Tick decides after Confirm.
 		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
-		m.reason = o.unanswered()
+		m.reason = unanswered(o)
 	case Up, Degraded:
 		if fresh := m.streamAt.Add(freshSpan); fresh.After(now) {
-			m.silentAt, m.confirmAt, m.deferred = now, fresh, o.unanswered()
+			m.silentAt, m.confirmAt, m.deferred = now, fresh, unanswered(o)
 			return Transition{}, false
 		}
-		return m.suspect(o.unanswered(), now), true
+		return m.suspect(unanswered(o), now), true
 	case Recovering:
-		return m.to(Down, "while recovering, "+o.unanswered(), now), true
+		return m.to(Down, reason(CodeSilence, "while recovering, %s", unanswered(o).Text), now), true
 	}
 	return Transition{}, false
 }
 
-func (m *FSM) suspect(reason string, now time.Time) Transition {
+func (m *FSM) suspect(reason Reason, now time.Time) Transition {
 	t := m.to(Suspect, reason, now)
 	m.silentAt, m.confirmAt = now, now.Add(m.confirm)
 	return t
@@ -422,25 +406,13 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 			m.confirmAt = fresh
 			return Transition{}, false
 		}
-		return m.to(Down, m.silenceReason(now), now), true
+		return m.to(Down, silent(now.Sub(m.silentAt), m.bursts, m.confirm, now.Sub(m.receivedAt) < freshSpan), now), true
 	case Init:
-		return m.to(Down, "never answered: "+m.reason, now), true
+		return m.to(Down, Reason{m.reason.Code, "never answered: " + m.reason.Text}, now), true
 	case Down: // unprobed
 		return m.to(Up, reasonUnprobed, now), true
 	}
 	return Transition{}, false
-}
-
-// silenceReason is the reason of a confirmed down: how long, and why that long.
-func (m *FSM) silenceReason(now time.Time) string {
-	reason := fmt.Sprintf("no answer for another %d ms", now.Sub(m.silentAt).Milliseconds())
-	if m.bursts > 0 {
-		reason += fmt.Sprintf(", where loss comes in bursts of %d ms and %d ms are waited", m.bursts.Milliseconds(), m.confirm.Milliseconds())
-	}
-	if now.Sub(m.receivedAt) < freshSpan {
-		reason += fmt.Sprintf(", although packets have come in for %v", rxHoldLimit)
-	}
-	return reason
 }
 
 // Received notes that the device received a packet at a time. Other traffic that
@@ -451,11 +423,11 @@ func (m *FSM) Received(at time.Time) { m.receivedAt = at }
 func (m *FSM) InboundStream(at time.Time) { m.streamAt = at }
 
 // to changes the verdict and forgets what belonged to the old one.
-func (m *FSM) to(s State, reason string, now time.Time) Transition {
+func (m *FSM) to(s State, reason Reason, now time.Time) Transition {
 	t := Transition{Uplink: m.cfg.Uplink, Family: m.cfg.Family, From: m.state, To: s, Reason: reason, Class: m.quality.Class(), At: now}
 	// What never worked has not failed, and a line that is being given another address (a redial, a
 	// renumbering) has not either.
-	readdressed := reason == ReasonAddress || reason == ReasonGateway
+	readdressed := reason.Code == CodeNoAddress || reason.Code == CodeNoGateway
 	if s == Down && m.state != Init && !readdressed {
 		m.damping.Down(now)
 	} else if m.state == Down && s == Up || m.state == Recovering && s != Down {

@@ -39,7 +39,7 @@ func (s *script) note(t Transition, changed bool) {
 	if t.To != s.m.State() || t.Reason != s.m.Reason() || t.At != s.m.Since() || t.Uplink != "fiber" || t.Family != rules.IPv4 {
 		s.t.Errorf("transition %+v does not lead to %v, %q, %v", t, s.m.State(), s.m.Reason(), s.m.Since())
 	}
-	s.got = append(s.got, t.At.Sub(begin).String()+" "+string(t.From)+">"+string(t.To)+": "+t.Reason)
+	s.got = append(s.got, t.At.Sub(begin).String()+" "+string(t.From)+">"+string(t.To)+": "+t.Reason.Text)
 }
 
 // tick lets all deadlines up to a time pass.
@@ -80,7 +80,7 @@ func (s *script) loss(at time.Duration, every, n int) {
 
 var fourMisses = probe.BurstReport{Missed: 4, Targets: 3, Span: 450 * ms}
 
-const unanswered = "4 of 4 probes to 3 targets unanswered for 450 ms"
+const noAnswer = "4 of 4 probes to 3 targets unanswered for 450 ms"
 
 func TestFSM(t *testing.T) {
 	for _, test := range []struct {
@@ -99,7 +99,7 @@ func TestFSM(t *testing.T) {
 			s.see(1000*ms, probe.Missed)
 			s.see(2300*ms, probe.Failing)
 			s.tick(5000 * ms)
-		}, []string{"2.94s init>down: never answered: " + unanswered}},
+		}, []string{"2.94s init>down: never answered: " + noAnswer}},
 
 		{"an answer in the last moment saves init", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -115,7 +115,7 @@ func TestFSM(t *testing.T) {
 			s.see(10450*ms, probe.Failing)
 			s.see(10600*ms, probe.Missed)
 			s.tick(20000 * ms)
-		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + unanswered, "11.09s suspect>down: no answer for another 640 ms"}},
+		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + noAnswer, "11.09s suspect>down: no answer for another 640 ms"}},
 
 		{"any answer clears suspicion", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -123,7 +123,7 @@ func TestFSM(t *testing.T) {
 			s.see(10450*ms, probe.Failing)
 			s.see(10570*ms, probe.Alive)
 			s.tick(20000 * ms)
-		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + unanswered, "10.57s suspect>up: answered again 120 ms after it became suspect"}},
+		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + noAnswer, "10.57s suspect>up: answered again 120 ms after it became suspect"}},
 
 		{"recovery takes ten answers over ten seconds", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -131,7 +131,7 @@ func TestFSM(t *testing.T) {
 			for i := range 50 { // every 250 ms from 10 s on
 				s.see(10000*ms+time.Duration(i)*250*ms, probe.Alive)
 			}
-		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "20s recovering>up: 41 answers in a row over 10s"}},
+		}, []string{"640ms init>down: never answered: " + noAnswer, "10s down>recovering: answers again after 9s down", "20s recovering>up: 41 answers in a row over 10s"}},
 
 		{"recovery at a slow pace takes ten answers", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -139,7 +139,7 @@ func TestFSM(t *testing.T) {
 			for i := range 12 {
 				s.see(10000*ms+time.Duration(i)*5*time.Second, probe.Alive)
 			}
-		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "55s recovering>up: 10 answers in a row over 45s"}},
+		}, []string{"640ms init>down: never answered: " + noAnswer, "10s down>recovering: answers again after 9s down", "55s recovering>up: 10 answers in a row over 45s"}},
 
 		{"a miss begins the row anew", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -150,7 +150,7 @@ func TestFSM(t *testing.T) {
 					s.see(18500*ms, probe.Missed)
 				}
 			}
-		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "29s recovering>up: 11 answers in a row over 10s"}},
+		}, []string{"640ms init>down: never answered: " + noAnswer, "10s down>recovering: answers again after 9s down", "29s recovering>up: 11 answers in a row over 10s"}},
 
 		{"failing while recovering is down at once", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -158,7 +158,7 @@ func TestFSM(t *testing.T) {
 			s.see(10000*ms, probe.Alive)
 			s.see(12000*ms, probe.Failing)
 			s.tick(20000 * ms)
-		}, []string{"640ms init>down: never answered: " + unanswered, "10s down>recovering: answers again after 9s down", "12s recovering>down: while recovering, " + unanswered}},
+		}, []string{"640ms init>down: never answered: " + noAnswer, "10s down>recovering: answers again after 9s down", "12s recovering>down: while recovering, " + noAnswer}},
 
 		{"the path is lost and comes back", FSMConfig{Rise: 2, Hold: time.Second}, func(s *script) {
 			s.path(0, whole)
@@ -193,14 +193,14 @@ func TestFSM(t *testing.T) {
 			s.see(1000*ms, probe.Failing)
 			s.path(1100*ms, Link{Carrier: true, HasAddress: true})
 			s.tick(10000 * ms)
-		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered, "1.1s suspect>down: no gateway"}},
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "1.1s suspect>down: no gateway"}},
 
 		{"a path that is whole for the first time is init", FSMConfig{}, func(s *script) {
 			s.path(0, Link{})
 			s.path(3000*ms, Link{Carrier: true})
 			s.path(4000*ms, whole)
 			s.see(4010*ms, probe.Alive)
-		}, []string{"0s init>down: no carrier", "4s down>init: " + reasonInit, "4.01s init>up: first answer"}},
+		}, []string{"0s init>down: no carrier", "4s down>init: " + reasonInit.Text, "4.01s init>up: first answer"}},
 
 		{"a lost route is down", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -242,7 +242,7 @@ func TestFSM(t *testing.T) {
 			s.see(70500*ms, probe.Alive)
 		}, []string{"0s init>up: first answer",
 			"12s up>degraded: 7 of the last 13 probes lost (54 %); class poor: loss beyond 3 %",
-			"1m10s degraded>suspect: " + unanswered, "1m10.5s suspect>degraded: answered again 500 ms after it became suspect"}},
+			"1m10s degraded>suspect: " + noAnswer, "1m10.5s suspect>degraded: answered again 500 ms after it became suspect"}},
 
 		{"one hole is no gray loss however many probes fall into it", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -259,7 +259,7 @@ func TestFSM(t *testing.T) {
 			s.see(0, probe.Alive)
 			s.note(s.m.Observe(ProbeEvent{Signal: probe.Failing, Burst: fourMisses, Confirm: 1740 * ms, Bursts: 210 * ms}, begin.Add(time.Second)))
 			s.tick(5000 * ms)
-		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered,
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer,
 			"2.74s suspect>down: no answer for another 1740 ms, where loss comes in bursts of 210 ms and 1740 ms are waited"}},
 
 		{"what arrives puts off a down", FSMConfig{}, func(s *script) {
@@ -271,7 +271,7 @@ func TestFSM(t *testing.T) {
 				s.m.Received(begin.Add(at))
 			}
 			s.tick(20000 * ms)
-		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered, "12.2s suspect>down: no answer for another 2200 ms"}},
+		}, []string{"0s init>up: first answer", "10s up>suspect: " + noAnswer, "12.2s suspect>down: no answer for another 2200 ms"}},
 
 		{"what arrives does not put it off for ever", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -281,7 +281,7 @@ func TestFSM(t *testing.T) {
 				s.tick(at)
 				s.m.Received(begin.Add(at))
 			}
-		}, []string{"0s init>up: first answer", "10s up>suspect: " + unanswered,
+		}, []string{"0s init>up: first answer", "10s up>suspect: " + noAnswer,
 			"20.7s suspect>down: no answer for another 10700 ms, although packets have come in for 10s"}},
 
 		{"the second failure within an hour is held down", FSMConfig{}, func(s *script) {
@@ -299,12 +299,12 @@ func TestFSM(t *testing.T) {
 				}
 			}
 		}, []string{"0s init>up: first answer",
-			"10m0s up>suspect: " + unanswered, "10m0.64s suspect>down: no answer for another 640 ms",
+			"10m0s up>suspect: " + noAnswer, "10m0.64s suspect>down: no answer for another 640 ms",
 			"11m0s down>recovering: answers again after 59s down", "11m10s recovering>up: 11 answers in a row over 10s",
-			"20m0s up>suspect: " + unanswered, "20m0.64s suspect>down: no answer for another 640 ms",
+			"20m0s up>suspect: " + noAnswer, "20m0.64s suspect>down: no answer for another 640 ms",
 			"21m0s down>recovering: answers again after 59s down",
 			"21m30s recovering>up: 15 answers in a row over 14s, held down for 30s after 2 failures",
-			"1h30m0s up>suspect: " + unanswered, "1h30m0.64s suspect>down: no answer for another 640 ms",
+			"1h30m0s up>suspect: " + noAnswer, "1h30m0.64s suspect>down: no answer for another 640 ms",
 			"1h31m0s down>recovering: answers again after 59s down", "1h31m10s recovering>up: 11 answers in a row over 10s",
 		}},
 
@@ -315,8 +315,8 @@ func TestFSM(t *testing.T) {
 				s.path(at+time.Second, whole)
 				s.tick(at + 50*time.Second)
 			}
-		}, []string{"0s init>up: " + reasonUnprobed, "1m0s up>down: carrier lost", "1m3s down>up: " + reasonUnprobed,
-			"2m0s up>down: carrier lost", "2m31s down>up: " + reasonUnprobed}},
+		}, []string{"0s init>up: " + reasonUnprobed.Text, "1m0s up>down: carrier lost", "1m3s down>up: " + reasonUnprobed.Text,
+			"2m0s up>down: carrier lost", "2m31s down>up: " + reasonUnprobed.Text}},
 
 		{"a moved path gets its own confirmation", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -324,7 +324,7 @@ func TestFSM(t *testing.T) {
 			s.see(1000*ms, probe.Failing)
 			s.m.PathChanged(begin.Add(1500 * ms))
 			s.tick(5000 * ms)
-		}, []string{"0s init>up: first answer", "1s up>suspect: " + unanswered, "2.14s suspect>down: no answer for another 1140 ms"}},
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "2.14s suspect>down: no answer for another 1140 ms"}},
 
 		{"without targets the path decides", FSMConfig{Unprobed: true}, func(s *script) {
 			s.path(0, whole)
@@ -332,12 +332,12 @@ func TestFSM(t *testing.T) {
 			s.path(1500*ms, whole)
 			s.path(1600*ms, whole)
 			s.tick(10000 * ms)
-		}, []string{"0s init>up: " + reasonUnprobed, "1s up>down: carrier lost", "3.5s down>up: " + reasonUnprobed}},
+		}, []string{"0s init>up: " + reasonUnprobed.Text, "1s up>down: carrier lost", "3.5s down>up: " + reasonUnprobed.Text}},
 
 		{"without targets the path comes late", FSMConfig{Unprobed: true}, func(s *script) {
 			s.path(0, Link{})
 			s.path(1000*ms, whole)
-		}, []string{"0s init>down: no carrier", "1s down>up: " + reasonUnprobed}},
+		}, []string{"0s init>down: no carrier", "1s down>up: " + reasonUnprobed.Text}},
 
 		{"disabled stays disabled", FSMConfig{Disabled: true}, func(s *script) {
 			s.m.Restore(Down, begin)
@@ -504,7 +504,7 @@ func newModel(t *rapid.T) *model {
 
 // verify checks one change and returns it.
 func (w *model) verify(before State, tr Transition, changed bool) {
-	if changed != (before != w.m.State()) || changed && (tr.From != before || tr.To != w.m.State() || tr.Reason == "" || tr.At != w.now) {
+	if changed != (before != w.m.State()) || changed && (tr.From != before || tr.To != w.m.State() || tr.Reason == (Reason{}) || tr.At != w.now) {
 		w.Fatalf("from %v to %v, told %v: %+v", before, w.m.State(), changed, tr)
 	}
 	if w.cfg.Disabled != (w.m.State() == Disabled) {

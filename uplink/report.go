@@ -9,7 +9,7 @@ func (w *Watcher) Report() PathReport {
 	_, suppressed := w.eval.fsm.damping.Suppressed(time.Now())
 	return PathReport{
 		Suppressed: suppressed, Name: w.cfg.Uplink, State: w.eval.fsm.State(), Unprobed: len(w.cfg.Targets) == 0,
-		Complete: w.eval.fsm.link.Complete() && w.eval.fsm.Reason() != ReasonRoute,
+		Complete: w.eval.fsm.link.Complete() && w.eval.fsm.Reason().Code != CodeNoRoute,
 	}
 }
 

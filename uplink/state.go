@@ -64,17 +64,8 @@ type Transition struct {
 	Uplink   string
 	Family   rules.Family
 	From, To State
-	Reason   string   // for people: what was seen, with numbers
+	Reason   Reason
 	Class    Class    // how well it works, or did
 	Evidence []string // one line per target; empty without targets
 	At       time.Time
 }
-
-// The reasons of a lost path, exact so that the decision log can be searched.
-const (
-	ReasonDevice  = "no such device"
-	ReasonCarrier = "carrier lost"
-	ReasonAddress = "no address"
-	ReasonGateway = "no gateway"
-	ReasonRoute   = "no route"
-)

@@ -70,7 +70,7 @@ type PathFacts struct {
 // Verdict is a snapshot of what is known about one uplink in one family.
 type Verdict struct {
 	State   State
-	Reason  string
+	Reason  Reason
 	Since   time.Time
 	RTT     time.Duration // smoothed, of the nearest target that answers; 0 for none
 	Jitter  time.Duration // of the same target

@@ -164,7 +164,7 @@ func TestWatcherBlackhole(t *testing.T) {
 			"1m10.17s recovering>up",
 		)
 		tr := b.all[1]
-		if tr.Reason != "4 of 4 probes to 3 targets unanswered for 450 ms" || tr.Uplink != "fiber" || tr.Family != rules.IPv4 {
+		if tr.Reason.Text != "4 of 4 probes to 3 targets unanswered for 450 ms" || tr.Uplink != "fiber" || tr.Family != rules.IPv4 {
 			t.Errorf("%+v", tr)
 		}
 		wantEvidence := []string{

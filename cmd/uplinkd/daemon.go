@@ -27,6 +27,9 @@ func runCommand(set *flag.FlagSet) runner {
 }
 
 func runDaemon(ctx context.Context, file, level string, s streams) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // before anything that takes time: until then the signal would end us
+	defer signal.Stop(hangup)
 	log, err := logger(s.err, level)
 	if err != nil {
 		return err
@@ -39,14 +42,11 @@ func runDaemon(ctx context.Context, file, level string, s streams) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go reloadOnHangup(ctx, d, notify)
+	go reloadOn(ctx, hangup, d, notify)
 	return d.Run(ctx)
 }
 
-func reloadOnHangup(ctx context.Context, d *daemon.Daemon, notify func(string)) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func reloadOn(ctx context.Context, hangup <-chan os.Signal, d *daemon.Daemon, notify func(string)) {
 	for {
 		select {
 		case <-ctx.Done():

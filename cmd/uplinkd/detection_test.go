@@ -155,7 +155,7 @@ func TestTheDecisionLogSurvivesARestart(t *testing.T) {
 	file := filepath.Join(r.dir, "state", "events.log")
 	r.await("the loss to be on disk", func() error {
 		content, err := os.ReadFile(file)
-		if err == nil && !strings.Contains(string(content), uplink.ReasonCarrier) {
+		if err == nil && !strings.Contains(string(content), uplink.ReasonCarrier.Text) {
 			err = errors.New("it is not in there yet")
 		}
 		return err

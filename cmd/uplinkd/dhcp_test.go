@@ -163,7 +163,7 @@ func TestALeaseThatEndsTakesItsAddressAlong(t *testing.T) {
 		return nil
 	})
 	r.awaitState("fiber", uplink.Down)
-	if u, err := r.uplinkStatus("fiber"); err != nil || u.IPv4.Reason != uplink.ReasonAddress {
+	if u, err := r.uplinkStatus("fiber"); err != nil || u.IPv4.Code != uplink.CodeNoAddress {
 		t.Errorf("without a lease: %+v, %v", u.IPv4, err)
 	}
 	v4 := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("192.0.2.1:7")}

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -68,7 +71,7 @@ func (c *chaos) linkFaults(uplink string) []fault {
 func (c *chaos) renumber(change func() error) {
 	before := c.foreign()
 	c.must(change())
-	rest(context.Background(), 100*time.Millisecond)
+	rest(context.Background(), 300*time.Millisecond)
 	c.foreign0 += c.foreign() - before
 }
 
@@ -147,8 +150,21 @@ func (c *chaos) must(err error) {
 // reconfigure writes a configuration and has a daemon that runs read it. One with a mistake is refused.
 func (c *chaos) reconfigure(config string) {
 	c.configure(config)
+	if c.process == nil {
+		return
+	}
+	c.await("the daemon to catch SIGHUP, which ends a process that has hardly begun", func() error {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.process.Process.Pid))
+		if err == nil && !catchesHangup.Match(status) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
 	c.signal(syscall.SIGHUP)
 }
+
+// catchesHangup finds the lowest bit of a mask of signals (proc_pid_status(5)).
+var catchesHangup = regexp.MustCompile(`SigCgt:\s*[0-9a-f]*[13579bdf]\n`)
 
 // launchIfStopped starts the daemon unless it runs.
 func (c *chaos) launchIfStopped() {

@@ -256,7 +256,7 @@ func TestAModemThatIsUnpluggedAndComesBackIsTakenUpAgain(t *testing.T) {
 	plug := r.unplug("lte")
 	r.awaitState("lte", uplink.Down)
 	r.await("the reason to be the device's", func() error { // its addresses and routes may be seen to go first
-		if u, err := r.uplinkStatus("lte"); err != nil || u.IPv4.Reason != uplink.ReasonDevice {
+		if u, err := r.uplinkStatus("lte"); err != nil || u.IPv4.Code != uplink.CodeNoDevice {
 			return fmt.Errorf("%+v, %v", u.IPv4, err)
 		}
 		return nil
@@ -740,7 +740,7 @@ func TestTwinsWithTheSameAddressAndGatewayAreJudgedAndUsedApart(t *testing.T) {
 	}
 	r.awaitFlow(v4, "fiber")
 	for _, e := range r.events(status.EventVerdict) {
-		if e.To == string(uplink.Down) && strings.Contains(e.Reason, "carrier") {
+		if e.To == string(uplink.Down) && e.Code == string(uplink.CodeNoCarrier) {
 			t.Errorf("%+v", e)
 		}
 	}

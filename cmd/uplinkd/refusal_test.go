@@ -80,7 +80,7 @@ tier = 3
 // lacksGateway checks that an uplink is down in IPv4 because it has no gateway.
 func (r *router) lacksGateway(name string) error {
 	u, err := r.uplinkStatus(name)
-	if err == nil && (u.IPv4.State != uplink.Down || u.IPv4.Reason != uplink.ReasonGateway) {
+	if err == nil && (u.IPv4.State != uplink.Down || u.IPv4.Code != uplink.CodeNoGateway) {
 		return fmt.Errorf("it is %s: %s", u.IPv4.State, u.IPv4.Reason)
 	}
 	return err

@@ -9,37 +9,14 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-func TestReasonClass(t *testing.T) {
-	for reason, want := range map[string]string{
-		uplink.ReasonCarrier: "carrier",
-		"no carrier":         "carrier",
-		uplink.ReasonAddress: "address",
-		uplink.ReasonGateway: "gateway",
-		uplink.ReasonRoute:   "route",
-		"carrier, address and gateway present; there are no probe targets": "path",
-		"never answered: no route":       "probes",
-		"drained by the operator":        "operator",
-		"ipv6 is off by configuration":   "operator",
-		"was down before the restart":    "restart",
-		"no handshake for 190 s":         "probes",
-		"a captive portal is in the way": "probes",
-		"the moon is full":               "other",
-		"":                               "other",
-	} {
-		if got := reasonClass(reason); got != want {
-			t.Errorf("%q is %s, want %s", reason, got, want)
-		}
-	}
-}
-
-// What the state machine really says has a class, whatever its wording becomes.
-func TestEveryReasonOfTheMachineHasAClass(t *testing.T) {
+// A code without a class would be a series of its own in Prometheus.
+func TestEveryCodeOfTheMachineHasAClass(t *testing.T) {
 	whole := uplink.Link{Carrier: true, HasAddress: true, HasGateway: true}
 	now := noon
 	classes := make(map[string]bool)
 	see := func(tr uplink.Transition, changed bool) {
-		if class := reasonClass(tr.Reason); changed && class == classOther {
-			t.Errorf("%s -> %s: %q has no class", tr.From, tr.To, tr.Reason)
+		if class := codeClasses[tr.Reason.Code]; changed && class == "" {
+			t.Errorf("%s -> %s: %+v has no class", tr.From, tr.To, tr.Reason)
 		} else if changed {
 			classes[class] = true
 		}
@@ -75,7 +52,7 @@ func TestEveryReasonOfTheMachineHasAClass(t *testing.T) {
 		}
 		path(p)
 	}
-	for _, class := range []string{classCarrier, classAddress, classGateway, classRoute, classPath, classProbes} {
+	for _, class := range []string{"carrier", "address", "gateway", "route", "path", "probes"} {
 		if !classes[class] {
 			t.Errorf("the walk through the machine met no %s", class)
 		}

@@ -251,11 +251,11 @@ func TestManyWritersAndReadersSeeOneOrder(t *testing.T) {
 func TestVerdictEvent(t *testing.T) {
 	got := status.VerdictEvent(uplink.Transition{
 		Uplink: "fiber", Family: rules.IPv6, From: uplink.Up, To: uplink.Suspect,
-		Reason: "4 of 4 probes", Evidence: []string{"a"}, At: noon,
+		Reason: uplink.Reason{Code: uplink.CodeSilence, Text: "4 of 4 probes"}, Evidence: []string{"a"}, At: noon,
 	})
 	want := status.Event{
 		Time: status.At(noon), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv6", From: "up", To: "suspect",
-		Reason: "4 of 4 probes", Evidence: []string{"a"},
+		Code: "silence", Reason: "4 of 4 probes", Evidence: []string{"a"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -42,13 +42,13 @@ func sampleStatus() status.Status {
 				Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 3, Table: 11701, Mark: 0x01000000,
 				Failback: "after-stable", ProbeBytesToday: 1234567,
 				IPv4: status.FamilyStatus{
-					State: uplink.Up, Reason: "first answer", Since: status.At(noon.Add(-49*time.Hour - 250*time.Millisecond)),
+					State: uplink.Up, Code: uplink.CodeAnswer, Reason: "first answer", Since: status.At(noon.Add(-49*time.Hour - 250*time.Millisecond)),
 					Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")},
 					Gateway:   netip.MustParseAddr("198.51.100.1"), Share: 0.996, RTTms: 11.2, JitterMs: 0.8,
 					Targets: []status.Target{{Target: "192.0.2.1", Up: true, RTTms: 11}},
 				},
 				IPv6: status.FamilyStatus{
-					State: uplink.Degraded, Reason: "12 of the last 50 probes lost (24 %)", Since: status.At(noon.Add(-192 * time.Second)),
+					State: uplink.Degraded, Code: uplink.CodeLoss, Reason: "12 of the last 50 probes lost (24 %)", Since: status.At(noon.Add(-192 * time.Second)),
 					Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:a::2/64"), netip.MustParsePrefix("2001:db8:a::3/64")},
 					Gateway:   netip.MustParseAddr("fe80::1"), Share: 1, RTTms: 14.04, JitterMs: 2.25, Loss: 0.24,
 					Targets:   []status.Target{{Target: "2001:db8:ff::1"}},
@@ -58,8 +58,8 @@ func sampleStatus() status.Status {
 			{
 				Name: "lte", Kind: "isp", Device: "wwan0", Tier: 2, Weight: 1, Table: 11702, Mark: 0x02000000,
 				Drained: true, Metered: true, Failback: "manual", ProbeBytesToday: 45678,
-				IPv4: status.FamilyStatus{State: uplink.Down, Reason: "carrier lost", Since: status.At(noon.Add(-8 * time.Second)), Share: 0.004, AwaitsUndrain: true, Portal: true},
-				IPv6: status.FamilyStatus{State: uplink.Disabled, Reason: "ipv6 is off by configuration"},
+				IPv4: status.FamilyStatus{State: uplink.Down, Code: uplink.CodeNoCarrier, Reason: "carrier lost", Since: status.At(noon.Add(-8 * time.Second)), Share: 0.004, AwaitsUndrain: true, Portal: true},
+				IPv6: status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff, Reason: "ipv6 is off by configuration"},
 			},
 		},
 		Problems: []rules.Problem{

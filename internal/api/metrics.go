@@ -69,7 +69,7 @@ func NewMetrics(version string, source func() []status.PathVerdict) *Metrics {
 func (m *Metrics) ObserveTransition(t uplink.Transition) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.transitions[transition{pathName{t.Uplink, t.Family.String()}, string(t.From), string(t.To), reasonClass(t.Reason)}]++
+	m.transitions[transition{pathName{t.Uplink, t.Family.String()}, string(t.From), string(t.To), codeClasses[t.Reason.Code]}]++
 }
 
 // ObserveRTT records the time of one answered probe.

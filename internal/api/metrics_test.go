@@ -38,7 +38,7 @@ func fullMetrics() *Metrics {
 	m.SetPrefixes(func() []status.UplinkPrefix {
 		return []status.UplinkPrefix{{Uplink: "fiber", Delegated: status.Delegated{Prefix: netip.MustParsePrefix("2001:db8:a00::/56"), PreferredS: 1800, ValidS: 3600}}}
 	})
-	for _, reason := range []string{"4 of 4 probes to 2 targets unanswered for 400 ms", "3 of 4 probes to 2 targets unanswered for 377 ms", uplink.ReasonCarrier} {
+	for _, reason := range []uplink.Reason{{Code: uplink.CodeSilence, Text: "4 of 4 probes to 2 targets unanswered for 400 ms"}, {Code: uplink.CodeSilence, Text: "3 of 4 probes to 2 targets unanswered for 377 ms"}, uplink.ReasonCarrier} {
 		m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Up, To: uplink.Suspect, Reason: reason})
 	}
 	m.ObserveRTT("fiber", rules.IPv4, 12*time.Millisecond)

@@ -37,7 +37,7 @@ func scraped(t *testing.T) string {
 		return []status.PathVerdict{{Uplink: "fiber", Family: rules.IPv4, Verdict: uplink.Verdict{State: uplink.Up, Loss: 0.1, Requests: 5, Replies: 4,
 			Targets: []uplink.TargetStatus{{Target: "192.0.2.1", Up: true}}}}}
 	})
-	m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Init, To: uplink.Up, Reason: "first answer"})
+	m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Init, To: uplink.Up, Reason: uplink.Reason{Code: uplink.CodeAnswer, Text: "first answer"}})
 	m.ObserveRTT("fiber", rules.IPv4, 11*time.Millisecond)
 	m.ObserveFailover(time.Second)
 	m.ObserveReconcile(time.Millisecond)

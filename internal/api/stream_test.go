@@ -103,12 +103,12 @@ func TestEventsOnTheWire(t *testing.T) {
 	s := newServer(newDaemon())
 	s.o.Events.Append(status.Event{
 		Time: status.At(noon), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "suspect",
-		Reason: "4 of 4 probes\nunanswered", Evidence: []string{"192.0.2.1: 4 sent"},
+		Code: "silence", Reason: "4 of 4 probes\nunanswered", Evidence: []string{"192.0.2.1: 4 sent"},
 	})
 	w := ask(s.handler(false), "GET", "/api/v1/events?follow=0")
 	want := `id: 1
 event: verdict
-data: {"id":1,"time":"2026-11-20T12:00:00.000Z","kind":"verdict","uplink":"fiber","family":"ipv4","from":"up","to":"suspect","reason":"4 of 4 probes\nunanswered","evidence":["192.0.2.1: 4 sent"],"message":""}
+data: {"id":1,"time":"2026-11-20T12:00:00.000Z","kind":"verdict","uplink":"fiber","family":"ipv4","from":"up","to":"suspect","code":"silence","reason":"4 of 4 probes\nunanswered","evidence":["192.0.2.1: 4 sent"],"message":""}
 
 `
 	if diff := cmp.Diff(want, w.Body.String()); diff != "" {

@@ -69,10 +69,11 @@ func (d *Daemon) reportSwitches(r reconcile.Result) {
 	for _, family := range rules.Families {
 		choice, before := r.Report.Defaults[family], d.carried[family]
 		d.carried[family] = choice
-		if before.Reason == choice.Reason {
+		if before.Code == choice.Code && slices.EqualFunc(before.Members, choice.Members, func(a, b rules.Member) bool { return a.Uplink == b.Uplink }) {
 			continue
 		}
-		d.event(status.Event{Kind: status.EventSwitch, Family: family.String(), From: before.Reason, To: choice.Reason})
+		d.event(status.Event{Kind: status.EventSwitch, Family: family.String(), Code: string(choice.Code), Reason: choice.Reason,
+			From: memberNames(&r.Config, before), To: memberNames(&r.Config, choice)})
 		d.log.Info("new traffic", "family", family.String(), "now", choice.Reason)
 		for _, m := range before.Members {
 			v, _ := d.monitor.Verdict(rules.Path{Uplink: m.Uplink, Family: family})
@@ -81,6 +82,17 @@ func (d *Daemon) reportSwitches(r reconcile.Result) {
 			}
 		}
 	}
+}
+
+// memberNames lists the uplinks of a choice, separated by commas; one that has left the configuration since is not among them.
+func memberNames(c *rules.Config, choice rules.Choice) string {
+	var names []string
+	for _, m := range choice.Members {
+		if i := slices.IndexFunc(c.Uplinks, func(u rules.Uplink) bool { return u.ID == m.Uplink }); i >= 0 {
+			names = append(names, c.Uplinks[i].Name)
+		}
+	}
+	return strings.Join(names, ",")
 }
 
 // Drain sends new traffic of an uplink elsewhere, or back. It lasts over restarts.

@@ -375,7 +375,7 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 	if t.Family == rules.IPv6 {
 		d.addressing.UpdateVerdicts()
 	}
-	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason)
+	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason.Text)
 	if t.To == uplink.Suspect || t.To == uplink.Down {
 		d.mu.Lock()
 		id, numbers := d.ids[t.Uplink], planinput.KernelNumbers(d.config.Kernel)

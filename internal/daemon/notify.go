@@ -59,6 +59,6 @@ func notice(e status.Event) hooks.Notice {
 	id := strconv.FormatUint(e.ID, 10)
 	return hooks.Notice{ID: id, JSON: append(bytes.Clone(text), '\n'), Vars: map[string]string{
 		"ID": id, "TIME": string(at), "KIND": string(e.Kind), "UPLINK": e.Uplink, "FAMILY": e.Family, "FROM": e.From, "TO": e.To,
-		"REASON": e.Reason, "MESSAGE": e.Message, "EVIDENCE": strings.Join(e.Evidence, "\n"),
+		"CODE": e.Code, "REASON": e.Reason, "MESSAGE": e.Message, "EVIDENCE": strings.Join(e.Evidence, "\n"),
 	}}
 }

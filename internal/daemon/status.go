@@ -54,7 +54,7 @@ func (d *Daemon) Status() status.Status {
 			IPv4: family(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}),
 			IPv6: family(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}),
 		})
-		if v4 := &s.Uplinks[i].IPv4; v4.Reason == uplink.ReasonGateway && d.addressing.Routerless(u.Name) {
+		if v4 := &s.Uplinks[i].IPv4; v4.Code == uplink.CodeNoGateway && d.addressing.Routerless(u.Name) {
 			v4.Reason += ": the lease names no router"
 		}
 		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.Peers(u.Name)

@@ -85,7 +85,7 @@ func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
 		if p := c.Problems(); len(p) != 1 || p[0].Code != "common-cause" || !strings.Contains(p[0].Message, "fiber, lte") {
 			t.Errorf("%+v", p)
 		}
-		if reason := c.Statuses()[fiber4].Reason; !strings.Contains(reason, "; common cause") {
+		if reason := c.Statuses()[fiber4].Reason.Text; !strings.Contains(reason, "; common cause") {
 			t.Error(reason)
 		}
 

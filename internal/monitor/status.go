@@ -26,9 +26,9 @@ func (m *Monitor) Statuses() map[rules.Path]PathStatus {
 		name := p.settings.name
 		s := PathStatus{Verdict: p.Verdict(), Suspended: suspended[name] != "", ManualHold: held[pathKey(name, path.Family)]}
 		if s.Suspended {
-			s.Reason = suspended[name]
+			s.Reason = uplink.Reason{Code: uplink.CodeSuspended, Text: suspended[name]}
 		} else if note := decisions[path].Note; note != "" {
-			s.Reason += "; " + note
+			s.Reason.Text += "; " + note
 		}
 		found[path] = s
 	}
@@ -38,10 +38,10 @@ func (m *Monitor) Statuses() map[rules.Path]PathStatus {
 // Family renders the status of a path, with what the latest plan says of it.
 func (s PathStatus) Family(ip config.IP, path rules.Path, report *rules.Report) status.FamilyStatus {
 	if ip.Method == config.MethodOff {
-		return status.FamilyStatus{State: uplink.Disabled}
+		return status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff}
 	}
 	facts := report.Facts[path]
-	out := status.FamilyStatus{State: s.State, Reason: s.Reason, Since: status.At(s.Since), Loss: s.Loss,
+	out := status.FamilyStatus{State: s.State, Code: s.Reason.Code, Reason: s.Reason.Text, Since: status.At(s.Since), Loss: s.Loss,
 		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: status.Milliseconds(s.RTT), JitterMs: status.Milliseconds(s.Jitter),
 		AwaitsUndrain: s.ManualHold, Portal: s.Portal,
 		Class: s.Class.String(), Suppressed: s.Suppressed, Congested: s.Congestion != ""}

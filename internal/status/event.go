@@ -30,7 +30,8 @@ type Event struct {
 	Family   string       `json:"family"` // "ipv4", "ipv6" or ""
 	From     string       `json:"from"`
 	To       string       `json:"to"`
-	Reason   string       `json:"reason"`
+	Code     string       `json:"code"`   // of a verdict, why it is that: [uplink.Code]; of a switch, how well those work: [rules.ChoiceCode]
+	Reason   string       `json:"reason"` // the same for people
 	Evidence List[string] `json:"evidence"`
 	Message  string       `json:"message"`
 	Lost     uint64       `json:"lost,omitempty"` // gap: how many events
@@ -40,6 +41,6 @@ type Event struct {
 func VerdictEvent(t uplink.Transition) Event {
 	return Event{
 		Time: At(t.At), Kind: EventVerdict, Uplink: t.Uplink, Family: t.Family.String(),
-		From: string(t.From), To: string(t.To), Reason: t.Reason, Evidence: t.Evidence,
+		From: string(t.From), To: string(t.To), Code: string(t.Reason.Code), Reason: t.Reason.Text, Evidence: t.Evidence,
 	}
 }

@@ -79,6 +79,7 @@ func (u *Uplink) Family(f rules.Family) *FamilyStatus {
 // fields too, and the state "disabled".
 type FamilyStatus struct {
 	State         uplink.State       `json:"state"`
+	Code          uplink.Code        `json:"code"` // why, for programs
 	Reason        string             `json:"reason"`
 	Since         Time               `json:"since"`
 	Addresses     List[netip.Prefix] `json:"addresses"`
