@@ -36,11 +36,11 @@ func TestNet(t *testing.T) {
 	n := New()
 	t.Run("each kind leaves by its own uplink", func(t *testing.T) { testLeaves(t, w, n) })
 	// All else as the daemon has it.
-	var ways kernel.Ways
+	var checker kernel.EgressChecker
 	t.Cleanup(ways.Close)
 	led := make(map[bool]int) // answers about the second uplink
 	n.LeavesByDevice = func(p Binding, target netip.Addr) bool {
-		leads := ways.LeadBy(p.Device, p.Mark, p.Source, target)
+		leads := checker.LeavesBy(p.Device, p.Mark, p.Source, target)
 		if p.Device == device[1] {
 			led[leads]++
 		}

@@ -61,7 +61,7 @@ func askDaemon(ctx context.Context, socket string, o *offline.DoctorOptions) err
 	if errors.Is(err, api.ErrNotRunning) {
 		return nil
 	}
-	o.Told, o.Running = status.Problems, []string{}
+	o.DaemonProblems, o.Running = status.Problems, []string{}
 	for i := range status.Uplinks {
 		o.Running = append(o.Running, status.Uplinks[i].Name)
 	}

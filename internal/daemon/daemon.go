@@ -50,7 +50,7 @@ type Daemon struct {
 	started time.Time
 	*saver
 	kernel   *kernel.Kernel
-	ways     kernel.Ways
+	egress   kernel.EgressChecker
 	traffic  *kernel.Traffic
 	hints    *kernel.Watcher
 	engine   *reconcile.Engine
@@ -127,7 +127,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.o.Prober == nil {
 		prober := probe.New()
 		prober.LeavesByDevice = func(p probe.Binding, target netip.Addr) bool {
-			return d.ways.LeadBy(p.Device, p.Mark, p.Source, target)
+			return d.egress.LeavesBy(p.Device, p.Mark, p.Source, target)
 		}
 		d.o.Prober = prober
 	}
@@ -181,7 +181,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read,
 		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: d.metrics.ObserveRTT, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
-		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, Keeper: d.saver, Log: d.log, Recorded: recorded,
+		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, StateSaver: d.saver, Log: d.log, Recorded: recorded,
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.o.discovers() {
@@ -208,7 +208,7 @@ func (d *Daemon) Close() {
 	if d.kernel != nil {
 		d.kernel.Close()
 	}
-	d.ways.Close()
+	d.egress.Close()
 	if d.traffic != nil {
 		d.traffic.Close()
 	}
@@ -280,7 +280,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return tell.runPrograms(ctx, c.Daemon.Hooks) },
-		func(ctx context.Context) error { return tell.postTo(ctx, c.Daemon.Webhook) },
+		func(ctx context.Context) error { return tell.runWebhook(ctx, c.Daemon.Webhook) },
 	}
 	err = together(ctx, parts)
 	d.events.save()

@@ -27,37 +27,37 @@ func (n notifier) runPrograms(ctx context.Context, dir string) error {
 		return nil
 	}
 	p := hooks.Programs{Dir: dir, Log: n.log}
-	return p.Run(ctx, n.notices(ctx))
+	return p.Run(ctx, n.hookEvents(ctx))
 }
 
-// postTo posts to the owner's web service, if there is one.
-func (n notifier) postTo(ctx context.Context, url string) error {
+// runWebhook posts to the owner's web service, if there is one.
+func (n notifier) runWebhook(ctx context.Context, url string) error {
 	if url == "" {
 		<-ctx.Done()
 		return nil
 	}
 	w := hooks.Webhook{URL: url, Log: n.log}
-	return w.Run(ctx, n.notices(ctx))
+	return w.Run(ctx, n.hookEvents(ctx))
 }
 
-func (n notifier) notices(ctx context.Context) iter.Seq[hooks.Notice] {
-	return func(yield func(hooks.Notice) bool) {
+func (n notifier) hookEvents(ctx context.Context) iter.Seq[hooks.Event] {
+	return func(yield func(hooks.Event) bool) {
 		for e := range n.events.Subscribe(ctx, n.after) {
-			if !yield(notice(e)) {
+			if !yield(hookEvent(e)) {
 				return
 			}
 		}
 	}
 }
 
-func notice(e status.Event) hooks.Notice {
+func hookEvent(e status.Event) hooks.Event {
 	text, err := json.Marshal(e)
 	if err != nil { // an event holds nothing that JSON cannot say
 		text = []byte("{}")
 	}
 	at, _ := e.Time.MarshalText()
 	id := strconv.FormatUint(e.ID, 10)
-	return hooks.Notice{ID: id, JSON: append(bytes.Clone(text), '\n'), Vars: map[string]string{
+	return hooks.Event{ID: id, JSON: append(bytes.Clone(text), '\n'), Vars: map[string]string{
 		"ID": id, "TIME": string(at), "KIND": string(e.Kind), "UPLINK": e.Uplink, "FAMILY": e.Family, "FROM": e.From, "TO": e.To,
 		"CODE": e.Code, "REASON": e.Reason, "MESSAGE": e.Message, "EVIDENCE": strings.Join(e.Evidence, "\n"),
 	}}

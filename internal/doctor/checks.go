@@ -12,9 +12,9 @@ import (
 
 type found = func(severity Severity, cause, fix string)
 
-// somebody is an address far away, of a network that is for tests only: where packets come from in checks
+// remoteHost is an address far away, of a network that is for tests only: where packets come from in checks
 // that only think.
-var somebody = map[rules.Family]netip.Addr{
+var remoteHost = map[rules.Family]netip.Addr{
 	rules.IPv4: netip.MustParseAddr("198.18.117.117"),
 	rules.IPv6: netip.MustParseAddr("2001:2::117"),
 }
@@ -43,7 +43,7 @@ func reversePath(o *Observation, found found) {
 			targets = append(targets, host)
 		}
 		for _, to := range targets {
-			p := explain.Packet{In: u.Device, From: somebody[rules.IPv4], To: to, Protocol: 6, SPort: 40000, DPort: 443}
+			p := explain.Packet{In: u.Device, From: remoteHost[rules.IPv4], To: to, Protocol: 6, SPort: 40000, DPort: 443}
 			e, err := explain.Explain(o.Config, o.Routing, o.State, p)
 			if err != nil || e.Outcome != explain.Refused || e.RPFilter == "" {
 				continue
@@ -144,7 +144,7 @@ func overlappingSubnets(o *Observation, found found) {
 			if other {
 				lan, wan = a, b
 			}
-			if up != other && lan.Prefix.Bits() > wan.Prefix.Bits() && !hides(o, wan.Device, rules.FamilyOf(lan.Prefix.Addr())) {
+			if up != other && lan.Prefix.Bits() > wan.Prefix.Bits() && !translatesSource(o, wan.Device, rules.FamilyOf(lan.Prefix.Addr())) {
 				continue // the provider routes that part to us, and the longer prefix wins
 			}
 			both := fmt.Sprintf("%s (%v) and %s (%v)", a.Device, a.Prefix.Masked(), b.Device, b.Prefix.Masked())
@@ -160,8 +160,8 @@ func overlappingSubnets(o *Observation, found found) {
 	}
 }
 
-// hides reports whether an uplink gives what leaves by its device another source.
-func hides(o *Observation, device string, f rules.Family) bool {
+// translatesSource reports whether an uplink gives what leaves by its device another source.
+func translatesSource(o *Observation, device string, f rules.Family) bool {
 	return slices.ContainsFunc(o.Config.Uplinks, func(u rules.Uplink) bool { return u.Device == device && u.Family(f).Masquerade })
 }
 
@@ -195,8 +195,8 @@ func invalidDrops(o *Observation, found found) {
 }
 
 func mtuBlackholes(o *Observation, found found) {
-	for _, t := range o.Trials {
-		if !t.Answers || t.Told || t.Passes >= t.MTU || t.Passes == 0 {
+	for _, t := range o.MTUProbes {
+		if !t.Answers || t.TooBig || t.Passes >= t.MTU || t.Passes == 0 {
 			continue
 		}
 		found(Error, fmt.Sprintf("%s in %v loses packets above %d bytes and nobody says so (the device takes %d, asked was %s): connections begin and then hang", t.Uplink, t.Family, t.Passes, t.MTU, t.Target),
@@ -205,7 +205,7 @@ func mtuBlackholes(o *Observation, found found) {
 }
 
 func blockedProbes(o *Observation, found found) {
-	for _, t := range o.Trials {
+	for _, t := range o.MTUProbes {
 		if t.Blocked == "" {
 			continue
 		}

@@ -43,12 +43,12 @@ type Observation struct {
 	Drops    []InvalidDrop
 	// Liberal is true when connection tracking takes TCP segments outside of the window for valid.
 	Liberal bool
-	Missing []Missing
+	Missing []MissingFeature
 	// Absent are the devices that the configuration names and that are not there.
-	Absent []AbsentDevice
-	Trials []Trial
-	// Told are the problems of the running daemon.
-	Told []rules.Problem
+	Absent    []AbsentDevice
+	MTUProbes []MTUProbe
+	// DaemonProblems are the problems of the running daemon.
+	DaemonProblems []rules.Problem
 }
 
 // AbsentDevice is a device that is not there.
@@ -65,15 +65,15 @@ type InvalidDrop struct {
 	Packets              uint64 // that it has dropped
 }
 
-// Missing is something that the kernel cannot do.
-type Missing struct {
+// MissingFeature is something that the kernel cannot do.
+type MissingFeature struct {
 	What   string // "masquerading"
 	Module string // that would bring it
 	Err    string
 }
 
-// Trial is what came of a few packets that were sent by a path.
-type Trial struct {
+// MTUProbe is what came of a few packets that were sent by a path.
+type MTUProbe struct {
 	Uplink  string
 	Device  string
 	Family  rules.Family
@@ -82,7 +82,7 @@ type Trial struct {
 	Answers bool   // small packets are answered
 	MTU     int    // bytes of the largest packet that the device takes
 	Passes  int    // bytes of the largest one that was answered
-	Told    bool   // that larger ones do not pass was said by ICMP
+	TooBig  bool   // that larger ones do not pass was said by ICMP
 }
 
 // check knows one trap.
@@ -124,7 +124,7 @@ func Examine(o *Observation) []Finding {
 			findings = append(findings, Finding{c.name, severity, cause, fix})
 		})
 	}
-	for _, p := range append(slices.Clone(o.Report.Problems), o.Told...) {
+	for _, p := range append(slices.Clone(o.Report.Problems), o.DaemonProblems...) {
 		known := slices.ContainsFunc(findings, func(f Finding) bool { return f.Check == p.Code })
 		if !known {
 			findings = append(findings, Finding{p.Code, Severity(p.Severity), p.Message, p.Fix})

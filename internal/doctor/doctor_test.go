@@ -23,20 +23,20 @@ func healthy() *Observation {
 	}
 }
 
-func TestWhatTheTrialsTell(t *testing.T) {
+func TestWhatMTUProbesFind(t *testing.T) {
 	for name, c := range map[string]struct {
-		trial Trial
+		probe MTUProbe
 		want  string
 	}{
-		"the whole size passes":                  {Trial{Answers: true, MTU: 1500, Passes: 1500}, ""},
-		"nobody answers":                         {Trial{MTU: 1500}, ""},
-		"larger ones vanish":                     {Trial{Answers: true, MTU: 1500, Passes: 1412}, "mtu-blackhole"},
-		"larger ones are refused as they should": {Trial{Answers: true, MTU: 1500, Passes: 576, Told: true}, ""},
-		"the firewall says no":                   {Trial{MTU: 1500, Blocked: "operation not permitted"}, "probe-blocked"},
+		"the whole size passes":                  {MTUProbe{Answers: true, MTU: 1500, Passes: 1500}, ""},
+		"nobody answers":                         {MTUProbe{MTU: 1500}, ""},
+		"larger ones vanish":                     {MTUProbe{Answers: true, MTU: 1500, Passes: 1412}, "mtu-blackhole"},
+		"larger ones are refused as they should": {MTUProbe{Answers: true, MTU: 1500, Passes: 576, TooBig: true}, ""},
+		"the firewall says no":                   {MTUProbe{MTU: 1500, Blocked: "operation not permitted"}, "probe-blocked"},
 	} {
 		o := healthy()
-		c.trial.Uplink, c.trial.Family, c.trial.Device = "fiber", rules.IPv4, "wan1"
-		o.Trials = []Trial{c.trial}
+		c.probe.Uplink, c.probe.Family, c.probe.Device = "fiber", rules.IPv4, "wan1"
+		o.MTUProbes = []MTUProbe{c.probe}
 		got := ""
 		for _, f := range Examine(o) {
 			got += f.Check
@@ -49,8 +49,8 @@ func TestWhatTheTrialsTell(t *testing.T) {
 
 func TestWhatIsMissingAndWhatTheDaemonSays(t *testing.T) {
 	o := healthy()
-	o.Missing = []Missing{{"masquerading", "nft_masq", "no such file"}, {"policy rules of IPv6", "", "not supported"}}
-	o.Told = []rules.Problem{{Code: "dead-target", Severity: "warning", Message: "a target", Fix: "another"}, {Code: "kernel-feature", Severity: "error", Message: "known"}}
+	o.Missing = []MissingFeature{{"masquerading", "nft_masq", "no such file"}, {"policy rules of IPv6", "", "not supported"}}
+	o.DaemonProblems = []rules.Problem{{Code: "dead-target", Severity: "warning", Message: "a target", Fix: "another"}, {Code: "kernel-feature", Severity: "error", Message: "known"}}
 	want := []Finding{
 		{"kernel-feature", Error, "the kernel cannot do masquerading: no such file", "modprobe nft_masq; echo nft_masq >> /etc/modules-load.d/uplinkd.conf (install the distribution's kernel module package where modprobe does not find it)"},
 		{"kernel-feature", Error, "the kernel cannot do policy rules of IPv6: not supported", "use a kernel that has it"},
@@ -143,7 +143,7 @@ func FuzzEchoAnswers(f *testing.F) {
 	})
 }
 
-func TestAnswersAreToldFromOthers(t *testing.T) {
+func TestAnswersAreDistinguishedFromOthers(t *testing.T) {
 	s := &echo{path: Path{Family: rules.IPv4}, id: 7, sequence: 9}
 	header := []byte{0x45, 19: 0}
 	reply := append(append([]byte(nil), header...), s.request(64)...)
@@ -153,14 +153,14 @@ func TestAnswersAreToldFromOthers(t *testing.T) {
 	}
 	quote := append(append([]byte(nil), header...), unreachable, fragNeeded, 0, 0, 0, 0, 5, 0)
 	quote = append(append(quote, header...), s.request(64)...)
-	if _, told := s.read(quote); !told {
+	if _, tooBig := s.read(quote); !tooBig {
 		t.Error("word that it was too large is not known")
 	}
 	s.sequence++
 	if answered, _ := s.read(reply); answered {
 		t.Error("the answer to an earlier request is taken for this one's")
 	}
-	if _, told := s.read(quote); told {
+	if _, tooBig := s.read(quote); tooBig {
 		t.Error("word about an earlier request is taken for this one's")
 	}
 	if sum := checksum(s.request(65)); sum != 0 {
@@ -168,8 +168,8 @@ func TestAnswersAreToldFromOthers(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Try(ctx, Path{Device: "lo", Family: rules.IPv4, Target: netip.MustParseAddr("127.0.0.1"), MTU: 1500}); err == nil {
-		t.Error("a trial that was cancelled has an outcome")
+	if _, err := ProbeMTU(ctx, Path{Device: "lo", Family: rules.IPv4, Target: netip.MustParseAddr("127.0.0.1"), MTU: 1500}); err == nil {
+		t.Error("a probe that was cancelled has an outcome")
 	}
 }
 

@@ -16,7 +16,7 @@ type Networkd struct {
 }
 
 // ReadNetworkd reads networkd.conf and its drop-ins below a root directory, as networkd.conf(5) says: a
-// drop-in counts after the main file, later names after earlier ones, and a file of /etc hides those of the
+// drop-in counts after the main file, later names after earlier ones, and a file of /etc translatesSource those of the
 // same name in /run and /usr. It returns nil when networkd is not in use there.
 func ReadNetworkd(root fs.FS) (*Networkd, error) {
 	// networkd keeps the state of the whole there while it runs.
@@ -28,7 +28,7 @@ func ReadNetworkd(root fs.FS) (*Networkd, error) {
 	n := &Networkd{true, true} // the defaults
 	var main string
 	dropins := make(map[string]string)
-	for _, dir := range []string{"usr/lib/systemd", "usr/local/lib/systemd", "run/systemd", "etc/systemd"} { // the last hides the others
+	for _, dir := range []string{"usr/lib/systemd", "usr/local/lib/systemd", "run/systemd", "etc/systemd"} { // the last translatesSource the others
 		if _, err := fs.Stat(root, dir+"/networkd.conf"); err == nil {
 			main = dir + "/networkd.conf"
 		}

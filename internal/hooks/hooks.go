@@ -23,8 +23,8 @@ import (
 	"time"
 )
 
-// Notice is one event as hooks get it.
-type Notice struct {
+// Event is one event as hooks get it.
+type Event struct {
 	ID   string
 	Vars map[string]string // environment variables, without the prefix UPLINKD_
 	JSON []byte            // the event, on standard input or as the body
@@ -43,11 +43,11 @@ type Programs struct {
 	Log     *slog.Logger
 }
 
-// Run runs every program for every notice, until the notices end. A program that fails or takes too long is
+// Run runs every program for every event, until the events end. A program that fails or takes too long is
 // logged, and the next one runs.
-func (p *Programs) Run(ctx context.Context, notices iter.Seq[Notice]) error {
+func (p *Programs) Run(ctx context.Context, events iter.Seq[Event]) error {
 	warned := make(map[string]bool)
-	for n := range notices {
+	for e := range events {
 		programs, refused := Executables(p.Dir)
 		for _, err := range refused {
 			if text := err.Error(); !warned[text] { // once, and not with every event
@@ -59,8 +59,8 @@ func (p *Programs) Run(ctx context.Context, notices iter.Seq[Notice]) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err := p.run(ctx, program, n); err != nil {
-				p.Log.Warn("hook failed", "program", program, "event", n.ID, "err", err)
+			if err := p.run(ctx, program, e); err != nil {
+				p.Log.Warn("hook failed", "program", program, "event", e.ID, "err", err)
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func trusted(path string) error {
 }
 
 // run runs one program in a process group of its own, which is killed as a whole when time is up.
-func (p *Programs) run(ctx context.Context, program string, n Notice) error {
+func (p *Programs) run(ctx context.Context, program string, e Event) error {
 	timeout := p.Timeout
 	if timeout == 0 {
 		timeout = DefaultTimeout
@@ -129,8 +129,8 @@ func (p *Programs) run(ctx context.Context, program string, n Notice) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program)
 	cmd.Dir = "/"
-	cmd.Env = environment(n)
-	cmd.Stdin = strings.NewReader(string(n.JSON))
+	cmd.Env = environment(e)
+	cmd.Stdin = strings.NewReader(string(e.JSON))
 	var out clipped
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -150,9 +150,9 @@ func (p *Programs) run(ctx context.Context, program string, n Notice) error {
 }
 
 // environment is all that a program gets: nothing of ours may leak into it.
-func environment(n Notice) []string {
+func environment(e Event) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
-	for name, value := range n.Vars {
+	for name, value := range e.Vars {
 		env = append(env, "UPLINKD_"+name+"="+strings.ReplaceAll(value, "\x00", ""))
 	}
 	slices.Sort(env)

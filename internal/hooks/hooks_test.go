@@ -42,10 +42,10 @@ func hookDir(t *testing.T) string {
 	return dir
 }
 
-func notices(list ...Notice) iter.Seq[Notice] { return slices.Values(list) }
+func events(list ...Event) iter.Seq[Event] { return slices.Values(list) }
 
-func down() Notice {
-	return Notice{ID: "7", Vars: map[string]string{"KIND": "verdict", "UPLINK": "fiber", "REASON": "no answer; $(touch /owned) \x00'\"\n"}, JSON: []byte(`{"kind":"verdict"}`)}
+func down() Event {
+	return Event{ID: "7", Vars: map[string]string{"KIND": "verdict", "UPLINK": "fiber", "REASON": "no answer; $(touch /owned) \x00'\"\n"}, JSON: []byte(`{"kind":"verdict"}`)}
 }
 
 func TestProgramsRunInOrderAndGetTheEvent(t *testing.T) {
@@ -59,7 +59,7 @@ func TestProgramsRunInOrderAndGetTheEvent(t *testing.T) {
 	t.Setenv("SECRET_OF_OURS", "x")
 	var log bytes.Buffer
 	p := Programs{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))}
-	if err := p.Run(t.Context(), notices(down())); err != nil {
+	if err := p.Run(t.Context(), events(down())); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile(out)
@@ -86,7 +86,7 @@ func TestAProgramThatTakesTooLongIsKilledWithItsChildren(t *testing.T) {
 	program(t, dir, "2-next", "#!/bin/sh\ntouch "+marker+"\n", 0o755)
 	var log bytes.Buffer
 	p := Programs{Dir: dir, Timeout: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))}
-	if err := p.Run(t.Context(), notices(down())); err != nil {
+	if err := p.Run(t.Context(), events(down())); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(marker); err != nil {
@@ -157,7 +157,7 @@ func TestWebhooksAreTriedAgainForAWhile(t *testing.T) {
 				a := &answers{codes: c.codes, start: time.Now()}
 				var log bytes.Buffer
 				w := Webhook{URL: "https://192.0.2.10/secret", Transport: a, Log: slog.New(slog.NewTextHandler(&log, nil))}
-				if err := w.Run(t.Context(), notices(down())); err != nil {
+				if err := w.Run(t.Context(), events(down())); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(c.want, a.at); diff != "" {
@@ -180,7 +180,7 @@ func TestWebhooksEndWithTheirContext(t *testing.T) {
 		a := &answers{codes: []int{0}, start: time.Now()}
 		w := Webhook{URL: "https://192.0.2.10/", Transport: a, Log: slog.New(slog.DiscardHandler)}
 		time.AfterFunc(5*time.Second, cancel)
-		if err := w.Run(ctx, notices(down())); err != nil || len(a.at) != 3 {
+		if err := w.Run(ctx, events(down())); err != nil || len(a.at) != 3 {
 			t.Errorf("%v after %v", err, a.at)
 		}
 	})

@@ -13,47 +13,47 @@ import (
 )
 
 const (
-	// postTimeout bounds one try, and patience all of them for one notice: a notice of an outage can leave only
+	// postTimeout bounds one try, and retryWindow all of them for one event: an event of an outage can leave only
 	// when the outage is over.
 	postTimeout          = 15 * time.Second
-	patience             = 10 * time.Minute
+	retryWindow             = 10 * time.Minute
 	firstPause, maxPause = time.Second, time.Minute
 	answerLimit          = 4 << 10 // bytes of an answer that are read
 )
 
-// Webhook posts notices to a URL, in their order.
+// Webhook posts events to a URL, in their order.
 type Webhook struct {
 	URL       string
 	Transport http.RoundTripper // http.DefaultTransport's like when nil
 	Log       *slog.Logger
 }
 
-// Run posts every notice until the notices end. Answers of 2xx are what is hoped for; 408, 429, 5xx and silence
+// Run posts every event until the events end. Answers of 2xx are what is hoped for; 408, 429, 5xx and silence
 // are tried again, twice as long after each time, for ten minutes; any other answer is final.
-func (w *Webhook) Run(ctx context.Context, notices iter.Seq[Notice]) error {
+func (w *Webhook) Run(ctx context.Context, events iter.Seq[Event]) error {
 	client := &http.Client{Transport: w.Transport, Timeout: postTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if w.Transport == nil {
 		// A connection that is kept would be bound to the uplink that has just died.
 		client.Transport = &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}
 	}
-	for n := range notices {
-		if err := w.deliver(ctx, client, n); err != nil && ctx.Err() == nil {
-			w.Log.Warn("webhook was not delivered", "event", n.ID, "err", err)
+	for e := range events {
+		if err := w.deliver(ctx, client, e); err != nil && ctx.Err() == nil {
+			w.Log.Warn("webhook was not delivered", "event", e.ID, "err", err)
 		}
 	}
 	return nil
 }
 
-func (w *Webhook) deliver(ctx context.Context, client *http.Client, n Notice) error {
-	deadline := time.Now().Add(patience)
+func (w *Webhook) deliver(ctx context.Context, client *http.Client, e Event) error {
+	deadline := time.Now().Add(retryWindow)
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		again, err := w.post(ctx, client, n)
+		again, err := w.post(ctx, client, e)
 		if err == nil || !again {
 			return err
 		}
 		if time.Now().Add(pause).After(deadline) {
-			return fmt.Errorf("given up after %v: %w", patience, err)
+			return fmt.Errorf("given up after %v: %w", retryWindow, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -64,15 +64,15 @@ func (w *Webhook) deliver(ctx context.Context, client *http.Client, n Notice) er
 }
 
 // post tries once, and says whether it is worth another try.
-func (w *Webhook) post(ctx context.Context, client *http.Client, n Notice) (again bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(n.JSON))
+func (w *Webhook) post(ctx context.Context, client *http.Client, e Event) (again bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.URL, bytes.NewReader(e.JSON))
 	if err != nil {
 		return false, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "uplinkd")
 	// The same for every try, so that the receiver can tell a repetition from another event.
-	req.Header.Set("Idempotency-Key", n.ID)
+	req.Header.Set("Idempotency-Key", e.ID)
 	resp, err := client.Do(req)
 	if err != nil {
 		return true, withoutURL(err)

@@ -72,15 +72,15 @@ func (k *Kernel) DeleteConnections(old func(*rules.Connection) (why string)) (ma
 		}
 	}
 	if offloaded {
-		return deleted, k.forgetRoutes()
+		return deleted, k.flushCachedRoutes()
 	}
 	return deleted, nil
 }
 
-// forgetRoutes has every route be looked up anew that connections and flowtables remember: a flowtable keeps its entries from being
+// flushCachedRoutes has every route be looked up anew that connections and flowtables remember: a flowtable keeps its entries from being
 // deleted, and passes by all packet filters until the route of one is out of date (net/netfilter/nf_flow_table_ip.c
 // nf_flow_dst_check). Any change of the rules does that in both families (fib_rule ops flush_cache).
-func (k *Kernel) forgetRoutes() error {
+func (k *Kernel) flushCachedRoutes() error {
 	for _, family := range rules.Families {
 		nobody := netip.IPv4Unspecified()
 		if family == rules.IPv6 {
@@ -92,7 +92,7 @@ func (k *Kernel) forgetRoutes() error {
 		if errors.Is(err, unix.EAFNOSUPPORT) {
 			continue
 		}
-		if err = errors.Join(err, gone(k.changeRule(unix.RTM_DELRULE, 0, r))); err != nil {
+		if err = errors.Join(err, ignoreNotFound(k.changeRule(unix.RTM_DELRULE, 0, r))); err != nil {
 			return fmt.Errorf("forgetting the routes of offloaded %v connections: %w", family, err)
 		}
 	}

@@ -65,7 +65,7 @@ nft 'table inet t { chain o { type filter hook output priority 0; udp dport 9 ct
 	if _, there := seen[nine]; there || len(seen) != 1 {
 		t.Errorf("what is left: %v", seen)
 	}
-	if err := k.forgetRoutes(); err != nil {
+	if err := k.flushCachedRoutes(); err != nil {
 		t.Error(err)
 	}
 	if out, err := exec.Command("ip", "rule", "show", "pref", "10000").CombinedOutput(); err != nil || len(out) != 0 {

@@ -17,11 +17,11 @@ const (
 	ctaMarkMask = 21
 )
 
-// FlushPin deletes the conntrack entries of one family that are pinned to a mark, with one request. A
+// FlushConntrack deletes the conntrack entries of one family that are pinned to a mark, with one request. A
 // mark of zero under the mask would mean unpinned connections too, and is refused.
 //
 // The kernel looks at the family only in messages of version 1 (nf_conntrack_netlink.c, since 5.3).
-func (k *Kernel) FlushPin(family rules.Family, mark, mask uint32) error {
+func (k *Kernel) FlushConntrack(family rules.Family, mark, mask uint32) error {
 	if mark&mask == 0 {
 		return fmt.Errorf("deleting %s conntrack entries by mark %#x/%#x: refused, it would match unpinned connections", family, mark, mask)
 	}

@@ -43,7 +43,7 @@ func TestFlushPinDeletesTheFlowsOfOneUplinkAndFamily(t *testing.T) {
 		}
 	}
 	k := open(t)
-	if err := k.FlushPin(rules.IPv4, numbers.Mark(1), numbers.MarkMask); err != nil {
+	if err := k.FlushConntrack(rules.IPv4, numbers.Mark(1), numbers.MarkMask); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"1003", "1004", "1005"}, flowPorts(t, rules.IPv4)); diff != "" {
@@ -52,7 +52,7 @@ func TestFlushPinDeletesTheFlowsOfOneUplinkAndFamily(t *testing.T) {
 	if diff := cmp.Diff(all, flowPorts(t, rules.IPv6)); diff != "" {
 		t.Errorf("ipv6 after flushing uplink 1 in ipv4:\n%s", diff)
 	}
-	if err := k.FlushPin(rules.IPv6, numbers.Mark(2), numbers.MarkMask); err != nil {
+	if err := k.FlushConntrack(rules.IPv6, numbers.Mark(2), numbers.MarkMask); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"1001", "1002", "1004", "1005"}, flowPorts(t, rules.IPv6)); diff != "" {
@@ -62,7 +62,7 @@ func TestFlushPinDeletesTheFlowsOfOneUplinkAndFamily(t *testing.T) {
 
 func TestFlushPinOfNoFlowsIsNoError(t *testing.T) {
 	namespace(t)
-	if err := open(t).FlushPin(rules.IPv4, numbers.Mark(7), numbers.MarkMask); err != nil {
+	if err := open(t).FlushConntrack(rules.IPv4, numbers.Mark(7), numbers.MarkMask); err != nil {
 		t.Error(err)
 	}
 }
@@ -73,7 +73,7 @@ func TestFlushPinRefusesMarkZero(t *testing.T) {
 	sh(t, flows)
 	k := open(t)
 	for _, mark := range []uint32{0, 0xff, ^numbers.MarkMask} {
-		if err := k.FlushPin(rules.IPv4, mark, numbers.MarkMask); err == nil || !strings.Contains(err.Error(), "refused") {
+		if err := k.FlushConntrack(rules.IPv4, mark, numbers.MarkMask); err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Errorf("flushing mark %#x: %v", mark, err)
 		}
 	}

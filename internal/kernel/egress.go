@@ -98,7 +98,7 @@ func (k *Kernel) ingressQdisc(index int) (kind string, err error) {
 	req := k.request(unix.RTM_GETQDISC, unix.NLM_F_ECHO|unix.NLM_F_ACK)
 	req.AddData(&tcMsg{index: index, parent: parentClsact})
 	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWQDISC)
-	if absent(err) || errors.Is(err, unix.EOPNOTSUPP) {
+	if isNotFound(err) || errors.Is(err, unix.EOPNOTSUPP) {
 		return "", nil
 	}
 	if err != nil {
@@ -125,7 +125,7 @@ type filter struct {
 func (k *Kernel) filters(index int, parent uint32) ([]filter, error) {
 	header := func() nl.NetlinkRequestData { return &tcMsg{index: index, parent: parent} }
 	list, err := dump(k, "filters", unix.RTM_GETTFILTER, header, decodeFilter)
-	if absent(err) {
+	if isNotFound(err) {
 		return nil, nil
 	}
 	return list, err

@@ -14,8 +14,8 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// Missing is something that this kernel cannot do.
-type Missing struct {
+// MissingFeature is something that this kernel cannot do.
+type MissingFeature struct {
 	What   string
 	Module string // that would bring it, "" when none does
 	Err    error
@@ -63,7 +63,7 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 			Chains: []rules.Chain{{Name: "d"}, {Name: "e", Type: "filter", Hook: "forward"}}})},
 		{"nftables chains of type route", "nf_tables", chain(rules.Chain{Name: "b", Type: "route", Hook: "output"})},
 		{"masquerading", "nft_masq", chain(rules.Chain{Name: "c", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []rules.NftRule{{Exprs: []rules.NftExpr{rules.NftMasquerade{}}}}})},
-		{"deleting connections by mark", "nf_conntrack_netlink", func(k *Kernel) error { return k.FlushPin(rules.IPv4, 1, 1) }},
+		{"deleting connections by mark", "nf_conntrack_netlink", func(k *Kernel) error { return k.FlushConntrack(rules.IPv4, 1, 1) }},
 		{"listing TCP connections", "tcp_diag", func(k *Kernel) error {
 			_, err := k.DestroySockets([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
 			return err
@@ -82,25 +82,25 @@ func tunnelModule(kind string) string {
 	return kind
 }
 
-// FindMissing tries out what uplinkd needs of a kernel, and the kinds of tunnel that are named, in a network
+// MissingFeatures tries out what uplinkd needs of a kernel, and the kinds of tunnel that are named, in a network
 // namespace of its own that is thrown away. Nothing else can tell: what is built in or can be loaded differs, and
 // is nowhere listed.
-func FindMissing(numbers rules.Kernel, tunnels []string) ([]Missing, error) {
+func MissingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, error) {
 	type outcome struct {
-		missing []Missing
+		missing []MissingFeature
 		err     error
 	}
 	done := make(chan outcome)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread, and the namespace, end with this goroutine
-		missing, err := findMissing(numbers, tunnels)
+		missing, err := missingFeatures(numbers, tunnels)
 		done <- outcome{missing, err}
 	}()
 	o := <-done
 	return o.missing, o.err
 }
 
-func findMissing(numbers rules.Kernel, tunnels []string) ([]Missing, error) {
+func missingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("making a network namespace to try things in: %w", err)
 	}
@@ -109,20 +109,20 @@ func findMissing(numbers rules.Kernel, tunnels []string) ([]Missing, error) {
 		return nil, err
 	}
 	defer k.Close()
-	if err := k.prepareTrials(); err != nil {
+	if err := k.addTestDevice(); err != nil {
 		return nil, err
 	}
-	var missing []Missing
+	var missing []MissingFeature
 	for _, f := range features(numbers, tunnels) {
 		if err := f.try(k); err != nil {
-			missing = append(missing, Missing{f.what, f.module, err})
+			missing = append(missing, MissingFeature{f.what, f.module, err})
 		}
 	}
 	return missing, nil
 }
 
-// prepareTrials makes the device that routes need.
-func (k *Kernel) prepareTrials() error {
+// addTestDevice makes the device that routes need.
+func (k *Kernel) addTestDevice() error {
 	// A pair of Ethernet devices is what every kernel of a router can make.
 	if err := k.addLink("up0", "veth"); err != nil {
 		return fmt.Errorf("making a device to try things with: %w", err)

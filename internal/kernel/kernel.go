@@ -90,7 +90,7 @@ func (k *Kernel) apply(op rules.Op) error {
 	case rules.ChangeAddr:
 		return k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_REPLACE, op.AddrAssignment)
 	case rules.DelAddr:
-		return gone(k.changeAddr(unix.RTM_DELADDR, 0, op.AddrAssignment))
+		return ignoreNotFound(k.changeAddr(unix.RTM_DELADDR, 0, op.AddrAssignment))
 	case rules.PutRoute:
 		flags := unix.NLM_F_CREATE
 		if !op.Prepend {
@@ -98,7 +98,7 @@ func (k *Kernel) apply(op rules.Op) error {
 		}
 		return k.changeRoute(unix.RTM_NEWROUTE, flags, op.Route)
 	case rules.DelRoute:
-		return gone(k.changeRoute(unix.RTM_DELROUTE, 0, op.Route))
+		return ignoreNotFound(k.changeRoute(unix.RTM_DELROUTE, 0, op.Route))
 	case rules.AddRule:
 		err := k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, op.Rule)
 		if errors.Is(err, unix.EEXIST) {
@@ -106,7 +106,7 @@ func (k *Kernel) apply(op rules.Op) error {
 		}
 		return err
 	case rules.DelRule:
-		return gone(k.changeRule(unix.RTM_DELRULE, 0, op.Rule))
+		return ignoreNotFound(k.changeRule(unix.RTM_DELRULE, 0, op.Rule))
 	case rules.PutTable:
 		return k.putTable(op.Table)
 	case rules.PutPolicies:
@@ -116,13 +116,13 @@ func (k *Kernel) apply(op rules.Op) error {
 	case rules.PutEgress:
 		return k.putEgress(op)
 	case rules.DelEgress:
-		return gone(k.delEgress(op))
+		return ignoreNotFound(k.delEgress(op))
 	case rules.SetSysctl:
 		return writeSysctl(op.Name, op.Value)
 	case rules.AddTunnel:
 		return k.addTunnel(op)
 	case rules.DelTunnel:
-		return gone(k.removeLink(op.Device))
+		return ignoreNotFound(k.removeLink(op.Device))
 	case rules.SetMTU:
 		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(op.MTU))))
 	case rules.SetMaster:
@@ -135,17 +135,18 @@ func (k *Kernel) apply(op rules.Op) error {
 	return fmt.Errorf("unknown change %T", op)
 }
 
-// gone takes the absence of what shall be absent for success.
-func gone(err error) error {
-	if absent(err) {
+// ignoreNotFound takes the absence of what shall be absent for success.
+func ignoreNotFound(err error) error {
+	if isNotFound(err) {
 		return nil
 	}
 	return err
 }
 
-func absent(err error) bool {
-	for _, absent := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL} {
-		if errors.Is(err, absent) {
+// isNotFound reports whether the kernel says that the object of a request does not exist.
+func isNotFound(err error) bool {
+	for _, notFound := range []error{unix.ENOENT, unix.ESRCH, unix.ENODEV, unix.EADDRNOTAVAIL} {
+		if errors.Is(err, notFound) {
 			return true
 		}
 	}

@@ -21,8 +21,8 @@ type reducedTable struct {
 // orReduced puts a table, and when the kernel refuses it for an expression that it does not have, one without the rules
 // that use it: masquerading and pins are not to be lost for want of a module that counts or hashes. That is an error all
 // the same. What stands already is not put again.
-func (k *Kernel) orReduced(name string, want, standing *rules.Table, put func(*rules.Table) error) error {
-	if r := k.reduced[name]; want != nil && r != nil && k.table.valid && want.Matches(r.want) && r.instead.Matches(standing) {
+func (k *Kernel) orReduced(name string, want, installed *rules.Table, put func(*rules.Table) error) error {
+	if r := k.reduced[name]; want != nil && r != nil && k.table.valid && want.Matches(r.want) && r.instead.Matches(installed) {
 		return r.err
 	}
 	delete(k.reduced, name)

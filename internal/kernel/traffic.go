@@ -11,7 +11,7 @@ import (
 
 // Traffic reads packet counters many times a second, so it has a socket of its own. It may be used beside a
 // Kernel, by one goroutine.
-type Traffic struct{ socket *plain }
+type Traffic struct{ socket *rtnlConn }
 
 // Layouts of linux/if_link.h, sizes in bytes.
 const (
@@ -21,7 +21,7 @@ const (
 
 // OpenTraffic connects to the kernel of the calling thread's network namespace.
 func OpenTraffic() (*Traffic, error) {
-	socket, err := openPlain()
+	socket, err := openRTNL()
 	if err != nil {
 		return nil, fmt.Errorf("counters: %w", err)
 	}
@@ -34,7 +34,7 @@ func (t *Traffic) Close() { _ = t.socket.close() }
 // Read puts the counters of every device into out, by interface index.
 func (t *Traffic) Read(out map[int]counters.Device) error {
 	clear(out)
-	err := t.socket.ask(unix.RTM_GETSTATS, unix.NLM_F_DUMP, func(b []byte) []byte {
+	err := t.socket.request(unix.RTM_GETSTATS, unix.NLM_F_DUMP, func(b []byte) []byte {
 		b = append(b, make([]byte, 4+4)...) // family and padding, every index
 		return binary.NativeEndian.AppendUint32(b, 1<<(statsLink64-1))
 	}, func(typ uint16, body []byte) {

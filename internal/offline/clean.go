@@ -43,7 +43,7 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	}
 	defer k.Close()
 	engine := reconcile.New(reconcile.Options{
-		Kernel: k, Verdicts: noVerdicts{}, Keeper: keeper{state}, Log: log, Recorded: recorded,
+		Kernel: k, Verdicts: noVerdicts{}, StateSaver: stateSaver{state}, Log: log, Recorded: recorded,
 		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel), WireGuard: planinput.WithoutMarks(c.Config)},
 	})
 	withdrawn := addressing.WithdrawRA(state, func() (*rules.Observed, error) { return k.Snapshot(rules.Query{}) }, log)
@@ -71,7 +71,7 @@ type noVerdicts struct{}
 
 func (noVerdicts) Verdicts(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict { return nil }
 
-// keeper keeps records in a state directory.
-type keeper struct{ *store.Dir }
+// stateSaver saves records in a state directory.
+type stateSaver struct{ *store.Dir }
 
-func (k keeper) SaveRecorded(r rules.Recorded) error { return k.Save(store.Recorded, r) }
+func (k stateSaver) SaveRecorded(r rules.Recorded) error { return k.Save(store.Recorded, r) }

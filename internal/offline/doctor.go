@@ -17,10 +17,10 @@ import (
 
 // DoctorOptions say what the doctor looks at.
 type DoctorOptions struct {
-	ConfigFile string
-	Root       string          // directory that holds etc, run and usr; "" for /
-	Told       []rules.Problem // what the running daemon says
-	Running    []string        // the uplinks that it manages; nil: none runs
+	ConfigFile     string
+	Root           string          // directory that holds etc, run and usr; "" for /
+	DaemonProblems []rules.Problem // what the running daemon says
+	Running        []string        // the uplinks that it manages; nil: none runs
 	// Quiet keeps it from sending packets: the checks for MTU and for probes that are kept from leaving.
 	Quiet bool
 }
@@ -36,7 +36,7 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 	if err := sameUplinks(in.config, o.Running); err != nil {
 		return nil, err
 	}
-	obs := &doctor.Observation{Config: in.cfg, Told: o.Told}
+	obs := &doctor.Observation{Config: in.cfg, DaemonProblems: o.DaemonProblems}
 	if obs.Routing, err = in.kernel.Routing(); err != nil {
 		return nil, err
 	}
@@ -78,15 +78,15 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 			tunnels = append(tunnels, kind)
 		}
 	}
-	missing, err := kernel.FindMissing(in.cfg.Kernel, tunnels)
+	missing, err := kernel.MissingFeatures(in.cfg.Kernel, tunnels)
 	if err != nil {
 		return nil, err
 	}
 	for _, m := range missing {
-		obs.Missing = append(obs.Missing, doctor.Missing{What: m.What, Module: m.Module, Err: m.Err.Error()})
+		obs.Missing = append(obs.Missing, doctor.MissingFeature{What: m.What, Module: m.Module, Err: m.Err.Error()})
 	}
 	if !o.Quiet {
-		obs.Trials, err = trials(ctx, in, obs)
+		obs.MTUProbes, err = mtuProbes(ctx, in, obs)
 	}
 	return doctor.Examine(obs), err
 }
@@ -108,8 +108,8 @@ func sameUplinks(c *config.Config, running []string) error {
 	return nil
 }
 
-// trials sends a few packets by every path that could carry any, all at once.
-func trials(ctx context.Context, in *session, obs *doctor.Observation) ([]doctor.Trial, error) {
+// mtuProbes sends a few packets by every path that could carry any, all at once.
+func mtuProbes(ctx context.Context, in *session, obs *doctor.Observation) ([]doctor.MTUProbe, error) {
 	var paths []doctor.Path
 	for i := range in.config.Uplinks {
 		u := &in.config.Uplinks[i]
@@ -124,10 +124,10 @@ func trials(ctx context.Context, in *session, obs *doctor.Observation) ([]doctor
 			paths = append(paths, doctor.Path{Uplink: u.Name, Device: u.Device, Mark: in.cfg.Kernel.Mark(id), Family: family, Target: target, MTU: link.MTU})
 		}
 	}
-	found, failed := make([]doctor.Trial, len(paths)), make([]error, len(paths))
+	found, failed := make([]doctor.MTUProbe, len(paths)), make([]error, len(paths))
 	var group sync.WaitGroup
 	for i, p := range paths {
-		group.Go(func() { found[i], failed[i] = doctor.Try(ctx, p) })
+		group.Go(func() { found[i], failed[i] = doctor.ProbeMTU(ctx, p) })
 	}
 	group.Wait()
 	for _, err := range failed {

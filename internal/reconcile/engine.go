@@ -19,7 +19,7 @@ import (
 type Kernel interface {
 	Snapshot(rules.Query) (*rules.Observed, error)
 	Apply(ops []rules.Op) error
-	FlushPin(family rules.Family, mark, mask uint32) error
+	FlushConntrack(family rules.Family, mark, mask uint32) error
 	DestroySockets(local []netip.Addr) (int, error)
 	// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it.
 	DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error)
@@ -30,22 +30,22 @@ type VerdictSource interface {
 	Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict
 }
 
-// Keeper keeps what we changed over restarts.
-type Keeper interface {
+// StateSaver saves what we changed over restarts.
+type StateSaver interface {
 	SaveRecorded(rules.Recorded) error
 }
 
 const (
 	// Resync is how often the kernel is looked at without a hint.
 	Resync = 5 * time.Second
-	// share is the engine's part of a core while hints pour in without end, and credit the time of
+	// cpuShare is the engine's part of a core while hints pour in without end, and burst the time of
 	// passes that it may spend at once before that bound holds: a lost carrier is never kept waiting
 	// by what came shortly before it.
-	share  = 0.2
-	credit = 250 * time.Millisecond
-	// debt bounds what a pass may overdraw, and with it the pause that follows to half a second: a pass that took seconds
+	cpuShare = 0.2
+	burst    = 250 * time.Millisecond
+	// maxOverdraft bounds what a pass may overdraw, and with it the pause that follows to half a second: a pass that took seconds
 	// has waited for a busy machine, and the next failover must not wait for it five times over.
-	debt = 100 * time.Millisecond
+	maxOverdraft = 100 * time.Millisecond
 	// rounds is how often a pass applies and looks again before it leaves the rest to the next pass.
 	rounds = 3
 	// retryMax bounds the pause before a failed pass is tried again.
@@ -62,12 +62,12 @@ type refusedSysctl struct {
 
 // Options are what an Engine is made of.
 type Options struct {
-	Kernel   Kernel
-	Verdicts VerdictSource
-	Keeper   Keeper
-	Log      *slog.Logger
-	Config   rules.Config
-	Recorded rules.Recorded
+	Kernel     Kernel
+	Verdicts   VerdictSource
+	StateSaver StateSaver
+	Log        *slog.Logger
+	Config     rules.Config
+	Recorded   rules.Recorded
 	// Phase is the time that passes without a hint follow at whole multiples of Resync; zero for that of New.
 	Phase time.Time
 	// OnPass, when set, is called after every pass, from the engine's goroutine.
@@ -87,19 +87,19 @@ type Engine struct {
 	last   Result
 
 	// The rest belongs to the goroutine of Run.
-	recorded   rules.Recorded
-	contest    rules.MainContest
-	unsaved    bool
-	seenUp     map[int]bool // interface indexes of devices that were up once
-	health     map[rules.Path]rules.Health
-	aftermath  map[rules.Path]aftermath
-	addrs      map[rules.Path][]netip.Prefix // last seen, for when they go with the link
-	uplinks    map[int]bool                  // ids of the latest configuration
-	sysctls    map[string]refusedSysctl
-	devices    []*rules.Refusal // of the latest changes
-	complaint  string           // that was logged last
-	generation uint64
-	renewing   bool // connections are to be looked at
+	recorded      rules.Recorded
+	contest       rules.MainContest
+	unsaved       bool
+	seenUp        map[int]bool // interface indexes of devices that were up once
+	health        map[rules.Path]rules.Health
+	cleanups      map[rules.Path]flowCleanup
+	addrs         map[rules.Path][]netip.Prefix // last seen, for when they go with the link
+	uplinks       map[int]bool                  // ids of the latest configuration
+	sysctls       map[string]refusedSysctl
+	devices       []*rules.Refusal // of the latest changes
+	loggedFailure string           // that was logged last
+	generation    uint64
+	renewing      bool // connections are to be looked at
 }
 
 // Result is the outcome of a pass.
@@ -125,7 +125,7 @@ func New(o Options) *Engine {
 	}
 	return &Engine{
 		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
-		seenUp: make(map[int]bool), health: make(map[rules.Path]rules.Health), aftermath: make(map[rules.Path]aftermath),
+		seenUp: make(map[int]bool), health: make(map[rules.Path]rules.Health), cleanups: make(map[rules.Path]flowCleanup),
 		addrs: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool), sysctls: make(map[string]refusedSysctl),
 	}
 }
@@ -162,7 +162,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	pause := retryMin
-	budget, spent := credit, time.Now()
+	budget, refilled := burst, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -180,15 +180,15 @@ func (e *Engine) Run(ctx context.Context) error {
 			pause = retryMin
 		}
 		now := time.Now()
-		budget = max(min(budget+time.Duration(share*float64(now.Sub(spent))), credit)-result.Duration, -debt)
-		spent = now
+		budget = max(min(budget+time.Duration(cpuShare*float64(now.Sub(refilled))), burst)-result.Duration, -maxOverdraft)
+		refilled = now
 		if budget >= 0 {
 			continue
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(time.Duration(float64(-budget) / share)):
+		case <-time.After(time.Duration(float64(-budget) / cpuShare)):
 		}
 	}
 }
@@ -204,23 +204,23 @@ func (e *Engine) Pass() Result {
 	e.mu.Lock()
 	e.last = r
 	e.mu.Unlock()
-	e.complain(r.Err)
+	e.logFailure(r.Err)
 	if e.o.OnPass != nil {
 		e.o.OnPass(r)
 	}
 	return r
 }
 
-// complain logs what is wrong when that is news.
-func (e *Engine) complain(err error) {
+// logFailure logs what is wrong when that is news.
+func (e *Engine) logFailure(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	if text != e.complaint && err != nil {
+	if text != e.loggedFailure && err != nil {
 		e.o.Log.Warn("kernel state is not as it should be", "err", err)
 	}
-	e.complaint = text
+	e.loggedFailure = text
 }
 
 func (e *Engine) pass(cfg rules.Config) Result {
@@ -253,15 +253,15 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		if r.Settled = allRefused(r.left, refused); r.Settled || round == rounds {
 			break
 		}
-		failed = e.note(r.left)
+		failed = e.record(r.left)
 		refused = e.apply(r.left)
 		r.Changes = append(r.Changes, r.left...)
 		e.generation++
 	}
 	r.Settled = r.Settled || r.Converged
-	e.expectAftermath(cfg, &r)
-	failed = append(failed, e.doAftermath(cfg, &r)...)
-	failed = append(failed, e.renew(&r), e.tellRemoved(r.Changes, obs))
+	e.trackDeadPaths(cfg, &r)
+	failed = append(failed, e.cleanUpFlows(cfg, &r)...)
+	failed = append(failed, e.renew(&r), e.abortRemovedAddrs(r.Changes, obs))
 	if e.unsaved {
 		failed = append(failed, e.save())
 	}
@@ -312,9 +312,9 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 	return obs, nil
 }
 
-// note records what the changes overwrite. A record that cannot be written does not keep traffic from being routed; it is
+// record notes down what the changes overwrite. A record that cannot be written does not keep traffic from being routed; it is
 // tried again with every pass.
-func (e *Engine) note(ops []rules.Op) []error {
+func (e *Engine) record(ops []rules.Op) []error {
 	if !e.recorded.Note(ops) {
 		return nil
 	}
@@ -346,7 +346,7 @@ func (e *Engine) apply(ops []rules.Op) []*rules.Refusal {
 }
 
 func (e *Engine) save() error {
-	err := e.o.Keeper.SaveRecorded(e.recorded.Clone())
+	err := e.o.StateSaver.SaveRecorded(e.recorded.Clone())
 	e.unsaved = err != nil
 	return err
 }

@@ -59,7 +59,7 @@ func dualWAN() rules.Observed {
 	return obs
 }
 
-// fixed is a judge with verdicts that a test sets. A path without carrier is dead, as in life.
+// fixed is a source of verdicts that a test sets. A path without carrier is dead, as in life.
 type fixed struct {
 	mu     sync.Mutex
 	health map[rules.Path]rules.Health
@@ -88,30 +88,30 @@ func (f *fixed) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.
 	return out
 }
 
-// memory keeps records, and refuses to when it is full.
-type memory struct {
+// saver keeps records, and refuses to when it is full.
+type saver struct {
 	full bool
 	kept rules.Recorded
 }
 
-func (m *memory) SaveRecorded(r rules.Recorded) error {
-	if m.full {
+func (s *saver) SaveRecorded(r rules.Recorded) error {
+	if s.full {
 		return unix.ENOSPC
 	}
-	m.kept = r
+	s.kept = r
 	return nil
 }
 
 type bench struct {
 	*reconcile.Engine
-	kernel *fakekernel.Kernel
-	judge  *fixed
-	memory *memory
+	kernel   *fakekernel.Kernel
+	verdicts *fixed
+	saver    *saver
 }
 
 func newBench(cfg rules.Config) *bench {
-	b := &bench{kernel: fakekernel.New(numbers, dualWAN()), judge: &fixed{health: make(map[rules.Path]rules.Health)}, memory: &memory{}}
-	b.Engine = reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.judge, Keeper: b.memory,
+	b := &bench{kernel: fakekernel.New(numbers, dualWAN()), verdicts: &fixed{health: make(map[rules.Path]rules.Health)}, saver: &saver{}}
+	b.Engine = reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.verdicts, StateSaver: b.saver,
 		Log: slog.New(slog.DiscardHandler), Config: cfg})
 	return b
 }
@@ -170,7 +170,7 @@ func TestASwitchReplacesTheDefaultThenTellsTheFlows(t *testing.T) {
 	b.pass(t)
 	b.kernel.Applied()
 	before := len(b.kernel.Log())
-	b.judge.set(fiber4, rules.Doubtful)
+	b.verdicts.set(fiber4, rules.Doubtful)
 	b.pass(t)
 	want := []string{
 		"ip -4 route replace default via 203.0.113.1 dev wan2 table 11700 proto 117",
@@ -179,7 +179,7 @@ func TestASwitchReplacesTheDefaultThenTellsTheFlows(t *testing.T) {
 	if diff := cmp.Diff(want, commands(b.kernel.Applied())); diff != "" {
 		t.Errorf("suspect:\n%s", diff)
 	}
-	b.judge.set(fiber4, rules.Dead)
+	b.verdicts.set(fiber4, rules.Dead)
 	b.pass(t)
 	wantLog := []string{"apply", "flush 0x1000000/0x3f000000 ipv4", "destroy [198.51.100.2]"}
 	if diff := cmp.Diff(wantLog, b.kernel.Log()[before:]); diff != "" {
@@ -189,17 +189,17 @@ func TestASwitchReplacesTheDefaultThenTellsTheFlows(t *testing.T) {
 
 func TestNothingIsKilledWhileThereIsNowhereToGo(t *testing.T) {
 	b := newBench(config())
-	b.judge.set(lte4, rules.Dead)
+	b.verdicts.set(lte4, rules.Dead)
 	b.pass(t)
 	before := len(b.kernel.Log())
-	b.judge.set(fiber4, rules.Dead)
+	b.verdicts.set(fiber4, rules.Dead)
 	b.pass(t)
 	for _, line := range b.kernel.Log()[before:] {
 		if line != "apply" {
 			t.Errorf("with every uplink dead: %s", line)
 		}
 	}
-	b.judge.set(lte4, rules.Good)
+	b.verdicts.set(lte4, rules.Good)
 	b.pass(t)
 	if log := b.kernel.Log(); !slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
 		t.Errorf("when the other uplink came back: %q", log[before:])
@@ -208,7 +208,7 @@ func TestNothingIsKilledWhileThereIsNowhereToGo(t *testing.T) {
 
 func TestAnUplinkThatIsDeadAtStartHasNoFlowsToKill(t *testing.T) {
 	b := newBench(config())
-	b.judge.set(fiber4, rules.Dead)
+	b.verdicts.set(fiber4, rules.Dead)
 	b.pass(t)
 	if log := b.kernel.Log(); slices.ContainsFunc(log, func(l string) bool { return l != "apply" }) {
 		t.Errorf("%q", log)
@@ -234,7 +234,7 @@ func TestFormerValuesAreRecordedBeforeTheyAreOverwrittenAndGivenBack(t *testing.
 		Sysctls: map[string]string{"net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan2/src_valid_mark": "0"},
 		Groups:  map[string]uint32{"wan1": 9, "wan2": 0},
 	}
-	if diff := cmp.Diff(want, b.memory.kept); diff != "" {
+	if diff := cmp.Diff(want, b.saver.kept); diff != "" {
 		t.Errorf("recorded:\n%s", diff)
 	}
 	b.SetConfig(rules.Config{Kernel: numbers})
@@ -247,22 +247,22 @@ func TestFormerValuesAreRecordedBeforeTheyAreOverwrittenAndGivenBack(t *testing.
 	if diff := cmp.Diff(before.Sysctls, obs.Sysctls); diff != "" {
 		t.Errorf("sysctls after removal:\n%s", diff)
 	}
-	if len(b.memory.kept.Sysctls)+len(b.memory.kept.Groups) != 0 {
-		t.Errorf("still recorded: %+v", b.memory.kept)
+	if len(b.saver.kept.Sysctls)+len(b.saver.kept.Groups) != 0 {
+		t.Errorf("still recorded: %+v", b.saver.kept)
 	}
 }
 
 func TestAFullDiskDoesNotKeepTrafficFromBeingRouted(t *testing.T) {
 	b := newBench(config())
-	b.memory.full = true
+	b.saver.full = true
 	r := b.Pass()
 	if !errors.Is(r.Err, unix.ENOSPC) || !r.Converged {
 		t.Errorf("converged %v, %v", r.Converged, r.Err)
 	}
-	b.memory.full = false
+	b.saver.full = false
 	b.pass(t)
-	if len(b.memory.kept.Sysctls) != 2 {
-		t.Errorf("recorded once there was room: %+v", b.memory.kept)
+	if len(b.saver.kept.Sysctls) != 2 {
+		t.Errorf("recorded once there was room: %+v", b.saver.kept)
 	}
 }
 
@@ -321,7 +321,7 @@ func TestFlowsOfADeadPathMoveWhateverElseTheKernelRefuses(t *testing.T) {
 			cfg.Uplinks = append(cfg.Uplinks, rules.Uplink{ID: 3, Name: "third", Device: "lan0", Tier: 3, Weight: 1, IPv4: rules.Addressing{Enabled: true, Managed: true,
 				Assign: &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.66/26")}}, Gateway: netip.MustParseAddr("198.51.100.65")}}})
 			b := newBench(cfg)
-			b.judge.set(third, rules.Dead)
+			b.verdicts.set(third, rules.Dead)
 			if !c.moved { // it stood before: somebody has taken it away when it cannot be put back
 				b.pass(t)
 			}
@@ -332,7 +332,7 @@ func TestFlowsOfADeadPathMoveWhateverElseTheKernelRefuses(t *testing.T) {
 				return nil
 			})
 			b.Pass()
-			b.judge.set(fiber4, rules.Dead)
+			b.verdicts.set(fiber4, rules.Dead)
 			if !c.moved {
 				b.kernel.Change(func(o *rules.Observed) {
 					o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r.Table == numbers.TableBase })
@@ -414,7 +414,7 @@ func TestEveryLostHintIsMadeGoodByTheNextLook(t *testing.T) {
 func TestLooksWithoutAHintKeepThePhase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		phase := time.Now().Add(-2 * time.Second)
-		e := reconcile.New(reconcile.Options{Kernel: fakekernel.New(numbers, dualWAN()), Verdicts: &fixed{health: make(map[rules.Path]rules.Health)}, Keeper: &memory{},
+		e := reconcile.New(reconcile.Options{Kernel: fakekernel.New(numbers, dualWAN()), Verdicts: &fixed{health: make(map[rules.Path]rules.Health)}, StateSaver: &saver{},
 			Log: slog.New(slog.DiscardHandler), Config: config(), Phase: phase})
 		ctx, cancel := context.WithCancel(t.Context())
 		go e.Run(ctx)

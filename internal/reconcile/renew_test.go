@@ -31,7 +31,7 @@ func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) 
 	cfg.Policies = []rules.Policy{{Name: "sealed", Group: 9, Select: rules.Selector{IIF: []string{"lan*"}, Protocols: []uint8{17}}}}
 	b := newBench(cfg)
 	k := &tracking{Kernel: b.kernel}
-	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.judge, Keeper: b.memory, Log: slog.New(slog.DiscardHandler), Config: cfg})
+	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: cfg})
 	for _, step := range []struct {
 		name   string
 		before func()

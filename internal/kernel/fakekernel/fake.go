@@ -80,8 +80,8 @@ func (k *Kernel) Snapshot(rules.Query) (*rules.Observed, error) {
 	return &obs, nil
 }
 
-// FlushPin notes the call.
-func (k *Kernel) FlushPin(family rules.Family, mark, mask uint32) error {
+// FlushConntrack notes the call.
+func (k *Kernel) FlushConntrack(family rules.Family, mark, mask uint32) error {
 	k.note("flush %#x/%#x %v", mark, mask, family)
 	return nil
 }

@@ -11,57 +11,57 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// Ways tells whether echo requests of this machine leave by the device that they are meant for. It may be used beside a Kernel and by
-// many goroutines. The zero Ways is ready to use, in the network namespace of whoever asks first.
-type Ways struct {
+// EgressChecker tells whether echo requests of this machine leave by the device that they are meant for. It may be used beside a Kernel and by
+// many goroutines. The zero EgressChecker is ready to use, in the network namespace of whoever asks first.
+type EgressChecker struct {
 	mu     sync.Mutex
-	socket *plain // nil: to be opened
+	socket *rtnlConn // nil: to be opened
 }
 
-// LeadBy reports whether an echo request with a mark and a source address, which may be invalid, would leave
+// LeavesBy reports whether an echo request with a mark and a source address, which may be invalid, would leave
 // by a device that it is not bound to. False also means that it is not known: the kernel refuses the packet,
 // or does not answer.
-func (w *Ways) LeadBy(device string, mark uint32, source, target netip.Addr) bool {
+func (c *EgressChecker) LeavesBy(device string, mark uint32, source, target netip.Addr) bool {
 	source, target = source.Unmap(), target.Unmap()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.socket == nil {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.socket == nil {
 		var err error
-		if w.socket, err = openPlain(); err != nil {
+		if c.socket, err = openRTNL(); err != nil {
 			return false
 		}
 	}
-	out, err := w.ask(mark, source, target)
+	out, err := c.outputDevice(mark, source, target)
 	if err == nil {
-		return out != 0 && out == w.index(device)
+		return out != 0 && out == c.deviceIndex(device)
 	}
 	if no := (refusal{}); !errors.As(err, &no) {
-		w.closeSocket() // the next one opens another
+		c.closeSocket() // the next one opens another
 	}
 	return false
 }
 
-// Close gives the socket back.
-func (w *Ways) Close() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.closeSocket()
+// Close closes the socket.
+func (c *EgressChecker) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeSocket()
 }
 
-func (w *Ways) closeSocket() {
-	if w.socket != nil {
-		_ = w.socket.close()
-		w.socket = nil
+func (c *EgressChecker) closeSocket() {
+	if c.socket != nil {
+		_ = c.socket.close()
+		c.socket = nil
 	}
 }
 
-// ask returns the index of the device of the kernel's answer, 0 for one that does not leave the machine.
-func (w *Ways) ask(mark uint32, source, target netip.Addr) (out int, err error) {
+// outputDevice returns the index of the device of the kernel's answer, 0 for one that does not leave the machine.
+func (c *EgressChecker) outputDevice(mark uint32, source, target netip.Addr) (out int, err error) {
 	protocol := uint8(protocolICMP)
 	if target.Is6() {
 		protocol = protocolICMPv6
 	}
-	err = w.socket.ask(unix.RTM_GETROUTE, 0, func(b []byte) []byte {
+	err = c.socket.request(unix.RTM_GETROUTE, 0, func(b []byte) []byte {
 		b = append(b, familyNumber(rules.FamilyOf(target)), uint8(target.BitLen()), uint8(max(0, source.BitLen())))
 		b = append(b, make([]byte, unix.SizeofRtMsg-3)...)
 		b = appendAttribute(b, unix.RTA_DST, target.AsSlice()...)
@@ -83,10 +83,10 @@ func (w *Ways) ask(mark uint32, source, target netip.Addr) (out int, err error) 
 	return out, err
 }
 
-// index returns the index of a device, 0 where there is none of that name.
-func (w *Ways) index(device string) int {
+// deviceIndex returns the index of a device, 0 where there is none of that name.
+func (c *EgressChecker) deviceIndex(device string) int {
 	request, err := unix.NewIfreq(device)
-	if err != nil || unix.IoctlIfreq(w.socket.fd, unix.SIOCGIFINDEX, request) != nil {
+	if err != nil || unix.IoctlIfreq(c.socket.fd, unix.SIOCGIFINDEX, request) != nil {
 		return 0
 	}
 	return int(request.Uint32())

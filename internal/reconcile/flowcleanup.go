@@ -9,16 +9,16 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// aftermath is what remains to be done for a path that died: its flows have to be told.
-type aftermath struct {
+// flowCleanup is what remains to be done for a path that died: its flows have to be told.
+type flowCleanup struct {
 	mark  uint32
 	addrs []netip.Addr
 }
 
-// expectAftermath remembers the paths that have just died, and forgets those that live again. A path
+// trackDeadPaths remembers the paths that have just died, and forgets those that live again. A path
 // that is already dead when we first see it has no flows of ours to be told.
-func (e *Engine) expectAftermath(cfg rules.Config, r *Result) {
-	e.expectRemoved(cfg)
+func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
+	e.trackRemovedUplinks(cfg)
 	for path, verdict := range r.Verdicts {
 		before, known := e.health[path]
 		e.health[path] = verdict.Health
@@ -27,27 +27,27 @@ func (e *Engine) expectAftermath(cfg rules.Config, r *Result) {
 		}
 		switch {
 		case verdict.Health > rules.Dead:
-			delete(e.aftermath, path)
+			delete(e.cleanups, path)
 		case known && before > rules.Dead:
-			a := aftermath{mark: cfg.Kernel.Mark(path.Uplink)}
+			a := flowCleanup{mark: cfg.Kernel.Mark(path.Uplink)}
 			for _, p := range e.addrs[path] {
 				a.addrs = append(a.addrs, p.Addr())
 			}
-			e.aftermath[path] = a
+			e.cleanups[path] = a
 		}
 	}
 }
 
-// expectRemoved remembers the uplinks that left the configuration: connections that are pinned to one
+// trackRemovedUplinks remembers the uplinks that left the configuration: connections that are pinned to one
 // have lost their table, and its id may be given to another.
-func (e *Engine) expectRemoved(cfg rules.Config) {
+func (e *Engine) trackRemovedUplinks(cfg rules.Config) {
 	for id := range e.uplinks {
 		if slices.ContainsFunc(cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) {
 			continue
 		}
 		for _, family := range rules.Families {
 			path := rules.Path{Uplink: id, Family: family}
-			e.aftermath[path] = aftermath{mark: cfg.Kernel.Mark(id)}
+			e.cleanups[path] = flowCleanup{mark: cfg.Kernel.Mark(id)}
 			delete(e.health, path)
 			delete(e.addrs, path)
 		}
@@ -58,19 +58,19 @@ func (e *Engine) expectRemoved(cfg rules.Config) {
 	}
 }
 
-// doAftermath moves the flows that are stuck on dead paths: their conntrack entries go, so that the next packet is
+// cleanUpFlows moves the flows that are stuck on dead paths: their conntrack entries go, so that the next packet is
 // routed and translated anew, and then local TCP connections and connected UDP sockets are aborted. The routes and rules
 // that lead them elsewhere have been read back by then, whatever else is not as it should be. Nothing is killed while
 // there is nowhere to go.
-func (e *Engine) doAftermath(cfg rules.Config, r *Result) []error {
+func (e *Engine) cleanUpFlows(cfg rules.Config, r *Result) []error {
 	var failed []error
-	for path, a := range e.aftermath {
+	for path, a := range e.cleanups {
 		choice := r.Report.Defaults[path.Family]
-		if choice.LastResort || choice.Has(path.Uplink) || r.hindered(cfg.Kernel, path.Family) {
+		if choice.LastResort || choice.Has(path.Uplink) || r.lacksRoutes(cfg.Kernel, path.Family) {
 			continue
 		}
-		delete(e.aftermath, path)
-		failed = append(failed, e.o.Kernel.FlushPin(path.Family, a.mark, cfg.Kernel.MarkMask))
+		delete(e.cleanups, path)
+		failed = append(failed, e.o.Kernel.FlushConntrack(path.Family, a.mark, cfg.Kernel.MarkMask))
 		sockets, err := e.o.Kernel.DestroySockets(a.addrs)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("telling local connections of dead addresses %v: %w", a.addrs, err))
@@ -107,9 +107,9 @@ func (e *Engine) renew(r *Result) error {
 	return nil
 }
 
-// hindered reports whether a change is outstanding that new flows of a family need. A packet filter that the kernel
+// lacksRoutes reports whether a change is outstanding that new flows of a family need. A packet filter that the kernel
 // refuses as a whole leaves the one of before in force.
-func (r *Result) hindered(k rules.Kernel, family rules.Family) bool {
+func (r *Result) lacksRoutes(k rules.Kernel, family rules.Family) bool {
 	choice := r.Report.Defaults[family]
 	needed := func(table uint32) bool {
 		return table == k.TableBase || slices.ContainsFunc(choice.Members, func(m rules.Member) bool { return k.Table(m.Uplink) == table })

@@ -50,7 +50,7 @@ func TestDropsOfInvalidPacketsAreFoundInWhateverForm(t *testing.T) {
 func TestWhatTheKernelCannotDoIsFoundByTrying(t *testing.T) {
 	namespace(t)
 	before := sh(t, "ip -o link")
-	missing, err := kernel.FindMissing(numbers, []string{"veth", "nosuchtunnel"})
+	missing, err := kernel.MissingFeatures(numbers, []string{"veth", "nosuchtunnel"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,57 +9,57 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plain is a netlink socket for what is asked so often that it must cost little: it has one buffer, and is
+// rtnlConn is a netlink socket for what is asked so often that it must cost little: it has one buffer, and is
 // for one goroutine at a time.
-type plain struct {
+type rtnlConn struct {
 	fd       int
 	sequence uint32
 	buffer   []byte
 }
 
 const (
-	plainBuffer = 32 << 10
-	// plainPatience is how long an answer is waited for, which is otherwise there when the request is sent.
-	plainPatience = time.Second
+	rtnlBuffer = 32 << 10
+	// rtnlTimeout is how long an answer is waited for, which is otherwise there when the request is sent.
+	rtnlTimeout = time.Second
 )
 
-// openPlain connects to the kernel of the calling thread's network namespace.
-func openPlain() (*plain, error) {
+// openRTNL connects to the kernel of the calling thread's network namespace.
+func openRTNL() (*rtnlConn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	timeout := unix.NsecToTimeval(plainPatience.Nanoseconds())
+	timeout := unix.NsecToTimeval(rtnlTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("bounding the wait for answers: %w", err), unix.Close(fd))
 	}
-	return &plain{fd: fd, buffer: make([]byte, plainBuffer)}, nil
+	return &rtnlConn{fd: fd, buffer: make([]byte, rtnlBuffer)}, nil
 }
 
-func (p *plain) close() error { return unix.Close(p.fd) }
+func (c *rtnlConn) close() error { return unix.Close(c.fd) }
 
-// ask sends a request, whose body is appended by write, and gives each message of the answer to take. What
+// request sends a request, whose body is appended by write, and gives each message of the answer to take. What
 // take gets is gone when it returns. An answer that says no is a refusal.
-func (p *plain) ask(typ, flags uint16, write func([]byte) []byte, take func(typ uint16, body []byte)) error {
-	p.sequence++
-	request := append(p.buffer[:0], make([]byte, unix.NLMSG_HDRLEN)...)
-	request = write(request)
-	binary.NativeEndian.PutUint32(request, uint32(len(request)))
-	binary.NativeEndian.PutUint16(request[4:], typ)
-	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|flags)
-	binary.NativeEndian.PutUint32(request[8:], p.sequence)
-	if err := unix.Sendto(p.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+func (c *rtnlConn) request(typ, flags uint16, write func([]byte) []byte, take func(typ uint16, body []byte)) error {
+	c.sequence++
+	msg := append(c.buffer[:0], make([]byte, unix.NLMSG_HDRLEN)...)
+	msg = write(msg)
+	binary.NativeEndian.PutUint32(msg, uint32(len(msg)))
+	binary.NativeEndian.PutUint16(msg[4:], typ)
+	binary.NativeEndian.PutUint16(msg[6:], unix.NLM_F_REQUEST|flags)
+	binary.NativeEndian.PutUint32(msg[8:], c.sequence)
+	if err := unix.Sendto(c.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("asking: %w", err)
 	}
 	for {
-		n, _, err := unix.Recvfrom(p.fd, p.buffer, 0)
+		n, _, err := unix.Recvfrom(c.fd, c.buffer, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("reading the answer: %w", err)
 		}
-		if done, err := p.read(p.buffer[:n], take); done || err != nil {
+		if done, err := c.read(c.buffer[:n], take); done || err != nil {
 			return err
 		}
 	}
@@ -71,7 +71,7 @@ type refusal struct{ unix.Errno }
 func (r refusal) Unwrap() error { return r.Errno }
 
 // read reads the messages of one datagram; done is true after the last one of our answer.
-func (p *plain) read(b []byte, take func(uint16, []byte)) (done bool, err error) {
+func (c *rtnlConn) read(b []byte, take func(uint16, []byte)) (done bool, err error) {
 	for len(b) >= unix.NLMSG_HDRLEN {
 		length := int(binary.NativeEndian.Uint32(b))
 		if length < unix.NLMSG_HDRLEN || length > len(b) {
@@ -81,7 +81,7 @@ func (p *plain) read(b []byte, take func(uint16, []byte)) (done bool, err error)
 		body := b[unix.NLMSG_HDRLEN:length]
 		b = b[min(len(b), (length+3)&^3):]
 		switch {
-		case sequence != p.sequence: // the rest of an answer that took too long
+		case sequence != c.sequence: // the rest of an answer that took too long
 		case typ == unix.NLMSG_DONE:
 			return true, nil
 		case typ == unix.NLMSG_ERROR:

@@ -38,8 +38,8 @@ func address(text string) netip.Addr {
 func TestAWayLeadsByADeviceWhenNothingTakesThePacketElsewhere(t *testing.T) {
 	namespace(t)
 	sh(t, waysScript)
-	var ways kernel.Ways
-	defer ways.Close()
+	var checker kernel.EgressChecker
+	defer checker.Close()
 	type question struct {
 		device, source4, source6 string
 		mark                     uint32
@@ -65,7 +65,7 @@ func TestAWayLeadsByADeviceWhenNothingTakesThePacketElsewhere(t *testing.T) {
 		for want, questions := range map[bool][]question{true: step.leads, false: step.not} {
 			for _, q := range questions {
 				for target, source := range map[string]string{far4: q.source4, far6: q.source6} {
-					if got := ways.LeadBy(q.device, q.mark, address(source), address(target)); got != want {
+					if got := checker.LeavesBy(q.device, q.mark, address(source), address(target)); got != want {
 						t.Errorf("%s: %+v to %s: %v, want %v", step.name, q, target, got, want)
 					}
 				}
@@ -73,7 +73,7 @@ func TestAWayLeadsByADeviceWhenNothingTakesThePacketElsewhere(t *testing.T) {
 		}
 	}
 	for target, source := range map[string]string{"198.51.100.2": "", "2001:db8:a::2": "", far4: "198.51.100.60"} {
-		if ways.LeadBy("wan1", mark1, address(source), address(target)) {
+		if checker.LeavesBy("wan1", mark1, address(source), address(target)) {
 			t.Errorf("to %s from %q leads by wan1", target, source)
 		}
 	}
@@ -82,9 +82,9 @@ func TestAWayLeadsByADeviceWhenNothingTakesThePacketElsewhere(t *testing.T) {
 func TestManyAskForTheirWaysAtOnce(t *testing.T) {
 	namespace(t)
 	sh(t, waysScript)
-	var ways kernel.Ways
-	defer ways.Close()
-	ways.LeadBy("wan1", mark1, netip.Addr{}, address(far4)) // the others may be on threads of other namespaces
+	var checker kernel.EgressChecker
+	defer checker.Close()
+	checker.LeavesBy("wan1", mark1, netip.Addr{}, address(far4)) // the others may be on threads of other namespaces
 	var group sync.WaitGroup
 	for i := range 16 {
 		group.Go(func() {
@@ -94,7 +94,7 @@ func TestManyAskForTheirWaysAtOnce(t *testing.T) {
 			}
 			for range 200 {
 				for _, target := range []string{far4, far6} {
-					if !ways.LeadBy(device, mark, netip.Addr{}, address(target)) || ways.LeadBy(other, mark, netip.Addr{}, address(target)) {
+					if !checker.LeavesBy(device, mark, netip.Addr{}, address(target)) || checker.LeavesBy(other, mark, netip.Addr{}, address(target)) {
 						t.Errorf("the way to %s with mark %#x does not lead by %s alone", target, mark, device)
 						return
 					}
@@ -109,9 +109,9 @@ func TestASocketThatFailsIsOpenedAnew(t *testing.T) {
 	namespace(t)
 	sh(t, waysScript)
 	before := netlinkSockets(t)
-	var ways kernel.Ways
-	defer ways.Close()
-	ask := func() bool { return ways.LeadBy("wan1", mark1, netip.Addr{}, address(far4)) }
+	var checker kernel.EgressChecker
+	defer checker.Close()
+	ask := func() bool { return checker.LeavesBy("wan1", mark1, netip.Addr{}, address(far4)) }
 	if !ask() {
 		t.Fatal("no way leads by wan1")
 	}

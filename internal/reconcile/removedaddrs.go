@@ -8,9 +8,9 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// tellRemoved aborts local connections on addresses that have just been taken away, and that this machine has nowhere else: no
+// abortRemovedAddrs aborts local connections on addresses that have just been taken away, and that this machine has nowhere else: no
 // answer reaches them any more, and their packets would go on leaving with a source that nobody here has.
-func (e *Engine) tellRemoved(changes []rules.Op, obs *rules.Observed) error {
+func (e *Engine) abortRemovedAddrs(changes []rules.Op, obs *rules.Observed) error {
 	var gone []netip.Addr
 	for _, op := range changes {
 		if del, ok := op.(rules.DelAddr); ok && !slices.Contains(gone, del.Prefix.Addr()) {

@@ -13,7 +13,7 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// Path is how the packets of a trial leave.
+// Path is how the packets of an MTU probe leave.
 type Path struct {
 	Uplink string
 	Device string
@@ -24,16 +24,16 @@ type Path struct {
 }
 
 const (
-	trialTries = 3                      // of a size, before it counts as lost
-	trialWait  = 500 * time.Millisecond // for an answer, shorter than any line that is of use
-	smallest   = 576                    // what every line passes (RFC 791); of IPv6, 1280
-	smallest6  = 1280
+	probeTries   = 3                      // of a size, before it counts as lost
+	probeTimeout = 500 * time.Millisecond // for an answer, shorter than any line that is of use
+	smallest     = 576                    // what every line passes (RFC 791); of IPv6, 1280
+	smallest6    = 1280
 )
 
-// Try sends a few echo requests by a path, with the flag that forbids fragments, and finds how large a packet
+// ProbeMTU sends a few echo requests by a path, with the flag that forbids fragments, and finds how large a packet
 // may be. It sends at most some twenty packets.
-func Try(ctx context.Context, p Path) (Trial, error) {
-	t := Trial{Uplink: p.Uplink, Device: p.Device, Family: p.Family, Target: p.Target.String(), MTU: p.MTU}
+func ProbeMTU(ctx context.Context, p Path) (MTUProbe, error) {
+	t := MTUProbe{Uplink: p.Uplink, Device: p.Device, Family: p.Family, Target: p.Target.String(), MTU: p.MTU}
 	s, err := openEcho(p)
 	if err != nil {
 		return t, err
@@ -53,7 +53,7 @@ func Try(ctx context.Context, p Path) (Trial, error) {
 	if whole {
 		t.Passes = p.MTU
 	}
-	for high := p.MTU - 1; err == nil && !t.Told && t.Passes < high; {
+	for high := p.MTU - 1; err == nil && !t.TooBig && t.Passes < high; {
 		size := (t.Passes + high + 1) / 2
 		var ok bool
 		if ok, err = s.passes(ctx, size, &t); ok {
@@ -84,7 +84,7 @@ func openEcho(p Path) (*echo, error) {
 		return nil, fmt.Errorf("opening a socket for echo requests: %w", err)
 	}
 	s := &echo{fd: fd, path: p, id: uint16(unix.Getpid()), buffer: make([]byte, 1<<16)}
-	wait := unix.NsecToTimeval(trialWait.Nanoseconds())
+	wait := unix.NsecToTimeval(probeTimeout.Nanoseconds())
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)),
 		unix.BindToDevice(fd, p.Device),
@@ -102,9 +102,9 @@ func openEcho(p Path) (*echo, error) {
 func (s *echo) close() { _ = unix.Close(s.fd) }
 
 // passes reports whether a packet of this many bytes is answered. What this machine itself says against it goes
-// into the trial.
-func (s *echo) passes(ctx context.Context, size int, t *Trial) (bool, error) {
-	for range trialTries {
+// into the probe's result.
+func (s *echo) passes(ctx context.Context, size int, t *MTUProbe) (bool, error) {
+	for range probeTries {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
@@ -115,15 +115,15 @@ func (s *echo) passes(ctx context.Context, size int, t *Trial) (bool, error) {
 			t.Blocked = err.Error()
 			return false, nil
 		case errors.Is(err, unix.EMSGSIZE):
-			t.Told = true // by this machine: a route has such an MTU
+			t.TooBig = true // by this machine: a route has such an MTU
 			return false, nil
 		case err != nil:
 			return false, nil // no route, no carrier: other checks and verdicts say so
 		}
-		if answered, told := s.await(time.Now().Add(trialWait)); answered {
+		if answered, tooBig := s.receive(time.Now().Add(probeTimeout)); answered {
 			return true, nil
-		} else if told {
-			t.Told = true
+		} else if tooBig {
+			t.TooBig = true
 			return false, nil
 		}
 	}
@@ -177,8 +177,8 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// await reads until the answer to the latest request comes, or word that it was too large.
-func (s *echo) await(deadline time.Time) (answered, tooLarge bool) {
+// receive reads until the answer to the latest request comes, or word that it was too large.
+func (s *echo) receive(deadline time.Time) (answered, tooLarge bool) {
 	for time.Now().Before(deadline) {
 		n, _, err := unix.Recvfrom(s.fd, s.buffer, 0)
 		if errors.Is(err, unix.EINTR) {
