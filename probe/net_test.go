@@ -37,7 +37,7 @@ func TestNet(t *testing.T) {
 	t.Run("each kind leaves by its own uplink", func(t *testing.T) { testLeaves(t, w, n) })
 	// All else as the daemon has it.
 	var checker kernel.EgressChecker
-	t.Cleanup(ways.Close)
+	t.Cleanup(checker.Close)
 	led := make(map[bool]int) // answers about the second uplink
 	n.LeavesByDevice = func(p Binding, target netip.Addr) bool {
 		leads := checker.LeavesBy(p.Device, p.Mark, p.Source, target)

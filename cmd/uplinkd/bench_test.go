@@ -22,7 +22,7 @@ func BenchmarkFailover(b *testing.B) {
 	for _, c := range []struct{ name, kind, config string }{
 		{"blackhole", lab.Blackhole, dualWAN},
 		{"blackhole_250ms", lab.Blackhole, strings.ReplaceAll(dualWAN, "[uplink.probe]", "[uplink.probe]\n  interval = \"250ms\"")},
-		{"far", lab.Far, dualWAN},
+		{"far", lab.Upstream, dualWAN},
 		{"carrier", lab.Carrier, dualWAN},
 	} {
 		b.Run(c.name, func(b *testing.B) {

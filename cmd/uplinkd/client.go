@@ -48,7 +48,7 @@ func statusCommand(set *flag.FlagSet) runner {
 			status, err := client.Status(ctx)
 			if *watch && seen && errors.Is(err, api.ErrNotRunning) { // a restart does not end a watch
 				fmt.Fprintf(s.out, "%s: %v\n", time.Now().Format(time.TimeOnly), err)
-				if !nextPicture(ctx) {
+				if !waitRedraw(ctx) {
 					return nil
 				}
 				continue
@@ -62,15 +62,15 @@ func statusCommand(set *flag.FlagSet) runner {
 			if err := printStatus(s, status, *asJSON); err != nil || !*watch {
 				return err
 			}
-			if !nextPicture(ctx) {
+			if !waitRedraw(ctx) {
 				return nil
 			}
 		}
 	}
 }
 
-// nextPicture waits until it is time to look again; false when the watch is over.
-func nextPicture(ctx context.Context) bool {
+// waitRedraw waits until it is time to look again; false when the watch is over.
+func waitRedraw(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
 		return false
@@ -107,7 +107,7 @@ func eventsCommand(set *flag.FlagSet) runner {
 			if *follow {
 				return api.WriteEvent(s.out, e)
 			}
-			past = slices.Insert(past, place(past, e), e)
+			past = slices.Insert(past, insertionIndex(past, e), e)
 			return nil
 		})
 		if ctx.Err() != nil {
@@ -120,9 +120,9 @@ func eventsCommand(set *flag.FlagSet) runner {
 	}
 }
 
-// place is where an event belongs among earlier ones. Evidence takes a moment to gather, in which what followed from a
+// insertionIndex is where an event belongs among earlier ones. Evidence takes a moment to gather, in which what followed from a
 // verdict may get into the log before it. Larger differences are those of a clock that was set.
-func place(past []status.Event, e status.Event) int {
+func insertionIndex(past []status.Event, e status.Event) int {
 	i := len(past)
 	for i > 0 && past[i-1].Time.After(e.Time.Time) && past[i-1].Time.Sub(e.Time.Time) < time.Second {
 		i--

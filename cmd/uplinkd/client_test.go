@@ -13,7 +13,7 @@ func TestEventsAreShownInTheOrderInWhichTheyHappened(t *testing.T) {
 	var past []status.Event
 	for _, ms := range []time.Duration{0, 90, 50, 3_600_000, 200, 210, 205} { // the clock was set back at 200
 		e := status.Event{Time: status.At(at.Add(ms * time.Millisecond))}
-		past = slices.Insert(past, place(past, e), e)
+		past = slices.Insert(past, insertionIndex(past, e), e)
 	}
 	got := make([]time.Duration, len(past))
 	for i, e := range past {

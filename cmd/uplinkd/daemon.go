@@ -34,7 +34,7 @@ func runDaemon(ctx context.Context, file, level string, s streams) error {
 	if err != nil {
 		return err
 	}
-	beThrifty()
+	reduceWakeups()
 	notify, watchdog := serviceManager()
 	d, err := daemon.New(daemon.Options{ConfigFile: configFile(file), Version: version(), Log: log, Notify: notify, Watchdog: watchdog})
 	if err != nil {

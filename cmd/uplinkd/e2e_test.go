@@ -15,7 +15,7 @@ import (
 )
 
 func TestNewTrafficLeavesADeadProviderAndComesBack(t *testing.T) {
-	for _, kind := range []string{lab.Blackhole, lab.Far, lab.Gateway, lab.Carrier} {
+	for _, kind := range []string{lab.Blackhole, lab.Upstream, lab.Gateway, lab.Carrier} {
 		t.Run(kind, func(t *testing.T) {
 			r := newRouter(t, lab.Options{}, dualWAN)
 			r.start()

@@ -69,7 +69,7 @@ func explanation(ctx context.Context, socket, file string, query url.Values, p e
 	if file == "" {
 		e, err := dial(socket).Explain(ctx, query)
 		if !errors.Is(err, api.ErrNotRunning) {
-			return e, asUsage(err, api.ErrBadQuestion)
+			return e, asUsage(err, api.ErrBadPacket)
 		}
 	}
 	e, err := offline.Explain(configFile(file), p, query.Get("without"))

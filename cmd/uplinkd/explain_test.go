@@ -48,8 +48,8 @@ func TestExplainSaysWhereEachPacketGoesAndWhichLineMadeItSo(t *testing.T) {
 			t.Errorf("%s: %s, %s", c.asked, e.Outcome, e.Reason)
 			continue
 		}
-		if c.outcome == "leaves" && (len(e.Ways) != 1 || e.Ways[0].Uplink != c.uplink) {
-			t.Errorf("%s: it leaves by %+v", c.asked, e.Ways)
+		if c.outcome == "leaves" && (len(e.Egresses) != 1 || e.Egresses[0].Uplink != c.uplink) {
+			t.Errorf("%s: it leaves by %+v", c.asked, e.Egresses)
 		}
 		found := c.step == ""
 		for _, s := range e.Steps {
@@ -73,21 +73,21 @@ func TestExplainSaysWhereEachPacketGoesAndWhichLineMadeItSo(t *testing.T) {
 		}
 		return e
 	}
-	if e := pulled("--to", "192.0.2.1"); len(e.Ways) != 1 || e.Ways[0].Uplink != "lte" || e.Kernel.Asked || e.Without != "fiber" {
-		t.Errorf("without fiber it would leave by %+v", e.Ways)
+	if e := pulled("--to", "192.0.2.1"); len(e.Egresses) != 1 || e.Egresses[0].Uplink != "lte" || e.Kernel.Asked || e.Without != "fiber" {
+		t.Errorf("without fiber it would leave by %+v", e.Egresses)
 	}
-	if e := pulled("--to", "192.0.2.1", "--from", "203.0.113.130", "--iif", "lan0"); len(e.Ways) != 1 || e.Ways[0].Uplink != "lte" {
-		t.Errorf("without fiber the LAN would leave by %+v", e.Ways)
+	if e := pulled("--to", "192.0.2.1", "--from", "203.0.113.130", "--iif", "lan0"); len(e.Egresses) != 1 || e.Egresses[0].Uplink != "lte" {
+		t.Errorf("without fiber the LAN would leave by %+v", e.Egresses)
 	}
 	if err := r.Break(lab.Carrier, "fiber"); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitState("fiber", uplink.Down)
 	r.await("the kernel to follow", r.converged)
-	if e := explain("--to", "192.0.2.1"); len(e.Ways) != 1 || e.Ways[0].Uplink != "lte" {
-		t.Errorf("without fiber it leaves by %+v", e.Ways)
+	if e := explain("--to", "192.0.2.1"); len(e.Egresses) != 1 || e.Egresses[0].Uplink != "lte" {
+		t.Errorf("without fiber it leaves by %+v", e.Egresses)
 	}
-	if e := explain("--to", "192.0.2.1", "--mark", "0x01000000"); e.Outcome != "refused" && e.Ways[0].Uplink != "fiber" {
-		t.Errorf("what is pinned to fiber: %s %+v", e.Outcome, e.Ways)
+	if e := explain("--to", "192.0.2.1", "--mark", "0x01000000"); e.Outcome != "refused" && e.Egresses[0].Uplink != "fiber" {
+		t.Errorf("what is pinned to fiber: %s %+v", e.Outcome, e.Egresses)
 	}
 }

@@ -36,7 +36,7 @@ func (c *chaos) commonFaults() []fault {
 
 func (c *chaos) linkFaults(uplink string) []fault {
 	var list []fault
-	for _, kind := range []string{lab.Carrier, lab.Blackhole, lab.Far, lab.Gateway, "loss=40"} {
+	for _, kind := range []string{lab.Carrier, lab.Blackhole, lab.Upstream, lab.Gateway, "loss=40"} {
 		list = append(list, fault{name: kind + " of " + uplink, uplink: uplink,
 			do: func(c *chaos) { c.must(c.Break(kind, uplink)) },
 			// Healing one way of breaking heals all, so what else is broken is broken again.

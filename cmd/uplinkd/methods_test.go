@@ -725,7 +725,7 @@ func TestTwinsWithTheSameAddressAndGatewayAreJudgedAndUsedApart(t *testing.T) {
 	askTwin("fiber")
 	askTwin("lte")
 	for _, c := range []struct{ dead, alive string }{{"lte", "fiber"}, {"fiber", "lte"}} {
-		if err := r.Break(lab.Far, c.dead); err != nil {
+		if err := r.Break(lab.Upstream, c.dead); err != nil {
 			t.Fatal(err)
 		}
 		r.awaitState(c.dead, uplink.Down)

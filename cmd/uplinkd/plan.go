@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -133,4 +134,15 @@ func notRunning(ctx context.Context, socket string) error {
 		return offline.ErrRunning
 	}
 	return nil
+}
+
+func initCommand(*flag.FlagSet) runner {
+	return func(_ context.Context, _ []string, s streams) error {
+		text, err := offline.Init()
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(s.out, text)
+		return err
+	}
 }

@@ -178,7 +178,7 @@ func (r *router) killSwitchRounds(rounds int, leaks func() int) {
 	for _, p := range probes {
 		defer r.probe(p)()
 	}
-	kinds := []string{lab.Carrier, lab.Blackhole, lab.Carrier, lab.Gateway, lab.Carrier, lab.Carrier, lab.Far}
+	kinds := []string{lab.Carrier, lab.Blackhole, lab.Carrier, lab.Gateway, lab.Carrier, lab.Carrier, lab.Upstream}
 	for n := range rounds {
 		for _, p := range probes {
 			r.awaitFlow(p, "fiber")

@@ -56,7 +56,7 @@ func BenchmarkDetectionAgainstSimulation(b *testing.B) {
 		b.Fatal(err)
 	}
 	// The lab loses in both directions, the simulator in one: 1-(1-p)² is the same.
-	kinds := map[string]string{"near blackhole": lab.Blackhole, "far blackhole": lab.Far, "20 % loss": "loss=10.557", "50 % loss": "loss=29.289"}
+	kinds := map[string]string{"near blackhole": lab.Blackhole, "far blackhole": lab.Upstream, "20 % loss": "loss=10.557", "50 % loss": "loss=29.289"}
 	for _, s := range simulated {
 		kind, known := kinds[s.Fault]
 		if !known {

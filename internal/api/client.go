@@ -24,8 +24,8 @@ var (
 	ErrNotRunning = errors.New("no uplinkd answers")
 	// ErrBadConfig is the error of Reload when the configuration is wrong.
 	ErrBadConfig = errors.New("wrong configuration")
-	// ErrBadQuestion is the error of a question that makes no sense.
-	ErrBadQuestion = errors.New("wrong question")
+	// ErrBadPacket is the error of Explain when there is no such packet.
+	ErrBadPacket = errors.New("wrong packet")
 	// ErrStreamEnded is the error of Events when the daemon ends the stream.
 	ErrStreamEnded = errors.New("uplinkd has ended the stream of events")
 )
@@ -67,8 +67,8 @@ func (c *Client) Status(ctx context.Context) (status.Status, error) {
 	return s, err
 }
 
-// Explain asks what would become of a packet; the query is that of [ParsePacket]. A question that makes no
-// sense is an [ErrBadQuestion] with the daemon's text.
+// Explain asks what would become of a packet; the query is that of [ParsePacket]. A packet that makes no
+// sense is an [ErrBadPacket] with the daemon's text.
 func (c *Client) Explain(ctx context.Context, query url.Values) (Explanation, error) {
 	var e Explanation
 	err := c.get(ctx, "/api/v1/explain?"+query.Encode(), "the explanation", &e)
@@ -196,9 +196,9 @@ func (c *Client) do(ctx context.Context, method, path string) (*http.Response, e
 func (c *Client) unreachable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return &told{"no uplinkd answers on " + c.socket + ": is it running?", []error{ErrNotRunning, err}}
+		return &operatorError{"no uplinkd answers on " + c.socket + ": is it running?", []error{ErrNotRunning, err}}
 	case errors.Is(err, fs.ErrPermission):
-		return &told{"no permission to use " + c.socket + ": be root, or a member of the socket's group", []error{err}}
+		return &operatorError{"no permission to use " + c.socket + ": be root, or a member of the socket's group", []error{err}}
 	}
 	var wrapped *url.Error // its text has a URL that nobody wrote
 	if errors.As(err, &wrapped) {
@@ -214,12 +214,12 @@ func refusal(resp *http.Response) error {
 	if err != nil || f.Error == "" {
 		return fmt.Errorf("uplinkd answered %s", resp.Status)
 	}
-	refused := &told{message: f.Error}
+	refused := &operatorError{message: f.Error}
 	switch resp.StatusCode {
 	case http.StatusNotFound:
 		refused.causes = []error{ErrUnknownUplink}
 	case http.StatusBadRequest:
-		refused.causes = []error{ErrBadQuestion}
+		refused.causes = []error{ErrBadPacket}
 	case http.StatusUnprocessableEntity:
 		refused.causes = []error{ErrBadConfig}
 	}

@@ -1,14 +1,14 @@
 package api
 
-// told is an error whose whole text is for the operator. The causes are for
+// operatorError is an error whose whole text is for the operator. The causes are for
 // errors.Is and errors.As only.
-type told struct {
+type operatorError struct {
 	message string
 	causes  []error
 }
 
 // Error implements error.
-func (e *told) Error() string { return e.message }
+func (e *operatorError) Error() string { return e.message }
 
 // Unwrap returns the causes.
-func (e *told) Unwrap() []error { return e.causes }
+func (e *operatorError) Unwrap() []error { return e.causes }

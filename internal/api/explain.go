@@ -17,15 +17,15 @@ import (
 
 // Explanation is what becomes of a packet and why, with the kernel's own answer beside it.
 type Explanation struct {
-	Packet    ExplainedPacket   `json:"packet"`
-	Without   string            `json:"without"` // the uplink whose cable is thought to be pulled; "" for none
-	Outcome   explain.Outcome   `json:"outcome"` // "leaves", "local", "refused" or "filtered"
-	Reason    string            `json:"reason"`
-	Uncertain string            `json:"uncertain"` // what the kernel may do differently; "" when nothing
-	Ways      status.List[Way]  `json:"ways"`
-	Steps     status.List[Step] `json:"steps"`
-	File      string            `json:"file"` // the configuration that the lines of the steps are of; "" without one
-	Kernel    KernelAnswer      `json:"kernel"`
+	Packet    ExplainedPacket     `json:"packet"`
+	Without   string              `json:"without"` // the uplink whose cable is thought to be pulled; "" for none
+	Outcome   explain.Outcome     `json:"outcome"` // "leaves", "local", "refused" or "filtered"
+	Reason    string              `json:"reason"`
+	Uncertain string              `json:"uncertain"` // what the kernel may do differently; "" when nothing
+	Egresses  status.List[Egress] `json:"ways"`
+	Steps     status.List[Step]   `json:"steps"`
+	File      string              `json:"file"` // the configuration that the lines of the steps are of; "" without one
+	Kernel    KernelAnswer        `json:"kernel"`
 }
 
 // ExplainedPacket is the packet that was asked about.
@@ -42,8 +42,8 @@ type ExplainedPacket struct {
 	TOS      uint8       `json:"tos"`
 }
 
-// Way is where the packet may go.
-type Way struct {
+// Egress is where the packet may go.
+type Egress struct {
 	Uplink  string     `json:"uplink"` // "" for another network
 	Device  string     `json:"device"`
 	Gateway netip.Addr `json:"gateway"` // "" on-link
@@ -86,7 +86,7 @@ func NewExplanation(e *explain.Explanation, answer *explain.Answer, file string,
 		Outcome: e.Outcome, Reason: e.Reason, Uncertain: e.Uncertain, File: file,
 	}
 	for _, w := range e.Egresses {
-		out.Ways = append(out.Ways, Way{w.Uplink, w.Device, w.Gateway, w.Table, w.Source, w.Weight, w.MTU})
+		out.Egresses = append(out.Egresses, Egress{w.Uplink, w.Device, w.Gateway, w.Table, w.Source, w.Weight, w.MTU})
 	}
 	for _, s := range e.Steps {
 		out.Steps = append(out.Steps, Step{s.Kind, s.What, s.Counts, s.Why, s.Because.Uplink, s.Because.ConfigKey(), line(s.Because)})
@@ -189,13 +189,13 @@ func protocol(n *uint8, text string) error {
 }
 
 // explain answers what would become of a packet.
-func (f *face) explain(w http.ResponseWriter, r *http.Request) {
+func (l *listenerHandler) explain(w http.ResponseWriter, r *http.Request) {
 	p, err := ParsePacket(r.URL.Query())
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	e, err := f.o.Source.Explain(p, r.URL.Query().Get(withoutKey))
+	e, err := l.o.Source.Explain(p, r.URL.Query().Get(withoutKey))
 	switch {
 	case errors.Is(err, ErrUnknownUplink):
 		writeError(w, http.StatusNotFound, err.Error())
@@ -204,12 +204,12 @@ func (f *face) explain(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	case err != nil:
-		f.fail(w, r, err)
+		l.fail(w, r, err)
 		return
 	}
 	body, err := json.Marshal(e)
 	if err != nil {
-		f.fail(w, r, fmt.Errorf("encoding an explanation: %w", err))
+		l.fail(w, r, fmt.Errorf("encoding an explanation: %w", err))
 		return
 	}
 	writeBody(w, http.StatusOK, body)

@@ -93,7 +93,7 @@ func TestExplanationsReadWell(t *testing.T) {
 	p := explain.Packet{To: netip.MustParseAddr("192.0.2.1"), Protocol: 6, DPort: 443}
 	forwarded := explain.Packet{To: netip.MustParseAddr("192.0.2.1"), From: netip.MustParseAddr("192.168.1.7"), In: "br-lan", Protocol: 17, SPort: 53, Mark: 0x01000000}
 	refused := sampleExplanation(forwarded)
-	refused.Outcome, refused.Ways, refused.Reason = explain.Refused, nil, "uplink fiber has no way to the Internet\x1b[31m"
+	refused.Outcome, refused.Egresses, refused.Reason = explain.Refused, nil, "uplink fiber has no way to the Internet\x1b[31m"
 	refused.Uncertain, refused.Kernel = "a rule is not understood", KernelAnswer{Asked: true, Refused: "network is unreachable"}
 	pulled := sampleExplanation(p)
 	pulled.Without = "lte"

@@ -35,8 +35,8 @@ func WriteExplanation(w io.Writer, e Explanation, opt ExplainOptions) error {
 	}
 	fmt.Fprintf(&b, "%s: %s\n", paint(outcomeText(e.Outcome), color, opt.Color), clean(e.Reason))
 	if e.Outcome == explain.Leaves {
-		for _, way := range e.Ways {
-			b.WriteString("  by " + wayText(way) + "\n")
+		for _, egress := range e.Egresses {
+			b.WriteString("  by " + egressText(egress) + "\n")
 		}
 	}
 	if e.Uncertain != "" {
@@ -111,19 +111,19 @@ func outcomeText(o explain.Outcome) string {
 	return "it goes nowhere"
 }
 
-func wayText(w Way) string {
-	text := "device " + clean(w.Device)
-	if w.Uplink != "" {
-		text = clean(w.Uplink) + " (" + clean(w.Device) + ")"
+func egressText(e Egress) string {
+	text := "device " + clean(e.Device)
+	if e.Uplink != "" {
+		text = clean(e.Uplink) + " (" + clean(e.Device) + ")"
 	}
-	if w.Gateway.IsValid() {
-		text += " via " + w.Gateway.String()
+	if e.Gateway.IsValid() {
+		text += " via " + e.Gateway.String()
 	}
-	if w.Source.IsValid() {
-		text += ", source " + w.Source.String()
+	if e.Source.IsValid() {
+		text += ", source " + e.Source.String()
 	}
-	if w.Weight > 1 {
-		text += fmt.Sprintf(", weight %d", w.Weight)
+	if e.Weight > 1 {
+		text += fmt.Sprintf(", weight %d", e.Weight)
 	}
 	return text
 }
@@ -138,7 +138,7 @@ func writeKernel(b *strings.Builder, k *KernelAnswer, color bool) {
 	case k.Refused != "":
 		said = k.Refused
 	case !k.Local:
-		said = wayText(Way{Device: k.Device, Gateway: k.Gateway, Source: k.Source})
+		said = egressText(Egress{Device: k.Device, Gateway: k.Gateway, Source: k.Source})
 	}
 	if k.Agrees {
 		fmt.Fprintf(b, "%s: %s\n", paint("the kernel says the same", colorGreen, color), clean(said))

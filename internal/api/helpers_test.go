@@ -71,15 +71,15 @@ func sampleStatus() status.Status {
 
 // sampleExplanation explains any packet alike: by fiber, past a rule that is not for it.
 func sampleExplanation(p explain.Packet) Explanation {
-	way := explain.Egress{Device: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Table: 11700, Uplink: "fiber", Source: netip.MustParseAddr("198.51.100.2"), Weight: 3, MTU: 1492}
-	e := explain.Explanation{Packet: p, Outcome: explain.Leaves, Reason: "leads to fiber", Egresses: []explain.Egress{way},
+	egress := explain.Egress{Device: "eth1", Gateway: netip.MustParseAddr("198.51.100.1"), Table: 11700, Uplink: "fiber", Source: netip.MustParseAddr("198.51.100.2"), Weight: 3, MTU: 1492}
+	e := explain.Explanation{Packet: p, Outcome: explain.Leaves, Reason: "leads to fiber", Egresses: []explain.Egress{egress},
 		Steps: []explain.Step{
 			{Kind: explain.StepRule, What: "pref 10010 from all fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117", Why: "the mark is 0x0", Because: rules.Origin{Uplink: "fiber", Key: "name"}},
 			{Kind: explain.StepRule, What: "pref 10900 from all lookup 11700 protocol 117", Counts: true, Why: "matches every packet", Because: rules.Origin{Key: "kernel.rule_priority"}},
 			{Kind: explain.StepRoute, What: "default via 198.51.100.1 dev eth1 table 11700 proto 117", Counts: true, Why: "leads to fiber", Because: rules.Origin{Uplink: "fiber", Key: "tier"}},
 		},
-		Lookup: &explain.Lookup{Packet: p, Outcome: explain.Leaves, Egresses: []explain.Egress{way}}}
-	answer := explain.Answer{Device: "eth1", Gateway: way.Gateway, Table: 11700, Source: way.Source}
+		Lookup: &explain.Lookup{Packet: p, Outcome: explain.Leaves, Egresses: []explain.Egress{egress}}}
+	answer := explain.Answer{Device: "eth1", Gateway: egress.Gateway, Table: 11700, Source: egress.Source}
 	return NewExplanation(&e, &answer, "/etc/uplinkd/uplinkd.toml", func(o rules.Origin) int { return len(o.Uplink) })
 }
 

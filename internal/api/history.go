@@ -10,7 +10,7 @@ import (
 )
 
 // history answers ?range=5m&after=SECONDS with the steps that began later.
-func (f *face) history(w http.ResponseWriter, r *http.Request) {
+func (l *listenerHandler) history(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	after := time.Time{}
 	if text := query.Get("after"); text != "" {
@@ -21,14 +21,14 @@ func (f *face) history(w http.ResponseWriter, r *http.Request) {
 		}
 		after = time.Unix(seconds, 0)
 	}
-	history, ok := f.o.Source.History(query.Get("range"), after)
+	history, ok := l.o.Source.History(query.Get("range"), after)
 	if !ok {
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("range=%q is neither 5m, 1h nor 24h", query.Get("range")))
 		return
 	}
 	body, err := json.Marshal(history)
 	if err != nil {
-		f.fail(w, r, fmt.Errorf("encoding the history: %w", err))
+		l.fail(w, r, fmt.Errorf("encoding the history: %w", err))
 		return
 	}
 	writeBody(w, http.StatusOK, body)

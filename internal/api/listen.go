@@ -106,7 +106,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := removeStale(ctx, path); err != nil {
 		return nil, err
 	}
-	config := net.ListenConfig{Control: privateFromBirth}
+	config := net.ListenConfig{Control: chmodBeforeBind}
 	listener, err := config.Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, reason(err))
@@ -127,7 +127,7 @@ func lock(dir string) (unlock func(), err error) {
 	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = d.Close() // opened for reading only
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &told{"another uplinkd is just starting: " + dir + " is locked", []error{ErrRunning, err}}
+			return nil, &operatorError{"another uplinkd is just starting: " + dir + " is locked", []error{ErrRunning, err}}
 		}
 		return nil, fmt.Errorf("locking %s: %w", dir, err)
 	}
@@ -149,9 +149,9 @@ func removeStale(ctx context.Context, path string) error {
 	switch {
 	case err == nil:
 		_ = conn.Close() // nothing was sent
-		return &told{"another uplinkd answers on " + path, []error{ErrRunning}}
+		return &operatorError{"another uplinkd answers on " + path, []error{ErrRunning}}
 	case errors.Is(err, syscall.EAGAIN):
-		return &told{"another uplinkd is there, and busy, on " + path, []error{ErrRunning, err}}
+		return &operatorError{"another uplinkd is there, and busy, on " + path, []error{ErrRunning, err}}
 	case !errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("finding out whether %s is in use: %w", path, reason(err))
 	}
@@ -161,9 +161,9 @@ func removeStale(ctx context.Context, path string) error {
 	return nil
 }
 
-// privateFromBirth makes the socket's file appear with no more rights than it
+// chmodBeforeBind makes the socket's file appear with no more rights than it
 // shall have: Linux gives it those of the unbound socket, less the umask.
-func privateFromBirth(_, _ string, c syscall.RawConn) error {
+func chmodBeforeBind(_, _ string, c syscall.RawConn) error {
 	var failed error
 	if err := c.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), socketMode) }); err != nil {
 		return err

@@ -20,11 +20,11 @@ const scrapes = 4
 // Metrics are the daemon's numbers for Prometheus. All methods may be called by
 // any goroutine.
 type Metrics struct {
-	version string
-	source  func() []status.PathVerdict
-	leases  func() []status.UplinkPrefix // nil: nobody asks for prefixes
-	started time.Time
-	places  chan struct{} // one for each scrape that is answered
+	version     string
+	source      func() []status.PathVerdict
+	leases      func() []status.UplinkPrefix // nil: nobody asks for prefixes
+	started     time.Time
+	scrapeSlots chan struct{} // one for each scrape that is answered
 
 	mu          sync.Mutex
 	transitions map[transition]uint64
@@ -59,7 +59,7 @@ var (
 // goroutines, and must not be nil.
 func NewMetrics(version string, source func() []status.PathVerdict) *Metrics {
 	return &Metrics{
-		version: version, source: source, started: time.Now(), places: make(chan struct{}, scrapes),
+		version: version, source: source, started: time.Now(), scrapeSlots: make(chan struct{}, scrapes),
 		transitions: make(map[transition]uint64), rtt: make(map[pathName]*histogram),
 		failover: newHistogram(failoverBounds), reconcile: newHistogram(reconcileBounds),
 	}
@@ -130,8 +130,8 @@ func (m *Metrics) Forget(name string) {
 func (m *Metrics) handler() http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		select {
-		case m.places <- struct{}{}:
-			defer func() { <-m.places }()
+		case m.scrapeSlots <- struct{}{}:
+			defer func() { <-m.scrapeSlots }()
 		default:
 			writeError(w, http.StatusServiceUnavailable, fmt.Sprintf("%d scrapes are being answered, no more are served", scrapes))
 			return

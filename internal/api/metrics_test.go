@@ -159,10 +159,10 @@ func TestHistogramsCountUp(t *testing.T) {
 func TestScrapesAreBounded(t *testing.T) {
 	m := NewMetrics("1", verdicts)
 	for range scrapes {
-		m.places <- struct{}{}
+		m.scrapeSlots <- struct{}{}
 	}
 	wantError(t, ask(m.handler(), "GET", "/metrics"), 503, "no more are served")
-	<-m.places
+	<-m.scrapeSlots
 	wantCode(t, ask(m.handler(), "GET", "/metrics"), 200)
 }
 

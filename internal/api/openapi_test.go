@@ -127,7 +127,7 @@ func ofType(want, v any) bool {
 func TestTheDescriptionNamesEveryRouteAndNoOther(t *testing.T) {
 	d := readDescription(t)
 	s := newServer(newDaemon(), func(o *Options) { o.Metrics = NewMetrics("test", func() []status.PathVerdict { return nil }) })
-	f := &face{Server: s, streams: make(chan struct{}, 1)}
+	f := &listenerHandler{Server: s, streams: make(chan struct{}, 1)}
 	var served []string
 	for path := range f.routes() {
 		served = append(served, strings.TrimSuffix(path, "{$}"))

@@ -43,7 +43,7 @@ func WriteStatus(w io.Writer, s status.Status, opt RenderOptions) error {
 	if len(s.Uplinks) > 0 {
 		b.WriteByte('\n')
 		writeTable(&b, uplinkTable(s, opt), opt.Color)
-		writeSpent(&b, s)
+		writeProbeBytes(&b, s)
 	}
 	writeProblems(&b, s.Problems, opt.Color)
 	_, err := io.WriteString(w, b.String())
@@ -91,8 +91,8 @@ func writeSummary(b *strings.Builder, s status.Status, opt RenderOptions) {
 	}
 }
 
-// writeSpent says what probing has cost today, where that is anything.
-func writeSpent(b *strings.Builder, s status.Status) {
+// writeProbeBytes says what probing has cost today, where that is anything.
+func writeProbeBytes(b *strings.Builder, s status.Status) {
 	var parts []string
 	for i := range s.Uplinks {
 		if u := &s.Uplinks[i]; u.ProbeBytesToday > 0 {

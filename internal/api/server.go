@@ -111,8 +111,8 @@ func NewServer(o Options) *Server {
 	return s
 }
 
-// face is what one listener shows: the routes with its own rights and bounds.
-type face struct {
+// listenerHandler serves one listener: the routes with its own rights and bounds.
+type listenerHandler struct {
 	*Server
 	local   bool          // the unix socket: file permissions have decided already
 	streams chan struct{} // a place for each follower
@@ -120,35 +120,35 @@ type face struct {
 
 // handler returns the routes as a listener shows them.
 func (s *Server) handler(local bool) http.Handler {
-	f := &face{Server: s, local: local, streams: make(chan struct{}, s.limits.streams)}
+	l := &listenerHandler{Server: s, local: local, streams: make(chan struct{}, s.limits.streams)}
 	mux := http.NewServeMux()
-	for path, h := range f.routes() {
+	for path, h := range l.routes() {
 		mux.Handle(path, h)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))
 	})
-	return f.guard(mux)
+	return l.middleware(mux)
 }
 
 // routes are all that there is; openapi.json describes each.
-func (f *face) routes() map[string]http.Handler {
+func (l *listenerHandler) routes() map[string]http.Handler {
 	routes := map[string]http.Handler{
-		"/{$}":                           reading(dashboard()),
-		"/api/v1/status":                 reading(f.status),
-		"/api/v1/uplinks/{name}":         reading(f.uplink),
-		"/api/v1/events":                 only(f.events, http.MethodGet),
-		"/api/v1/history":                reading(f.history),
-		"/api/v1/usage":                  reading(f.usage),
-		"/api/v1/explain":                reading(f.explain),
-		"/api/v1/openapi.json":           reading(describe),
-		"/api/v1/uplinks/{name}/drain":   f.changing(f.drain(true)),
-		"/api/v1/uplinks/{name}/undrain": f.changing(f.drain(false)),
-		"/api/v1/reload":                 f.changing(f.reload),
-		"/healthz":                       reading(f.healthz),
+		"/{$}":                           get(dashboard()),
+		"/api/v1/status":                 get(l.status),
+		"/api/v1/uplinks/{name}":         get(l.uplink),
+		"/api/v1/events":                 only(l.events, http.MethodGet),
+		"/api/v1/history":                get(l.history),
+		"/api/v1/usage":                  get(l.usage),
+		"/api/v1/explain":                get(l.explain),
+		"/api/v1/openapi.json":           get(describe),
+		"/api/v1/uplinks/{name}/drain":   l.post(l.drain(true)),
+		"/api/v1/uplinks/{name}/undrain": l.post(l.drain(false)),
+		"/api/v1/reload":                 l.post(l.reload),
+		"/healthz":                       get(l.healthz),
 	}
-	if f.o.Metrics != nil {
-		routes["/metrics"] = reading(f.o.Metrics.handler())
+	if l.o.Metrics != nil {
+		routes["/metrics"] = get(l.o.Metrics.handler())
 	}
 	return routes
 }
@@ -168,18 +168,18 @@ func only(h http.HandlerFunc, methods ...string) http.Handler {
 	})
 }
 
-func reading(h http.HandlerFunc) http.Handler { return only(h, http.MethodGet, http.MethodHead) }
+func get(h http.HandlerFunc) http.Handler { return only(h, http.MethodGet, http.MethodHead) }
 
-func (f *face) status(w http.ResponseWriter, r *http.Request) {
-	status := f.o.Source.Status()
-	f.tagged(w, r, "the status", status.Generation, status)
+func (l *listenerHandler) status(w http.ResponseWriter, r *http.Request) {
+	status := l.o.Source.Status()
+	l.tagged(w, r, "the status", status.Generation, status)
 }
 
 // tagged answers with the JSON of v, unless the client has it already.
-func (f *face) tagged(w http.ResponseWriter, r *http.Request, what string, generation uint64, v any) {
+func (l *listenerHandler) tagged(w http.ResponseWriter, r *http.Request, what string, generation uint64, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		f.fail(w, r, fmt.Errorf("encoding %s: %w", what, err))
+		l.fail(w, r, fmt.Errorf("encoding %s: %w", what, err))
 		return
 	}
 	sum := sha256.Sum256(body)
@@ -206,42 +206,42 @@ func matches(values []string, tag string) bool {
 	return false
 }
 
-func (f *face) uplink(w http.ResponseWriter, r *http.Request) {
-	name, status := r.PathValue("name"), f.o.Source.Status()
+func (l *listenerHandler) uplink(w http.ResponseWriter, r *http.Request) {
+	name, status := r.PathValue("name"), l.o.Source.Status()
 	for i := range status.Uplinks {
 		if status.Uplinks[i].Name != name {
 			continue
 		}
-		f.tagged(w, r, "uplink "+name, status.Generation, status.Uplinks[i])
+		l.tagged(w, r, "uplink "+name, status.Generation, status.Uplinks[i])
 		return
 	}
 	writeError(w, http.StatusNotFound, fmt.Sprintf("%v %q", ErrUnknownUplink, name))
 }
 
-func (f *face) drain(drained bool) http.HandlerFunc {
+func (l *listenerHandler) drain(drained bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		err := f.o.Source.Drain(r.PathValue("name"), drained)
+		err := l.o.Source.Drain(r.PathValue("name"), drained)
 		switch {
 		case errors.Is(err, ErrUnknownUplink):
 			writeError(w, http.StatusNotFound, err.Error())
 		case err != nil:
-			f.fail(w, r, err)
+			l.fail(w, r, err)
 		default:
-			f.done(w, r)
+			l.done(w, r)
 		}
 	}
 }
 
-func (f *face) reload(w http.ResponseWriter, r *http.Request) {
-	if err := f.o.Source.Reload(); err != nil {
+func (l *listenerHandler) reload(w http.ResponseWriter, r *http.Request) {
+	if err := l.o.Source.Reload(); err != nil {
 		writeError(w, http.StatusUnprocessableEntity, err.Error())
 		return
 	}
-	f.done(w, r)
+	l.done(w, r)
 }
 
-func (f *face) healthz(w http.ResponseWriter, _ *http.Request) {
-	if err := f.o.Source.Healthy(); err != nil {
+func (l *listenerHandler) healthz(w http.ResponseWriter, _ *http.Request) {
+	if err := l.o.Source.Healthy(); err != nil {
 		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
@@ -251,20 +251,20 @@ func (f *face) healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 // done answers a change that was made.
-func (f *face) done(w http.ResponseWriter, r *http.Request) {
-	f.log.Info("changed by request", "path", r.URL.Path, "from", f.client(r))
+func (l *listenerHandler) done(w http.ResponseWriter, r *http.Request) {
+	l.log.Info("changed by request", "path", r.URL.Path, "from", l.client(r))
 	w.WriteHeader(http.StatusNoContent)
 }
 
 // fail answers a fault of ours.
-func (f *face) fail(w http.ResponseWriter, r *http.Request, err error) {
-	f.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+func (l *listenerHandler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	l.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	writeError(w, http.StatusInternalServerError, err.Error())
 }
 
 // client names who asks, for the log.
-func (f *face) client(r *http.Request) string {
-	if f.local {
+func (l *listenerHandler) client(r *http.Request) string {
+	if l.local {
 		return "unix socket"
 	}
 	return r.RemoteAddr

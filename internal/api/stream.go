@@ -14,41 +14,41 @@ import (
 
 // events answers with server-sent events: what is kept after an id, and then
 // what happens, until the client leaves or the daemon stops.
-func (f *face) events(w http.ResponseWriter, r *http.Request) {
+func (l *listenerHandler) events(w http.ResponseWriter, r *http.Request) {
 	after, follow, err := eventQuery(r)
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	out := stream{w: w, control: http.NewResponseController(w), timeout: f.limits.streamTimeout}
+	out := stream{w: w, control: http.NewResponseController(w), timeout: l.limits.streamTimeout}
 	if !follow {
 		out.begin()
 		// A client that is gone needs no error.
-		_ = out.events(f.o.Events.Since(after))
+		_ = out.events(l.o.Events.Since(after))
 		return
 	}
 	select {
-	case f.streams <- struct{}{}:
-		defer func() { <-f.streams }()
+	case l.streams <- struct{}{}:
+		defer func() { <-l.streams }()
 	default:
 		w.Header().Set("Retry-After", "30")
 		writeError(w, http.StatusServiceUnavailable,
-			fmt.Sprintf("%d clients follow the events already, no more are served", cap(f.streams)))
+			fmt.Sprintf("%d clients follow the events already, no more are served", cap(l.streams)))
 		return
 	}
 	out.begin()
 	if err := out.write([]byte("retry: 2000\n\n")); err != nil {
 		return
 	}
-	f.follow(r, out, f.o.Events.start(after))
+	l.follow(r, out, l.o.Events.start(after))
 }
 
 // follow sends what comes after pos until a write fails or the request ends.
-func (f *face) follow(r *http.Request, out stream, pos uint64) {
-	heartbeat := time.NewTicker(f.limits.heartbeat)
+func (l *listenerHandler) follow(r *http.Request, out stream, pos uint64) {
+	heartbeat := time.NewTicker(l.limits.heartbeat)
 	defer heartbeat.Stop()
 	for r.Context().Err() == nil {
-		events, grown := f.o.Events.read(pos)
+		events, grown := l.o.Events.read(pos)
 		if len(events) > 0 {
 			if out.events(events) != nil {
 				return

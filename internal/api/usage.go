@@ -11,10 +11,10 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
-func (f *face) usage(w http.ResponseWriter, r *http.Request) {
-	body, err := json.Marshal(f.o.Source.Usage())
+func (l *listenerHandler) usage(w http.ResponseWriter, r *http.Request) {
+	body, err := json.Marshal(l.o.Source.Usage())
 	if err != nil {
-		f.fail(w, r, fmt.Errorf("encoding the usage: %w", err))
+		l.fail(w, r, fmt.Errorf("encoding the usage: %w", err))
 		return
 	}
 	writeBody(w, http.StatusOK, body)

@@ -63,11 +63,11 @@ const (
 
 // table is a table of the document, its keys in the order of the file.
 type table struct {
-	origin origin
-	off    int
-	names  []string
-	values map[string]*value
-	meant  map[string]bool // keys that a misspelt one was probably meant to be
+	origin     origin
+	off        int
+	names      []string
+	values     map[string]*value
+	misspelled map[string]bool // keys that a misspelt one was probably meant to be
 }
 
 func newTable(o origin, off int) *table {

@@ -97,7 +97,7 @@ func matchFields(m *Match, sets []Set) []field {
 	return []field{
 		addresses("from", &m.From, sets),
 		addresses("to", &m.To, sets),
-		texts("iif", &m.IIF, "br-lan", maxSelector, checkDevices).orOne(),
+		texts("iif", &m.IIF, "br-lan", maxSelector, checkDevices).scalarOrList(),
 		numbers("protocol", &m.Protocols, `"tcp"`, parseProtocol),
 		numbers("sport", &m.SPorts, "443", parsePorts),
 		numbers("dport", &m.DPorts, "443", parsePorts),
@@ -128,16 +128,16 @@ func checkLabel(name, s string) string {
 func (r *reader) traffic(root *table, c *Config) {
 	if v := root.values["set"]; v != nil {
 		seen := make(map[string]int)
-		r.several(v, "set", "a set", MaxSets, func(t *table) { c.Sets = append(c.Sets, r.set(t, seen)) })
+		r.tableArray(v, "set", "a set", MaxSets, func(t *table) { c.Sets = append(c.Sets, r.set(t, seen)) })
 	}
 	if v := root.values["policy"]; v != nil {
 		seen := make(map[string]int)
-		r.several(v, "policy", "a policy", MaxPolicies, func(t *table) { c.Policies = append(c.Policies, r.policy(t, c, seen)) })
+		r.tableArray(v, "policy", "a policy", MaxPolicies, func(t *table) { c.Policies = append(c.Policies, r.policy(t, c, seen)) })
 		r.groups(v, c)
 	}
 	if v := root.values["tproxy"]; v != nil {
 		seen := make(map[string]int)
-		r.several(v, "tproxy", "a tproxy", MaxTProxies, func(t *table) { c.TProxies = append(c.TProxies, r.tproxy(t, c, seen)) })
+		r.tableArray(v, "tproxy", "a tproxy", MaxTProxies, func(t *table) { c.TProxies = append(c.TProxies, r.tproxy(t, c, seen)) })
 	}
 }
 
@@ -202,7 +202,7 @@ func (r *reader) policy(t *table, c *Config, seen map[string]int) Policy {
 	p := Policy{Fallback: FallbackDefault, Sticky: StickyFlow}
 	r.section(t, policySection(&p, c.Sets))
 	r.required(t, "policy", "name", "name", "tcp-through-vps", p.Name, seen)
-	if v := t.values["uplinks"]; v == nil && !t.meant["uplinks"] {
+	if v := t.values["uplinks"]; v == nil && !t.misspelled["uplinks"] {
 		r.errorf(t.off, "this policy has no uplinks: write uplinks = [\"fiber\"] below, with your own, the best first")
 	} else if v != nil && !v.bad {
 		r.knownUplinks(v, c)

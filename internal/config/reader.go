@@ -11,7 +11,7 @@ import (
 // reader turns the tree into values and records what is wrong with it.
 type reader struct {
 	*source
-	homes map[string][]string // sections by the keys they know, built when first asked for
+	sectionsByKey map[string][]string // sections by the keys they know, built when first asked for
 }
 
 // field is one key of a section.
@@ -61,38 +61,38 @@ func (r *reader) unknown(t *table, s section, name string, v *value) {
 		}
 	}
 	var hint string
-	homes := r.home(name)
+	others := r.sectionsWithKey(name)
 	switch n := nearest(name, s.names()); {
 	case n != "" && s.title == "":
 		hint = ", did you mean " + rootTitle(n) + "?"
 	case n != "":
 		hint = ", did you mean " + n + "?"
-		if t.meant == nil {
-			t.meant = make(map[string]bool)
+		if t.misspelled == nil {
+			t.misspelled = make(map[string]bool)
 		}
-		t.meant[n] = true
-	case len(homes) == 0:
-	case s.title == "" && homes[0] == titleUplink && v.kind == kindTable:
+		t.misspelled[n] = true
+	case len(others) == 0:
+	case s.title == "" && others[0] == titleUplink && v.kind == kindTable:
 		hint = fmt.Sprintf(": write [uplink.%s], below the [[uplink]] that it is for", name)
-	case homes[0] == titleUplink && strings.HasPrefix(s.title, "[uplink."):
+	case others[0] == titleUplink && strings.HasPrefix(s.title, "[uplink."):
 		hint = ": it belongs in [[uplink]], above " + s.title
 	default:
-		hint = ": it belongs in " + orList(homes)
+		hint = ": it belongs in " + orList(others)
 	}
 	r.fail(v, v.key, "unknown %s%s", what, hint)
 }
 
-// home returns the sections that know a key.
-func (r *reader) home(name string) []string {
-	if r.homes == nil {
-		r.homes = make(map[string][]string)
+// sectionsWithKey returns the sections that know a key.
+func (r *reader) sectionsWithKey(name string) []string {
+	if r.sectionsByKey == nil {
+		r.sectionsByKey = make(map[string][]string)
 		for _, s := range sections() {
 			for _, n := range s.names() {
-				r.homes[n] = append(r.homes[n], s.title)
+				r.sectionsByKey[n] = append(r.sectionsByKey[n], s.title)
 			}
 		}
 	}
-	return r.homes[name]
+	return r.sectionsByKey[name]
 }
 
 // fail reports a mistake and marks the value, so that nothing is derived from it.

@@ -45,7 +45,7 @@ func (r *reader) config(root *table) *Config {
 		subtable("kernel", titleKernel, func(r *reader, t *table) { r.section(t, kernelSection(&c.Kernel)) }),
 		{"uplink", func(r *reader, v *value) {
 			seen := uplinksSeen{names: make(map[string]int), devices: make(map[string]int)}
-			r.several(v, "uplink", "an uplink", MaxUplinks, func(t *table) { c.Uplinks = append(c.Uplinks, r.uplink(t, seen)) })
+			r.tableArray(v, "uplink", "an uplink", MaxUplinks, func(t *table) { c.Uplinks = append(c.Uplinks, r.uplink(t, seen)) })
 		}},
 		{"lan", func(*reader, *value) {}}, // when the uplinks are known
 		{"set", func(*reader, *value) {}},
@@ -55,12 +55,12 @@ func (r *reader) config(root *table) *Config {
 	}})
 	if v := root.values["lan"]; v != nil {
 		seen := lansSeen{devices: make(map[string]int), subnets: make(map[int]int)}
-		r.several(v, "lan", "a LAN", MaxLANs, func(t *table) { c.LANs = append(c.LANs, r.lan(t, c, seen)) })
+		r.tableArray(v, "lan", "a LAN", MaxLANs, func(t *table) { c.LANs = append(c.LANs, r.lan(t, c, seen)) })
 	}
 	r.carriers(root, c)
 	if v := root.values["tunnel"]; v != nil {
 		seen := tunnelsSeen{devices: make(map[string]int)}
-		r.several(v, "tunnel", "a tunnel", MaxTunnels, func(t *table) { c.Tunnels = append(c.Tunnels, r.tunnel(t, c, seen)) })
+		r.tableArray(v, "tunnel", "a tunnel", MaxTunnels, func(t *table) { c.Tunnels = append(c.Tunnels, r.tunnel(t, c, seen)) })
 	}
 	r.traffic(root, c)
 	r.samePaths(root, c)
@@ -117,8 +117,8 @@ func (r *reader) samePaths(root *table, c *Config) {
 	}
 }
 
-// several reads all sections [[name]], or what somebody wrote in their place.
-func (r *reader) several(v *value, name, what string, limit int, read func(*table)) {
+// tableArray reads all sections [[name]], or what somebody wrote in their place.
+func (r *reader) tableArray(v *value, name, what string, limit int, read func(*table)) {
 	elems := v.elems
 	switch {
 	case v.kind == kindTable:
@@ -196,7 +196,7 @@ func (r *reader) uplink(t *table, seen uplinksSeen) Uplink {
 func (r *reader) required(t *table, section, key, what, example, val string, seen map[string]int) {
 	v := t.values[key]
 	switch {
-	case v == nil && t.meant[key]:
+	case v == nil && t.misspelled[key]:
 	case v == nil:
 		r.errorf(t.off, "this %s has no %s: write %s = %q below, with your own", section, what, key, example)
 	case v.bad:
@@ -352,7 +352,7 @@ func (r *reader) targets(v *value, p *Probe) {
 		}
 		t, err := probe.ParseTarget(e.text)
 		if err != nil {
-			r.fail(v, e.off, "%s", meantScheme(err))
+			r.fail(v, e.off, "%s", suggestScheme(err))
 			continue
 		}
 		if i := slices.IndexFunc(p.Targets, t.Same); i >= 0 {
@@ -363,8 +363,8 @@ func (r *reader) targets(v *value, p *Probe) {
 	}
 }
 
-// meantScheme is the message for a wrong target, with the scheme that was probably meant.
-func meantScheme(err error) string {
+// suggestScheme is the message for a wrong target, with the scheme that was probably meant.
+func suggestScheme(err error) string {
 	var unknown probe.UnknownScheme
 	if errors.As(err, &unknown) {
 		if meant := nearest(unknown.Scheme, probe.Schemes()); meant != "" {

@@ -28,8 +28,8 @@ var protocolNames = map[string]uint8{
 	"sctp": protocolSCTP,
 }
 
-// orOne makes a list accept one element without brackets.
-func (f field) orOne() field {
+// scalarOrList makes a list accept one element without brackets.
+func (f field) scalarOrList() field {
 	return field{f.name, func(r *reader, v *value) {
 		if v.kind != kindString && v.kind != kindInteger {
 			f.read(r, v)
@@ -71,7 +71,7 @@ func numbers[T comparable](name string, dst *[]T, example string, parse func(nam
 		}
 		*dst = list
 	}}
-	return f.orOne()
+	return f.scalarOrList()
 }
 
 func parseProtocol(name, s string) (uint8, string) {
@@ -164,7 +164,7 @@ func (r *reader) fwmark(v *value, m *Match) {
 // addresses is a list of addresses, prefixes and sets, or one of them.
 func addresses(name string, dst *Addresses, sets []Set) field {
 	var words []string
-	list := texts(name, &words, examplePrefix, maxSelector, nil).orOne()
+	list := texts(name, &words, examplePrefix, maxSelector, nil).scalarOrList()
 	return field{name, func(r *reader, v *value) {
 		list.read(r, v)
 		if v.bad {

@@ -64,8 +64,8 @@ func (s *source) syntaxError(err error, base int) int {
 		off = cap(s.data) - cap(perr.Highlight)
 	}
 	off = max(base, min(off, len(s.data)))
-	if plain, ok := plainWords[msg]; ok {
-		msg = plain
+	if clearer, ok := clearerMessages[msg]; ok {
+		msg = clearer
 	}
 	if strings.HasPrefix(msg, "expected newline") {
 		msg = "nothing may follow here: each key and each section needs a line of its own"
@@ -98,8 +98,8 @@ func (s *source) lineAfter(base, end, off int) (int, bool) {
 	return s.lines[line], true
 }
 
-// plainWords replaces messages of the TOML parser that speak of its grammar more than of the text.
-var plainWords = map[string]string{
+// clearerMessages replaces messages of the TOML parser that speak of its grammar more than of the text.
+var clearerMessages = map[string]string{
 	"basic strings cannot have new lines":   "the string has no closing quote on its line",
 	"unterminated basic string":             "the string has no closing quote on its line",
 	"literal strings cannot have new lines": "the string has no closing quote on its line",

@@ -35,7 +35,7 @@ func tproxySection(p *TProxy, sets []Set) section {
 		choice("on_failure", &p.OnFailure, []OnFailure{OnFailureBypass, OnFailureReject}, nil),
 		addresses("from", &p.Match.From, sets),
 		addresses("to", &p.Match.To, sets),
-		texts("iif", &p.Match.IIF, "br-lan", maxSelector, checkDevice).orOne(),
+		texts("iif", &p.Match.IIF, "br-lan", maxSelector, checkDevice).scalarOrList(),
 		numbers("protocol", &p.Match.Protocols, `["tcp", "udp"]`, parseProxied),
 		numbers("dport", &p.Match.DPorts, "443", parsePorts),
 		prefixes("except", &p.Except, sets),
@@ -57,10 +57,10 @@ func (r *reader) tproxy(t *table, c *Config, seen map[string]int) TProxy {
 	p := TProxy{OnFailure: OnFailureBypass, Match: Match{Protocols: []uint8{protocolTCP}}}
 	r.section(t, tproxySection(&p, c.Sets))
 	r.required(t, "tproxy", "name", "name", "proxy", p.Name, seen)
-	if t.values["port"] == nil && !t.meant["port"] {
+	if t.values["port"] == nil && !t.misspelled["port"] {
 		r.errorf(t.off, "this tproxy has no port: write port = 12345 below, with the one that the program listens on")
 	}
-	if v := t.values["iif"]; v == nil && !t.meant["iif"] {
+	if v := t.values["iif"]; v == nil && !t.misspelled["iif"] {
 		r.errorf(t.off, `this tproxy has no iif: write iif = "br-lan" below, with the device that the hosts are behind`)
 	} else if v != nil && !v.bad && len(p.Match.IIF) == 0 {
 		r.fail(v, v.off, "iif is empty: name the devices that the hosts are behind")

@@ -119,7 +119,7 @@ func parseEnd(name, s string) (netip.Addr, string) {
 // ethernet checks what must fit together at the two ends of a tunnel; title is where it stands.
 func (r *reader) ethernet(t *table, title string, e *Ethernet) {
 	for _, end := range []struct{ key, example string }{{"local", exampleLocal}, {"remote", exampleRemote}} {
-		if t.values[end.key] == nil && !t.meant[end.key] {
+		if t.values[end.key] == nil && !t.misspelled[end.key] {
 			r.errorf(t.off, "this %s has no %s: write %s = %q below, with your own", title, end.key, end.key, end.example)
 		}
 	}
@@ -148,7 +148,7 @@ func (r *reader) tunnel(t *table, c *Config, seen tunnelsSeen) Tunnel {
 		r.fail(v, v.off, "device %s is an uplink's: the far end of a tunnel is no uplink here", quote(x.Device))
 	}
 	for _, key := range []struct{ name, example string }{{"kind", KindGRETAP}, {"bridge", "br-wan"}} {
-		if t.values[key.name] == nil && !t.meant[key.name] {
+		if t.values[key.name] == nil && !t.misspelled[key.name] {
 			r.errorf(t.off, "this tunnel has no %s: write %s = %q below, with your own", key.name, key.name, key.example)
 		}
 	}
@@ -257,15 +257,15 @@ func (c *Config) Carriers(u *Uplink) []string {
 	case u.Kind != KindWireGuard || len(u.Underlay) > 0:
 		return u.Underlay
 	}
-	var plain []*Uplink
+	var isps []*Uplink
 	for i := range c.Uplinks {
 		if c.Uplinks[i].Kind == KindISP {
-			plain = append(plain, &c.Uplinks[i])
+			isps = append(isps, &c.Uplinks[i])
 		}
 	}
-	slices.SortStableFunc(plain, func(a, b *Uplink) int { return a.Tier - b.Tier })
-	names := make([]string, len(plain))
-	for i, p := range plain {
+	slices.SortStableFunc(isps, func(a, b *Uplink) int { return a.Tier - b.Tier })
+	names := make([]string, len(isps))
+	for i, p := range isps {
 		names[i] = p.Name
 	}
 	return names

@@ -185,7 +185,7 @@ func (r *reader) wireguard(t *table, u *Uplink) {
 	for _, key := range []struct{ name, example string }{
 		{"private_key_file", strconv.Quote(exampleKeyFile)}, {"addresses", `["10.0.31.2/24"]`}, {"peers", fmt.Sprintf("[ { public_key = %q } ]", exampleKey)},
 	} {
-		if v := w.values[key.name]; v == nil && !w.meant[key.name] || v != nil && !v.bad && v.kind == kindList && len(v.elems) == 0 {
+		if v := w.values[key.name]; v == nil && !w.misspelled[key.name] || v != nil && !v.bad && v.kind == kindList && len(v.elems) == 0 {
 			r.errorf(w.off, "this %s has no %s: write %s = %s below, with your own", titleWireGuard, key.name, key.name, key.example)
 		}
 	}
@@ -204,15 +204,15 @@ func (r *reader) wireguard(t *table, u *Uplink) {
 			f.ip.Method = MethodOff
 		}
 	}
-	if probe := t.values["probe"]; u.PeerRoutes && !u.WireGuard.leadsOut() && (probe == nil || probe.table != nil && probe.table.values["targets"] == nil) {
+	if probe := t.values["probe"]; u.PeerRoutes && !u.WireGuard.routesInternet() && (probe == nil || probe.table != nil && probe.table.values["targets"] == nil) {
 		u.Probe.Targets = nil // whether a peer is there is seen of each by itself
 	}
-	r.insideTargets(t, w, u)
+	r.checkPeerTargets(t, w, u)
 	r.peerRoutes(w, u)
 }
 
-// leadsOut reports whether some peer leads to the Internet.
-func (w *WireGuard) leadsOut() bool {
+// routesInternet reports whether some peer has a default route.
+func (w *WireGuard) routesInternet() bool {
 	return slices.ContainsFunc(w.Peers, func(p Peer) bool {
 		return slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Bits() <= 1 || n.Addr().Is6() && n.Bits() <= 3 })
 	})
@@ -259,8 +259,8 @@ func (r *reader) endpoints(w *table, u *Uplink) {
 	}
 }
 
-// insideTargets reports targets that no peer would be sent.
-func (r *reader) insideTargets(t, w *table, u *Uplink) {
+// checkPeerTargets reports targets that no peer would be sent.
+func (r *reader) checkPeerTargets(t, w *table, u *Uplink) {
 	if v := w.values["peers"]; v == nil || v.bad || t.values["probe"] != nil && t.values["probe"].bad {
 		return
 	}

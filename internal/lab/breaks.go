@@ -19,8 +19,8 @@ const (
 	Carrier = "carrier"
 	// Blackhole lets the ISP forward nothing for the customer; its gateway still answers.
 	Blackhole = "blackhole"
-	// Far silently breaks the link between the ISP and the Internet, for all of the ISP's customers.
-	Far = "far"
+	// Upstream silently breaks the link between the ISP and the Internet, for all of the ISP's customers.
+	Upstream = "far"
 	// Loss drops a share of the customer's packets at random, in each direction: 20 %, or "loss=5", "loss=2.5" for
 	// another share. ARP and neighbour discovery are spared.
 	Loss = "loss"
@@ -33,7 +33,7 @@ const (
 const defaultLoss = 20.0
 
 // Kinds returns the kinds that [World.Break] knows.
-func Kinds() []string { return []string{Carrier, Blackhole, Far, Loss, Gateway, Prefix} }
+func Kinds() []string { return []string{Carrier, Blackhole, Upstream, Loss, Gateway, Prefix} }
 
 // broken is one break in force.
 type broken struct {
@@ -245,7 +245,7 @@ func breakTable(p *isp) string {
 		chains.WriteString(hookChain(u.name+"_in", "ingress", u.port, in))
 		chains.WriteString(hookChain(u.name+"_out", "egress", u.port, out))
 	}
-	if slices.ContainsFunc(p.uplinks, func(u *uplink) bool { return u.breaks[Far] != nil }) {
+	if slices.ContainsFunc(p.uplinks, func(u *uplink) bool { return u.breaks[Upstream] != nil }) {
 		// ARP and neighbour discovery go on, or the ISP would soon say "host unreachable".
 		silent := []string{spareDiscovery, "meta protocol { ip, ip6 } drop"}
 		chains.WriteString(hookChain("far_in", "ingress", "up0", silent))

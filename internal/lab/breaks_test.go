@@ -54,7 +54,7 @@ func TestEachBreakDoesWhatItSaysAndHeals(t *testing.T) {
 	}{
 		{Carrier, false, false},
 		{Blackhole, true, true},
-		{Far, true, true},
+		{Upstream, true, true},
 		{Gateway, true, false},
 		{"loss=100", true, false},
 	} {

@@ -22,7 +22,7 @@ func (w *World) build(ctx context.Context) error {
 	if err := w.addHosts(ctx); err != nil {
 		return err
 	}
-	steps := []func(context.Context) error{w.sysctls, w.cable, w.buildLAN, w.buildRouter, w.buildISPs, w.buildInternet, w.ready}
+	steps := []func(context.Context) error{w.sysctls, w.addLinks, w.buildLAN, w.buildRouter, w.buildISPs, w.buildInternet, w.ready}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -97,8 +97,8 @@ func (w *World) sysctls(context.Context) error {
 	return nil
 }
 
-// cable makes every veth pair with its ends in place.
-func (w *World) cable(ctx context.Context) error {
+// addLinks makes every veth pair with its ends in place.
+func (w *World) addLinks(ctx context.Context) error {
 	veth := func(hostA, devA, hostB, devB string) string {
 		return fmt.Sprintf("link add %s netns %s type veth peer name %s netns %s",
 			devA, w.hosts[hostA].netns, devB, w.hosts[hostB].netns)

@@ -80,10 +80,10 @@ func dispatch(ctx context.Context, command string, args []string, s streams) (in
 		if err != nil {
 			return exitUsage, err
 		}
-		if Inside() {
-			return exitFine, runInside(ctx, o, s)
+		if IsChild() {
+			return exitFine, runChild(ctx, o, s)
 		}
-		return runOutside(ctx, args, o, s)
+		return runParent(ctx, args, o, s)
 	case "exec":
 		return execOn(ctx, args, s)
 	case "break":

@@ -39,7 +39,7 @@ func newProgram(t *testing.T) *program {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return &program{t: t, exe: exe, env: []string{"TMPDIR=" + dir, insideEnv + "="}}
+	return &program{t: t, exe: exe, env: []string{"TMPDIR=" + dir, childEnv + "="}}
 }
 
 // asNobody returns the same for an ordinary user, with a copy of the program where that user may read it.

@@ -213,7 +213,7 @@ func (d *daemon) again() string {
 	if err != nil {
 		exe = "uplinkd"
 	}
-	return fmt.Sprintf("%s lab exec router -- %s run -c %s", called(exe), exe, d.dir.config())
+	return fmt.Sprintf("%s lab exec router -- %s run -c %s", commandName(exe), exe, d.dir.config())
 }
 
 // tail returns the last lines of the daemon's log, indented.

@@ -134,7 +134,7 @@ func (d *demonstration) remoteClient(ctx context.Context) error {
 	for _, c := range []struct{ client, address string }{
 		{Client4, lte.Address4.Addr().String()}, {Client6, lte.Address6.Addr().String()},
 	} {
-		took, err := d.askFromOutside(ctx, c.client, c.address)
+		took, err := d.askFromInternet(ctx, c.client, c.address)
 		if err != nil {
 			return fmt.Errorf("asking %s from %s: %w", c.address, c.client, err)
 		}
@@ -143,7 +143,7 @@ func (d *demonstration) remoteClient(ctx context.Context) error {
 	return nil
 }
 
-func (d *demonstration) askFromOutside(ctx context.Context, client, address string) (time.Duration, error) {
+func (d *demonstration) askFromInternet(ctx context.Context, client, address string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	target := netip.AddrPortFrom(netip.MustParseAddr(address), EchoPort)

@@ -13,7 +13,7 @@ import (
 	"github.com/insomniacslk/dhcp/iana"
 )
 
-// How long the lab's providers lend a prefix. T1 is short, so that a renumbering is seen within seconds.
+// How long the lab's providers lease a prefix. T1 is short, so that a renumbering is seen within seconds.
 const (
 	delegationRenew     = 10 * time.Second
 	delegationRebind    = 30 * time.Second
@@ -99,14 +99,14 @@ func delegate(asked *dhcpv6.Message, prefix netip.Prefix, duid dhcpv6.DUID) *dhc
 	}
 	for _, ia := range asked.Options.IAPD() {
 		own := &dhcpv6.OptIAPD{IaId: ia.IaId, T1: delegationRenew, T2: delegationRebind}
-		own.Options.Add(lend(prefix, delegationPreferred, delegationValid))
+		own.Options.Add(iaPrefix(prefix, delegationPreferred, delegationValid))
 		for _, had := range ia.Options.Prefixes() {
 			if had.Prefix == nil || had.Prefix.IP.IsUnspecified() {
 				continue
 			}
 			bits, _ := had.Prefix.Mask.Size()
 			if addr, ok := netip.AddrFromSlice(had.Prefix.IP); ok && netip.PrefixFrom(addr, bits) != prefix {
-				own.Options.Add(lend(netip.PrefixFrom(addr, bits), 0, 0))
+				own.Options.Add(iaPrefix(netip.PrefixFrom(addr, bits), 0, 0))
 			}
 		}
 		answer.AddOption(own)
@@ -114,7 +114,7 @@ func delegate(asked *dhcpv6.Message, prefix netip.Prefix, duid dhcpv6.DUID) *dhc
 	return answer
 }
 
-func lend(prefix netip.Prefix, preferred, valid time.Duration) *dhcpv6.OptIAPrefix {
+func iaPrefix(prefix netip.Prefix, preferred, valid time.Duration) *dhcpv6.OptIAPrefix {
 	return &dhcpv6.OptIAPrefix{PreferredLifetime: preferred, ValidLifetime: valid,
 		Prefix: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 128)}}
 }

@@ -19,7 +19,7 @@ func TestThePrefixOfBeforeARenumberingIsTakenBack(t *testing.T) {
 		}
 		ia := &dhcpv6.OptIAPD{IaId: [4]byte{0, 0, 0, 7}}
 		for _, p := range had {
-			ia.Options.Add(lend(p, 0, 0))
+			ia.Options.Add(iaPrefix(p, 0, 0))
 		}
 		m.AddOption(ia)
 		return m

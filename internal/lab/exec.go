@@ -31,7 +31,7 @@ func execOn(ctx context.Context, args []string, s streams) (int, error) {
 	if !slices.Contains(lab.Hosts, host) {
 		return exitUsage, fmt.Errorf("%w: there is no host %q, only %s", errUsage, host, strings.Join(lab.Hosts, ", "))
 	}
-	argv, err := enterArgs(lab, host, command)
+	argv, err := nsenterArgs(lab, host, command)
 	if err != nil {
 		return exitFailed, err
 	}
@@ -56,9 +56,9 @@ func shell() string {
 	return "/bin/sh"
 }
 
-// enterArgs returns the command line that enters the lab's namespaces and there the host's. A shell takes the command
+// nsenterArgs returns the command line that enters the lab's namespaces and there the host's. A shell takes the command
 // back to the current directory, which entering a mount namespace leaves.
-func enterArgs(lab response, host string, command []string) ([]string, error) {
+func nsenterArgs(lab response, host string, command []string) ([]string, error) {
 	nsenter, err := findTool("nsenter", "util-linux")
 	if err != nil {
 		return nil, err

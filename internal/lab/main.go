@@ -16,8 +16,8 @@ import (
 // the tests' exit code. It never returns. A test binary that plays other parts too, such as the daemon's, decides on
 // that before it calls Main. The parameter is a *testing.M or something around it, such as a leak check.
 func Main(m interface{ Run() int }) {
-	if Inside() {
-		if err := Enter(); err != nil {
+	if IsChild() {
+		if err := IsolateNamespaces(); err != nil {
 			fatal(err)
 		}
 		os.Exit(m.Run())
@@ -25,7 +25,7 @@ func Main(m interface{ Run() int }) {
 	if slices.Contains(os.Args, "-test.fuzzworker") {
 		os.Exit(m.Run()) // a child of the one inside, with pipes to it that another execution would lose
 	}
-	child := Private{
+	child := Child{
 		Args:    os.Args[1:],
 		Stdin:   os.Stdin,
 		Stdout:  os.Stdout,

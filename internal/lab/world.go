@@ -41,11 +41,11 @@ type World struct {
 }
 
 // New builds a world. It works only inside the private namespaces of [Main] or [Enter]; elsewhere it returns
-// [ErrOutside]. Everything works at once when it returns: addresses are usable, links are up. ctx bounds the building
+// [ErrNotChild]. Everything works at once when it returns: addresses are usable, links are up. ctx bounds the building
 // only; the world lives until [World.Close].
 func New(ctx context.Context, o Options) (*World, error) {
-	if !Inside() {
-		return nil, ErrOutside
+	if !IsChild() {
+		return nil, ErrNotChild
 	}
 	o, err := o.withDefaults()
 	if err != nil {

@@ -31,7 +31,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, u)
 			wire(&out.Uplinks[i].IPv6, given.IPv6, u)
-			out.Uplinks[i].Site = !leadsOut(given.IPv4) && !leadsOut(given.IPv6)
+			out.Uplinks[i].Site = !routesInternet(given.IPv4) && !routesInternet(given.IPv6)
 		}
 		if given.WireGuard != nil {
 			out.WireGuard = append(out.WireGuard, *given.WireGuard)
@@ -150,7 +150,7 @@ func wire(a *rules.Addressing, given *rules.Assignment, u *config.Uplink) {
 	}
 }
 
-func leadsOut(a *rules.Assignment) bool { return a == nil || !a.NoDefault }
+func routesInternet(a *rules.Assignment) bool { return a == nil || !a.NoDefault }
 
 // UnderlayName is the name that a tunnel's group has among the ids. No uplink, and no group of policies, can be called so.
 func UnderlayName(uplink string) string { return "@underlay " + uplink }

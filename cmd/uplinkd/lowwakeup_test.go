@@ -11,7 +11,7 @@ import (
 func TestEveryThreadOfTheDaemonMayWakeAMillisecondLate(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	t.Setenv("GOMAXPROCS", "")
-	beThrifty()
+	reduceWakeups()
 	if n := runtime.GOMAXPROCS(0); n != 1 {
 		t.Errorf("%d processors are used", n)
 	}

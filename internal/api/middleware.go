@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// guard bounds every request, refuses those that a hostile web page may have
+// middleware bounds every request, refuses those that a hostile web page may have
 // made, and marks every answer as nothing that a browser should keep, guess at
 // or run. The unix socket is out of reach for web pages.
-func (f *face) guard(next http.Handler) http.Handler {
+func (l *listenerHandler) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
@@ -24,23 +24,23 @@ func (f *face) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Content-Type-Options", "nosniff")
-		if !f.local {
-			if !f.allowedHost(r) {
+		if !l.local {
+			if !l.allowedHost(r) {
 				writeError(w, http.StatusForbidden, fmt.Sprintf(
 					"host %q is not known to be this machine: ask by address, or add the name to the allowed hosts", r.Host))
 				return
 			}
-			if f.crossSite(r) {
+			if l.crossSite(r) {
 				writeError(w, http.StatusForbidden, "requests from other web sites are refused")
 				return
 			}
 		}
-		if r.ContentLength > f.limits.bodyBytes {
+		if r.ContentLength > l.limits.bodyBytes {
 			h.Set("Connection", "close") // what was announced is never read
-			writeError(w, http.StatusRequestEntityTooLarge, tooLarge(f.limits.bodyBytes))
+			writeError(w, http.StatusRequestEntityTooLarge, tooLarge(l.limits.bodyBytes))
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, f.limits.bodyBytes)
+		r.Body = http.MaxBytesReader(w, r.Body, l.limits.bodyBytes)
 		next.ServeHTTP(w, r)
 	})
 }
@@ -49,10 +49,10 @@ func tooLarge(limit int64) string {
 	return fmt.Sprintf("the request body is larger than %d bytes", limit)
 }
 
-// changing answers POST with h when the client may change something.
-func (f *face) changing(h http.HandlerFunc) http.Handler {
+// post answers POST with h when the client may change something.
+func (l *listenerHandler) post(h http.HandlerFunc) http.Handler {
 	return only(func(w http.ResponseWriter, r *http.Request) {
-		if !f.local && !f.authorized(w, r) {
+		if !l.local && !l.authorized(w, r) {
 			return
 		}
 		// No change needs a body, but a client that sends one expects it to be read.
@@ -71,18 +71,18 @@ func (f *face) changing(h http.HandlerFunc) http.Handler {
 
 // authorized reports whether a request over TCP may change something, and
 // answers it if not.
-func (f *face) authorized(w http.ResponseWriter, r *http.Request) bool {
-	if f.o.Token == "" {
+func (l *listenerHandler) authorized(w http.ResponseWriter, r *http.Request) bool {
+	if l.o.Token == "" {
 		writeError(w, http.StatusForbidden, "this listener is read-only: use the unix socket, or configure a token")
 		return false
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	// Sums have one length, so the time tells nothing about the token's either.
-	want, got := sha256.Sum256([]byte(f.o.Token)), sha256.Sum256([]byte(strings.TrimSpace(token)))
+	want, got := sha256.Sum256([]byte(l.o.Token)), sha256.Sum256([]byte(strings.TrimSpace(token)))
 	if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(want[:], got[:]) == 1 {
 		return true
 	}
-	f.log.Warn("change refused: no valid token", "path", r.URL.Path, "from", f.client(r))
+	l.log.Warn("change refused: no valid token", "path", r.URL.Path, "from", l.client(r))
 	w.Header().Set("WWW-Authenticate", "Bearer")
 	writeError(w, http.StatusUnauthorized, "changes need the header Authorization: Bearer TOKEN")
 	return false
@@ -91,9 +91,9 @@ func (f *face) authorized(w http.ResponseWriter, r *http.Request) bool {
 // allowedHost reports whether the Host header is surely a name of this machine.
 // With DNS rebinding a web page reaches us under its own name, which it makes
 // resolve to our address; it cannot make a browser send another Host.
-func (f *face) allowedHost(r *http.Request) bool {
+func (l *listenerHandler) allowedHost(r *http.Request) bool {
 	host := hostname(r.Host)
-	if f.hosts[host] {
+	if l.hosts[host] {
 		return true
 	}
 	addr, err := netip.ParseAddr(host)
@@ -109,14 +109,14 @@ func (f *face) allowedHost(r *http.Request) bool {
 
 // crossSite reports whether a browser says that another site has made the
 // request. Following a link to us is fine: its site does not see the answer.
-func (f *face) crossSite(r *http.Request) bool {
+func (l *listenerHandler) crossSite(r *http.Request) bool {
 	for _, value := range r.Header.Values("Origin") {
 		origin, err := url.Parse(value)
 		if err != nil || origin.Host == "" { // "null" too
 			return true
 		}
 		// Behind a proxy that ends TLS the two differ; then the name was configured.
-		if !strings.EqualFold(origin.Host, r.Host) && !f.configured(origin.Host) {
+		if !strings.EqualFold(origin.Host, r.Host) && !l.configured(origin.Host) {
 			return true
 		}
 	}
@@ -128,9 +128,9 @@ func (f *face) crossSite(r *http.Request) bool {
 	return false
 }
 
-func (f *face) configured(hostport string) bool {
+func (l *listenerHandler) configured(hostport string) bool {
 	host := hostname(hostport)
-	return host != "localhost" && f.hosts[host]
+	return host != "localhost" && l.hosts[host]
 }
 
 // hostname returns the host of a Host header in its normal form.

@@ -7,29 +7,16 @@ import (
 	"io"
 	"slices"
 	"strings"
-
-	"github.com/uplinkd/uplinkd/internal/offline"
 )
 
-func initCommand(*flag.FlagSet) runner {
-	return func(_ context.Context, _ []string, s streams) error {
-		text, err := offline.Init()
-		if err != nil {
-			return err
-		}
-		_, err = io.WriteString(s.out, text)
-		return err
-	}
-}
-
-// word is a command as completion and the manual see it.
-type word struct {
+// documentedCommand is a command as completion and the manual page see it.
+type documentedCommand struct {
 	*command
 	options []*flag.Flag
 }
 
-func wordsOf(list []command) []word {
-	all := make([]word, len(list))
+func commandsWithOptions(list []command) []documentedCommand {
+	all := make([]documentedCommand, len(list))
 	for i := range list {
 		all[i].command = &list[i]
 		set, _ := list[i].options()
@@ -59,16 +46,16 @@ const labCommands = "run break heal exec status down"
 
 func completionCommand(*flag.FlagSet) runner {
 	return func(_ context.Context, args []string, s streams) error {
-		write, ok := map[string]func(io.Writer, []word){"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[args[0]]
+		write, ok := map[string]func(io.Writer, []documentedCommand){"bash": bashCompletion, "zsh": zshCompletion, "fish": fishCompletion}[args[0]]
 		if !ok {
 			return usagef("completion is for bash, zsh and fish, not for %q", args[0])
 		}
-		write(s.out, wordsOf(commands()))
+		write(s.out, commandsWithOptions(commands()))
 		return nil
 	}
 }
 
-func bashCompletion(w io.Writer, all []word) {
+func bashCompletion(w io.Writer, all []documentedCommand) {
 	var names []string
 	for _, c := range all {
 		names = append(names, c.name)
@@ -111,7 +98,7 @@ func zshQuote(text string) string {
 	return "'" + strings.NewReplacer("'", `'\''`, ":", `\:`, "[", `\[`, "]", `\]`).Replace(text) + "'"
 }
 
-func zshCompletion(w io.Writer, all []word) {
+func zshCompletion(w io.Writer, all []documentedCommand) {
 	io.WriteString(w, "#compdef uplinkd\n# Completion of uplinkd for zsh: put it into a directory of $fpath as _uplinkd.\n_uplinkd() {\n\tlocal -a commands\n\tcommands=(\n")
 	for _, c := range all {
 		fmt.Fprintf(w, "\t\t%s\n", zshQuote(c.name)+":"+zshQuote(c.does))
@@ -147,7 +134,7 @@ func fishQuote(text string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(text) + "'"
 }
 
-func fishCompletion(w io.Writer, all []word) {
+func fishCompletion(w io.Writer, all []documentedCommand) {
 	io.WriteString(w, "# Completion of uplinkd for fish: put it into ~/.config/fish/completions/uplinkd.fish.\ncomplete -c uplinkd -f\n")
 	for _, c := range all {
 		fmt.Fprintf(w, "complete -c uplinkd -n __fish_use_subcommand -a %s -d %s\n", c.name, fishQuote(c.does))

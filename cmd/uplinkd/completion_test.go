@@ -113,7 +113,7 @@ func TestTheManualNamesEveryCommandAndOption(t *testing.T) {
 		t.Fatalf("%v\n%s", err, warnings.String())
 	}
 	plain := regexpOverstrike.ReplaceAllString(text.String(), "")
-	for _, w := range wordsOf(commands()) {
+	for _, w := range commandsWithOptions(commands()) {
 		if !strings.Contains(plain, "uplinkd "+w.name) {
 			t.Errorf("it does not name %s", w.name)
 		}

@@ -10,10 +10,10 @@ import (
 // promised more exactly.
 const timerSlack = "1000000"
 
-// beThrifty has the daemon, which sleeps most of the time, wake as little of the machine as it can. While any goroutine
+// reduceWakeups has the daemon, which sleeps most of the time, wake as little of the machine as it can. While any goroutine
 // runs, Go's own monitor sleeps for 20 µs and looks, again and again, so most switches between threads were its, and every
 // goroutine that becomes ready has another processor look for work. See BenchmarkCost.
-func beThrifty() {
+func reduceWakeups() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(1)
 	}

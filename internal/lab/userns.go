@@ -17,19 +17,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv marks the re-executed child. Its value is the parent's process id: what the child starts inherits the
+// childEnv marks the re-executed child. Its value is the parent's process id: what the child starts inherits the
 // variable but has another parent, and so does not take itself for the child.
-const insideEnv = "UPLINKD_LAB_INSIDE"
+const childEnv = "UPLINKD_LAB_CHILD"
 
 // stopGrace is how long a child may take to end after SIGTERM.
 const stopGrace = 15 * time.Second
 
-// ErrOutside is returned where private namespaces are needed and the process is not in them.
-var ErrOutside = errors.New("not inside the lab's private namespaces")
+// ErrNotChild is returned where private namespaces are needed and the process is not in them.
+var ErrNotChild = errors.New("not inside the lab's private namespaces")
 
-// Private is a run of this same executable in namespaces of its own: mount and network, and a user namespace too
+// Child is a run of this same executable in namespaces of its own: mount and network, and a user namespace too
 // unless the process is a capable root already.
-type Private struct {
+type Child struct {
 	Args   []string   // without the program's name
 	Env    []string   // added to the environment
 	Files  []*os.File // inherited as descriptors 3, 4, ...: see Inherited
@@ -40,15 +40,15 @@ type Private struct {
 	Forward []os.Signal
 }
 
-// Inside reports whether this process was started by [Private.Run].
-func Inside() bool {
-	pid, err := strconv.Atoi(os.Getenv(insideEnv))
+// IsChild reports whether this process was started by [Child.Run].
+func IsChild() bool {
+	pid, err := strconv.Atoi(os.Getenv(childEnv))
 	return err == nil && pid == os.Getppid()
 }
 
 // Run re-executes the program, waits for it and returns its exit code, 128 + n when signal n killed it. The child gets
 // SIGTERM when ctx ends and SIGKILL when this process dies.
-func (p *Private) Run(ctx context.Context) (int, error) {
+func (c *Child) Run(ctx context.Context) (int, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return 1, fmt.Errorf("finding this program's file: %w", err)
@@ -57,24 +57,24 @@ func (p *Private) Run(ctx context.Context) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
-	cmd := exec.CommandContext(ctx, exe, p.Args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Stdin, p.Stdout, p.Stderr
-	cmd.ExtraFiles = p.Files
-	cmd.Env = append(os.Environ(), p.Env...)
-	cmd.Env = append(cmd.Env, "PATH="+searchPath(), insideEnv+"="+strconv.Itoa(os.Getpid()))
-	cmd.SysProcAttr = privateAttr()
+	cmd := exec.CommandContext(ctx, exe, c.Args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, c.Stdout, c.Stderr
+	cmd.ExtraFiles = c.Files
+	cmd.Env = append(os.Environ(), c.Env...)
+	cmd.Env = append(cmd.Env, "PATH="+searchPath(), childEnv+"="+strconv.Itoa(os.Getpid()))
+	cmd.SysProcAttr = namespaceAttr()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopGrace
 	if err := cmd.Start(); err != nil {
 		return 1, fmt.Errorf("entering private namespaces: %w%s", err, userNamespaceHint(err))
 	}
-	stop := forwardSignals(cmd.Process, p.Forward)
+	stop := forwardSignals(cmd.Process, c.Forward)
 	defer stop()
 	return exitCode(cmd.Wait())
 }
 
-// privateAttr gives the child a process group of its own, so that a terminal's Ctrl-C reaches it once, through us.
-func privateAttr() *syscall.SysProcAttr {
+// namespaceAttr gives the child a process group of its own, so that a terminal's Ctrl-C reaches it once, through us.
+func namespaceAttr() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET,
 		Pdeathsig:  syscall.SIGKILL,
@@ -150,18 +150,18 @@ func userNamespaceHint(err error) string {
 		" user.max_user_namespaces=10000)"
 }
 
-// Inherited returns the i-th of [Private.Files] in the child. The descriptor is not passed on to what the child starts.
+// Inherited returns the i-th of [Child.Files] in the child. The descriptor is not passed on to what the child starts.
 func Inherited(i int) *os.File {
 	fd := uintptr(3 + i)
 	unix.CloseOnExec(int(fd))
 	return os.NewFile(fd, "inherited "+strconv.Itoa(i))
 }
 
-// Enter makes the namespaces of the re-executed child private: it must be called once, before anything else. A tmpfs
+// IsolateNamespaces makes the namespaces of the re-executed child private: it must be called once, before anything else. A tmpfs
 // hides /run, so that named network namespaces and sockets of the world cannot meet those of the machine.
-func Enter() error {
-	if !Inside() {
-		return ErrOutside
+func IsolateNamespaces() error {
+	if !IsChild() {
+		return ErrNotChild
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w%s", err, userNamespaceHint(err))
@@ -169,11 +169,11 @@ func Enter() error {
 	if err := setUp("lo", true); err != nil { // for servers of tests on 127.0.0.1
 		return err
 	}
-	return hideRun()
+	return mountRun()
 }
 
-// hideRun mounts a tmpfs over /run.
-func hideRun() error {
+// mountRun mounts a tmpfs over /run.
+func mountRun() error {
 	old, err := unix.Open("/run", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("opening /run: %w", err)
@@ -187,16 +187,16 @@ func hideRun() error {
 		return fmt.Errorf("mounting a tmpfs on /run: %w%s", err, userNamespaceHint(err))
 	}
 	for _, entry := range names {
-		if err := keepOfRun(old, entry); err != nil {
+		if err := exposeInRun(old, entry); err != nil {
 			return fmt.Errorf("keeping /run/%s visible: %w", entry.Name(), err)
 		}
 	}
 	return nil
 }
 
-// keepOfRun shows again what programs are found through: NixOS has its whole PATH below /run, as symbolic links and
+// exposeInRun shows again what programs are found through: NixOS has its whole PATH below /run, as symbolic links and
 // wrappers; a temporary directory or this executable may lie there as well.
-func keepOfRun(old int, entry os.DirEntry) error {
+func exposeInRun(old int, entry os.DirEntry) error {
 	source := fmt.Sprintf("/proc/self/fd/%d/%s", old, entry.Name())
 	target := "/run/" + entry.Name()
 	if entry.Type()&os.ModeSymlink != 0 {
@@ -206,7 +206,7 @@ func keepOfRun(old int, entry os.DirEntry) error {
 		}
 		return os.Symlink(to, target)
 	}
-	if !entry.IsDir() || !neededOfRun(target) {
+	if !entry.IsDir() || !neededInRun(target) {
 		return nil
 	}
 	if err := os.Mkdir(target, 0o755); err != nil {
@@ -215,7 +215,7 @@ func keepOfRun(old int, entry os.DirEntry) error {
 	return unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, "")
 }
 
-func neededOfRun(dir string) bool {
+func neededInRun(dir string) bool {
 	if dir == "/run/netns" || dir == "/run/uplinkd" {
 		return false
 	}

@@ -50,9 +50,9 @@ func parseRun(args []string) (runOptions, error) {
 	return o, nil
 }
 
-// runOutside is the part of `lab run` that stays in the machine's namespaces: it holds the lock, gives the lab a
+// runParent is the part of `lab run` that stays in the machine's namespaces: it holds the lock, gives the lab a
 // listener of the machine, and removes the lab's directory afterwards.
-func runOutside(ctx context.Context, args []string, o runOptions, s streams) (code int, err error) {
+func runParent(ctx context.Context, args []string, o runOptions, s streams) (code int, err error) {
 	if _, err := findTools(); err != nil {
 		return exitFailed, err
 	}
@@ -67,12 +67,12 @@ func runOutside(ctx context.Context, args []string, o runOptions, s streams) (co
 	if dir.stale {
 		_, _ = fmt.Fprintf(s.err, "removed what a killed lab left in %s\n", dir.path)
 	}
-	listener, err := listenOutside(ctx, o.listen)
+	listener, err := listenInParent(ctx, o.listen)
 	if err != nil {
 		return exitFailed, err
 	}
 	defer func() { _ = listener.Close() }()
-	child := Private{
+	child := Child{
 		Args:   append([]string{"lab", "run"}, args...),
 		Env:    []string{directoryEnv + "=" + dir.path},
 		Files:  []*os.File{inheritedLock: dir.lock, inheritedListener: listener},
@@ -82,8 +82,8 @@ func runOutside(ctx context.Context, args []string, o runOptions, s streams) (co
 	return child.Run(ctx)
 }
 
-// listenOutside opens the dashboard's listener; where its usual port is taken, any other will do.
-func listenOutside(ctx context.Context, addr string) (*os.File, error) {
+// listenInParent opens the dashboard's listener; where its usual port is taken, any other will do.
+func listenInParent(ctx context.Context, addr string) (*os.File, error) {
 	asked := addr
 	if asked == "" {
 		asked = defaultListen

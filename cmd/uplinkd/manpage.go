@@ -10,7 +10,7 @@ import (
 
 func manCommand(*flag.FlagSet) runner {
 	return func(_ context.Context, _ []string, s streams) error {
-		manual(s.out, wordsOf(commands()))
+		manPage(s.out, commandsWithOptions(commands()))
 		return nil
 	}
 }
@@ -24,8 +24,8 @@ func roff(text string) string {
 	return text
 }
 
-// manual writes uplinkd(8), of the list that the program itself goes by.
-func manual(w io.Writer, all []word) {
+// manPage writes uplinkd(8), of the list that the program itself goes by.
+func manPage(w io.Writer, all []documentedCommand) {
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	line(`.TH UPLINKD 8 "" "uplinkd %s" "System Manager's Manual"`, roff(version()))
 	line(".SH NAME\nuplinkd \\- keep a Linux router with several uplinks online")

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// runInside is the part of `lab run` that lives in the private namespaces: it holds the world until ctx ends or
+// runChild is the part of `lab run` that lives in the private namespaces: it holds the world until ctx ends or
 // somebody asks it to go.
-func runInside(ctx context.Context, o runOptions, s streams) error {
+func runChild(ctx context.Context, o runOptions, s streams) error {
 	lock := Inherited(inheritedLock) // held until this process ends
 	defer func() { _ = lock.Close() }()
-	if err := Enter(); err != nil {
+	if err := IsolateNamespaces(); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -153,7 +153,7 @@ func (l *labRun) hints() {
 	if err != nil {
 		exe = "uplinkd"
 	}
-	name := called(exe)
+	name := commandName(exe)
 	l.say(`
 play with it from another terminal:
   %[1]s lab break carrier fiber          pull the cable; also blackhole, far, loss, gateway, prefix
@@ -164,8 +164,8 @@ play with it from another terminal:
 Ctrl-C or %[1]s lab down ends it, and nothing remains`, name, exe)
 }
 
-// called is how a user in the present directory calls this program.
-func called(exe string) string {
+// commandName is how a user in the present directory calls this program.
+func commandName(exe string) string {
 	here, err := os.Getwd()
 	if err != nil {
 		return exe
@@ -231,13 +231,13 @@ func forwardOne(ctx context.Context, conn net.Conn, to *Host, addr string) {
 	defer func() { _ = peer.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close(); _ = peer.Close() })()
 	var back sync.WaitGroup
-	back.Go(func() { pour(conn, peer) })
-	pour(peer, conn)
+	back.Go(func() { copyHalf(conn, peer) })
+	copyHalf(peer, conn)
 	back.Wait()
 }
 
-// pour copies one direction and passes its end on.
-func pour(to, from net.Conn) {
+// copyHalf copies one direction and passes its end on.
+func copyHalf(to, from net.Conn) {
 	_, _ = io.Copy(to, from)
 	if half, ok := to.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()

@@ -10,7 +10,7 @@ import (
 
 func TestRunIsPrivateInsideTheNamespaces(t *testing.T) {
 	t.Parallel()
-	if !Inside() {
+	if !IsChild() {
 		t.Error("the tests do not run inside")
 	}
 	data, err := os.ReadFile("/proc/self/mounts")
@@ -28,18 +28,18 @@ func TestWhatProgramsAreFoundThroughStaysVisible(t *testing.T) {
 	for dir, want := range map[string]bool{
 		"/run/wrappers": true, "/run/user": true, "/run/systemd": false, "/run/netns": false, "/run/wrap": false,
 	} {
-		if got := neededOfRun(dir); got != want {
+		if got := neededInRun(dir); got != want {
 			t.Errorf("%s stays visible: %v, want %v", dir, got, want)
 		}
 	}
 }
 
 func TestAWorldIsRefusedOutsideTheNamespaces(t *testing.T) {
-	t.Setenv(insideEnv, "")
-	if _, err := New(t.Context(), Options{}); !errors.Is(err, ErrOutside) {
+	t.Setenv(childEnv, "")
+	if _, err := New(t.Context(), Options{}); !errors.Is(err, ErrNotChild) {
 		t.Errorf("got %v", err)
 	}
-	if err := Enter(); !errors.Is(err, ErrOutside) {
+	if err := IsolateNamespaces(); !errors.Is(err, ErrNotChild) {
 		t.Errorf("got %v", err)
 	}
 }
