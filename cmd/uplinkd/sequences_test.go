@@ -115,7 +115,13 @@ func (c *chaos) sequences(faults []fault) {
 	c.write(c.fresh, strings.ReplaceAll(c.configured(), filepath.Join(c.dir, "state"), filepath.Join(c.dir, "fresh")))
 	c.start()
 	c.awaitWell()
-	c.whole = c.settled()
+	c.await("the state of the kernel to stay as it is", func() error { // a lease is known a moment before it is planned
+		before := c.whole
+		if c.whole = c.settled(); c.whole != before {
+			return errors.New("it has changed")
+		}
+		return c.converged()
+	})
 	for _, target := range []string{"192.0.2.1:7", "192.0.2.53:7", "[2001:db8:ffff::1]:7"} {
 		c.probe(&lab.FlowProbe{From: c.Host("lan"), Network: "udp", Target: addrPort(target), Interval: 20 * time.Millisecond, Timeout: 200 * time.Millisecond})
 	}
