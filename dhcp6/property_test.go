@@ -54,13 +54,13 @@ func anyOptions(t *rapid.T) []byte {
 	return out
 }
 
-// keeper is what a caller keeps of the changes, which must be the lease.
-type keeper struct {
+// caller is what a caller keeps of the changes, which must be the lease.
+type caller struct {
 	have map[netip.Prefix]bool
 	last *Lease
 }
 
-func (k *keeper) take(t *rapid.T, ch Change, now instant) {
+func (k *caller) take(t *rapid.T, ch Change, now instant) {
 	for _, p := range ch.Prefixes {
 		if gone := p.Outcome.Gone(); ch.Reason != Restored && !gone && p.Outcome != Added && p.Outcome != Kept && !k.have[p.Prefix] {
 			t.Fatalf("%s: %v was %s without having been added", ch.Reason, p.Prefix, p.Outcome)
@@ -102,7 +102,7 @@ func TestAnyHistoryIsToldExactly(t *testing.T) {
 		seed := rapid.Uint64().Draw(t, "seed")
 		now, offset := origin, time.Duration(0)
 		at := func() instant { return instant{now, epoch.Add(now + offset)} }
-		k := &keeper{have: map[netip.Prefix]bool{}}
+		k := &caller{have: map[netip.Prefix]bool{}}
 		var times []time.Duration
 		var last *dhcpv6.Message
 		var stored *Lease

@@ -155,14 +155,14 @@ func splitAuthority(s, scheme string) (host, port string, err error) {
 		return "", "", errNoAddress
 	}
 	if a, err := netip.ParseAddr(s); err == nil && a.Is6() {
-		meant := "[" + s + "]"
+		suggestion := "[" + s + "]"
 		if i := strings.LastIndexByte(s, ':'); scheme == string(TCP) { // a port is what a tcp target cannot do without
 			_, err := netip.ParseAddr(s[:i])
 			if n, bad := strconv.ParseUint(s[i+1:], 10, 16); err == nil && bad == nil && n > 0 {
-				meant = "[" + s[:i] + "]" + s[i:]
+				suggestion = "[" + s[:i] + "]" + s[i:]
 			}
 		}
-		return "", "", fmt.Errorf("needs brackets around its IPv6 address: write %s", quote(scheme+"://"+meant))
+		return "", "", fmt.Errorf("needs brackets around its IPv6 address: write %s", quote(scheme+"://"+suggestion))
 	}
 	if strings.HasPrefix(s, "[") && strings.HasSuffix(s, "]") {
 		if inner := s[1 : len(s)-1]; strings.Contains(inner, ":") {

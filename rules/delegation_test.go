@@ -293,8 +293,8 @@ func TestALANsOnlyPrefixIsUsableThoughAnotherUplinkIsPreferred(t *testing.T) {
 	}{{rules.Good, true}, {rules.Impaired, true}, {rules.Doubtful, true}, {rules.Dead, false}} {
 		w := delegated()
 		w.cfg.Uplinks[0].Delegations = nil
-		w.judge(1, rules.Good)
-		w.judge(2, tt.health)
+		w.setVerdict(1, rules.Good)
+		w.setVerdict(2, tt.health)
 		_, report := w.plan()
 		if choice := report.Defaults[rules.IPv6]; !choice.Has(1) {
 			t.Fatalf("new traffic: %s", choice.Reason)

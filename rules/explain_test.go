@@ -210,7 +210,7 @@ func TestPullingACableDoesWhatWasForetold(t *testing.T) {
 		if link, ok := w.obs.Link(u.Device); !ok || !link.Up {
 			return
 		}
-		foretold, state := w.routing().WithoutCarrier(w.cfg, w.verdicts, u)
+		foretold, state := w.routing().WithLinkDown(w.cfg, w.verdicts, u)
 		_ = w.changeLink(u.Device, func(l *rules.Link) { l.Carrier = false })
 		for _, f := range rules.Families {
 			w.verdicts[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: rules.Dead, State: "down"}

@@ -72,7 +72,7 @@ func TestAPeersNetworkIsReachedWhereThePeerIs(t *testing.T) {
 
 func TestAPeerUsesTheProvidersLikeALAN(t *testing.T) {
 	w := sites()
-	w.judge(2, rules.Dead)
+	w.setVerdict(2, rules.Dead)
 	w.converge(t)
 	conn := &connection{fresh: true}
 	far := internet[rules.IPv4]
@@ -95,7 +95,7 @@ func TestOfTwoTunnelsToANetworkTheBetterIsTaken(t *testing.T) {
 		alive  bool         // its peer
 		device string
 	}{{rules.Good, true, "wg1"}, {rules.Dead, true, "wg0"}, {rules.Good, false, "wg0"}, {rules.Good, true, "wg1"}} {
-		w.judge(4, step.health)
+		w.setVerdict(4, step.health)
 		w.setAlive(4, step.alive)
 		w.converge(t)
 		if got := w.goes(host, phone, "lan0", &connection{fresh: true}); !strings.Contains(got, step.device) {

@@ -21,7 +21,7 @@ func carried() *world {
 	return w
 }
 
-func (w *world) judge(uplink int, h rules.Health) {
+func (w *world) setVerdict(uplink int, h rules.Health) {
 	for _, f := range rules.Families {
 		w.verdicts[rules.Path{Uplink: uplink, Family: f}] = rules.Verdict{Health: h}
 	}
@@ -48,7 +48,7 @@ func TestATunnelsPacketsFollowItsCarriersThereAndBack(t *testing.T) {
 		{"the second though the tunnel itself is down", [3]rules.Health{rules.Dead, rules.Good, rules.Dead}, "wan2", 2},
 	} {
 		for i, h := range step.health {
-			w.judge(i+1, h)
+			w.setVerdict(i+1, h)
 		}
 		_, report := w.converge(t)
 		if by := report.Carrier(3, rules.IPv4); by != step.by {
@@ -76,8 +76,8 @@ func TestATunnelStaysWhereItIsWhenItsFirstCarrierTakesNewFlowsOnly(t *testing.T)
 		{"the first when the second is worse", rules.Good, rules.Impaired, 1},
 		{"the first from then on", rules.Good, rules.Good, 1},
 	} {
-		w.judge(1, step.fiber)
-		w.judge(2, step.lte)
+		w.setVerdict(1, step.fiber)
+		w.setVerdict(2, step.lte)
 		if _, report := w.converge(t); report.Carrier(3, rules.IPv4) != step.by {
 			t.Errorf("%s: carried by %d, want %d", step.name, report.Carrier(3, rules.IPv4), step.by)
 		}
@@ -87,8 +87,8 @@ func TestATunnelStaysWhereItIsWhenItsFirstCarrierTakesNewFlowsOnly(t *testing.T)
 func TestATunnelNeverCarriesItself(t *testing.T) {
 	w := carried()
 	for _, h := range []rules.Health{rules.Good, rules.Dead} {
-		w.judge(1, h)
-		w.judge(2, h)
+		w.setVerdict(1, h)
+		w.setVerdict(2, h)
 		want, report := w.plan()
 		if choice := report.Defaults[rules.IPv4]; h == rules.Good && !choice.Has(3) {
 			t.Fatalf("new traffic does not use the tunnel: %s", choice.Reason)

@@ -179,8 +179,8 @@ func (b *browser) await(what, code string, args ...any) {
 	}
 }
 
-// look sets the width of the window in CSS pixels and the colour scheme.
-func (b *browser) look(width, height int, scheme string) {
+// setViewport sets the width of the window in CSS pixels and the colour scheme.
+func (b *browser) setViewport(width, height int, scheme string) {
 	b.Helper()
 	b.devtools("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
 	b.devtools("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}})

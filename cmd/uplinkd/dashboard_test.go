@@ -44,7 +44,7 @@ func newDashboard(t *testing.T, token string) (*router, *browser) {
 	r.sh("router", "ip link set lo up")
 	r.start()
 	b := newBrowser(t, r.Host("router"))
-	b.look(1280, 900, "light")
+	b.setViewport(1280, 900, "light")
 	b.open("http://" + dashboardAddress + "/")
 	return r, b
 }
@@ -227,7 +227,7 @@ show();`)
 	}
 	for _, width := range []int{360, 768, 1280} {
 		for _, scheme := range []string{"light", "dark"} {
-			b.look(width, 900, scheme)
+			b.setViewport(width, 900, scheme)
 			var wide []string
 			b.script(&wide, `return Array.from(document.querySelectorAll("body *")).filter(e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest("svg") && !e.classList.contains("skip")).map(e => e.tagName + "." + e.className)`)
 			if len(wide) > 0 {

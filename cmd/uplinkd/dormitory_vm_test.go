@@ -236,8 +236,8 @@ func lose(r *router, namespace, devices string) {
 		ip route flush proto 117; ip -6 route flush proto 117; nft delete table inet uplinkd"`, namespace, devices))
 }
 
-// testify shows where all packets go, when the test has failed.
-func (d *dormitory) testify() {
+// dumpPackets logs where all packets go, when the test has failed.
+func (d *dormitory) dumpPackets() {
 	for _, n := range []string{d.Host("lan").Namespace(), d.Host("router").Namespace(), "labside", "campus"} {
 		out, err := script(fmt.Sprintf(`for what in address rule "route show table all" neighbour; do ip -n %[1]s -6 $what | grep -v "table local"; done
 			ip -n %[1]s -br link; ip netns exec %[1]s nft list ruleset | grep "packets [1-9]" || true`, n))
@@ -249,7 +249,7 @@ func TestVMADormitoryHasThePrefixOfALabElsewhere(t *testing.T) {
 	d := newDormitory(t, unhurriedProbes)
 	t.Cleanup(func() {
 		if t.Failed() {
-			d.testify()
+			d.dumpPackets()
 		}
 	})
 	serveIn(t, "campus", "iperf3", "-s", "-B", beyond)

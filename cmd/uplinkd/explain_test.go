@@ -64,8 +64,8 @@ func TestExplainSaysWhereEachPacketGoesAndWhichLineMadeItSo(t *testing.T) {
 			t.Errorf("%s: no step %q, %q: %+v", c.asked, c.step, c.key, e.Steps)
 		}
 	}
-	// What will happen when this cable is pulled, and what does.
-	pulled := func(args ...string) api.Explanation {
+	// What will happen when this cable is linkDown, and what does.
+	linkDown := func(args ...string) api.Explanation {
 		t.Helper()
 		var e api.Explanation
 		if err := json.Unmarshal([]byte(r.command(append([]string{"explain", "--json", "--socket", filepath.Join(r.dir, "s"), "--without", "fiber"}, args...)...)), &e); err != nil {
@@ -73,10 +73,10 @@ func TestExplainSaysWhereEachPacketGoesAndWhichLineMadeItSo(t *testing.T) {
 		}
 		return e
 	}
-	if e := pulled("--to", "192.0.2.1"); len(e.Egresses) != 1 || e.Egresses[0].Uplink != "lte" || e.Kernel.Asked || e.Without != "fiber" {
+	if e := linkDown("--to", "192.0.2.1"); len(e.Egresses) != 1 || e.Egresses[0].Uplink != "lte" || e.Kernel.Asked || e.Without != "fiber" {
 		t.Errorf("without fiber it would leave by %+v", e.Egresses)
 	}
-	if e := pulled("--to", "192.0.2.1", "--from", "203.0.113.130", "--iif", "lan0"); len(e.Egresses) != 1 || e.Egresses[0].Uplink != "lte" {
+	if e := linkDown("--to", "192.0.2.1", "--from", "203.0.113.130", "--iif", "lan0"); len(e.Egresses) != 1 || e.Egresses[0].Uplink != "lte" {
 		t.Errorf("without fiber the LAN would leave by %+v", e.Egresses)
 	}
 	if err := r.Break(lab.Carrier, "fiber"); err != nil {

@@ -18,7 +18,7 @@ func discovered(method string) string {
 	return strings.Replace(oneDelegation, "  [uplink.ipv6]\n", fmt.Sprintf("  [uplink.ipv4]\n  method = \"off\"\n  [uplink.ipv6]\n  method = %q\n", method), 1)
 }
 
-// routerAt starts radvd at the provider of fiber. The returned function kills it, so that it says no goodbye.
+// routerAt starts radvd at the provider of fiber. The returned function kills it, so that it sends no final advertisement.
 func (r *router) routerAt(address string) (kill func()) {
 	r.Helper()
 	dir := r.scratch("radvd-")

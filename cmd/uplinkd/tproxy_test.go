@@ -150,8 +150,8 @@ func originalDestination(oob []byte) (netip.AddrPort, error) {
 	return netip.AddrPort{}, errors.New("no such control message")
 }
 
-// greeting is what a LAN host hears first when it asks somebody.
-func (r *router) greeting(network, target string) (string, error) {
+// banner is what a LAN host hears first when it asks somebody.
+func (r *router) banner(network, target string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	conn, err := r.Host("lan").Dial(ctx, network, "", target)
@@ -206,13 +206,13 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 			session := r.sessionTo(t, "203.0.113.129:22")
 			byProxy := func(network, target string) {
 				t.Helper()
-				if got, err := r.greeting(network, target); err != nil || got != "for "+target {
+				if got, err := r.banner(network, target); err != nil || got != "for "+target {
 					t.Errorf("%s to %s: %q, %v", network, target, got, err)
 				}
 			}
 			direct := func(network, target string) {
 				t.Helper()
-				if got, err := r.greeting(network, target); err != nil || strings.HasPrefix(got, "for ") {
+				if got, err := r.banner(network, target); err != nil || strings.HasPrefix(got, "for ") {
 					t.Errorf("%s to %s, past the proxy: %q, %v", network, target, got, err)
 				}
 			}
@@ -247,7 +247,7 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 			}
 			for _, c := range proxied {
 				direct(c.network, c.excepted)
-				got, err := r.greeting(c.network, c.target)
+				got, err := r.banner(c.network, c.target)
 				if onFailure == "bypass" && (err != nil || strings.HasPrefix(got, "for ")) {
 					t.Errorf("%s to %s while the proxy is down: %q, %v", c.network, c.target, got, err)
 				}

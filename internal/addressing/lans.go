@@ -90,13 +90,13 @@ func (l *lans) withdraw(device string) func(context.Context, *ndisc.Advertiser) 
 		ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
 		defer cancel()
 		l.mu.Lock()
-		var told ndisc.Content
+		var content ndisc.Content
 		if have := l.advertised[device]; have != nil {
-			told = have.Content()
+			content = have.Content()
 		}
 		delete(l.advertised, device)
 		l.mu.Unlock()
-		_ = a.Withdraw(ctx, told.Withdrawn()) // a link that is down has nobody to be told
+		_ = a.Withdraw(ctx, content.Withdrawn()) // a link that is down has nobody to be told
 	}
 }
 
@@ -115,20 +115,20 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 		lan := &c.LANs[i]
 		in, mtu := input(lan, report, names, site, sources)
 		l.inputs[lan.Device], l.mtus[lan.Device] = in, mtu
-		told := l.advertised[lan.Device]
-		if told == nil {
-			told = new(ndisc.Advertised)
-			l.advertised[lan.Device] = told
+		adv := l.advertised[lan.Device]
+		if adv == nil {
+			adv = new(ndisc.Advertised)
+			l.advertised[lan.Device] = adv
 		}
-		told.ByOthers = !lan.Advertise
-		content := told.Update(in, now)
+		adv.ByOthers = !lan.Advertise
+		content := adv.Update(in, now)
 		content.HopLimit, content.MTU = hopLimit, mtu
 		if i := l.get(lan.Device); i != nil {
 			if err := i.client.SetContent(content); err != nil {
 				l.log.Error("hosts are not told", "lan", lan.Device, "err", err)
 			}
 		}
-		if text, err := json.Marshal(told); err == nil && !bytes.Equal(text, l.kept[lan.Device]) {
+		if text, err := json.Marshal(adv); err == nil && !bytes.Equal(text, l.kept[lan.Device]) {
 			l.kept[lan.Device], changed = text, true
 		}
 	}

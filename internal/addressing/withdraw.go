@@ -59,9 +59,9 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var withdrawing, running sync.WaitGroup
-	for device, told := range advertised {
+	for device, adv := range advertised {
 		link, _ := obs.Link(device)
-		if !link.Up || !link.Carrier || told.ByOthers {
+		if !link.Up || !link.Carrier || adv.ByOthers {
 			continue
 		}
 		a := ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: log})
@@ -70,7 +70,7 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 		withdrawing.Go(func() {
 			within, cancel := context.WithTimeout(ctx, withdrawTimeout)
 			defer cancel()
-			if err := a.Withdraw(within, told.Content().Withdrawn()); err != nil {
+			if err := a.Withdraw(within, adv.Content().Withdrawn()); err != nil {
 				log.Warn("hosts are not told", "lan", device, "err", err)
 			}
 		})

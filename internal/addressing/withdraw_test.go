@@ -16,11 +16,11 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 	old, site := netip.MustParsePrefix("2001:db8:a00::/56"), netip.MustParsePrefix("fd00:77::/48")
 	subnet := netip.MustParsePrefix("2001:db8:a00:1::/64")
 	e := New(Options{})
-	told := new(ndisc.Advertised)
-	e.lans.advertised["lan0"] = told
+	adv := new(ndisc.Advertised)
+	e.lans.advertised["lan0"] = adv
 	in := ndisc.Input{AnyUsable: true, ULA: netip.MustParsePrefix("fd00:77:0:1::/64"), Site: site,
 		Prefixes: []ndisc.LivePrefix{{Prefix: subnet, Uplink: "fiber", Delegation: old, Usable: true, Valid: now.Add(24 * time.Hour)}}}
-	told.Update(in, now)
+	adv.Update(in, now)
 	plan := func(now time.Time, delegations ...rules.Delegation) []netip.Prefix {
 		out := rules.Config{Uplinks: []rules.Uplink{{ID: 1, Delegations: delegations}}, LANs: []rules.LAN{{Device: "lan0"}, {Device: "lan1"}}}
 		e.AddWithdrawn(&out, now)
@@ -36,7 +36,7 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 		t.Errorf("before the hosts are told: %v", got)
 	}
 	in.Prefixes = nil
-	told.Update(in, now)
+	adv.Update(in, now)
 	if got := plan(now); !slices.Equal(got, []netip.Prefix{subnet}) {
 		t.Errorf("when the hosts are told: %v", got)
 	}

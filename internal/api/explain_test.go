@@ -95,15 +95,15 @@ func TestExplanationsReadWell(t *testing.T) {
 	refused := sampleExplanation(forwarded)
 	refused.Outcome, refused.Egresses, refused.Reason = explain.Refused, nil, "uplink fiber has no way to the Internet\x1b[31m"
 	refused.Uncertain, refused.Kernel = "a rule is not understood", KernelAnswer{Asked: true, Refused: "network is unreachable"}
-	pulled := sampleExplanation(p)
-	pulled.Without = "lte"
+	linkDown := sampleExplanation(p)
+	linkDown.Without = "lte"
 	unasked := sampleExplanation(p)
 	unasked.Kernel = KernelAnswer{}
 	var b bytes.Buffer
 	for _, x := range []struct {
 		e   Explanation
 		opt ExplainOptions
-	}{{sampleExplanation(p), ExplainOptions{}}, {sampleExplanation(p), ExplainOptions{All: true, Color: true}}, {refused, ExplainOptions{}}, {unasked, ExplainOptions{}}, {pulled, ExplainOptions{}}} {
+	}{{sampleExplanation(p), ExplainOptions{}}, {sampleExplanation(p), ExplainOptions{All: true, Color: true}}, {refused, ExplainOptions{}}, {unasked, ExplainOptions{}}, {linkDown, ExplainOptions{}}} {
 		if err := WriteExplanation(&b, x.e, x.opt); err != nil {
 			t.Fatal(err)
 		}

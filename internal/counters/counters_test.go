@@ -19,7 +19,7 @@ func TestWhoLooksAtTheSameMomentSharesOneReading(t *testing.T) {
 			out[7] = Device{Received: readings}
 			return broken
 		})
-		look := func(wantReading uint64, wantAt time.Duration) {
+		read := func(wantReading uint64, wantAt time.Duration) {
 			t.Helper()
 			got := map[int]Device{3: {Sent: 1}} // of a device that is gone
 			at, err := r.Read(got)
@@ -34,13 +34,13 @@ func TestWhoLooksAtTheSameMomentSharesOneReading(t *testing.T) {
 			}
 			got[7] = Device{} // theirs to change
 		}
-		look(1, 0)
-		look(1, 0)
+		read(1, 0)
+		read(1, 0)
 		time.Sleep(maxAge)
-		look(1, 0)
+		read(1, 0)
 		time.Sleep(pace - maxAge)
-		look(2, pace)
-		look(2, pace)
+		read(2, pace)
+		read(2, pace)
 		time.Sleep(pace)
 		broken = errors.New("no buffers")
 		for range 2 {
@@ -49,6 +49,6 @@ func TestWhoLooksAtTheSameMomentSharesOneReading(t *testing.T) {
 			}
 		}
 		broken = nil
-		look(5, 2*pace)
+		read(5, 2*pace)
 	})
 }

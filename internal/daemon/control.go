@@ -25,7 +25,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 	if d.o.discovers() {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
-		if c, changed := d.discovery.Look(obs); changed {
+		if c, changed := d.discovery.Scan(obs); changed {
 			if err := d.adopt(c, configuration{taken: d.started}); err != nil {
 				d.log.Warn("a discovered uplink cannot be used", "err", err)
 			}

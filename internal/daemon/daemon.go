@@ -190,7 +190,7 @@ func New(o Options) (_ *Daemon, err error) {
 			return nil, err
 		}
 		d.discovery = discovery.New(c)
-		c, _ = d.discovery.Look(obs)
+		c, _ = d.discovery.Scan(obs)
 	}
 	d.metrics.ObserveReload(read.failure == nil)
 	if err := d.adopt(c, read); err != nil {
@@ -270,7 +270,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tell := notifier{d.events, d.events.last(), d.log} // of the start too
+	notify := notifier{d.events, d.events.last(), d.log} // of the start too
 	d.event(status.Event{Kind: status.EventStart, Message: "uplinkd " + d.o.Version})
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
@@ -279,8 +279,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.engine.Run, d.usage.Run, d.watchdog, d.saver.run, d.events.run, d.tunnels.Run,
 		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
-		func(ctx context.Context) error { return tell.runPrograms(ctx, c.Daemon.Hooks) },
-		func(ctx context.Context) error { return tell.runWebhook(ctx, c.Daemon.Webhook) },
+		func(ctx context.Context) error { return notify.runPrograms(ctx, c.Daemon.Hooks) },
+		func(ctx context.Context) error { return notify.runWebhook(ctx, c.Daemon.Webhook) },
 	}
 	err = together(ctx, parts)
 	d.events.save()

@@ -16,14 +16,14 @@ type repairs struct {
 
 // observe compares a look with the one before it.
 func (m *repairs) observe(obs *rules.Observed) {
-	look := func(seen *bool, there bool, name string) {
+	check := func(seen *bool, there bool, name string) {
 		if *seen && !there && obs.NoTables == "" {
 			m.gone = append(m.gone, "inet "+name)
 		}
 		*seen = there
 	}
-	look(&m.table, obs.Table != nil, rules.TableName)
-	look(&m.policies, obs.Policies != nil, rules.PolicyTableName)
+	check(&m.table, obs.Table != nil, rules.TableName)
+	check(&m.policies, obs.Policies != nil, rules.PolicyTableName)
 }
 
 // report returns the event of a pass that has put back what was gone, false when there was nothing to put back: our own changes take tables

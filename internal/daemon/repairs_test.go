@@ -30,9 +30,9 @@ func TestAFlushedRulesetIsTold(t *testing.T) {
 		for _, obs := range c.looks {
 			m.observe(&obs)
 		}
-		e, told := m.report(&reconcile.Result{Changes: c.changes})
-		if told != (c.gone != "") || !strings.Contains(e.Message, c.gone) {
-			t.Errorf("%s: %v, %q", name, told, e.Message)
+		e, ok := m.report(&reconcile.Result{Changes: c.changes})
+		if ok != (c.gone != "") || !strings.Contains(e.Message, c.gone) {
+			t.Errorf("%s: %v, %q", name, ok, e.Message)
 		}
 		if _, again := m.report(&reconcile.Result{Changes: c.changes}); again {
 			t.Errorf("%s: told twice", name)

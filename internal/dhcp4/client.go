@@ -60,7 +60,7 @@ func (c *Client) SetLink(index int, up bool) { c.session.SetLink(index, up) }
 // Run asks for and keeps a lease until the context ends. The lease is not released.
 func (c *Client) Run(ctx context.Context) error {
 	m := newMachine(c.cfg.Last)
-	told := c.cfg.Last
+	reported := c.cfg.Last
 	defer c.session.Close()
 	var e linksession.Event[*dhcpv4.DHCPv4]
 	for ; !e.Ended; e = c.session.Next(ctx, m.deadline) {
@@ -87,9 +87,9 @@ func (c *Client) Run(ctx context.Context) error {
 				c.session.Sent(conn.Send(o.message, o.to, o.from))
 			}
 		}
-		if told != m.lease {
-			told = m.lease
-			c.cfg.OnLease(told)
+		if reported != m.lease {
+			reported = m.lease
+			c.cfg.OnLease(reported)
 		}
 	}
 	return nil

@@ -31,8 +31,8 @@ func New(base *config.Config) *Discovery {
 	return &Discovery{base: base, seen: make(map[string]*candidate)}
 }
 
-// Look returns the configuration of all that was found so far, and whether this look changed it.
-func (d *Discovery) Look(obs *rules.Observed) (c *config.Config, changed bool) {
+// Scan returns the configuration of all that was found so far, and whether this look changed it.
+func (d *Discovery) Scan(obs *rules.Observed) (c *config.Config, changed bool) {
 	metrics := defaultMetrics(obs, d.base.Kernel.Protocol)
 	for _, device := range byMetric(metrics) {
 		metric, s := metrics[device], d.seen[device]

@@ -60,7 +60,7 @@ func TestDevicesWithADefaultRouteAreUplinksInMetricOrder(t *testing.T) {
 		"not what leads to a local network": {[]rules.Route{changed(via(v4, 1, "lan0"), func(r *rules.Route) { r.Dst = netip.MustParsePrefix("203.0.113.128/25") })}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found, _ := New(config.Default()).Look(&rules.Observed{Routes: c.routes})
+			found, _ := New(config.Default()).Scan(&rules.Observed{Routes: c.routes})
 			if got := summary(found); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
@@ -86,7 +86,7 @@ func TestWhatWasDiscoveredStaysAndWhatComesLaterTakesItsPlace(t *testing.T) {
 		{"one returns with a penalty", []rules.Route{via(rules.IPv4, 20100, "fiber"), lte}, "fiber fiber 1, dsl dsl 2, lte lte 3", false},
 		{"one is preferred from now on", []rules.Route{via(rules.IPv4, 50, "lte")}, "lte lte 1, fiber fiber 2, dsl dsl 3", true},
 	} {
-		c, changed := d.Look(&rules.Observed{Routes: step.routes})
+		c, changed := d.Scan(&rules.Observed{Routes: step.routes})
 		if got := summary(c); got != step.want || changed != step.changed {
 			t.Errorf("%s: %q, changed %v, want %q, %v", step.name, got, changed, step.want, step.changed)
 		}
@@ -95,7 +95,7 @@ func TestWhatWasDiscoveredStaysAndWhatComesLaterTakesItsPlace(t *testing.T) {
 
 func TestADiscoveredUplinkIsWhatTwoLinesOfAFileMean(t *testing.T) {
 	for _, device := range []string{"wan1", "eth0.7", "enp0s31f6", "WAN", "_x", "-", "ppp-dsl:0", "wwan0", "br@lan", "ünï"} {
-		found, _ := New(config.Default()).Look(&rules.Observed{Routes: []rules.Route{via(rules.IPv4, 0, device)}})
+		found, _ := New(config.Default()).Scan(&rules.Observed{Routes: []rules.Route{via(rules.IPv4, 0, device)}})
 		name := found.Uplinks[0].Name
 		want, err := config.Parse("two lines", []byte(fmt.Sprintf("[[uplink]]\nname = %q\ndevice = \"wan1\"\n", name)))
 		if err != nil {
@@ -114,7 +114,7 @@ func TestNoMoreUplinksAreDiscoveredThanThereAreMarks(t *testing.T) {
 	for i := range config.MaxUplinks + 5 {
 		obs.Routes = append(obs.Routes, via(rules.IPv4, uint32(i), fmt.Sprintf("ppp%d", i)))
 	}
-	found, _ := New(config.Default()).Look(&obs)
+	found, _ := New(config.Default()).Scan(&obs)
 	if len(found.Uplinks) != config.MaxUplinks {
 		t.Fatalf("%d uplinks", len(found.Uplinks))
 	}

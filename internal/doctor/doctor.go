@@ -88,7 +88,7 @@ type MTUProbe struct {
 // check knows one trap.
 type check struct {
 	name string
-	look func(o *Observation, found func(severity Severity, cause, fix string))
+	run  func(o *Observation, found func(severity Severity, cause, fix string))
 }
 
 func checks() []check {
@@ -120,7 +120,7 @@ func Names() []string {
 func Examine(o *Observation) []Finding {
 	findings := []Finding{}
 	for _, c := range checks() {
-		c.look(o, func(severity Severity, cause, fix string) {
+		c.run(o, func(severity Severity, cause, fix string) {
 			findings = append(findings, Finding{c.name, severity, cause, fix})
 		})
 	}

@@ -16,7 +16,7 @@ const (
 	// postTimeout bounds one try, and retryWindow all of them for one event: an event of an outage can leave only
 	// when the outage is over.
 	postTimeout          = 15 * time.Second
-	retryWindow             = 10 * time.Minute
+	retryWindow          = 10 * time.Minute
 	firstPause, maxPause = time.Second, time.Minute
 	answerLimit          = 4 << 10 // bytes of an answer that are read
 )

@@ -37,7 +37,7 @@ nft 'table inet t { chain o { type filter hook output priority 0; udp dport 9 ct
 	}
 	defer k.Close()
 	seen := make(map[netip.AddrPort]rules.Connection)
-	look := func(old func(*rules.Connection) string) map[string]int {
+	deleted := func(old func(*rules.Connection) string) map[string]int {
 		t.Helper()
 		clear(seen)
 		n, err := k.DeleteConnections(func(c *rules.Connection) string {
@@ -50,7 +50,7 @@ nft 'table inet t { chain o { type filter hook output priority 0; udp dport 9 ct
 		return n
 	}
 	nine := netip.MustParseAddrPort("192.0.2.1:9")
-	if n := look(func(c *rules.Connection) string {
+	if n := deleted(func(c *rules.Connection) string {
 		if c.DPort == 9 {
 			return "port 9"
 		}
@@ -61,7 +61,7 @@ nft 'table inet t { chain o { type filter hook output priority 0; udp dport 9 ct
 	if c := seen[nine]; c.Family != rules.IPv4 || c.Source != nine.Addr() || c.ReplyDest != nine.Addr() || c.Protocol != unix.IPPROTO_UDP || c.Mark != 5 || c.SPort == 0 {
 		t.Errorf("%+v", c)
 	}
-	look(func(*rules.Connection) string { return "" })
+	deleted(func(*rules.Connection) string { return "" })
 	if _, there := seen[nine]; there || len(seen) != 1 {
 		t.Errorf("what is left: %v", seen)
 	}

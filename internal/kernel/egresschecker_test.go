@@ -12,7 +12,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 )
 
-const waysScript = router + `
+const routesScript = router + `
 for f in -4 -6; do
   ip $f route add unreachable default table 101 metric 9999
   ip $f route add unreachable default table 102 metric 9999
@@ -35,9 +35,9 @@ func address(text string) netip.Addr {
 	return a
 }
 
-func TestAWayLeadsByADeviceWhenNothingTakesThePacketElsewhere(t *testing.T) {
+func TestARequestLeavesByADeviceWhenNothingTakesItElsewhere(t *testing.T) {
 	namespace(t)
-	sh(t, waysScript)
+	sh(t, routesScript)
 	var checker kernel.EgressChecker
 	defer checker.Close()
 	type question struct {
@@ -79,9 +79,9 @@ func TestAWayLeadsByADeviceWhenNothingTakesThePacketElsewhere(t *testing.T) {
 	}
 }
 
-func TestManyAskForTheirWaysAtOnce(t *testing.T) {
+func TestManyAskAtOnce(t *testing.T) {
 	namespace(t)
-	sh(t, waysScript)
+	sh(t, routesScript)
 	var checker kernel.EgressChecker
 	defer checker.Close()
 	checker.LeavesBy("wan1", mark1, netip.Addr{}, address(far4)) // the others may be on threads of other namespaces
@@ -107,7 +107,7 @@ func TestManyAskForTheirWaysAtOnce(t *testing.T) {
 
 func TestASocketThatFailsIsOpenedAnew(t *testing.T) {
 	namespace(t)
-	sh(t, waysScript)
+	sh(t, routesScript)
 	before := netlinkSockets(t)
 	var checker kernel.EgressChecker
 	defer checker.Close()

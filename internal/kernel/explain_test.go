@@ -12,25 +12,25 @@ import (
 	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
-// maze is a router with random uplinks, LANs and other people's rules and routes, planned and applied.
-type maze struct {
+// randomRouter is a router with random uplinks, LANs and other people's rules and routes, planned and applied.
+type randomRouter struct {
 	*rand.Rand
-	script  strings.Builder
-	cfg     rules.Config
-	judged  map[rules.Path]rules.Verdict
-	devices []string
-	own     []netip.Addr
-	far     []netip.Addr
+	script   strings.Builder
+	cfg      rules.Config
+	verdicts map[rules.Path]rules.Verdict
+	devices  []string
+	own      []netip.Addr
+	far      []netip.Addr
 }
 
-func (m *maze) sh(format string, args ...any) { fmt.Fprintf(&m.script, format+"\n", args...) }
-func (m *maze) oneIn(n int) bool              { return m.IntN(n) == 0 }
+func (m *randomRouter) sh(format string, args ...any) { fmt.Fprintf(&m.script, format+"\n", args...) }
+func (m *randomRouter) oneIn(n int) bool              { return m.IntN(n) == 0 }
 
 // pick returns one of the values.
-func pick[T any](m *maze, values ...T) T { return values[m.IntN(len(values))] }
+func pick[T any](m *randomRouter, values ...T) T { return values[m.IntN(len(values))] }
 
-func newMaze(seed uint64) *maze {
-	m := &maze{Rand: rand.New(rand.NewPCG(seed, 117)), judged: make(map[rules.Path]rules.Verdict)}
+func newRandomRouter(seed uint64) *randomRouter {
+	m := &randomRouter{Rand: rand.New(rand.NewPCG(seed, 117)), verdicts: make(map[rules.Path]rules.Verdict)}
 	m.cfg.Kernel = numbers
 	m.sh("sysctl -qw net.ipv4.conf.all.rp_filter=%d net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0", m.IntN(3))
 	m.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
@@ -43,19 +43,19 @@ func newMaze(seed uint64) *maze {
 	for n := range m.IntN(3) {
 		m.lan(n + 1)
 	}
-	m.strangers()
+	m.foreignRulesAndRoutes()
 	for _, text := range []string{"192.0.2.1", "192.0.2.129", "192.0.2.200", "198.18.0.5", "10.1.2.3", "2001:db8:ffff::1", "2001:db8:fffe::9", "2001:db8:7::7", "fd00:7::7"} {
 		m.far = append(m.far, netip.MustParseAddr(text))
 	}
 	return m
 }
 
-func (m *maze) device(name string) {
+func (m *randomRouter) device(name string) {
 	m.devices = append(m.devices, name)
 	m.sh("ip link add %[1]s type veth peer name p-%[1]s; ip link set %[1]s up; ip link set p-%[1]s up", name)
 }
 
-func (m *maze) address(device, prefix string) {
+func (m *randomRouter) address(device, prefix string) {
 	m.own = append(m.own, netip.MustParsePrefix(prefix).Addr())
 	nodad := ""
 	if strings.Contains(prefix, ":") {
@@ -64,7 +64,7 @@ func (m *maze) address(device, prefix string) {
 	m.sh("ip address add %s dev %s%s", prefix, device, nodad)
 }
 
-func (m *maze) uplink(n int) {
+func (m *randomRouter) uplink(n int) {
 	name := fmt.Sprintf("wan%d", n)
 	m.device(name)
 	u := rules.Uplink{ID: n, Name: fmt.Sprintf("up%d", n), Device: name, Tier: 1 + m.IntN(2), Weight: 1 + m.IntN(3),
@@ -93,7 +93,7 @@ func (m *maze) uplink(n int) {
 		m.sh("ip -6 route add 2001:db8:fffe::/48 via fe80::2 dev %s || true", name)
 	}
 	for _, f := range rules.Families {
-		m.judged[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: pick(m, rules.Good, rules.Good, rules.Dead, rules.Doubtful), Drained: m.oneIn(6)}
+		m.verdicts[rules.Path{Uplink: u.ID, Family: f}] = rules.Verdict{Health: pick(m, rules.Good, rules.Good, rules.Dead, rules.Doubtful), Drained: m.oneIn(6)}
 	}
 	m.cfg.Uplinks = append(m.cfg.Uplinks, u)
 	switch m.IntN(8) {
@@ -106,7 +106,7 @@ func (m *maze) uplink(n int) {
 	}
 }
 
-func (m *maze) lan(n int) {
+func (m *randomRouter) lan(n int) {
 	name := fmt.Sprintf("lan%d", n)
 	m.device(name)
 	m.address(name, fmt.Sprintf("192.168.%d.1/24", n))
@@ -117,8 +117,8 @@ func (m *maze) lan(n int) {
 	}
 }
 
-// strangers are rules and routes of other programs, with every selector and action that there is.
-func (m *maze) strangers() {
+// foreignRulesAndRoutes are rules and routes of other programs, with every selector and action that there is.
+func (m *randomRouter) foreignRulesAndRoutes() {
 	selectors := []string{"from 198.51.100.0/24", "from 192.168.0.0/16", "to 192.0.2.0/25", "to 198.18.0.0/15", "fwmark 0x5/0xff", "iif lan1", "iif lo",
 		"oif wan1", "ipproto tcp", "ipproto udp dport 1000-2000", "ipproto udp sport 53", "uidrange 1000-2000", "tos 0x10", "dscp 46", "not from 198.51.100.0/24",
 		"not ipproto udp", "not uidrange 0-10"}
@@ -149,7 +149,7 @@ func (m *maze) strangers() {
 }
 
 // packet is a random one: made here or forwarded.
-func (m *maze) packet() explain.Packet {
+func (m *randomRouter) packet() explain.Packet {
 	for {
 		p := explain.Packet{To: pick(m, pick(m, m.far...), pick(m, m.far...), pick(m, m.own...)), Mark: pick(m, uint32(0), 0, 5, 0x105, 0x80000)}
 		if m.oneIn(3) {
@@ -185,13 +185,13 @@ func TestExplainAgreesWithTheKernel(t *testing.T) {
 	const mazes, packets = 40, 35
 	tally := make(map[explain.Outcome]int)
 	for seed := range uint64(mazes) {
-		t.Run(fmt.Sprintf("maze %d", seed), func(t *testing.T) {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			namespace(t)
-			m := newMaze(seed)
+			m := newRandomRouter(seed)
 			sh(t, m.script.String())
 			k := open(t)
 			obs := snapshot(t, k, m.cfg)
-			state, _ := rules.Plan(m.cfg, obs, m.judged)
+			state, _ := rules.Plan(m.cfg, obs, m.verdicts)
 			for range 3 { // what the kernel makes of addresses follows in a second round
 				// A stranger's rule that refuses everything also keeps the kernel from finding a gateway.
 				// Whatever stands then has to be explained all the same.
@@ -199,7 +199,7 @@ func TestExplainAgreesWithTheKernel(t *testing.T) {
 					t.Log(err)
 				}
 				obs = snapshot(t, k, m.cfg)
-				state, _ = rules.Plan(m.cfg, obs, m.judged)
+				state, _ = rules.Plan(m.cfg, obs, m.verdicts)
 			}
 			rt, err := k.Routing()
 			if err != nil {

@@ -90,12 +90,12 @@ func dispatch(ctx context.Context, command string, args []string, s streams) (in
 		if len(args) != 2 {
 			return exitUsage, fmt.Errorf("%w: it takes a kind and an uplink", errUsage)
 		}
-		return exitFine, tell(ctx, request{Op: "break", Kind: args[0], Uplink: args[1]}, s)
+		return exitFine, sendRequest(ctx, request{Op: "break", Kind: args[0], Uplink: args[1]}, s)
 	case "heal":
 		if len(args) > 1 {
 			return exitUsage, fmt.Errorf("%w: it takes one uplink at most", errUsage)
 		}
-		return exitFine, tell(ctx, request{Op: "heal", Uplink: strings.Join(args, "")}, s)
+		return exitFine, sendRequest(ctx, request{Op: "heal", Uplink: strings.Join(args, "")}, s)
 	case "status":
 		return exitFine, showStatus(ctx, args, s)
 	case "down":
@@ -128,8 +128,8 @@ func parseFlags(f *flag.FlagSet, args []string) error {
 	return nil
 }
 
-// tell sends the running lab a request and reports what it did.
-func tell(ctx context.Context, r request, s streams) error {
+// sendRequest sends the running lab a request and reports what it did.
+func sendRequest(ctx context.Context, r request, s streams) error {
 	answer, err := ask(ctx, directoryPath(), r)
 	if err != nil {
 		return err

@@ -14,24 +14,24 @@ func TestOnlyMoreThanOurProbesCountsAsUse(t *testing.T) {
 	now := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 	var u useMeter
 	sent := uint64(1e6) // long before we came
-	look := func(packets uint64) bool {
+	sample := func(packets uint64) bool {
 		now = now.Add(idleInterval)
 		sent += packets
 		return u.observe(now, sent)
 	}
 	for range 3600 {
 		// An HTTP probe of both families in one look, and then nothing for a second.
-		if look(10) || look(0) {
+		if sample(10) || sample(0) {
 			t.Fatal("our probes count as use")
 		}
 	}
-	if !look(200) {
+	if !sample(200) {
 		t.Error("a download is overlooked")
 	}
-	if look(8) {
+	if sample(8) {
 		t.Error("what follows a download counts like it")
 	}
-	if first, second := look(16), look(16); !first && !second {
+	if first, second := sample(16), sample(16); !first && !second {
 		t.Error("a call of 32 packets a second is overlooked")
 	}
 }

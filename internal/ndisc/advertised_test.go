@@ -20,8 +20,8 @@ type tester interface {
 	Fatalf(format string, args ...any)
 }
 
-// told is what hosts hear of a content: preferred and valid in seconds.
-func told(t tester, c Content, now time.Time) map[string][2]uint32 {
+// advertised is what hosts hear of a content: preferred and valid in seconds.
+func advertised(t tester, c Content, now time.Time) map[string][2]uint32 {
 	t.Helper()
 	if err := c.check(); err != nil {
 		t.Fatalf("%v", err)
@@ -47,9 +47,9 @@ func told(t tester, c Content, now time.Time) map[string][2]uint32 {
 	return found
 }
 
-func wantTold(t *testing.T, c Content, now time.Time, want map[string][2]uint32) {
+func wantAdvertised(t *testing.T, c Content, now time.Time, want map[string][2]uint32) {
 	t.Helper()
-	if diff := cmp.Diff(want, told(t, c, now)); diff != "" {
+	if diff := cmp.Diff(want, advertised(t, c, now)); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }
@@ -65,21 +65,21 @@ var (
 
 func TestUplinkDownWhileAnotherIsUp(t *testing.T) {
 	var l Advertised
-	wantTold(t, l.Update(both(true, true), noon), noon, map[string][2]uint32{
+	wantAdvertised(t, l.Update(both(true, true), noon), noon, map[string][2]uint32{
 		"default": router, fiber.String(): fresh, lte.String(): fresh, ula.String(): fresh})
-	wantTold(t, l.Update(both(false, true), noon), noon, map[string][2]uint32{
+	wantAdvertised(t, l.Update(both(false, true), noon), noon, map[string][2]uint32{
 		"default": router, fiber.String(): leaving, lte.String(): fresh, ula.String(): fresh})
 
 	short := both(false, true)
 	short.Prefixes[0].Valid = noon.Add(1000*time.Second + 999*time.Millisecond)
-	wantTold(t, l.Update(short, noon), noon, map[string][2]uint32{
+	wantAdvertised(t, l.Update(short, noon), noon, map[string][2]uint32{
 		"default": router, fiber.String(): {0, 1000}, lte.String(): fresh, ula.String(): fresh})
 }
 
 func TestUplinkBack(t *testing.T) {
 	var l Advertised
 	l.Update(both(false, true), noon)
-	wantTold(t, l.Update(both(true, true), noon), noon, map[string][2]uint32{
+	wantAdvertised(t, l.Update(both(true, true), noon), noon, map[string][2]uint32{
 		"default": router, fiber.String(): fresh, lte.String(): fresh, ula.String(): fresh})
 }
 
@@ -94,11 +94,11 @@ func TestPrefixChangedExpiredOrRevoked(t *testing.T) {
 			l.Update(both(true, true), noon)
 			gone := noon.Add(time.Hour)
 			for _, at := range []time.Duration{0, time.Second, 5399 * time.Second} {
-				if got, present := told(t, l.Update(in, gone.Add(at)), gone.Add(at))[fiber.String()]; !present || got != denied {
+				if got, present := advertised(t, l.Update(in, gone.Add(at)), gone.Add(at))[fiber.String()]; !present || got != denied {
 					t.Errorf("%v after: %v, %v", at, got, present)
 				}
 			}
-			if got, present := told(t, l.Update(in, gone.Add(maxValid)), gone.Add(maxValid))[fiber.String()]; present {
+			if got, present := advertised(t, l.Update(in, gone.Add(maxValid)), gone.Add(maxValid))[fiber.String()]; present {
 				t.Errorf("for ever: %v", got)
 			}
 		})
@@ -113,16 +113,16 @@ func TestPrefixChangedExpiredOrRevoked(t *testing.T) {
 			want  [2]uint32
 		}{{0, [2]uint32{1000, 2000}}, {820 * time.Second, [2]uint32{180, 1180}}, {821 * time.Second, [2]uint32{0, 1179}},
 			{1820 * time.Second, [2]uint32{0, 180}}, {1821 * time.Second, denied}, {3 * time.Hour, denied}} {
-			if got := told(t, c, noon.Add(s.after))[fiber.String()]; got != s.want {
+			if got := advertised(t, c, noon.Add(s.after))[fiber.String()]; got != s.want {
 				t.Errorf("after %v, nothing renewed: %v, want %v", s.after, got, s.want)
 			}
 		}
 		end := noon.Add(2000 * time.Second)
 		c = l.Update(revoked, end)
-		if got, present := told(t, c, end.Add(minWithdrawal-time.Second))[fiber.String()]; !present || got != denied {
+		if got, present := advertised(t, c, end.Add(minWithdrawal-time.Second))[fiber.String()]; !present || got != denied {
 			t.Errorf("after its end: %v, %v", got, present)
 		}
-		if _, present := told(t, c, end.Add(minWithdrawal))[fiber.String()]; present {
+		if _, present := advertised(t, c, end.Add(minWithdrawal))[fiber.String()]; present {
 			t.Error("denied for ever")
 		}
 	})
@@ -131,14 +131,14 @@ func TestPrefixChangedExpiredOrRevoked(t *testing.T) {
 func TestAllUplinksDown(t *testing.T) {
 	var l Advertised
 	l.Update(both(true, true), noon)
-	wantTold(t, l.Update(both(false, false), noon), noon, map[string][2]uint32{
+	wantAdvertised(t, l.Update(both(false, false), noon), noon, map[string][2]uint32{
 		"default": denied, fiber.String(): fresh, lte.String(): fresh, ula.String(): fresh})
 
 	l = Advertised{}
 	l.Update(both(false, true), noon)
-	wantTold(t, l.Update(both(false, false), noon), noon, map[string][2]uint32{
+	wantAdvertised(t, l.Update(both(false, false), noon), noon, map[string][2]uint32{
 		"default": denied, fiber.String(): leaving, lte.String(): fresh, ula.String(): fresh})
-	wantTold(t, l.Update(both(true, false), noon), noon, map[string][2]uint32{
+	wantAdvertised(t, l.Update(both(true, false), noon), noon, map[string][2]uint32{
 		"default": router, fiber.String(): fresh, lte.String(): leaving, ula.String(): fresh})
 }
 
@@ -151,14 +151,14 @@ func TestAPrefixThatComesBackIsLiveAgain(t *testing.T) {
 		l.Update(revoked, noon.Add(time.Minute))
 		l.Update(both(true, true), noon.Add(2*time.Minute))
 	}
-	wantTold(t, l.Content(), noon.Add(2*time.Minute), map[string][2]uint32{
+	wantAdvertised(t, l.Content(), noon.Add(2*time.Minute), map[string][2]uint32{
 		"default": router, fiber.String(): fresh, lte.String(): fresh, ula.String(): fresh})
 	if len(l.Entries) != 3 {
 		t.Errorf("%+v", l.Entries)
 	}
 }
 
-func TestADelegationThatWasCutShortIsDeniedForAsLongAsHostsWereTold(t *testing.T) {
+func TestADelegationThatWasCutShortIsDeniedForAsLongAsHostsWereAdvertised(t *testing.T) {
 	var l Advertised
 	l.Update(both(true, true), noon)
 	short := both(true, true)
@@ -168,7 +168,7 @@ func TestADelegationThatWasCutShortIsDeniedForAsLongAsHostsWereTold(t *testing.T
 	revoked.Prefixes = revoked.Prefixes[1:]
 	at := noon.Add(200 * time.Second)
 	c := l.Update(revoked, at)
-	if got, present := told(t, c, noon.Add(5399*time.Second))[fiber.String()]; !present || got != denied {
+	if got, present := advertised(t, c, noon.Add(5399*time.Second))[fiber.String()]; !present || got != denied {
 		t.Errorf("hosts believe an advertisement below two hours only as far as they must: %v, %v", got, present)
 	}
 }
@@ -197,7 +197,7 @@ func TestWhatWasAdvertisedOutlastsARestart(t *testing.T) {
 	renumbered := both(true, true) // while we were off
 	renumbered.Prefixes[1].Prefix = netip.MustParsePrefix("2001:db8:b:f1::/64")
 	later := noon.Add(time.Hour)
-	wantTold(t, again.Update(renumbered, later), later, map[string][2]uint32{"default": router, fiber.String(): fresh,
+	wantAdvertised(t, again.Update(renumbered, later), later, map[string][2]uint32{"default": router, fiber.String(): fresh,
 		lte.String(): denied, "2001:db8:b:f1::/64": fresh, ula.String(): fresh})
 }
 
@@ -259,7 +259,7 @@ func TestAProviderThatRenumbersAllDayHasBounds(t *testing.T) {
 		t.Errorf("%d entries", n)
 	}
 	last := netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 6: 1, 7: 0xf2}), 64) // the one before the present
-	if got, present := told(t, l.Content(), noon.Add(500*time.Second))[last.String()]; !present || got != denied {
+	if got, present := advertised(t, l.Content(), noon.Add(500*time.Second))[last.String()]; !present || got != denied {
 		t.Errorf("the latest must be denied rather than the oldest: %v, %v", got, present)
 	}
 }
@@ -281,7 +281,7 @@ func TestEveryPrefixIsLiveOrDenied(t *testing.T) {
 			for _, p := range in.Prefixes {
 				live[p.Prefix.String()] = p
 			}
-			heard := told(t, content, now)
+			heard := advertised(t, content, now)
 			for prefix, until := range held {
 				if _, isLive := live[prefix]; isLive || !now.Before(until) {
 					continue
@@ -380,7 +380,7 @@ func TestAnAdvertisementThatIsTooLargeIsSplit(t *testing.T) {
 			domains[d.domain] = true
 		}
 	}
-	if prefixes := told(t, c, noon); len(prefixes) != 64 || len(servers) != 60 || len(domains) != 60 {
+	if prefixes := advertised(t, c, noon); len(prefixes) != 64 || len(servers) != 60 || len(domains) != 60 {
 		t.Errorf("%d messages have %d prefixes, %d servers, %d domains", len(messages), len(prefixes)-1, len(servers), len(slices.Collect(maps.Keys(domains))))
 	}
 }

@@ -41,7 +41,7 @@ func advertise(t *testing.T) *advertising {
 	return a
 }
 
-func (a *advertising) tell(in Input) {
+func (a *advertising) update(in Input) {
 	a.t.Helper()
 	a.set(a.advertised.Update(in, time.Now()))
 }
@@ -59,13 +59,13 @@ func settled(t *testing.T) *advertising {
 	t.Helper()
 	a := advertise(t)
 	a.SetLink(2, true)
-	a.tell(both(true, true))
+	a.update(both(true, true))
 	sleep(100 * time.Second)
 	a.sent()
 	return a
 }
 
-func (a *advertising) heardOthers() [][]Other {
+func (a *advertising) otherRouters() [][]Other {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out := a.others
@@ -93,7 +93,7 @@ func TestThreeInitialAdvertisementsThenSevenAnHour(t *testing.T) {
 			t.Errorf("%d advertisements without content", n)
 		}
 		began := time.Now()
-		a.tell(both(true, true))
+		a.update(both(true, true))
 		sleep(24 * time.Hour)
 		at := offsets(a.sent(), began)
 		if at[0] != 0 {
@@ -118,7 +118,7 @@ func TestAChangeGoesOutAtOnceAndTwiceMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		began := time.Now()
-		a.tell(both(false, true))
+		a.update(both(false, true))
 		sleep(10 * time.Second)
 		sent := a.sent()
 		if at := offsets(sent, began); !slices.Equal(at, []time.Duration{0, 3 * time.Second, 6 * time.Second}) {
@@ -142,10 +142,10 @@ func TestAChangeJustAfterAnAdvertisementDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := advertise(t)
 		a.SetLink(2, true)
-		a.tell(both(true, true))
+		a.update(both(true, true))
 		began := time.Now()
 		sleep(100 * time.Millisecond)
-		a.tell(both(false, true))
+		a.update(both(false, true))
 		sleep(9 * time.Second)
 		want := []time.Duration{0, 100 * time.Millisecond, 3100 * time.Millisecond, 6100 * time.Millisecond}
 		if at := offsets(a.sent(), began); !slices.Equal(at, want) {
@@ -158,13 +158,13 @@ func TestChangesWithoutEndKeepTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		for i := range 600 { // a minute of ten changes a second
-			a.tell(both(i%2 == 0, true))
+			a.update(both(i%2 == 0, true))
 			sleep(100 * time.Millisecond)
 		}
 		if n := len(a.sent()); n > 60/3+urgentAdvertsInRow+1 {
 			t.Errorf("%d advertisements in a minute", n)
 		}
-		a.tell(both(false, true))
+		a.update(both(false, true))
 		sleep(3 * time.Second)
 		if sent := a.sent(); len(sent) == 0 || pios(t, sent[len(sent)-1].message)[fiber.String()] != leaving {
 			t.Error("the last change was never told")
@@ -181,7 +181,7 @@ func TestLongerLifetimesGoOutOnce(t *testing.T) {
 			in.Prefixes[0].Preferred, in.Prefixes[0].Valid = time.Now().Add(d-600*time.Second), time.Now().Add(d)
 			return in
 		}
-		a.tell(lasting(1200 * time.Second))
+		a.update(lasting(1200 * time.Second))
 		sleep(300 * time.Second)
 		at := a.sent()
 		for _, gap := range gaps(at[3:]) { // a preferred lifetime of 600 s needs more than one chance
@@ -190,12 +190,12 @@ func TestLongerLifetimesGoOutOnce(t *testing.T) {
 			}
 		}
 		began := time.Now()
-		a.tell(lasting(1200 * time.Second)) // renewed
+		a.update(lasting(1200 * time.Second)) // renewed
 		sleep(20 * time.Second)
 		if at := offsets(a.sent(), began); len(at) != 1 || at[0] > minDelay {
 			t.Errorf("renewed: sent at %v", at)
 		}
-		a.tell(lasting(1179 * time.Second)) // the same end, by a clock that rounds
+		a.update(lasting(1179 * time.Second)) // the same end, by a clock that rounds
 		sleep(20 * time.Second)
 		if n := len(a.sent()); n != 0 {
 			t.Errorf("the same end: %d advertisements", n)
@@ -207,7 +207,7 @@ func TestTheSameContentChangesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		for range 100 {
-			a.tell(both(true, true))
+			a.update(both(true, true))
 			sleep(time.Second)
 		}
 		if n := len(a.sent()); n != 0 {
@@ -220,9 +220,9 @@ func TestASolicitationIsAnsweredWithinHalfASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		for range 5 { // one answer for many questions
-			a.hear(solicitation("fe80::9"))
+			a.deliver(solicitation("fe80::9"))
 		}
-		a.hear(solicitation("fe80::8"))
+		a.deliver(solicitation("fe80::8"))
 		sleep(maxAnswerDelay)
 		sent := a.sent()
 		slices.SortFunc(sent, func(x, y sending) int { return x.to.Compare(y.to) })
@@ -231,7 +231,7 @@ func TestASolicitationIsAnsweredWithinHalfASecond(t *testing.T) {
 		}
 		for _, from := range []string{"::", "2001:db8:a:1::9"} {
 			began := time.Now()
-			a.hear(solicitation(from))
+			a.deliver(solicitation(from))
 			sleep(5 * time.Second)
 			if at := offsets(a.sent(), began); len(at) != 1 || at[0] > maxAnswerDelay {
 				t.Errorf("from %v: to all at %v", from, at)
@@ -239,8 +239,8 @@ func TestASolicitationIsAnsweredWithinHalfASecond(t *testing.T) {
 		}
 		bad := solicitation("fe80::9")
 		bad.HopLimit = 64
-		a.hear(bad)
-		a.hear(Packet{From: gateway, HopLimit: 255})
+		a.deliver(bad)
+		a.deliver(Packet{From: gateway, HopLimit: 255})
 		sleep(time.Second)
 		if n := len(a.sent()); n != 0 {
 			t.Errorf("%d answers to a forged question", n)
@@ -252,8 +252,8 @@ func TestAnswersToAllKeepTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		for i := range 600 {
-			a.hear(solicitation("::"))
-			a.hear(solicitation(netip.AddrFrom16([16]byte{0xfe, 0x80, 14: byte(i / 256), 15: byte(i)}).String()))
+			a.deliver(solicitation("::"))
+			a.deliver(solicitation(netip.AddrFrom16([16]byte{0xfe, 0x80, 14: byte(i / 256), 15: byte(i)}).String()))
 			sleep(10 * time.Millisecond)
 		}
 		sleep(10 * time.Second)
@@ -278,8 +278,8 @@ func TestAnswersToAllKeepTheRate(t *testing.T) {
 func TestOneToAllAnswersEverybodyWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
-		a.hear(solicitation("fe80::9"))
-		a.tell(both(false, true))
+		a.deliver(solicitation("fe80::9"))
+		a.update(both(false, true))
 		sleep(time.Second)
 		if sent := a.sent(); len(sent) != 1 && (len(sent) != 2 || sent[0].to == allNodes) || sent[len(sent)-1].to != allNodes {
 			t.Errorf("%v", sent)
@@ -291,7 +291,7 @@ func TestACrowdIsAnsweredTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		for i := range 200 {
-			a.hear(solicitation(netip.AddrFrom16([16]byte{0xfe, 0x80, 15: byte(i + 1)}).String()))
+			a.deliver(solicitation(netip.AddrFrom16([16]byte{0xfe, 0x80, 15: byte(i + 1)}).String()))
 		}
 		sleep(maxAnswerDelay)
 		sent := a.sent()
@@ -306,8 +306,8 @@ func TestACarrierBlipWithdrawsNothingAndRepeatsAll(t *testing.T) {
 		a := settled(t)
 		a.SetLink(2, false)
 		sleep(time.Minute)
-		a.tell(both(false, true)) // meanwhile
-		a.hear(solicitation("fe80::9"))
+		a.update(both(false, true)) // meanwhile
+		a.deliver(solicitation("fe80::9"))
 		sleep(time.Minute)
 		if n := len(a.sent()); n != 0 {
 			t.Errorf("%d advertisements on a dead link", n)
@@ -332,18 +332,18 @@ func TestAdvertisementsCarryThePresentHardwareAddress(t *testing.T) {
 		a := settled(t)
 		present := net.HardwareAddr{2, 0, 0, 0, 0, 0x22}
 		a.script(func(w *wire) { w.replaced = present })
-		a.hear(solicitation("fe80::9"))
+		a.deliver(solicitation("fe80::9"))
 		sleep(maxAnswerDelay)
 		answer := a.sent()
 		if len(answer) != 1 || !bytes.Contains(answer[0].message, present) || bytes.Contains(answer[0].message, hardware) {
 			t.Errorf("an answer after the change: %+v", answer)
 		}
 		sleep(10 * time.Second)
-		told := time.Now()
+		advertised := time.Now()
 		a.SetHardware([6]byte(present))
 		sleep(time.Minute)
 		sent := a.sent()
-		if at := offsets(sent, told); len(at) == 0 || at[0] != 0 {
+		if at := offsets(sent, advertised); len(at) == 0 || at[0] != 0 {
 			t.Errorf("the change is told to all at %v", at)
 		}
 		for _, s := range sent {
@@ -375,7 +375,7 @@ func TestTheEndOfRunSaysNothing(t *testing.T) {
 	})
 }
 
-func TestWithdrawSaysGoodbyeThreeTimes(t *testing.T) {
+func TestWithdrawSendsThreeFinalAdvertisements(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := settled(t)
 		began := time.Now()
@@ -403,16 +403,16 @@ func TestWithdrawSaysGoodbyeThreeTimes(t *testing.T) {
 				}
 			}
 		}
-		a.hear(solicitation("fe80::9"))
+		a.deliver(solicitation("fe80::9"))
 		sleep(time.Second)
 		if n := len(a.sent()); n != 0 {
-			t.Errorf("%d advertisements after the goodbye", n)
+			t.Errorf("%d advertisements after the final one", n)
 		}
-		a.tell(both(true, true))
+		a.update(both(true, true))
 		if sent := a.sent(); len(sent) != 1 || pios(t, sent[0].message)[fiber.String()] != fresh {
-			t.Error("content after a goodbye is not advertised")
+			t.Error("content after a withdrawal is not advertised")
 		}
-		a.hear(solicitation("fe80::9"))
+		a.deliver(solicitation("fe80::9"))
 		sleep(time.Second)
 		if n := len(a.sent()); n != 1 {
 			t.Errorf("%d answers after the return", n)
@@ -431,7 +431,7 @@ func TestWithdrawIsEndedByWhatComesBetween(t *testing.T) {
 		replaced := make(chan error)
 		go func() { replaced <- a.Withdraw(t.Context(), a.advertised.Content()) }()
 		sleep(time.Second)
-		a.tell(both(true, true))
+		a.update(both(true, true))
 		if err := <-replaced; !errors.Is(err, errReplaced) {
 			t.Error(err)
 		}
@@ -446,7 +446,7 @@ func TestNothingEndsAdvertising(t *testing.T) {
 		a := advertise(t)
 		a.script(func(w *wire) { w.missing = linksession.ErrNotReady })
 		a.SetLink(2, true)
-		a.tell(both(true, true))
+		a.update(both(true, true))
 		sleep(time.Second)
 		a.script(func(w *wire) { w.missing = nil })
 		sleep(400 * time.Millisecond)
@@ -457,14 +457,14 @@ func TestNothingEndsAdvertising(t *testing.T) {
 			sleep(time.Minute)
 			a.sent()
 			a.script(func(w *wire) { w.refuse = failure })
-			a.tell(both(false, true))
+			a.update(both(false, true))
 			sleep(10 * time.Second)
 			a.script(func(w *wire) { w.refuse = nil })
 			sleep(10 * time.Second)
 			if sent := a.sent(); len(sent) < 2 || pios(t, sent[0].message)[fiber.String()] != leaving {
 				t.Errorf("after %v: %d advertisements of the change", failure, len(sent))
 			}
-			a.tell(both(true, true))
+			a.update(both(true, true))
 		}
 		sleep(time.Minute)
 		a.sent()
@@ -491,8 +491,8 @@ func TestOtherRoutersAreNoticedComparedAndForgotten(t *testing.T) {
 		one := says{lifetime: 600 * time.Second, options: []ndp.Option{ndp.NewMTU(1492), pio(fiber.String(), time.Hour, 5400*time.Second),
 			pio("fd00:db8:9:9::/64", time.Hour, time.Hour)}}.packet(gateway)
 		one.Data[5] |= 0x40
-		a.hear(one)
-		got := a.heardOthers()
+		a.deliver(one)
+		got := a.otherRouters()
 		if len(got) != 1 || len(got[0]) != 1 {
 			t.Fatalf("%+v", got)
 		}
@@ -503,33 +503,33 @@ func TestOtherRoutersAreNoticedComparedAndForgotten(t *testing.T) {
 			t.Errorf("%+v", o)
 		}
 		sleep(300 * time.Second)
-		a.hear(one)
-		a.hear(plain(time.Hour).packet(ourAddr)) // our own, by a loop
-		if got := a.heardOthers(); len(got) != 0 {
+		a.deliver(one)
+		a.deliver(plain(time.Hour).packet(ourAddr)) // our own, by a loop
+		if got := a.otherRouters(); len(got) != 0 {
 			t.Errorf("the same again is no news: %+v", got)
 		}
 		sleep(600*time.Second - time.Millisecond)
-		if got := a.heardOthers(); len(got) != 0 {
+		if got := a.otherRouters(); len(got) != 0 {
 			t.Errorf("forgotten too early: %+v", got)
 		}
 		sleep(time.Millisecond)
-		if got := a.heardOthers(); len(got) != 1 || len(got[0]) != 0 {
+		if got := a.otherRouters(); len(got) != 1 || len(got[0]) != 0 {
 			t.Errorf("not forgotten: %+v", got)
 		}
-		a.hear(one)
-		a.hear(says{}.packet(gateway))
-		if got := a.heardOthers(); len(got) != 2 || len(got[1]) != 0 {
-			t.Errorf("its goodbye: %+v", got)
+		a.deliver(one)
+		a.deliver(says{}.packet(gateway))
+		if got := a.otherRouters(); len(got) != 2 || len(got[1]) != 0 {
+			t.Errorf("its final advertisement: %+v", got)
 		}
-		a.hear(says{options: []ndp.Option{pio("fd00:db8:9:9::/64", time.Hour, ndp.Infinity)}}.packet(gateway))
+		a.deliver(says{options: []ndp.Option{pio("fd00:db8:9:9::/64", time.Hour, ndp.Infinity)}}.packet(gateway))
 		sleep(quietOther)
-		if got := a.heardOthers(); len(got) != 2 || len(got[0]) != 1 || len(got[1]) != 0 {
+		if got := a.otherRouters(); len(got) != 2 || len(got[0]) != 1 || len(got[1]) != 0 {
 			t.Errorf("one that offers prefixes only: %+v", got)
 		}
 		for i := range 100 {
-			a.hear(says{lifetime: time.Hour}.packet(netip.AddrFrom16([16]byte{0xfe, 0x80, 15: byte(i + 1)})))
+			a.deliver(says{lifetime: time.Hour}.packet(netip.AddrFrom16([16]byte{0xfe, 0x80, 15: byte(i + 1)})))
 		}
-		if got := a.heardOthers(); len(got[len(got)-1]) != maxOthers {
+		if got := a.otherRouters(); len(got[len(got)-1]) != maxOthers {
 			t.Errorf("%d others of a flood", len(got[len(got)-1]))
 		}
 	})

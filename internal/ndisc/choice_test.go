@@ -26,7 +26,7 @@ func working(t *testing.T) *discovery {
 	d := discover(t, State{})
 	d.SetLink(2, true)
 	sleep(time.Second)
-	d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
+	d.deliver(offers(ourPrefix, ndp.Medium).packet(gateway))
 	d.SetPath(PathWorking)
 	synctest.Wait()
 	return d
@@ -42,7 +42,7 @@ func (d *discovery) failOver(t *testing.T, preference ndp.Preference) {
 	t.Helper()
 	d.silent(gateway)
 	d.SetPath(PathSuspected)
-	d.hear(offers(otherPrefix, preference).packet(gateway2))
+	d.deliver(offers(otherPrefix, preference).packet(gateway2))
 	sleep(5 * time.Second)
 	d.uses(t, "the first is gone", gateway2, otherPrefix)
 	d.SetPath(PathWorking)
@@ -69,14 +69,14 @@ func TestARouterOfAnotherProviderChangesNothingForAWorkingUplink(t *testing.T) {
 	for _, preference := range []ndp.Preference{ndp.Low, ndp.Medium, ndp.High} {
 		synctest.Test(t, func(t *testing.T) {
 			d := working(t)
-			d.hear(offers(otherPrefix, preference).packet(gateway2))
+			d.deliver(offers(otherPrefix, preference).packet(gateway2))
 			d.uses(t, "beside another", gateway, ourPrefix)
 			sleep(10 * time.Minute)
 			d.uses(t, "much later", gateway, ourPrefix)
 			if v := d.seen.now(); len(v.Foreign) != 1 || v.Foreign[0].String() != otherPrefix {
 				t.Errorf("foreign prefixes %v", v.Foreign)
 			}
-			d.hear(says{lifetime: 1800 * time.Second, options: []ndp.Option{pio(ourPrefix, 0, 0)}}.packet(gateway2))
+			d.deliver(says{lifetime: 1800 * time.Second, options: []ndp.Option{pio(ourPrefix, 0, 0)}}.packet(gateway2))
 			d.uses(t, "when the other withdraws what it never announced", gateway, ourPrefix)
 			if v := d.seen.now(); len(v.Prefixes) != 2 {
 				t.Errorf("prefixes %+v", v.Prefixes)
@@ -89,7 +89,7 @@ func TestARouterOfAnotherProviderChangesNothingForAWorkingUplink(t *testing.T) {
 func TestAPreferredRouterOfTheSameProviderIsUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
-		d.hear(offers(ourPrefix, ndp.High).packet(gateway2))
+		d.deliver(offers(ourPrefix, ndp.High).packet(gateway2))
 		d.uses(t, "beside a better one", gateway2, ourPrefix)
 	})
 }
@@ -115,7 +115,7 @@ func TestAReplacedRouterIsLeftWithinSeconds(t *testing.T) {
 					d.SetLink(2, true)
 					synctest.Wait()
 				}
-				d.hear(offers(c.prefix, ndp.Medium).packet(gateway2))
+				d.deliver(offers(c.prefix, ndp.Medium).packet(gateway2))
 				d.SetPath(PathSuspected)
 				sleep(3*retransTimer + time.Second)
 				d.uses(t, "a new one", gateway2, c.prefix)
@@ -129,7 +129,7 @@ func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
 		d.silent(gateway)
-		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
+		d.deliver(offers(otherPrefix, ndp.Medium).packet(gateway2))
 		sleep(time.Minute)
 		d.uses(t, "it answers no solicitation", gateway, ourPrefix)
 		if v := d.seen.now(); v.Unanswered == 0 || len(v.Unreachable) > 0 {
@@ -142,7 +142,7 @@ func TestARouterThatProbesAreAnsweredByIsNotLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
 		d.silent(gateway)
-		d.hear(offers(otherPrefix, ndp.Medium).packet(gateway2))
+		d.deliver(offers(otherPrefix, ndp.Medium).packet(gateway2))
 		sleep(4 * time.Second)
 		d.SetPath(PathSuspected)
 		synctest.Wait()
@@ -182,7 +182,7 @@ func TestWhenTheOnlyRouterDoesNotAnswerOthersAreAskedFor(t *testing.T) {
 func TestEachRouterHasItsTurnWhileTheUplinkIsSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
-		d.hear(offers(otherPrefix, ndp.High).packet(gateway2))
+		d.deliver(offers(otherPrefix, ndp.High).packet(gateway2))
 		d.SetPath(PathSuspected)
 		d.SetPath(PathSilent)
 		sleep(firstTurn - time.Second)
@@ -219,15 +219,15 @@ func TestARouterThatComesBackTakesNothingFromTheOneInUse(t *testing.T) {
 func TestAPreferredRouterThatLeadsNowhereIsNotTriedAgainAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := working(t)
-		d.hear(offers(ourPrefix, ndp.High).packet(gateway2))
+		d.deliver(offers(ourPrefix, ndp.High).packet(gateway2))
 		d.uses(t, "it is preferred", gateway2, ourPrefix)
 		d.SetPath(PathSilent)
 		sleep(firstTurn + time.Second)
 		d.uses(t, "it leads nowhere", gateway, ourPrefix)
 		d.SetPath(PathWorking)
 		for range 5 {
-			d.hear(offers(ourPrefix, ndp.High).packet(gateway2))
-			d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
+			d.deliver(offers(ourPrefix, ndp.High).packet(gateway2))
+			d.deliver(offers(ourPrefix, ndp.Medium).packet(gateway))
 			sleep(time.Minute)
 			d.uses(t, "it is heard on", gateway, ourPrefix)
 		}
@@ -242,7 +242,7 @@ func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 		d.failOver(t, ndp.High)
 		sleep(time.Minute) // proven by now
 		d.silent()
-		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
+		d.deliver(offers(ourPrefix, ndp.Medium).packet(gateway))
 		d.uses(t, "it is back", gateway, ourPrefix)
 
 		// It is there and leads nowhere: that counts for longer.
@@ -250,7 +250,7 @@ func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 		sleep(firstTurn + time.Second)
 		d.uses(t, "it is silent", gateway2, otherPrefix)
 		d.SetPath(PathWorking)
-		d.hear(offers(ourPrefix, ndp.Medium).packet(gateway))
+		d.deliver(offers(ourPrefix, ndp.Medium).packet(gateway))
 		sleep(time.Minute)
 		d.uses(t, "while the other works", gateway2, otherPrefix)
 		sleep(minHoldDown)
@@ -262,7 +262,7 @@ func TestTheRouterThatDelegatedIsUsedAgain(t *testing.T) {
 func TestGatewaysOfOthersAreCheckedWithoutAsking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &discovery{wire: &wire{}}
-		d.Discoverer = NewDiscoverer(DiscovererConfig{Device: "wan1", Secret: secret, Follows: true, Log: quiet(), OnChange: d.seen.hear, Open: d.open})
+		d.Discoverer = NewDiscoverer(DiscovererConfig{Device: "wan1", Secret: secret, Follows: true, Log: quiet(), OnChange: d.seen.deliver, Open: d.open})
 		start(t, d.Discoverer)
 		d.SetGateways([]netip.Addr{gateway})
 		d.SetLink(2, true)
@@ -290,7 +290,7 @@ func TestGatewaysOfOthersAreCheckedWithoutAsking(t *testing.T) {
 
 func TestForgedOrUnsolicitedNeighbourAdvertisementsProveNothing(t *testing.T) {
 	m := machineAt(State{})
-	tell(t, m, plain(time.Hour), gateway, noon)
+	deliverTo(t, m, plain(time.Hour), gateway, noon)
 	m.verify(noon)
 	for i := range maxNeighbourSolicits + 1 {
 		m.due(noon.Add(time.Duration(i) * retransTimer))

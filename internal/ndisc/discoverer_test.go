@@ -23,7 +23,7 @@ type discovery struct {
 func discover(t *testing.T, last State) *discovery {
 	t.Helper()
 	d := &discovery{wire: &wire{}}
-	d.Discoverer = NewDiscoverer(DiscovererConfig{Device: "wan1", Secret: secret, Last: last, Log: quiet(), OnChange: d.seen.hear, Open: d.open})
+	d.Discoverer = NewDiscoverer(DiscovererConfig{Device: "wan1", Secret: secret, Last: last, Log: quiet(), OnChange: d.seen.deliver, Open: d.open})
 	start(t, d.Discoverer)
 	return d
 }
@@ -120,7 +120,7 @@ func TestARouterThatComesAndGoesMakesNoFloodOfSolicitations(t *testing.T) {
 		d.SetLink(2, true)
 		sleep(time.Second)
 		for i := range 600 { // a minute
-			d.hear(plain(time.Duration(i%2) * time.Hour).packet(gateway))
+			d.deliver(plain(time.Duration(i%2) * time.Hour).packet(gateway))
 			sleep(100 * time.Millisecond)
 		}
 		if n := len(d.sent()); n > 60/4+2 {
@@ -156,15 +156,15 @@ func TestWhatCouldNotBeSentDoesNotBackOff(t *testing.T) {
 }
 
 func TestARouterThatGoesIsAskedForAtOnceHoweverLongTheSilenceBefore(t *testing.T) {
-	for name, then := range map[string]says{"with a goodbye": plain(0), "by its lifetime": plain(2 * time.Second)} {
+	for name, then := range map[string]says{"with a final advertisement": plain(0), "by its lifetime": plain(2 * time.Second)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := discover(t, State{})
 				d.SetLink(2, true)
 				sleep(24 * time.Hour)
-				d.hear(plain(time.Hour).packet(gateway))
+				d.deliver(plain(time.Hour).packet(gateway))
 				d.sent()
-				d.hear(then.packet(gateway))
+				d.deliver(then.packet(gateway))
 				sleep(then.lifetime + firstSolicit)
 				if n := len(d.sent()); n == 0 {
 					t.Error("not asked for")
@@ -227,7 +227,7 @@ func TestWhatWasLearnedBeforeARestartHoldsUntilARouterIsHeard(t *testing.T) {
 		if n := len(d.sent()); n < 2 {
 			t.Errorf("%d solicitations", n)
 		}
-		d.hear(says{lifetime: 600 * time.Second}.packet(gateway))
+		d.deliver(says{lifetime: 600 * time.Second}.packet(gateway))
 		if v := d.seen.now(); !v.Routers[0].Expires.Equal(time.Now().Add(600 * time.Second)) {
 			t.Errorf("%+v", v.Routers)
 		}
@@ -245,7 +245,7 @@ func TestNothingEndsRun(t *testing.T) {
 		if n := len(d.sent()); n != 1 {
 			t.Fatalf("%d solicitations once the address is there", n)
 		}
-		d.hear(plain(time.Hour).packet(gateway))
+		d.deliver(plain(time.Hour).packet(gateway))
 
 		d.current.broken <- errBroken
 		synctest.Wait()
@@ -264,7 +264,7 @@ func TestNothingEndsRun(t *testing.T) {
 			if n := len(d.sent()); n == 0 {
 				t.Errorf("no solicitation after %v was over", passing)
 			}
-			d.hear(plain(time.Hour).packet(gateway))
+			d.deliver(plain(time.Hour).packet(gateway))
 		}
 		openings := d.openings.Load()
 		d.script(func(w *wire) { w.refuse = syscall.ENODEV })
@@ -288,8 +288,8 @@ func TestWhatOthersTellReachesTheView(t *testing.T) {
 		d := discover(t, State{})
 		d.SetLink(2, true)
 		sleep(time.Second)
-		d.hear(plain(time.Hour).packet(gateway))
-		d.hear(says{lifetime: time.Hour, preference: ndp.High}.packet(gateway2))
+		d.deliver(plain(time.Hour).packet(gateway))
+		d.deliver(says{lifetime: time.Hour, preference: ndp.High}.packet(gateway2))
 		first := d.seen.now().Addresses[0].Address.Addr()
 		d.AddressFailed(first)
 		d.silent(gateway2)
@@ -303,11 +303,11 @@ func TestWhatOthersTellReachesTheView(t *testing.T) {
 			t.Errorf("routers %+v", v.Routers)
 		}
 		n := d.seen.count()
-		d.hear(Packet{Data: []byte{1, 2, 3}, From: gateway, HopLimit: 255})
+		d.deliver(Packet{Data: []byte{1, 2, 3}, From: gateway, HopLimit: 255})
 		forged := says{}.packet(gateway)
 		forged.HopLimit = 64
-		d.hear(forged)
-		d.hear(says{}.packet(netip.MustParseAddr("2001:db8::1")))
+		d.deliver(forged)
+		d.deliver(says{}.packet(netip.MustParseAddr("2001:db8::1")))
 		if d.seen.count() != n {
 			t.Errorf("rubbish changed something: %+v", d.seen.now())
 		}

@@ -169,8 +169,8 @@ func (w *wire) script(set func(w *wire)) {
 	set(w)
 }
 
-// hear lets our side hear a message.
-func (w *wire) hear(p Packet) {
+// deliver lets our side hear a message.
+func (w *wire) deliver(p Packet) {
 	w.mu.Lock()
 	end := w.current
 	w.mu.Unlock()

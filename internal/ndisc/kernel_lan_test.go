@@ -58,14 +58,14 @@ func newLAN(t *testing.T) *lanWorld {
 	return w
 }
 
-func (w *lanWorld) tell(in Input) {
+func (w *lanWorld) update(in Input) {
 	w.t.Helper()
 	if err := w.advertiser.SetContent(w.advertised.Update(in, time.Now())); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *lanWorld) heardOthers() []Other {
+func (w *lanWorld) otherRouters() []Other {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.others)
@@ -98,7 +98,7 @@ func (w *lanWorld) routes() string { return w.host.sh("ip -6 route show dev eth0
 func TestALinuxHostFollowsTheAdvertisements(t *testing.T) {
 	t.Parallel()
 	w := newLAN(t)
-	w.tell(both(true, true))
+	w.update(both(true, true))
 	w.want("preferred", "preferred", "preferred")
 	if routes := w.routes(); !strings.Contains(routes, "default via fe80::ff:fe00:301") || !strings.Contains(routes, "2001:db8:a::/56 via") ||
 		!strings.Contains(routes, "fd00:db8:1::/48 via") {
@@ -109,19 +109,19 @@ func TestALinuxHostFollowsTheAdvertisements(t *testing.T) {
 	}
 
 	began := time.Now()
-	w.tell(both(false, true))
+	w.update(both(false, true))
 	w.want("deprecated", "preferred", "preferred")
 	t.Logf("deprecated on the host after %v", time.Since(began))
-	w.tell(both(true, true))
+	w.update(both(true, true))
 	w.want("preferred", "preferred", "preferred")
 
-	w.tell(both(false, false))
+	w.update(both(false, false))
 	eventually(t, "no default route", func() bool { return !strings.Contains(w.routes(), "default") })
 	w.want("preferred", "preferred", "preferred") // RFC 7084 G-5: the addresses stay
 
 	changed := both(true, true)
 	changed.Prefixes[0].Prefix = netip.MustParsePrefix("2001:db8:a:f1::/64")
-	w.tell(changed)
+	w.update(changed)
 	w.want("deprecated", "preferred", "preferred")
 	eventually(t, "the new prefix", func() bool { return len(w.host.addresses("eth0", "2001:db8:a:f1::/64")) == 1 })
 	eventually(t, "the default route again", func() bool { return strings.Contains(w.routes(), "default") })
@@ -130,7 +130,7 @@ func TestALinuxHostFollowsTheAdvertisements(t *testing.T) {
 func TestWithdrawingLeavesTheHostWithoutARouter(t *testing.T) {
 	t.Parallel()
 	w := newLAN(t)
-	w.tell(both(true, true))
+	w.update(both(true, true))
 	w.want("preferred", "preferred", "preferred")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -146,7 +146,7 @@ func TestWithdrawingLeavesTheHostWithoutARouter(t *testing.T) {
 func TestAHostThatComesUpIsAnsweredAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newLAN(t)
-	w.tell(both(true, true))
+	w.update(both(true, true))
 	w.want("preferred", "preferred", "preferred")
 	w.host.sh("ip link set eth0 down")
 	w.want("absent", "absent", "absent")
@@ -163,7 +163,7 @@ func TestAHostThatComesUpIsAnsweredAtOnce(t *testing.T) {
 func TestALANThatIsMadeAnewIsAdvertisedOnAgain(t *testing.T) {
 	t.Parallel()
 	w := newLAN(t)
-	w.tell(both(true, true))
+	w.update(both(true, true))
 	w.want("preferred", "preferred", "preferred")
 	w.router.sh("ip link delete lan0")
 	w.advertiser.SetLink(0, false)
@@ -176,13 +176,13 @@ func TestALANThatIsMadeAnewIsAdvertisedOnAgain(t *testing.T) {
 func TestARouterThatNobodyToldUsOfIsNoticed(t *testing.T) {
 	t.Parallel()
 	w := newLAN(t)
-	w.tell(both(true, true))
+	w.update(both(true, true))
 	w.want("preferred", "preferred", "preferred")
 	const config = `interface eth0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 5; AdvManagedFlag on;
 		prefix 2001:db8:a:1::/64 { AdvValidLifetime 86400; AdvPreferredLifetime 14400; }; };`
 	stop := w.host.radvd(config)
-	eventually(t, "the other router", func() bool { return len(w.heardOthers()) == 1 })
-	o := w.heardOthers()[0]
+	eventually(t, "the other router", func() bool { return len(w.otherRouters()) == 1 })
+	o := w.otherRouters()[0]
 	if o.Router != w.host.linkLocal("eth0") || o.Lifetime != 5*time.Second || !slices.Equal(o.Prefixes, []netip.Prefix{fiber}) || len(o.Conflicts) != 3 {
 		t.Errorf("%+v", o)
 	}
@@ -193,10 +193,10 @@ func TestARouterThatNobodyToldUsOfIsNoticed(t *testing.T) {
 func TestALANThatBlipsUnnoticedIsAdvertisedOnAgain(t *testing.T) {
 	t.Parallel()
 	w := newLAN(t)
-	w.tell(both(true, true))
+	w.update(both(true, true))
 	w.want("preferred", "preferred", "preferred")
 	w.router.sh("ip link set lan0 down")
-	w.tell(both(false, true)) // ENETDOWN, or EINVAL for want of an address
+	w.update(both(false, true)) // ENETDOWN, or EINVAL for want of an address
 	w.want("preferred", "preferred", "preferred")
 	w.router.sh("ip link set lan0 up")
 	w.want("deprecated", "preferred", "preferred")

@@ -21,7 +21,7 @@ func uplinkWorld(t *testing.T) (router, isp *host, d *Discoverer, seen *views) {
 	connect(router, "wan1", wanMAC, isp, "isp1", ispMAC)
 	isp.linkLocal("isp1")
 	seen = &views{}
-	d = NewDiscoverer(DiscovererConfig{Device: "wan1", Secret: secret, Log: testLog(t), OnChange: seen.hear})
+	d = NewDiscoverer(DiscovererConfig{Device: "wan1", Secret: secret, Log: testLog(t), OnChange: seen.deliver})
 	router.run(d)
 	d.SetLink(router.index("wan1"), true)
 	return router, isp, d, seen
@@ -72,7 +72,7 @@ func TestARouterOfAProviderIsFoundByAsking(t *testing.T) {
 	stop() // with router lifetime 0
 	eventually(t, "the end of the default", func() bool { return len(seen.now().Routers) == 0 })
 	if v := seen.now(); len(v.Addresses) != 1 || len(v.Prefixes) != 1 || len(v.State.Routers) != 1 {
-		t.Errorf("a router's goodbye takes its default only: %+v", v)
+		t.Errorf("a router's final advertisement takes its default only: %+v", v)
 	}
 }
 
@@ -121,7 +121,7 @@ func TestTheBestOfSeveralRoutersIsFirst(t *testing.T) {
 	router, one, two := newHost(t), newHost(t), newHost(t)
 	segment(t, router, one, two)
 	seen := &views{}
-	d := NewDiscoverer(DiscovererConfig{Device: "eth0", Secret: secret, Log: testLog(t), OnChange: seen.hear})
+	d := NewDiscoverer(DiscovererConfig{Device: "eth0", Secret: secret, Log: testLog(t), OnChange: seen.deliver})
 	router.run(d)
 	const config = `interface eth0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; AdvDefaultLifetime 60; `
 	one.radvd(config + `AdvDefaultPreference low; prefix 2001:db8:a:1::/64 {}; };`)
@@ -185,10 +185,10 @@ func TestRubbishOnTheLinkRemovesNoRouter(t *testing.T) {
 	good := says{lifetime: time.Hour, options: []ndp.Option{pio("2001:db8:a:1::/64", time.Hour, time.Hour)}}.packet(gateway).Data
 	eventually(t, "the router", func() bool { send(good); return len(seen.now().Routers) == 1 })
 
-	goodbye := says{options: []ndp.Option{pio("2001:db8:a:1::/64", 0, 0)}}.packet(gateway).Data
+	finalAdvert := says{options: []ndp.Option{pio("2001:db8:a:1::/64", 0, 0)}}.packet(gateway).Data
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
-		b := append([]byte(nil), goodbye...)
+		b := append([]byte(nil), finalAdvert...)
 		for range r.IntN(40) {
 			b = append(b, byte(r.Uint32()))
 		}
@@ -206,7 +206,7 @@ func TestRubbishOnTheLinkRemovesNoRouter(t *testing.T) {
 	if err := raw.SetMulticastHopLimit(254); err != nil {
 		t.Fatal(err)
 	}
-	send(goodbye)
+	send(finalAdvert)
 	if err := raw.SetMulticastHopLimit(hopLimit); err != nil {
 		t.Fatal(err)
 	}

@@ -25,8 +25,8 @@ func machineAt(last State) *machine {
 	return m
 }
 
-// tell lets a machine hear an advertisement of which all must be of use.
-func tell(t *testing.T, m *machine, s says, from netip.Addr, at time.Time) {
+// update lets a machine hear an advertisement of which all must be of use.
+func deliverTo(t *testing.T, m *machine, s says, from netip.Addr, at time.Time) {
 	t.Helper()
 	if err := m.receive(s.packet(from), at); err != nil {
 		t.Error(err)
@@ -50,19 +50,19 @@ func TestRoutersAreChosenByReachabilityThenPreferenceThenAge(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
-	tell(t, m, says{lifetime: time.Hour}, gateway2, noon)
-	tell(t, m, says{lifetime: time.Hour}, gateway, noon)
-	tell(t, m, says{lifetime: time.Hour, preference: ndp.Low}, third, noon)
+	deliverTo(t, m, says{lifetime: time.Hour}, gateway2, noon)
+	deliverTo(t, m, says{lifetime: time.Hour}, gateway, noon)
+	deliverTo(t, m, says{lifetime: time.Hour, preference: ndp.Low}, third, noon)
 	want("of equal preference, the one heard first", gateway2, gateway, third)
-	tell(t, m, says{lifetime: time.Hour}, gateway2, noon.Add(time.Minute))
+	deliverTo(t, m, says{lifetime: time.Hour}, gateway2, noon.Add(time.Minute))
 	want("hearing the first again changes nothing", gateway2, gateway, third)
-	tell(t, m, says{lifetime: time.Hour, preference: ndp.High}, third, noon)
+	deliverTo(t, m, says{lifetime: time.Hour, preference: ndp.High}, third, noon)
 	want("the preferred one first", third, gateway2, gateway)
 	m.setReachable(third, false)
 	want("one that does not answer last", gateway2, gateway, third)
 	m.setReachable(third, true)
 	want("until it does again", third, gateway2, gateway)
-	tell(t, m, says{}, third, noon)
+	deliverTo(t, m, says{}, third, noon)
 	want("lifetime 0 ends one default only", gateway2, gateway)
 	m.expire(noon.Add(time.Hour))
 	want("an hour later only the one heard since", gateway2)
@@ -72,10 +72,10 @@ func TestLifetime0TakesTheDefaultOfThatRouterOnly(t *testing.T) {
 	m := machineAt(State{})
 	full := says{lifetime: time.Hour, options: []ndp.Option{pio("2001:db8:a:1::/64", time.Hour, time.Hour),
 		rio("2001:db8:f::/48", ndp.Medium, time.Hour), &ndp.RecursiveDNSServer{Lifetime: time.Hour, Servers: []netip.Addr{gateway}}}}
-	tell(t, m, full, gateway, noon)
-	tell(t, m, full, gateway2, noon)
+	deliverTo(t, m, full, gateway, noon)
+	deliverTo(t, m, full, gateway2, noon)
 	before := m.state.view()
-	tell(t, m, says{}, gateway, noon.Add(time.Second))
+	deliverTo(t, m, says{}, gateway, noon.Add(time.Second))
 	after := m.state.view()
 	if diff := cmp.Diff([]netip.Addr{gateway2}, order(after), comparable); diff != "" {
 		t.Error(diff)
@@ -91,9 +91,9 @@ func TestLifetime0TakesTheDefaultOfThatRouterOnly(t *testing.T) {
 
 func TestRoutesHaveLifetimesOfTheirOwn(t *testing.T) {
 	m := machineAt(State{})
-	tell(t, m, says{lifetime: 100 * time.Second, options: []ndp.Option{rio("2001:db8:f::/48", ndp.Low, time.Hour),
+	deliverTo(t, m, says{lifetime: 100 * time.Second, options: []ndp.Option{rio("2001:db8:f::/48", ndp.Low, time.Hour),
 		rio("2001:db8:e::/48", ndp.Low, 10*time.Second)}}, gateway, noon)
-	tell(t, m, says{lifetime: 100 * time.Second, options: []ndp.Option{rio("2001:db8:f::/48", ndp.High, time.Hour)}}, gateway2, noon)
+	deliverTo(t, m, says{lifetime: 100 * time.Second, options: []ndp.Option{rio("2001:db8:f::/48", ndp.High, time.Hour)}}, gateway2, noon)
 	m.expire(noon.Add(100 * time.Second))
 	v := m.state.view()
 	want := []Route{{netip.MustParsePrefix("2001:db8:f::/48"), gateway2, High, noon.Add(time.Hour)},
@@ -105,7 +105,7 @@ func TestRoutesHaveLifetimesOfTheirOwn(t *testing.T) {
 	if v := m.state.view(); v.Routes[0].Router != gateway {
 		t.Errorf("the route of a router that does not answer comes first: %+v", v.Routes)
 	}
-	tell(t, m, says{options: []ndp.Option{rio("2001:db8:f::/48", ndp.High, 0)}}, gateway2, noon.Add(100*time.Second))
+	deliverTo(t, m, says{options: []ndp.Option{rio("2001:db8:f::/48", ndp.High, 0)}}, gateway2, noon.Add(100*time.Second))
 	if v := m.state.view(); len(v.Routes) != 1 || v.Routes[0].Router != gateway {
 		t.Errorf("withdrawn by one: %+v", v.Routes)
 	}
@@ -113,12 +113,12 @@ func TestRoutesHaveLifetimesOfTheirOwn(t *testing.T) {
 
 func TestARouteToEverythingOverridesTheHeader(t *testing.T) {
 	m := machineAt(State{})
-	tell(t, m, says{lifetime: time.Minute, preference: ndp.High, options: []ndp.Option{rio("::/0", ndp.Low, time.Hour)}}, gateway, noon)
+	deliverTo(t, m, says{lifetime: time.Minute, preference: ndp.High, options: []ndp.Option{rio("::/0", ndp.Low, time.Hour)}}, gateway, noon)
 	v := m.state.view()
 	if len(v.Routers) != 1 || v.Routers[0].Preference != Low || !v.Routers[0].Expires.Equal(noon.Add(time.Hour)) || len(v.Routes) != 0 {
 		t.Errorf("%+v", v)
 	}
-	tell(t, m, says{lifetime: time.Minute, options: []ndp.Option{rio("::/0", ndp.Low, 0)}}, gateway, noon)
+	deliverTo(t, m, says{lifetime: time.Minute, options: []ndp.Option{rio("::/0", ndp.Low, 0)}}, gateway, noon)
 	if v := m.state.view(); len(v.Routers) != 0 {
 		t.Errorf("%+v", v.Routers)
 	}
@@ -142,9 +142,9 @@ func TestValidLifetimesOfAddressesFollowTheTwoHourRule(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := machineAt(State{})
-			tell(t, m, says{lifetime: h, options: []ndp.Option{pio("2001:db8:a:1::/64", min(c.first, h), c.first)}}, gateway, noon)
+			deliverTo(t, m, says{lifetime: h, options: []ndp.Option{pio("2001:db8:a:1::/64", min(c.first, h), c.first)}}, gateway, noon)
 			later := noon.Add(h)
-			tell(t, m, says{lifetime: h, options: []ndp.Option{pio("2001:db8:a:1::/64", 0, c.then)}}, gateway, later)
+			deliverTo(t, m, says{lifetime: h, options: []ndp.Option{pio("2001:db8:a:1::/64", 0, c.then)}}, gateway, later)
 			v := m.state.view()
 			if len(v.Addresses) != 1 {
 				t.Fatalf("%+v", v.Addresses)
@@ -166,7 +166,7 @@ func TestAddressesAreFormedOnlyWhereTheyMayBe(t *testing.T) {
 	quiet := pio("2001:db8:a:2::/64", time.Hour, time.Hour)
 	quiet.AutonomousAddressConfiguration = false
 	m := machineAt(State{})
-	tell(t, m, says{lifetime: time.Hour, options: []ndp.Option{quiet, pio("2001:db8:a:300::/56", time.Hour, time.Hour),
+	deliverTo(t, m, says{lifetime: time.Hour, options: []ndp.Option{quiet, pio("2001:db8:a:300::/56", time.Hour, time.Hour),
 		pio("2001:db8:a:4::/64", 0, 0), pio("2001:db8:a:5::/64", 0, time.Hour)}}, gateway, noon)
 	v := m.state.view()
 	if len(v.Addresses) != 1 || v.Addresses[0].Address.Masked() != netip.MustParsePrefix("2001:db8:a:5::/64") {
@@ -179,7 +179,7 @@ func TestAddressesAreFormedOnlyWhereTheyMayBe(t *testing.T) {
 
 func TestATakenAddressIsReplacedThreeTimes(t *testing.T) {
 	m := machineAt(State{})
-	tell(t, m, plain(time.Hour), gateway, noon)
+	deliverTo(t, m, plain(time.Hour), gateway, noon)
 	seen := map[netip.Addr]bool{}
 	for range maxConflicts + 1 {
 		v := m.state.view()
@@ -193,7 +193,7 @@ func TestATakenAddressIsReplacedThreeTimes(t *testing.T) {
 	if v := m.state.view(); len(v.Addresses) != 0 {
 		t.Errorf("no address is left to try: %+v", v.Addresses)
 	}
-	tell(t, m, plain(time.Hour), gateway, noon.Add(time.Minute))
+	deliverTo(t, m, plain(time.Hour), gateway, noon.Add(time.Minute))
 	if v := m.state.view(); len(v.Addresses) != 0 {
 		t.Errorf("the next advertisement makes no difference: %+v", v.Addresses)
 	}
@@ -230,12 +230,12 @@ func TestNamesAreForgottenWhenTheirRouterSaysSo(t *testing.T) {
 			&ndp.RecursiveDNSServer{Lifetime: lifetime, Servers: []netip.Addr{gateway}},
 			&ndp.DNSSearchList{Lifetime: lifetime, DomainNames: []string{"lan"}}}}
 	}
-	tell(t, m, names(time.Minute), gateway, noon)
+	deliverTo(t, m, names(time.Minute), gateway, noon)
 	want := View{DNS: []Server{{gateway, noon.Add(time.Minute)}}, Search: []Domain{{"lan", noon.Add(time.Minute)}}}
 	if v := m.state.view(); !cmp.Equal(want.DNS, v.DNS, comparable) || !cmp.Equal(want.Search, v.Search, comparable) {
 		t.Errorf("%+v", v)
 	}
-	tell(t, m, names(0), gateway, noon)
+	deliverTo(t, m, names(0), gateway, noon)
 	if v := m.state.view(); len(v.DNS)+len(v.Search) != 0 {
 		t.Errorf("%+v", v)
 	}
@@ -256,8 +256,8 @@ func TestPreferencesAreWords(t *testing.T) {
 
 func TestMTUIsTheSmallestThatFitsTheLink(t *testing.T) {
 	m := machineAt(State{})
-	tell(t, m, says{lifetime: time.Hour, options: []ndp.Option{ndp.NewMTU(1480)}}, gateway, noon)
-	tell(t, m, says{lifetime: time.Hour, options: []ndp.Option{ndp.NewMTU(1400)}}, gateway2, noon)
+	deliverTo(t, m, says{lifetime: time.Hour, options: []ndp.Option{ndp.NewMTU(1480)}}, gateway, noon)
+	deliverTo(t, m, says{lifetime: time.Hour, options: []ndp.Option{ndp.NewMTU(1400)}}, gateway2, noon)
 	if v := m.state.view(); v.MTU != 1400 {
 		t.Errorf("MTU %d", v.MTU)
 	}
@@ -273,7 +273,7 @@ func TestMTUIsTheSmallestThatFitsTheLink(t *testing.T) {
 
 func TestTheStateOutlastsARestart(t *testing.T) {
 	m := machineAt(State{})
-	tell(t, m, says{lifetime: time.Hour, preference: ndp.High, options: []ndp.Option{pio("2001:db8:a:1::/64", 30*time.Minute, ndp.Infinity),
+	deliverTo(t, m, says{lifetime: time.Hour, preference: ndp.High, options: []ndp.Option{pio("2001:db8:a:1::/64", 30*time.Minute, ndp.Infinity),
 		rio("2001:db8:f::/48", ndp.Low, time.Hour), ndp.NewMTU(1480),
 		&ndp.RecursiveDNSServer{Lifetime: time.Minute, Servers: []netip.Addr{gateway}},
 		&ndp.DNSSearchList{Lifetime: time.Minute, DomainNames: []string{"example.net"}}}}, gateway, noon)
@@ -304,11 +304,11 @@ func TestTheStateOutlastsARestart(t *testing.T) {
 
 func TestOnlyAnOfferAfterTheLinkCameUpEndsTheAsking(t *testing.T) {
 	m := machineAt(State{Routers: []Router{{Addr: gateway, Default: true, Expires: noon.Add(time.Hour), Heard: noon}}})
-	tell(t, m, says{}, gateway2, noon)
+	deliverTo(t, m, says{}, gateway2, noon)
 	if !m.soliciting() {
 		t.Error("a router that offers nothing has answered for one that was known before")
 	}
-	tell(t, m, says{lifetime: time.Hour}, gateway2, noon)
+	deliverTo(t, m, says{lifetime: time.Hour}, gateway2, noon)
 	if m.soliciting() {
 		t.Error("asks on")
 	}
@@ -329,7 +329,7 @@ func TestNonsenseInAStoredStateIsLeftOut(t *testing.T) {
 
 func TestAFloodOfForgedAdvertisementsHasBounds(t *testing.T) {
 	m := machineAt(State{})
-	tell(t, m, plain(time.Hour), gateway, noon)
+	deliverTo(t, m, plain(time.Hour), gateway, noon)
 	for i := range 600 { // the first half by ever new routers, the second by a few
 		from := netip.AddrFrom16([16]byte{0xfe, 0x80, 14: 1, 15: byte(i)})
 		if i >= 300 {
@@ -349,7 +349,7 @@ func TestAFloodOfForgedAdvertisementsHasBounds(t *testing.T) {
 		t.Errorf("%d routers, %d prefixes, %d addresses, %d routes, %d servers, %d domains, %d to ask", len(s.Routers), len(s.Prefixes),
 			len(s.Addresses), len(s.Routes), len(s.DNS), len(s.Search), len(m.refreshes))
 	}
-	tell(t, m, plain(2*time.Hour), gateway, noon)
+	deliverTo(t, m, plain(2*time.Hour), gateway, noon)
 	if v := m.state.view(); !slices.ContainsFunc(v.Routers, func(r Router) bool { return r.Addr == gateway && r.Expires.Equal(noon.Add(2*time.Hour)) }) {
 		t.Error("the router that was there before was not heard any more")
 	}

@@ -134,7 +134,7 @@ func (h *host) run(engine interface{ Run(context.Context) error }) {
 	h.t.Cleanup(func() { cancel(); running.Wait() })
 }
 
-// radvd runs a radvd; the returned function ends it, with its goodbye.
+// radvd runs a radvd; the returned function ends it, with its final advertisement.
 func (h *host) radvd(config string) (stop func()) {
 	h.t.Helper()
 	path, err := exec.LookPath("radvd")
@@ -215,7 +215,7 @@ type views struct {
 	n    int
 }
 
-func (v *views) hear(view View) {
+func (v *views) deliver(view View) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.last, v.n = view, v.n+1

@@ -26,7 +26,7 @@ func Init() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	found, _ := discovery.New(c).Look(obs)
+	found, _ := discovery.New(c).Scan(obs)
 	return proposal(found, obs), nil
 }
 

@@ -27,7 +27,7 @@ func machineWith(devices ...string) *rules.Observed {
 
 func proposed(t fatal, obs *rules.Observed) (string, *config.Config) {
 	t.Helper()
-	found, _ := discovery.New(config.Default()).Look(obs)
+	found, _ := discovery.New(config.Default()).Scan(obs)
 	text := proposal(found, obs)
 	c, err := config.Parse("proposed", []byte(text))
 	if err != nil {

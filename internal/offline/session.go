@@ -50,7 +50,7 @@ func open(configFile string) (_ *session, err error) {
 		if err != nil {
 			return nil, err
 		}
-		in.config, _ = discovery.New(in.config).Look(obs)
+		in.config, _ = discovery.New(in.config).Scan(obs)
 	}
 	if _, err := planinput.AssignIDs(in.config, in.saved.ids); err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ func (x *Tracer) Explain(p explain.Packet, without string) (api.Explanation, err
 	rt.Recorded = x.Recorded
 	verdicts := x.Verdicts(rules.FactsOf(x.Config, rt.Observed))
 	if without != "" {
-		return x.withoutCarrier(rt, verdicts, p, without)
+		return x.withLinkDown(rt, verdicts, p, without)
 	}
 	state, _ := rules.Plan(x.Config, rt.Observed, verdicts)
 	inForce := state.Table.Matches(rt.Table) && state.Policies.Matches(rt.Policies)
@@ -63,13 +63,13 @@ func (x *Tracer) Explain(p explain.Packet, without string) (api.Explanation, err
 
 func (x *Tracer) line(o rules.Origin) int { return x.Lines.Of(o.Uplink, o.ConfigKey()) }
 
-// withoutCarrier explains a packet as if the cable of an uplink were pulled. Nobody can ask the kernel about that.
-func (x *Tracer) withoutCarrier(rt *explain.Routing, verdicts map[rules.Path]rules.Verdict, p explain.Packet, without string) (api.Explanation, error) {
+// withLinkDown explains a packet as if the cable of an uplink were pulled. Nobody can ask the kernel about that.
+func (x *Tracer) withLinkDown(rt *explain.Routing, verdicts map[rules.Path]rules.Verdict, p explain.Packet, without string) (api.Explanation, error) {
 	i := slices.IndexFunc(x.Config.Uplinks, func(u rules.Uplink) bool { return u.Name == without })
 	if i < 0 {
 		return api.Explanation{}, fmt.Errorf("%w %q", api.ErrUnknownUplink, without)
 	}
-	after, state := rt.WithoutCarrier(x.Config, verdicts, &x.Config.Uplinks[i])
+	after, state := rt.WithLinkDown(x.Config, verdicts, &x.Config.Uplinks[i])
 	e, err := explain.Explain(x.Config, after, &state, p)
 	if err != nil {
 		return api.Explanation{}, err

@@ -93,7 +93,7 @@ func (m *Meter) Run(ctx context.Context) error {
 		for _, v := range m.o.Verdicts() {
 			samples[pathSeries(v.Uplink, v.Family)] = pathSample(&v.Verdict)
 		}
-		m.count(now, samples, s.moved)
+		m.count(now, samples, s.delta)
 		m.reviewQuotas(now)
 	})
 	m.save()
@@ -101,12 +101,12 @@ func (m *Meter) Run(ctx context.Context) error {
 }
 
 // count adds the samples to the history and what metered uplinks have moved to their accounts.
-func (m *Meter) count(now time.Time, samples map[string]sample, moved map[string]traffic) {
+func (m *Meter) count(now time.Time, samples map[string]sample, delta map[string]traffic) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.uplinks {
 		if u := &m.uplinks[i]; isCounted(u) {
-			m.accounts.add(now, u.Name, moved[u.Name].received+moved[u.Name].sent)
+			m.accounts.add(now, u.Name, delta[u.Name].received+delta[u.Name].sent)
 		}
 	}
 	m.history.add(now, samples)
@@ -190,7 +190,7 @@ func isCounted(u *config.Uplink) bool { return u.Metered || u.Quota > 0 }
 type sampler struct {
 	before, now map[int]counters.Device // by interface index
 	at          time.Time               // of before
-	moved       map[string]traffic      // since then, by uplink name
+	delta       map[string]traffic      // since then, by uplink name
 }
 
 // traffic is bytes in both directions.
@@ -199,7 +199,7 @@ type traffic struct{ received, sent uint64 }
 // sample returns the rates since the last call, by uplink name.
 func (s *sampler) sample(now time.Time, devices map[string]int) map[string]sample {
 	samples := make(map[string]sample, 3*len(devices))
-	s.moved = make(map[string]traffic, len(devices))
+	s.delta = make(map[string]traffic, len(devices))
 	elapsed := now.Sub(s.at).Seconds()
 	for name, index := range devices {
 		rates := noSample()
@@ -207,10 +207,10 @@ func (s *sampler) sample(now time.Time, devices map[string]int) map[string]sampl
 		was, knew := s.before[index]
 		// Counters that went back are those of another device with the same index.
 		if known && knew && elapsed > 0 && is.ReceivedBytes >= was.ReceivedBytes && is.SentBytes >= was.SentBytes {
-			moved := traffic{is.ReceivedBytes - was.ReceivedBytes, is.SentBytes - was.SentBytes}
-			s.moved[name] = moved
-			rates.values[received] = float32(float64(moved.received) / elapsed)
-			rates.values[sent] = float32(float64(moved.sent) / elapsed)
+			delta := traffic{is.ReceivedBytes - was.ReceivedBytes, is.SentBytes - was.SentBytes}
+			s.delta[name] = delta
+			rates.values[received] = float32(float64(delta.received) / elapsed)
+			rates.values[sent] = float32(float64(delta.sent) / elapsed)
 		}
 		samples[name] = rates
 	}

@@ -94,7 +94,7 @@ func TestVolumesAreBounded(t *testing.T) {
 func TestRatesComeFromCounters(t *testing.T) {
 	s := sampler{before: map[int]counters.Device{}, now: map[int]counters.Device{}}
 	at := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-	look := func(later time.Duration, rx, tx uint64, wantReceived, wantSent float32) {
+	read := func(later time.Duration, rx, tx uint64, wantReceived, wantSent float32) {
 		t.Helper()
 		at = at.Add(later)
 		clear(s.now)
@@ -108,14 +108,14 @@ func TestRatesComeFromCounters(t *testing.T) {
 			t.Errorf("a device that is not there receives %v", gone)
 		}
 	}
-	look(0, 1000, 50, -1, 0) // the first look has nothing to compare with
-	look(2*time.Second, 3000, 50, 1000, 0)
-	if got := s.moved["fiber"]; got != (traffic{2000, 0}) {
-		t.Errorf("moved %+v", got)
+	read(0, 1000, 50, -1, 0) // the first look has nothing to compare with
+	read(2*time.Second, 3000, 50, 1000, 0)
+	if got := s.delta["fiber"]; got != (traffic{2000, 0}) {
+		t.Errorf("delta %+v", got)
 	}
-	look(time.Second, 10, 0, -1, 0) // another device with the same index
-	if got := s.moved["fiber"]; got != (traffic{}) {
-		t.Errorf("moved %+v", got)
+	read(time.Second, 10, 0, -1, 0) // another device with the same index
+	if got := s.delta["fiber"]; got != (traffic{}) {
+		t.Errorf("delta %+v", got)
 	}
-	look(time.Second, 20, 4, 10, 4)
+	read(time.Second, 20, 4, 10, 4)
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// WithoutCarrier is the routing that there would be shortly after the cable of an uplink is pulled, as far as planning
+// WithLinkDown is the routing that there would be shortly after the cable of an uplink is pulled, as far as planning
 // decides it: its verdict is "down", its device has no carrier, and the difference to the plan of that moment has
 // been applied. It returns that plan too.
-func (rt *Routing) WithoutCarrier(cfg rules.Config, verdicts map[rules.Path]rules.Verdict, uplink *rules.Uplink) (*Routing, rules.State) {
+func (rt *Routing) WithLinkDown(cfg rules.Config, verdicts map[rules.Path]rules.Verdict, uplink *rules.Uplink) (*Routing, rules.State) {
 	after := &Routing{Observed: new(rules.Observed)}
 	*after.Observed = *rt.Observed
 	after.Links, after.Rules, after.Tables = slices.Clone(rt.Links), slices.Clone(rt.Rules), slices.Clone(rt.Tables)
@@ -28,12 +28,12 @@ func (rt *Routing) WithoutCarrier(cfg rules.Config, verdicts map[rules.Path]rule
 			}
 		}
 	}
-	judged := make(map[rules.Path]rules.Verdict, len(verdicts))
-	maps.Copy(judged, verdicts)
+	modified := make(map[rules.Path]rules.Verdict, len(verdicts))
+	maps.Copy(modified, verdicts)
 	for _, family := range rules.Families {
-		judged[rules.Path{Uplink: uplink.ID, Family: family}] = rules.Verdict{Health: rules.Dead, State: "down"}
+		modified[rules.Path{Uplink: uplink.ID, Family: family}] = rules.Verdict{Health: rules.Dead, State: "down"}
 	}
-	state, _ := rules.Plan(cfg, after.Observed, judged)
+	state, _ := rules.Plan(cfg, after.Observed, modified)
 	for _, op := range rules.Diff(rules.Ours(cfg.Kernel, after.Observed), state) {
 		after.apply(op)
 	}

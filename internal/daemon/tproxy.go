@@ -13,7 +13,7 @@ func idleProxies(report *rules.Report, listens func(protocol uint8, family rules
 	var problems []rules.Problem
 	var last *rules.TProxy
 	var idle []string // of the last one
-	tell := func() {
+	addProblem := func() {
 		if len(idle) == 0 {
 			return
 		}
@@ -28,13 +28,13 @@ func idleProxies(report *rules.Report, listens func(protocol uint8, family rules
 	}
 	for _, p := range report.Proxies {
 		if p.TProxy != last {
-			tell()
+			addProblem()
 			last = p.TProxy
 		}
 		if ok, err := listens(p.Protocol, p.Family, p.Port); err == nil && !ok {
 			idle = append(idle, map[uint8]string{6: "tcp", 17: "udp"}[p.Protocol]+" of "+p.Family.String())
 		}
 	}
-	tell()
+	addProblem()
 	return problems
 }
