@@ -24,9 +24,6 @@ type Secret struct {
 // String is the name of the file.
 func (s Secret) String() string { return s.File }
 
-// GoString is the name of the file.
-func (s Secret) GoString() string { return s.File }
-
 // differs reports whether a device has another key. One that could not be read is another than none.
 func (s Secret) differs(have Secret) bool {
 	if s.Key == (Key{}) && s.File != "" {

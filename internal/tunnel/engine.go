@@ -36,7 +36,7 @@ type Options struct {
 	Leaves func(uplink string, paths []rules.Path)
 	// Suspended reports whether an uplink is not judged, because what carries it is silent.
 	Suspended func(uplink string) bool
-	// Dead reports whether no family of an uplink works.
+	// Dead reports whether no family of an uplink works. It is called under the engine's lock.
 	Dead func(id int) bool
 }
 

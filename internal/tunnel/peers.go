@@ -27,13 +27,13 @@ type Peers struct {
 
 type peerLife struct {
 	HandshakeTracker
-	alive    bool
-	answers  bool // echoes
-	greet    bool // to be asked once, whether it answers echoes at all
-	asked    int  // echoes since it was last heard
-	next     time.Time
-	misjudge int // times that it was given up and went on as if nothing had been
-	session  time.Time
+	alive     bool
+	answers   bool // echoes
+	askOnce   bool // to be asked once, whether it answers echoes at all
+	asked     int  // echoes since it was last heard
+	next      time.Time
+	falseGone int // times that it was given up and went on as if nothing had been
+	session   time.Time
 }
 
 // Begin judges peers that were not seen before, by what the device knows of them, and reports whether one is there. There
@@ -48,7 +48,7 @@ func (p *Peers) Begin(now time.Time, s *rules.WireGuardDevice) (changed bool) {
 			continue
 		}
 		alive := !peer.Handshake.IsZero() && now.Sub(peer.Handshake) < sessionLife
-		p.lives[peer.PublicKey] = &peerLife{alive: alive, greet: alive, session: peer.Handshake}
+		p.lives[peer.PublicKey] = &peerLife{alive: alive, askOnce: alive, session: peer.Handshake}
 		changed = changed || alive
 	}
 	return changed
@@ -85,16 +85,16 @@ func (l *peerLife) observe(now time.Time, peer *rules.WireGuardPeerState, search
 		l.alive, l.asked, l.next = false, 0, time.Time{}
 	case sign == Heard:
 		if !l.alive && l.session.Equal(peer.Handshake) {
-			l.misjudge++ // it was asleep
+			l.falseGone++ // it was asleep
 		}
-		l.greet = l.greet || !l.alive && !l.answers
+		l.askOnce = l.askOnce || !l.alive && !l.answers
 		l.alive, l.asked, l.next, l.session = true, 0, time.Time{}, peer.Handshake
-	case sign == Silent, l.answers && l.asked >= maxUnanswered<<min(l.misjudge, 3) && !now.Before(l.next):
+	case sign == Silent, l.answers && l.asked >= maxUnanswered<<min(l.falseGone, 3) && !now.Before(l.next):
 		l.alive = false
 	}
 	switch {
-	case l.alive && l.greet:
-		l.greet = false
+	case l.alive && l.askOnce:
+		l.askOnce = false
 		return true
 	case l.alive && sign != Waiting, !l.alive && !search, now.Before(l.next):
 		return false

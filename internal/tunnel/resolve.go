@@ -40,27 +40,18 @@ func (e *Engine) resolve(ctx context.Context) {
 
 // unresolved lists the endpoints to ask for, with the mark that a tunnel's own packets have.
 func (e *Engine) unresolved(asked map[string]time.Time) map[string]uint32 {
-	type name struct {
-		id       int
-		endpoint string
-		mark     uint32
-		known    bool
-	}
-	var names []name
+	list := make(map[string]uint32)
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, w := range e.uplinks {
 		for _, p := range w.peers {
-			if _, err := netip.ParseAddrPort(p.endpoint); err != nil && p.endpoint != "" {
-				_, known := w.resolved[p.endpoint]
-				names = append(names, name{w.id, p.endpoint, w.mark, known})
+			if _, err := netip.ParseAddrPort(p.endpoint); err == nil || p.endpoint == "" {
+				continue
 			}
-		}
-	}
-	e.mu.Unlock()
-	list := make(map[string]uint32)
-	for _, n := range names {
-		if !n.known || time.Since(asked[n.endpoint]) >= resolveDeadInterval && e.o.Dead(n.id) {
-			list[n.endpoint] = n.mark
+			_, known := w.resolved[p.endpoint]
+			if !known || time.Since(asked[p.endpoint]) >= resolveDeadInterval && e.o.Dead(w.id) {
+				list[p.endpoint] = w.mark
+			}
 		}
 	}
 	return list
