@@ -297,7 +297,7 @@ func shares(w *world, u *rules.Uplink) []int {
 		})
 		carried := slices.ContainsFunc(w.cfg.Tunnels, func(t rules.Tunnel) bool {
 			return t.Device == o.Device && slices.ContainsFunc(networks(u), func(a netip.Prefix) bool { return a.Addr() == t.Local })
-		})
+		}) || slices.ContainsFunc(w.cfg.Underlays, func(c rules.Underlay) bool { return c.Uplink == o.ID && slices.Contains(c.Carriers, u.ID) })
 		if o.ID != u.ID && (overlap || carried) {
 			ids = append(ids, o.ID)
 		}

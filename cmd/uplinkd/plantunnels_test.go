@@ -1,7 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -11,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // vxlans is an uplink over fiber, and a far end on a bridge.
@@ -56,7 +62,7 @@ func checkPlanOfTunnels(t *testing.T, config string) {
 	r.sh("router", "ip link add br0 type bridge; ip link set br0 up")
 	local := strings.TrimSpace(r.sh("router", "ip -4 -o address show dev wan1 | sed 's/.*inet //; s,/.*,,'"))
 	r.configure(strings.ReplaceAll(config, "LOCAL", local))
-	links := func() string { return r.sh("router", "ip -br link | sed 's/@.*//; s/ .*//' | sort") }
+	links := func() string { return r.sh("router", "ip -br link | sed 's/@.*//; s/ .*//' | grep -vxE 'gre0|gretap0|erspan0' | sort") }
 	before := links()
 	var plan struct {
 		Changes []struct{ Command string }
@@ -90,5 +96,49 @@ func checkPlanOfTunnels(t *testing.T, config string) {
 	r.command("clean", "-c", r.config)
 	if diff := cmp.Diff(before, links()); diff != "" {
 		t.Errorf("devices before and after (-before +after):\n%s", diff)
+	}
+}
+
+// A tunnel that somebody else's device leaves no room for keeps the daemon from being healthy, and nothing else from working.
+func TestATunnelThatCannotBeMadeIsNamedAndFlowsMoveAllTheSame(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, "")
+	local := strings.TrimSpace(r.sh("router", "ip -4 -o address show dev wan1 | sed 's/.*inet //; s,/.*,,'"))
+	r.sh("router", "ip link add br0 type bridge; ip link add theirs type vxlan id 42 dstport 4789 local "+local+" remote 192.0.2.9")
+	r.configure(strings.ReplaceAll(vxlans, "LOCAL", local))
+	r.launch()
+	r.await("the problem", func() error { return r.hasProblem("tunnel") })
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	healthy := func() string {
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(r.dir, "s"))
+		}
+		answer, err := (&http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}).Get("http://uplinkd/healthz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, _ := io.ReadAll(answer.Body)
+		return string(text)
+	}
+	unmade := func() {
+		t.Helper()
+		if err := r.hasProblem("tunnel"); err != nil || r.converged() == nil || !strings.Contains(healthy(), "ip link add name vx0") {
+			t.Errorf("%v; converged %v; healthz: %s", err, r.converged(), healthy())
+		}
+	}
+	unmade()
+	stream, _ := r.streamFrom("lan", "192.0.2.1:7")
+	r.await("the stream to use fiber", over(stream, "fiber"))
+	if err := r.Break(lab.Blackhole, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the stream to move to lte", over(stream, "fiber", "lte"))
+	unmade()
+	r.sh("router", "ip link delete theirs")
+	r.await("the daemon to converge", r.converged)
+	if text := healthy(); !strings.Contains(text, "ok") {
+		t.Errorf("healthz: %s", text)
 	}
 }
