@@ -398,12 +398,21 @@ func TestLoad(t *testing.T) {
 		}
 	})
 	t.Run("a file of the largest size", func(t *testing.T) {
-		if _, err := Load(write("large.toml", []byte(strings.Repeat("\n", MaxSize)))); err != nil {
+		if _, err := Load(write("large.toml", []byte(strings.Repeat("#", MaxSize)))); err != nil {
 			t.Error(err)
 		}
 	})
+	t.Run("a file that a power cut has emptied", func(t *testing.T) {
+		for _, text := range []string{"", "\n \n"} {
+			path := write("empty.toml", []byte(text))
+			_, err := Load(path)
+			if err == nil || !strings.HasPrefix(err.Error(), path+":1:1: the file is empty") {
+				t.Errorf("%q: %v", text, err)
+			}
+		}
+	})
 	t.Run("a file that is too large", func(t *testing.T) {
-		path := write("larger.toml", []byte(strings.Repeat("\n", MaxSize+1)))
+		path := write("larger.toml", []byte(strings.Repeat("#", MaxSize+1)))
 		_, err := Load(path)
 		want := path + ":1:1: the file is larger than 1048576 bytes: this is no configuration of uplinkd"
 		if err == nil || err.Error() != want {

@@ -76,6 +76,10 @@ func Load(name string) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
+	if len(bytes.TrimSpace(text)) == 0 { // taken for a configuration without uplinks, it would take all of them away
+		return File{}, Errors{{File: name, Line: 1, Col: 1,
+			Msg: "the file is empty, as a power cut leaves it: write it again, or [daemon] alone if there shall be no uplinks"}}
+	}
 	c, lines, err := ParseLines(name, text)
 	return File{c, lines, text}, err
 }

@@ -33,6 +33,7 @@ func TestTheLastGoodConfigurationIsKeptForAStartWithAMistake(t *testing.T) {
 		{"another one", text(`device = "wan2"`), "wan2", false},
 		{"a mistake", text(`devcie = "wan3"`), "wan2", true},
 		{"the same after another power cut", text(`device = "wa`), "wan2", true},
+		{"and after one that has emptied the file", "", "", true},
 	} {
 		if err := os.WriteFile(file, []byte(step.text), 0o600); err != nil {
 			t.Fatal(err)
