@@ -284,6 +284,16 @@ func (r *router) foreign() uint64 {
 	return n
 }
 
+// foreignSources lists, by uplink, what left with a source that belongs elsewhere.
+func (r *router) foreignSources() string {
+	var b strings.Builder
+	for _, u := range r.Uplinks() {
+		seen, err := r.Foreign(u.Name)
+		fmt.Fprintf(&b, "by %s %q %v; ", u.Name, seen, err)
+	}
+	return b.String()
+}
+
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // probe opens new flows from the LAN host until the test ends, or the returned function is called.

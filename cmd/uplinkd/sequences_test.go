@@ -221,7 +221,7 @@ func (c *chaos) sequence(name string, faults []fault) {
 	c.falseAlarms(began, harmed, silent)
 	c.restartFresh()
 	if n := c.foreign(); n != c.foreign0 {
-		c.Errorf("%d packets left with a source that belongs elsewhere", n-c.foreign0)
+		c.Errorf("%d packets left with a source that belongs elsewhere; all that there were, with those that renumbering excuses: %s", n-c.foreign0, c.foreignSources())
 	}
 }
 

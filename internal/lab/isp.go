@@ -28,15 +28,19 @@ func sourceFilter(p *isp) string {
 			fmt.Fprintf(&b, "\tcounter %s_%s { }\n", u.name, c)
 		}
 		fmt.Fprintf(&b, "\tset %s_net4 { type ipv4_addr; flags interval; elements = { %s }\n\t}\n", u.name, v4)
+		fmt.Fprintf(&b, "\tset %s_seen4 { type ipv4_addr . ipv4_addr; size 64; flags dynamic\n\t}\n", u.name)
+		fmt.Fprintf(&b, "\tset %s_seen6 { type ipv6_addr . ipv6_addr; size 64; flags dynamic\n\t}\n", u.name)
 		fmt.Fprintf(&b, "\tset %s_net6 { type ipv6_addr; flags interval; elements = { %s }\n\t}\n", u.name, v6)
 		fmt.Fprintf(&b, `	chain %[1]s {
 		type filter hook ingress device "%[2]s" priority 0; policy accept;
 		ip saddr 0.0.0.0 accept comment "a DHCP client without an address"
 		ip saddr @%[1]s_net4 counter name %[1]s_passed4 accept
+		meta protocol ip add @%[1]s_seen4 { ip saddr . ip daddr }
 		meta protocol ip counter name %[1]s_foreign4 drop
 		%[3]s comment "with whatever source: it stays on the link"
 		ip6 saddr { ::, fe80::/10 } accept comment "multicast listener reports, DHCPv6"
 		ip6 saddr @%[1]s_net6 counter name %[1]s_passed6 accept
+		meta protocol ip6 add @%[1]s_seen6 { ip6 saddr . ip6 daddr }
 		meta protocol ip6 counter name %[1]s_foreign6 drop
 	}
 `, u.name, u.port, spareDiscovery)
@@ -79,6 +83,30 @@ func (w *World) Counters(name string) (Counters, error) {
 		return Counters{}, fmt.Errorf("listing counters of %s: %w", u.isp.name, err)
 	}
 	return parseCounters(out, u.name)
+}
+
+// Foreign lists what the uplink's ISP has got with sources of somebody else, "SOURCE . DESTINATION" each, up to 64 of a family.
+func (w *World) Foreign(name string) ([]string, error) {
+	w.mu.Lock()
+	u, err := w.find(name)
+	w.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	var seen []string
+	for _, set := range []string{name + "_seen4", name + "_seen6"} {
+		out, err := w.hosts[u.isp.name].Run(w.tools.nft, "list", "set", "netdev", "isp", set)
+		if err != nil {
+			return nil, fmt.Errorf("listing foreign sources at %s: %w", u.isp.name, err)
+		}
+		if _, list, ok := strings.Cut(out, "elements = {"); ok {
+			list, _, _ = strings.Cut(list, "}")
+			for _, pair := range strings.Split(list, ",") {
+				seen = append(seen, strings.TrimSpace(pair))
+			}
+		}
+	}
+	return seen, nil
 }
 
 func parseCounters(data []byte, uplink string) (Counters, error) {
