@@ -169,6 +169,7 @@ func (c *chaos) askFromOutside() (stop func()) {
 					_ = c.ask("inet", services[(n+1)%2*2+1], at, 50*time.Millisecond) // those of UDP
 				}
 			}
+			rest(ctx, 10*time.Millisecond)
 		}
 	}()
 	return func() { cancel(); <-done }
