@@ -23,11 +23,12 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// sequencesEnv is how many sequences of faults are tried with each way of addressing, seedEnv what they are drawn from.
-// make soak has 250 of each.
+// sequencesEnv is how many sequences of faults are tried with each way of addressing, seedEnv what they are drawn from, and
+// firstEnv the number of the first, to see one again. make soak has 250 of each.
 const (
 	sequencesEnv = "UPLINKD_SEQUENCES"
 	seedEnv      = "UPLINKD_SEED"
+	firstEnv     = "UPLINKD_FIRST"
 	fewSequences = 3
 )
 
@@ -131,7 +132,8 @@ func (c *chaos) sequences(faults []fault) {
 			c.Log(c.everything())
 		}
 	})
-	for n := range count {
+	first := envNumber(c.TB, firstEnv, 0)
+	for n := first; n < first+count; n++ {
 		c.rand = rand.New(rand.NewPCG(uint64(seed), uint64(n)))
 		c.sequence(fmt.Sprintf("seed %d, sequence %d", seed, n), faults)
 		if c.Failed() {
@@ -190,6 +192,7 @@ func (c *chaos) sequence(name string, faults []fault) {
 	began := c.lastEvent()
 	c.foreign0 = c.foreign()
 	var did []string
+	defer func() { c.Logf("%s: %s", name, strings.Join(did, ", ")) }()
 	var undo []fault
 	harmed := make(map[string]bool)
 	silent := false
@@ -216,7 +219,6 @@ func (c *chaos) sequence(name string, faults []fault) {
 	for i := range undo {
 		step("undo", &undo[i], undo[i].undo)
 	}
-	c.Logf("%s: %s", name, strings.Join(did, ", "))
 	c.launchIfStopped()
 	c.await("a world that is healed to be taken for that", c.planned)
 	c.falseAlarms(began, harmed, silent)
