@@ -40,15 +40,15 @@ func (c *chaos) linkFaults(uplink string) []fault {
 		list = append(list, fault{name: kind + " of " + uplink, uplink: uplink,
 			do: func(c *chaos) { c.must(c.Break(kind, uplink)) },
 			// Healing one way of breaking heals all, so what else is broken is broken again.
-			undo: func(c *chaos) { c.renumber(func() error { return c.HealOne(uplink) }) }})
+			undo: func(c *chaos) { c.renumber(uplink, func() error { return c.HealOne(uplink) }) }})
 	}
 	device := c.Uplink(uplink).Device
 	set := func(state string) string { return fmt.Sprintf("ip link set dev %s %s", device, state) }
 	down := scripted("set down "+uplink, uplink, set("down"), set("up"))
 	if uplink == "lte" || c.provider == nil {
 		list = append(list, fault{name: "renumbering of " + uplink, uplink: uplink,
-			do:   func(c *chaos) { c.renumber(func() error { return c.Break(lab.Prefix, uplink) }) },
-			undo: func(c *chaos) { c.renumber(func() error { return c.HealOne(uplink) }) }})
+			do:   func(c *chaos) { c.renumber(uplink, func() error { return c.Break(lab.Prefix, uplink) }) },
+			undo: func(c *chaos) { c.renumber(uplink, func() error { return c.HealOne(uplink) }) }})
 		for _, lost := range []struct{ name, what string }{
 			{"address lost at ", "ip address flush dev %s scope global"},
 			{"default lost at ", "ip route del default dev %s proto dhcp"},
@@ -67,9 +67,14 @@ func (c *chaos) linkFaults(uplink string) []fault {
 }
 
 // renumber has a provider give other addresses. It refuses the former ones before the router has changed its own: what it
-// counts meanwhile is nobody's fault.
-func (c *chaos) renumber(change func() error) {
+// counts meanwhile is nobody's fault. On a device that is set down no route can be put: it is up meanwhile.
+func (c *chaos) renumber(uplink string, change func() error) {
 	before := c.foreign()
+	device := c.Uplink(uplink).Device
+	if flags := c.sh("router", "cat /sys/class/net/"+device+"/flags"); !strings.HasSuffix(strings.TrimSpace(flags), "3") {
+		c.sh("router", "ip link set dev "+device+" up")
+		defer c.sh("router", "ip link set dev "+device+" down")
+	}
 	c.must(change())
 	rest(context.Background(), 300*time.Millisecond)
 	c.foreign0 += c.foreign() - before

@@ -62,7 +62,9 @@ func checkPlanOfTunnels(t *testing.T, config string) {
 	r.sh("router", "ip link add br0 type bridge; ip link set br0 up")
 	local := strings.TrimSpace(r.sh("router", "ip -4 -o address show dev wan1 | sed 's/.*inet //; s,/.*,,'"))
 	r.configure(strings.ReplaceAll(config, "LOCAL", local))
-	links := func() string { return r.sh("router", "ip -br link | sed 's/@.*//; s/ .*//' | grep -vxE 'gre0|gretap0|erspan0' | sort") }
+	links := func() string {
+		return r.sh("router", "ip -br link | sed 's/@.*//; s/ .*//' | grep -vxE 'gre0|gretap0|erspan0' | sort")
+	}
 	before := links()
 	var plan struct {
 		Changes []struct{ Command string }
