@@ -67,13 +67,13 @@ func (c *chaos) linkFaults(uplink string) []fault {
 }
 
 // renumber has a provider give other addresses. It refuses the former ones before the router has changed its own: what it
-// counts meanwhile is nobody's fault. On a device that is set down no route can be put: it is up meanwhile.
+// counts meanwhile is nobody's fault. A device that is set down has no routes and IPv6 addresses to change: it is set up again before.
 func (c *chaos) renumber(uplink string, change func() error) {
 	before := c.foreign()
 	device := c.Uplink(uplink).Device
-	if flags := c.sh("router", "cat /sys/class/net/"+device+"/flags"); !strings.HasSuffix(strings.TrimSpace(flags), "3") {
+	if flags := strings.TrimSpace(c.sh("router", "cat /sys/class/net/"+device+"/flags")); !strings.HasSuffix(flags, "3") { // IFF_UP
 		c.sh("router", "ip link set dev "+device+" up")
-		defer c.sh("router", "ip link set dev "+device+" down")
+		c.restore(uplink)
 	}
 	c.must(change())
 	rest(context.Background(), 300*time.Millisecond)
