@@ -172,7 +172,7 @@ func (n Nexthop) String() string {
 func (r Rule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pref %d", r.Priority)
-	if r.More.Not {
+	if r.Selectors.Not {
 		b.WriteString(" not")
 	}
 	if r.From.IsValid() {
@@ -192,7 +192,7 @@ func (r Rule) String() string {
 	if r.OIF != "" {
 		b.WriteString(" oif " + r.OIF)
 	}
-	b.WriteString(r.More.selectors())
+	b.WriteString(r.Selectors.iproute2())
 	b.WriteString(r.action())
 	if r.SuppressPrefixLen >= 0 {
 		fmt.Fprintf(&b, " suppress_prefixlength %d", r.SuppressPrefixLen)

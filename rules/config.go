@@ -106,8 +106,8 @@ type Addressing struct {
 	MasqueradeFrom []netip.Prefix
 	// Watched is what is known of the routers where Assign is nil and others follow them; nil: nothing of note. IPv6 only.
 	Watched *WatchedRouters
-	// Translate rewrites the prefixes of the LANs to the delegation's, host by host (RFC 6296). IPv6 only.
-	Translate bool
+	// PrefixNAT rewrites the prefixes of the LANs to the delegation's, host by host (RFC 6296). IPv6 only.
+	PrefixNAT bool
 }
 
 // Assignment is what we put on a device: addresses, and ways out.

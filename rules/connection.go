@@ -21,10 +21,10 @@ type OldState struct {
 	k       Kernel
 	uplinks map[int]*Uplink
 	// local is where hosts behind this machine are, and outside what is not: uplinks, by id and family, with the sources that leave by them.
-	local      map[Family][]netip.Prefix
-	outside    map[Path]oldPath
-	translates [2]bool // some uplink of the family
-	policies   []oldPolicy
+	local       map[Family][]netip.Prefix
+	uplinkPaths map[Path]oldPath
+	translates  [2]bool // some uplink of the family
+	policies    []oldPolicy
 }
 
 type oldPath struct {
@@ -44,19 +44,19 @@ type oldPolicy struct {
 // oldState collects what Old looks at.
 func (p *planner) oldState() *OldState {
 	o := &OldState{k: p.k, uplinks: make(map[int]*Uplink, len(p.cfg.Uplinks)), local: make(map[Family][]netip.Prefix, len(Families)),
-		outside: make(map[Path]oldPath, len(p.paths))}
+		uplinkPaths: make(map[Path]oldPath, len(p.paths))}
 	for i := range p.cfg.Uplinks {
 		o.uplinks[p.cfg.Uplinks[i].ID] = &p.cfg.Uplinks[i]
 	}
 	for _, net := range append(p.localNetworks(), p.routedNetworks()...) {
 		o.local[FamilyOf(net.Addr())] = append(o.local[FamilyOf(net.Addr())], net)
 	}
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		at := oldPath{translates: p.translates(u, family) && !u.Site && !u.hasPeers(), own: p.sourcesBehind(u, family, facts)}
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
+		at := oldPath{translates: p.translates(u, family) && !u.Site && !u.hasPeers(), own: p.sourcesBehind(u, family, info)}
 		if family == IPv6 {
 			at.to = p.translations(u)
 		}
-		o.outside[Path{u.ID, family}] = at
+		o.uplinkPaths[Path{u.ID, family}] = at
 		o.translates[family.index()] = o.translates[family.index()] || at.translates
 	})
 	last := -1
@@ -105,7 +105,7 @@ func (o *OldState) Old(c *Connection) (why string) {
 		return ""
 	}
 	pin := o.k.ID(c.Mark)
-	at, known := o.outside[Path{pin, c.Family}]
+	at, known := o.uplinkPaths[Path{pin, c.Family}]
 	switch {
 	case c.ReplyDest != c.Source && known && at.to != nil && !within(at.to, c.ReplyDest):
 		return "its source is translated to a former prefix" // which each of its packets keeps alive

@@ -99,12 +99,12 @@ func (p *planner) subnets() {
 				usable := (source.Has(u.ID) && !source.LastResort || rewritten) && !d.Elsewhere
 				subnet, ok := p.subnet(u, d, lan)
 				if ok {
-					p.noteOccupied(u, d, lan, subnet)
+					p.reportOccupied(u, d, lan, subnet)
 				}
 				switch {
 				case !ok:
 					p.noSubnet(u, d, lan)
-				case !u.IPv6.Translate: // hosts never see a prefix that is translated to
+				case !u.IPv6.PrefixNAT: // hosts never see a prefix that is translated to
 					p.report.Subnets = append(p.report.Subnets, Subnet{lan.Device, u.ID, subnet, d, usable && !d.Deprecated})
 				}
 			}
@@ -121,7 +121,7 @@ func (p *planner) subnets() {
 // sourceOf chooses among the uplinks that delegate something to a LAN. What hosts send with such a source leaves by its
 // uplink, whichever one carries other traffic: one that loses much, or has a higher tier, is better than none.
 func (p *planner) sourceOf(lan *LAN) Choice {
-	return p.best(IPv6, func(u *Uplink) int {
+	return p.selectBest(IPv6, func(u *Uplink) int {
 		if len(u.usableDelegations()) == 0 || !slices.Contains(lan.From, u.ID) {
 			return 0
 		}
@@ -188,7 +188,7 @@ func (p *planner) rewritten(u *Uplink) bool {
 func (p *planner) rewrittenBy(choice *Choice, lan *LAN) bool {
 	return !slices.ContainsFunc(choice.Members, func(m Member) bool {
 		by := p.uplink(m.Uplink)
-		if by.IPv6.Masquerade && len(p.addressesOf(by, IPv6, p.fact(by, IPv6))) > 0 {
+		if by.IPv6.Masquerade && len(p.addressesOf(by, IPv6, p.info(by, IPv6))) > 0 {
 			return false
 		}
 		_, ok := p.translated(by, lan)
@@ -199,7 +199,7 @@ func (p *planner) rewrittenBy(choice *Choice, lan *LAN) bool {
 // translated returns the prefix that the hosts of a LAN appear by behind an uplink that translates.
 func (p *planner) translated(u *Uplink, lan *LAN) (netip.Prefix, bool) {
 	list := u.usableDelegations()
-	if !u.IPv6.Translate || len(list) == 0 || !slices.Contains(lan.From, u.ID) {
+	if !u.IPv6.PrefixNAT || len(list) == 0 || !slices.Contains(lan.From, u.ID) {
 		return netip.Prefix{}, false
 	}
 	return p.subnet(u, list[0], lan)
@@ -221,7 +221,7 @@ func (u *Uplink) usableDelegations() []Delegation {
 	return list
 }
 
-func (u *Uplink) rewritesIPv6() bool { return u.IPv6.Masquerade || u.IPv6.Translate }
+func (u *Uplink) rewritesIPv6() bool { return u.IPv6.Masquerade || u.IPv6.PrefixNAT }
 
 // lans gives the router its addresses in the LANs, and rejects what is delegated and not in use: such
 // packets would go to the provider and come back until their hop limit ends (RFC 7084 WPD-5).
@@ -239,11 +239,11 @@ func (p *planner) lans() {
 			p.assign(lan.Device, addressIn(lan.ULA, routerID, lanBits), false)
 		}
 	}
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		if family != IPv6 {
 			return
 		}
-		if own, ok := p.ownOfDelegation(u); ok && facts.Present {
+		if own, ok := p.ownOfDelegation(u); ok && info.Present {
 			p.assign(u.Device, own, false)
 		}
 		for _, d := range u.Delegations {

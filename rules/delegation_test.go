@@ -49,7 +49,7 @@ func TestPacketsFromADelegatedPrefixLeaveByItsUplink(t *testing.T) {
 		choice := report.Defaults[rules.IPv6]
 		for _, s := range report.Subnets {
 			u := w.uplinkByID(s.Uplink)
-			facts := report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv6}]
+			info := report.Paths[rules.Path{Uplink: u.ID, Family: rules.IPv6}]
 			host := hostIn(s.Prefix)
 			got := w.receive(packet{query: query{src: host, dst: internet[rules.IPv6], iif: s.Device}, conn: &connection{fresh: true}}, netip.Addr{})
 			for _, d := range got {
@@ -60,7 +60,7 @@ func TestPacketsFromADelegatedPrefixLeaveByItsUplink(t *testing.T) {
 					t.Errorf("from %v of %s: %v", host, u.Name, d)
 				}
 			}
-			works := facts.Up && facts.HasDefault
+			works := info.Up && info.HasDefault
 			if left := slices.ContainsFunc(got, func(d departure) bool { return d.device != "" }); s.Usable && works && !left && !u.IPv6.Masquerade {
 				t.Errorf("%v of %s is said to be usable: %v", host, u.Name, got)
 			}
@@ -74,7 +74,7 @@ func TestAnswersFromADelegatedPrefixLeaveByTheirArrivalUplink(t *testing.T) {
 	planned(t, func(t *rapid.T, w *world, report rules.Report) {
 		for _, s := range report.Subnets {
 			u := w.uplinkByID(s.Uplink)
-			p := path{u, report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv6}], rules.IPv6}
+			p := path{u, report.Paths[rules.Path{Uplink: u.ID, Family: rules.IPv6}], rules.IPv6}
 			host := hostIn(s.Prefix)
 			conn := w.arrive(&p, internet[rules.IPv6], host)
 			answer := w.receive(packet{query: query{src: host, dst: internet[rules.IPv6], iif: s.Device}, conn: conn}, netip.Addr{})
@@ -115,11 +115,11 @@ func TestAnUplinkWithADelegationHasASourceOfItsOwn(t *testing.T) {
 	planned(t, func(t *rapid.T, w *world, report rules.Report) {
 		for i := range w.cfg.Uplinks {
 			u := &w.cfg.Uplinks[i]
-			facts := report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv6}]
-			if !facts.Present || !u.IPv6.Enabled || len(u.Delegations) == 0 || u.Delegations[0].Deprecated {
+			info := report.Paths[rules.Path{Uplink: u.ID, Family: rules.IPv6}]
+			if !info.Present || !u.IPv6.Enabled || len(u.Delegations) == 0 || u.Delegations[0].Deprecated {
 				continue
 			}
-			if len(facts.Addresses) == 0 {
+			if len(info.Addresses) == 0 {
 				t.Errorf("%s has no address", u.Name)
 			}
 		}
@@ -305,7 +305,7 @@ func TestALANsOnlyPrefixIsUsableThoughAnotherUplinkIsPreferred(t *testing.T) {
 	}
 }
 
-// What an IPv6 uplink without an address sends has a source of somebody else: its provider drops it, and our own guard does
+// What an IPv6 uplink without an address sends has a source of somebody else: its provider drops it, and our own egress filter does
 // before.
 func TestAnIPv6UplinkWithoutASourceCarriesNothing(t *testing.T) {
 	path := rules.Path{Uplink: 1, Family: rules.IPv6}

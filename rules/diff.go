@@ -176,7 +176,7 @@ func Diff(have, want State) []Op {
 	for _, a := range removedAddrs {
 		d.ops = append(d.ops, DelAddr{a})
 	}
-	d.ops = append(d.ops, d.late...)
+	d.ops = append(d.ops, d.deferred...)
 	d.sysctls(have, want, true)
 	return append(d.ops, unwanted...)
 }
@@ -256,7 +256,7 @@ func sharedTables(states ...State) map[uint32]bool {
 	shared := make(map[uint32]bool)
 	for _, s := range states {
 		for i := range s.Rules {
-			if r := &s.Rules[i]; r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == (More{}) {
+			if r := &s.Rules[i]; r.Table != TableMain && !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == (RuleSelectors{}) {
 				shared[r.Table] = true
 			}
 		}
@@ -265,8 +265,8 @@ func sharedTables(states ...State) map[uint32]bool {
 }
 
 type differ struct {
-	ops  []Op
-	late []Op // groups given back, after the rules that look at them are gone
+	ops      []Op
+	deferred []Op // groups given back, after the rules that look at them are gone
 }
 
 // missing lists the rules of b that a lacks. Both are in the order of compareRules.
@@ -296,19 +296,19 @@ func missing(a, b []Rule) []*Rule {
 func (d *differ) addrs(have, want []AddrAssignment) (remove []AddrAssignment) {
 	before := make(map[AddrAssignment]AddrAssignment, len(have))
 	for _, a := range have {
-		before[a.place()] = a
+		before[a.key()] = a
 	}
 	wanted := make(map[AddrAssignment]bool, len(want))
 	for _, a := range want {
-		wanted[a.place()] = true
-		switch now, exists := before[a.place()]; {
+		wanted[a.key()] = true
+		switch now, exists := before[a.key()]; {
 		case !exists:
 			d.ops = append(d.ops, AddAddr{a})
 		case now.Deprecated != a.Deprecated, now.NoPrefixRoute != a.NoPrefixRoute && a.Prefix.Addr().Is6(): // IPv4 keeps it for life
 			d.ops = append(d.ops, ChangeAddr{a})
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(have), func(a AddrAssignment) bool { return wanted[a.place()] })
+	return slices.DeleteFunc(slices.Clone(have), func(a AddrAssignment) bool { return wanted[a.key()] })
 }
 
 func (d *differ) addRules(list []*Rule) {
@@ -320,7 +320,7 @@ func (d *differ) addRules(list []*Rule) {
 
 // changed lists the routes that are missing or different.
 func changed(have, want []*Route) []*Route {
-	have, want = apart(have, want)
+	have, want = trimEqual(have, want)
 	index := indexRoutes(have)
 	return slices.DeleteFunc(slices.Clone(want), func(w *Route) bool { return slices.ContainsFunc(index[w.key()], w.equal) })
 }
@@ -349,8 +349,8 @@ func (d *differ) mainRoutes(have, want []*Route) {
 	d.delRoutes(have, want)
 }
 
-// apart leaves away what both begin and end with: mostly all.
-func apart(a, b []*Route) (restA, restB []*Route) {
+// trimEqual leaves away what both begin and end with: mostly all.
+func trimEqual(a, b []*Route) (restA, restB []*Route) {
 	for len(a) > 0 && len(b) > 0 && a[0].equal(b[0]) {
 		a, b = a[1:], b[1:]
 	}
@@ -363,9 +363,9 @@ func apart(a, b []*Route) (restA, restB []*Route) {
 func prepends(r *Route) bool { return r.Table == TableMain && r.Family == IPv4 }
 
 // delRoutes removes what is not wanted, except what a put has replaced by then: the first in its place.
-// More specific routes go first of the last table first, the mirror image of how they came.
+// RuleSelectors specific routes go first of the last table first, the mirror image of how they came.
 func (d *differ) delRoutes(have, want []*Route) {
-	have, want = apart(have, want)
+	have, want = trimEqual(have, want)
 	wanted := indexRoutes(want)
 	index := indexRoutes(have)
 	replaced := make(map[routeKey]bool)
@@ -407,7 +407,7 @@ func (d *differ) groups(have, want State) {
 		}
 		op := SetGroup{LinkGroup: g, From: from}
 		if g.Restore {
-			d.late = append(d.late, op)
+			d.deferred = append(d.deferred, op)
 		} else {
 			d.ops = append(d.ops, op)
 		}

@@ -224,7 +224,7 @@ func TestOneUplinksChangeTouchesNoOther(t *testing.T) {
 		sharing = append(sharing, shares(w, u)...)
 		ops, _ := w.converge(t)
 		for _, op := range ops {
-			if slices.ContainsFunc(w.cfg.Uplinks, func(o rules.Uplink) bool { return o.IPv6.Translate || o.IPv6.Masquerade }) && selectsDelegation(op) {
+			if slices.ContainsFunc(w.cfg.Uplinks, func(o rules.Uplink) bool { return o.IPv6.PrefixNAT || o.IPv6.Masquerade }) && selectsDelegation(op) {
 				continue // whether such an uplink carries new traffic decides where the prefixes of others lead
 			}
 			if owner := ownerOf(w, op); owner != 0 && owner != u.ID && !slices.Contains(sharing, owner) {
@@ -273,16 +273,16 @@ func selectsDelegation(op rules.Op) bool {
 }
 
 // shares lists the uplinks that have an IPv4 subnet or any address in common with u: what u does changes
-// how their neighbours are to be asked and which of them speaks for the address.
+// describe their neighbours are to be asked and which of them speaks for the address.
 func shares(w *world, u *rules.Uplink) []int {
 	_, report := w.plan()
 	var ids []int
 	networks := func(o *rules.Uplink) []netip.Prefix {
-		list := slices.Clone(report.Facts[rules.Path{Uplink: o.ID, Family: rules.IPv4}].Addresses)
+		list := slices.Clone(report.Paths[rules.Path{Uplink: o.ID, Family: rules.IPv4}].Addresses)
 		if o.IPv4.Assign != nil {
 			list = append(list, o.IPv4.Assign.Addresses[0].Prefix)
 		}
-		for _, a := range report.Facts[rules.Path{Uplink: o.ID, Family: rules.IPv6}].Addresses {
+		for _, a := range report.Paths[rules.Path{Uplink: o.ID, Family: rules.IPv6}].Addresses {
 			list = append(list, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
 		}
 		if o.IPv6.Assign != nil {
@@ -383,7 +383,7 @@ func passage(t fataler, w *world) (states []map[string]bool, names []string) {
 	for range 3 {
 		want, _ := w.plan()
 		ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
-		w.obs.Recorded.Note(ops)
+		w.obs.Recorded.Record(ops)
 		for _, op := range ops {
 			if err := w.apply(op); err != nil {
 				t.Fatalf("%v", err)

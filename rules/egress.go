@@ -9,7 +9,7 @@ import (
 )
 
 // EgressFilter is a classifier of traffic control (tc-bpf(8)) on the way out of an uplink's device. It drops what has
-// a source that is foreign there, as chain guard does, and it outlives our nftables table: somebody's "nft flush
+// a source that is foreign there, as chain egress_filter does, and it outlives our nftables table: somebody's "nft flush
 // ruleset" takes the translation of sources away, and until it is back packets would leave as their hosts made them.
 type EgressFilter struct {
 	Device  string
@@ -54,7 +54,7 @@ const (
 )
 
 // egressProgram lets sources pass that are among the first, and those beside the provider to where they belong, and drops what is
-// foreign. A list that would make the program too long is cut: chain guard has all of it.
+// foreign. A list that would make the program too long is cut: chain egress_filter has all of it.
 func egressProgram(own []netip.Prefix, besides []beside, foreign []netip.Prefix) []BPFInstruction {
 	var parts [2][]BPFInstruction
 	for i, family := range Families {

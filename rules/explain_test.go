@@ -82,7 +82,7 @@ func TestExplanations(t *testing.T) {
 	npt := lanBox(delegating())
 	npt.cfg.Uplinks[1].Tier = 2
 	npt.cfg.LANs[0].ULA = netip.MustParsePrefix("fd00:77:0:1::/64")
-	npt.cfg.Uplinks[0].IPv6.Translate = true
+	npt.cfg.Uplinks[0].IPv6.PrefixNAT = true
 	proxied := lanBox(dual())
 	proxied.cfg.TProxies = []rules.TProxy{{Name: "web", Group: 9, Port: 12345, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 443, Last: 443}}}}}
 	for name, c := range map[string]struct {
@@ -117,7 +117,7 @@ func TestExplanations(t *testing.T) {
 		"of two tiers the living one": {tiers(), explain.Packet{To: addr("192.0.2.1")},
 			[]string{"leaves", "leads to lte", "lte"},
 			"203.0.113.2 | is the source that this way gives the socket; with it, the route is looked up once more", rules.Origin{}},
-		"a mark pins, and the guard keeps foreign sources in": {plain, explain.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2"), Mark: numbers.Mark(1)},
+		"a mark pins, and the egress filter keeps foreign sources in": {plain, explain.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2"), Mark: numbers.Mark(1)},
 			[]string{"filtered", "its source belongs to another network than the one that it would leave by"},
 			"fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117 | matches by its mark", rules.Origin{Uplink: "fiber", Key: "name"}},
 		"a reply follows its source": {dual(), explain.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2")},

@@ -56,7 +56,7 @@ func (w *world) String() string {
 				v := w.verdicts[rules.Path{Uplink: u.ID, Family: f}]
 				fmt.Fprintf(&b, "\n  %v masquerade %v managed %v health %d drained %v", f, a.Masquerade, a.Managed, v.Health, v.Drained)
 				for _, d := range u.Delegations {
-					fmt.Fprintf(&b, "\n  delegates %v but %v deprecated %v translate %v", d.Prefix, d.Exclude, d.Deprecated, a.Translate)
+					fmt.Fprintf(&b, "\n  delegates %v but %v deprecated %v translate %v", d.Prefix, d.Exclude, d.Deprecated, a.PrefixNAT)
 				}
 				if a.Assign != nil {
 					fmt.Fprintf(&b, " assign %v via %v", a.Assign.Addresses[0].Prefix, a.Assign.Gateway)
@@ -166,7 +166,7 @@ func (w *world) drawDelegations(t *rapid.T) {
 		u := &w.cfg.Uplinks[i]
 		if u.IPv6.Enabled && flip(t, "delegates") {
 			u.Delegations = drawDelegations(t, i)
-			u.IPv6.Translate = seldom(t, "translate")
+			u.IPv6.PrefixNAT = seldom(t, "translate")
 		}
 	}
 	for n, device := range w.lans {
@@ -524,12 +524,12 @@ func (w *world) addOrphans(t *rapid.T) {
 			continue
 		}
 		_ = w.changeLink(l.Name, func(l *rules.Link) { l.Group = numbers.LinkGroup })
-		note(&w.obs.Recorded.Groups, l.Name, 7)
+		record(&w.obs.Recorded.Groups, l.Name, 7)
 		if seldom(t, "address") {
 			_ = w.addAddr(rules.Addr{Device: l.Name, Prefix: netip.MustParsePrefix(fmt.Sprintf("203.0.113.%d/32", 200+l.Index)), Protocol: numbers.Protocol})
 		}
 		if seldom(t, "sysctl") {
-			note(&w.obs.Recorded.Sysctls, "net/ipv4/conf/"+l.Name+"/src_valid_mark", "0")
+			record(&w.obs.Recorded.Sysctls, "net/ipv4/conf/"+l.Name+"/src_valid_mark", "0")
 			w.obs.Sysctls["net/ipv4/conf/"+l.Name+"/src_valid_mark"] = "1"
 		}
 		id := 1 + draw(t, "id", rules.MaxUplinks)
@@ -554,7 +554,7 @@ func (w *world) addOrphans(t *rapid.T) {
 	}
 }
 
-func note[V any](m *map[string]V, name string, value V) {
+func record[V any](m *map[string]V, name string, value V) {
 	if *m == nil {
 		*m = make(map[string]V)
 	}

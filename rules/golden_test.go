@@ -170,7 +170,7 @@ func delegated() *world {
 // translated is the same for hosts that cannot be told to change their addresses.
 func translated() *world {
 	w := delegated()
-	w.cfg.Uplinks[1].IPv6.Translate = true
+	w.cfg.Uplinks[1].IPv6.PrefixNAT = true
 	return w
 }
 

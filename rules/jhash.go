@@ -26,40 +26,40 @@ func jhash(key []byte, seed uint32) uint32 {
 }
 
 func jhashMix(a, b, c uint32) (uint32, uint32, uint32) {
-	turn := func(x, y, z *uint32, by int) { // x -= z, x ^= z turned, z += y
+	step := func(x, y, z *uint32, by int) { // x -= z, x ^= z turned, z += y
 		*x -= *z
 		*x ^= bits.RotateLeft32(*z, by)
 		*z += *y
 	}
-	turn(&a, &b, &c, 4)
-	turn(&b, &c, &a, 6)
-	turn(&c, &a, &b, 8)
-	turn(&a, &b, &c, 16)
-	turn(&b, &c, &a, 19)
-	turn(&c, &a, &b, 4)
+	step(&a, &b, &c, 4)
+	step(&b, &c, &a, 6)
+	step(&c, &a, &b, 8)
+	step(&a, &b, &c, 16)
+	step(&b, &c, &a, 19)
+	step(&c, &a, &b, 4)
 	return a, b, c
 }
 
 func jhashFinal(a, b, c uint32) uint32 {
-	turn := func(x *uint32, y uint32, by int) {
+	step := func(x *uint32, y uint32, by int) {
 		*x ^= y
 		*x -= bits.RotateLeft32(y, by)
 	}
-	turn(&c, b, 14)
-	turn(&a, c, 11)
-	turn(&b, a, 25)
-	turn(&c, b, 16)
-	turn(&a, c, 4)
-	turn(&b, a, 14)
-	turn(&c, b, 24)
+	step(&c, b, 14)
+	step(&a, c, 11)
+	step(&b, a, 25)
+	step(&c, b, 16)
+	step(&a, c, 4)
+	step(&b, a, 14)
+	step(&c, b, 24)
 	return c
 }
 
 // Has reports whether a source falls to the share (net/netfilter/nft_hash.c nft_jhash_eval).
-func (e NftSourceShare) Has(source netip.Addr) bool {
+func (e NftSourceHash) Has(source netip.Addr) bool {
 	if !source.IsValid() || FamilyOf(source) != e.Family {
 		return false
 	}
-	share := uint32(uint64(jhash(source.AsSlice(), seedOfShares)) * uint64(e.Total) >> 32) // reciprocal_scale
+	share := uint32(uint64(jhash(source.AsSlice(), sourceHashSeed)) * uint64(e.Total) >> 32) // reciprocal_scale
 	return e.First <= share && share <= e.Last
 }

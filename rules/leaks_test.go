@@ -106,7 +106,7 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 func TestWhatIsTranslatedToAFormerPrefixBeginsAnew(t *testing.T) {
 	w := delegating()
 	w.cfg.LANs[0].ULA = netip.MustParsePrefix("fd00:77:0:1::/64")
-	w.cfg.Uplinks[0].IPv6.Translate = true
+	w.cfg.Uplinks[0].IPv6.PrefixNAT = true
 	_, report := w.plan()
 	addr := netip.MustParseAddr
 	for name, c := range map[string]struct {
@@ -212,7 +212,7 @@ func TestWhatHasTheAddressForAModemGoesToTheModemAlone(t *testing.T) {
 				t.Errorf("%v to %s is dropped", own, to)
 			}
 		}
-		e := chainText(want.Table, "leave_"+w.cfg.Uplinks[0].Name)
+		e := chainText(want.Table, "egress_"+w.cfg.Uplinks[0].Name)
 		if drops := strings.Contains(e, "ip saddr 192.168.100.2 counter drop"); drops == c.passes {
 			t.Errorf("%s:\n%s", c.provider, e)
 		}
@@ -229,8 +229,8 @@ func TestPrivateSourcesLeaveByPrivateNetworksAlone(t *testing.T) {
 		if got := runBPF(t, want.Egress[0].Program, netip.MustParseAddr("172.16.9.9")); got != passes {
 			t.Errorf("by %s: %v", address, got)
 		}
-		if drops := strings.Contains(chainText(want.Table, "guard"), "ip saddr { 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 } counter drop"); drops == passes {
-			t.Errorf("by %s:\n%s", address, chainText(want.Table, "guard"))
+		if drops := strings.Contains(chainText(want.Table, "egress_filter"), "ip saddr { 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 } counter drop"); drops == passes {
+			t.Errorf("by %s:\n%s", address, chainText(want.Table, "egress_filter"))
 		}
 	}
 }
@@ -243,11 +243,11 @@ func TestPublicSourcesOfAPolicyMayPassThrough(t *testing.T) {
 		w.cfg.Policies = []rules.Policy{{Name: "through", Group: 3, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix(from)}}}}
 		want, _ := w.plan()
 		passes := false
-		for _, line := range strings.Split(chainText(want.Table, "guard"), "\n") {
+		for _, line := range strings.Split(chainText(want.Table, "egress_filter"), "\n") {
 			passes = passes || strings.HasPrefix(line, "iifname") && strings.Contains(line, from)
 		}
 		if passes != asked {
-			t.Errorf("from %s: %v in\n%s", from, passes, chainText(want.Table, "guard"))
+			t.Errorf("from %s: %v in\n%s", from, passes, chainText(want.Table, "egress_filter"))
 		}
 	}
 }

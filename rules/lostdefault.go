@@ -7,9 +7,9 @@ import "fmt"
 // so the second replaces the first, or is refused.
 func (p *planner) lostDefaults() {
 	var defaults map[deviceFamily]foreignDefault
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		a := u.Family(family)
-		if family != IPv4 || a.Managed || a.Assign != nil || !facts.Carrier || facts.HasDefault || !facts.Source().IsValid() {
+		if family != IPv4 || a.Managed || a.Assign != nil || !info.Carrier || info.HasDefault || !info.Source().IsValid() {
 			return
 		}
 		if defaults == nil {
@@ -30,7 +30,7 @@ func (p *planner) lostDefaults() {
 			}
 			p.problem("default-lost", "warning",
 				fmt.Sprintf("%s (%s) has the address %v and no default route; that of %s has %s, and of two with one metric the second replaces the first, or is refused",
-					u.Name, u.Device, facts.Source(), other.Name, metric),
+					u.Name, u.Device, info.Source(), other.Name, metric),
 				fmt.Sprintf("give the DHCP client of each device a metric of its own (ifupdown: metric 100; systemd-networkd: RouteMetric=; dhcpcd: metric), or set method = \"dhcp\" in [uplink.ipv4] of %s and stop its client", u.Name))
 			return
 		}

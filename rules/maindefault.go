@@ -96,14 +96,14 @@ func (k Kernel) foreignDefault(r *Route) bool {
 	return r.Table == TableMain && r.Protocol != k.Protocol && r.Type == Unicast && r.IsDefault()
 }
 
-// NoteMainOwners records which routing daemons have a default in main, and reports whether that is anything new. It is
+// RecordMainOwners records which routing daemons have a default in main, and reports whether that is anything new. It is
 // for ever, until everything of ours is removed: a daemon that starts after us would not install a default beside ours.
-func (r *Recorded) NoteMainOwners(k Kernel, obs *Observed) bool {
+func (r *Recorded) RecordMainOwners(k Kernel, obs *Observed) bool {
 	changed := false
 	for i := range obs.Routes {
 		route := &obs.Routes[i]
 		if routingDaemons[route.Protocol] != "" && k.foreignDefault(route) {
-			changed = note(&r.MainOwners, route.Family.String(), route.Protocol) || changed
+			changed = record(&r.MainOwners, route.Family.String(), route.Protocol) || changed
 		}
 	}
 	return changed
@@ -132,15 +132,15 @@ type contest struct {
 	hold      time.Duration
 }
 
-// Look takes the next snapshot and reports, by family, whether ours has to stay out of main.
-func (c *MainContest) Look(k Kernel, obs *Observed, now time.Time) (contested [2]bool) {
+// Observe takes the next snapshot and reports, by family, whether ours has to stay out of main.
+func (c *MainContest) Observe(k Kernel, obs *Observed, now time.Time) (contested [2]bool) {
 	for i, family := range Families {
-		contested[i] = c.families[i].look(k, obs, family, now)
+		contested[i] = c.families[i].observe(k, obs, family, now)
 	}
 	return contested
 }
 
-func (c *contest) look(k Kernel, obs *Observed, family Family, now time.Time) bool {
+func (c *contest) observe(k Kernel, obs *Observed, family Family, now time.Time) bool {
 	theirs, ours := make(map[string]string), false
 	for i := range obs.Routes {
 		r := &obs.Routes[i]

@@ -59,7 +59,7 @@ func TestMainIsLeftToARoutingDaemonThatHasADefaultThere(t *testing.T) {
 			t.Run(c.name+" in "+family.String(), func(t *testing.T) {
 				w := daemonDefault(family, c.protocol)
 				w.cfg.MainDefault = c.setting
-				w.obs.Recorded.NoteMainOwners(numbers, &w.obs)
+				w.obs.Recorded.RecordMainOwners(numbers, &w.obs)
 				_, report := w.converge(t)
 				if got := oursInMain(w, family); got != c.ours {
 					t.Errorf("ours in main: %v", got)
@@ -76,7 +76,7 @@ func TestMainIsLeftToARoutingDaemonThatHasADefaultThere(t *testing.T) {
 func TestMainStaysLeftToADaemonThatRestarts(t *testing.T) {
 	for _, family := range rules.Families {
 		w := daemonDefault(family, 186)
-		if !w.obs.Recorded.NoteMainOwners(numbers, &w.obs) || w.obs.Recorded.NoteMainOwners(numbers, &w.obs) {
+		if !w.obs.Recorded.RecordMainOwners(numbers, &w.obs) || w.obs.Recorded.RecordMainOwners(numbers, &w.obs) {
 			t.Errorf("%v: not noted, or noted twice", family)
 		}
 		w.dropRoutes(func(r rules.Route) bool { return r.Protocol == 186 })
@@ -102,7 +102,7 @@ func TestADefaultThatAnotherProgramWithdrawsBeforeOursIsNotFoughtFor(t *testing.
 		now := time.Unix(1e9, 0)
 		look := func() {
 			now = now.Add(200 * time.Millisecond)
-			w.obs.MainContested = contest.Look(numbers, &w.obs, now)
+			w.obs.MainContested = contest.Observe(numbers, &w.obs, now)
 		}
 		changes := 0
 		for range 20 {
@@ -128,7 +128,7 @@ func TestADefaultThatAnotherProgramWithdrawsBeforeOursIsNotFoughtFor(t *testing.
 		if !w.obs.MainContested[i] || w.obs.MainContested[1-i] {
 			t.Errorf("%v: contested: %v", family, w.obs.MainContested)
 		}
-		if contest.Look(numbers, &w.obs, now.Add(11*time.Minute))[i] {
+		if contest.Observe(numbers, &w.obs, now.Add(11*time.Minute))[i] {
 			t.Errorf("%v: it is not tried again", family)
 		}
 	}
@@ -159,7 +159,7 @@ func TestADefaultThatGoesForAnotherReasonIsNoContest(t *testing.T) {
 					c.lose(w)
 					w.dropRoutes(func(r rules.Route) bool { return r.IsDefault() && r.Protocol == 3 })
 				}
-				contested = contested || contest.Look(numbers, &w.obs, now.Add(time.Duration(n)*time.Second))[i]
+				contested = contested || contest.Observe(numbers, &w.obs, now.Add(time.Duration(n)*time.Second))[i]
 			}
 			if contested != c.contest {
 				t.Errorf("%s in %v: contested %v", name, family, contested)

@@ -84,7 +84,7 @@ func (m *machine) walk(list []rules.Rule, family rules.Family, q query) []way {
 		if r.Family != family {
 			break
 		}
-		if r.More.Unknown || r.More.Action != 0 || selects(r, q) == r.More.Not {
+		if r.Selectors.Unknown || r.Selectors.Action != 0 || selects(r, q) == r.Selectors.Not {
 			continue
 		}
 		found := m.tableLookup(r.Table, q)
@@ -109,10 +109,10 @@ func selects(r *rules.Rule, q query) bool {
 		r.IIF != "" && r.IIF != q.iif,
 		r.OIF != "" && r.OIF != q.oif,
 		(r.Mark^q.mark)&r.Mask != 0,
-		r.More.Protocol != 0 && r.More.Protocol != q.protocol,
-		r.More.SPort != rules.Ports{} && (q.sport < r.More.SPort.First || q.sport > r.More.SPort.Last),
-		r.More.DPort != rules.Ports{} && (q.dport < r.More.DPort.First || q.dport > r.More.DPort.Last),
-		r.More.UIDs.Set && r.More.UIDs.First != 0: // root makes all packets here
+		r.Selectors.Protocol != 0 && r.Selectors.Protocol != q.protocol,
+		r.Selectors.SPort != rules.Ports{} && (q.sport < r.Selectors.SPort.First || q.sport > r.Selectors.SPort.Last),
+		r.Selectors.DPort != rules.Ports{} && (q.dport < r.Selectors.DPort.First || q.dport > r.Selectors.DPort.Last),
+		r.Selectors.UIDs.Set && r.Selectors.UIDs.First != 0: // root makes all packets here
 		return false
 	}
 	return true

@@ -160,9 +160,9 @@ func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
 			consider(r)
 		}
 	}
-	p.eachPath(func(u *Uplink, f Family, facts Facts) {
+	p.eachPath(func(u *Uplink, f Family, info PathInfo) {
 		a := u.Family(f).Assign
-		if f != family || a == nil || !facts.Up {
+		if f != family || a == nil || !info.Up {
 			return
 		}
 		for _, address := range a.Addresses {

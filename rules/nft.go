@@ -312,8 +312,8 @@ func (r *NftRule) appendBody(b []byte) []byte {
 // much as three or four comparisons do (measured by BenchmarkThroughput of cmd/uplinkd).
 const fewBranches = 4
 
-// leadByDevice adds what leads packets that meet the conditions to the chain of their device.
-func (c *Chain) leadByDevice(why string, by NftBranch, conditions ...NftExpr) {
+// dispatchByDevice adds what leads packets that meet the conditions to the chain of their device.
+func (c *Chain) dispatchByDevice(why string, by NftBranch, conditions ...NftExpr) {
 	if len(by.Devices) > fewBranches {
 		c.add(why, append(conditions, by)...)
 		return
@@ -323,8 +323,8 @@ func (c *Chain) leadByDevice(why string, by NftBranch, conditions ...NftExpr) {
 	}
 }
 
-// leadByPin adds what leads packets to the chain of their pin.
-func (c *Chain) leadByPin(why string, by NftPinBranch) {
+// dispatchByPin adds what leads packets to the chain of their pin.
+func (c *Chain) dispatchByPin(why string, by NftPinBranch) {
 	if len(by.Pins) > fewBranches {
 		c.add(why, by)
 		return

@@ -21,8 +21,8 @@ type (
 		Dest, Not bool
 		Prefixes  []netip.Prefix
 	}
-	// NftFilled matches the source or destination address by a set of the table that others fill.
-	NftFilled struct {
+	// NftExternalSet matches the source or destination address by a set of the table that others fill.
+	NftExternalSet struct {
 		Dest   bool
 		Family Family
 		Set    string
@@ -54,8 +54,8 @@ type (
 	NftIPsec struct{ Not bool }
 	// NftNew matches the first packets of connections, until one comes back.
 	NftNew struct{}
-	// NftSourceShare matches sources whose hash modulo Total is in First..Last.
-	NftSourceShare struct {
+	// NftSourceHash matches sources whose hash modulo Total is in First..Last.
+	NftSourceHash struct {
 		Family             Family
 		Total, First, Last uint32
 	}
@@ -76,9 +76,9 @@ type (
 	NftLocalDestination struct{}
 )
 
-// seedOfShares makes the same source fall to the same share in all rules; without a seed the kernel draws one
+// sourceHashSeed makes the same source fall to the same share in all rules; without a seed the kernel draws one
 // for each.
-const seedOfShares = 0x75706c69
+const sourceHashSeed = 0x75706c69
 
 // appendAny writes a value, or a set of several.
 func appendAny[T any](b []byte, list []T, word func([]byte, T) []byte) []byte {
@@ -130,7 +130,7 @@ func (e NftAddresses) appendTo(b []byte) []byte {
 	return appendAny(b, e.Prefixes, appendPrefix)
 }
 
-func (e NftFilled) appendTo(b []byte) []byte {
+func (e NftExternalSet) appendTo(b []byte) []byte {
 	return append(append(append(b, e.Family.nft()...), direction(e.Dest, " saddr @", " daddr @")...), e.Set...)
 }
 
@@ -177,13 +177,13 @@ func (NftLocalDestination) appendTo(b []byte) []byte { return append(b, "fib dad
 func (e NftTProxy) appendTo(b []byte) []byte {
 	return fmt.Appendf(b, "tproxy %s to :%d", e.Family.nft(), e.Port)
 }
-func (e NftSourceShare) appendTo(b []byte) []byte {
-	b = fmt.Appendf(b, "jhash %s saddr mod %d seed %#x ", e.Family.nft(), e.Total, seedOfShares)
+func (e NftSourceHash) appendTo(b []byte) []byte {
+	b = fmt.Appendf(b, "jhash %s saddr mod %d seed %#x ", e.Family.nft(), e.Total, sourceHashSeed)
 	return appendRange(b, e.First, e.Last)
 }
 
-// SeedOfShares is the seed of the hash of NftSourceShare.
-func (NftSourceShare) SeedOfShares() uint32 { return seedOfShares }
+// Seed is the seed of the hash of NftSourceHash.
+func (NftSourceHash) Seed() uint32 { return sourceHashSeed }
 
 // MaxSet is how many prefixes or ranges there may be in one set of a rule: the kernel takes them in one attribute,
 // which holds less than 64 KiB.

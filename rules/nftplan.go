@@ -7,12 +7,12 @@ import (
 
 // Priorities of our base chains, relative to the well-known ones of linux/netfilter_ipv4.h.
 const (
-	prioMangle  = -150 // after connection tracking, before destination NAT
-	prioOutput  = -151 // before the marks of others: one that is there is the socket's own
-	prioDest    = -100 // destination NAT
-	prioForward = -10  // before the owner's firewall, which would leave hosts without an answer
-	prioSource  = 110  // source NAT, after that of others: a connection is translated once, by whoever is first
-	prioLeave   = 200  // after source NAT: sees what really leaves
+	prioMangle      = -150 // after connection tracking, before destination NAT
+	prioOutput      = -151 // before the marks of others: one that is there is the socket's own
+	prioDest        = -100 // destination NAT
+	prioForward     = -10  // before the owner's firewall, which would leave hosts without an answer
+	prioSource      = 110  // source NAT, after that of others: a connection is translated once, by whoever is first
+	prioPostrouting = 200  // after source NAT: sees what really leaves
 )
 
 // nftables builds our table: pins connections to uplinks, and keeps foreign sources from leaving.
@@ -32,13 +32,13 @@ func (p *planner) nftables() {
 	dstnat := Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
 	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
 	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
-	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioLeave}
-	guard := Chain{Name: "guard"}
+	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPostrouting}
+	egressFilter := Chain{Name: "egress_filter"}
 	var pinned, leaving branches
 
 	exempt := p.foreignMarks()
-	leaveForeignMarks(&prerouting, exempt)
-	p.leaveMarkedSockets(&output, exempt)
+	exemptForeignMarks(&prerouting, exempt)
+	p.exemptMarkedSockets(&output, exempt)
 	p.followUnderlays(&output)
 	mask := p.k.MarkMask
 	pins := NftPinBranch{Mask: mask}
@@ -49,27 +49,27 @@ func (p *planner) nftables() {
 		pins.Pins, pins.Chains = append(pins.Pins, mark), append(pins.Chains, pinned.of(u, "pinned").Name)
 	}
 	for _, c := range []*Chain{&prerouting, &output} {
-		c.leadByPin("pinned before", pins)
+		c.dispatchByPin("pinned before", pins)
 	}
 	prerouting.add("what a tunnel brings has the mark of its carrier", NftSetMark{Mask: mask})
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
-		p.freePeers(u, &prerouting, leaving.of(u, "leave"))
+		p.exemptPeers(u, &prerouting, leaving.of(u, "egress"))
 		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftGoto{pins.Chains[i]})
-		leaving.of(u, "leave").add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
+		leaving.of(u, "egress").add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
 	}
 	p.lanMTU = p.largestLAN()
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		p.clamp(u, family, facts, pinned.of(u, "pinned"), leaving.of(u, "leave"))
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
+		p.clampMSS(u, family, info, pinned.of(u, "pinned"), leaving.of(u, "egress"))
 	})
-	filters := p.guard(&leaving, &guard)
+	filters := p.filterSources(&leaving, &egressFilter)
 	p.returnIPsec(&srcnat)
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		p.sourceNAT(u, family, facts, &srcnat, &dstnat)
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
+		p.sourceNAT(u, family, info, &srcnat, &dstnat)
 	})
 	foreign := p.rejectForeign(&forward)
-	postrouting.leadByDevice("by the uplink", leaving.branch())
+	postrouting.dispatchByDevice("by the uplink", leaving.branch())
 
 	t := &Table{Chains: []Chain{prerouting, output}}
 	for _, chain := range []Chain{dstnat, forward} { // most boxes need none
@@ -78,8 +78,8 @@ func (p *planner) nftables() {
 		}
 	}
 	t.Chains = append(append(t.Chains, srcnat, postrouting), leaving.chains...)
-	if len(guard.Rules) > 0 {
-		t.Chains = append(t.Chains, guard)
+	if len(egressFilter.Rules) > 0 {
+		t.Chains = append(t.Chains, egressFilter)
 	}
 	t.Chains = append(append(append(t.Chains, pinned.chains...), foreign...), p.peerChains(&leaving)...)
 	t.addSets()
@@ -119,8 +119,8 @@ func (b *branches) branch() NftBranch {
 }
 
 // sourceNAT gives packets an address of the uplink that they leave by, where that is wanted.
-func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstnat *Chain) {
-	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.Translate
+func (p *planner) sourceNAT(u *Uplink, family Family, info PathInfo, srcnat, dstnat *Chain) {
+	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.PrefixNAT
 	if by := p.obs.TranslatedBy(u.Device, family); by != "" && masquerade {
 		masquerade = false
 		p.problem("foreign-masquerade", "notice", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
@@ -128,30 +128,30 @@ func (p *planner) sourceNAT(u *Uplink, family Family, facts Facts, srcnat, dstna
 	}
 	var out NftExpr = NftDevice{Out: true, Name: u.Device}
 	if masquerade {
-		p.correctShared(u, family, facts, srcnat)
+		p.correctShared(u, family, info, srcnat)
 	}
 	if masquerade || translate {
-		for _, source := range p.sources(u, family, facts) {
+		for _, source := range p.sources(u, family, info) {
 			srcnat.add(u.Name+": own source stays", out, NftSource{source}, NftReturn{})
 		}
 	}
 	if translate {
-		p.translate(u, srcnat, dstnat)
+		p.prefixNAT(u, srcnat, dstnat)
 	}
 	if masquerade {
-		p.masquerade(u, family, facts, srcnat, u.Name+": others get its address", NftFamily{family}, out)
+		p.masquerade(u, family, info, srcnat, u.Name+": others get its address", NftFamily{family}, out)
 		return
 	}
 	for _, source := range u.Family(family).MasqueradeFrom {
 		if FamilyOf(source.Addr()) == family {
-			p.masquerade(u, family, facts, srcnat, u.Name+": hides these", out, NftSource{source})
+			p.masquerade(u, family, info, srcnat, u.Name+": hides these", out, NftSource{source})
 		}
 	}
 }
 
-// translate maps the /64 of each LAN, whichever prefix its hosts use, to the one of the same number that
+// prefixNAT maps the /64 of each LAN, whichever prefix its hosts use, to the one of the same number that
 // the uplink delegates, host by host; and back for those who ask from outside.
-func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
+func (p *planner) prefixNAT(u *Uplink, srcnat, dstnat *Chain) {
 	if len(u.Delegations) == 0 {
 		return
 	}
@@ -159,24 +159,24 @@ func (p *planner) translate(u *Uplink, srcnat, dstnat *Chain) {
 		dstnat.add(u.Name+": its own address is the router's", NftDevice{Name: u.Device}, NftDestination{netip.PrefixFrom(own.Addr(), 128)}, NftReturn{})
 	}
 	for _, lan := range p.lansFrom(u.ID) {
-		outside, ok := p.translated(u, lan)
+		external, ok := p.translated(u, lan)
 		if !ok {
 			continue
 		}
-		inside := make([]netip.Prefix, 0, 4)
+		internal := make([]netip.Prefix, 0, 4)
 		if lan.ULA.IsValid() {
-			inside = append(inside, lan.ULA)
+			internal = append(internal, lan.ULA)
 		}
 		for _, s := range p.report.Subnets {
 			if s.Device == lan.Device {
-				inside = append(inside, s.Prefix)
+				internal = append(internal, s.Prefix)
 			}
 		}
-		for _, source := range inside {
-			srcnat.add(u.Name+": "+lan.Device+" appears by the delegation", NftDevice{Out: true, Name: u.Device}, NftSource{source}, NftPrefixNAT{To: outside})
+		for _, source := range internal {
+			srcnat.add(u.Name+": "+lan.Device+" appears by the delegation", NftDevice{Out: true, Name: u.Device}, NftSource{source}, NftPrefixNAT{To: external})
 		}
-		if len(inside) > 0 {
-			dstnat.add(u.Name+": the delegation leads to "+lan.Device, NftDevice{Name: u.Device}, NftDestination{outside}, NftPrefixNAT{To: inside[0], Dest: true})
+		if len(internal) > 0 {
+			dstnat.add(u.Name+": the delegation leads to "+lan.Device, NftDevice{Name: u.Device}, NftDestination{external}, NftPrefixNAT{To: internal[0], Dest: true})
 		}
 	}
 }

@@ -112,18 +112,18 @@ type Recorded struct {
 	Qdiscs []string `json:"qdiscs,omitempty"`
 }
 
-// Note records what the changes are about to overwrite, and reports whether that is anything new. It
+// Record records what the changes are about to overwrite, and reports whether that is anything new. It
 // must be kept safe before the changes are carried out.
-func (r *Recorded) Note(ops []Op) bool {
+func (r *Recorded) Record(ops []Op) bool {
 	changed := false
 	for _, op := range ops {
 		switch op := op.(type) {
 		case SetSysctl:
-			changed = !op.Restore && note(&r.Sysctls, op.Name, op.From) || changed
+			changed = !op.Restore && record(&r.Sysctls, op.Name, op.From) || changed
 		case SetGroup:
-			changed = !op.Restore && note(&r.Groups, op.Device, op.From) || changed
+			changed = !op.Restore && record(&r.Groups, op.Device, op.From) || changed
 		case AddAddr:
-			if at := op.place(); !slices.Contains(r.Addrs, at) {
+			if at := op.key(); !slices.Contains(r.Addrs, at) {
 				r.Addrs, changed = append(r.Addrs, at), true
 			}
 		case PutEgress:
@@ -135,7 +135,7 @@ func (r *Recorded) Note(ops []Op) bool {
 	return changed
 }
 
-func note[V any](m *map[string]V, name string, former V) bool {
+func record[V any](m *map[string]V, name string, former V) bool {
 	if _, known := (*m)[name]; known {
 		return false
 	}
@@ -146,9 +146,9 @@ func note[V any](m *map[string]V, name string, former V) bool {
 	return true
 }
 
-// Forget drops what has been given back, or has gone with its device, once the wanted state is reached.
+// Prune drops what has been given back, or has gone with its device, once the wanted state is reached.
 // It reports whether anything was dropped.
-func (r *Recorded) Forget(want *State) bool {
+func (r *Recorded) Prune(want *State) bool {
 	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs) + len(r.MainOwners) + len(r.Qdiscs)
 	if len(want.Rules) == 0 { // nothing is ours any more
 		r.MainOwners = nil
@@ -160,7 +160,7 @@ func (r *Recorded) Forget(want *State) bool {
 		return !slices.ContainsFunc(want.Groups, func(g LinkGroup) bool { return g.Device == device && !g.Restore })
 	})
 	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool {
-		return !slices.ContainsFunc(want.Addrs, func(w AddrAssignment) bool { return w.place() == a })
+		return !slices.ContainsFunc(want.Addrs, func(w AddrAssignment) bool { return w.key() == a })
 	})
 	r.Qdiscs = slices.DeleteFunc(r.Qdiscs, func(device string) bool {
 		return !slices.ContainsFunc(want.Egress, func(f EgressFilter) bool { return f.Device == device })

@@ -64,8 +64,8 @@ func (p *planner) otherSubnet(u *Uplink, d Delegation, lan *LAN) (netip.Prefix, 
 	return netip.Prefix{}, false
 }
 
-// noteOccupied says that a LAN has another part of a delegation than the one of its number.
-func (p *planner) noteOccupied(u *Uplink, d Delegation, lan *LAN, has netip.Prefix) {
+// reportOccupied says that a LAN has another part of a delegation than the one of its number.
+func (p *planner) reportOccupied(u *Uplink, d Delegation, lan *LAN, has netip.Prefix) {
 	wanted, ok := p.numbered(u, d, lan)
 	if !ok || wanted == has {
 		return

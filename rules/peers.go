@@ -42,31 +42,31 @@ func (p *planner) peerRoutes(u *Uplink, family Family, table uint32, peers []Pee
 // peers has main lead to the peers that are there. Of several tunnels to one network, the one that works best is taken,
 // and of these that of the lowest tier.
 func (p *planner) peers() {
-	type way struct {
+	type candidate struct {
 		u     *Uplink
 		class int
 	}
-	best := make(map[netip.Prefix]way)
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		if !facts.Up {
+	best := make(map[netip.Prefix]candidate)
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
+		if !info.Up {
 			return
 		}
-		w := way{u, class(p.verdicts[Path{u.ID, family}], facts)}
+		c := candidate{u, class(p.verdicts[Path{u.ID, family}], info)}
 		for _, n := range u.peers(family) {
 			have, taken := best[n.Dst]
-			if n.Alive && FamilyOf(n.Dst.Addr()) == family && (!taken || cmp.Or(cmp.Compare(w.class, have.class), cmp.Compare(have.u.Tier, u.Tier)) > 0) {
-				best[n.Dst] = w
+			if n.Alive && FamilyOf(n.Dst.Addr()) == family && (!taken || cmp.Or(cmp.Compare(c.class, have.class), cmp.Compare(have.u.Tier, u.Tier)) > 0) {
+				best[n.Dst] = c
 			}
 		}
 	})
-	for dst, w := range best {
-		p.state.Routes = append(p.state.Routes, peerRoute(w.u, FamilyOf(dst.Addr()), TableMain, metricPeer, p.k.Protocol, dst))
+	for dst, c := range best {
+		p.state.Routes = append(p.state.Routes, peerRoute(c.u, FamilyOf(dst.Addr()), TableMain, metricPeer, p.k.Protocol, dst))
 	}
 }
 
-// freePeers keeps what peers begin, and what is begun with them, from being pinned to their tunnel: they may move to
+// exemptPeers keeps what peers begin, and what is begun with them, from being pinned to their tunnel: they may move to
 // another router and take their connections along, and what they send to others leaves as if a LAN's host had sent it.
-func (p *planner) freePeers(u *Uplink, prerouting, leave *Chain) {
+func (p *planner) exemptPeers(u *Uplink, prerouting, egress *Chain) {
 	for _, family := range Families {
 		var networks []netip.Prefix
 		for _, n := range u.peers(family) {
@@ -75,9 +75,9 @@ func (p *planner) freePeers(u *Uplink, prerouting, leave *Chain) {
 			}
 		}
 		for _, part := range inSets(networks) {
-			free := NftCtMark{Mask: p.k.MarkMask}
-			prerouting.add("by a peer of "+u.Name+": not pinned", NftDevice{Name: u.Device}, free, NftAddresses{Prefixes: part}, NftGoto{fromPeers(u)})
-			leave.add("to a peer: not pinned", free, NftAddresses{Dest: true, Prefixes: part}, NftGoto{toPeers(u)})
+			unpinned := NftCtMark{Mask: p.k.MarkMask}
+			prerouting.add("by a peer of "+u.Name+": not pinned", NftDevice{Name: u.Device}, unpinned, NftAddresses{Prefixes: part}, NftGoto{fromPeers(u)})
+			egress.add("to a peer: not pinned", unpinned, NftAddresses{Dest: true, Prefixes: part}, NftGoto{toPeers(u)})
 		}
 	}
 }
@@ -85,7 +85,7 @@ func (p *planner) freePeers(u *Uplink, prerouting, leave *Chain) {
 func fromPeers(u *Uplink) string { return "frompeers_" + u.Name }
 func toPeers(u *Uplink) string   { return "topeers_" + u.Name }
 
-// peerChains are what freePeers leads to: all that an uplink's chains do besides pinning.
+// peerChains are what exemptPeers leads to: all that an uplink's chains do besides pinning.
 func (p *planner) peerChains(leaving *branches) []Chain {
 	var chains []Chain
 	for i := range p.cfg.Uplinks {
@@ -94,17 +94,17 @@ func (p *planner) peerChains(leaving *branches) []Chain {
 			continue
 		}
 		from, to := Chain{Name: fromPeers(u)}, Chain{Name: toPeers(u)}
-		p.eachPath(func(other *Uplink, family Family, facts Facts) {
+		p.eachPath(func(other *Uplink, family Family, info PathInfo) {
 			if other == u {
-				p.clamp(u, family, facts, &from)
+				p.clampMSS(u, family, info, &from)
 			}
 		})
 		from.add("all others", NftReturn{})
-		leave := leaving.of(u, "leave").Rules
-		pin := slices.IndexFunc(leave, func(r NftRule) bool {
+		egress := leaving.of(u, "egress").Rules
+		pin := slices.IndexFunc(egress, func(r NftRule) bool {
 			return slices.ContainsFunc(r.Exprs, func(e NftExpr) bool { _, pins := e.(NftSetCtMark); return pins })
 		})
-		to.Rules = slices.Clone(leave[pin+1:])
+		to.Rules = slices.Clone(egress[pin+1:])
 		if len(to.Rules) == 0 {
 			to.add("all others", NftReturn{})
 		}

@@ -15,10 +15,10 @@ const metricV6 = 1024
 
 // Report says why a plan is as it is.
 type Report struct {
-	Facts    map[Path]Facts
+	Paths    map[Path]PathInfo
 	Defaults map[Family]Choice
 	Policies []PolicyReport  // in the order of the configuration
-	Proxies  []Proxied       // what transparent proxies are to take
+	Proxies  []ProxyListener // what transparent proxies are to take
 	Subnets  []Subnet        // what the LANs have of the delegations
 	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems []Problem
@@ -64,10 +64,10 @@ type Problem struct {
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
 func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
-	cfg, unusable := checkOutside(cfg, obs)
+	cfg, unusable := checkInput(cfg, obs)
 	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, own: make(map[Path][]netip.Prefix, len(Families)*len(cfg.Uplinks)), groups: make(map[int]*plannedGroup)}
 	p.neighbours = neighbourhoods(obs)
-	p.report = Report{Facts: factsOf(cfg, obs, p.neighbours), Defaults: make(map[Family]Choice, 2), Problems: unusable}
+	p.report = Report{Paths: readPaths(cfg, obs, p.neighbours), Defaults: make(map[Family]Choice, 2), Problems: unusable}
 	if len(cfg.Uplinks) > 0 {
 		p.findPaths()
 		p.strayDefaults()
@@ -105,7 +105,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 	p.tunnels()
 	p.wireGuard()
 	p.state.Up = append(slices.Clone(obs.up), toBringUp(&cfg, obs)...)
-	p.giveBack()
+	p.restore()
 	p.dropRefused()
 	p.state.sort(p.k.TableBase)
 	return p.state, p.report
@@ -128,7 +128,7 @@ type planner struct {
 	networks          map[int][]netip.Prefix          // IPv6, by uplink
 	former            map[deviceFamily][]netip.Prefix // addresses of uplinks that go
 	groups            map[int]*plannedGroup
-	policyNeeds       []policyNeeds
+	placements        []placement
 	lanMTU            int            // the largest, in bytes
 	withdrawnPrefixes []netip.Prefix // withdrawn ones that nobody has now
 	delegates         bool           // hosts may have addresses that belong to one uplink
@@ -136,7 +136,7 @@ type planner struct {
 
 // addresses assigns what the configuration and leases give the uplinks.
 func (p *planner) addresses() {
-	p.eachPath(func(u *Uplink, family Family, _ Facts) {
+	p.eachPath(func(u *Uplink, family Family, _ PathInfo) {
 		if a := u.Family(family).Assign; a != nil {
 			for _, address := range a.Addresses {
 				p.assignAddr(AddrAssignment{Device: u.Device, Prefix: address.Prefix, Deprecated: address.Deprecated,
@@ -151,7 +151,7 @@ func (p *planner) addresses() {
 // of leaking out of another with a foreign source.
 func (p *planner) uplinkTables() {
 	p.routesOf = p.deviceRoutes()
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		table := p.k.Table(u.ID)
 		at := deviceFamily{u.Device, family}
 		for _, main := range p.routesOf[at] {
@@ -166,19 +166,19 @@ func (p *planner) uplinkTables() {
 		}
 		// An address that we are about to assign has no connected route in main yet, but its gateway
 		// needs one, and main will have it in a moment.
-		if a := u.Family(family).Assign; a != nil && facts.Up && !p.off(u.Device, family) {
+		if a := u.Family(family).Assign; a != nil && info.Up && !p.off(u.Device, family) {
 			for _, address := range a.Addresses {
 				p.addConnected(table, u.Device, family, address.Prefix)
 			}
 			p.offeredRoutes(u, family, table, a)
 			p.peerRoutes(u, family, table, a.Peers)
 		}
-		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && facts.Up && !p.off(u.Device, family) {
+		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && info.Up && !p.off(u.Device, family) {
 			p.addConnected(table, u.Device, family, own)
 		}
-		if p.leadsOut(u, family, facts) {
-			r := p.defaultRoute(family, table, facts.MTU, hop(u, facts, 1))
-			r.Src = facts.RouteSource
+		if p.routesInternet(u, family, info) {
+			r := p.defaultRoute(family, table, info.MTU, hop(u, info, 1))
+			r.Src = info.RouteSource
 			p.state.Routes = append(p.state.Routes, r)
 		}
 		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
@@ -211,19 +211,19 @@ func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, a *Assig
 // that differ in their gateway only ("ip route append"); the first is the one that is used, and an
 // uplink table has room for one.
 func (p *planner) deviceRoutes() map[deviceFamily][]*Route {
-	type place struct {
+	type key struct {
 		device string
 		routeKey
 	}
 	byDevice := make(map[deviceFamily][]*Route, len(p.paths))
-	taken := make(map[place]bool, len(p.paths))
+	taken := make(map[key]bool, len(p.paths))
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
 		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
 			continue
 		}
 		device, gateway := r.Nexthops[0].Device, r.Nexthops[0].Gateway
-		if at := (place{device, r.key()}); p.devices[device] && !taken[at] && !(gateway.IsValid() && p.obs.isOurs(gateway, device)) {
+		if at := (key{device, r.key()}); p.devices[device] && !taken[at] && !(gateway.IsValid() && p.obs.isOurs(gateway, device)) {
 			taken[at] = true
 			byDevice[deviceFamily{device, r.Family}] = append(byDevice[deviceFamily{device, r.Family}], r)
 		}
@@ -251,8 +251,8 @@ func (p *planner) connected(table uint32, device string, network netip.Prefix, a
 	return r
 }
 
-func hop(u *Uplink, facts Facts, weight int) Nexthop {
-	return Nexthop{Device: u.Device, Gateway: facts.Gateway, Onlink: facts.Onlink, Weight: weight}
+func hop(u *Uplink, info PathInfo, weight int) Nexthop {
+	return Nexthop{Device: u.Device, Gateway: info.Gateway, Onlink: info.Onlink, Weight: weight}
 }
 
 // defaultRoute makes a default route; mtu is that of the path in bytes, 0 for the devices'.
@@ -270,7 +270,7 @@ func (p *planner) defaultRoute(family Family, table uint32, mtu int, hops ...Nex
 // read nothing else.
 func (p *planner) defaults() {
 	for _, family := range Families {
-		choice := p.choose(family)
+		choice := p.selectDefault(family)
 		p.report.Defaults[family] = choice
 		if len(choice.Members) == 0 {
 			continue
@@ -286,10 +286,10 @@ func (p *planner) members(family Family, choice *Choice) (mtu int, hops []Nextho
 	hops = make([]Nexthop, len(choice.Members))
 	for i, m := range choice.Members {
 		u := p.uplink(m.Uplink)
-		facts := p.fact(u, family)
-		hops[i] = hop(u, facts, u.Weight)
-		if mtu == 0 || facts.MTU != 0 && facts.MTU < mtu {
-			mtu = facts.MTU
+		info := p.info(u, family)
+		hops[i] = hop(u, info, u.Weight)
+		if mtu == 0 || info.MTU != 0 && info.MTU < mtu {
+			mtu = info.MTU
 		}
 	}
 	return mtu, hops
@@ -318,7 +318,7 @@ func (p *planner) shared(family Family, table uint32, choice *Choice) Route {
 func (p *planner) routeSource(family Family, device string) netip.Addr {
 	for i := range p.paths {
 		if at := &p.paths[i]; at.family == family && at.u.Device == device {
-			return at.facts.RouteSource
+			return at.info.RouteSource
 		}
 	}
 	return netip.Addr{}
@@ -339,14 +339,14 @@ func (p *planner) rules() {
 		p.state.Rules = append(p.state.Rules, p.rule(family, offset, table))
 		return &p.state.Rules[len(p.state.Rules)-1]
 	}
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		p.baseRules(family)
 		table := p.k.Table(u.ID)
 		r := rule(family, prefMark+u.ID, table)
 		r.Mark, r.Mask = p.k.Mark(u.ID), p.k.MarkMask
 		rule(family, prefDevice+u.ID, table).OIF = u.Device
-		for _, source := range p.sources(u, family, facts) {
-			if (p.leadsOut(u, family, facts) || !p.leadsOutElsewhere(u, family, source)) && !p.rewrittenElsewhere(u, source) &&
+		for _, source := range p.sources(u, family, info) {
+			if (p.routesInternet(u, family, info) || !p.routedElsewhere(u, family, source)) && !p.rewrittenElsewhere(u, source) &&
 				(family == IPv4 || source.IsSingleIP() || p.carriesShared(u, source)) {
 				rule(family, prefSource+u.ID, table).From = source
 			}
@@ -372,14 +372,14 @@ func (p *planner) baseRules(family Family) {
 	p.state.Rules = append(p.state.Rules, local, static, p.rule(family, prefDefault, p.k.TableBase))
 }
 
-// leadsOutElsewhere reports whether another uplink has the same address, and a default. A local socket's
+// routedElsewhere reports whether another uplink has the same address, and a default. A local socket's
 // packet is routed by its source before its pin is known: it must not fail there in the table of a
 // dead uplink.
-func (p *planner) leadsOutElsewhere(u *Uplink, family Family, source netip.Prefix) bool {
+func (p *planner) routedElsewhere(u *Uplink, family Family, source netip.Prefix) bool {
 	for i := range p.cfg.Uplinks {
 		other := &p.cfg.Uplinks[i]
-		if facts := p.fact(other, family); other.ID != u.ID && facts.Up && facts.HasDefault &&
-			slices.ContainsFunc(p.addressesOf(other, family, facts), func(a netip.Prefix) bool { return a.Addr() == source.Addr() }) {
+		if info := p.info(other, family); other.ID != u.ID && info.Up && info.HasDefault &&
+			slices.ContainsFunc(p.addressesOf(other, family, info), func(a netip.Prefix) bool { return a.Addr() == source.Addr() }) {
 			return true
 		}
 	}
@@ -393,41 +393,41 @@ func (p *planner) rewrittenElsewhere(u *Uplink, source netip.Prefix) bool {
 }
 
 // addressesOf lists the addresses of a path, also those that are assigned in this very plan.
-func (p *planner) addressesOf(u *Uplink, family Family, facts Facts) []netip.Prefix {
+func (p *planner) addressesOf(u *Uplink, family Family, info PathInfo) []netip.Prefix {
 	a := u.Family(family).Assign
-	if !facts.Present || a == nil && len(u.Delegations) == 0 {
-		return facts.Addresses
+	if !info.Present || a == nil && len(u.Delegations) == 0 {
+		return info.Addresses
 	}
-	addresses := slices.Clone(facts.Addresses)
-	note := func(address netip.Prefix) {
+	addresses := slices.Clone(info.Addresses)
+	add := func(address netip.Prefix) {
 		if !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)
 		}
 	}
 	if a != nil {
 		for _, assigned := range a.Addresses {
-			note(assigned.Prefix)
+			add(assigned.Prefix)
 		}
 	}
 	if own, ok := p.ownOfDelegation(u); ok && family == IPv6 {
-		note(own)
+		add(own)
 	}
 	return addresses
 }
 
 // sources lists what selects the uplink's table by source: each of its addresses, and its delegations.
-func (p *planner) sources(u *Uplink, family Family, facts Facts) []netip.Prefix {
+func (p *planner) sources(u *Uplink, family Family, info PathInfo) []netip.Prefix {
 	path := Path{u.ID, family}
 	list, known := p.own[path]
 	if !known {
-		list = p.findSources(u, family, facts)
+		list = p.findSources(u, family, info)
 		p.own[path] = list
 	}
 	return list
 }
 
-func (p *planner) findSources(u *Uplink, family Family, facts Facts) []netip.Prefix {
-	addresses := p.addressesOf(u, family, facts)
+func (p *planner) findSources(u *Uplink, family Family, info PathInfo) []netip.Prefix {
+	addresses := p.addressesOf(u, family, info)
 	sources := make([]netip.Prefix, 0, len(addresses)+len(u.Delegations))
 	for _, a := range addresses {
 		sources = append(sources, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
@@ -473,8 +473,8 @@ func (p *planner) avoidForeignRoutes() {
 	})
 }
 
-// giveBack returns what earlier plans changed and this one no longer wants.
-func (p *planner) giveBack() {
+// restore returns what earlier plans changed and this one no longer wants.
+func (p *planner) restore() {
 	wanted := make(map[string]bool)
 	for _, g := range p.state.Groups {
 		wanted[g.Device] = true

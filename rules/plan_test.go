@@ -498,7 +498,7 @@ func TestWhatOthersTranslateIsNotTranslatedAgainAndNeverLeavesAsItIs(t *testing.
 	for line, there := range map[string]bool{
 		`meta nfproto ipv4 oifname "wan1" masquerade`:           false,
 		`meta nfproto ipv4 oifname "wan2" masquerade`:           true,
-		`ip saddr { 10.9.0.0/24, 192.168.1.0/24 } counter drop`: true, // in leave_fiber
+		`ip saddr { 10.9.0.0/24, 192.168.1.0/24 } counter drop`: true, // in egress_fiber
 		`comment "fiber hides local networks`:                   true,
 		`comment "lte hides local networks`:                     false,
 	} {

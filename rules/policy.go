@@ -75,15 +75,15 @@ func ofFamily(list []netip.Prefix, f Family) []netip.Prefix {
 // searched faster than a list of rules is walked.
 const maxRules = 32
 
-// beyondRules says why rules of the kernel cannot express the selector, "" when they can.
-func (s *Selector) beyondRules(f Family) string {
+// needsNft says why rules of the kernel cannot express the selector, "" when they can.
+func (s *Selector) needsNft(f Family) string {
 	switch {
 	case len(s.FromSets)+len(s.ToSets) > 0:
 		return "rules cannot look into sets that other programs fill"
 	case slices.ContainsFunc(s.IIF, isPattern):
 		return "rules know no patterns of device names"
-	case s.looksInside() && len(s.IIF) > 0:
-		return takenApart
+	case s.needsDissection() && len(s.IIF) > 0:
+		return dissectionReason
 	case len(s.DSCP) > 0:
 		return "rules of kernels before 6.13 know three of the six bits of DSCP only"
 	case slices.ContainsFunc(s.SPorts, endsHighest) || slices.ContainsFunc(s.DPorts, endsHighest):
@@ -94,12 +94,12 @@ func (s *Selector) beyondRules(f Family) string {
 	return ""
 }
 
-// looksInside reports whether the selector looks at more than a packet's network header. A rule that does has the
+// needsDissection reports whether the selector looks at more than a packet's network header. A rule that does has the
 // kernel take every forwarded packet apart, whichever rule it meets, unless the rule is for this machine's own
 // packets (include/net/fib_rules.h fib_rule_requires_fldissect): forwarded ones are marked instead.
-func (s *Selector) looksInside() bool { return len(s.Protocols)+len(s.SPorts)+len(s.DPorts) > 0 }
+func (s *Selector) needsDissection() bool { return len(s.Protocols)+len(s.SPorts)+len(s.DPorts) > 0 }
 
-const takenApart = "rules about protocols and ports have the kernel take every forwarded packet apart"
+const dissectionReason = "rules about protocols and ports have the kernel take every forwarded packet apart"
 
 // endsHighest is what fib_rule_port_range_valid of net/fib_rules.h refuses.
 func endsHighest(p Ports) bool { return p.Last == 1<<16-1 }
@@ -115,7 +115,7 @@ func (s *Selector) size(f Family) int {
 // appendRules expands the selector into rules that are like the given one otherwise.
 func (s *Selector) appendRules(list []Rule, like Rule) []Rule {
 	like.Mark, like.Mask = s.Mark, s.Mask
-	if s.looksInside() || len(s.UIDs) > 0 { // a forwarded packet counts as root's
+	if s.needsDissection() || len(s.UIDs) > 0 { // a forwarded packet counts as root's
 		like.IIF = loopback
 	}
 	at := len(list)
@@ -123,10 +123,10 @@ func (s *Selector) appendRules(list []Rule, like Rule) []Rule {
 	list = expand(list, at, ofFamily(s.From, like.Family), func(r *Rule, from netip.Prefix) { r.From = from })
 	list = expand(list, at, ofFamily(s.To, like.Family), func(r *Rule, to netip.Prefix) { r.To = to })
 	list = expand(list, at, s.IIF, func(r *Rule, iif string) { r.IIF = iif })
-	list = expand(list, at, s.Protocols, func(r *Rule, protocol uint8) { r.More.Protocol = protocol })
-	list = expand(list, at, s.SPorts, func(r *Rule, sport Ports) { r.More.SPort = sport })
-	list = expand(list, at, s.DPorts, func(r *Rule, dport Ports) { r.More.DPort = dport })
-	return expand(list, at, s.UIDs, func(r *Rule, uid UIDs) { r.More.UIDs = uid })
+	list = expand(list, at, s.Protocols, func(r *Rule, protocol uint8) { r.Selectors.Protocol = protocol })
+	list = expand(list, at, s.SPorts, func(r *Rule, sport Ports) { r.Selectors.SPort = sport })
+	list = expand(list, at, s.DPorts, func(r *Rule, dport Ports) { r.Selectors.DPort = dport })
+	return expand(list, at, s.UIDs, func(r *Rule, uid UIDs) { r.Selectors.UIDs = uid })
 }
 
 // expand makes each rule from a place on one for every element of a selector; one that is not given changes none.
@@ -200,13 +200,13 @@ func (p *planner) policies() {
 	p.delegates = slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.IPv6.Enabled && len(u.Delegations) > 0 })
 	prefs := p.policyPriorities()
 	p.report.Policies = make([]PolicyReport, len(p.cfg.Policies))
-	p.policyNeeds = make([]policyNeeds, len(p.cfg.Policies))
+	p.placements = make([]placement, len(p.cfg.Policies))
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
 		group := p.groups[policy.Group]
 		list := p.familiesOf(policy)
-		needs := &p.policyNeeds[i]
-		needs.families = list
+		pl := &p.placements[i]
+		pl.families = list
 		choice := group.choice // mostly shared by all policies of the group
 		if len(list) < len(choice) {
 			choice = make(map[Family]Choice, 1)
@@ -216,12 +216,12 @@ func (p *planner) policies() {
 		}
 		for _, family := range list {
 			p.baseRules(family)
-			needs.of(p, policy, family)
-			if !needs.beyond[family.index()] && !policy.Sticky {
+			pl.of(p, policy, family)
+			if !pl.needsNft[family.index()] && !policy.Sticky {
 				p.state.Rules = policy.Select.appendRules(p.state.Rules, p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))
 			}
 		}
-		p.report.Policies[i] = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: choice, Reason: needs.how(policy, list)}
+		p.report.Policies[i] = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: choice, Reason: pl.describe(policy, list)}
 	}
 }
 
@@ -272,7 +272,7 @@ func (p *planner) groupTables(g *plannedGroup) {
 		if family == IPv6 && p.obs.NoIPv6 {
 			continue
 		}
-		choice := p.chooseFor(g.Group, family)
+		choice := p.selectForGroup(g.Group, family)
 		g.choice[family] = choice
 		if len(choice.Members) > 0 {
 			p.state.Routes = append(p.state.Routes, p.shared(family, table, &choice))
@@ -291,11 +291,11 @@ func (p *planner) groupTables(g *plannedGroup) {
 	}
 }
 
-// chooseFor picks the uplinks that carry a group's traffic, by the rules of the default: those of the best
+// selectForGroup picks the uplinks that carry a group's traffic, by the rules of the default: those of the best
 // class, and of these the best tier. None is picked when all are dead, or when the default, which the
 // traffic falls back to, is in a better state than whatever is doubtful here.
-func (p *planner) chooseFor(g *Group, family Family) Choice {
-	choice := p.best(family, func(u *Uplink) int { return g.tier(u.ID) })
+func (p *planner) selectForGroup(g *Group, family Family) Choice {
+	choice := p.selectBest(family, func(u *Uplink) int { return g.tier(u.ID) })
 	otherwise := "left to later policies and the default"
 	if g.KillSwitch {
 		otherwise = "refused"
@@ -325,15 +325,15 @@ func (p *planner) markRules() {
 	}
 }
 
-// how says what a policy became in the families that it is about.
-func (n *policyNeeds) how(policy *Policy, list []Family) string {
+// describe says what a policy became in the families that it is about.
+func (n *placement) describe(policy *Policy, list []Family) string {
 	const plain, marks = "rules of the kernel", "marks of nftables, for "
 	how := make([]string, 0, len(Families))
 	for _, family := range list {
 		switch why := n.mark[family.index()]; {
-		case policy.Sticky || n.beyond[family.index()]:
+		case policy.Sticky || n.needsNft[family.index()]:
 			how = append(how, marks+why)
-		case why == takenApart:
+		case why == dissectionReason:
 			how = append(how, plain+" for what this machine sends itself, and "+marks+why)
 		case why != "":
 			how = append(how, plain+", and in "+family.String()+" "+marks+why)

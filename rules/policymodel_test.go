@@ -148,7 +148,7 @@ func TestNoRuleHasForwardedPacketsDissected(t *testing.T) {
 	planned(t, func(t *rapid.T, w *world, _ rules.Report) {
 		state, _ := w.plan()
 		for _, r := range state.Rules {
-			if r.IIF != "lo" && (r.More.Protocol != 0 || r.More.SPort != rules.Ports{} || r.More.DPort != rules.Ports{}) {
+			if r.IIF != "lo" && (r.Selectors.Protocol != 0 || r.Selectors.SPort != rules.Ports{} || r.Selectors.DPort != rules.Ports{}) {
 				t.Errorf("%+v", r)
 			}
 		}
@@ -194,7 +194,7 @@ func TestKillSwitchesHoldAtEveryStep(t *testing.T) {
 		events[name](t, w, draw(t, "uplink", len(w.cfg.Uplinks)))
 		want, report := w.plan()
 		ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
-		w.obs.Recorded.Note(ops)
+		w.obs.Recorded.Record(ops)
 		w.checkKillSwitches(t, &report, name, true)
 		for _, op := range ops {
 			if err := w.apply(op); err != nil {

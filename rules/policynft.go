@@ -21,23 +21,23 @@ func SetName(set string, f Family) string {
 	return set + "4"
 }
 
-// policyNeeds says, by family, whether rules of the kernel cannot express a policy, and why it is marked by our packet
+// placement says, by family, whether rules of the kernel cannot express a policy, and why it is marked by our packet
 // filter; "" when rules suffice. What a policy is not about needs nothing.
-type policyNeeds struct {
+type placement struct {
 	families []Family // that it is about
-	beyond   [2]bool
+	needsNft [2]bool
 	mark     [2]string
 }
 
-func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
-	why := policy.Select.beyondRules(f)
-	n.beyond[f.index()] = why != ""
+func (n *placement) of(p *planner, policy *Policy, f Family) {
+	why := policy.Select.needsNft(f)
+	n.needsNft[f.index()] = why != ""
 	switch {
 	case why != "":
 	case policy.Sticky:
 		why = "rules cannot keep a source on one uplink of several"
-	case policy.Select.looksInside() && len(policy.Select.UIDs) == 0:
-		why = takenApart
+	case policy.Select.needsDissection() && len(policy.Select.UIDs) == 0:
+		why = dissectionReason
 	case f == IPv6 && len(policy.Select.UIDs) == 0 && p.delegates:
 		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
@@ -46,8 +46,8 @@ func (n *policyNeeds) of(p *planner, policy *Policy, f Family) {
 
 // marksLocal reports whether a policy marks packets of this machine's own sockets. Those whose sources are
 // delegated choose their source by the rules, which no mark could change later.
-func (n *policyNeeds) marksLocal(policy *Policy, f Family) bool {
-	return len(policy.Select.IIF) == 0 && n.mark[f.index()] != "" && (n.beyond[f.index()] || policy.Sticky)
+func (n *placement) marksLocal(policy *Policy, f Family) bool {
+	return len(policy.Select.IIF) == 0 && n.mark[f.index()] != "" && (n.needsNft[f.index()] || policy.Sticky)
 }
 
 // policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.
@@ -66,22 +66,22 @@ func (p *planner) policyTable() {
 		if len(c.Rules) == 0 {
 			c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
 		}
-		leaveForeignMarks(c, p.foreignMarks())
+		exemptForeignMarks(c, p.foreignMarks())
 		heads[c] = len(c.Rules)
 	}
 	for _, family := range Families {
-		p.mark(&prerouting, family, func(i int) bool { return p.policyNeeds[i].mark[family.index()] != "" }, false)
-		p.mark(&output, family, func(i int) bool { return p.policyNeeds[i].marksLocal(&p.cfg.Policies[i], family) }, true)
+		p.mark(&prerouting, family, func(i int) bool { return p.placements[i].mark[family.index()] != "" }, false)
+		p.mark(&output, family, func(i int) bool { return p.placements[i].marksLocal(&p.cfg.Policies[i], family) }, true)
 	}
-	t := &Table{Sets: p.filledSets()}
+	t := &Table{Sets: p.externalSets()}
 	if proxies > 0 || len(prerouting.Rules) > heads[&prerouting] {
 		t.Chains = append(t.Chains, prerouting)
 	}
 	if len(output.Rules) > heads[&output] {
 		t.Chains = append(t.Chains, output)
 	}
-	t.Chains = append(t.Chains, p.keepIn()...)
-	t.Chains = append(t.Chains, p.keepOwnersIn()...)
+	t.Chains = append(t.Chains, p.forwardKillSwitch()...)
+	t.Chains = append(t.Chains, p.localKillSwitch()...)
 	if len(t.Chains)+len(t.Sets) > 0 {
 		t.addSets()
 		t.sign()
@@ -90,10 +90,10 @@ func (p *planner) policyTable() {
 }
 
 // mark adds the policies up to the last one that needs it.
-func (p *planner) mark(c *Chain, family Family, needs func(int) bool, local bool) {
+func (p *planner) mark(c *Chain, family Family, marked func(int) bool, local bool) {
 	last := -1
 	for i := range p.cfg.Policies {
-		if needs(i) {
+		if marked(i) {
 			last = i
 		}
 	}
@@ -106,7 +106,7 @@ func (p *planner) mark(c *Chain, family Family, needs func(int) bool, local bool
 		}
 		for _, match := range policy.Select.matches(group.Except, family) {
 			if policy.Sticky && len(choice.Members) > 1 {
-				p.shareSources(c, policy, family, &choice, match)
+				p.hashSources(c, policy, family, &choice, match)
 				continue
 			}
 			group.marked[family.index()] = true
@@ -115,15 +115,15 @@ func (p *planner) mark(c *Chain, family Family, needs func(int) bool, local bool
 	}
 }
 
-// shareSources gives each source the mark of one of the members, in proportion to their weights.
-func (p *planner) shareSources(c *Chain, policy *Policy, family Family, choice *Choice, match []NftExpr) {
+// hashSources gives each source the mark of one of the members, in proportion to their weights.
+func (p *planner) hashSources(c *Chain, policy *Policy, family Family, choice *Choice, match []NftExpr) {
 	total, from := uint32(0), uint32(0)
 	for _, m := range choice.Members {
 		total += uint32(p.uplink(m.Uplink).Weight)
 	}
 	for _, m := range choice.Members {
 		u := p.uplink(m.Uplink)
-		share := NftSourceShare{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
+		share := NftSourceHash{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
 		from += uint32(u.Weight)
 		c.addFor(policy.Name, ": these sources by "+u.Name, append(slices.Clone(match), share, NftSetMark{p.k.MarkMask, p.k.Mark(u.ID)}, NftReturn{})...)
 	}
@@ -148,19 +148,19 @@ func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
 	add(&tail, len(s.UIDs) > 0, NftOwners{mergedUIDs(s.UIDs)})
 	add(&tail, s.Mask != 0, NftMark{Mask: s.Mask, Value: s.Mark})
 	add(&tail, len(s.DSCP) > 0, NftDSCP{family, sorted(s.DSCP)})
-	var ways [][]NftExpr
+	var all [][]NftExpr
 	for _, head := range s.devices() {
 		for _, from := range alternatives(false, family, s.From, s.FromSets) {
 			for _, to := range alternatives(true, family, s.To, s.ToSets) {
-				way := slices.Concat(head, from, to, tail)
+				match := slices.Concat(head, from, to, tail)
 				if len(from)+len(to)+len(except)+len(s.DSCP) == 0 { // nothing else tells the families apart
-					way = append([]NftExpr{NftFamily{family}}, way...)
+					match = append([]NftExpr{NftFamily{family}}, match...)
 				}
-				ways = append(ways, way)
+				all = append(all, match)
 			}
 		}
 	}
-	return ways
+	return all
 }
 
 // devices are the conditions of which the device that a packet comes in by has to meet one. A set holds no patterns.
@@ -192,7 +192,7 @@ func alternatives(dest bool, family Family, prefixes []netip.Prefix, sets []stri
 		list = append(list, []NftExpr{NftAddresses{Dest: dest, Prefixes: part}})
 	}
 	for _, set := range sets {
-		list = append(list, []NftExpr{NftFilled{Dest: dest, Family: family, Set: SetName(set, family)}})
+		list = append(list, []NftExpr{NftExternalSet{Dest: dest, Family: family, Set: SetName(set, family)}})
 	}
 	if len(list) == 0 {
 		list = [][]NftExpr{nil}
@@ -204,15 +204,15 @@ func sorted[T cmp.Ordered](list []T) []T {
 	return slices.Compact(slices.Sorted(slices.Values(list)))
 }
 
-// filledSets lists the sets that other programs fill, those of both families by one name.
-func (p *planner) filledSets() []Set {
+// externalSets lists the sets that other programs fill, those of both families by one name.
+func (p *planner) externalSets() []Set {
 	var names []string
-	note := func(s *Selector) { names = append(append(names, s.FromSets...), s.ToSets...) }
+	add := func(s *Selector) { names = append(append(names, s.FromSets...), s.ToSets...) }
 	for i := range p.cfg.Policies {
-		note(&p.cfg.Policies[i].Select)
+		add(&p.cfg.Policies[i].Select)
 	}
 	for i := range p.cfg.TProxies {
-		note(&p.cfg.TProxies[i].Select)
+		add(&p.cfg.TProxies[i].Select)
 	}
 	var list []Set
 	for _, name := range sorted(names) {

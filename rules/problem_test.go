@@ -37,9 +37,9 @@ func TestRulesOfOthersAreReportedWhereTheyGetInTheWay(t *testing.T) {
 		want []string
 	}{
 		"tailscale":               {rules.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: rules.TableMain}, nil},
-		"wg-quick, behind us":     {rules.Rule{Priority: 32764, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, More: rules.More{Not: true}}, []string{"foreign-default"}},
-		"wg-quick, before us":     {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, More: rules.More{Not: true}}, []string{"foreign-full-tunnel"}},
-		"some traffic, behind us": {rules.Rule{Priority: 32765, Table: 10086, More: rules.More{Protocol: 6}}, []string{"foreign-rule-behind"}},
+		"wg-quick, behind us":     {rules.Rule{Priority: 32764, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true}}, []string{"foreign-default"}},
+		"wg-quick, before us":     {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true}}, []string{"foreign-full-tunnel"}},
+		"some traffic, behind us": {rules.Rule{Priority: 32765, Table: 10086, Selectors: rules.RuleSelectors{Protocol: 6}}, []string{"foreign-rule-behind"}},
 		"docker swarm":            {rules.Rule{Priority: 100, Mark: 0x1, Mask: 0xffffffff, Table: 2}, nil},
 		"mwan3":                   {rules.Rule{Priority: 2001, Mark: 0x100, Mask: 0x3f00, Table: 1}, nil},
 		"a mark of our bits":      {rules.Rule{Priority: 99, Mark: 0x01000000, Mask: 0xff000000, Table: 7}, []string{"foreign-mark"}},
@@ -47,10 +47,10 @@ func TestRulesOfOthersAreReportedWhereTheyGetInTheWay(t *testing.T) {
 		"a preference among ours": {rules.Rule{Priority: 10400, Table: 7}, []string{"foreign-rule"}},
 		"one just before ours":    {rules.Rule{Priority: 9999, Table: 7}, nil},
 		"one just behind ours":    {rules.Rule{Priority: 10901, Table: 7}, []string{"foreign-default"}},
-		"all but a port, before":  {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, More: rules.More{Not: true, DPort: rules.Ports{First: 22, Last: 22}}}, []string{"foreign-full-tunnel"}},
-		"a port, behind us":       {rules.Rule{Priority: 32765, Table: 10086, More: rules.More{DPort: rules.Ports{First: 5060, Last: 5061}}}, []string{"foreign-rule-behind"}},
-		"a TOS, behind us":        {rules.Rule{Priority: 32000, Table: 200, More: rules.More{TOS: 0x10}}, []string{"foreign-rule-behind"}},
-		"unknown, behind us":      {rules.Rule{Priority: 32000, Table: 200, More: rules.More{Unknown: true}}, []string{"foreign-rule-behind"}},
+		"all but a port, before":  {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true, DPort: rules.Ports{First: 22, Last: 22}}}, []string{"foreign-full-tunnel"}},
+		"a port, behind us":       {rules.Rule{Priority: 32765, Table: 10086, Selectors: rules.RuleSelectors{DPort: rules.Ports{First: 5060, Last: 5061}}}, []string{"foreign-rule-behind"}},
+		"a TOS, behind us":        {rules.Rule{Priority: 32000, Table: 200, Selectors: rules.RuleSelectors{TOS: 0x10}}, []string{"foreign-rule-behind"}},
+		"unknown, behind us":      {rules.Rule{Priority: 32000, Table: 200, Selectors: rules.RuleSelectors{Unknown: true}}, []string{"foreign-rule-behind"}},
 		"a host, behind us":       {rules.Rule{Priority: 20000, From: netip.MustParsePrefix("192.0.2.7/32"), Table: 100}, []string{"foreign-rule-behind"}},
 		"the default table":       {rules.Rule{Priority: 32767, Table: 253}, nil},
 	} {
@@ -125,8 +125,8 @@ func TestAGatewayThatHasMovedAwayDoesNotSpoilTheSharedDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, report := w.converge(t)
-	if facts := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}]; !facts.HasDefault || !facts.Onlink {
-		t.Errorf("facts: %+v", facts)
+	if info := report.Paths[rules.Path{Uplink: 1, Family: rules.IPv4}]; !info.HasDefault || !info.Onlink {
+		t.Errorf("facts: %+v", info)
 	}
 	if got := devices(w.lookup(query{dst: internet[rules.IPv4], iif: "lo"})); got != "wan1 wan2" {
 		t.Errorf("new traffic leaves by %q", got)

@@ -24,8 +24,8 @@ func (o *Observed) Renamed(k Kernel) (from, to string, ok bool) {
 	return "", "", false
 }
 
-// Follow has what is recorded of a device count under its new name.
-func (r *Recorded) Follow(from, to string) {
+// RenameDevice has what is recorded of a device count under its new name.
+func (r *Recorded) RenameDevice(from, to string) {
 	if group, ok := r.Groups[from]; ok {
 		delete(r.Groups, from)
 		r.Groups[to] = group

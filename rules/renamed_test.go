@@ -43,7 +43,7 @@ func renamed(t *testing.T, uplink int, device, name string) {
 	if from, to, ok := w.snapshot().Renamed(numbers); !ok || from != device || to != name {
 		t.Fatalf("renamed from %q to %q, %v", from, to, ok)
 	}
-	w.obs.Recorded.Follow(device, name)
+	w.obs.Recorded.RenameDevice(device, name)
 	_, report := w.converge(t)
 	if v := w.obs.Sysctls["net/ipv4/conf/"+name+"/src_valid_mark"]; v != "0" {
 		t.Errorf("src_valid_mark of the renamed device is left at %s", v)
@@ -69,7 +69,7 @@ func renamed(t *testing.T, uplink int, device, name string) {
 	if link, _ := w.obs.Link(device); link.Group != numbers.LinkGroup {
 		t.Errorf("under its name again it is in link group %d", link.Group)
 	}
-	if facts := report.Facts[rules.Path{Uplink: uplink, Family: rules.IPv4}]; !facts.HasDefault || !facts.HasAddress() {
-		t.Errorf("under its name again: %+v", facts)
+	if info := report.Paths[rules.Path{Uplink: uplink, Family: rules.IPv4}]; !info.HasDefault || !info.HasAddress() {
+		t.Errorf("under its name again: %+v", info)
 	}
 }

@@ -47,9 +47,9 @@ func TestOfTheRoutersThatTheKernelFollowsOneThatAnswersIsUsed(t *testing.T) {
 			}
 			w.cfg.Uplinks[0].IPv6.Watched = c.watched
 			want, report := w.plan()
-			facts := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv6}]
-			if facts.Gateway.String() != c.gateway || facts.Source().String() != c.source {
-				t.Errorf("by %v with source %v, want %s with %s", facts.Gateway, facts.Source(), c.gateway, c.source)
+			info := report.Paths[rules.Path{Uplink: 1, Family: rules.IPv6}]
+			if info.Gateway.String() != c.gateway || info.Source().String() != c.source {
+				t.Errorf("by %v with source %v, want %s with %s", info.Gateway, info.Source(), c.gateway, c.source)
 			}
 			for _, table := range []uint32{numbers.TableBase, numbers.Table(1)} {
 				r, ok := defaultRoute(want.Routes, rules.IPv6, table)

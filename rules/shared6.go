@@ -34,7 +34,7 @@ func (p *planner) carriesShared(u *Uplink, prefix netip.Prefix) bool {
 	if !p.heldElsewhere(u, prefix) {
 		return true
 	}
-	choice := p.best(IPv6, func(o *Uplink) int {
+	choice := p.selectBest(IPv6, func(o *Uplink) int {
 		if !o.holds(prefix) {
 			return 0
 		}

@@ -8,45 +8,45 @@ import (
 // findSource settles which address new packets leave by the path with: the one that is configured or leased, else the
 // one that the default route of others prefers, else the one that the kernel takes by itself. Any other address of the
 // device, such as one for the page of a modem, is foreign to the provider.
-func (f *Facts) findSource(family Family, a Addressing, device string, obs *Observed, k Kernel, foreign foreignDefault) {
-	natural := kernelSource(addressesToBe(obs, k, device, a), f.Gateway)
+func (info *PathInfo) findSource(family Family, a Addressing, device string, obs *Observed, k Kernel, foreign foreignDefault) {
+	natural := kernelSource(addressesToBe(obs, k, device, a), info.Gateway)
 	switch assigned := a.source(); {
 	case assigned.IsValid():
-		f.NoSource = !f.prefer(assigned)
-		if family == IPv4 && natural != assigned || family == IPv6 && !f.NoSource && obs.hasRival(device, assigned.Addr()) {
-			f.RouteSource = assigned.Addr()
+		info.NoSource = !info.prefer(assigned)
+		if family == IPv4 && natural != assigned || family == IPv6 && !info.NoSource && obs.hasRival(device, assigned.Addr()) {
+			info.RouteSource = assigned.Addr()
 		}
 		return
 	case a.Managed && (a.Assign == nil || family == IPv4 && len(a.Assign.Addresses) == 0):
-		f.NoSource = true
+		info.NoSource = true
 		return
 	}
 	if src := foreign.source(); src.IsValid() {
 		if at := obs.holder(src, device); at.IsValid() {
-			if !f.prefer(at) {
-				f.Addresses = slices.Insert(slices.Clone(f.Addresses), 0, netip.PrefixFrom(src, src.BitLen()))
+			if !info.prefer(at) {
+				info.Addresses = slices.Insert(slices.Clone(info.Addresses), 0, netip.PrefixFrom(src, src.BitLen()))
 			}
 			if natural.Addr() != src {
-				f.RouteSource = src
+				info.RouteSource = src
 			}
 			return
 		}
 	}
-	if family != IPv4 || natural.IsValid() && f.prefer(natural) || !f.HasDefault {
+	if family != IPv4 || natural.IsValid() && info.prefer(natural) || !info.HasDefault {
 		return
 	}
 	// A device without an address borrows one of lo first (inet_select_addr): an unnumbered line.
-	if borrowed := borrowedSource(obs); len(f.Addresses) == 0 && borrowed.IsValid() {
-		f.Addresses = []netip.Prefix{borrowed}
+	if borrowed := borrowedSource(obs); len(info.Addresses) == 0 && borrowed.IsValid() {
+		info.Addresses = []netip.Prefix{borrowed}
 	}
 }
 
 // prefer puts an address first, and reports whether it is there.
-func (f *Facts) prefer(address netip.Prefix) bool {
-	i := slices.IndexFunc(f.Addresses, func(have netip.Prefix) bool { return have.Addr() == address.Addr() })
+func (info *PathInfo) prefer(address netip.Prefix) bool {
+	i := slices.IndexFunc(info.Addresses, func(have netip.Prefix) bool { return have.Addr() == address.Addr() })
 	if i > 0 {
-		preferred := f.Addresses[i]
-		f.Addresses = slices.Insert(slices.Delete(slices.Clone(f.Addresses), i, i+1), 0, preferred)
+		preferred := info.Addresses[i]
+		info.Addresses = slices.Insert(slices.Delete(slices.Clone(info.Addresses), i, i+1), 0, preferred)
 	}
 	return i >= 0
 }

@@ -54,15 +54,15 @@ func TestTheSourceOfAPathIsTheOneThatNewPacketsHave(t *testing.T) {
 				w.obs.Routes = append(w.obs.Routes, r)
 			}
 			w.cfg.Uplinks[0].IPv4, w.cfg.Uplinks[0].IPv6 = c.addressing, rules.Addressing{}
-			facts := rules.FactsOf(w.cfg, w.snapshot())[rules.Path{Uplink: 1, Family: rules.IPv4}]
-			if got := text(facts.Source()); got != c.want {
-				t.Errorf("source %q, want %q, of %v", got, c.want, facts.Addresses)
+			info := rules.ReadPaths(w.cfg, w.snapshot())[rules.Path{Uplink: 1, Family: rules.IPv4}]
+			if got := text(info.Source()); got != c.want {
+				t.Errorf("source %q, want %q, of %v", got, c.want, info.Addresses)
 			}
-			if got := text(facts.RouteSource); c.want != "" && got != c.routeSource {
+			if got := text(info.RouteSource); c.want != "" && got != c.routeSource {
 				t.Errorf("routes name the source %q, want %q", got, c.routeSource)
 			}
-			if facts.HasAddress() != (c.want != "") {
-				t.Errorf("has an address: %v", facts.HasAddress())
+			if info.HasAddress() != (c.want != "") {
+				t.Errorf("has an address: %v", info.HasAddress())
 			}
 		})
 	}
@@ -84,9 +84,9 @@ func TestRoutesNameAConfiguredIPv6AddressThatHasARival(t *testing.T) {
 		if rival != "" {
 			w.hold("wan1", rival)
 		}
-		facts := rules.FactsOf(w.cfg, w.snapshot())[rules.Path{Uplink: 1, Family: rules.IPv6}]
-		if got := text(facts.RouteSource); got != want || text(facts.Source()) != "2001:db8:a::2" {
-			t.Errorf("beside %q: routes name %q, want %q; the source is %v", rival, got, want, facts.Source())
+		info := rules.ReadPaths(w.cfg, w.snapshot())[rules.Path{Uplink: 1, Family: rules.IPv6}]
+		if got := text(info.RouteSource); got != want || text(info.Source()) != "2001:db8:a::2" {
+			t.Errorf("beside %q: routes name %q, want %q; the source is %v", rival, got, want, info.Source())
 		}
 	}
 }
@@ -102,9 +102,9 @@ func TestALeaseThatRenumbersIsTheSourceOfTheRoutesOnceItsAddressIsThere(t *testi
 	for _, address := range []string{"198.51.100.2/26", "198.51.100.7/26"} {
 		lease(address)
 		_, report := w.converge(t)
-		facts := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}]
-		if want := netip.MustParsePrefix(address).Addr(); facts.Source() != want || facts.RouteSource.IsValid() {
-			t.Errorf("leased %s, the source is %v, of routes %v", address, facts.Source(), facts.RouteSource)
+		info := report.Paths[rules.Path{Uplink: 1, Family: rules.IPv4}]
+		if want := netip.MustParsePrefix(address).Addr(); info.Source() != want || info.RouteSource.IsValid() {
+			t.Errorf("leased %s, the source is %v, of routes %v", address, info.Source(), info.RouteSource)
 		}
 	}
 }
@@ -116,7 +116,7 @@ func TestAnIPv4UplinkWithoutAnAddressCarriesNothing(t *testing.T) {
 	w.addForeignRoute(rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Protocol: protoDHCP,
 		Nexthops: []rules.Nexthop{{Device: "wan1", Weight: 1}}})
 	_, report := w.converge(t)
-	if !report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}].HasDefault {
+	if !report.Paths[rules.Path{Uplink: 1, Family: rules.IPv4}].HasDefault {
 		t.Fatal("it has no default, which explains the rest")
 	}
 	if choice := report.Defaults[rules.IPv4]; choice.Has(1) || !choice.Has(2) {

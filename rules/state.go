@@ -35,8 +35,8 @@ type AddrAssignment struct {
 	NoPrefixRoute bool `json:"-"`
 }
 
-// place returns what identifies the assignment, whatever its lifetimes.
-func (a AddrAssignment) place() AddrAssignment {
+// key returns what identifies the assignment, whatever its lifetimes.
+func (a AddrAssignment) key() AddrAssignment {
 	return AddrAssignment{Device: a.Device, Prefix: a.Prefix}
 }
 
@@ -110,8 +110,8 @@ type routeKey struct {
 	Metric uint32
 }
 
-// SamePlace reports whether the kernel has room for only one of the two.
-func (r *Route) SamePlace(o *Route) bool { return r.key() == o.key() }
+// SameKey reports whether the kernel has room for only one of the two.
+func (r *Route) SameKey(o *Route) bool { return r.key() == o.key() }
 
 func (r *Route) key() routeKey { return routeKey{r.Family, r.Table, r.Dst, r.Metric} }
 
@@ -160,7 +160,7 @@ type Rule struct {
 	Table             uint32
 	Family            Family
 	Protocol          uint8
-	More              More
+	Selectors         RuleSelectors
 }
 
 // compareRules orders rules as the kernel would walk them, IPv4 before IPv6. Rules that it finds equal are equal
@@ -177,7 +177,7 @@ func compareRules(a, b *Rule) int {
 	}
 	return cmp.Or(cmp.Compare(a.Table, b.Table), comparePrefixes(a.To, b.To),
 		strings.Compare(a.IIF, b.IIF), strings.Compare(a.OIF, b.OIF), cmp.Compare(a.Mask, b.Mask), cmp.Compare(a.Mark, b.Mark),
-		a.More.compare(&b.More))
+		a.Selectors.compare(&b.Selectors))
 }
 
 // sortRules sorts by preference first, without comparisons: a rule is large, and few share one.
@@ -208,7 +208,7 @@ func sortRules(list []Rule) {
 		to[i] = next[at]
 		next[at]++
 	}
-	arrange(list, to)
+	permute(list, to)
 	begin := 0
 	for _, end := range next[:2*width] { // each is where the one after it began
 		if same := list[begin:end]; !inOrder(same) {
@@ -227,8 +227,8 @@ func inOrder(list []Rule) bool {
 	return true
 }
 
-// arrange moves each element to where it belongs, in place; it uses up the list of places.
-func arrange[T any](list []T, to []int) {
+// permute moves each element to where it belongs, in place; it uses up the list of places.
+func permute[T any](list []T, to []int) {
 	for i := range list {
 		moved, at := list[i], to[i]
 		for at != i { // what stood there is the next to move, until one belongs where the first stood
@@ -300,7 +300,7 @@ func sortRoutes(list []Route, base uint32) {
 	for i := range ordered {
 		to[ordered[i].at] = i
 	}
-	arrange(list, to)
+	permute(list, to)
 }
 
 // sort puts the state into its canonical order, so that equal states are equal values.

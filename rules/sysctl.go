@@ -57,12 +57,12 @@ func sysctlNames(cfg Config) []string {
 // sysctls sets only what this box needs, and per device: what is set for "all" belongs to the owner.
 func (p *planner) sysctls() {
 	p.acceptRA()
-	p.shareFlows()
+	p.multipathHash()
 	tunnelFirst := p.tunnelFirst()
 	addresses := make([][]netip.Prefix, len(p.cfg.Uplinks))
 	for i := range p.cfg.Uplinks {
 		if u := &p.cfg.Uplinks[i]; u.IPv4.Enabled {
-			addresses[i] = p.addressesOf(u, IPv4, p.fact(u, IPv4))
+			addresses[i] = p.addressesOf(u, IPv4, p.info(u, IPv4))
 		}
 	}
 	for i := range p.cfg.Uplinks {
@@ -111,24 +111,24 @@ func failsStrictFilter(u *Uplink, sharesAddress, tunnelFirst bool) string {
 	return ""
 }
 
-// shareFlows has a shared route share connections, where uplinks may ever share one. By default all that one host
+// multipathHash has a shared route share connections, where uplinks may ever share one. By default all that one host
 // sends to another takes the same uplink, and a box whose hosts talk to few others uses one. It is set by what is
 // configured, so that it does not come and go with the uplinks. Values of the owner's that are not the default stay.
-func (p *planner) shareFlows() {
+func (p *planner) multipathHash() {
 	for _, family := range Families {
 		name := hashPolicy(family)
 		value, known := p.obs.Sysctls[name]
 		if former, ours := p.obs.Recorded.Sysctls[name]; ours {
 			value = former
 		}
-		if known && value == "0" && p.mayShare(family) {
+		if known && value == "0" && p.usesMultipath(family) {
 			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: "1", Why: "uplinks of one tier share connections, not pairs of hosts"})
 		}
 	}
 }
 
-// mayShare reports whether two uplinks have a family and a tier in common, in the default or in a group.
-func (p *planner) mayShare(family Family) bool {
+// usesMultipath reports whether two uplinks have a family and a tier in common, in the default or in a group.
+func (p *planner) usesMultipath(family Family) bool {
 	shared := func(tierOf func(*Uplink) int) bool {
 		seen := make(map[int]bool)
 		for i := range p.cfg.Uplinks {

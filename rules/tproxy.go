@@ -13,8 +13,8 @@ type TProxy struct {
 	Reject bool
 }
 
-// Proxied is one family and transport protocol of what a transparent proxy is to take.
-type Proxied struct {
+// ProxyListener is one family and transport protocol of what a transparent proxy is to take.
+type ProxyListener struct {
 	*TProxy
 	Family   Family
 	Protocol uint8
@@ -38,7 +38,7 @@ func (p *planner) tproxies(c *Chain) {
 		if family == IPv6 && p.obs.NoIPv6 {
 			continue
 		}
-		c.add("never meant for a proxy", NftAddresses{Dest: true, Prefixes: notProxied[family]}, NftReturn{})
+		c.add("never meant for a proxy", NftAddresses{Dest: true, Prefixes: proxyExclusions[family]}, NftReturn{})
 	}
 	var devices []string
 	for i := range p.cfg.TProxies {
@@ -51,7 +51,7 @@ func (p *planner) tproxies(c *Chain) {
 			if proxy.Select.covers(family) && !(family == IPv6 && p.obs.NoIPv6) {
 				p.tproxy(c, proxy, family, mask, mark)
 				for _, protocol := range sorted(proxy.Select.Protocols) {
-					p.report.Proxies = append(p.report.Proxies, Proxied{proxy, family, protocol})
+					p.report.Proxies = append(p.report.Proxies, ProxyListener{proxy, family, protocol})
 				}
 			}
 		}
@@ -61,8 +61,8 @@ func (p *planner) tproxies(c *Chain) {
 	p.tproxyTable(devices)
 }
 
-// notProxied is multicast, link-local and broadcast.
-var notProxied = map[Family][]netip.Prefix{
+// proxyExclusions is multicast, link-local and broadcast.
+var proxyExclusions = map[Family][]netip.Prefix{
 	IPv4: {netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")},
 	IPv6: {netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8")},
 }
@@ -119,7 +119,7 @@ func (p *planner) tproxyTable(devices []string) {
 		// (net/ipv4/ip_forward.c).
 		for i := range p.state.Rules {
 			if r := &p.state.Rules[i]; r.Family == family && r.Priority == p.k.RulePriority+prefLocalNets {
-				r.Mark, r.Mask, r.More.Not = p.k.Mark(id), p.k.MarkMask, true
+				r.Mark, r.Mask, r.Selectors.Not = p.k.Mark(id), p.k.MarkMask, true
 			}
 		}
 	}

@@ -5,7 +5,7 @@ import "net/netip"
 // translations lists what the sources of LANs become by an uplink that translates: the LANs' parts of its delegation, and its own
 // addresses; nil for any other uplink.
 func (p *planner) translations(u *Uplink) []netip.Prefix {
-	if !u.IPv6.Translate {
+	if !u.IPv6.PrefixNAT {
 		return nil
 	}
 	to := []netip.Prefix{}
@@ -14,7 +14,7 @@ func (p *planner) translations(u *Uplink) []netip.Prefix {
 			to = append(to, outside)
 		}
 	}
-	for _, source := range p.sources(u, IPv6, p.fact(u, IPv6)) {
+	for _, source := range p.sources(u, IPv6, p.info(u, IPv6)) {
 		if source.IsSingleIP() {
 			to = append(to, source)
 		}

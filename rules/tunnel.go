@@ -197,7 +197,7 @@ func (o *Observed) Foresee(cfg Config) *Observed {
 	if len(cfg.Tunnels)+len(up) == 0 {
 		return o
 	}
-	cfg, _ = checkOutside(cfg, o)
+	cfg, _ = checkInput(cfg, o)
 	f := *o
 	f.Links, f.foreseen, f.Sysctls = slices.Clone(o.Links), make(map[string]bool), maps.Clone(o.Sysctls)
 	for i := range f.Links {

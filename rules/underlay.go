@@ -35,7 +35,7 @@ func (p *planner) underlays() {
 			p.state.Rules = append(p.state.Rules, r)
 			p.state.Rules = append(p.state.Rules, p.callRules(w, family)...)
 			if u := p.bestCarrier(w, candidates, family); u != nil {
-				p.noteCarrier(Path{w.Uplink, family}, u.ID)
+				p.setCarrier(Path{w.Uplink, family}, u.ID)
 				p.state.Routes = append(p.state.Routes, p.copied(p.k.Table(u.ID), table, family)...)
 			}
 			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
@@ -63,11 +63,11 @@ func (p *planner) bestCarrier(w *Underlay, candidates []*Uplink, family Family) 
 	var best, stays *Uplink
 	most := -1
 	for _, u := range candidates {
-		facts := p.fact(u, family)
-		if !p.leadsOut(u, family, facts) {
+		info := p.info(u, family)
+		if !p.routesInternet(u, family, info) {
 			continue
 		}
-		c := class(p.verdicts[Path{u.ID, family}], facts)
+		c := class(p.verdicts[Path{u.ID, family}], info)
 		if c > most {
 			best, most, stays = u, c, nil
 		}
@@ -91,7 +91,7 @@ func (p *planner) presentCarrier(w *Underlay, family Family) string {
 	return ""
 }
 
-func (p *planner) noteCarrier(path Path, carrier int) {
+func (p *planner) setCarrier(path Path, carrier int) {
 	if p.report.carriers == nil {
 		p.report.carriers = make(map[Path]int)
 	}
@@ -118,7 +118,7 @@ func (p *planner) markRule(family Family, id int, table uint32) Rule {
 }
 
 // callRules lead what a tunnel without a mark sends to the ends that it calls itself. They stand where its mark's rule
-// does, and are for this machine's own packets alone: looksInside says why.
+// does, and are for this machine's own packets alone: needsDissection says why.
 func (p *planner) callRules(w *Underlay, family Family) []Rule {
 	var list []Rule
 	for _, to := range w.To {
@@ -127,7 +127,7 @@ func (p *planner) callRules(w *Underlay, family Family) []Rule {
 		}
 		r := p.markRule(family, w.ID, p.k.Table(w.ID))
 		r.IIF, r.To = loopback, netip.PrefixFrom(to.Addr(), to.Addr().BitLen())
-		r.More.Protocol, r.More.DPort = protocolUDP, Ports{to.Port(), to.Port()}
+		r.Selectors.Protocol, r.Selectors.DPort = protocolUDP, Ports{to.Port(), to.Port()}
 		list = append(list, r)
 	}
 	return list
@@ -168,14 +168,14 @@ const (
 // usualMTU is what hosts are taken to have when no LAN tells another.
 const usualMTU = 1500
 
-// clamp has both ends of a TCP connection send segments that fit an uplink whose MTU is below that of the LANs.
+// clampMSS has both ends of a TCP connection send segments that fit an uplink whose MTU is below that of the LANs.
 // The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network. What opens a
 // connection from inside leaves by the uplink before it is pinned to it; all else that opens one is pinned.
-func (p *planner) clamp(u *Uplink, family Family, facts Facts, chains ...*Chain) {
+func (p *planner) clampMSS(u *Uplink, family Family, info PathInfo, chains ...*Chain) {
 	link, present := p.obs.Link(u.Device)
 	mtu := link.MTU
-	if facts.MTU > 0 {
-		mtu = min(mtu, facts.MTU)
+	if info.MTU > 0 {
+		mtu = min(mtu, info.MTU)
 	}
 	if !present || mtu == 0 || mtu >= p.lanMTU {
 		return

@@ -128,7 +128,7 @@ func TestSegmentsFitTheNarrowestUplinkOnly(t *testing.T) {
 		}
 	}
 	const fit = ": tcp flags & (syn | rst) == syn meta nfproto ipv4 tcp option maxseg size set 1380"
-	if want := []string{"leave_vps" + fit, "pinned_vps" + fit}; !slices.Equal(lines, want) {
+	if want := []string{"egress_vps" + fit, "pinned_vps" + fit}; !slices.Equal(lines, want) {
 		t.Errorf("got %q", lines)
 	}
 }

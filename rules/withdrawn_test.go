@@ -32,7 +32,7 @@ func TestWhatHasAWithdrawnPrefixIsRejectedAndTheAnswerReachesTheHost(t *testing.
 			w.verdicts[rules.Path{Uplink: 1, Family: rules.IPv6}] = rules.Verdict{Health: rules.Dead}
 		}, rejected: true},
 		"while all uplinks are down":       {change: func(w *world) { clear(w.verdicts) }, rejected: true},
-		"by uplinks that translate others": {change: func(w *world) { w.cfg.Uplinks[0].IPv6.Translate, w.cfg.Uplinks[1].IPv6.Translate = true, true }, rejected: true},
+		"by uplinks that translate others": {change: func(w *world) { w.cfg.Uplinks[0].IPv6.PrefixNAT, w.cfg.Uplinks[1].IPv6.PrefixNAT = true, true }, rejected: true},
 		"by uplinks that masquerade all":   {change: func(w *world) { w.cfg.Uplinks[0].IPv6.Masquerade, w.cfg.Uplinks[1].IPv6.Masquerade = true, true }},
 		"that is another LAN's now": {change: func(w *world) {
 			w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true, MTU: 1500})

@@ -26,7 +26,7 @@ func (w *world) round(t fataler) ([]rules.Op, rules.Report) {
 	t.Helper()
 	want, report := w.plan()
 	ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
-	w.obs.Recorded.Note(ops)
+	w.obs.Recorded.Record(ops)
 	for _, op := range ops {
 		if err := w.apply(op); err != nil {
 			t.Fatalf("%v\nof\n%son%s", err, commands(ops), w.machine)
@@ -65,7 +65,7 @@ func (w *world) converge(t fataler) ([]rules.Op, rules.Report) {
 		more, report := w.round(t)
 		if len(more) == 0 {
 			want, _ := w.plan()
-			w.obs.Recorded.Forget(&want)
+			w.obs.Recorded.Prune(&want)
 			return all, report
 		}
 		if n <= 1 {
@@ -97,7 +97,7 @@ func defaultRoute(routes []rules.Route, family rules.Family, table uint32) (rule
 // path is an enabled family of an uplink with what is known of it.
 type path struct {
 	*rules.Uplink
-	rules.Facts
+	rules.PathInfo
 	family rules.Family
 }
 
@@ -116,7 +116,7 @@ func (w *world) paths(report *rules.Report) []path {
 		u := &w.cfg.Uplinks[i]
 		for _, f := range rules.Families {
 			if u.Family(f).Enabled {
-				list = append(list, path{u, report.Facts[rules.Path{Uplink: u.ID, Family: f}], f})
+				list = append(list, path{u, report.Paths[rules.Path{Uplink: u.ID, Family: f}], f})
 			}
 		}
 	}

@@ -156,7 +156,7 @@ func (e *Engine) usedGateways() map[string]netip.Addr {
 	defer e.mu.Unlock()
 	used := make(map[string]netip.Addr, len(e.ids))
 	for name, id := range e.ids {
-		used[name] = e.report.Facts[rules.Path{Uplink: id, Family: rules.IPv6}].Gateway
+		used[name] = e.report.Paths[rules.Path{Uplink: id, Family: rules.IPv6}].Gateway
 	}
 	return used
 }
@@ -198,8 +198,8 @@ func (e *Engine) updateRA() {
 	sources := make(map[string]lanSource, len(c.Uplinks))
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
-		facts := report.Facts[rules.Path{Uplink: ids[u.Name], Family: rules.IPv6}]
-		sources[u.Name] = e.lanSource(u, facts.PathMTU())
+		info := report.Paths[rules.Path{Uplink: ids[u.Name], Family: rules.IPv6}]
+		sources[u.Name] = e.lanSource(u, info.PathMTU())
 	}
 	e.lans.update(c, report, names, e.ULA(c.Daemon.ULA), sources, time.Now())
 }

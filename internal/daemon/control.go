@@ -41,7 +41,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 // onPass hears the outcome of each look at the kernel, from the engine's goroutine.
 func (d *Daemon) onPass(r reconcile.Result) {
 	d.metrics.ObserveReconcile(r.Duration)
-	d.monitor.RouteInstalled(r.Report.Facts)
+	d.monitor.RouteInstalled(r.Report.Paths)
 	d.monitor.SetActive(r.Report.Defaults)
 	if r.Settled {
 		d.tunnels.Settled(&r.Report)

@@ -380,9 +380,9 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 		d.mu.Lock()
 		id, numbers := d.ids[t.Uplink], planinput.KernelNumbers(d.config.Kernel)
 		d.mu.Unlock()
-		facts := d.engine.Last().Report.Facts[rules.Path{Uplink: id, Family: t.Family}]
-		if facts.Carrier {
-			t.Evidence = append(append(t.Evidence, d.tunnels.Evidence(t.Uplink, time.Now())...), evidence(t.Family, numbers.Mark(id), numbers.MarkMask, facts)...)
+		info := d.engine.Last().Report.Paths[rules.Path{Uplink: id, Family: t.Family}]
+		if info.Carrier {
+			t.Evidence = append(append(t.Evidence, d.tunnels.Evidence(t.Uplink, time.Now())...), evidence(t.Family, numbers.Mark(id), numbers.MarkMask, info)...)
 		}
 	}
 	d.events.Append(status.VerdictEvent(t))

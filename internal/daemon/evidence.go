@@ -9,10 +9,10 @@ import (
 
 // evidence is what the kernel has seen of a path that falls silent: whether its gateway is there, which says on whose side the
 // fault is, and how many of its connections are unanswered. It is for people to read; probes decide.
-func evidence(family rules.Family, mark, mask uint32, facts rules.Facts) (lines []string) {
-	if facts.Gateway.IsValid() {
-		if state, err := kernel.Neighbour(facts.Index, facts.Gateway); err == nil {
-			lines = append(lines, fmt.Sprintf("gateway %v: neighbour %s", facts.Gateway, state))
+func evidence(family rules.Family, mark, mask uint32, info rules.PathInfo) (lines []string) {
+	if info.Gateway.IsValid() {
+		if state, err := kernel.Neighbour(info.Index, info.Gateway); err == nil {
+			lines = append(lines, fmt.Sprintf("gateway %v: neighbour %s", info.Gateway, state))
 		}
 	}
 	if unanswered, all, err := kernel.Connections(family, mark, mask); err == nil && all > 0 {

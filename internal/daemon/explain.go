@@ -18,6 +18,6 @@ func (d *Daemon) Explain(p explain.Packet, without string) (api.Explanation, err
 	d.mu.Lock()
 	x := trace.Tracer{File: d.o.ConfigFile, Lines: maps.Clone(d.lines), Config: last.Config}
 	d.mu.Unlock()
-	x.Verdicts = func(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict { return last.Verdicts }
+	x.Verdicts = func(map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict { return last.Verdicts }
 	return x.Explain(p, without)
 }

@@ -59,7 +59,7 @@ func (d *Daemon) Status() status.Status {
 		}
 		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.Peers(u.Name)
 		for _, f := range rules.Families {
-			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Facts[rules.Path{Uplink: id, Family: f}].DeviceMTU)
+			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Paths[rules.Path{Uplink: id, Family: f}].DeviceMTU)
 		}
 		s.Uplinks[i].IPv6.Delegated = d.addressing.Delegated(u, now)
 	}
@@ -76,7 +76,7 @@ func (d *Daemon) devices() map[string]int {
 		u := &last.Config.Uplinks[i]
 		found[u.Name] = 0
 		for _, family := range rules.Families {
-			if f := last.Report.Facts[rules.Path{Uplink: u.ID, Family: family}]; f.Present {
+			if f := last.Report.Paths[rules.Path{Uplink: u.ID, Family: family}]; f.Present {
 				found[u.Name] = f.Index
 			}
 		}

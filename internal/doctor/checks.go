@@ -34,11 +34,11 @@ func kernelFeatures(o *Observation, found found) {
 func reversePath(o *Observation, found found) {
 	for i := range o.Config.Uplinks {
 		u := &o.Config.Uplinks[i]
-		facts := o.Report.Facts[rules.Path{Uplink: u.ID, Family: rules.IPv4}]
-		if !facts.Up || !facts.HasDefault || !facts.Source().IsValid() {
+		info := o.Report.Paths[rules.Path{Uplink: u.ID, Family: rules.IPv4}]
+		if !info.Up || !info.HasDefault || !info.Source().IsValid() {
 			continue
 		}
-		targets := []netip.Addr{facts.Source()}
+		targets := []netip.Addr{info.Source()}
 		if host := lanHost(o); host.IsValid() {
 			targets = append(targets, host)
 		}
@@ -85,7 +85,7 @@ func foreignRules(o *Observation, found found) {
 		if r.Family == rules.IPv6 {
 			flag = "-6"
 		}
-		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == (rules.More{}) && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
+		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == (rules.RuleSelectors{}) && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
 		switch {
 		case r.Priority >= k.RulePriority && r.Priority < k.RulePriority+1000:
 			found(Error, fmt.Sprintf("somebody else's rule stands among ours (%d to %d): %s", k.RulePriority, k.RulePriority+999, r),

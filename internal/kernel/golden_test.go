@@ -91,7 +91,7 @@ var machines = map[string]struct {
 	"twins":      {script: twins},
 	"static":     {script: providers, config: assignAddresses},
 	"delegated":  {script: delegatedTo, config: delegate, health: []rules.Health{rules.Dead, rules.Good}},
-	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.Translate = true }, health: []rules.Health{rules.Dead, rules.Good}},
+	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.PrefixNAT = true }, health: []rules.Health{rules.Dead, rules.Good}},
 	"underlay":   {script: dual + "ip link set wan2 mtu 1420\n", config: underlay},
 	"sites":      {script: dual, config: sites},
 	"sources":    {script: preferredSources},
@@ -230,7 +230,7 @@ func checkGoldens(t *testing.T, vm bool) {
 
 			// iproute2 cannot tag addresses; the record tells that they are ours.
 			var recorded rules.Recorded
-			recorded.Note(ops)
+			recorded.Record(ops)
 			obs = snapshot(t, k, cfg)
 			obs.Recorded = recorded
 			want, _ = rules.Plan(cfg, obs, verdicts(health...))
@@ -284,7 +284,7 @@ func TestAnAddressOfTheSameSubnetOutlivesTheOldOne(t *testing.T) {
 			if len(ops) == 0 {
 				return
 			}
-			recorded.Note(ops)
+			recorded.Record(ops)
 			if err := k.Apply(ops); err != nil {
 				t.Fatal(err)
 			}

@@ -104,7 +104,7 @@ func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded *rules.
 		t.Errorf("problems: %v", report.Problems)
 	}
 	ops := rules.Diff(rules.Ours(numbers, obs), want)
-	recorded.Note(ops)
+	recorded.Record(ops)
 	if err := k.Apply(ops); err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ ip rule add pref 78 not from 192.0.2.0/24 lookup 99`)
 	from := netip.MustParsePrefix("192.0.2.0/24")
 	want := []rules.Rule{
 		{Family: rules.IPv4, Priority: 77, From: from, Mark: 5, Mask: 0xff, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1},
-		{Family: rules.IPv4, Priority: 78, From: from, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1, More: rules.More{Not: true}},
+		{Family: rules.IPv4, Priority: 78, From: from, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1, Selectors: rules.RuleSelectors{Not: true}},
 	}
 	if diff := cmp.Diff(want, foreign, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)

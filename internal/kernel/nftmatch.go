@@ -22,7 +22,7 @@ func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
 		return []expr.Any{metaDevice(e.Out), &expr.Lookup{SourceRegister: 1, SetName: e.SetName()}}
 	case rules.NftAddresses:
 		return b.addresses(e)
-	case rules.NftFilled:
+	case rules.NftExternalSet:
 		return append(loadAddress(e.Family, e.Dest), &expr.Lookup{SourceRegister: 1, SetName: e.Set})
 	case rules.NftProtocols:
 		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}}, b.bytes(nftables.TypeInetProto, e.List)...)
@@ -55,7 +55,7 @@ func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, bitwise(expr.CtStateBitNEW, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
 	case rules.NftIPsec:
 		return []expr.Any{&expr.Rt{Key: rtIPsec, Register: 1}, compare(false, []byte{flag(!e.Not)})}
-	case rules.NftSourceShare:
+	case rules.NftSourceHash:
 		return sourceShare(e)
 	}
 	return compileProxy(e)
@@ -234,13 +234,13 @@ func (b *builder) codePoints(e rules.NftDSCP) []expr.Any {
 }
 
 // sourceShare hashes the source address, as "jhash ip saddr mod N seed S" does.
-func sourceShare(e rules.NftSourceShare) []expr.Any {
+func sourceShare(e rules.NftSourceHash) []expr.Any {
 	size := uint32(4)
 	if e.Family == rules.IPv6 {
 		size = 16
 	}
 	out := append(loadAddress(e.Family, false),
-		&expr.Hash{SourceRegister: 1, DestRegister: 1, Length: size, Modulus: e.Total, Seed: e.SeedOfShares(), Type: expr.HashTypeJenkins})
+		&expr.Hash{SourceRegister: 1, DestRegister: 1, Length: size, Modulus: e.Total, Seed: e.Seed(), Type: expr.HashTypeJenkins})
 	if e.First == e.Last {
 		return append(out, equal(native(e.First)))
 	}

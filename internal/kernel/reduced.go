@@ -73,7 +73,7 @@ func findLacking(t *rules.Table) []string {
 // with nftables has those.
 func leadsElsewhere(e rules.NftExpr) bool {
 	switch e.(type) {
-	case rules.NftJump, rules.NftGoto, rules.NftBranch, rules.NftPinBranch, rules.NftDevices, rules.NftFilled:
+	case rules.NftJump, rules.NftGoto, rules.NftBranch, rules.NftPinBranch, rules.NftDevices, rules.NftExternalSet:
 		return true
 	}
 	return false

@@ -34,9 +34,9 @@ func decodeRule(m []byte) (rules.Rule, bool) {
 		return rules.Rule{}, false
 	}
 	r := rules.Rule{Family: family, Table: uint32(msg.Table), SuppressPrefixLen: -1, SuppressGroup: -1}
-	r.More = rules.More{Not: msg.Flags&fibRuleInvert != 0, TOS: msg.Tos}
+	r.Selectors = rules.RuleSelectors{Not: msg.Flags&fibRuleInvert != 0, TOS: msg.Tos}
 	if msg.Type != nl.FR_ACT_TO_TBL {
-		r.More.Action = rules.Action(msg.Type)
+		r.Selectors.Action = rules.Action(msg.Type)
 	}
 	for typ, value := range attributes(m[sizeofRuleHeader:]) {
 		switch typ {
@@ -65,7 +65,7 @@ func decodeRule(m []byte) (rules.Rule, bool) {
 				r.Protocol = value[0]
 			}
 		default:
-			decodeMore(&r.More, typ, value)
+			decodeSelectors(&r.Selectors, typ, value)
 		}
 	}
 	return r, true
@@ -79,8 +79,8 @@ const (
 	fraDSCPMask  = 30
 )
 
-// decodeMore reads the rarer selectors, and what rules of ours never have.
-func decodeMore(m *rules.More, typ uint16, value []byte) {
+// decodeSelectors reads the rarer selectors, and what rules of ours never have.
+func decodeSelectors(m *rules.RuleSelectors, typ uint16, value []byte) {
 	full := len(value) == 1 && value[0] == 0x3f || len(value) >= 2 && value[0] == 0xff && value[1] == 0xff
 	switch {
 	case typ == nl.FRA_FLOW, typ == nl.FRA_PAD: // a realm selects nothing
@@ -137,7 +137,7 @@ func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
 	if r.OIF != "" {
 		add(nl.FRA_OIFNAME, nl.ZeroTerminated(r.OIF))
 	}
-	encodeMore(&r.More, msg, add)
+	encodeSelectors(&r.Selectors, msg, add)
 	if r.SuppressPrefixLen >= 0 {
 		add(nl.FRA_SUPPRESS_PREFIXLEN, nl.Uint32Attr(uint32(r.SuppressPrefixLen)))
 	}
@@ -148,8 +148,8 @@ func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
 	return err
 }
 
-// encodeMore adds the selectors of policies.
-func encodeMore(m *rules.More, msg *nl.RtMsg, add func(typ int, value []byte)) {
+// encodeSelectors adds the selectors of policies.
+func encodeSelectors(m *rules.RuleSelectors, msg *nl.RtMsg, add func(typ int, value []byte)) {
 	if m.Not {
 		msg.Flags |= fibRuleInvert
 	}

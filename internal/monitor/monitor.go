@@ -52,10 +52,10 @@ type Monitor struct {
 	running    sync.WaitGroup // watchers
 	paths      paths
 	numbers    rules.Kernel
-	facts      map[rules.Path]rules.Facts // of the latest pass
-	active     map[rules.Path]bool        // carry new traffic; nil when that is not known yet
-	drained    map[string]bool            // by uplink name; replaced, never changed in place
-	restored   map[string]savedVerdict    // by pathKey, of the previous run, until their path is configured
+	facts      map[rules.Path]rules.PathInfo // of the latest pass
+	active     map[rules.Path]bool           // carry new traffic; nil when that is not known yet
+	drained    map[string]bool               // by uplink name; replaced, never changed in place
+	restored   map[string]savedVerdict       // by pathKey, of the previous run, until their path is configured
 	holds      manualHolds
 	probeBytes DailyBytes
 	carriers   carriers
@@ -158,7 +158,7 @@ func (m *Monitor) onTransition(t uplink.Transition) {
 
 // Verdicts gives the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
 // leaves otherwise than before, is not probed until RouteInstalled: the kernel does not route by its mark yet.
-func (m *Monitor) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+func (m *Monitor) Verdicts(facts map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
 	verdicts, events := m.collectVerdicts(facts)
 	for _, e := range events {
 		m.o.OnEvent(e)
@@ -166,7 +166,7 @@ func (m *Monitor) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rule
 	return verdicts
 }
 
-func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.Path]rules.Verdict, []status.Event) {
+func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.PathInfo) (map[rules.Path]rules.Verdict, []status.Event) {
 	overQuota := m.o.OverQuota()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -201,7 +201,7 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.Facts) (map[rules.P
 }
 
 // RouteInstalled lets the paths be probed whose routes and rules have just been applied.
-func (m *Monitor) RouteInstalled(facts map[rules.Path]rules.Facts) {
+func (m *Monitor) RouteInstalled(facts map[rules.Path]rules.PathInfo) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.facts = facts

@@ -65,7 +65,7 @@ type rig struct {
 	*internet
 	t     *testing.T
 	ids   map[string]int
-	facts map[rules.Path]rules.Facts
+	facts map[rules.Path]rules.PathInfo
 
 	saved sync.Map // what was saved last, by document
 }
@@ -108,15 +108,15 @@ func twoUplinks(change func(c *config.Config)) *config.Config {
 }
 
 // complete are the facts of a path that has all it needs, with the n-th address.
-func complete(index, n int) rules.Facts {
-	return rules.Facts{Present: true, Index: index, Up: true, Carrier: true, HasDefault: true, Gateway: netip.MustParseAddr("198.51.100.1"),
+func complete(index, n int) rules.PathInfo {
+	return rules.PathInfo{Present: true, Index: index, Up: true, Carrier: true, HasDefault: true, Gateway: netip.MustParseAddr("198.51.100.1"),
 		Addresses: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n)), 24)}}
 }
 
 func newRig(t *testing.T, restored map[string]savedVerdict) *rig {
 	t.Helper()
 	net := &internet{alive: map[string]bool{"fiber": true, "lte": true}}
-	c := &rig{internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2}, facts: map[rules.Path]rules.Facts{fiber4: complete(2, 2), lte4: complete(3, 3)}}
+	c := &rig{internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2}, facts: map[rules.Path]rules.PathInfo{fiber4: complete(2, 2), lte4: complete(3, 3)}}
 	c.Monitor = New(Options{Prober: net, Phase: time.Now(), Log: slog.New(slog.DiscardHandler), Saved: Saved{verdicts: restored},
 		Counters:  func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil },
 		OverQuota: func() map[string]bool { return nil }, Save: func(document string, read func() any) { c.saved.Store(document, read()) },
@@ -219,11 +219,11 @@ func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 		c.pass()
 		after(time.Second)
 		c.wants(fiber4, uplink.Up)
-		for name, lost := range map[string]func(*rules.Facts){
-			"carrier": func(f *rules.Facts) { f.Carrier = false },
-			"device":  func(f *rules.Facts) { *f = rules.Facts{} },
-			"address": func(f *rules.Facts) { f.Addresses = nil },
-			"gateway": func(f *rules.Facts) { f.HasDefault, f.Gateway = false, netip.Addr{} },
+		for name, lost := range map[string]func(*rules.PathInfo){
+			"carrier": func(f *rules.PathInfo) { f.Carrier = false },
+			"device":  func(f *rules.PathInfo) { *f = rules.PathInfo{} },
+			"address": func(f *rules.PathInfo) { f.Addresses = nil },
+			"gateway": func(f *rules.PathInfo) { f.HasDefault, f.Gateway = false, netip.Addr{} },
 		} {
 			f := complete(2, 2)
 			lost(&f)

@@ -80,7 +80,7 @@ func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.
 	return phase
 }
 
-func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.Facts) uplink.PathFacts {
+func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.PathInfo) uplink.PathFacts {
 	return uplink.PathFacts{
 		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(),
 			HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard}, // may lead to a few networks only
@@ -101,7 +101,7 @@ type egress struct {
 	gateway netip.Addr
 }
 
-func egressOf(f rules.Facts) egress { return egress{f.Index, f.Source(), f.Gateway} }
+func egressOf(f rules.PathInfo) egress { return egress{f.Index, f.Source(), f.Gateway} }
 
 // paths are those that are monitored.
 type paths map[rules.Path]*monitoredPath

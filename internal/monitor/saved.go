@@ -72,7 +72,7 @@ func (m *Monitor) saveProbeBytes() {
 
 // Replay gives each path of a configuration its saved verdict, for planning without a Monitor; a path without one, or
 // regained since, counts as new.
-func (s *Saved) Replay(c rules.Config, facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+func (s *Saved) Replay(c rules.Config, facts map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
 	verdicts := make(map[rules.Path]rules.Verdict)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]

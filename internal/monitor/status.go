@@ -40,7 +40,7 @@ func (s PathStatus) Family(ip config.IP, path rules.Path, report *rules.Report) 
 	if ip.Method == config.MethodOff {
 		return status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff}
 	}
-	facts := report.Facts[path]
+	facts := report.Paths[path]
 	out := status.FamilyStatus{State: s.State, Code: s.Reason.Code, Reason: s.Reason.Text, Since: status.At(s.Since), Loss: s.Loss,
 		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: status.Milliseconds(s.RTT), JitterMs: status.Milliseconds(s.Jitter),
 		AwaitsUndrain: s.ManualHold, Portal: s.Portal,

@@ -69,7 +69,7 @@ func removeTableNames(c *config.Config) error {
 // noVerdicts judges nothing, for there are no uplinks.
 type noVerdicts struct{}
 
-func (noVerdicts) Verdicts(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict { return nil }
+func (noVerdicts) Verdicts(map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict { return nil }
 
 // stateSaver saves records in a state directory.
 type stateSaver struct{ *store.Dir }

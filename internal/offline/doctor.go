@@ -116,9 +116,9 @@ func mtuProbes(ctx context.Context, in *session, obs *doctor.Observation) ([]doc
 		link, _ := obs.Routing.Link(u.Device)
 		for _, family := range rules.Families {
 			id := in.saved.ids[u.Name]
-			facts := obs.Report.Facts[rules.Path{Uplink: id, Family: family}]
+			info := obs.Report.Paths[rules.Path{Uplink: id, Family: family}]
 			target := echoTarget(u, family)
-			if !facts.Carrier || !facts.HasDefault || !facts.HasAddress() || !target.IsValid() {
+			if !info.Carrier || !info.HasDefault || !info.HasAddress() || !target.IsValid() {
 				continue
 			}
 			paths = append(paths, doctor.Path{Uplink: u.Name, Device: u.Device, Mark: in.cfg.Kernel.Mark(id), Family: family, Target: target, MTU: link.MTU})

@@ -16,8 +16,8 @@ func Explain(configFile string, p explain.Packet, without string) (api.Explanati
 	}
 	defer in.kernel.Close()
 	x := trace.Tracer{File: configFile, Lines: in.lines, Config: in.cfg, Recorded: in.saved.recorded}
-	x.Verdicts = func(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
-		return in.saved.monitor.Replay(in.cfg, facts)
+	x.Verdicts = func(paths map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
+		return in.saved.monitor.Replay(in.cfg, paths)
 	}
 	return x.Explain(p, without)
 }

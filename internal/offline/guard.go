@@ -25,6 +25,6 @@ func Guard(configFile string) ([]rules.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := rules.Guards(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
+	changes := rules.BootKillSwitchOps(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
 	return changes, in.kernel.Apply(changes)
 }

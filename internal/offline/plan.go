@@ -41,6 +41,6 @@ func (in *session) plan() (*rules.Observed, rules.State, rules.Report, error) {
 	}
 	obs.Recorded = in.saved.recorded
 	obs = obs.Foresee(in.cfg)
-	want, report := rules.Plan(in.cfg, obs, in.saved.monitor.Replay(in.cfg, rules.FactsOf(in.cfg, obs)))
+	want, report := rules.Plan(in.cfg, obs, in.saved.monitor.Replay(in.cfg, rules.ReadPaths(in.cfg, obs)))
 	return obs, want, report, nil
 }

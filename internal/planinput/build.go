@@ -131,7 +131,7 @@ func ports(list []config.Range) []rules.Ports {
 
 // addressing says where one family gets its addresses; given is what a lease or routers offer.
 func addressing(ip config.IP, given *rules.Assignment) rules.Addressing {
-	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade, MasqueradeFrom: ip.MasqueradeFrom, Translate: ip.Translate}
+	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade, MasqueradeFrom: ip.MasqueradeFrom, PrefixNAT: ip.Translate}
 	switch ip.Method {
 	case config.MethodStatic:
 		a.Managed, a.Assign = true, &rules.Assignment{Addresses: []rules.Address{{Prefix: ip.Address}}, Gateway: ip.Gateway}

@@ -286,7 +286,7 @@ subnet_id = 0xabc
 				IPv6: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:a::2/64")}}}}},
 			{ID: 2, Name: "leased", Device: "wan3", Tier: 1, Weight: 1,
 				IPv4:        rules.Addressing{Enabled: true, Managed: true, Masquerade: true, Assign: lease},
-				IPv6:        rules.Addressing{Enabled: true, Managed: true, Discovers: true, Translate: true, Assign: routed},
+				IPv6:        rules.Addressing{Enabled: true, Managed: true, Discovers: true, PrefixNAT: true, Assign: routed},
 				Delegations: delegations},
 			{ID: 1, Name: "waiting", Device: "wan4", Tier: 1, Weight: 1,
 				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true},

@@ -1,6 +1,6 @@
 // Package reconcile keeps the kernel in the state that the plan wants. One goroutine does all of it:
 //
-//	hint ─> snapshot ─> facts ─> verdicts ─> plan ─> diff ─> record ─> apply ─> snapshot again ─> clean up flows
+//	hint ─> snapshot ─> paths ─> verdicts ─> plan ─> diff ─> record ─> apply ─> snapshot again ─> clean up flows
 //
 // A hint says that something may have changed, nothing more; any number of lost hints is made good by
 // the next one, or by the periodic look. The state is converged when a second diff is empty, and settled when

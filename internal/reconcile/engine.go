@@ -25,9 +25,9 @@ type Kernel interface {
 	DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error)
 }
 
-// VerdictSource has the verdict of each path. It takes the facts first, so that a lost carrier counts at once.
+// VerdictSource has the verdict of each path. It takes the paths first, so that a lost carrier counts at once.
 type VerdictSource interface {
-	Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict
+	Verdicts(paths map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict
 }
 
 // StateSaver saves what we changed over restarts.
@@ -239,14 +239,14 @@ func (e *Engine) pass(cfg rules.Config) Result {
 			e.o.OnSnapshot(obs)
 		}
 		e.noteUp(cfg, obs)
-		r.Verdicts = e.o.Verdicts.Verdicts(rules.FactsOf(cfg, obs))
+		r.Verdicts = e.o.Verdicts.Verdicts(rules.ReadPaths(cfg, obs))
 		foreseen := obs.Foresee(cfg)
 		want, report := rules.Plan(cfg, foreseen, r.Verdicts)
 		r.Report = report
 		r.left = rules.Diff(rules.Ours(cfg.Kernel, foreseen), want)
 		if len(r.left) == 0 {
 			r.Converged, refused = true, nil
-			e.unsaved = e.recorded.Forget(&want) || e.unsaved
+			e.unsaved = e.recorded.Prune(&want) || e.unsaved
 			break
 		}
 		// What was refused a moment ago is refused again, and keeps nothing waiting until the next pass.
@@ -293,16 +293,16 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 		if obs, err = e.o.Kernel.Snapshot(rules.QueryOf(cfg, e.recorded)); err != nil {
 			return nil, err
 		}
-		e.unsaved = e.recorded.NoteMainOwners(cfg.Kernel, obs) || e.unsaved
+		e.unsaved = e.recorded.RecordMainOwners(cfg.Kernel, obs) || e.unsaved
 		obs.Recorded = e.recorded.Clone()
 		var from, to string
 		if from, to, again = obs.Renamed(cfg.Kernel); again { // its parameters have other names now
 			e.o.Log.Info("a device was renamed", "from", from, "to", to)
-			e.recorded.Follow(from, to)
+			e.recorded.RenameDevice(from, to)
 			e.unsaved = true
 		}
 	}
-	obs.MainContested = e.contest.Look(cfg.Kernel, obs, time.Now())
+	obs.MainContested = e.contest.Observe(cfg.Kernel, obs, time.Now())
 	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
 	obs.RefusedDevices, obs.SeenUp = e.devices, e.seenUp
 	obs.RefusedSysctls = make(map[string]string, len(e.sysctls))
@@ -315,7 +315,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 // record notes down what the changes overwrite. A record that cannot be written does not keep traffic from being routed; it is
 // tried again with every pass.
 func (e *Engine) record(ops []rules.Op) []error {
-	if !e.recorded.Note(ops) {
+	if !e.recorded.Record(ops) {
 		return nil
 	}
 	e.unsaved = true

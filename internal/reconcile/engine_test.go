@@ -71,16 +71,16 @@ func (f *fixed) set(p rules.Path, h rules.Health) {
 	f.health[p] = h
 }
 
-func (f *fixed) Verdicts(facts map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict {
+func (f *fixed) Verdicts(paths map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := make(map[rules.Path]rules.Verdict)
-	for p, fact := range facts {
+	for p, info := range paths {
 		h, ok := f.health[p]
 		if !ok {
 			h = rules.Good
 		}
-		if !fact.Carrier {
+		if !info.Carrier {
 			h = rules.Dead
 		}
 		out[p] = rules.Verdict{Health: h}

@@ -22,8 +22,8 @@ func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 	for path, verdict := range r.Verdicts {
 		before, known := e.health[path]
 		e.health[path] = verdict.Health
-		if facts := r.Report.Facts[path]; len(facts.Addresses) > 0 {
-			e.addrs[path] = facts.Addresses
+		if info := r.Report.Paths[path]; len(info.Addresses) > 0 {
+			e.addrs[path] = info.Addresses
 		}
 		switch {
 		case verdict.Health > rules.Dead:

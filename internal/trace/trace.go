@@ -18,7 +18,7 @@ type Tracer struct {
 	Lines    config.Lines // of that file
 	Config   rules.Config
 	Recorded rules.Recorded
-	Verdicts func(map[rules.Path]rules.Facts) map[rules.Path]rules.Verdict
+	Verdicts func(map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict
 }
 
 // Explain says what would become of a packet now; without an uplink: if that had no carrier. Errors are [explain.ErrPacket],
@@ -34,7 +34,7 @@ func (x *Tracer) Explain(p explain.Packet, without string) (api.Explanation, err
 		return api.Explanation{}, err
 	}
 	rt.Recorded = x.Recorded
-	verdicts := x.Verdicts(rules.FactsOf(x.Config, rt.Observed))
+	verdicts := x.Verdicts(rules.ReadPaths(x.Config, rt.Observed))
 	if without != "" {
 		return x.withLinkDown(rt, verdicts, p, without)
 	}

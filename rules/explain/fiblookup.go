@@ -50,23 +50,23 @@ func (e *explainer) walkFrom(list []*rules.Rule, from int, p Packet) answer {
 	for i := from; i < len(list); i++ {
 		r := list[i]
 		because := e.cfg.OriginOfRule(r)
-		if why := mismatch(r, &p); (why != "") != r.More.Not {
-			if r.More.Not {
+		if why := mismatch(r, &p); (why != "") != r.Selectors.Not {
+			if r.Selectors.Not {
 				why = "its selectors match, and it is for what they do not match"
 			}
 			e.step(Step{Kind: StepRule, What: r.String(), Why: why, Because: because})
 			continue
 		}
-		if r.More.Unknown {
+		if r.Selectors.Unknown {
 			e.out.Uncertain = "the rule of preference " + fmt.Sprint(r.Priority) + " has selectors that are not understood here and was passed over"
 			e.step(Step{Kind: StepRule, What: r.String(), Why: "has further selectors, not understood here", Because: because})
 			continue
 		}
-		switch r.More.Action {
+		switch r.Selectors.Action {
 		case rules.Nop:
 			continue
 		case rules.Jump:
-			target := slices.IndexFunc(list, func(o *rules.Rule) bool { return o.Priority == r.More.Goto })
+			target := slices.IndexFunc(list, func(o *rules.Rule) bool { return o.Priority == r.Selectors.Goto })
 			if target > i { // the kernel refuses jumps backwards; a target that is not there goes on
 				e.step(Step{Kind: StepRule, What: r.String(), Counts: true, Why: "matches: on to that rule", Because: because})
 				i = target - 1
@@ -127,7 +127,7 @@ func mismatch(r *rules.Rule, p *Packet) string {
 		return "is for sockets bound to " + r.OIF
 	case (r.Mark^p.Mark)&r.Mask != 0:
 		return fmt.Sprintf("the mark is %#x", p.Mark)
-	case r.More.UIDs.Set && (p.UID < r.More.UIDs.First || p.UID > r.More.UIDs.Last):
+	case r.Selectors.UIDs.Set && (p.UID < r.Selectors.UIDs.First || p.UID > r.Selectors.UIDs.Last):
 		return fmt.Sprintf("the owner is %d", p.UID)
 	case r.From.IsValid() && r.From.Bits() > 0 && !p.From.IsValid():
 		return "there is no source yet"
@@ -135,20 +135,20 @@ func mismatch(r *rules.Rule, p *Packet) string {
 		return "the source is " + p.From.String()
 	case r.To.IsValid() && !r.To.Contains(p.To):
 		return "the destination is " + p.To.String()
-	case !matchesTOS(&r.More, r.Family, p.TOS):
+	case !matchesTOS(&r.Selectors, r.Family, p.TOS):
 		return fmt.Sprintf("the type of service is %#x", p.TOS)
-	case r.More.Protocol != 0 && r.More.Protocol != p.Protocol:
+	case r.Selectors.Protocol != 0 && r.Selectors.Protocol != p.Protocol:
 		return "is for another protocol"
-	case !r.More.SPort.Has(p.SPort):
+	case !r.Selectors.SPort.Has(p.SPort):
 		return fmt.Sprintf("the source port is %d", p.SPort)
-	case !r.More.DPort.Has(p.DPort):
+	case !r.Selectors.DPort.Has(p.DPort):
 		return fmt.Sprintf("the destination port is %d", p.DPort)
 	}
 	return ""
 }
 
 // matchesTOS is fib4_rule_dscp_match and fib6_rule_dscp_match: IPv4 compares a rule's "tos" with three bits.
-func matchesTOS(m *rules.More, family rules.Family, tos uint8) bool {
+func matchesTOS(m *rules.RuleSelectors, family rules.Family, tos uint8) bool {
 	switch {
 	case m.DSCP:
 		return m.TOS>>2 == tos>>2
@@ -167,7 +167,7 @@ func selectedBy(r *rules.Rule) string {
 		has  bool
 		word string
 	}{{r.Mask != 0, "mark"}, {r.OIF != "", "device"}, {r.IIF != "", "incoming device"}, {r.From.IsValid() && r.From.Bits() > 0, "source"},
-		{r.To.IsValid() && r.To.Bits() > 0, "destination"}, {r.More.Protocol != 0, "protocol"}, {r.More.UIDs.Set, "owner"}} {
+		{r.To.IsValid() && r.To.Bits() > 0, "destination"}, {r.Selectors.Protocol != 0, "protocol"}, {r.Selectors.UIDs.Set, "owner"}} {
 		if s.has {
 			by = append(by, s.word)
 		}
@@ -209,13 +209,13 @@ func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "refuses", Because: e.cfg.OriginOfRoute(&r.Route)})
 			return answer{outcome: Refused, typ: r.Type, reason: e.refusal(r)}, true
 		}
-		ways := e.rt.usable(r, p.Out)
-		if len(ways) == 0 {
+		egresses := e.rt.usable(r, p.Out)
+		if len(egresses) == 0 {
 			e.step(Step{Kind: StepRoute, What: r.String(), Why: unusable(p.Out), Because: e.cfg.OriginOfRoute(&r.Route)})
 			continue
 		}
-		ways = append(ways, e.rt.equalRoutes(r, candidates[i+1:], p.Out)...)
-		a = answer{outcome: Leaves, typ: r.Type, egresses: ways}
+		egresses = append(egresses, e.rt.equalRoutes(r, candidates[i+1:], p.Out)...)
+		a = answer{outcome: Leaves, typ: r.Type, egresses: egresses}
 		for _, n := range r.Nexthops {
 			a.devices = append(a.devices, n.Device)
 		}
@@ -264,30 +264,30 @@ func (rt *Routing) candidates(table uint32, p *Packet) []*TableRoute {
 
 // usable lists the nexthops of a route that may be taken.
 func (rt *Routing) usable(r *TableRoute, out string) []Egress {
-	var ways []Egress
+	var egresses []Egress
 	for i, hop := range r.Nexthops {
 		dead := i < len(r.Unusable) && r.Unusable[i]
 		down := i < len(r.Linkdown) && r.Linkdown[i] && rt.ignoresLinkdown(r.Family, hop.Device)
 		if dead || down || out != "" && out != hop.Device {
 			continue
 		}
-		ways = append(ways, Egress{Device: hop.Device, Gateway: hop.Gateway, Table: r.Table, Source: r.Src, Weight: hop.Weight,
+		egresses = append(egresses, Egress{Device: hop.Device, Gateway: hop.Gateway, Table: r.Table, Source: r.Src, Weight: hop.Weight,
 			MTU: r.MTU, bits: r.Dst.Bits(), first: r.Nexthops[0].Device, scope: r.Scope})
 	}
-	return ways
+	return egresses
 }
 
-// equalRoutes lists the ways of routes that are as good as the first: IPv6 takes any of one metric (find_rr_leaf),
+// equalRoutes lists the egresses of routes that are as good as the first: IPv6 takes any of one metric (find_rr_leaf),
 // IPv4 any of several defaults (fib_select_default).
 func (rt *Routing) equalRoutes(first *TableRoute, rest []*TableRoute, out string) []Egress {
-	var ways []Egress
+	var egresses []Egress
 	for _, r := range rest {
 		same := r.Type == rules.Unicast && first.Type == rules.Unicast && r.Dst == first.Dst && r.From == first.From && r.Metric == first.Metric && r.TOS == first.TOS
 		if same && (r.Family == rules.IPv6 || r.IsDefault()) {
-			ways = append(ways, rt.usable(r, out)...)
+			egresses = append(egresses, rt.usable(r, out)...)
 		}
 	}
-	return ways
+	return egresses
 }
 
 // choice says why the route decides.
@@ -315,10 +315,10 @@ func (e *explainer) refusal(r *TableRoute) string {
 	return "a route refuses: " + r.String()
 }
 
-// names lists the uplinks of ways, or their devices where those are no uplinks.
-func (e *explainer) names(ways []Egress) string {
+// names lists the uplinks of egresses, or their devices where those are no uplinks.
+func (e *explainer) names(egresses []Egress) string {
 	var names []string
-	for _, w := range ways {
+	for _, w := range egresses {
 		name := w.Device
 		if u := e.cfg.UplinkOn(w.Device); u != nil {
 			name = u.Name

@@ -99,7 +99,7 @@ func (e *explainer) postrouting(p Packet) {
 		}
 		at := "forward"
 		if !f.dropped {
-			at = "guard"
+			at = "egress_filter"
 			e.run("postrouting", &f)
 		}
 		switch {
@@ -255,7 +255,7 @@ func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
 			if i := slices.Index(x.Pins, f.pin&x.Mask); i >= 0 {
 				return nftContinue, x.Chains[i]
 			}
-		case rules.NftFilled:
+		case rules.NftExternalSet:
 			f.unseen = "what other programs have put into the set " + x.Set + " is not looked at: it is taken for empty"
 			return nftContinue, ""
 		default:
@@ -301,7 +301,7 @@ func (f *flow) meets(x rules.NftExpr) bool {
 		return f.pin&x.Mask != 0
 	case rules.NftIPsec:
 		return f.ipsec != x.Not
-	case rules.NftSourceShare:
+	case rules.NftSourceHash:
 		return x.Has(f.source)
 	case rules.NftDestination:
 		return x.Prefix.Contains(f.packet.To)

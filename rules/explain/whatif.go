@@ -50,7 +50,7 @@ func (rt *Routing) apply(op rules.Op) {
 			link, _ := rt.Link(hop.Device)
 			t.AddNexthop(hop, !link.Up, !link.Carrier)
 		}
-		i := slices.IndexFunc(rt.Tables, func(o TableRoute) bool { return o.SamePlace(&op.Route) })
+		i := slices.IndexFunc(rt.Tables, func(o TableRoute) bool { return o.SameKey(&op.Route) })
 		switch {
 		case i < 0:
 			rt.Tables = append(rt.Tables, t)

@@ -14,21 +14,21 @@ func (p *planner) rejectForeign(forward *Chain) []Chain {
 	networks := p.uplinkNetworks()
 	for _, family := range []Family{IPv6, IPv4} {
 		var foreign, private branches
-		p.eachPath(func(u *Uplink, of Family, facts Facts) {
+		p.eachPath(func(u *Uplink, of Family, info PathInfo) {
 			if of != family {
 				return
 			}
 			if family == IPv6 {
-				p.rejectPrefixes(u, facts, &foreign, len(networks) > 0)
+				p.rejectPrefixes(u, info, &foreign, len(networks) > 0)
 			}
-			p.rejectPrivate(u, family, facts, &foreign, &private)
+			p.rejectPrivate(u, family, info, &foreign, &private)
 		})
 		if len(foreign.chains) == 0 {
 			continue
 		}
-		forward.leadByDevice("sources that may leave", foreign.branch(), NftFamily{family})
+		forward.dispatchByDevice("sources that may leave", foreign.branch(), NftFamily{family})
 		chains = append(append(chains, foreign.chains...), private.chains...)
-		if leadTo(foreign.chains, foreignNetworks) {
+		if jumpsTo(foreign.chains, foreignNetworks) {
 			shared := Chain{Name: foreignNetworks}
 			for _, part := range inSets(networks) {
 				shared.add("an uplink's network never leaves by another", NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
@@ -43,7 +43,7 @@ func (p *planner) rejectForeign(forward *Chain) []Chain {
 // grow with the uplinks, not with their square.
 const foreignNetworks = "foreign"
 
-func leadTo(chains []Chain, name string) bool {
+func jumpsTo(chains []Chain, name string) bool {
 	return slices.ContainsFunc(chains, func(c Chain) bool {
 		return slices.ContainsFunc(c.Rules, func(r NftRule) bool { return slices.Contains(r.Exprs, NftExpr(NftJump{name})) })
 	})
@@ -62,7 +62,7 @@ func (p *planner) uplinkNetworks() []netip.Prefix {
 }
 
 // rejectPrefixes does it for IPv6 prefixes of providers.
-func (p *planner) rejectPrefixes(u *Uplink, facts Facts, foreign *branches, some bool) {
+func (p *planner) rejectPrefixes(u *Uplink, info PathInfo, foreign *branches, some bool) {
 	reject := func(why string, source netip.Prefix) {
 		foreign.of(u, "foreign").add(why, NftSource{source}, NftCounter{}, NftReject{})
 	}
@@ -83,7 +83,7 @@ func (p *planner) rejectPrefixes(u *Uplink, facts Facts, foreign *branches, some
 			reject("another router of "+u.Name+" has this", d.Prefix)
 		}
 	}
-	own := disjoint(p.sourcesBehind(u, IPv6, facts))
+	own := disjoint(p.sourcesBehind(u, IPv6, info))
 	others := p.delegatedToOthers(u, own)
 	if len(others) == 0 && !some {
 		return
@@ -116,11 +116,11 @@ func (p *planner) delegatedToOthers(u *Uplink, own []netip.Prefix) []netip.Prefi
 	return others
 }
 
-// rejectPrivate does it for private addresses, where nobody translates them. What others may translate is left to chain guard, which
+// rejectPrivate does it for private addresses, where nobody translates them. What others may translate is left to chain egress_filter, which
 // sees whether they have.
-func (p *planner) rejectPrivate(u *Uplink, family Family, facts Facts, foreign, private *branches) {
+func (p *planner) rejectPrivate(u *Uplink, family Family, info PathInfo, foreign, private *branches) {
 	translated, all := p.obs.mayTranslate(u.Device, family)
-	if all || p.translates(u, family) || !p.publicOnly(u, family, facts) {
+	if all || p.translates(u, family) || !p.publicOnly(u, family, info) {
 		return
 	}
 	kind, to, end := "foreign", "private", NftExpr(NftReject{})

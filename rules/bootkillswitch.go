@@ -2,10 +2,10 @@ package rules
 
 import "slices"
 
-// Guards picks those of the changes towards a plan that close kill switches and open nothing: what refuses in
+// BootKillSwitchOps picks those of the changes towards a plan that close kill switches and open nothing: what refuses in
 // the tables of their groups, their exceptions, the rules that lead there, and the policies' packet filter.
 // They need no uplink and can be carried out before there is a network.
-func Guards(cfg Config, ops []Op) []Op {
+func BootKillSwitchOps(cfg Config, ops []Op) []Op {
 	closed := make(map[uint32]bool)
 	for i := range cfg.Groups {
 		if g := &cfg.Groups[i]; g.KillSwitch {

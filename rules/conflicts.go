@@ -24,7 +24,7 @@ func (p *planner) foreignRules() {
 		if r.Protocol == p.k.Protocol {
 			continue
 		}
-		elsewhere := r.leadsElsewhere()
+		elsewhere := r.usesForeignTable()
 		switch behind := r.Priority > p.k.RulePriority+prefDefault; {
 		case r.Priority >= p.k.RulePriority && !behind:
 			p.problem("foreign-rule", "warning",
@@ -52,25 +52,25 @@ func (p *planner) foreignRules() {
 	}
 }
 
-// leadsElsewhere reports whether a rule looks up a table that is none of the kernel's own.
-func (r *Rule) leadsElsewhere() bool {
-	return r.More.Action == 0 && (r.Table < tableDefault || r.Table > tableLocal)
+// usesForeignTable reports whether a rule looks up a table that is none of the kernel's own.
+func (r *Rule) usesForeignTable() bool {
+	return r.Selectors.Action == 0 && (r.Table < tableDefault || r.Table > tableLocal)
 }
 
 // whole reports whether a rule is for all packets.
 func (r *Rule) whole() bool {
-	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.More == More{}
+	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == RuleSelectors{}
 }
 
 // fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets. Further
-// selectors of such a rule let it take more (net/core/fib_rules.c fib_rule_match).
-func (r *Rule) fullTunnel() bool { return r.More.Not && r.Mask != 0 }
+// iproute2 of such a rule let it take more (net/core/fib_rules.c fib_rule_match).
+func (r *Rule) fullTunnel() bool { return r.Selectors.Not && r.Mask != 0 }
 
 // tunnelFirst reports whether a full tunnel of another program precedes our rules of IPv4.
 func (p *planner) tunnelFirst() bool {
 	for i := range p.obs.Rules {
 		r := &p.obs.Rules[i]
-		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && r.leadsElsewhere() && r.fullTunnel() {
+		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && r.usesForeignTable() && r.fullTunnel() {
 			return true
 		}
 	}
@@ -98,9 +98,9 @@ func (p *planner) foreignMarks() []NftMark {
 	return marks
 }
 
-// leaveForeignMarks ends a chain for packets and connections that have such a mark: neither their mark nor their
+// exemptForeignMarks ends a chain for packets and connections that have such a mark: neither their mark nor their
 // connection's is altered.
-func leaveForeignMarks(c *Chain, marks []NftMark) {
+func exemptForeignMarks(c *Chain, marks []NftMark) {
 	const why = "another program's rule compares this whole mark"
 	for _, m := range marks {
 		c.add(why, m, NftReturn{})
@@ -108,13 +108,13 @@ func leaveForeignMarks(c *Chain, marks []NftMark) {
 	}
 }
 
-// leaveMarkedSockets ends the output chain for packets whose socket has a mark that is not ours (SO_MARK): a tunnel's
+// exemptMarkedSockets ends the output chain for packets whose socket has a mark that is not ours (SO_MARK): a tunnel's
 // or a proxy's own, which must get past the rules of its program. We may not know these rules yet. Answers that such a
 // socket sends have an uplink's address, and the rules about sources lead them. Where policies look at marks they may
 // have marked the connection themselves, and only what is known to be compared as a whole is left alone.
-func (p *planner) leaveMarkedSockets(c *Chain, known []NftMark) {
+func (p *planner) exemptMarkedSockets(c *Chain, known []NftMark) {
 	if slices.ContainsFunc(p.cfg.Policies, func(policy Policy) bool { return policy.Select.Mask != 0 }) {
-		leaveForeignMarks(c, known)
+		exemptForeignMarks(c, known)
 		return
 	}
 	c.add("a socket's own mark stays as it is", NftMark{Mask: ^p.k.MarkMask, Not: true}, NftReturn{})

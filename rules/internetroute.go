@@ -23,16 +23,16 @@ func (u *Uplink) routes(ip netip.Addr, obs *Observed) bool {
 		slices.ContainsFunc(obs.Addrs, func(a Addr) bool { return a.Device == u.Device && a.Prefix.Masked().Contains(ip) })
 }
 
-// leadsOut reports whether a path is one to the Internet: it has a default, and packets can leave with a source that belongs
+// routesInternet reports whether a path is one to the Internet: it has a default, and packets can leave with a source that belongs
 // to it. The kernel gives what leaves without one, and what is masqueraded, the address of some other device (RFC 6724
-// section 5; inet_select_addr in net/ipv4/devinet.c): its provider drops that, and so does our own guard.
-func (p *planner) leadsOut(u *Uplink, family Family, facts Facts) bool {
-	if !facts.Up || !facts.HasDefault {
+// section 5; inet_select_addr in net/ipv4/devinet.c): its provider drops that, and so does our own egress filter.
+func (p *planner) routesInternet(u *Uplink, family Family, info PathInfo) bool {
+	if !info.Up || !info.HasDefault {
 		return false
 	}
 	if family == IPv4 {
 		a := u.Family(family)
-		return a.source().IsValid() || facts.Source().IsValid()
+		return a.source().IsValid() || info.Source().IsValid()
 	}
-	return facts.Borrows || len(p.addressesOf(u, family, facts)) > 0
+	return info.Borrows || len(p.addressesOf(u, family, info)) > 0
 }

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// More holds the rarer selectors of a rule, and its action. The zero value is a rule with none of them,
+// RuleSelectors holds the rarer selectors of a rule, and its action. The zero value is a rule with none of them,
 // whose action is to look up its table. Those of our policies have a protocol, ports and owners.
-type More struct {
+type RuleSelectors struct {
 	Goto         int // preference of the rule that Goto leads to
 	UIDs         UIDs
 	SPort, DPort Ports
@@ -42,14 +42,14 @@ const (
 )
 
 // compare puts the selectors that rules of ours have into an order.
-func (m *More) compare(o *More) int {
+func (m *RuleSelectors) compare(o *RuleSelectors) int {
 	return cmp.Or(cmp.Compare(m.Protocol, o.Protocol), cmp.Compare(m.SPort.First, o.SPort.First), cmp.Compare(m.SPort.Last, o.SPort.Last),
 		cmp.Compare(m.DPort.First, o.DPort.First), cmp.Compare(m.DPort.Last, o.DPort.Last),
 		cmp.Compare(m.UIDs.First, o.UIDs.First), cmp.Compare(m.UIDs.Last, o.UIDs.Last))
 }
 
-// selectors writes them in iproute2's syntax, each with a leading space.
-func (m *More) selectors() string {
+// iproute2 writes them in iproute2's syntax, each with a leading space.
+func (m *RuleSelectors) iproute2() string {
 	var b strings.Builder
 	if m.TOS != 0 || m.DSCP {
 		if m.DSCP {
@@ -81,9 +81,9 @@ func (m *More) selectors() string {
 
 // action writes what the rule does in iproute2's syntax, with a leading space.
 func (r *Rule) action() string {
-	switch r.More.Action {
+	switch r.Selectors.Action {
 	case Jump:
-		return fmt.Sprintf(" goto %d", r.More.Goto)
+		return fmt.Sprintf(" goto %d", r.Selectors.Goto)
 	case Nop:
 		return " nop"
 	case RefuseSilently:

@@ -8,16 +8,16 @@ import (
 // localNetworks lists the networks that are connected to devices which are no uplinks.
 func (p *planner) localNetworks() []netip.Prefix {
 	var nets []netip.Prefix
-	note := func(device string, address netip.Prefix) {
+	add := func(device string, address netip.Prefix) {
 		if net := address.Masked(); p.isLocal(device, address) && !slices.Contains(nets, net) {
 			nets = append(nets, net)
 		}
 	}
 	for _, a := range p.obs.Addrs {
-		note(a.Device, a.Prefix)
+		add(a.Device, a.Prefix)
 	}
 	for _, a := range p.state.Addrs {
-		note(a.Device, a.Prefix)
+		add(a.Device, a.Prefix)
 	}
 	slices.SortFunc(nets, netip.Prefix.Compare)
 	return nets
@@ -50,8 +50,8 @@ func (p *planner) routedNetworks() []netip.Prefix {
 func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	all := make(map[Family][]netip.Prefix, len(Families))
 	seen := make(map[netip.Prefix]bool, len(p.paths))
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		for _, source := range p.sourcesBehind(u, family, facts) {
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
+		for _, source := range p.sourcesBehind(u, family, info) {
 			covered := source.IsSingleIP() && slices.ContainsFunc(u.Delegations, func(d Delegation) bool { return d.Prefix.Contains(source.Addr()) })
 			if !seen[source] && !covered {
 				seen[source] = true
@@ -85,8 +85,8 @@ func (p *planner) findFormer() {
 const shortestNetwork = 48
 
 // sourcesBehind lists what may leave by an uplink as it is: its sources and, of IPv6, what hosts of its networks have.
-func (p *planner) sourcesBehind(u *Uplink, family Family, facts Facts) []netip.Prefix {
-	sources := p.sources(u, family, facts)
+func (p *planner) sourcesBehind(u *Uplink, family Family, info PathInfo) []netip.Prefix {
+	sources := p.sources(u, family, info)
 	if former := p.former[deviceFamily{u.Device, family}]; len(former) > 0 {
 		sources = slices.DeleteFunc(slices.Clone(sources), func(s netip.Prefix) bool { return slices.Contains(former, s) })
 	}
@@ -106,12 +106,12 @@ func (p *planner) findNetworks() {
 		uplink int
 	}
 	var all []network
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		if family != IPv6 || u.Site {
 			return
 		}
 		former := p.former[deviceFamily{u.Device, IPv6}]
-		for _, a := range p.addressesOf(u, family, facts) {
+		for _, a := range p.addressesOf(u, family, info) {
 			n, gone := network{a.Masked(), u.ID}, slices.Contains(former, netip.PrefixFrom(a.Addr(), 128))
 			if a.Bits() >= shortestNetwork && !gone && !slices.Contains(all, n) {
 				all = append(all, n)
@@ -147,20 +147,20 @@ func sharedSpace() netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byt
 
 // publicOnly reports whether private sources are of no use behind an uplink: it has an address of the Internet. One that has
 // private addresses alone leads to a network which may know ours, and so does a tunnel to peers.
-func (p *planner) publicOnly(u *Uplink, family Family, facts Facts) bool {
+func (p *planner) publicOnly(u *Uplink, family Family, info PathInfo) bool {
 	if u.Site || u.hasPeers() {
 		return false
 	}
-	own := p.sources(u, family, facts)
+	own := p.sources(u, family, info)
 	if len(own) == 0 {
-		return family == IPv6 && (facts.LinkLocal || p.ethernetTunnel(u.Device))
+		return family == IPv6 && (info.LinkLocal || p.ethernetTunnel(u.Device))
 	}
 	return slices.ContainsFunc(own, func(s netip.Prefix) bool { return !s.Addr().IsPrivate() && !sharedSpace().Contains(s.Addr()) })
 }
 
 // translates reports whether what leaves by an uplink gets a source of the uplink, from us or from somebody else.
 func (p *planner) translates(u *Uplink, family Family) bool {
-	return u.Family(family).Masquerade || family == IPv6 && u.IPv6.Translate || p.obs.TranslatedBy(u.Device, family) != ""
+	return u.Family(family).Masquerade || family == IPv6 && u.IPv6.PrefixNAT || p.obs.TranslatedBy(u.Device, family) != ""
 }
 
 // beside is what an uplink's device has addresses for beside the provider's: the page of a modem, a line for television.
@@ -169,8 +169,8 @@ type beside struct{ sources, networks []netip.Prefix }
 // beside lists the private IPv4 addresses of an uplink whose source on the Internet is a public one, and where packets with them may go.
 // Masquerading takes such an address when the gateway is in no network of the device (net/ipv4/devinet.c inet_select_addr), as after a
 // renumbering until the routes follow.
-func (p *planner) beside(u *Uplink, family Family, facts Facts) beside {
-	source := facts.Source()
+func (p *planner) beside(u *Uplink, family Family, info PathInfo) beside {
+	source := info.Source()
 	if a := u.Family(family).Assign; a != nil && len(a.Addresses) > 0 {
 		source = a.Addresses[0].Prefix.Addr()
 	}
@@ -178,7 +178,7 @@ func (p *planner) beside(u *Uplink, family Family, facts Facts) beside {
 		return beside{}
 	}
 	var b beside
-	for _, a := range p.addressesOf(u, family, facts) {
+	for _, a := range p.addressesOf(u, family, info) {
 		if a.Addr().IsPrivate() {
 			b.sources = append(b.sources, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
 		}
@@ -195,12 +195,12 @@ func (p *planner) beside(u *Uplink, family Family, facts Facts) beside {
 	return b
 }
 
-// guard drops what would leave an uplink with a source that is foreign there: an address of another uplink, one that is private and,
+// filterSources drops what would leave an uplink with a source that is foreign there: an address of another uplink, one that is private and,
 // where sources are rewritten, one of a local network. These would leave as they are when connection
 // tracking holds a packet for invalid. An address that two uplinks share is foreign to neither. Each uplink has
 // a chain for its own sources, and all share the rest: the rules grow with the uplinks, not with their square.
 // Egress filters have the same sources.
-func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSources {
+func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egressSources {
 	lans, sources := p.localNetworks(), p.uplinkSources()
 	var routed []netip.Prefix
 	if len(p.obs.Translations) > 0 {
@@ -208,10 +208,10 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 	}
 	filters := make(map[string]*egressSources, len(p.cfg.Uplinks))
 	devices, rewriting, public := make(map[Family][]string), make(map[Family][]string), make(map[Family][]string)
-	p.eachPath(func(u *Uplink, family Family, facts Facts) {
-		c := leaving.of(u, "leave")
-		own := disjoint(p.sourcesBehind(u, family, facts))
-		beside := p.beside(u, family, facts)
+	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
+		c := leaving.of(u, "egress")
+		own := disjoint(p.sourcesBehind(u, family, info))
+		beside := p.beside(u, family, info)
 		if len(beside.sources) > 0 {
 			own = slices.DeleteFunc(own, func(s netip.Prefix) bool { return slices.Contains(beside.sources, s) })
 			c.add("beside the provider", NftAddresses{Prefixes: beside.sources}, NftAddresses{Dest: true, Prefixes: beside.networks}, NftReturn{})
@@ -228,39 +228,39 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 		filter.own, filter.foreign = append(filter.own, own), append(filter.foreign, sources[family])
 		filter.beside = append(filter.beside, beside)
 		devices[family] = append(devices[family], u.Device)
-		if p.publicOnly(u, family, facts) {
+		if p.publicOnly(u, family, info) {
 			public[family] = append(public[family], u.Device)
 			filter.foreign = append(filter.foreign, privateSpace(family))
 		}
-		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.Translate) {
+		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.PrefixNAT) {
 			return
 		}
-		hidden := slices.Clone(ofFamily(lans, family))
+		translated := slices.Clone(ofFamily(lans, family))
 		by := p.obs.TranslatedBy(u.Device, family)
 		if by != "" { // when they fail, nobody else does it
-			hidden = append(hidden, ofFamily(routed, family)...)
+			translated = append(translated, ofFamily(routed, family)...)
 		}
-		within := slices.DeleteFunc(slices.Clone(hidden), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
-		hidden = slices.DeleteFunc(hidden, func(net netip.Prefix) bool { return slices.Contains(within, net) })
-		filter.foreign = append(filter.foreign, hidden)
+		within := slices.DeleteFunc(slices.Clone(translated), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
+		translated = slices.DeleteFunc(translated, func(net netip.Prefix) bool { return slices.Contains(within, net) })
+		filter.foreign = append(filter.foreign, translated)
 		if len(within) == 0 && by == "" {
 			rewriting[family] = append(rewriting[family], u.Device)
 			return
 		}
-		for _, part := range inSets(hidden) {
+		for _, part := range inSets(translated) {
 			c.add(u.Name+" hides local networks", append(p.unlessIPsec(), NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})...)
 		}
 	})
-	p.returnIPsec(guard)
+	p.returnIPsec(chain)
 	for _, family := range Families {
-		hide(guard, "an uplink's source never leaves by another", devices[family], sources[family])
-		hide(guard, "local networks are hidden", rewriting[family], ofFamily(lans, family))
-		hide(guard, "private addresses stay here", public[family], privateSpace(family))
-		p.transit(guard, devices[family], family, ofFamily(lans, family))
+		dropForeign(chain, "an uplink's source never leaves by another", devices[family], sources[family])
+		dropForeign(chain, "local networks are hidden", rewriting[family], ofFamily(lans, family))
+		dropForeign(chain, "private addresses stay here", public[family], privateSpace(family))
+		p.transit(chain, devices[family], family, ofFamily(lans, family))
 	}
 	for i := range leaving.chains {
-		if len(guard.Rules) > 0 {
-			leaving.chains[i].add("all others", NftGoto{guard.Name})
+		if len(chain.Rules) > 0 {
+			leaving.chains[i].add("all others", NftGoto{chain.Name})
 		}
 	}
 	return filters
@@ -269,7 +269,7 @@ func (p *planner) guard(leaving *branches, guard *Chain) map[string]*egressSourc
 // transit drops what comes in by an uplink and would leave by one as it came, unless a network behind an uplink or a policy asks for it.
 // Else an answer from the Internet goes back to the Internet when the route to the host that it is for is away.
 // Kernels before 5.7 do not know in postrouting where a packet came in (net/ipv4/ip_output.c ip_output), and let it pass.
-func (p *planner) transit(guard *Chain, devices []string, family Family, lans []netip.Prefix) {
+func (p *planner) transit(chain *Chain, devices []string, family Family, lans []netip.Prefix) {
 	names := slices.DeleteFunc(sorted(devices), func(device string) bool {
 		return slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == device && (u.Site || u.hasPeers()) })
 	})
@@ -284,18 +284,18 @@ func (p *planner) transit(guard *Chain, devices []string, family Family, lans []
 	for _, part := range inSets(asked) {
 		rule = append(rule, NftAddresses{Not: true, Prefixes: part})
 	}
-	guard.add("nobody asked for it to go on by an uplink", append(rule, NftCounter{}, NftDrop{})...)
+	chain.add("nobody asked for it to go on by an uplink", append(rule, NftCounter{}, NftDrop{})...)
 }
 
 // askedTransit lists the networks whose packets may go from uplink to uplink: those behind uplinks, whose hosts use this machine as
 // their gateway, and public sources of policies that no local network has.
 func (p *planner) askedTransit(family Family, lans []netip.Prefix) []netip.Prefix {
 	var nets []netip.Prefix
-	p.eachPath(func(u *Uplink, of Family, facts Facts) {
+	p.eachPath(func(u *Uplink, of Family, info PathInfo) {
 		if of != family {
 			return
 		}
-		for _, a := range p.addressesOf(u, family, facts) {
+		for _, a := range p.addressesOf(u, family, info) {
 			nets = append(nets, a.Masked())
 		}
 		for _, n := range u.peers(family) {
@@ -324,8 +324,8 @@ func unrouted(f Family) []netip.Prefix {
 	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 32), netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16)}
 }
 
-// hide drops sources that would leave by one of the devices.
-func hide(c *Chain, why string, devices []string, sources []netip.Prefix) {
+// dropForeign drops sources that would leave by one of the devices.
+func dropForeign(c *Chain, why string, devices []string, sources []netip.Prefix) {
 	if len(devices) == 0 || len(sources) == 0 {
 		return
 	}

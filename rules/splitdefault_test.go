@@ -36,7 +36,7 @@ func TestRoutesThatMakeUpTheInternetAreADefault(t *testing.T) {
 				w.addForeignRoute(static(dst, "tun0", netip.Addr{}, 0))
 			}
 			_, report := w.converge(t)
-			if got := report.Facts[rules.Path{Uplink: 2, Family: family}].HasDefault; got != c.want {
+			if got := report.Paths[rules.Path{Uplink: 2, Family: family}].HasDefault; got != c.want {
 				t.Errorf("a default: %v, want %v", got, c.want)
 			}
 			if slices.Contains(codes(report), "vpn-bypassed") {
@@ -68,7 +68,7 @@ func TestAPointToPointLineWithAnAddressNeedsNoDefault(t *testing.T) {
 			family = rules.FamilyOf(netip.MustParsePrefix(c.address).Addr())
 		}
 		_, report := w.converge(t)
-		if got := report.Facts[rules.Path{Uplink: 1, Family: family}].HasDefault; got != c.want {
+		if got := report.Paths[rules.Path{Uplink: 1, Family: family}].HasDefault; got != c.want {
 			t.Errorf("%s: a default: %v", name, got)
 		}
 	}
@@ -81,7 +81,7 @@ func TestARealDefaultComesBeforeRoutesThatMakeUpOne(t *testing.T) {
 		w.addForeignRoute(static(dst, "wan1", gateway, 0))
 	}
 	_, report := w.converge(t)
-	if f := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}]; !f.HasDefault || f.Gateway == gateway {
+	if f := report.Paths[rules.Path{Uplink: 1, Family: rules.IPv4}]; !f.HasDefault || f.Gateway == gateway {
 		t.Errorf("by %v", f.Gateway)
 	}
 }

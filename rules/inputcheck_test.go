@@ -83,17 +83,17 @@ func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 				t.Errorf("problems (-want +got):\n%s\n%v", diff, report.Problems)
 			}
 			family := rules.FamilyOf(netip.MustParseAddr(c.gateway))
-			facts := report.Facts[rules.Path{Uplink: 1, Family: family}]
-			if lost := slices.Contains(got, gateway); facts.HasDefault == lost {
-				t.Errorf("it has a default: %v", facts.HasDefault)
+			info := report.Paths[rules.Path{Uplink: 1, Family: family}]
+			if lost := slices.Contains(got, gateway); info.HasDefault == lost {
+				t.Errorf("it has a default: %v", info.HasDefault)
 			}
-			if lost := slices.Contains(got, address); facts.Source().IsValid() == lost {
-				t.Errorf("its source is %v", facts.Source())
+			if lost := slices.Contains(got, address); info.Source().IsValid() == lost {
+				t.Errorf("its source is %v", info.Source())
 			}
-			if lost := slices.Contains(got, mtu); lost && facts.MTU != 0 {
-				t.Errorf("its MTU is %d", facts.MTU)
+			if lost := slices.Contains(got, mtu); lost && info.MTU != 0 {
+				t.Errorf("its MTU is %d", info.MTU)
 			}
-			if other := report.Facts[rules.Path{Uplink: 2, Family: family}]; !other.HasDefault || !other.Source().IsValid() {
+			if other := report.Paths[rules.Path{Uplink: 2, Family: family}]; !other.HasDefault || !other.Source().IsValid() {
 				t.Errorf("the other uplink: %+v", other)
 			}
 			for _, op := range ops {
@@ -109,8 +109,8 @@ func TestADefaultOfOthersThatLeadsToThisMachineIsNone(t *testing.T) {
 	w := dual()
 	w.hold("lan0", "198.51.100.1/32") // after the route
 	_, report := w.converge(t)
-	if facts := report.Facts[rules.Path{Uplink: 1, Family: rules.IPv4}]; facts.HasDefault {
-		t.Errorf("%+v", facts)
+	if info := report.Paths[rules.Path{Uplink: 1, Family: rules.IPv4}]; info.HasDefault {
+		t.Errorf("%+v", info)
 	}
 	if choice := report.Defaults[rules.IPv4]; choice.Has(1) || !choice.Has(2) {
 		t.Errorf("%+v", choice)

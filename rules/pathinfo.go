@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Facts is what the kernel says of one path, before anybody judges whether it works.
-type Facts struct {
+// PathInfo is what the kernel says of one path, before anybody judges whether it works.
+type PathInfo struct {
 	Present bool // the device exists
 	Index   int  // its interface index, which changes when it is made anew
 	Up      bool // administratively: the kernel takes no route through a device that is down
@@ -30,32 +30,32 @@ type Facts struct {
 }
 
 // PathMTU is the most bytes that a packet may have to leave by the path, 0 when that is not known.
-func (f *Facts) PathMTU() int {
-	if f.MTU > 0 && (f.DeviceMTU == 0 || f.MTU < f.DeviceMTU) {
-		return f.MTU
+func (info *PathInfo) PathMTU() int {
+	if info.MTU > 0 && (info.DeviceMTU == 0 || info.MTU < info.DeviceMTU) {
+		return info.MTU
 	}
-	return f.DeviceMTU
+	return info.DeviceMTU
 }
 
 // HasAddress reports whether packets can leave with a source that belongs here.
-func (f *Facts) HasAddress() bool { return f.Source().IsValid() || f.Borrows }
+func (info *PathInfo) HasAddress() bool { return info.Source().IsValid() || info.Borrows }
 
 // Source returns the address that probes and new packets of this machine leave with; zero: none is fit.
-func (f *Facts) Source() netip.Addr {
-	if len(f.Addresses) == 0 || f.NoSource {
+func (info *PathInfo) Source() netip.Addr {
+	if len(info.Addresses) == 0 || info.NoSource {
 		return netip.Addr{}
 	}
-	return f.Addresses[0].Addr()
+	return info.Addresses[0].Addr()
 }
 
-// FactsOf reads the facts of every enabled path out of a snapshot.
-func FactsOf(cfg Config, obs *Observed) map[Path]Facts {
-	cfg, _ = checkOutside(cfg, obs)
-	return factsOf(cfg, obs, neighbourhoods(obs))
+// ReadPaths reads the facts of every enabled path out of a snapshot.
+func ReadPaths(cfg Config, obs *Observed) map[Path]PathInfo {
+	cfg, _ = checkInput(cfg, obs)
+	return readPaths(cfg, obs, neighbourhoods(obs))
 }
 
-func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Prefix) map[Path]Facts {
-	facts := make(map[Path]Facts, 2*len(cfg.Uplinks))
+func readPaths(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Prefix) map[Path]PathInfo {
+	paths := make(map[Path]PathInfo, 2*len(cfg.Uplinks))
 	links := make(map[string]Link, len(obs.Links))
 	for _, l := range obs.Links {
 		links[l.Name] = l
@@ -73,7 +73,7 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 			if !a.Enabled {
 				continue
 			}
-			f := Facts{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier, DeviceMTU: link.MTU}
+			f := PathInfo{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier, DeviceMTU: link.MTU}
 			if present && !(family == IPv6 && obs.ipv6Off(u.Device)) {
 				f.Addresses, f.LinkLocal = UsableAddresses(family, addrs[u.Device])
 				at := deviceFamily{u.Device, family}
@@ -91,20 +91,20 @@ func factsOf(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pref
 				f.nameDeprecated(family, u.Device, obs)
 				f.Borrows = family == IPv6 && len(f.Addresses) == 0 && f.HasDefault && borrows(cfg, obs, u)
 			}
-			facts[Path{u.ID, family}] = f
+			paths[Path{u.ID, family}] = f
 		}
 	}
-	return facts
+	return paths
 }
 
-// fact returns what is known of a path.
-func (p *planner) fact(u *Uplink, f Family) Facts { return p.report.Facts[Path{u.ID, f}] }
+// info returns what is known of a path.
+func (p *planner) info(u *Uplink, f Family) PathInfo { return p.report.Paths[Path{u.ID, f}] }
 
 // plannedPath is a path with what planning looks up again and again.
 type plannedPath struct {
 	u      *Uplink
 	family Family
-	facts  Facts
+	info   PathInfo
 }
 
 // findPaths lists every family of every uplink that is enabled and that the kernel knows, and the devices.
@@ -116,32 +116,32 @@ func (p *planner) findPaths() {
 		p.devices[u.Device] = true
 		for _, family := range Families {
 			if u.Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
-				p.paths = append(p.paths, plannedPath{u, family, p.fact(u, family)})
+				p.paths = append(p.paths, plannedPath{u, family, p.info(u, family)})
 			}
 		}
 	}
 }
 
 // eachPath calls fn for every path.
-func (p *planner) eachPath(fn func(u *Uplink, family Family, facts Facts)) {
+func (p *planner) eachPath(fn func(u *Uplink, family Family, info PathInfo)) {
 	for i := range p.paths {
-		fn(p.paths[i].u, p.paths[i].family, p.paths[i].facts)
+		fn(p.paths[i].u, p.paths[i].family, p.paths[i].info)
 	}
 }
 
-func (f *Facts) readDefault(a Addressing, foreign foreignDefault, neighbours []netip.Prefix) {
+func (info *PathInfo) readDefault(a Addressing, foreign foreignDefault, neighbours []netip.Prefix) {
 	switch {
 	case a.Assign != nil:
-		f.HasDefault = !a.Assign.NoDefault
-		f.Gateway, f.MTU = a.Assign.Gateway, a.Assign.MTU
-		f.Onlink = f.Gateway.IsValid() && !f.Gateway.IsLinkLocalUnicast() && !a.Assign.covers(f.Gateway)
+		info.HasDefault = !a.Assign.NoDefault
+		info.Gateway, info.MTU = a.Assign.Gateway, a.Assign.MTU
+		info.Onlink = info.Gateway.IsValid() && !info.Gateway.IsLinkLocalUnicast() && !a.Assign.covers(info.Gateway)
 	case a.Managed || foreign.Route == nil:
 	default:
-		f.HasDefault = true
-		f.Gateway, f.MTU = foreign.hop.Gateway, foreign.MTU
+		info.HasDefault = true
+		info.Gateway, info.MTU = foreign.hop.Gateway, foreign.MTU
 		// A route outlives the connected route that its gateway was found by; the kernel would refuse
 		// a copy of it, and with it a default that is shared with healthy uplinks.
-		f.Onlink = foreign.hop.Onlink || uncovered(f.Gateway, neighbours)
+		info.Onlink = foreign.hop.Onlink || uncovered(info.Gateway, neighbours)
 	}
 }
 
@@ -222,31 +222,31 @@ func (d foreignDefault) before(o foreignDefault, w *WatchedRouters) bool {
 // leaveOut puts addresses last that other routers of the link than the gateway have given: it would drop what has
 // such a source. While one is there our routes name the source, for the kernel does not know which router gave which
 // (RFC 6724 rule 5.5).
-func (f *Facts) leaveOut(a Addressing) {
-	if a.Watched == nil || !f.HasDefault || f.Gateway != a.Watched.Use {
+func (info *PathInfo) leaveOut(a Addressing) {
+	if a.Watched == nil || !info.HasDefault || info.Gateway != a.Watched.Use {
 		return
 	}
 	others := func(p netip.Prefix) bool { return a.Watched.foreign(p.Addr()) }
-	if own := slices.DeleteFunc(slices.Clone(f.Addresses), others); len(own) > 0 && len(own) < len(f.Addresses) {
-		f.Addresses = append(own, slices.DeleteFunc(slices.Clone(f.Addresses), func(p netip.Prefix) bool { return !others(p) })...)
-		f.RouteSource = own[0].Addr()
+	if own := slices.DeleteFunc(slices.Clone(info.Addresses), others); len(own) > 0 && len(own) < len(info.Addresses) {
+		info.Addresses = append(own, slices.DeleteFunc(slices.Clone(info.Addresses), func(p netip.Prefix) bool { return !others(p) })...)
+		info.RouteSource = own[0].Addr()
 	}
 }
 
 // nameDeprecated has our routes name an IPv6 source whose preferred lifetime is over when the path has no other: the
 // kernel would rather take the address of another device (RFC 6724 section 5 rule 3 goes before rule 5), which may be
 // another provider's.
-func (f *Facts) nameDeprecated(family Family, device string, obs *Observed) {
-	source := f.Source()
-	if family == IPv6 && !f.RouteSource.IsValid() && slices.ContainsFunc(obs.Addrs, func(a Addr) bool {
+func (info *PathInfo) nameDeprecated(family Family, device string, obs *Observed) {
+	source := info.Source()
+	if family == IPv6 && !info.RouteSource.IsValid() && slices.ContainsFunc(obs.Addrs, func(a Addr) bool {
 		return a.Device == device && a.Prefix.Addr() == source && a.Deprecated
 	}) {
-		f.RouteSource = source
+		info.RouteSource = source
 	}
 }
 
 // UsableAddresses picks the addresses of one family that may be the source of packets to the Internet,
-// best source first: preferred before deprecated, permanent before temporary (probes shall not change
+// selectBest source first: preferred before deprecated, permanent before temporary (probes shall not change
 // their source every day), global before unique-local.
 func UsableAddresses(family Family, addrs []Addr) (usable []netip.Prefix, linkLocal bool) {
 	var ranked [8][]netip.Prefix

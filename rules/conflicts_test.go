@@ -10,11 +10,11 @@ import (
 // exempting are rules by which programs tell packets of their own from all others, as a comparison of the whole mark:
 // wg-quick's full tunnel, one of a hand-made VPN that takes unmarked packets in the other direction, and of IPv6.
 var exempting = map[string]rules.Rule{
-	"a full tunnel":                 {Family: rules.IPv4, Priority: 9999, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820, More: rules.More{Not: true}},
+	"a full tunnel":                 {Family: rules.IPv4, Priority: 9999, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820, Selectors: rules.RuleSelectors{Not: true}},
 	"a way of its own for a daemon": {Family: rules.IPv4, Priority: 100, Mark: 0x99, Mask: 1<<32 - 1, Table: 7},
-	"a full tunnel of IPv6":         {Family: rules.IPv6, Priority: 32764, Mark: 0xcafe, Mask: 1<<32 - 1, Table: 51820, More: rules.More{Not: true}},
+	"a full tunnel of IPv6":         {Family: rules.IPv6, Priority: 32764, Mark: 0xcafe, Mask: 1<<32 - 1, Table: 51820, Selectors: rules.RuleSelectors{Not: true}},
 	"a way of its own of IPv6":      {Family: rules.IPv6, Priority: 9999, Mark: 0x80001, Mask: 1<<32 - 1, Table: 200},
-	"all but the lowest byte":       {Family: rules.IPv4, Priority: 9999, Mark: 0x4200, Mask: 0xffffff00, Table: 42, More: rules.More{Not: true}},
+	"all but the lowest byte":       {Family: rules.IPv4, Priority: 9999, Mark: 0x4200, Mask: 0xffffff00, Table: 42, Selectors: rules.RuleSelectors{Not: true}},
 }
 
 // chainText returns a chain of our table as nft writes it.
@@ -49,12 +49,12 @@ func TestNeitherMarkNorPinOfAnExemptedPacketIsAltered(t *testing.T) {
 			mark.Not = true
 			except := (rules.NftRule{Exprs: []rules.NftExpr{mark}}).String()
 			for _, u := range []string{"fiber", "lte"} {
-				if !strings.Contains(chainText(w.obs.Table, "leave_"+u), "ct mark set") {
-					t.Errorf("leave_%s pins nothing", u)
+				if !strings.Contains(chainText(w.obs.Table, "egress_"+u), "ct mark set") {
+					t.Errorf("egress_%s pins nothing", u)
 				}
-				for _, line := range strings.Split(chainText(w.obs.Table, "leave_"+u), "\n") {
+				for _, line := range strings.Split(chainText(w.obs.Table, "egress_"+u), "\n") {
 					if strings.Contains(line, "ct mark set") && !strings.Contains(line, except) {
-						t.Errorf("leave_%s pins such packets: %s", u, line)
+						t.Errorf("egress_%s pins such packets: %s", u, line)
 					}
 				}
 			}
@@ -115,7 +115,7 @@ func TestAFullTunnelBeforeOursMakesTheFilterOfSourcesLoose(t *testing.T) {
 			w.obs.Sysctls["net/ipv4/conf/"+device+"/rp_filter"] = "1"
 		}
 		_ = w.addRule(rules.Rule{Family: c.family, Priority: c.priority, Mark: c.mark, Mask: 1<<32 - 1, Table: 51820,
-			More: rules.More{Not: true}, SuppressPrefixLen: -1, SuppressGroup: -1})
+			Selectors: rules.RuleSelectors{Not: true}, SuppressPrefixLen: -1, SuppressGroup: -1})
 		w.converge(t)
 		for _, device := range []string{"wan1", "wan2"} {
 			if got := w.obs.Sysctls["net/ipv4/conf/"+device+"/rp_filter"]; got != c.want {

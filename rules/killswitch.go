@@ -6,40 +6,42 @@ import (
 	"slices"
 )
 
-// keepIn is the second lock of kill switches: what is forwarded and belongs to one leaves by no uplink but its
+// forwardKillSwitch is the second half of kill switches: what is forwarded and belongs to one leaves by no uplink but its
 // own, whatever its source, its pin or a rule of somebody else says. Answers to what came in from outside are
 // no traffic of its own. Policies before it may send some of it elsewhere.
-func (p *planner) keepIn() []Chain {
+func (p *planner) forwardKillSwitch() []Chain {
 	forwarded := func(policy *Policy) bool { return len(policy.Select.UIDs) == 0 }
 	refuse := map[Family]NftExpr{IPv4: NftRefuse{}, IPv6: NftReject{}} // which makes hosts choose another source, as rejectForeign says
 	base := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
-	return p.lock(base, "lock", forwarded, refuse)
+	return p.killSwitchChains(base, "killswitch", forwarded, refuse)
 }
 
-// keepOwnersIn is the same for local sockets of users. Those of root are left out, for among them are the
+// localKillSwitch is the same for local sockets of users. Those of root are left out, for among them are the
 // probes, which leave by each uplink.
-func (p *planner) keepOwnersIn() []Chain {
+func (p *planner) localKillSwitch() []Chain {
 	owned := func(policy *Policy) bool {
 		return len(policy.Select.UIDs) > 0 && !slices.ContainsFunc(policy.Select.UIDs, func(u UIDs) bool { return u.First == 0 })
 	}
 	base := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
-	return p.lock(base, "owner", owned, map[Family]NftExpr{IPv4: NftDrop{}, IPv6: NftDrop{}})
+	return p.killSwitchChains(base, "localkillswitch", owned, map[Family]NftExpr{IPv4: NftDrop{}, IPv6: NftDrop{}})
 }
 
-// lockRun is a row of policies of one group, as a chain of the lock. It is for packets that leave by one of the
+// killSwitchRun is a row of policies of one group, as a chain. It is for packets that leave by one of the
 // group's uplinks or, behind a kill switch, by none of them.
-type lockRun struct {
+type killSwitchRun struct {
 	group *plannedGroup
 	chain Chain
 }
 
-func (r *lockRun) concerns(u *Uplink) bool { return r.group.KillSwitch != (r.group.tier(u.ID) > 0) }
+func (r *killSwitchRun) concerns(u *Uplink) bool {
+	return r.group.KillSwitch != (r.group.tier(u.ID) > 0)
+}
 
-// lock makes the chains that keep the traffic of kill switches in, as far as it concerns the given policies. The
+// killSwitchChains makes the chains that keep the traffic of kill switches in, as far as it concerns the given policies. The
 // device that a packet leaves by leads to a chain with those rows of policies that are about it; uplinks with the same
 // rows share one. What several chains have is a chain of its own, else the rules would grow with uplinks times policies.
-func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []Chain {
-	runs := p.lockRuns(kind, concerned, end)
+func (p *planner) killSwitchChains(base Chain, kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []Chain {
+	runs := p.killSwitchRuns(kind, concerned, end)
 	var leaving []Chain
 	var rowsOf [][]int               // of each of these, in runs
 	shared := make([]int, len(runs)) // how many of these a row is in
@@ -63,7 +65,7 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 		at := slices.IndexFunc(rowsOf, func(known []int) bool { return slices.Equal(known, rows) })
 		if at < 0 {
 			at = len(leaving)
-			leaving, rowsOf = append(leaving, Chain{Name: kind + "s_" + u.Name}), append(rowsOf, rows)
+			leaving, rowsOf = append(leaving, Chain{Name: kind + "es_" + u.Name}), append(rowsOf, rows)
 			for _, j := range rows {
 				shared[j]++
 			}
@@ -73,7 +75,7 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 	if len(leaving) == 0 {
 		return nil
 	}
-	base.leadByDevice("kill switches, by the uplink", branch)
+	base.dispatchByDevice("kill switches, by the uplink", branch)
 	for i := range leaving {
 		c := &leaving[i]
 		c.add("answers are nobody's policy", NftReply{}, NftReturn{})
@@ -94,8 +96,8 @@ func (p *planner) lock(base Chain, kind string, concerned func(*Policy) bool, en
 	return chains
 }
 
-// lockRuns makes the rows: what kill switches refuse, and what policies before them let pass.
-func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []lockRun {
+// killSwitchRuns makes the rows: what kill switches refuse, and what policies before them let pass.
+func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []killSwitchRun {
 	last := map[Family]int{IPv4: -1, IPv6: -1} // kill switch
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
@@ -106,7 +108,7 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 			last[family] = i
 		}
 	}
-	var runs []lockRun
+	var runs []killSwitchRun
 	for i := 0; i <= max(last[IPv4], last[IPv6]); i++ {
 		policy := &p.cfg.Policies[i]
 		if !concerned(policy) {
@@ -114,13 +116,13 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 		}
 		group := p.groups[policy.Group]
 		more, all, choices := "", policy.Select, p.report.Policies[i].Choice
-		if n := p.alike(i, max(last[IPv4], last[IPv6])); n > 0 { // few rules with sets are better than many
+		if n := p.mergeable(i, max(last[IPv4], last[IPv6])); n > 0 { // few rules with sets are better than many
 			more = fmt.Sprintf(" and %d more", n)
 			all.From = sourcesOf(p.cfg.Policies[i : i+n+1])
 			i += n
 		}
 		if len(runs) == 0 || runs[len(runs)-1].group != group {
-			runs = append(runs, lockRun{group, Chain{Name: kind + "_" + policy.Name}})
+			runs = append(runs, killSwitchRun{group, Chain{Name: kind + "_" + policy.Name}})
 		}
 		c := &runs[len(runs)-1].chain
 		for _, family := range Families {
@@ -137,7 +139,7 @@ func (p *planner) lockRuns(kind string, concerned func(*Policy) bool, end map[Fa
 			}
 		}
 	}
-	return slices.DeleteFunc(runs, func(r lockRun) bool { return len(r.chain.Rules) == 0 })
+	return slices.DeleteFunc(runs, func(r killSwitchRun) bool { return len(r.chain.Rules) == 0 })
 }
 
 // sourcesOf lists the sources of policies, family by family: so, ofFamily need not copy them.
@@ -155,8 +157,8 @@ func sourcesOf(policies []Policy) []netip.Prefix {
 	return all
 }
 
-// alike counts how many policies behind one differ from it in nothing but their sources.
-func (p *planner) alike(at, last int) int {
+// mergeable counts how many policies behind one differ from it in nothing but their sources.
+func (p *planner) mergeable(at, last int) int {
 	first := &p.cfg.Policies[at]
 	if len(first.Select.From) == 0 || !first.Select.onlyPrefixes() {
 		return 0
@@ -165,7 +167,7 @@ func (p *planner) alike(at, last int) int {
 	for at+n < last {
 		next := &p.cfg.Policies[at+n+1]
 		if next.Group != first.Group || len(next.Select.From) == 0 || !next.Select.onlyPrefixes() || !slices.Equal(next.Select.To, first.Select.To) ||
-			!slices.Equal(p.policyNeeds[at+n+1].families, p.policyNeeds[at].families) {
+			!slices.Equal(p.placements[at+n+1].families, p.placements[at].families) {
 			break
 		}
 		n++

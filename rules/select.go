@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// choose picks the uplinks that carry new traffic of a family: among the paths that have a way out,
+// selectDefault picks the uplinks that carry new traffic of a family: among the paths that have a way out,
 // those of the best class that has any, and of these the lowest tier.
-func (p *planner) choose(family Family) Choice {
-	return p.best(family, (*Uplink).defaultTier)
+func (p *planner) selectDefault(family Family) Choice {
+	return p.selectBest(family, (*Uplink).defaultTier)
 }
 
 // defaultTier returns the tier in which an uplink carries the default, 0 when it never does.
@@ -21,16 +21,16 @@ func (u *Uplink) defaultTier() int {
 	return u.Tier
 }
 
-// best is choose among the uplinks that have a tier, which is 1 or more.
-func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
+// selectBest is choose among the uplinks that have a tier, which is 1 or more.
+func (p *planner) selectBest(family Family, tierOf func(*Uplink) int) Choice {
 	type candidate struct {
 		u     *Uplink
 		class int
 	}
 	var all []candidate
-	p.eachPath(func(u *Uplink, f Family, facts Facts) {
-		if f == family && tierOf(u) > 0 && p.leadsOut(u, f, facts) {
-			all = append(all, candidate{u, class(p.verdicts[Path{u.ID, f}], facts)})
+	p.eachPath(func(u *Uplink, f Family, info PathInfo) {
+		if f == family && tierOf(u) > 0 && p.routesInternet(u, f, info) {
+			all = append(all, candidate{u, class(p.verdicts[Path{u.ID, f}], info)})
 		}
 	})
 	if len(all) == 0 {
@@ -41,7 +41,7 @@ func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
 	tier := tierOf(slices.MinFunc(all, func(a, b candidate) int { return tierOf(a.u) - tierOf(b.u) }).u)
 	all = slices.DeleteFunc(all, func(c candidate) bool { return tierOf(c.u) != tier })
 	if family == IPv6 && len(all) > 1 {
-		fits := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !p.canShare(c.u) })
+		fits := slices.DeleteFunc(slices.Clone(all), func(c candidate) bool { return !p.multipathCapable(c.u) })
 		if len(fits) == 0 {
 			fits = []candidate{slices.MaxFunc(all, func(a, b candidate) int { return a.u.Weight - b.u.Weight })}
 		}
@@ -67,10 +67,10 @@ func (p *planner) best(family Family, tierOf func(*Uplink) int) Choice {
 // multipath API"), and on such a device it never asks who has the gateway's address.
 var PlaceholderGateway = netip.MustParseAddr("fe80::ffff:ffff:ffff:fffe")
 
-// canShare reports whether the uplink can be one of several in an IPv6 default.
-func (p *planner) canShare(u *Uplink) bool {
+// multipathCapable reports whether the uplink can be one of several in an IPv6 default.
+func (p *planner) multipathCapable(u *Uplink) bool {
 	link, _ := p.obs.Link(u.Device)
-	if p.fact(u, IPv6).Gateway.IsValid() || link.PointToPoint {
+	if p.info(u, IPv6).Gateway.IsValid() || link.PointToPoint {
 		return true
 	}
 	p.problemOnce("cannot-share", "warning", u.Name+" has an IPv6 default without a gateway, which the kernel cannot balance with others",
@@ -105,7 +105,7 @@ const (
 
 var classCodes = [...]ChoiceCode{ChoiceDead, ChoiceDead, ChoiceDrained, ChoiceDoubtful, ChoiceImpaired, ChoiceGood}
 
-func class(v Verdict, facts Facts) int {
+func class(v Verdict, info PathInfo) int {
 	switch {
 	case v.Health >= Doubtful && v.Drained:
 		return classDrained
@@ -115,7 +115,7 @@ func class(v Verdict, facts Facts) int {
 		return classImpaired
 	case v.Health == Doubtful:
 		return classDoubtful
-	case facts.Carrier:
+	case info.Carrier:
 		return classDead
 	}
 	return classNoCarrier

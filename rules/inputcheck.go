@@ -14,9 +14,9 @@ const (
 	minMTU6 = 1280
 )
 
-// outside checks what a DHCP server, a router or the configuration gives the uplinks, before any of it is planned. One
+// inputCheck checks what a DHCP server, a router or the configuration gives the uplinks, before any of it is planned. One
 // value that the kernel refuses, or that would take something away from the hosts of a LAN, costs its own uplink alone.
-type outside struct {
+type inputCheck struct {
 	obs      *Observed
 	cfg      *Config
 	outward  map[string]bool // devices of uplinks, and others that lead to the Internet: no hosts are behind them
@@ -24,9 +24,9 @@ type outside struct {
 	problems []Problem
 }
 
-// checkOutside returns the configuration without the values that are of no use, and what there is to say of them.
-func checkOutside(cfg Config, obs *Observed) (Config, []Problem) {
-	o := outside{obs: obs, cfg: &cfg}
+// checkInput returns the configuration without the values that are of no use, and what there is to say of them.
+func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
+	o := inputCheck{obs: obs, cfg: &cfg}
 	for i := range cfg.Uplinks {
 		u := &cfg.Uplinks[i]
 		for _, family := range Families {
@@ -62,13 +62,13 @@ func checkOutside(cfg Config, obs *Observed) (Config, []Problem) {
 }
 
 // assignment returns what of an assignment may be planned: itself when all of it may.
-func (o *outside) assignment(u *Uplink, a *Assignment) *Assignment {
+func (o *inputCheck) assignment(u *Uplink, a *Assignment) *Assignment {
 	checked := *a
 	changed := false
 	checked.Addresses = slices.DeleteFunc(slices.Clone(a.Addresses), func(address Address) bool {
 		why := o.addressFault(u, address.Prefix)
 		if why != "" {
-			o.say("unusable-address", fmt.Sprintf("%s is given the address %v, which is %s: it is not used", u.Name, address.Prefix, why), u)
+			o.report("unusable-address", fmt.Sprintf("%s is given the address %v, which is %s: it is not used", u.Name, address.Prefix, why), u)
 		}
 		return why != ""
 	})
@@ -81,21 +81,21 @@ func (o *outside) assignment(u *Uplink, a *Assignment) *Assignment {
 		}
 	}
 	if why := o.gatewayFault(u, a, a.Gateway); why != "" {
-		o.say("unusable-gateway", fmt.Sprintf("%s is given the gateway %v, which is %s: it has no way to the Internet", u.Name, a.Gateway, why), u)
+		o.report("unusable-gateway", fmt.Sprintf("%s is given the gateway %v, which is %s: it has no way to the Internet", u.Name, a.Gateway, why), u)
 		checked.Gateway, checked.NoDefault, changed = netip.Addr{}, true, true
 	}
 	checked.Routes = slices.DeleteFunc(slices.Clone(a.Routes), func(r AssignedRoute) bool {
 		why := o.gatewayFault(u, a, r.Gateway)
 		if why != "" {
-			o.say("unusable-gateway", fmt.Sprintf("%s is given a route to %v by %v, which is %s: it is not used", u.Name, r.Dst, r.Gateway, why), u)
+			o.report("unusable-gateway", fmt.Sprintf("%s is given a route to %v by %v, which is %s: it is not used", u.Name, r.Dst, r.Gateway, why), u)
 		} else if why = o.routeFault(r.Dst); why != "" {
-			o.say("unusable-route", fmt.Sprintf("%s is given a route to %v, which is %s: it is not used", u.Name, r.Dst, why), u)
+			o.report("unusable-route", fmt.Sprintf("%s is given a route to %v, which is %s: it is not used", u.Name, r.Dst, why), u)
 		}
 		return why != ""
 	})
 	changed = changed || len(checked.Routes) != len(a.Routes)
 	if why := o.mtuFault(u, a); why != "" {
-		o.say("unusable-mtu", fmt.Sprintf("%s is given an MTU of %d bytes, which is %s: that of the device counts", u.Name, a.MTU, why), u)
+		o.report("unusable-mtu", fmt.Sprintf("%s is given an MTU of %d bytes, which is %s: that of the device counts", u.Name, a.MTU, why), u)
 		checked.MTU, changed = 0, true
 	}
 	if !changed {
@@ -104,7 +104,7 @@ func (o *outside) assignment(u *Uplink, a *Assignment) *Assignment {
 	return &checked
 }
 
-func (o *outside) say(code, message string, u *Uplink) {
+func (o *inputCheck) report(code, message string, u *Uplink) {
 	severity := "warning"
 	if code == "unusable-mtu" { // it costs nothing
 		severity = "notice"
@@ -146,7 +146,7 @@ func edge(a netip.Addr, subnet netip.Prefix) string {
 
 // addressFault says why an address may not become ours, "" when it may. What the peers of a tunnel are told is the owner's
 // own choice.
-func (o *outside) addressFault(u *Uplink, address netip.Prefix) string {
+func (o *inputCheck) addressFault(u *Uplink, address netip.Prefix) string {
 	if why := noHost(address.Addr()); why != "" {
 		return why
 	}
@@ -161,7 +161,7 @@ func (o *outside) addressFault(u *Uplink, address netip.Prefix) string {
 
 // onLAN says that an address belongs to a network behind this machine. A network of ours that is wider than the
 // uplink's is none that the uplink takes anything from but its own segment.
-func (o *outside) onLAN(address netip.Addr, bits int) string {
+func (o *inputCheck) onLAN(address netip.Addr, bits int) string {
 	if o.outward == nil {
 		o.outward = make(map[string]bool, len(o.cfg.Uplinks))
 		for at := range foreignDefaults(*o.cfg, o.obs) {
@@ -184,7 +184,7 @@ func (o *outside) onLAN(address netip.Addr, bits int) string {
 }
 
 // routeFault says that a destination belongs to a network behind this machine as a whole.
-func (o *outside) routeFault(dst netip.Prefix) string {
+func (o *inputCheck) routeFault(dst netip.Prefix) string {
 	for a := range o.behind(dst.Addr().BitLen()) {
 		if network := a.segment(); network.Bits() <= dst.Bits() && network.Contains(dst.Addr()) {
 			return fmt.Sprintf("in the network %v behind %s", network, a.Device)
@@ -194,7 +194,7 @@ func (o *outside) routeFault(dst netip.Prefix) string {
 }
 
 // behind iterates over the addresses, of so many bits, that this machine has in networks behind it.
-func (o *outside) behind(bits int) iter.Seq[*Addr] {
+func (o *inputCheck) behind(bits int) iter.Seq[*Addr] {
 	return func(yield func(*Addr) bool) {
 		for i := range o.obs.Addrs {
 			a := &o.obs.Addrs[i]
@@ -210,7 +210,7 @@ func (o *outside) behind(bits int) iter.Seq[*Addr] {
 }
 
 // gatewayFault says why packets cannot be sent by a gateway, "" when they can or when there is none.
-func (o *outside) gatewayFault(u *Uplink, a *Assignment, gateway netip.Addr) string {
+func (o *inputCheck) gatewayFault(u *Uplink, a *Assignment, gateway netip.Addr) string {
 	if !gateway.IsValid() {
 		return ""
 	}
@@ -244,7 +244,7 @@ func (o *Observed) isOurs(address netip.Addr, device string) bool {
 }
 
 // mtuFault says why an MTU is not believed, "" when it is.
-func (o *outside) mtuFault(u *Uplink, a *Assignment) string {
+func (o *inputCheck) mtuFault(u *Uplink, a *Assignment) string {
 	least := minMTU4
 	if a.Gateway.Is6() || len(a.Addresses) > 0 && a.Addresses[0].Prefix.Addr().Is6() {
 		least = minMTU6
@@ -269,11 +269,11 @@ func (d foreignDefault) ownGateway(obs *Observed) bool {
 
 // strayDefaults names the defaults of others that lead to this machine itself.
 func (p *planner) strayDefaults() {
-	if !slices.ContainsFunc(p.paths, func(at plannedPath) bool { return !at.facts.HasDefault }) {
+	if !slices.ContainsFunc(p.paths, func(at plannedPath) bool { return !at.info.HasDefault }) {
 		return
 	}
 	defaults := foreignDefaults(p.cfg, p.obs)
-	p.eachPath(func(u *Uplink, family Family, _ Facts) {
+	p.eachPath(func(u *Uplink, family Family, _ PathInfo) {
 		if a := u.Family(family); a.Assign != nil || a.Managed {
 			return
 		}
