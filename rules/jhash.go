@@ -56,7 +56,7 @@ func jhashFinal(a, b, c uint32) uint32 {
 }
 
 // Has reports whether a source falls to the share (net/netfilter/nft_hash.c nft_jhash_eval).
-func (e NftSourceHash) Has(source netip.Addr) bool {
+func (e NftSourceShare) Has(source netip.Addr) bool {
 	if !source.IsValid() || FamilyOf(source) != e.Family {
 		return false
 	}

@@ -224,7 +224,7 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if (p.mark&e.Mask == e.Value) == e.Not {
 				return ""
 			}
-		case rules.NftSourceHash:
+		case rules.NftSourceShare:
 			// Whatever the hash is, it is the same for the same source.
 			last := p.src.As16()
 			if share := uint32(last[15]) % e.Total; share < e.First || share > e.Last {

@@ -54,8 +54,8 @@ type (
 	NftIPsec struct{ Not bool }
 	// NftNew matches the first packets of connections, until one comes back.
 	NftNew struct{}
-	// NftSourceHash matches sources whose hash modulo Total is in First..Last.
-	NftSourceHash struct {
+	// NftSourceShare matches sources whose hash modulo Total is in First..Last.
+	NftSourceShare struct {
 		Family             Family
 		Total, First, Last uint32
 	}
@@ -177,13 +177,13 @@ func (NftLocalDestination) appendTo(b []byte) []byte { return append(b, "fib dad
 func (e NftTProxy) appendTo(b []byte) []byte {
 	return fmt.Appendf(b, "tproxy %s to :%d", e.Family.nft(), e.Port)
 }
-func (e NftSourceHash) appendTo(b []byte) []byte {
+func (e NftSourceShare) appendTo(b []byte) []byte {
 	b = fmt.Appendf(b, "jhash %s saddr mod %d seed %#x ", e.Family.nft(), e.Total, sourceHashSeed)
 	return appendRange(b, e.First, e.Last)
 }
 
-// Seed is the seed of the hash of NftSourceHash.
-func (NftSourceHash) Seed() uint32 { return sourceHashSeed }
+// Seed is the seed of the hash of NftSourceShare.
+func (NftSourceShare) Seed() uint32 { return sourceHashSeed }
 
 // MaxSet is how many prefixes or ranges there may be in one set of a rule: the kernel takes them in one attribute,
 // which holds less than 64 KiB.

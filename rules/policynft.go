@@ -123,7 +123,7 @@ func (p *planner) hashSources(c *Chain, policy *Policy, family Family, choice *C
 	}
 	for _, m := range choice.Members {
 		u := p.uplink(m.Uplink)
-		share := NftSourceHash{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
+		share := NftSourceShare{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
 		from += uint32(u.Weight)
 		c.addFor(policy.Name, ": these sources by "+u.Name, append(slices.Clone(match), share, NftSetMark{p.k.MarkMask, p.k.Mark(u.ID)}, NftReturn{})...)
 	}

@@ -55,7 +55,7 @@ func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, bitwise(expr.CtStateBitNEW, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
 	case rules.NftIPsec:
 		return []expr.Any{&expr.Rt{Key: rtIPsec, Register: 1}, compare(false, []byte{flag(!e.Not)})}
-	case rules.NftSourceHash:
+	case rules.NftSourceShare:
 		return sourceShare(e)
 	}
 	return compileProxy(e)
@@ -234,7 +234,7 @@ func (b *builder) codePoints(e rules.NftDSCP) []expr.Any {
 }
 
 // sourceShare hashes the source address, as "jhash ip saddr mod N seed S" does.
-func sourceShare(e rules.NftSourceHash) []expr.Any {
+func sourceShare(e rules.NftSourceShare) []expr.Any {
 	size := uint32(4)
 	if e.Family == rules.IPv6 {
 		size = 16

@@ -55,7 +55,7 @@ func findLacking(t *rules.Table) []string {
 		for _, r := range t.Chains[i].Rules {
 			for _, e := range r.Exprs {
 				kind := kindOf(e)
-				if tried[kind] || leadsElsewhere(e) {
+				if tried[kind] || needsOtherObjects(e) {
 					continue
 				}
 				tried[kind] = true
@@ -69,9 +69,9 @@ func findLacking(t *rules.Table) []string {
 	return lacking
 }
 
-// leadsElsewhere reports whether an expression cannot stand alone: it needs other chains, or a set with a name. Every kernel
+// needsOtherObjects reports whether an expression cannot stand alone: it needs other chains, or a set with a name. Every kernel
 // with nftables has those.
-func leadsElsewhere(e rules.NftExpr) bool {
+func needsOtherObjects(e rules.NftExpr) bool {
 	switch e.(type) {
 	case rules.NftJump, rules.NftGoto, rules.NftBranch, rules.NftPinBranch, rules.NftDevices, rules.NftExternalSet:
 		return true

@@ -13,7 +13,7 @@ func TestRulesWithAnExpressionThatTheKernelLacksAreLeftOutAndTheRestStands(t *te
 	k := open(t)
 	table := &rules.Table{Chains: []rules.Chain{
 		{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: 110, Rules: []rules.NftRule{
-			{Exprs: []rules.NftExpr{rules.NftSourceHash{Family: rules.IPv4}, rules.NftReturn{}}, Comment: "a share [1]"},
+			{Exprs: []rules.NftExpr{rules.NftSourceShare{Family: rules.IPv4}, rules.NftReturn{}}, Comment: "a share [1]"},
 			{Exprs: []rules.NftExpr{rules.NftDevice{Out: true, Name: "wan1"}, rules.NftMasquerade{}}, Comment: "masqueraded [2]"},
 		}},
 	}}

@@ -301,7 +301,7 @@ func (f *flow) meets(x rules.NftExpr) bool {
 		return f.pin&x.Mask != 0
 	case rules.NftIPsec:
 		return f.ipsec != x.Not
-	case rules.NftSourceHash:
+	case rules.NftSourceShare:
 		return x.Has(f.source)
 	case rules.NftDestination:
 		return x.Prefix.Contains(f.packet.To)
