@@ -139,9 +139,9 @@ func expand[T any](list []Rule, at int, selector []T, set func(*Rule, T)) []Rule
 	if len(selector) < 2 {
 		return list
 	}
-	plain := slices.Clone(list[at:])
+	base := slices.Clone(list[at:])
 	list = list[:at]
-	for _, r := range plain {
+	for _, r := range base {
 		for _, x := range selector {
 			set(&r, x)
 			list = append(list, r)
@@ -327,26 +327,26 @@ func (p *planner) markRules() {
 
 // describe says what a policy became in the families that it is about.
 func (n *placement) describe(policy *Policy, list []Family) string {
-	const plain, marks = "rules of the kernel", "marks of nftables, for "
+	const kernelRules, marks = "rules of the kernel", "marks of nftables, for "
 	how := make([]string, 0, len(Families))
 	for _, family := range list {
 		switch why := n.mark[family.index()]; {
 		case policy.Sticky || n.needsNft[family.index()]:
 			how = append(how, marks+why)
 		case why == dissectionReason:
-			how = append(how, plain+" for what this machine sends itself, and "+marks+why)
+			how = append(how, kernelRules+" for what this machine sends itself, and "+marks+why)
 		case why != "":
-			how = append(how, plain+", and in "+family.String()+" "+marks+why)
+			how = append(how, kernelRules+", and in "+family.String()+" "+marks+why)
 		default:
-			how = append(how, plain)
+			how = append(how, kernelRules)
 		}
 	}
 	switch {
 	case len(how) == 0:
 		return "nothing: none of its uplinks carries the family that it selects"
-	case len(how) == 1 || how[0] == how[1] || how[1] == plain:
+	case len(how) == 1 || how[0] == how[1] || how[1] == kernelRules:
 		return how[0]
-	case how[0] == plain:
+	case how[0] == kernelRules:
 		return how[1]
 	}
 	return how[0] + "; " + how[1]

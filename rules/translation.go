@@ -10,8 +10,8 @@ func (p *planner) translations(u *Uplink) []netip.Prefix {
 	}
 	to := []netip.Prefix{}
 	for _, lan := range p.lansFrom(u.ID) {
-		if outside, ok := p.translated(u, lan); ok {
-			to = append(to, outside)
+		if external, ok := p.translated(u, lan); ok {
+			to = append(to, external)
 		}
 	}
 	for _, source := range p.sources(u, IPv6, p.info(u, IPv6)) {

@@ -104,10 +104,10 @@ func (d *differ) addTunnels(have, want State) (up, unwanted []Op) {
 		if !h.Ours() || findTunnel(want.Tunnels, h.Device) != nil {
 			continue
 		}
-		alike := func(w TunnelLink) bool {
+		same := func(w TunnelLink) bool {
 			return w.TunnelParams == h.TunnelParams && h.Kind != WireGuardKind && findTunnel(have.Tunnels, w.Device) == nil
 		}
-		if slices.ContainsFunc(want.Tunnels, alike) {
+		if slices.ContainsFunc(want.Tunnels, same) {
 			d.ops = append(d.ops, DelTunnel{h.Device})
 		} else {
 			unwanted = append(unwanted, DelTunnel{h.Device})

@@ -110,8 +110,8 @@ func (m *Metrics) ObserveReconcile(d time.Duration) {
 // SetPrefixes tells whom to ask for the delegated prefixes at each scrape. It is to be called before the first.
 func (m *Metrics) SetPrefixes(source func() []status.UplinkPrefix) { m.leases = source }
 
-// Forget drops what is kept about an uplink that left the configuration.
-func (m *Metrics) Forget(name string) {
+// RemoveUplink drops what is kept about an uplink that left the configuration.
+func (m *Metrics) RemoveUplink(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for t := range m.transitions {

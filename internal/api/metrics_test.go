@@ -190,7 +190,7 @@ func TestMetricsAreServed(t *testing.T) {
 func TestMetricsForgetAnUplink(t *testing.T) {
 	m := fullMetrics()
 	m.ObserveRTT("lte", rules.IPv4, time.Millisecond)
-	m.Forget("fiber")
+	m.RemoveUplink("fiber")
 	w := ask(m.handler(), "GET", "/metrics")
 	for _, name := range []string{"uplinkd_uplink_transitions_total{", "uplinkd_probe_rtt_seconds_count{"} {
 		for line := range strings.Lines(w.Body.String()) {

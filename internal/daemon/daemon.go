@@ -238,7 +238,7 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	if former != nil {
 		for i := range former.Uplinks {
 			if name := former.Uplinks[i].Name; !slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name }) {
-				d.metrics.Forget(name)
+				d.metrics.RemoveUplink(name)
 			}
 		}
 	}

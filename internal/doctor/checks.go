@@ -90,15 +90,15 @@ func foreignRules(o *Observation, found found) {
 		case r.Priority >= k.RulePriority && r.Priority < k.RulePriority+1000:
 			found(Error, fmt.Sprintf("somebody else's rule stands among ours (%d to %d): %s", k.RulePriority, k.RulePriority+999, r),
 				fmt.Sprintf("ip %s rule del pref %d, or move ours: [kernel] rule_priority", flag, r.Priority))
-		case r.Priority < k.RulePriority && all && o.leads(r.Table, r.Family):
+		case r.Priority < k.RulePriority && all && o.hasDefaultRoute(r.Table, r.Family):
 			found(Error, fmt.Sprintf("somebody else's rule comes before ours and takes every packet: %s", r),
 				fmt.Sprintf("ip %s rule del pref %d, or put ours before it: [kernel] rule_priority = %d", flag, r.Priority, max(1, r.Priority-1000)))
 		}
 	}
 }
 
-// leads reports whether a table has a default route.
-func (o *Observation) leads(table uint32, family rules.Family) bool {
+// hasDefaultRoute reports whether a table has a default route.
+func (o *Observation) hasDefaultRoute(table uint32, family rules.Family) bool {
 	return slices.ContainsFunc(o.Routing.Tables, func(r explain.TableRoute) bool {
 		return r.Table == table && r.Family == family && r.IsDefault() && r.Type != rules.Throw
 	})

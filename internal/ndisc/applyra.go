@@ -38,7 +38,7 @@ func (m *machine) applyRA(a *advert, from netip.Addr, now time.Time) {
 		same := func(s Server) bool { return s.Addr == o.server }
 		if o.lifetime == 0 {
 			m.state.DNS = slices.DeleteFunc(m.state.DNS, same)
-		} else if s := place(&m.state.DNS, maxNames, same); s != nil {
+		} else if s := findOrAdd(&m.state.DNS, maxNames, same); s != nil {
 			s.Addr, s.Expires = o.server, until(now, o.lifetime)
 		} else {
 			full("DNS server %v", o.server)
@@ -48,7 +48,7 @@ func (m *machine) applyRA(a *advert, from netip.Addr, now time.Time) {
 		same := func(d Domain) bool { return d.Name == o.domain }
 		if o.lifetime == 0 {
 			m.state.Search = slices.DeleteFunc(m.state.Search, same)
-		} else if d := place(&m.state.Search, maxNames, same); d != nil {
+		} else if d := findOrAdd(&m.state.Search, maxNames, same); d != nil {
 			d.Name, d.Expires = o.domain, until(now, o.lifetime)
 		} else {
 			full("search domain %v", o.domain)
@@ -70,7 +70,7 @@ func (m *machine) applyPrefix(o prefixOption, from netip.Addr, now time.Time) bo
 		}
 		return true
 	}
-	p := place(&m.state.Prefixes, maxPrefixes, same)
+	p := findOrAdd(&m.state.Prefixes, maxPrefixes, same)
 	if p == nil {
 		return false
 	}
@@ -123,7 +123,7 @@ func (m *machine) applyAddress(o prefixOption, from netip.Addr, now time.Time) b
 	if o.valid == 0 {
 		return true
 	}
-	a := place(&m.state.Addresses, maxPrefixes, same)
+	a := findOrAdd(&m.state.Addresses, maxPrefixes, same)
 	if a == nil {
 		return false
 	}
@@ -143,7 +143,7 @@ func (m *machine) applyRoute(o routeOption, from netip.Addr, now time.Time) bool
 		m.state.Routes = slices.DeleteFunc(m.state.Routes, same)
 		return true
 	}
-	r := place(&m.state.Routes, maxRoutes, same)
+	r := findOrAdd(&m.state.Routes, maxRoutes, same)
 	if r == nil {
 		return false
 	}

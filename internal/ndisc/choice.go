@@ -105,9 +105,9 @@ func (m *machine) candidates() []Router {
 	return list
 }
 
-// choose keeps the router in use, or takes another when that one is gone, does not answer, or is no better than an equal of
+// selectRouter keeps the router in use, or takes another when that one is gone, does not answer, or is no better than an equal of
 // higher preference.
-func (m *machine) choose() {
+func (m *machine) selectRouter() {
 	list := m.candidates()
 	if len(list) == 0 {
 		m.use(netip.Addr{})
@@ -186,7 +186,7 @@ func (m *machine) holdDown(router netip.Addr, now time.Time) {
 func (m *machine) setDelegating(router netip.Addr) {
 	if m.delegating != router {
 		m.delegating = router
-		m.choose()
+		m.selectRouter()
 	}
 }
 

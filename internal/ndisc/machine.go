@@ -80,7 +80,7 @@ type machine struct {
 func newMachine(device string, secret []byte, last State, random func() float64) *machine {
 	m := &machine{device: device, secret: secret, rand: random, state: last.usable(), refreshes: map[netip.Addr]refresh{},
 		checks: map[netip.Addr]*check{}, unreachable: map[netip.Addr]bool{}, heldDown: map[netip.Addr]time.Time{}, holdDowns: map[netip.Addr]time.Duration{}}
-	m.choose()
+	m.selectRouter()
 	return m
 }
 
@@ -261,7 +261,7 @@ func (m *machine) expire(now time.Time) {
 			delete(m.unreachable, addr)
 		}
 	}
-	m.choose()
+	m.selectRouter()
 	if had && !m.hasDefault() {
 		m.again(now)
 	}
@@ -292,7 +292,7 @@ func (m *machine) receive(p Packet, now time.Time) error {
 	}
 	m.expire(now)
 	had, known := m.hasDefault(), m.state.router(p.From) != nil
-	r := place(&m.state.Routers, maxRouters, func(r Router) bool { return r.Addr == p.From })
+	r := findOrAdd(&m.state.Routers, maxRouters, func(r Router) bool { return r.Addr == p.From })
 	if r == nil {
 		return fmt.Errorf("advertisement of %v: %w: %d routers are known already", p.From, errMessage, maxRouters)
 	}
@@ -350,8 +350,8 @@ func (m *machine) refreshAfter(a advert, now time.Time) time.Time {
 	return now.Add(max(time.Duration(share*float64(least)), minRefresh))
 }
 
-// place finds an element or appends one; nil when the list is full.
-func place[T any](list *[]T, limit int, is func(T) bool) *T {
+// findOrAdd finds an element or appends one; nil when the list is full.
+func findOrAdd[T any](list *[]T, limit int, is func(T) bool) *T {
 	if i := slices.IndexFunc(*list, is); i >= 0 {
 		return &(*list)[i]
 	}

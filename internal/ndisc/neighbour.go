@@ -149,7 +149,7 @@ func (m *machine) setReachable(router netip.Addr, reachable bool) {
 	if reachable {
 		m.lost = false
 	}
-	m.choose()
+	m.selectRouter()
 }
 
 // neighbour takes a neighbour advertisement in (RFC 4861 section 7.1.2). Only an answer proves that the way there works.

@@ -33,7 +33,7 @@ func (e *explainer) departure(p Packet) {
 		e.conclude(p, a)
 		return
 	}
-	e.chooseSources(&a)
+	e.selectSources(&a)
 	source := a.egresses[0].Source
 	same := !slices.ContainsFunc(a.egresses, func(w Egress) bool { return w.Source != source })
 	if !source.IsValid() || !same {
@@ -150,8 +150,8 @@ func (rt *Routing) isLocal(a netip.Addr) bool {
 		a.IsLoopback() && slices.ContainsFunc(rt.Addrs, func(o rules.Addr) bool { return o.Prefix.Contains(a) && o.Prefix.Addr().IsLoopback() })
 }
 
-// chooseSources gives each way the source that a socket without one would get there.
-func (e *explainer) chooseSources(a *answer) {
+// selectSources gives each way the source that a socket without one would get there.
+func (e *explainer) selectSources(a *answer) {
 	for i := range a.egresses {
 		w := &a.egresses[i]
 		if !w.Source.IsValid() {
