@@ -66,6 +66,8 @@ type Config struct {
 	Tunnels []Tunnel
 	// WireGuard says what WireGuard devices hold, also those that others make.
 	WireGuard []WireGuard
+	// Targets are what the uplinks' probes ask, and no uplink may be given.
+	Targets []netip.Addr
 	// MainDefault says whether a default of ours stands in table main.
 	MainDefault MainDefault
 }

@@ -15,6 +15,8 @@ type Delegation struct {
 	// Elsewhere is true while another router than the one in use has given it, which would drop what has such a source
 	// (RFC 8028 section 3).
 	Elsewhere bool
+	// Configured is true for a prefix that the owner says is routed here; others are leased, and checked.
+	Configured bool
 }
 
 // lanBits is the length of a LAN's prefix: what hosts need to make addresses of their own (RFC 4862).

@@ -37,20 +37,15 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 			}
 		}
 	}
-	cloned := false
+	cfg.Uplinks = slices.Clone(cfg.Uplinks)
 	for i := range cfg.Uplinks {
+		cfg.Uplinks[i].Delegations = o.delegations(&cfg.Uplinks[i])
 		for _, family := range Families {
 			a := cfg.Uplinks[i].Family(family)
 			if !a.Enabled || a.Assign == nil {
 				continue
 			}
 			checked := o.assignment(&cfg.Uplinks[i], a.Assign)
-			if checked == a.Assign {
-				continue
-			}
-			if !cloned {
-				cfg.Uplinks, cloned = slices.Clone(cfg.Uplinks), true
-			}
 			if family == IPv6 {
 				cfg.Uplinks[i].IPv6.Assign = checked
 			} else {
@@ -59,6 +54,18 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 		}
 	}
 	return cfg, o.problems
+}
+
+// delegations returns those of an uplink that may be planned. One that holds a target would make hosts of the Internet ours.
+func (o *inputCheck) delegations(u *Uplink) []Delegation {
+	return slices.DeleteFunc(slices.Clone(u.Delegations), func(d Delegation) bool {
+		i := slices.IndexFunc(o.cfg.Targets, func(t netip.Addr) bool { return d.Prefix.Contains(t) && !d.Exclude.Contains(t) })
+		if i < 0 || d.Configured {
+			return false
+		}
+		o.report("unusable-prefix", fmt.Sprintf("%s is given the prefix %v, which holds the target %v: it is not used", u.Name, d.Prefix, o.cfg.Targets[i]), u)
+		return true
+	})
 }
 
 // assignment returns what of an assignment may be planned: itself when all of it may.
@@ -152,6 +159,9 @@ func (o *inputCheck) addressFault(u *Uplink, address netip.Prefix) string {
 	}
 	if why := edge(address.Addr(), address); why != "" {
 		return why
+	}
+	if slices.Contains(o.cfg.Targets, address.Addr()) {
+		return "that of a target"
 	}
 	if u.Site || u.hasPeers() {
 		return ""

@@ -52,6 +52,8 @@ func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 		"a multicast address":                    {"224.0.0.1/4", "198.51.100.1", 0, []string{address}},
 		"a broadcast address":                    {"198.51.100.63/26", "198.51.100.1", 0, []string{address}},
 		"a network as an address":                {"198.51.100.0/26", "198.51.100.1", 0, []string{address}},
+		"the address of a target":                {"198.51.100.53/26", "198.51.100.1", 0, []string{address}},
+		"the address of a target in IPv6":        {"2001:db8:ff::53/64", "fe80::1", 0, []string{address}},
 		"an address of another uplink":           {"203.0.113.2/26", "203.0.113.1", 0, nil},
 		"an MTU beyond the device's":             {"198.51.100.2/26", "198.51.100.1", 65535, []string{mtu}},
 		"an absurdly small MTU":                  {"198.51.100.2/26", "198.51.100.1", 68, []string{mtu}},
@@ -77,6 +79,7 @@ func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			w := given(c.address, c.gateway, c.mtu)
+			w.cfg.Targets = []netip.Addr{netip.MustParseAddr("198.51.100.53"), netip.MustParseAddr("2001:db8:ff::53")}
 			ops, report := w.converge(t) // the model refuses what the kernel would
 			got := codes(report)
 			if diff := gocmp.Diff(c.codes, got); diff != "" {
@@ -100,6 +103,38 @@ func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 				if r, ok := op.(rules.PutRoute); ok && r.IsDefault() && r.Table == numbers.Table(1) && r.Type == rules.Unicast && slices.Contains(got, gateway) {
 					t.Errorf("planned: %s", op.Command())
 				}
+			}
+		})
+	}
+}
+
+func TestALeasedPrefixThatHoldsATargetIsNotUsed(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	cases := map[string]struct {
+		delegation rules.Delegation
+		refused    bool
+	}{
+		"another prefix":                     {rules.Delegation{Prefix: prefix("2001:db8:a00::/56")}, false},
+		"a target's /64":                     {rules.Delegation{Prefix: prefix("2001:db8:ff::/64")}, true},
+		"a network that covers the target's": {rules.Delegation{Prefix: prefix("2001:db8::/32")}, true},
+		"the target is on the provider's":    {rules.Delegation{Prefix: prefix("2001:db8:ff::/56"), Exclude: prefix("2001:db8:ff::/64")}, false},
+		"it is the owner's word":             {rules.Delegation{Prefix: prefix("2001:db8:ff::/56"), Configured: true}, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := given("2001:db8:a::2/64", "fe80::1", 0)
+			w.cfg.Targets = []netip.Addr{netip.MustParseAddr("2001:db8:ff::53")}
+			w.cfg.Uplinks[0].Delegations = []rules.Delegation{c.delegation}
+			_, report := w.converge(t)
+			if got := slices.Contains(codes(report), "unusable-prefix"); got != c.refused {
+				t.Errorf("problems: %v", report.Problems)
+			}
+			held := slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool { return r.Dst == c.delegation.Prefix })
+			if held == c.refused {
+				t.Errorf("%v is kept from loops: %v", c.delegation.Prefix, held)
+			}
+			if len(w.cfg.Uplinks[0].Delegations) != 1 {
+				t.Error("the caller's configuration changed")
 			}
 		})
 	}

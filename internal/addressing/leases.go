@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -26,7 +25,6 @@ type leases struct {
 	mu      sync.Mutex
 	held    map[string]dhcp4.Lease // by uplink name
 	refused map[string]refusal     // likewise
-	targets []netip.Addr           // of all uplinks
 }
 
 // refusal is why a server's reply was of no use, and when.
@@ -50,19 +48,14 @@ func (l *leases) restore(now time.Time) {
 // configure starts and stops clients so that each uplink with method "dhcp" has one.
 func (l *leases) configure(c *config.Config) {
 	specs := make(map[string]spec[*dhcp4.Client])
-	var targets []netip.Addr
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		if u.IPv4.Method == config.MethodDHCP {
 			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, current) }}
 		}
-		for _, t := range u.Probe.Targets {
-			targets = append(targets, t.Addr())
-		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.targets = targets
 	maps.DeleteFunc(l.held, func(name string, _ dhcp4.Lease) bool { return !l.sameLink(name, specs) })
 	l.apply(specs)
 }
@@ -111,9 +104,6 @@ func (l *leases) learned(out planinput.Learned) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for name, lease := range l.held {
-		if slices.Contains(l.targets, lease.Address.Addr()) {
-			continue // a host on the Internet would become ours for everybody
-		}
 		// Whoever gives no router says that this is no way to the Internet (RFC 2131, RFC 3442).
 		a := &rules.Assignment{Addresses: []rules.Address{{Prefix: lease.Address}}, Gateway: lease.Gateway, NoDefault: !lease.Gateway.IsValid(), MTU: lease.MTU}
 		for _, r := range lease.Routes {
@@ -128,12 +118,6 @@ func (l *leases) problems(now time.Time) []rules.Problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var problems []rules.Problem
-	for _, name := range slices.Sorted(maps.Keys(l.held)) {
-		if a := l.held[name].Address.Addr(); slices.Contains(l.targets, a) {
-			problems = append(problems, rules.Problem{Code: "unusable-address", Severity: "warning",
-				Message: fmt.Sprintf("%s is given the address %v, which is that of a target on the Internet: it is not used", name, a), Fix: "look at the modem or the provider's server, or choose another target"})
-		}
-	}
 	for _, name := range slices.Sorted(maps.Keys(l.refused)) {
 		if r := l.refused[name]; now.Sub(r.at) < refusalAge {
 			problems = append(problems, rules.Problem{Code: "lease-refused", Severity: "warning",

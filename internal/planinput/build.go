@@ -2,6 +2,7 @@ package planinput
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
@@ -38,6 +39,11 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
 		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)
+		for _, t := range u.Probe.Targets {
+			if !slices.Contains(out.Targets, t.Addr()) {
+				out.Targets = append(out.Targets, t.Addr())
+			}
+		}
 	}
 	for i := range c.LANs {
 		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID}
@@ -71,7 +77,7 @@ func DelegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegati
 	if !u.IPv6.Prefix.IsValid() {
 		return leased
 	}
-	list := []rules.Delegation{{Prefix: u.IPv6.Prefix}}
+	list := []rules.Delegation{{Prefix: u.IPv6.Prefix, Configured: true}}
 	for _, d := range leased {
 		if d.Prefix != u.IPv6.Prefix {
 			list = append(list, d)

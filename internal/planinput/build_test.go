@@ -22,6 +22,15 @@ func named(names ...string) *config.Config {
 	return c
 }
 
+// defaultTargets are what the uplinks of named ask, each once.
+func defaultTargets() []netip.Addr {
+	var list []netip.Addr
+	for _, t := range config.DefaultUplink("any", "any0").Probe.Targets {
+		list = append(list, t.Addr())
+	}
+	return list
+}
+
 // numbered lists n names.
 func numbered(prefix string, n int) []string {
 	names := make([]string, n)
@@ -200,7 +209,8 @@ on_failure = "reject"
 		return out
 	}
 	want := rules.Config{
-		Groups: []rules.Group{{ID: 9, Tiers: [][]int{{8}, {7}}, KillSwitch: true, Except: nets("192.0.2.7/32")}, {ID: 10, Tiers: [][]int{{8}}}},
+		Targets: defaultTargets(),
+		Groups:  []rules.Group{{ID: 9, Tiers: [][]int{{8}, {7}}, KillSwitch: true, Except: nets("192.0.2.7/32")}, {ID: 10, Tiers: [][]int{{8}}}},
 		Policies: []rules.Policy{
 			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{
 				From: nets("192.168.1.0/24"), To: nets("192.0.2.1/32", "2001:db8::/32"), IIF: []string{"lan0"}, Protocols: []uint8{6},
@@ -276,6 +286,7 @@ subnet_id = 0xabc
 	got := Build(c, ids, Learned{"leased": all, "follows": all, "gone": all}, netip.MustParsePrefix("fd00:77::/48"))
 	masqueraded := rules.Addressing{Enabled: true, Masquerade: true}
 	want := rules.Config{
+		Targets:      defaultTargets(),
 		Kernel:       rules.Kernel{Protocol: 200, RulePriority: 20000, TableBase: 20000, MarkMask: 0x00fc0000, LinkGroup: 7},
 		IngressQdisc: true,
 		Uplinks: []rules.Uplink{
