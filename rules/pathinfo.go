@@ -48,7 +48,7 @@ func (info *PathInfo) Source() netip.Addr {
 	return info.Addresses[0].Addr()
 }
 
-// ReadPaths reads the facts of every enabled path out of a snapshot.
+// ReadPaths reads what the kernel says of every enabled path out of a snapshot.
 func ReadPaths(cfg Config, obs *Observed) map[Path]PathInfo {
 	cfg, _ = checkInput(cfg, obs)
 	return readPaths(cfg, obs, neighbourhoods(obs))

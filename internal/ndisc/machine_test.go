@@ -25,7 +25,7 @@ func machineAt(last State) *machine {
 	return m
 }
 
-// update lets a machine hear an advertisement of which all must be of use.
+// deliverTo lets a machine hear an advertisement of which all must be of use.
 func deliverTo(t *testing.T, m *machine, s says, from netip.Addr, at time.Time) {
 	t.Helper()
 	if err := m.receive(s.packet(from), at); err != nil {
