@@ -253,15 +253,15 @@ func FuzzReceive(f *testing.F) {
 					m.tick(moment(at))
 				}
 				fx := m.receive(slices.Concat([]byte{kind}, m.ex.xid[:], options), moment(at))
-				told := false
+				reported := false
 				for _, ch := range fx.changes {
 					for _, p := range ch.Prefixes {
-						told = told || p.Outcome.Gone() && p.Prefix == mustPrefix(held)
+						reported = reported || p.Outcome.Gone() && p.Prefix == mustPrefix(held)
 					}
 				}
 				kept := slices.ContainsFunc(m.held.entries, func(e entry) bool { return e.prefix == mustPrefix(held) })
-				if kept == told {
-					t.Errorf("%s: kept %v, told %v", s, kept, told)
+				if kept == reported {
+					t.Errorf("%s: kept %v, told %v", s, kept, reported)
 				}
 				if m.state != released && m.deadline() == never && len(m.held.entries) == 0 {
 					t.Errorf("%s: the machine waits for nothing", s)

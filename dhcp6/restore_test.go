@@ -289,11 +289,11 @@ func TestAStepOfTheClockLosesNothing(t *testing.T) {
 // Between a step and the next look at the clocks, time.Until of what was told must be right.
 func TestToldTimesHaveAMonotonicReading(t *testing.T) {
 	mono, wall := systemClock()
-	told := instant{mono, wall}.at(mono + time.Hour)
-	if !strings.Contains(told.String(), " m=") || told.Nanosecond() != 0 {
-		t.Errorf("told %v", told)
+	reported := instant{mono, wall}.at(mono + time.Hour)
+	if !strings.Contains(reported.String(), " m=") || reported.Nanosecond() != 0 {
+		t.Errorf("told %v", reported)
 	}
-	if left := time.Until(told); left < time.Hour-2*time.Second || left > time.Hour {
+	if left := time.Until(reported); left < time.Hour-2*time.Second || left > time.Hour {
 		t.Errorf("an hour from now is %v from now", left)
 	}
 	if again, _ := systemClock(); again < mono {

@@ -112,8 +112,8 @@ func (p *planner) findNetworks() {
 		}
 		former := p.former[deviceFamily{u.Device, IPv6}]
 		for _, a := range p.addressesOf(u, family, info) {
-			n, gone := network{a.Masked(), u.ID}, slices.Contains(former, netip.PrefixFrom(a.Addr(), 128))
-			if a.Bits() >= shortestNetwork && !gone && !slices.Contains(all, n) {
+			n, removed := network{a.Masked(), u.ID}, slices.Contains(former, netip.PrefixFrom(a.Addr(), 128))
+			if a.Bits() >= shortestNetwork && !removed && !slices.Contains(all, n) {
 				all = append(all, n)
 			}
 		}

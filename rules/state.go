@@ -230,13 +230,13 @@ func inOrder(list []Rule) bool {
 // permute moves each element to where it belongs, in place; it uses up the list of places.
 func permute[T any](list []T, to []int) {
 	for i := range list {
-		moved, at := list[i], to[i]
+		displaced, at := list[i], to[i]
 		for at != i { // what stood there is the next to move, until one belongs where the first stood
-			list[at], moved = moved, list[at]
+			list[at], displaced = displaced, list[at]
 			at, to[at] = to[at], at
 		}
 		if to[i] != i {
-			list[i] = moved
+			list[i] = displaced
 		}
 	}
 }

@@ -44,7 +44,7 @@ X
 
 func TestOtherProgramsOnTheRouterAreLeftAlone(t *testing.T) {
 	r := newRouter(t, lab.Options{}, dualWAN+"\n[[policy]]\nname = \"tight\"\nto = \"192.0.2.2\"\nuplinks = [\"fiber\"]\nfallback = \"unreachable\"\n")
-	pid := r.apart("router")
+	pid := r.unshareNet("router")
 	r.sh("router", strings.ReplaceAll(neighbours, "$BOX", pid))
 	theirs := func() string {
 		return r.sh("router", `for f in -4 -6; do ip $f rule | grep -v 'proto 117'; done; ip route show table 52; ip route show table 51820
@@ -160,8 +160,8 @@ func (r *router) markedSocket(host string, mark int, to string) net.Conn {
 	return conn
 }
 
-// apart makes a network namespace of its own beside a host, and returns the id of a process in it.
-func (r *router) apart(host string) (pid string) {
+// unshareNet makes a network namespace of its own beside a host, and returns the id of a process in it.
+func (r *router) unshareNet(host string) (pid string) {
 	r.Helper()
 	holder, _, _ := r.background(host, "unshare", "--net", "sleep", "infinity")
 	pid = strconv.Itoa(holder.Process.Pid)
@@ -198,7 +198,7 @@ bridge = "br-far"
 local = "203.0.113.2"
 remote = "192.0.2.1"
 `)
-	pid := r.apart("inet")
+	pid := r.unshareNet("inet")
 	r.sh("router", "ip link add br-far type bridge; ip link set br-far up; ip address add 198.51.100.161/28 dev br-far")
 	r.sh("inet", "ip link add far type vxlan id 7 local 192.0.2.1 remote 203.0.113.2 dstport 4789; ip link set far netns "+pid+`
 		nsenter -t `+pid+` -n sh -ec 'ip link set far up; ip address add 198.51.100.162/28 dev far; ip route add default via 198.51.100.161'`)
@@ -232,15 +232,15 @@ func TestAFirewallThatMasqueradesIsLeftToIt(t *testing.T) {
 	if masquerades() {
 		t.Error("it is done twice")
 	}
-	var told []string
+	var reported []string
 	for _, p := range r.status().Problems {
-		told = append(told, p.Code+": "+p.Message)
+		reported = append(reported, p.Code+": "+p.Message)
 	}
 	if want := []string{
 		"foreign-masquerade: the nftables table inet fw4 rewrites all sources that leave by wan1 in ipv4, so fiber is not masqueraded a second time",
 		"foreign-masquerade: the nftables table inet fw4 rewrites all sources that leave by wan2 in ipv4, so lte is not masqueraded a second time",
-	}; !slices.Equal(told, want) {
-		t.Errorf("problems: %q", told)
+	}; !slices.Equal(reported, want) {
+		t.Errorf("problems: %q", reported)
 	}
 	r.expectBy("lan", other4, "fiber")
 	r.expectBy("lan", other6, "fiber")

@@ -113,11 +113,11 @@ func TestARenumberedPrefixIsLeftAtOnce(t *testing.T) {
 		}
 		return errors.New("not yet")
 	})
-	told := time.Now()
+	reported := time.Now()
 	r.awaitHost(next)
-	t.Logf("the host left the old prefix %v after the lease changed", time.Since(told).Round(time.Millisecond))
+	t.Logf("the host left the old prefix %v after the lease changed", time.Since(reported).Round(time.Millisecond))
 	r.await("flows from the new prefix", func() error {
-		f, ok := flow.Last(told)
+		f, ok := flow.Last(reported)
 		if !ok || f.Err != nil || !next.Contains(f.Source.Addr()) {
 			return fmt.Errorf("the last one is %+v", f)
 		}

@@ -20,8 +20,8 @@ func TestTheLastGoodConfigurationStandsInForAFileWithAMistake(t *testing.T) {
 		r.awaitState("lte", uplink.Up)
 		r.expectBy("lan", other4, "fiber")
 		s := r.status()
-		told := slices.ContainsFunc(s.Problems, func(p rules.Problem) bool { return p.Code == "config" && strings.Contains(p.Message, wrong) })
-		if !strings.Contains(s.Config.Error, wrong) || s.Config.File != r.config || told != (wrong != "") {
+		reported := slices.ContainsFunc(s.Problems, func(p rules.Problem) bool { return p.Code == "config" && strings.Contains(p.Message, wrong) })
+		if !strings.Contains(s.Config.Error, wrong) || s.Config.File != r.config || reported != (wrong != "") {
 			t.Errorf("config: %+v, problems: %+v; want %q", s.Config, s.Problems, wrong)
 		}
 	}

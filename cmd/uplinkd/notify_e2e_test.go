@@ -116,11 +116,11 @@ func TestAQuotaThatIsUsedUpDrainsItsUplinkOverRestarts(t *testing.T) {
 		return nil
 	}
 	r.await("the status to say so", overQuota)
-	told := false
+	reported := false
 	for _, e := range r.decisions() {
-		told = told || e.Kind == "quota" && e.Uplink == "fiber"
+		reported = reported || e.Kind == "quota" && e.Uplink == "fiber"
 	}
-	if !told {
+	if !reported {
 		t.Error("the decision log does not tell of it")
 	}
 	if out := r.command("usage", "--socket", filepath.Join(r.dir, "s")); !strings.Contains(out, "fiber, quota 1.0 MB a month, used up\n") {

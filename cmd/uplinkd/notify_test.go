@@ -21,7 +21,7 @@ func TestTheServiceManagerIsToldWhatItWaitsFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex
-	var told []string
+	var reported []string
 	go func() {
 		b := make([]byte, 4096)
 		for {
@@ -30,7 +30,7 @@ func TestTheServiceManagerIsToldWhatItWaitsFor(t *testing.T) {
 				return
 			}
 			mu.Lock()
-			told = append(told, string(b[:n]))
+			reported = append(reported, string(b[:n]))
 			mu.Unlock()
 		}
 	}()
@@ -40,11 +40,11 @@ func TestTheServiceManagerIsToldWhatItWaitsFor(t *testing.T) {
 		r.await(what, func() error {
 			mu.Lock()
 			defer mu.Unlock()
-			i := slices.Index(told, what)
+			i := slices.Index(reported, what)
 			if i < 0 {
 				return errors.New("not yet told")
 			}
-			told = told[i+1:]
+			reported = reported[i+1:]
 			return nil
 		})
 	}

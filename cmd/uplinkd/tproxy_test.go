@@ -225,7 +225,7 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 				t.Error(err)
 			}
 			session()
-			told := func() string {
+			reported := func() string {
 				for _, p := range r.status().Problems {
 					if p.Code == "proxy-down" {
 						return p.Message
@@ -233,12 +233,12 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 				}
 				return ""
 			}
-			if problem := told(); problem != "" {
+			if problem := reported(); problem != "" {
 				t.Errorf("a proxy that works is a problem: %s", problem)
 			}
 
 			p.stop()
-			if problem, becomes := told(), map[string]string{"bypass": "goes on without it", "reject": "is refused"}[onFailure]; !strings.Contains(problem,
+			if problem, becomes := reported(), map[string]string{"bypass": "goes on without it", "reject": "is refused"}[onFailure]; !strings.Contains(problem,
 				"proxy proxy, port 12345, for tcp of ipv4, udp of ipv4, tcp of ipv6, udp of ipv6") || !strings.Contains(problem, becomes) {
 				t.Errorf("while the proxy is down the status says %q", problem)
 			}
@@ -261,7 +261,7 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 				past = r.echoConnection(t, "lan", "192.0.2.1:7")
 			}
 			r.proxy()
-			if problem := told(); problem != "" {
+			if problem := reported(); problem != "" {
 				t.Errorf("a proxy that is back is a problem: %s", problem)
 			}
 			for _, c := range proxied {

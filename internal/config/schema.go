@@ -367,8 +367,8 @@ func (r *reader) targets(v *value, p *Probe) {
 func suggestScheme(err error) string {
 	var unknown probe.UnknownScheme
 	if errors.As(err, &unknown) {
-		if meant := nearest(unknown.Scheme, probe.Schemes()); meant != "" {
-			return fmt.Sprintf("target %s begins with an unknown protocol, did you mean %q?", quote(unknown.Target), meant+"://")
+		if suggestion := nearest(unknown.Scheme, probe.Schemes()); suggestion != "" {
+			return fmt.Sprintf("target %s begins with an unknown protocol, did you mean %q?", quote(unknown.Target), suggestion+"://")
 		}
 	}
 	return err.Error()

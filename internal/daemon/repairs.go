@@ -11,14 +11,14 @@ import (
 // repairs tells the log when somebody has taken away the packet filter. It belongs to the engine's goroutine.
 type repairs struct {
 	table, policies bool     // they were there at the last look
-	gone            []string // since the last pass
+	lost            []string // since the last pass
 }
 
 // observe compares a look with the one before it.
 func (m *repairs) observe(obs *rules.Observed) {
 	check := func(seen *bool, there bool, name string) {
 		if *seen && !there && obs.NoTables == "" {
-			m.gone = append(m.gone, "inet "+name)
+			m.lost = append(m.lost, "inet "+name)
 		}
 		*seen = there
 	}
@@ -29,8 +29,8 @@ func (m *repairs) observe(obs *rules.Observed) {
 // report returns the event of a pass that has put back what was gone, false when there was nothing to put back: our own changes take tables
 // away too.
 func (m *repairs) report(r *reconcile.Result) (e status.Event, ok bool) {
-	gone := m.gone
-	m.gone = nil
+	lost := m.lost
+	m.lost = nil
 	back := false
 	for _, op := range r.Changes {
 		switch op := op.(type) {
@@ -40,9 +40,9 @@ func (m *repairs) report(r *reconcile.Result) (e status.Event, ok bool) {
 			back = back || op.Table != nil
 		}
 	}
-	if len(gone) == 0 || !back {
+	if len(lost) == 0 || !back {
 		return status.Event{}, false
 	}
 	return status.Event{Kind: status.EventRepair, Reason: "ruleset flushed",
-		Message: "somebody flushed the nftables ruleset or deleted our tables in it: " + strings.Join(gone, ", ") + " was gone, and is back. What left untranslated meanwhile was dropped"}, true
+		Message: "somebody flushed the nftables ruleset or deleted our tables in it: " + strings.Join(lost, ", ") + " was gone, and is back. What left untranslated meanwhile was dropped"}, true
 }

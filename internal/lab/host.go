@@ -36,21 +36,21 @@ func (h *Host) Namespace() string { return h.netns }
 // Goroutines that fn starts run outside. Do may be nested.
 func (h *Host) Do(fn func() error) (err error) {
 	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
+	original, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("opening this thread's network namespace: %w", err)
 	}
 	if err := unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		_ = home.Close()
+		_ = original.Close()
 		runtime.UnlockOSThread()
 		return fmt.Errorf("entering namespace %s: %w", h.netns, err)
 	}
 	// Deferred, because a test may leave fn by Goexit. The thread is put back rather than thrown away: a thread that
 	// ends takes along the children that it forked and that have a parent-death signal.
 	defer func() {
-		restore := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET)
-		_ = home.Close()
+		restore := unix.Setns(int(original.Fd()), unix.CLONE_NEWNET)
+		_ = original.Close()
 		if restore != nil {
 			panic(fmt.Sprintf("lab: thread cannot leave namespace %s: %v", h.netns, restore))
 		}

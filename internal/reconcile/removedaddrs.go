@@ -11,24 +11,24 @@ import (
 // abortRemovedAddrs aborts local connections on addresses that have just been taken away, and that this machine has nowhere else: no
 // answer reaches them any more, and their packets would go on leaving with a source that nobody here has.
 func (e *Engine) abortRemovedAddrs(changes []rules.Op, obs *rules.Observed) error {
-	var gone []netip.Addr
+	var removed []netip.Addr
 	for _, op := range changes {
-		if del, ok := op.(rules.DelAddr); ok && !slices.Contains(gone, del.Prefix.Addr()) {
-			gone = append(gone, del.Prefix.Addr())
+		if del, ok := op.(rules.DelAddr); ok && !slices.Contains(removed, del.Prefix.Addr()) {
+			removed = append(removed, del.Prefix.Addr())
 		}
 	}
-	gone = slices.DeleteFunc(gone, func(a netip.Addr) bool {
+	removed = slices.DeleteFunc(removed, func(a netip.Addr) bool {
 		return slices.ContainsFunc(obs.Addrs, func(have rules.Addr) bool { return have.Prefix.Addr() == a })
 	})
-	if len(gone) == 0 {
+	if len(removed) == 0 {
 		return nil
 	}
-	sockets, err := e.o.Kernel.DestroySockets(gone)
+	sockets, err := e.o.Kernel.DestroySockets(removed)
 	if err != nil {
-		return fmt.Errorf("telling local connections of removed addresses %v: %w", gone, err)
+		return fmt.Errorf("telling local connections of removed addresses %v: %w", removed, err)
 	}
 	if sockets > 0 {
-		e.o.Log.Info("aborted connections on removed addresses", "addresses", gone, "sockets", sockets)
+		e.o.Log.Info("aborted connections on removed addresses", "addresses", removed, "sockets", sockets)
 	}
 	return nil
 }

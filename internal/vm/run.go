@@ -73,9 +73,9 @@ func Run(ctx context.Context, o Options) (int, error) {
 func boot(ctx context.Context, o Options, image, initramfs, console string) (int, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	alarm := time.AfterFunc(o.Boot, func() { cancel(fmt.Errorf("the guest did not start the program within %v", o.Boot)) })
-	defer alarm.Stop()
-	out := &guestOutput{to: o.Stdout, begun: func() { alarm.Stop() }}
+	bootTimer := time.AfterFunc(o.Boot, func() { cancel(fmt.Errorf("the guest did not start the program within %v", o.Boot)) })
+	defer bootTimer.Stop()
+	out := &guestOutput{to: o.Stdout, begun: func() { bootTimer.Stop() }}
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", arguments(o, image, initramfs, console)...)
 	cmd.Stdout, cmd.Stderr = out, &errs
