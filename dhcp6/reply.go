@@ -76,11 +76,11 @@ func (m *machine) replyToRequest(msg *message, results []iaResult, now instant) 
 	}
 	m.noteRefusal(msg)
 	m.note("Request refused by server %v: %s", msg.server, msg.explain())
-	moved := msg.status.code == iana.StatusNotOnLink
-	if !moved && (msg.failed() || anyCode(results, iana.StatusUnspecFail)) {
+	notOnLink := msg.status.code == iana.StatusNotOnLink
+	if !notOnLink && (msg.failed() || anyCode(results, iana.StatusUnspecFail)) {
 		return // a failure of the moment: the next try is the retransmission, of which there are ten
 	}
-	if moved {
+	if notOnLink {
 		m.former = nil // it does not belong here: ask without it (section 18.2.10.1)
 	}
 	m.deny(msg, results, now)

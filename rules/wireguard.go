@@ -263,10 +263,10 @@ func (d *differ) resetEndpoints(have, want State, changed []*Route) {
 		set := SetWireGuard{Device: w.Device}
 		for _, known := range h.Peers {
 			p := w.peer(known.PublicKey)
-			moved := slices.ContainsFunc(changed, func(r *Route) bool {
+			underlayChanged := slices.ContainsFunc(changed, func(r *Route) bool {
 				return r.Table == w.UnderlayTable && r.Type == Unicast && r.IsDefault() && r.Family == FamilyOf(known.Endpoint.Addr())
 			})
-			if known.Endpoint.IsValid() && moved && (w.FwMark != 0 || p != nil && p.Called) && (p == nil || !p.ResetEndpoint) {
+			if known.Endpoint.IsValid() && underlayChanged && (w.FwMark != 0 || p != nil && p.Called) && (p == nil || !p.ResetEndpoint) {
 				set.Peers = append(set.Peers, WireGuardPeerChange{WireGuardPeer: WireGuardPeer{PublicKey: known.PublicKey, Endpoint: known.Endpoint}, Known: true, EndpointOnly: true})
 			}
 		}
