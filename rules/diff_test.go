@@ -340,8 +340,9 @@ func TestNoStateOnTheWayIsWorseThanBothEnds(t *testing.T) {
 	})
 }
 
-// byChance lists the uplinks whose device has just come and is not in our group yet, with a connected network so wide that the
-// Internet seems to be behind it as a LAN is: until the device is ours, that is how its replies leave.
+// byChance lists the uplinks whose replies leave, but not by what is theirs. Either the device has just come and is not in our
+// group, with a connected network so wide that the Internet seems to be behind it as a LAN is; or it is given an address that
+// another device has and it has not yet.
 func byChance(w *world) []string {
 	var names []string
 	for i := range w.cfg.Uplinks {
@@ -350,7 +351,13 @@ func byChance(w *world) []string {
 		wide := slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool {
 			return a.Device == u.Device && a.Prefix.Masked().Contains(internet[rules.FamilyOf(a.Prefix.Addr())])
 		})
-		if link.Group != numbers.LinkGroup && wide {
+		given := func(a rules.Addr) bool {
+			as := u.Family(rules.FamilyOf(a.Prefix.Addr())).Assign
+			return as != nil && slices.ContainsFunc(as.Addresses, func(own rules.Address) bool { return own.Prefix.Addr() == a.Prefix.Addr() })
+		}
+		borrowed := slices.ContainsFunc(w.obs.Addrs, given) &&
+			!slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device == u.Device && given(a) })
+		if link.Group != numbers.LinkGroup && wide || borrowed {
 			names = append(names, u.Name)
 		}
 	}
