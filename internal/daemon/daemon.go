@@ -64,6 +64,7 @@ type Daemon struct {
 	repairs    repairs
 	tunnels    *tunnel.Engine
 	wireGuard  kernel.WireGuard
+	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
 
 	reloading sync.Mutex           // one configuration change at a time
@@ -125,11 +126,11 @@ func New(o Options) (_ *Daemon, err error) {
 	d.counters = counters.NewReader(d.traffic.Read)
 	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.monitor.PathVerdicts() })
 	if d.o.Prober == nil {
-		prober := probe.New()
-		prober.LeavesByDevice = func(p probe.Binding, target netip.Addr) bool {
+		d.sockets = probe.New()
+		d.sockets.LeavesByDevice = func(p probe.Binding, target netip.Addr) bool {
 			return d.egress.LeavesBy(p.Device, p.Mark, p.Source, target)
 		}
-		d.o.Prober = prober
+		d.o.Prober = d.sockets
 	}
 	d.tunnels = tunnel.New(tunnel.Options{Log: d.log, WireGuard: &d.wireGuard, Prober: d.o.Prober, Phase: d.started, Changed: d.replan, OnEvent: d.event,
 		Leaves: func(uplink string, paths []rules.Path) {
@@ -201,6 +202,11 @@ func New(o Options) (_ *Daemon, err error) {
 
 // Close gives back what New opened.
 func (d *Daemon) Close() {
+	if d.sockets != nil {
+		if err := d.sockets.Close(); err != nil {
+			d.log.Warn("probes are not closed", "err", err)
+		}
+	}
 	d.wireGuard.Close()
 	if d.hints != nil {
 		d.hints.Close()
