@@ -57,8 +57,8 @@ type WatcherConfig struct {
 	OnRTT func(t probe.Target, rtt time.Duration)
 }
 
-// PathFacts is what the kernel knows of a path, and how probes take it.
-type PathFacts struct {
+// PathInfo is what the kernel knows of a path, and how probes take it.
+type PathInfo struct {
 	Link
 	Binding probe.Binding
 
@@ -312,16 +312,16 @@ func (w *Watcher) drained() bool {
 	return len(w.changes) == 0
 }
 
-// SetPath takes the facts about the path and returns the verdict that
-// follows from them. It is synchronous: a lost carrier has made the uplink down
+// SetPath takes what is known of the path and returns the verdict that
+// follows from it. It is synchronous: a lost carrier has made the uplink down
 // when it returns, and no probe is begun any more; those in flight are
 // cancelled and count for nothing. When only the binding of probes has changed, the
-// verdict stays, and probes leave by the new path from now on. The facts of
-// every hint may be passed on; the same ones again change nothing.
+// verdict stays, and probes leave by the new path from now on. What
+// every hint brings may be passed on; the same again changes nothing.
 //
 // A device that was deleted and made anew under its name is a new path although
 // it looks the same; pass its absence in between, or call Renew.
-func (w *Watcher) SetPath(f PathFacts) State {
+func (w *Watcher) SetPath(f PathInfo) State {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()

@@ -85,7 +85,7 @@ type bench struct {
 	done   chan error
 }
 
-var wholePath = PathFacts{Link: Link{Carrier: true, HasAddress: true, HasGateway: true}, Binding: probe.Binding{Device: "eth1", Mark: 1 << 24}}
+var wholePath = PathInfo{Link: Link{Carrier: true, HasAddress: true, HasGateway: true}, Binding: probe.Binding{Device: "eth1", Mark: 1 << 24}}
 
 // start runs a Watcher in the caller's bubble with a whole path.
 func start(t testing.TB, cfg WatcherConfig, answer func(string, time.Duration) (time.Duration, error)) *bench {
@@ -314,7 +314,7 @@ func TestWatcherCarrierLossCancelsWhatIsInFlight(t *testing.T) {
 		if b.net.inFlight == 0 {
 			t.Fatal("nothing in flight")
 		}
-		b.SetPath(PathFacts{})
+		b.SetPath(PathInfo{})
 		synctest.Wait()
 		if b.net.inFlight != 0 {
 			t.Errorf("%d still in flight", b.net.inFlight)
@@ -561,7 +561,7 @@ func TestWatcherWithoutProbes(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error)
 				go func() { done <- w.Run(ctx) }()
-				got := []State{w.SetPath(wholePath), w.SetPath(PathFacts{})}
+				got := []State{w.SetPath(wholePath), w.SetPath(PathInfo{})}
 				w.SetPath(wholePath)
 				time.Sleep(3 * time.Second) // virtual
 				got = append(got, w.Verdict().State)
@@ -585,13 +585,13 @@ func TestWatcherTellsTransitionsFromBeforeRunAndAtItsEnd(t *testing.T) {
 			time.Sleep(time.Second) // a slow listener
 			got = append(got, tr.To)
 		}})
-		w.SetPath(PathFacts{})
+		w.SetPath(PathInfo{})
 		w.SetPath(wholePath)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- w.Run(ctx) }()
 		time.Sleep(10 * ms)
-		w.SetPath(PathFacts{})
+		w.SetPath(PathInfo{})
 		cancel()
 		<-done
 		if diff := cmp.Diff([]State{Down, Init, Down}, got); diff != "" {

@@ -91,9 +91,9 @@ func (m *Monitor) pauseCarried() {
 	defer m.mu.Unlock()
 	m.carriers.update(m.paths)
 	for _, p := range m.paths {
-		if m.carriers.paused(p.uplink.Name) && p.facts.Carrier && !p.facts.Quiet {
-			p.facts.Quiet = true
-			p.SetPath(p.facts)
+		if m.carriers.paused(p.uplink.Name) && p.info.Carrier && !p.info.Quiet {
+			p.info.Quiet = true
+			p.SetPath(p.info)
 		}
 	}
 }

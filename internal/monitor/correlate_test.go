@@ -18,7 +18,7 @@ import (
 
 func (c *rig) wantsHealth(path rules.Path, want rules.Health) {
 	c.t.Helper()
-	if got := c.Verdicts(c.facts)[path].Health; got != want {
+	if got := c.Verdicts(c.paths)[path].Health; got != want {
 		s := c.Statuses()[path]
 		c.t.Errorf("planning takes path %v for %v, want %v: %s, %s", path, got, want, s.State, s.Reason)
 	}
@@ -38,7 +38,7 @@ func TestASilentUplinkIsLeftWithoutWaitingForTheOthersInterval(t *testing.T) {
 			after(time.Minute + phase)
 			c.set("fiber", false)
 			begun := time.Now()
-			for c.Verdicts(c.facts)[fiber4].Health == rules.Good {
+			for c.Verdicts(c.paths)[fiber4].Health == rules.Good {
 				after(5 * time.Millisecond)
 			}
 			longest = max(longest, time.Since(begun))
@@ -94,7 +94,7 @@ func TestSilenceEverywhereMovesNothingAndIsToldOnce(t *testing.T) {
 		c.set("lte", true)
 		for range 300 {
 			after(20 * time.Millisecond)
-			if c.Verdicts(c.facts)[fiber4].Health == rules.Dead || c.Verdicts(c.facts)[lte4].Health == rules.Dead {
+			if c.Verdicts(c.paths)[fiber4].Health == rules.Dead || c.Verdicts(c.paths)[lte4].Health == rules.Dead {
 				t.Fatal("something is dead when everything is back")
 			}
 		}

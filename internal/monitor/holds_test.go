@@ -64,7 +64,7 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 		c.reload(policy(config.FailbackManual))
 		c.diesAndReturns()
 		after(time.Hour)
-		if v := c.Verdicts(c.facts)[fiber4]; v.Health != rules.Good || !v.Drained {
+		if v := c.Verdicts(c.paths)[fiber4]; v.Health != rules.Good || !v.Drained {
 			t.Errorf("%+v", v)
 		}
 		if len(events) != 1 || events[0].Uplink != "fiber" || !strings.Contains(events[0].Message, "uplinkd undrain fiber") {
@@ -74,7 +74,7 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 			t.Errorf("it is not kept: %v", c.holds.held)
 		}
 		c.SetDrained("fiber", false)
-		if v := c.Verdicts(c.facts)[fiber4]; v.Drained || !c.savesHolds() {
+		if v := c.Verdicts(c.paths)[fiber4]; v.Drained || !c.savesHolds() {
 			t.Errorf("%+v", v)
 		}
 		// Another policy has nobody wait.
@@ -99,10 +99,10 @@ func TestALineWithoutCarrierAtStartHasNotFailed(t *testing.T) {
 		c.reload(policy(config.FailbackManual))
 		f := complete(2, 2)
 		f.Carrier = false
-		c.facts[fiber4] = f
+		c.paths[fiber4] = f
 		c.pass()
 		after(10 * time.Second)
-		if v := c.Verdicts(c.facts)[fiber4]; v.Health != rules.Dead || v.Drained {
+		if v := c.Verdicts(c.paths)[fiber4]; v.Health != rules.Dead || v.Drained {
 			t.Errorf("%+v", v)
 		}
 	})

@@ -110,10 +110,10 @@ func TestAMeteredStandbyIsCheapAndThereWhenNeeded(t *testing.T) {
 		if fiber := spent.Bytes["fiber"]; fiber < 8e6 || fiber > 10e6 {
 			t.Errorf("%d bytes for the active uplink", fiber)
 		}
-		c.Verdicts(c.facts)
+		c.Verdicts(c.paths)
 		c.set("fiber", false)
 		begun := time.Now()
-		for c.Verdicts(c.facts)[fiber4].Health == rules.Good {
+		for c.Verdicts(c.paths)[fiber4].Health == rules.Good {
 			after(5 * time.Millisecond)
 		}
 		if took := time.Since(begun); took > 1700*time.Millisecond {

@@ -52,7 +52,7 @@ type Monitor struct {
 	running    sync.WaitGroup // watchers
 	paths      paths
 	numbers    rules.Kernel
-	facts      map[rules.Path]rules.PathInfo // of the latest pass
+	planned    map[rules.Path]rules.PathInfo // of the latest pass
 	active     map[rules.Path]bool           // carry new traffic; nil when that is not known yet
 	drained    map[string]bool               // by uplink name; replaced, never changed in place
 	restored   map[string]savedVerdict       // by pathKey, of the previous run, until their path is configured
@@ -158,15 +158,15 @@ func (m *Monitor) onTransition(t uplink.Transition) {
 
 // Verdicts gives the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
 // leaves otherwise than before, is not probed until RouteInstalled: the kernel does not route by its mark yet.
-func (m *Monitor) Verdicts(facts map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
-	verdicts, events := m.collectVerdicts(facts)
+func (m *Monitor) Verdicts(paths map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
+	verdicts, events := m.collectVerdicts(paths)
 	for _, e := range events {
 		m.o.OnEvent(e)
 	}
 	return verdicts
 }
 
-func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.PathInfo) (map[rules.Path]rules.Verdict, []status.Event) {
+func (m *Monitor) collectVerdicts(paths map[rules.Path]rules.PathInfo) (map[rules.Path]rules.Verdict, []status.Event) {
 	overQuota := m.o.OverQuota()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -174,11 +174,11 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.PathInfo) (map[rule
 	reports := make(map[rules.Path]uplink.PathReport, len(m.paths))
 	verdicts := make(map[rules.Path]rules.Verdict, len(m.paths))
 	for path, p := range m.paths {
-		f, ok := facts[path]
+		f, ok := paths[path]
 		if !ok {
 			continue
 		}
-		p.setFacts(m.pathFacts(path, p, f))
+		p.setInfo(m.pathInfo(path, p, f))
 		if m.carriers.suspended[p.uplink.Name] != "" {
 			verdicts[path] = rules.Verdict{Health: rules.Dead, State: string(uplink.Down), Drained: m.drained[p.uplink.Name]}
 			continue
@@ -201,15 +201,15 @@ func (m *Monitor) collectVerdicts(facts map[rules.Path]rules.PathInfo) (map[rule
 }
 
 // RouteInstalled lets the paths be probed whose routes and rules have just been applied.
-func (m *Monitor) RouteInstalled(facts map[rules.Path]rules.PathInfo) {
+func (m *Monitor) RouteInstalled(paths map[rules.Path]rules.PathInfo) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.facts = facts
+	m.planned = paths
 	for path, p := range m.paths {
-		f, ok := facts[path]
+		f, ok := paths[path]
 		if e := egressOf(f); ok && e != p.installed {
 			p.installed = e
-			p.setFacts(m.pathFacts(path, p, f))
+			p.setInfo(m.pathInfo(path, p, f))
 		}
 	}
 }

@@ -65,7 +65,7 @@ type rig struct {
 	*internet
 	t     *testing.T
 	ids   map[string]int
-	facts map[rules.Path]rules.PathInfo
+	paths map[rules.Path]rules.PathInfo
 
 	saved sync.Map // what was saved last, by document
 }
@@ -107,7 +107,7 @@ func twoUplinks(change func(c *config.Config)) *config.Config {
 	return c
 }
 
-// complete are the facts of a path that has all it needs, with the n-th address.
+// complete is a path that has all it needs, with the n-th address.
 func complete(index, n int) rules.PathInfo {
 	return rules.PathInfo{Present: true, Index: index, Up: true, Carrier: true, HasDefault: true, Gateway: netip.MustParseAddr("198.51.100.1"),
 		Addresses: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", n)), 24)}}
@@ -116,7 +116,7 @@ func complete(index, n int) rules.PathInfo {
 func newRig(t *testing.T, restored map[string]savedVerdict) *rig {
 	t.Helper()
 	net := &internet{alive: map[string]bool{"fiber": true, "lte": true}}
-	c := &rig{internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2}, facts: map[rules.Path]rules.PathInfo{fiber4: complete(2, 2), lte4: complete(3, 3)}}
+	c := &rig{internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2}, paths: map[rules.Path]rules.PathInfo{fiber4: complete(2, 2), lte4: complete(3, 3)}}
 	c.Monitor = New(Options{Prober: net, Phase: time.Now(), Log: slog.New(slog.DiscardHandler), Saved: Saved{verdicts: restored},
 		Counters:  func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil },
 		OverQuota: func() map[string]bool { return nil }, Save: func(document string, read func() any) { c.saved.Store(document, read()) },
@@ -146,8 +146,8 @@ func after(d time.Duration) {
 
 // pass is a look at the kernel, which has what was planned in the end.
 func (c *rig) pass() {
-	c.Verdicts(c.facts)
-	c.RouteInstalled(c.facts)
+	c.Verdicts(c.paths)
+	c.RouteInstalled(c.paths)
 }
 
 func (c *rig) wants(path rules.Path, want uplink.State) {
@@ -180,32 +180,32 @@ func TestAPathIsNotProbedBeforeTheKernelRoutesByItsMark(t *testing.T) {
 		c := newRig(t, nil)
 		after(10 * time.Second)
 		c.wantsAsked()
-		verdicts := c.Verdicts(c.facts)
+		verdicts := c.Verdicts(c.paths)
 		after(10 * time.Second)
 		c.wantsAsked()
 		if v := verdicts[fiber4]; v.Health != rules.Good || v.State != "init" {
 			t.Errorf("a whole path before the first probe: %+v", v)
 		}
-		c.RouteInstalled(c.facts)
+		c.RouteInstalled(c.paths)
 		after(time.Second)
 		c.wantsAsked(path4("fiber", 1, 2), path4("lte", 2, 3))
 		c.wants(fiber4, uplink.Up)
 
 		// Another address: nothing is sent from it until its rule is there, and the verdict stays.
-		c.facts[fiber4] = complete(2, 20)
-		c.Verdicts(c.facts)
+		c.paths[fiber4] = complete(2, 20)
+		c.Verdicts(c.paths)
 		synctest.Wait()
 		c.asked()
 		after(10 * time.Second)
 		c.wantsAsked(path4("lte", 2, 3))
 		c.wants(fiber4, uplink.Up)
-		c.RouteInstalled(c.facts)
+		c.RouteInstalled(c.paths)
 		after(time.Second)
 		c.wantsAsked(path4("fiber", 1, 20), path4("lte", 2, 3))
 
 		// A device made anew with the same address is another way, too.
-		c.facts[fiber4] = complete(7, 20)
-		c.Verdicts(c.facts)
+		c.paths[fiber4] = complete(7, 20)
+		c.Verdicts(c.paths)
 		synctest.Wait()
 		c.asked()
 		after(5 * time.Second)
@@ -227,11 +227,11 @@ func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 		} {
 			f := complete(2, 2)
 			lost(&f)
-			c.facts[fiber4] = f
-			if v := c.Verdicts(c.facts)[fiber4]; v.Health != rules.Dead || v.State != "down" {
+			c.paths[fiber4] = f
+			if v := c.Verdicts(c.paths)[fiber4]; v.Health != rules.Dead || v.State != "down" {
 				t.Errorf("without %s: %+v", name, v)
 			}
-			c.facts[fiber4] = complete(2, 2)
+			c.paths[fiber4] = complete(2, 2)
 			c.pass()
 			after(uplink.DefaultStable + uplink.DefaultHold + 2*time.Second)
 			c.wants(fiber4, uplink.Up)
@@ -244,8 +244,8 @@ func TestALostCarrierCountsInTheSameLook(t *testing.T) {
 func TestAFamilyThatIsOffIsNotJudged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newRig(t, nil)
-		c.facts[rules.Path{Uplink: 1, Family: rules.IPv6}] = complete(2, 2)
-		if verdicts := c.Verdicts(c.facts); len(verdicts) != 2 {
+		c.paths[rules.Path{Uplink: 1, Family: rules.IPv6}] = complete(2, 2)
+		if verdicts := c.Verdicts(c.paths); len(verdicts) != 2 {
 			t.Errorf("%+v", verdicts)
 		}
 		if _, ok := c.Verdict(rules.Path{Uplink: 1, Family: rules.IPv6}); ok {
@@ -323,7 +323,7 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 				since := time.Now().Add(-time.Hour)
 				r := newRig(t, map[string]savedVerdict{"fiber/ipv4": {State: c.before, Since: since}, "fiber/ipv6": {State: uplink.Down, Since: since}, "gone/ipv4": {State: uplink.Down, Since: since}})
 				r.set("fiber", false)
-				r.Verdicts(r.facts)
+				r.Verdicts(r.paths)
 				r.wants(fiber4, c.want)
 				r.wants(lte4, uplink.Init)
 				if v, _ := r.Verdict(fiber4); c.want != uplink.Init && !v.Since.Equal(since) {
@@ -352,11 +352,11 @@ func TestADrainedUplinkIsMarkedInItsVerdicts(t *testing.T) {
 		c := newRig(t, nil)
 		c.SetDrained("fiber", true)
 		before := c.Drained()
-		if v := c.Verdicts(c.facts); !v[fiber4].Drained || v[lte4].Drained {
+		if v := c.Verdicts(c.paths); !v[fiber4].Drained || v[lte4].Drained {
 			t.Errorf("%+v", v)
 		}
 		c.SetDrained("fiber", false)
-		if v := c.Verdicts(c.facts); v[fiber4].Drained {
+		if v := c.Verdicts(c.paths); v[fiber4].Drained {
 			t.Errorf("%+v", v)
 		}
 		if !before["fiber"] || len(c.Drained()) != 0 {
@@ -371,7 +371,7 @@ func TestAnUplinkThatIsAboveItsQuotaCarriesNoNewTraffic(t *testing.T) {
 		over := map[string]bool{"lte": true}
 		c.o.OverQuota = func() map[string]bool { return over }
 		for range 2 {
-			if v := c.Verdicts(c.facts); v[lte4].Drained != over["lte"] || v[fiber4].Drained {
+			if v := c.Verdicts(c.paths); v[lte4].Drained != over["lte"] || v[fiber4].Drained {
 				t.Errorf("over quota %v: %+v", over, v)
 			}
 			over = nil

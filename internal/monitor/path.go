@@ -26,8 +26,8 @@ type monitoredPath struct {
 	inboundAt     time.Time     // when its device last received something
 	oneWayAt      time.Time     // when its traffic last looked one-way
 
-	installed egress           // as the kernel routes its mark now
-	facts     uplink.PathFacts // as given to the watcher last
+	installed egress          // as the kernel routes its mark now
+	info      uplink.PathInfo // as given to the watcher last
 }
 
 // probeSettings are what a watcher is made of: a reload that changes one of them makes a new watcher.
@@ -80,8 +80,8 @@ func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.
 	return phase
 }
 
-func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.PathInfo) uplink.PathFacts {
-	return uplink.PathFacts{
+func (m *Monitor) pathInfo(path rules.Path, p *monitoredPath, f rules.PathInfo) uplink.PathInfo {
+	return uplink.PathInfo{
 		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(),
 			HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard}, // may lead to a few networks only
 		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
@@ -89,8 +89,8 @@ func (m *Monitor) pathFacts(path rules.Path, p *monitoredPath, f rules.PathInfo)
 	}
 }
 
-func (p *monitoredPath) setFacts(f uplink.PathFacts) {
-	p.facts = f
+func (p *monitoredPath) setInfo(f uplink.PathInfo) {
+	p.info = f
 	p.SetPath(f)
 }
 

@@ -72,13 +72,13 @@ func (m *Monitor) saveProbeBytes() {
 
 // Replay gives each path of a configuration its saved verdict, for planning without a Monitor; a path without one, or
 // regained since, counts as new.
-func (s *Saved) Replay(c rules.Config, facts map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
+func (s *Saved) Replay(c rules.Config, paths map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
 	verdicts := make(map[rules.Path]rules.Verdict)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		for _, family := range rules.Families {
 			path, key := rules.Path{Uplink: u.ID, Family: family}, pathKey(u.Name, family)
-			f, state := facts[path], s.verdicts[key].State
+			f, state := paths[path], s.verdicts[key].State
 			if !state.Valid() {
 				state = uplink.Init
 			}

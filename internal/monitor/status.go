@@ -40,9 +40,9 @@ func (s PathStatus) Family(ip config.IP, path rules.Path, report *rules.Report) 
 	if ip.Method == config.MethodOff {
 		return status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff}
 	}
-	facts := report.Paths[path]
+	info := report.Paths[path]
 	out := status.FamilyStatus{State: s.State, Code: s.Reason.Code, Reason: s.Reason.Text, Since: status.At(s.Since), Loss: s.Loss,
-		Addresses: facts.Addresses, Gateway: facts.Gateway, RTTms: status.Milliseconds(s.RTT), JitterMs: status.Milliseconds(s.Jitter),
+		Addresses: info.Addresses, Gateway: info.Gateway, RTTms: status.Milliseconds(s.RTT), JitterMs: status.Milliseconds(s.Jitter),
 		AwaitsUndrain: s.ManualHold, Portal: s.Portal,
 		Class: s.Class.String(), Suppressed: s.Suppressed, Congested: s.Congestion != ""}
 	if s.Suspended {
@@ -82,7 +82,7 @@ func (m *Monitor) CanProbe(path rules.Path) bool {
 }
 
 func (p *monitoredPath) canProbe() bool {
-	return p.facts.Complete() && !p.facts.Quiet
+	return p.info.Complete() && !p.info.Quiet
 }
 
 // PathVerdicts returns the verdicts of all paths.

@@ -64,7 +64,7 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	byDevice := make(map[int][]rules.Path)
-	for path, f := range m.facts {
+	for path, f := range m.planned {
 		if f.Carrier {
 			byDevice[f.Index] = append(byDevice[f.Index], path)
 		}
