@@ -22,8 +22,8 @@ func TestARoutedPrefixIsADelegationThatNeverEnds(t *testing.T) {
 	}{
 		"neither":             {},
 		"delegated":           {config.IP{Delegation: true}, lease},
-		"routed":              {config.IP{Prefix: routed}, []rules.Delegation{{Prefix: routed}}},
-		"routed and the same": {config.IP{Delegation: true, Prefix: routed}, []rules.Delegation{{Prefix: routed}, lease[0]}},
+		"routed":              {config.IP{Prefix: routed}, []rules.Delegation{{Prefix: routed, Configured: true}}},
+		"routed and the same": {config.IP{Delegation: true, Prefix: routed}, []rules.Delegation{{Prefix: routed, Configured: true}, lease[0]}},
 	} {
 		u := config.Uplink{Name: "fiber", IPv6: c.ip}
 		if diff := cmp.Diff(c.want, planinput.DelegationsOf(&u, lease), cmp.Comparer(func(a, b rules.Delegation) bool { return a == b })); diff != "" {

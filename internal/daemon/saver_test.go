@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,23 +17,30 @@ import (
 func TestWhatCannotBeWrittenIsAProblemUntilItCan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSaver(store.View(t.TempDir()), time.Now(), slog.New(slog.DiscardHandler))
-		full, written := errors.New("no space left on device"), 0
-		s.write("ids", func() error { written++; return full })
+		full := errors.New("no space left on device")
+		var written atomic.Int32
+		var room atomic.Bool
+		s.write("ids", func() error {
+			if written.Add(1); room.Load() {
+				return nil
+			}
+			return full
+		})
 		s.write("leases", func() error { return nil })
 		if p := s.problems(); len(p) != 1 || p[0].Code != "state-not-saved" || p[0].Message != full.Error() {
 			t.Errorf("%+v", p)
 		}
 		go func() { _ = s.run(t.Context()) }()
 		time.Sleep(time.Minute)
-		if written < 5 {
-			t.Errorf("tried %d times in a minute", written)
+		if tries := written.Load(); tries < 5 {
+			t.Errorf("tried %d times in a minute", tries)
 		}
-		full = nil
+		room.Store(true)
 		time.Sleep(time.Minute)
-		tries := written
+		tries := written.Load()
 		time.Sleep(time.Minute)
-		if p := s.problems(); len(p) != 0 || written != tries {
-			t.Errorf("%+v; written %d times since", p, written-tries)
+		if p := s.problems(); len(p) != 0 || written.Load() != tries {
+			t.Errorf("%+v; written %d times since", p, written.Load()-tries)
 		}
 	})
 }

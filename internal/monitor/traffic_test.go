@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -48,9 +49,9 @@ func TestTrafficThatGetsNoAnswerHasItsPathsProbedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newRig(t, nil)
 		var sent, received uint64
-		dead := false
+		var dead atomic.Bool
 		c.o.Counters = func(out map[int]counters.Device) (time.Time, error) {
-			if sent += 10; !dead {
+			if sent += 10; !dead.Load() {
 				received += 10
 			}
 			out[2] = counters.Device{Sent: sent, Received: received} // fiber's
@@ -60,7 +61,7 @@ func TestTrafficThatGetsNoAnswerHasItsPathsProbedAtOnce(t *testing.T) {
 		c.SetActive(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
 		after(time.Minute + 100*time.Millisecond) // the next probe is due in 900 ms
 		c.set("fiber", false)
-		dead = true
+		dead.Store(true)
 		after(900 * time.Millisecond)
 		c.wants(fiber4, uplink.Suspect)
 	})
