@@ -170,7 +170,7 @@ func splitAuthority(s, scheme string) (host, port string, err error) {
 		}
 		return "", "", errors.New("has brackets around something that is no IPv6 address")
 	}
-	host, port, split := cutPort(s)
+	host, port, split := SplitHostPort(s)
 	switch {
 	case split && port == "":
 		return "", "", errors.New("has a colon but no port behind it")
@@ -182,8 +182,9 @@ func splitAuthority(s, scheme string) (host, port string, err error) {
 	return s, "", nil
 }
 
-// cutPort splits 192.0.2.1:80 and [2001:db8::1]:80. An IPv6 address without brackets is not split.
-func cutPort(s string) (host, port string, ok bool) {
+// SplitHostPort splits 192.0.2.1:80 and [2001:db8::1]:80; ok is false for anything else. An IPv6 address without brackets is not split:
+// net.SplitHostPort takes a host with brackets that is no address, and its errors are not ours.
+func SplitHostPort(s string) (host, port string, ok bool) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 {
 		return "", "", false

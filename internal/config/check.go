@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 // The checks of single values return a message, or "" if the value is right.
@@ -84,7 +86,7 @@ func checkListen(name, s string) string {
 	if s == "" {
 		return ""
 	}
-	host, port, ok := splitHostPort(s)
+	host, port, ok := probe.SplitHostPort(s)
 	if !ok {
 		return fmt.Sprintf(`%s must be an address with a port, and %s is not: write "127.0.0.1:9275" or "[::1]:9275"`,
 			name, quote(s))
@@ -105,20 +107,6 @@ func checkPort(what, port string) string {
 		return fmt.Sprintf("%s has port %s: it must be 1 to 65535", what, quote(port))
 	}
 	return ""
-}
-
-// splitHostPort splits 192.0.2.1:80 and [2001:db8::1]:80. An IPv6 address without brackets is not split.
-func splitHostPort(s string) (host, port string, ok bool) {
-	i := strings.LastIndexByte(s, ':')
-	if i < 0 {
-		return "", "", false
-	}
-	host, port = s[:i], s[i+1:]
-	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
-		host = host[1 : len(host)-1]
-		return host, port, strings.Contains(host, ":")
-	}
-	return host, port, !strings.ContainsAny(host, ":[]")
 }
 
 const (

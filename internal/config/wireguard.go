@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 // WireGuard is [uplink.wireguard]: a device to be made.
@@ -79,7 +81,7 @@ func parseKey(name, s string) (Key, string) {
 
 // checkEndpoint checks HOST:PORT, the host being an address or a name.
 func checkEndpoint(name, s string) string {
-	host, port, ok := splitHostPort(s)
+	host, port, ok := probe.SplitHostPort(s)
 	if !ok || host == "" {
 		return fmt.Sprintf("%s must be a host with a port, and %s is not: write it as in %q, an IPv6 address in brackets", name, quote(s), exampleRemoteE)
 	}
@@ -244,7 +246,7 @@ func (r *reader) endpoints(w *table, u *Uplink) {
 		return
 	}
 	for i, p := range u.WireGuard.Peers {
-		host, _, _ := splitHostPort(p.Endpoint)
+		host, _, _ := probe.SplitHostPort(p.Endpoint)
 		a, err := netip.ParseAddr(host)
 		if err != nil || i >= len(v.elems) {
 			continue
