@@ -110,6 +110,8 @@ type FSM struct {
 
 	link  Link
 	known bool // the link has been complete once, or a verdict was restored
+	// restored is true until the link of a restored verdict is known.
+	restored bool
 
 	quality *Quality
 	damping Damping
@@ -163,22 +165,27 @@ func (m *FSM) Restore(s State, since time.Time) {
 	default:
 		return
 	}
-	m.state, m.since, m.known = s, since, true
+	m.state, m.since, m.known, m.restored = s, since, true, true
 	m.quality.loss.degraded = s == Degraded
 	m.reason = reason(CodeRestart, "was %s before the restart", s)
 }
 
 // SetLink takes what the kernel knows. A loss is down at once. A path that is
 // complete for the first time is init; one that was lost before stays down until it
-// has been complete for Stable and the probes have found the uplink again.
+// has been complete for Stable and the probes have found the uplink again. One that is not there
+// yet when the daemon starts has not failed: after a power cut, for example, or a tunnel that is to be made.
 func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 	before := m.link
 	m.link = p
+	defer func() { m.restored = false }()
 	if m.state == Disabled {
 		return Transition{}, false
 	}
 	if !p.Complete() {
 		m.stableAt = time.Time{}
+		if m.restored && m.state != Down {
+			m.known = false
+		}
 		reason := p.missing()
 		if reason.Code == CodeNoCarrier && !m.known {
 			reason = reasonNeverCarrier
@@ -428,7 +435,7 @@ func (m *FSM) to(s State, reason Reason, now time.Time) Transition {
 	// What never worked has not failed, and a line that is being given another address (a redial, a
 	// renumbering) has not either.
 	readdressed := reason.Code == CodeNoAddress || reason.Code == CodeNoGateway
-	if s == Down && m.state != Init && !readdressed {
+	if s == Down && m.state != Init && !readdressed && !m.restored {
 		m.damping.Down(now)
 	} else if m.state == Down && s == Up || m.state == Recovering && s != Down {
 		m.damping.Up(now)

@@ -536,6 +536,8 @@ func (w *model) setPath(p Link) {
 			w.regained = w.now
 		}
 		w.known = true
+	} else if !w.told && w.m.State() != Down {
+		w.known = false // it is not there yet
 	}
 	before := w.m.State()
 	w.path, w.told = p, true
@@ -596,5 +598,29 @@ func (w *model) observe(signal probe.Signal) {
 		if changed && w.m.State().Health() < HealthGood {
 			w.Fatalf("one miss made it %v", w.m.State())
 		}
+	}
+}
+
+// A power cut is no failure of the uplinks, and a tunnel's device is not there until it is made.
+func TestALinkThatIsNotThereYetAtTheStartHasNotFailed(t *testing.T) {
+	whole := Link{Carrier: true, HasAddress: true, HasGateway: true}
+	for restored, want := range map[State]State{Up: Init, Degraded: Init, Suspect: Init, Recovering: Init, Down: Down} {
+		m := NewFSM(FSMConfig{}, begin)
+		m.Restore(restored, begin.Add(-time.Hour))
+		m.SetLink(Link{NoDevice: true}, begin)
+		if m.State() != Down {
+			t.Errorf("%s: %s without a device", restored, m.State())
+		}
+		m.SetLink(whole, begin.Add(time.Second))
+		if m.State() != want || m.damping.s.Downs != 0 {
+			t.Errorf("%s: %s once it is there, want %s; %d failures", restored, m.State(), want, m.damping.s.Downs)
+		}
+	}
+	m := NewFSM(FSMConfig{}, begin)
+	m.Restore(Up, begin.Add(-time.Hour))
+	m.SetLink(whole, begin)
+	m.SetLink(Link{NoDevice: true}, begin.Add(time.Second))
+	if m.damping.s.Downs != 1 {
+		t.Errorf("%d failures of one that went away later", m.damping.s.Downs)
 	}
 }
