@@ -134,9 +134,9 @@ type IP struct {
 	// point-to-point devices have; other methods always have the zero Addr.
 	Gateway netip.Addr
 	// Masquerade says whether forwarded traffic leaves with the uplink's own address: NAT44 in IPv4; in IPv6 NAT66
-	// for hosts without a prefix of this uplink.
-	Masquerade bool
-	// MasqueradeFrom are sources that are hidden behind the uplink\'s own address where Masquerade is not set: networks of
+	// for hosts without a prefix of this uplink. Automatic: where the uplink leads to the Internet and MasqueradeFrom is empty.
+	Masquerade Auto
+	// MasqueradeFrom are sources that are hidden behind the uplink's own address where Masquerade is not On: networks of
 	// the family.
 	MasqueradeFrom []netip.Prefix // masquerade_from
 
@@ -204,7 +204,7 @@ func DefaultUplink(name, device string) Uplink {
 		Weight:   1,
 		Default:  true,
 		Failback: FailbackAfterStable,
-		IPv4:     IP{Method: MethodAuto, Masquerade: true},
+		IPv4:     IP{Method: MethodAuto, Masquerade: Automatic},
 		IPv6:     IP{Method: MethodAuto},
 		Probe: Probe{
 			Targets:      defaultTargets(),

@@ -174,7 +174,7 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 	}
 	want := []Uplink{{
 		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1, Default: true, Failback: FailbackAfterStable,
-		IPv4: IP{Method: MethodAuto, Masquerade: true},
+		IPv4: IP{Method: MethodAuto, Masquerade: Automatic},
 		IPv6: IP{Method: MethodAuto},
 		Probe: Probe{
 			Targets: targets("1.1.1.1", "8.8.8.8", "9.9.9.9",

@@ -152,12 +152,12 @@ var everyValue = Config{
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),
-			MasqueradeFrom: nets("10.7.0.0/24"),
+			Masquerade: Off, MasqueradeFrom: nets("10.7.0.0/24"),
 		},
 		IPv6: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("2001:db8::2/64"), Gateway: netip.MustParseAddr("fe80::1"),
-			Masquerade: true, Prefix: netip.MustParsePrefix("2001:db8:4000::/48"),
+			Masquerade: On, Prefix: netip.MustParsePrefix("2001:db8:4000::/48"),
 		},
 		Probe: Probe{
 			Targets: targets(
@@ -171,7 +171,7 @@ var everyValue = Config{
 		Quality: Quality{Good: Limits{50 * time.Millisecond, 5 * time.Millisecond, 0.002}, Fair: Limits{80 * time.Millisecond, 9 * time.Millisecond, 0.1}},
 	}, {
 		Name: "tunnel", Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Default: true, Failback: FailbackAfterStable,
-		IPv4: IP{Method: MethodAuto, Masquerade: true},
+		IPv4: IP{Method: MethodAuto, Masquerade: Automatic},
 		IPv6: IP{
 			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"),
 			RequestAddress: true, Translate: true,

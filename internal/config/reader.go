@@ -178,6 +178,18 @@ func boolean(name string, dst *bool) field {
 	}}
 }
 
+// unsetOrBoolean is true or false; what it is without the key is for others to say.
+func unsetOrBoolean(name string, dst *Auto) field {
+	var on bool
+	read := boolean(name, &on).read
+	return field{name, func(r *reader, v *value) {
+		read(r, v)
+		if *dst = Off; on {
+			*dst = On
+		}
+	}}
+}
+
 // autoOrBoolean is "auto", true or false.
 func autoOrBoolean(name string, dst *Auto) field {
 	return field{name, func(r *reader, v *value) {

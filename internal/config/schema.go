@@ -188,6 +188,7 @@ func (r *reader) uplink(t *table, seen uplinksSeen) Uplink {
 	r.required(t, "uplink", "device", "device", "eth1", u.Device, seen.devices)
 	r.tunnelKeys(t, &u)
 	r.families(t, &u)
+	r.masqueradeFrom(t, &u)
 	r.probe(t, &u)
 	return u
 }
@@ -231,7 +232,7 @@ func ipv4Section(ip *IP) section {
 		}),
 		parsed("address", &ip.Address, exampleAddress4, parseAddress4),
 		parsed("gateway", &ip.Gateway, exampleGateway4, parseGateway4),
-		boolean("masquerade", &ip.Masquerade),
+		unsetOrBoolean("masquerade", &ip.Masquerade),
 		networks("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
 	}}
 }
@@ -243,7 +244,7 @@ func ipv6Section(ip *IP) section {
 		}),
 		parsed("address", &ip.Address, exampleAddress6, parseAddress6),
 		parsed("gateway", &ip.Gateway, exampleGateway6, parseGateway6),
-		boolean("masquerade", &ip.Masquerade),
+		unsetOrBoolean("masquerade", &ip.Masquerade),
 		networks("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
 		boolean("delegation", &ip.Delegation),
 		parsed("prefix_hint", &ip.PrefixHint, exampleHint, parseHint),
@@ -260,7 +261,6 @@ func (r *reader) ip(t *table, s section, ip *IP) {
 		return
 	}
 	r.delegation(t, ip)
-	r.masqueradeFrom(t, s.title, ip)
 	if ip.Method != MethodStatic {
 		for _, key := range []string{"address", "gateway"} {
 			if v := t.values[key]; v != nil {
@@ -304,7 +304,7 @@ func (r *reader) delegation(t *table, ip *IP) {
 			complain("translate", "translate needs a prefix to translate to: add delegation = true")
 		}
 	}
-	if ip.Translate && ip.Masquerade {
+	if ip.Translate && ip.Masquerade == On {
 		complain("translate", "translate and masquerade are two ways to rewrite the same packets: take one of them out")
 	}
 	if ip.RequestAddress && ip.Method != MethodRA {

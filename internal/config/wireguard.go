@@ -289,18 +289,28 @@ func (r *reader) checkPeerTargets(t, w *table, u *Uplink) {
 }
 
 // masqueradeFrom checks the sources that an uplink hides.
-func (r *reader) masqueradeFrom(t *table, title string, ip *IP) {
-	v := t.values["masquerade_from"]
-	if v == nil || v.bad {
-		return
-	}
-	if ip.Masquerade {
-		r.fail(v, v.key, "masquerade hides all sources already: write masquerade = false to hide only those of masquerade_from")
-		return
-	}
-	for i, p := range ip.MasqueradeFrom {
-		if p.Addr().Is4() != (title == titleIPv4) {
-			r.fail(v, v.elems[i].off, "masquerade_from: %s is not of the family of %s", p, title)
+func (r *reader) masqueradeFrom(t *table, u *Uplink) {
+	for _, f := range []struct {
+		name, title string
+		ip          *IP
+		is4         bool
+	}{{"ipv4", titleIPv4, &u.IPv4, true}, {"ipv6", titleIPv6, &u.IPv6, false}} {
+		s := t.values[f.name]
+		if s == nil || s.table == nil || !s.table.usable("method") {
+			continue
+		}
+		v := s.table.values["masquerade_from"]
+		if v == nil || v.bad {
+			continue
+		}
+		if f.ip.Masquerade == On || f.ip.Masquerade == Automatic && u.Kind != KindWireGuard {
+			r.fail(v, v.key, "masquerade hides all sources already: write masquerade = false to hide only those of masquerade_from")
+			continue
+		}
+		for i, p := range f.ip.MasqueradeFrom {
+			if p.Addr().Is4() != f.is4 {
+				r.fail(v, v.elems[i].off, "masquerade_from: %s is not of the family of %s", p, f.title)
+			}
 		}
 	}
 }

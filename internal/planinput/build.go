@@ -30,8 +30,8 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
 		}
 		if u.Kind == config.KindWireGuard {
-			wire(&out.Uplinks[i].IPv4, given.IPv4, u)
-			wire(&out.Uplinks[i].IPv6, given.IPv6, u)
+			wire(&out.Uplinks[i].IPv4, given.IPv4, &u.IPv4, u.WireGuard != nil)
+			wire(&out.Uplinks[i].IPv6, given.IPv6, &u.IPv6, u.WireGuard != nil)
 			out.Uplinks[i].Site = !routesInternet(given.IPv4) && !routesInternet(given.IPv6)
 		}
 		if given.WireGuard != nil {
@@ -137,7 +137,7 @@ func ports(list []config.Range) []rules.Ports {
 
 // addressing says where one family gets its addresses; given is what a lease or routers offer.
 func addressing(ip config.IP, given *rules.Assignment) rules.Addressing {
-	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade, MasqueradeFrom: ip.MasqueradeFrom, PrefixNAT: ip.Translate}
+	a := rules.Addressing{Enabled: ip.Method != config.MethodOff, Masquerade: ip.Masquerade == config.On || ip.Masquerade == config.Automatic, MasqueradeFrom: ip.MasqueradeFrom, PrefixNAT: ip.Translate}
 	switch ip.Method {
 	case config.MethodStatic:
 		a.Managed, a.Assign = true, &rules.Assignment{Addresses: []rules.Address{{Prefix: ip.Address}}, Gateway: ip.Gateway}
@@ -149,10 +149,14 @@ func addressing(ip config.IP, given *rules.Assignment) rules.Addressing {
 	return a
 }
 
-// wire gives a family what a WireGuard device has; addresses of a device that others made are theirs.
-func wire(a *rules.Addressing, given *rules.Assignment, u *config.Uplink) {
+// wire gives a family what a WireGuard device has; addresses of a device that others made are theirs. What leads to peers alone
+// is like a LAN: sources are rewritten where that was asked for.
+func wire(a *rules.Addressing, given *rules.Assignment, ip *config.IP, made bool) {
 	if a.Enabled {
-		a.Assign, a.Managed = given, u.WireGuard != nil
+		a.Assign, a.Managed = given, made
+	}
+	if ip.Masquerade == config.Automatic {
+		a.Masquerade = routesInternet(given) && len(ip.MasqueradeFrom) == 0
 	}
 }
 

@@ -68,3 +68,31 @@ func TestDevicesAndUnderlaysAreThoseOfTheConfiguration(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+// What leads to peers alone is like a LAN; masquerading is for ways to the Internet.
+func TestWhatLeadsToPeersAloneIsMasqueradedWhereThatWasAskedFor(t *testing.T) {
+	peersAlone, internet := &rules.Assignment{NoDefault: true}, &rules.Assignment{}
+	from := []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}
+	for name, c := range map[string]struct {
+		kind  string
+		given *rules.Assignment
+		ip    config.IP
+		want  bool
+	}{
+		"peers alone":                       {config.KindWireGuard, peersAlone, config.IP{Masquerade: config.Automatic}, false},
+		"peers alone, asked for":            {config.KindWireGuard, peersAlone, config.IP{Masquerade: config.On}, true},
+		"the Internet":                      {config.KindWireGuard, internet, config.IP{Masquerade: config.Automatic}, true},
+		"the Internet, some sources hidden": {config.KindWireGuard, internet, config.IP{Masquerade: config.Automatic, MasqueradeFrom: from}, false},
+		"the Internet, turned off":          {config.KindWireGuard, internet, config.IP{Masquerade: config.Off}, false},
+		"a provider":                        {config.KindISP, nil, config.IP{Masquerade: config.Automatic}, true},
+		"a provider, turned off":            {config.KindISP, nil, config.IP{Masquerade: config.Off}, false},
+	} {
+		cfg := named("x")
+		c.ip.Method = config.MethodAuto
+		cfg.Uplinks[0].Kind, cfg.Uplinks[0].IPv4 = c.kind, c.ip
+		out := Build(cfg, each("x"), Learned{"x": {IPv4: c.given, IPv6: c.given}}, netip.Prefix{})
+		if got := out.Uplinks[0].IPv4.Masquerade; got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
