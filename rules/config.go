@@ -6,12 +6,18 @@ import (
 )
 
 // MaxUplinks is how many uplinks and groups together the default mark mask can tell apart: 62 ids,
-// because 0 means "not pinned" and the all-ones value is left to other programs.
+// because 0 means "not pinned" and the next one is routedID.
 const MaxUplinks = 62
+
+// routedID is in the marks of packets that main leads to a network behind some uplink.
+const routedID = MaxUplinks + 1
 
 // Offsets of our rules from Kernel.RulePriority; see docs/architecture.md for what each is for.
 const (
 	prefLocalNets = 0   // main, without uplink routes and without defaults
+	prefArrived   = 5   // what an uplink brings: main without defaults
+	prefRouted    = 8   // packets with routedID: main without defaults
+	prefUnrouted  = 9   // or else nothing
 	prefMark      = 9   // + uplink id: pinned connections
 	prefDevice    = 99  // + uplink id: sockets bound to the device
 	prefSource    = 199 // + uplink id: packets that carry an address of the uplink

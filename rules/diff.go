@@ -129,7 +129,7 @@ func Diff(have, want State) []Op {
 	// for those leads to the uplink's table.
 	tables := boundTables(want.Rules)
 	ofUplinks, ofGroups := split(changed(haveRoutes.selected, wantRoutes.selected), func(r *Route) bool { return tables[r.Table] })
-	bound, selecting := split(added.selected, func(r *Rule) bool { return r.OIF != "" })
+	bound, selecting := split(added.selected, func(r *Rule) bool { return r.OIF != "" || r.Selectors.Action != 0 })
 	// What is foreign is dropped before anything of ours may translate it or lead it to another router, and until nothing does any more.
 	d.putEgress(have, want)
 	d.putRoutes(ofUplinks)

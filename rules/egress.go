@@ -54,8 +54,9 @@ const (
 )
 
 // egressProgram lets sources pass that are among the first, and those beside the provider to where they belong, and drops what is
-// foreign. A list that would make the program too long is cut: chain egress_filter has all of it.
-func egressProgram(own []netip.Prefix, besides []beside, foreign []netip.Prefix) []BPFInstruction {
+// foreign, and what is hidden unless it goes to one of the networks. A list that would make the program too long is cut: chain
+// egress_filter has all of it.
+func egressProgram(own []netip.Prefix, besides []beside, foreign, networks, hidden []netip.Prefix) []BPFInstruction {
 	var parts [2][]BPFInstruction
 	for i, family := range Families {
 		var part []BPFInstruction
@@ -69,7 +70,9 @@ func egressProgram(own []netip.Prefix, besides []beside, foreign []netip.Prefix)
 			}
 		}
 		part = bpfMatches(part, ofFamily(own, family), false, bpfPass, maxBPF/8)
-		part = bpfMatches(part, ofFamily(foreign, family), false, bpfDrop, maxBPF*3/8)
+		part = bpfMatches(part, ofFamily(foreign, family), false, bpfDrop, maxBPF/4)
+		part = bpfMatches(part, ofFamily(networks, family), true, bpfPass, maxBPF/16)
+		part = bpfMatches(part, ofFamily(hidden, family), false, bpfDrop, maxBPF/8)
 		parts[i] = append(part, BPFInstruction{Op: bpfReturn, K: bpfPass})
 	}
 	four, six := uint32(len(parts[0])), uint32(len(parts[1]))
@@ -135,8 +138,8 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 		if _, present := p.obs.Link(u.Device); !present || u.Site || s == nil {
 			continue
 		}
-		foreign := disjoint(slices.Concat(s.foreign...))
-		if len(foreign) == 0 {
+		foreign, hidden := disjoint(slices.Concat(s.foreign...)), disjoint(slices.Concat(s.hidden...))
+		if len(foreign)+len(hidden) == 0 {
 			continue
 		}
 		if why := p.obs.Egress.Impossible[u.Device]; why != "" {
@@ -145,14 +148,15 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, use clsact in the place of an ingress qdisc, and restart uplinkd")
 			continue
 		}
-		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), s.beside, foreign)})
+		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), s.beside, foreign, disjoint(s.networks), hidden)})
 	}
 }
 
-// egressSources are lists of what may leave by a device, and of what may not.
+// egressSources are lists of what may leave by a device, of what may not, and of what may but to the networks behind the device.
 type egressSources struct {
-	own, foreign [][]netip.Prefix
-	beside       []beside
+	own, foreign, hidden [][]netip.Prefix
+	networks             []netip.Prefix
+	beside               []beside
 }
 
 // Egress is what a snapshot says of egress filters.

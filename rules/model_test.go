@@ -84,7 +84,14 @@ func (m *machine) walk(list []rules.Rule, family rules.Family, q query) []way {
 		if r.Family != family {
 			break
 		}
-		if r.Selectors.Unknown || r.Selectors.Action != 0 || selects(r, q) == r.Selectors.Not {
+		if r.Selectors.Unknown || selects(r, q) == r.Selectors.Not {
+			continue
+		}
+		switch r.Selectors.Action {
+		case 0:
+		case rules.RefuseNoRoute:
+			return []way{{rejected: true}}
+		default:
 			continue
 		}
 		found := m.tableLookup(r.Table, q)

@@ -14,6 +14,8 @@ type connection struct {
 	mark  uint32
 	reply bool // this packet is in the direction of the answers
 	fresh bool // this packet is the first one: the only one that nat chains see
+	// forwarded is a connection whose destination is translated.
+	forwarded bool
 	// source, when set, is what the packet's source becomes at source NAT: the address that a
 	// masqueraded flow was given, or that a port forward was sent to.
 	source netip.Addr
@@ -204,6 +206,23 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if p.conn == nil || !p.conn.reply {
 				return ""
 			}
+		case rules.NftLocalDestination:
+			if len(m.localLookup(query{dst: p.dst})) == 0 {
+				return ""
+			}
+		case rules.NftRoute:
+			q := query{dst: p.dst, src: p.src, iif: "lo", mark: p.mark}
+			if e.Back {
+				q.dst, q.src = p.src, p.dst
+			}
+			ways := m.lookup(q)
+			if ways[0].rejected || ways[0].local || e.Back && !m.usesDevice(ways, p.iif) {
+				return ""
+			}
+		case rules.NftDestinationNAT:
+			if p.conn == nil || !p.conn.forwarded {
+				return ""
+			}
 		case rules.NftIPsec: // the model has no IPsec policies
 			if !e.Not {
 				return ""
@@ -343,6 +362,9 @@ func (m *machine) receive(p packet, forward netip.Addr) []departure {
 	}
 	if forward.IsValid() {
 		p.dst = forward
+		if p.conn != nil && !p.conn.reply {
+			p.conn.forwarded = true
+		}
 	}
 	ways := m.lookup(p.query)
 	out := "lo"

@@ -77,7 +77,7 @@ func (p *planner) neighbourNetworks() {
 		}
 		p.state.Routes = append(p.state.Routes, routes...)
 		for i := range p.state.Rules {
-			if r := &p.state.Rules[i]; r.Family == family && r.Priority == p.k.RulePriority+prefMain && r.Table == TableMain {
+			if r := &p.state.Rules[i]; r.Family == family && r.Table == TableMain && p.k.looksUpNetworks(r) {
 				r.Table, r.SuppressPrefixLen = p.k.NeighbourTable(), -1
 			}
 		}

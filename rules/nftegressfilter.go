@@ -227,10 +227,13 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 		}
 		filter.own, filter.foreign = append(filter.own, own), append(filter.foreign, sources[family])
 		filter.beside = append(filter.beside, beside)
+		if family == IPv4 {
+			filter.networks = append(filter.networks, p.pathNetworks(u, family, info)...)
+		}
 		devices[family] = append(devices[family], u.Device)
 		if p.publicOnly(u, family, info) {
 			public[family] = append(public[family], u.Device)
-			filter.foreign = append(filter.foreign, privateSpace(family))
+			filter.hidden = append(filter.hidden, privateSpace(family))
 		}
 		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.PrefixNAT) {
 			return
@@ -242,7 +245,7 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 		}
 		within := slices.DeleteFunc(slices.Clone(translated), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
 		translated = slices.DeleteFunc(translated, func(net netip.Prefix) bool { return slices.Contains(within, net) })
-		filter.foreign = append(filter.foreign, translated)
+		filter.hidden = append(filter.hidden, translated)
 		if len(within) == 0 && by == "" {
 			rewriting[family] = append(rewriting[family], u.Device)
 			return
@@ -254,6 +257,7 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 	p.returnIPsec(chain)
 	for _, family := range Families {
 		dropForeign(chain, "an uplink's source never leaves by another", devices[family], sources[family])
+		p.answers(chain, devices[family], family)
 		dropForeign(chain, "local networks are hidden", rewriting[family], ofFamily(lans, family))
 		dropForeign(chain, "private addresses stay here", public[family], privateSpace(family))
 		p.transit(chain, devices[family], family, ofFamily(lans, family))
@@ -264,6 +268,13 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 		}
 	}
 	return filters
+}
+
+// answers lets those pass that hosts behind uplinks get: whom they have called by its own address answers with that.
+func (p *planner) answers(chain *Chain, devices []string, family Family) {
+	for _, part := range inSets(p.networksBehindUplinks(family)) {
+		chain.add("an answer to a host behind an uplink", NftDevices{Out: true, Names: sorted(devices)}, NftAddresses{Dest: true, Prefixes: part}, NftReply{}, NftReturn{})
+	}
 }
 
 // transit drops what comes in by an uplink and would leave by one as it came, unless a network behind an uplink or a policy asks for it.
@@ -277,9 +288,13 @@ func (p *planner) transit(chain *Chain, devices []string, family Family, lans []
 		return
 	}
 	rule := []NftExpr{NftDevices{Names: names}, NftDevices{Out: true, Names: names}}
-	asked := disjoint(p.askedTransit(family, lans))
+	behind := p.networksBehindUplinks(family)
+	asked := disjoint(slices.Concat(behind, p.askedTransit(family, lans), unrouted(family)))
 	if slices.ContainsFunc(asked, func(net netip.Prefix) bool { return net.Bits() == 0 }) {
 		return
+	}
+	for _, part := range inSets(behind) {
+		chain.add("forwarded to a host behind an uplink", slices.Concat(rule, []NftExpr{NftAddresses{Dest: true, Prefixes: part}, NftDestinationNAT{}, NftReturn{}})...)
 	}
 	for _, part := range inSets(asked) {
 		rule = append(rule, NftAddresses{Not: true, Prefixes: part})
@@ -287,24 +302,38 @@ func (p *planner) transit(chain *Chain, devices []string, family Family, lans []
 	chain.add("nobody asked for it to go on by an uplink", append(rule, NftCounter{}, NftDrop{})...)
 }
 
-// askedTransit lists the networks whose packets may go from uplink to uplink: those behind uplinks, whose hosts use this machine as
-// their gateway, and public sources of policies that no local network has.
-func (p *planner) askedTransit(family Family, lans []netip.Prefix) []netip.Prefix {
+// networksBehindUplinks lists the networks behind uplinks, whose hosts may use this machine as their gateway.
+func (p *planner) networksBehindUplinks(family Family) []netip.Prefix {
 	var nets []netip.Prefix
 	p.eachPath(func(u *Uplink, of Family, info PathInfo) {
 		if of != family {
 			return
 		}
-		for _, a := range p.addressesOf(u, family, info) {
-			nets = append(nets, a.Masked())
-		}
-		for _, n := range u.peers(family) {
-			nets = append(nets, n.Dst)
-		}
-		for _, r := range p.routesOf[deviceFamily{u.Device, family}] {
+		nets = append(nets, p.pathNetworks(u, family, info)...)
+	})
+	return nets
+}
+
+// pathNetworks lists the networks behind one uplink.
+func (p *planner) pathNetworks(u *Uplink, family Family, info PathInfo) []netip.Prefix {
+	var nets []netip.Prefix
+	for _, a := range p.addressesOf(u, family, info) {
+		nets = append(nets, segmentOf(a.Masked(), a.Addr(), false))
+	}
+	for _, n := range u.peers(family) {
+		nets = append(nets, n.Dst)
+	}
+	for _, r := range p.routesOf[deviceFamily{u.Device, family}] {
+		if r.Nexthops[0].Gateway.IsValid() || !r.wide() {
 			nets = append(nets, r.Dst)
 		}
-	})
+	}
+	return nets
+}
+
+// askedTransit lists public sources of policies that no local network has: they may go from uplink to uplink too.
+func (p *planner) askedTransit(family Family, lans []netip.Prefix) []netip.Prefix {
+	var nets []netip.Prefix
 	for i := range p.cfg.Policies {
 		for _, source := range p.cfg.Policies[i].Select.From {
 			if FamilyOf(source.Addr()) == family && !source.Addr().IsPrivate() && !slices.ContainsFunc(lans, source.Overlaps) {
@@ -312,7 +341,7 @@ func (p *planner) askedTransit(family Family, lans []netip.Prefix) []netip.Prefi
 			}
 		}
 	}
-	return append(nets, unrouted(family)...)
+	return nets
 }
 
 // unrouted is what this machine itself sends before it has an address, and to neighbours: multicast listener reports and the like come

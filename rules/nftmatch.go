@@ -74,6 +74,12 @@ type (
 	NftTransparent struct{}
 	// NftLocalDestination matches packets for an address of this machine.
 	NftLocalDestination struct{}
+	// NftRoute matches packets whose destination the rules lead to some route, asked with the mark that the packet has
+	// now; with Back, those whose source they lead to by the device that the packet came in by. Addresses of this machine
+	// are led to no route (net/ipv4/netfilter/nft_fib_ipv4.c nft_fib4_eval).
+	NftRoute struct{ Back bool }
+	// NftDestinationNAT matches packets of connections whose destination is translated.
+	NftDestinationNAT struct{}
 )
 
 // sourceHashSeed makes the same source fall to the same share in all rules; without a seed the kernel draws one
@@ -174,6 +180,10 @@ func (NftTransparent) appendTo(b []byte) []byte {
 	return append(b, "socket transparent 1 socket wildcard 0"...)
 }
 func (NftLocalDestination) appendTo(b []byte) []byte { return append(b, "fib daddr type local"...) }
+func (e NftRoute) appendTo(b []byte) []byte {
+	return append(b, direction(e.Back, "fib daddr . mark oif exists", "fib saddr . mark . iif oif exists")...)
+}
+func (NftDestinationNAT) appendTo(b []byte) []byte { return append(b, "ct status dnat"...) }
 func (e NftTProxy) appendTo(b []byte) []byte {
 	return fmt.Appendf(b, "tproxy %s to :%d", e.Family.nft(), e.Port)
 }

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Priorities of our base chains, relative to the well-known ones of linux/netfilter_ipv4.h.
@@ -35,6 +36,8 @@ func (p *planner) nftables() {
 	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPostrouting}
 	egressFilter := Chain{Name: "egress_filter"}
 	var pinned, leaving branches
+	var arrivals []Chain
+	tells := [2]bool{p.tellsNetworks(IPv4), p.tellsNetworks(IPv6)}
 
 	exempt := p.foreignMarks()
 	exemptForeignMarks(&prerouting, exempt)
@@ -56,8 +59,19 @@ func (p *planner) nftables() {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
 		p.exemptPeers(u, &prerouting, leaving.of(u, "egress"))
-		prerouting.add("new at "+u.Name+": pin to it", NftDevice{Name: u.Device}, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark}, NftGoto{pins.Chains[i]})
-		leaving.of(u, "egress").add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, NftCtMark{Mask: mask}, NftSetCtMark{mask, mark})...)
+		if u.Site {
+			continue
+		}
+		arrivals = append(arrivals, p.pinArrivals(&prerouting, u, tells, pins.Chains[i])...)
+		unpinned := []NftExpr{NftCtMark{Mask: mask}}
+		if tells != [2]bool{} {
+			unpinned = append(unpinned, NftMark{Mask: mask, Value: p.k.Mark(routedID), Not: true})
+		}
+		leaving.of(u, "egress").add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, unpinned, NftSetCtMark{mask, mark})...)
+	}
+	if tells != [2]bool{} {
+		prerouting.add("not pinned", NftGoto{routedChain})
+		arrivals = append(arrivals, p.routed(tells))
 	}
 	p.lanMTU = p.largestLAN()
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
@@ -81,7 +95,7 @@ func (p *planner) nftables() {
 	if len(egressFilter.Rules) > 0 {
 		t.Chains = append(t.Chains, egressFilter)
 	}
-	t.Chains = append(append(append(t.Chains, pinned.chains...), foreign...), p.peerChains(&leaving)...)
+	t.Chains = slices.Concat(t.Chains, arrivals, pinned.chains, foreign, p.peerChains(&leaving, tells != [2]bool{}))
 	t.addSets()
 	t.sign()
 	p.state.Table = t

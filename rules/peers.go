@@ -65,8 +65,13 @@ func (p *planner) peers() {
 }
 
 // exemptPeers keeps what peers begin, and what is begun with them, from being pinned to their tunnel: they may move to
-// another router and take their connections along, and what they send to others leaves as if a LAN's host had sent it.
+// another router and take their connections along, and what they send to others leaves as if a LAN's host had sent it. All that comes
+// by a tunnel without a way to the Internet is of peers.
 func (p *planner) exemptPeers(u *Uplink, prerouting, egress *Chain) {
+	if u.Site {
+		prerouting.add("by a peer of "+u.Name+": not pinned", NftDevice{Name: u.Device}, NftCtMark{Mask: p.k.MarkMask}, NftGoto{fromPeers(u)})
+		return
+	}
 	for _, family := range Families {
 		var networks []netip.Prefix
 		for _, n := range u.peers(family) {
@@ -86,11 +91,11 @@ func fromPeers(u *Uplink) string { return "frompeers_" + u.Name }
 func toPeers(u *Uplink) string   { return "topeers_" + u.Name }
 
 // peerChains are what exemptPeers leads to: all that an uplink's chains do besides pinning.
-func (p *planner) peerChains(leaving *branches) []Chain {
+func (p *planner) peerChains(leaving *branches, tells bool) []Chain {
 	var chains []Chain
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		if !u.hasPeers() {
+		if !u.hasPeers() && !u.Site {
 			continue
 		}
 		from, to := Chain{Name: fromPeers(u)}, Chain{Name: toPeers(u)}
@@ -99,7 +104,15 @@ func (p *planner) peerChains(leaving *branches) []Chain {
 				p.clampMSS(u, family, info, &from)
 			}
 		})
-		from.add("all others", NftReturn{})
+		if tells {
+			from.add("all others", NftGoto{routedChain})
+		} else {
+			from.add("all others", NftReturn{})
+		}
+		chains = append(chains, from)
+		if u.Site {
+			continue
+		}
 		egress := leaving.of(u, "egress").Rules
 		pin := slices.IndexFunc(egress, func(r NftRule) bool {
 			return slices.ContainsFunc(r.Exprs, func(e NftExpr) bool { _, pins := e.(NftSetCtMark); return pins })
@@ -108,7 +121,7 @@ func (p *planner) peerChains(leaving *branches) []Chain {
 		if len(to.Rules) == 0 {
 			to.add("all others", NftReturn{})
 		}
-		chains = append(chains, from, to)
+		chains = append(chains, to)
 	}
 	return chains
 }

@@ -67,6 +67,9 @@ func (p *planner) policyTable() {
 			c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
 		}
 		exemptForeignMarks(c, p.foreignMarks())
+		if c == &prerouting && (p.tellsNetworks(IPv4) || p.tellsNetworks(IPv6)) {
+			c.add("main leads to a network behind an uplink", NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(routedID)}, NftReturn{})
+		}
 		heads[c] = len(c.Rules)
 	}
 	for _, family := range Families {

@@ -31,7 +31,7 @@ func (p *planner) tproxies(c *Chain) {
 		return
 	}
 	mask, mark := p.k.MarkMask, p.k.Mark(p.cfg.TProxies[0].Group)
-	c.add("leaves by an uplink, or came by one", NftMark{Mask: mask, Not: true}, NftReturn{})
+	c.add("leaves by an uplink, or came by one", NftMark{Mask: mask, Not: true}, NftMark{Mask: mask, Value: p.k.Mark(routedID), Not: true}, NftReturn{})
 	c.add("answers go where their questions came from", NftReply{}, NftReturn{})
 	c.add("this router itself stays reachable", NftLocalDestination{}, NftReturn{})
 	for _, family := range Families {

@@ -148,8 +148,8 @@ func (p *planner) followUnderlays(output *Chain) {
 
 // unlessExempt makes a rule that is for none of these packets, so that they are not pinned to a carrier for life, and
 // for none with a mark that must stay as it is.
-func (p *planner) unlessExempt(marks []NftMark, match NftExpr, then ...NftExpr) []NftExpr {
-	exprs := []NftExpr{match}
+func (p *planner) unlessExempt(marks []NftMark, match []NftExpr, then ...NftExpr) []NftExpr {
+	exprs := match
 	for _, m := range marks {
 		exprs = append(exprs, NftMark{Mask: m.Mask, Value: m.Value, Not: true})
 	}

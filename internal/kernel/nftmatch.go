@@ -64,6 +64,9 @@ func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
 // rtIPsec is NFT_RT_XFRM of linux/netfilter/nf_tables.h: 1 where the route of the packet leads through a transformation.
 const rtIPsec = expr.RtKey(4)
 
+// ipsDestinationNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
+const ipsDestinationNAT = 1 << 5
+
 func flag(set bool) byte {
 	if set {
 		return 1
@@ -84,6 +87,11 @@ func compileProxy(e rules.NftExpr) []expr.Any {
 	case rules.NftTransparent:
 		return []expr.Any{&expr.Socket{Key: expr.SocketKeyTransparent, Register: 1}, equal([]byte{1}),
 			&expr.Socket{Key: expr.SocketKeyWildcard, Register: 1}, equal([]byte{0})}
+	case rules.NftRoute:
+		fib := &expr.Fib{Register: 1, ResultOIF: true, FlagPRESENT: true, FlagMARK: true, FlagDADDR: !e.Back, FlagSADDR: e.Back, FlagIIF: e.Back}
+		return []expr.Any{fib, equal(native(1))}
+	case rules.NftDestinationNAT:
+		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}, bitwise(ipsDestinationNAT, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
 	case rules.NftLocalDestination:
 		return []expr.Any{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native(uint32(rules.Local)))}
 	}

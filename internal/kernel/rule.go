@@ -114,6 +114,9 @@ func decodePrefix(value []byte, bits uint8) netip.Prefix {
 func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
 	req := k.request(msgType, flags|unix.NLM_F_ACK)
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Type: nl.FR_ACT_TO_TBL}}
+	if r.Selectors.Action != 0 {
+		msg.Type = uint8(r.Selectors.Action)
+	}
 	req.AddData(msg)
 	add := func(typ int, value []byte) { req.AddData(nl.NewRtAttr(typ, value)) }
 	add(nl.FRA_PRIORITY, nl.Uint32Attr(uint32(r.Priority)))

@@ -13,6 +13,7 @@ type flow struct {
 	packet     *Packet
 	in, out    string
 	isLocal    func(netip.Addr) bool // whether an address is this machine's
+	routes     func(Packet) []string // devices that the rules lead a packet to
 	source     netip.Addr
 	pin        uint32
 	translated netip.Prefix // what source NAT gives: the zero prefix for an address of the device that it leaves by
@@ -28,7 +29,7 @@ type flow struct {
 // have stands for a connection that is pinned already.
 func (e *explainer) prerouting(p *Packet) {
 	mask := e.cfg.Kernel.MarkMask
-	f := flow{packet: p, in: p.In, isLocal: e.rt.isLocal, source: p.From, pin: p.Mark & mask}
+	f := flow{packet: p, in: p.In, isLocal: e.rt.isLocal, routes: e.devices, source: p.From, pin: p.Mark & mask}
 	before, to := p.Mark, p.To
 	e.run("prerouting", &f)
 	if f.unseen != "" {
@@ -51,6 +52,11 @@ func (e *explainer) prerouting(p *Packet) {
 			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 		return
 	}
+	if f.pin == 0 {
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: rules.Origin{Key: "kernel.mark_mask"},
+			Why: fmt.Sprintf("main leads it to a network behind an uplink: the mark is %#x from here on, and it is not pinned", p.Mark)})
+		return
+	}
 	e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: e.originOn(p.In, "device"),
 		Why: fmt.Sprintf("a connection that begins at %s is pinned to it: the mark is %#x from here on", p.In, p.Mark)})
 }
@@ -69,7 +75,7 @@ func (e *explainer) reroute(p *Packet, a *answer) bool {
 	if a.outcome != Leaves {
 		return false // it does not get there
 	}
-	f := flow{packet: p, out: a.egresses[0].Device, isLocal: e.rt.isLocal, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
+	f := flow{packet: p, out: a.egresses[0].Device, isLocal: e.rt.isLocal, routes: e.devices, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
 	before := p.Mark
 	e.run("output", &f)
 	if p.Mark == before || f.policy == "" {
@@ -87,7 +93,7 @@ func (e *explainer) postrouting(p Packet) {
 	for _, w := range e.out.Egresses {
 		q := p
 		s := e.ipsec(&p, &w)
-		f := flow{packet: &q, in: p.In, out: w.Device, isLocal: e.rt.isLocal, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
+		f := flow{packet: &q, in: p.In, out: w.Device, isLocal: e.rt.isLocal, routes: e.devices, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
 		if p.In != "" {
 			e.run("forward", &f)
 		}
@@ -307,11 +313,18 @@ func (f *flow) meets(x rules.NftExpr) bool {
 		return x.Prefix.Contains(f.packet.To)
 	case rules.NftLocalDestination:
 		return f.isLocal(f.packet.To)
+	case rules.NftRoute:
+		p := Packet{From: f.packet.From, To: f.packet.To, Mark: f.packet.Mark, Protocol: f.packet.Protocol, TOS: f.packet.TOS}
+		if !x.Back {
+			return len(f.routes(p)) > 0
+		}
+		p.From, p.To = p.To, p.From
+		return slices.Contains(f.routes(p), f.in)
 	case rules.NftSYN:
 		return f.packet.Protocol == protocolTCP
 	case rules.NftNew:
 		return true
-	case rules.NftReply, rules.NftTransparent: // of connections that exist
+	case rules.NftReply, rules.NftTransparent, rules.NftDestinationNAT: // of connections that exist
 		return false
 	}
 	f.unseen = fmt.Sprintf("the packet filter of uplinkd has a condition that is not understood here (%T) and is taken for one that does not hold", x)

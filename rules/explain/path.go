@@ -74,6 +74,15 @@ func (e *explainer) arrival(p Packet) {
 	e.conclude(p, a)
 }
 
+// devices lists those that the rules lead a packet to: none when it is refused, or for this machine.
+func (e *explainer) devices(p Packet) []string {
+	silent := explainer{cfg: e.cfg, rt: e.rt, out: new(Explanation), quiet: true}
+	if a := silent.walk(p); a.outcome == Leaves {
+		return a.devices
+	}
+	return nil
+}
+
 func (e *explainer) refuse(p Packet, why string) {
 	e.out.Outcome, e.out.Reason = Refused, why
 	e.asked(p, answer{outcome: Refused})
