@@ -34,14 +34,20 @@ func (p *planner) foreignRules() {
 			p.problemOnce("foreign-full-tunnel", "warning",
 				fmt.Sprintf("a full tunnel of another program, such as wg-quick, precedes our rules and takes all traffic, answers to what comes in included: %s", r),
 				makeUplink)
+		case !behind && elsewhere && r.wholeProtocol():
+			p.problemOnce("foreign-rule-before", "warning",
+				fmt.Sprintf("a rule of another program precedes ours and takes all of a protocol, answers to what comes in by an uplink included: %s", r),
+				"delete it, and write a [[policy]] for its traffic: that leaves answers alone")
 		case behind && elsewhere && (r.whole() || r.fullTunnel()):
 			p.problemOnce("foreign-default", "warning",
 				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, is never reached, so nothing takes that way: our default precedes it: %s", r),
 				makeUplink)
 		case behind && elsewhere:
-			p.problemOnce("foreign-rule-behind", "warning",
-				fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r),
-				fmt.Sprintf("give it a preference below %d, or write a [[policy]] for its traffic", p.k.RulePriority))
+			cure := fmt.Sprintf("give it a preference below %d, or write a [[policy]] for its traffic", p.k.RulePriority)
+			if r.wholeProtocol() {
+				cure = "write a [[policy]] for its traffic; before ours it would take the answers to what comes in by an uplink too"
+			}
+			p.problemOnce("foreign-rule-behind", "warning", fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r), cure)
 		}
 		// A mark that is compared as a whole means a packet without any of our bits: see foreignMarks.
 		if shared := r.Mask & p.k.MarkMask; shared != 0 && (r.Mask != 1<<32-1 || r.Mark&p.k.MarkMask != 0) {
@@ -60,6 +66,13 @@ func (r *Rule) usesForeignTable() bool {
 // whole reports whether a rule is for all packets.
 func (r *Rule) whole() bool {
 	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == RuleSelectors{}
+}
+
+// wholeProtocol reports whether a rule is for all packets of a protocol.
+func (r *Rule) wholeProtocol() bool {
+	like := *r
+	like.Selectors.Protocol = 0
+	return r.Selectors.Protocol != 0 && like.whole()
 }
 
 // fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets. Further

@@ -92,6 +92,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.policies()
 		p.neighbourNetworks() // of families too that policies alone are about
 		p.absentDevices()
+		p.inactivePolicies()
 		p.policyTable()
 		p.markRules()
 		p.nftables()

@@ -40,6 +40,8 @@ func TestRulesOfOthersAreReportedWhereTheyGetInTheWay(t *testing.T) {
 		"wg-quick, behind us":     {rules.Rule{Priority: 32764, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true}}, []string{"foreign-default"}},
 		"wg-quick, before us":     {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true}}, []string{"foreign-full-tunnel"}},
 		"some traffic, behind us": {rules.Rule{Priority: 32765, Table: 10086, Selectors: rules.RuleSelectors{Protocol: 6}}, []string{"foreign-rule-behind"}},
+		"a protocol, before us":   {rules.Rule{Priority: 9999, Table: 10086, Selectors: rules.RuleSelectors{Protocol: 6}}, []string{"foreign-rule-before"}},
+		"a port, before us":       {rules.Rule{Priority: 9999, Table: 10086, Selectors: rules.RuleSelectors{Protocol: 6, DPort: rules.Ports{First: 25, Last: 25}}}, nil},
 		"docker swarm":            {rules.Rule{Priority: 100, Mark: 0x1, Mask: 0xffffffff, Table: 2}, nil},
 		"mwan3":                   {rules.Rule{Priority: 2001, Mark: 0x100, Mask: 0x3f00, Table: 1}, nil},
 		"a mark of our bits":      {rules.Rule{Priority: 99, Mark: 0x01000000, Mask: 0xff000000, Table: 7}, []string{"foreign-mark"}},

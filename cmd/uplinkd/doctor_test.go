@@ -78,6 +78,8 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 	}{
 		{"half of the Internet by a VPN", "router", "ip link add vpn0 type veth peer name vpn1; ip link set vpn0 up; ip link set vpn1 up; ip route add 0.0.0.0/1 dev vpn0; ip route add 128.0.0.0/1 dev vpn0", "ip link del vpn0",
 			"vpn-bypassed", "vpn0 has routes for great parts of the Internet (0.0.0.0/1, 128.0.0.0/1)", "add an [[uplink]] with device = \"vpn0\"", 3},
+		{"a VPN for what has a mark, filtered strictly", "router", "ip link add vpn0 type veth peer name vpn1; ip address add 10.9.0.1/24 dev vpn0; ip link set vpn0 up; ip link set vpn1 up; ip route add default via 10.9.0.2 dev vpn0 table 77; ip rule add pref 900 fwmark 0x77 lookup 77",
+			"ip link del vpn0; ip rule del pref 900", "rp-filter", "by vpn0, which is no uplink, and by which table 77 leads there", "sysctl -w net.ipv4.conf.vpn0.rp_filter=2", 3},
 		{"a rule among ours", "router", "ip rule add pref 10150 from 192.168.77.0/24 lookup main", "ip rule del pref 10150",
 			"foreign-rules", "somebody else's rule stands among ours (10000 to 10999): pref 10150 from 192.168.77.0/24", "ip -4 rule del pref 10150", 1},
 		{"a rule before ours that takes everything", "router", "ip route add default via 198.51.100.1 dev wan1 table 77; ip rule add pref 9000 lookup 77", "ip rule del pref 9000; ip route flush table 77",

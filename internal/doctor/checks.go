@@ -49,9 +49,35 @@ func reversePath(o *Observation, found found) {
 				continue
 			}
 			found(Error, fmt.Sprintf("reverse-path filtering drops what arrives at %s (%s) for %v: %s", u.Name, u.Device, to, e.RPFilter),
-				fmt.Sprintf("run uplinkd, which makes strict filtering pass; without it: sysctl -w net.ipv4.conf.%s.rp_filter=2", u.Device))
+				fmt.Sprintf("start uplinkd, where it does not run: it makes strict filtering pass; else: sysctl -w net.ipv4.conf.%s.rp_filter=2", u.Device))
 			break
 		}
+	}
+	undeclaredReversePath(o, found)
+}
+
+// undeclaredReversePath does it for devices that are no uplinks, and that somebody sends to the Internet by: a VPN for what has a
+// mark, for example. Where the filter looks at marks, those of others decide.
+func undeclaredReversePath(o *Observation, found found) {
+	for _, link := range o.Routing.Links {
+		marks := o.Routing.Sysctls["net/ipv4/conf/all/src_valid_mark"] == "1" || o.Routing.Sysctls["net/ipv4/conf/"+link.Name+"/src_valid_mark"] == "1"
+		if link.Loopback || !link.Up || isUplink(o, link.Name) || marks {
+			continue
+		}
+		out := slices.IndexFunc(o.Routing.Tables, func(r explain.TableRoute) bool {
+			return r.Family == rules.IPv4 && r.Type == rules.Unicast && r.Dst.Bits() <= 1 && r.Nexthops[0].Device == link.Name
+		})
+		own := slices.IndexFunc(o.Routing.Addrs, func(a rules.Addr) bool { return a.Device == link.Name && a.Prefix.Addr().Is4() })
+		if out < 0 || own < 0 {
+			continue
+		}
+		p := explain.Packet{In: link.Name, From: remoteHost[rules.IPv4], To: o.Routing.Addrs[own].Prefix.Addr(), Protocol: 6, SPort: 443, DPort: 40000}
+		e, err := explain.Explain(o.Config, o.Routing, o.State, p)
+		if err != nil || e.Outcome != explain.Refused || e.RPFilter == "" {
+			continue
+		}
+		found(Warning, fmt.Sprintf("reverse-path filtering drops what comes from the Internet by %s, which is no uplink, and by which table %d leads there: %s", link.Name, o.Routing.Tables[out].Table, e.RPFilter),
+			fmt.Sprintf("sysctl -w net.ipv4.conf.%[1]s.rp_filter=2, or make %[1]s an uplink", link.Name))
 	}
 }
 
