@@ -29,11 +29,12 @@ func (p *planner) inactivePolicies() {
 	}
 }
 
-// carriersOf names the uplinks of a group that have a family.
+// carriersOf names the uplinks of a group that have a family. Many providers have no IPv6, which is nothing to complain of.
 func (p *planner) carriersOf(g *Group, f Family) []string {
 	var names []string
 	for i := range p.cfg.Uplinks {
-		if u := &p.cfg.Uplinks[i]; g.tier(u.ID) > 0 && u.Family(f).Enabled {
+		u := &p.cfg.Uplinks[i]
+		if info := p.info(u, f); g.tier(u.ID) > 0 && u.Family(f).Enabled && (f == IPv4 || info.Source().IsValid()) {
 			names = append(names, u.Name)
 		}
 	}

@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -21,10 +22,16 @@ func TestAPolicyThatNoneOfItsUplinksCarriesIsNamed(t *testing.T) {
 		killSwitch bool
 		want       []string
 	}{
-		"its uplink works":                  {func(*world) {}, false, nil},
-		"its uplink has no default":         {gone("wan2"), false, []string{"policy work", "lte", "ipv4 and ipv6", "leaves as if"}},
-		"its uplink has none, kill switch":  {gone("wan2"), true, []string{"policy work", "is refused"}},
-		"another uplink has none":           {gone("wan1"), false, nil},
+		"its uplink works":                 {func(*world) {}, false, nil},
+		"its uplink has no default":        {gone("wan2"), false, []string{"policy work", "lte", "ipv4 and ipv6", "leaves as if"}},
+		"its uplink has none, kill switch": {gone("wan2"), true, []string{"policy work", "is refused"}},
+		"another uplink has none":          {gone("wan1"), false, nil},
+		"its provider has no IPv6": {func(w *world) {
+			_ = w.delAddr("wan2", netip.MustParsePrefix("2001:db8:b::2/64"))
+			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool {
+				return r.Family == rules.IPv6 && slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == "wan2" })
+			})
+		}, false, nil},
 		"its uplink has no IPv6":            {func(w *world) { w.cfg.Uplinks[1].IPv6.Enabled = false }, true, nil},
 		"its uplink has no IPv6 and is off": {func(w *world) { w.cfg.Uplinks[1].IPv6.Enabled = false; gone("wan2")(w) }, true, []string{"ipv4,"}},
 	} {

@@ -86,7 +86,8 @@ func checkEndpoint(name, s string) string {
 		return fmt.Sprintf("%s must be a host with a port, and %s is not: write it as in %q, an IPv6 address in brackets", name, quote(s), exampleRemoteE)
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
-		if why := unusable(a); why != "" {
+		// A program of this machine may carry the tunnel in packets of another kind (udp2raw, wstunnel).
+		if why := unusable(a); why != "" && !a.IsLoopback() {
 			return fmt.Sprintf("%s %s %s", name, quote(s), why)
 		}
 	} else if !domainForm.MatchString(host) || len(host) > 253 || strings.Trim(host, "0123456789.") == "" {
