@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "wireguard": wireGuard, "sources": preferredSources, "wide": wide,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -186,6 +186,28 @@ func underlay() *world {
 	tunnel.Tier, tunnel.IPv4.Masquerade = 2, false
 	tunnel.IPv4.MasqueradeFrom = []netip.Prefix{netip.MustParsePrefix("10.7.0.0/24")}
 	w.cfg.Underlays = []rules.Underlay{{ID: 9, Uplink: 2, Carriers: []int{1}}}
+	return w
+}
+
+// chosen is two providers, and policies that look at everything that policies can look at.
+func chosen() *world {
+	w := dual()
+	prefixes := func(list ...string) (out []netip.Prefix) {
+		for _, s := range list {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: prefixes("192.0.2.7/32", "2001:db8:77::/48")}}
+	w.cfg.Policies = []rules.Policy{
+		{Name: "hosts", Group: 3, Select: rules.Selector{From: prefixes("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}},
+		{Name: "mail", Group: 3, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 25, Last: 25}}}},
+		{Name: "guests", Group: 4, Select: rules.Selector{IIF: []string{"lan*"}, From: prefixes("192.168.1.128/25"), To: prefixes("192.0.2.0/24"), Protocols: []uint8{6, 17}}},
+		{Name: "user", Group: 4, Select: rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}}}},
+		{Name: "marked", Group: 3, Select: rules.Selector{Mark: 0x1, Mask: 0xff}},
+		{Name: "filled", Group: 4, Select: rules.Selector{ToSets: []string{"streaming"}, Protocols: []uint8{17}, SPorts: []rules.Ports{{First: 1024, Last: 65535}}}},
+		{Name: "voice", Group: 3, Select: rules.Selector{DSCP: []uint8{46, 34}}},
+	}
 	return w
 }
 

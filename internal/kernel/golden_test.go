@@ -96,10 +96,24 @@ var machines = map[string]struct {
 	"sites":      {script: dual, config: sites},
 	"sources":    {script: preferredSources},
 	"wide":       {script: wide, config: wideLease},
+	"policies":   {script: dual, config: policies},
 	"vxlan":      {script: oneProvider, config: vxlan},
 	"gretap":     {script: oneProvider + "ip link add br0 type bridge; ip link set br0 up\n", config: gretap, vm: true},
 	"wireguard":  {script: dual, config: wireGuard, health: []rules.Health{rules.Good, rules.Good, rules.Good}, vm: true},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
+}
+
+func policies(c *rules.Config) {
+	c.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.7/32", "2001:db8:77::/48")}}
+	c.Policies = []rules.Policy{
+		{Name: "hosts", Group: 3, Select: rules.Selector{From: nets("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}},
+		{Name: "mail", Group: 3, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 25, Last: 25}}}},
+		{Name: "guests", Group: 4, Select: rules.Selector{IIF: []string{"lan*"}, From: nets("192.168.1.128/25"), To: nets("192.0.2.0/24"), Protocols: []uint8{6, 17}}},
+		{Name: "user", Group: 4, Select: rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}}}},
+		{Name: "marked", Group: 3, Select: rules.Selector{Mark: 0x1, Mask: 0xff}},
+		{Name: "filled", Group: 4, Select: rules.Selector{ToSets: []string{"streaming"}, Protocols: []uint8{17}, SPorts: []rules.Ports{{First: 1024, Last: 65535}}}},
+		{Name: "voice", Group: 3, Select: rules.Selector{DSCP: []uint8{46, 34}}},
+	}
 }
 
 func underlay(c *rules.Config) {
