@@ -34,7 +34,7 @@ func full(uplinks, policies, lanRoutes int) *world {
 	}
 	for n := range policies {
 		p := rules.Policy{Name: fmt.Sprintf("p%d", n), Group: w.cfg.Groups[n*len(w.cfg.Groups)/policies].ID}
-		p.Select.From = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("192.168.%d.%d/32", n/250, n%250)), netip.MustParsePrefix(fmt.Sprintf("2001:db8:1::%x/128", n))}
+		p.Select = rules.Selector{from(fmt.Sprintf("192.168.%d.%d/32", n/250, n%250), fmt.Sprintf("2001:db8:1::%x/128", n))}
 		w.cfg.Policies = append(w.cfg.Policies, p)
 	}
 	return w

@@ -126,7 +126,7 @@ func exemptForeignMarks(c *Chain, marks []NftMark) {
 // socket sends have an uplink's address, and the rules about sources lead them. Where policies look at marks they may
 // have marked the connection themselves, and only what is known to be compared as a whole is left alone.
 func (p *planner) exemptMarkedSockets(c *Chain, known []NftMark) {
-	if slices.ContainsFunc(p.cfg.Policies, func(policy Policy) bool { return policy.Select.Mask != 0 }) {
+	if slices.ContainsFunc(p.cfg.Policies, func(policy Policy) bool { return conditionOf[SelectMark](policy.Select).Mask != 0 }) {
 		exemptForeignMarks(c, known)
 		return
 	}

@@ -90,7 +90,7 @@ func TestAMarkedSocketKeepsItsMarkUnlessAPolicyLooksAtMarks(t *testing.T) {
 	}
 	w = dual()
 	w.cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{2}}}}
-	w.cfg.Policies = []rules.Policy{{Name: "marked", Group: 9, Select: rules.Selector{Mark: 0xffff, Mask: 0xffff}}}
+	w.cfg.Policies = []rules.Policy{{Name: "marked", Group: 9, Select: rules.Selector{rules.SelectMark{Value: 0xffff, Mask: 0xffff}}}}
 	w.converge(t)
 	if out := chainText(w.obs.Table, "output"); strings.Contains(out, keeps) {
 		t.Errorf("a policy's own connections lose their pin:\n%s", out)

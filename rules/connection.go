@@ -36,9 +36,11 @@ type oldPath struct {
 // oldPolicy is a policy that may take a connection, and what its kill switch allows.
 type oldPolicy struct {
 	*Policy
-	group   *Group
-	sources []netip.Prefix // behind the devices that it is about; nil: any
-	active  [2]bool        // families in which some uplink carries it, or none may
+	group *Group
+	// tracked tells which connections meet each of its conditions; unknown is true when connection tracking does not know of one.
+	tracked []func(*Connection) bool
+	unknown bool
+	active  [2]bool // families in which some uplink carries it, or none may
 }
 
 // oldState collects what Old looks at.
@@ -72,8 +74,9 @@ func (p *planner) oldState() *OldState {
 			choice, about := p.report.Policies[i].Choice[family]
 			old.active[family.index()] = about && (len(choice.Members) > 0 || old.group.KillSwitch)
 		}
-		if len(policy.Select.IIF) > 0 {
-			old.sources = p.networksBehind(policy.Select.IIF)
+		for _, c := range policy.Select {
+			tracked := c.tracked(p)
+			old.tracked, old.unknown = append(old.tracked, tracked), old.unknown || tracked == nil
 		}
 		o.policies = append(o.policies, old)
 	}
@@ -132,13 +135,5 @@ func (o *OldState) forbidden(uplink int, c *Connection) bool {
 // takes reports whether a policy is about a connection, as far as connection tracking tells. What it does not, such as the owner of a
 // socket or what is in a set, is taken for a difference.
 func (p *oldPolicy) takes(c *Connection) bool {
-	s := &p.Select
-	if len(s.FromSets)+len(s.ToSets)+len(s.UIDs)+len(s.DSCP) > 0 || s.Mask != 0 || within(p.group.Except, c.Dest) {
-		return false
-	}
-	return (len(s.From) == 0 || within(s.From, c.Source)) && (len(s.To) == 0 || within(s.To, c.Dest)) &&
-		(p.sources == nil || within(p.sources, c.Source)) &&
-		(len(s.Protocols) == 0 || slices.Contains(s.Protocols, c.Protocol)) &&
-		(len(s.SPorts) == 0 || slices.ContainsFunc(s.SPorts, func(r Ports) bool { return r.Has(c.SPort) })) &&
-		(len(s.DPorts) == 0 || slices.ContainsFunc(s.DPorts, func(r Ports) bool { return r.Has(c.DPort) }))
+	return !p.unknown && !within(p.group.Except, c.Dest) && !slices.ContainsFunc(p.tracked, func(meets func(*Connection) bool) bool { return !meets(c) })
 }

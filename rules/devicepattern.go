@@ -28,7 +28,7 @@ func (e NftDevice) Matches(device string) bool { return matchesDevice([]string{e
 func (p *planner) absentDevices() {
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
-		for _, name := range policy.Select.IIF {
+		for _, name := range conditionOf[SelectDevices](policy.Select) {
 			if slices.ContainsFunc(p.obs.Links, func(l Link) bool { return matchesDevice([]string{name}, l.Name) }) {
 				continue
 			}

@@ -501,7 +501,7 @@ func TestAMainDefaultThatTheKernelDoesNotTellFromItsSuccessorGoesFirst(t *testin
 func TestAfterAFlushKillSwitchesComeBackBeforeWhatTranslates(t *testing.T) {
 	w := dual()
 	w.cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{2}}, KillSwitch: true}}
-	w.cfg.Policies = []rules.Policy{{Name: "tight", Group: 9, Select: rules.Selector{Protocols: []uint8{6}, IIF: []string{"lan0"}}}}
+	w.cfg.Policies = []rules.Policy{{Name: "tight", Group: 9, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}}}}
 	w.converge(t)
 	w.obs.Table, w.obs.Policies = nil, nil
 	want, _ := w.plan()
@@ -540,7 +540,7 @@ func TestRoutesOfGroupsComeBackWhateverElseIsDeleted(t *testing.T) {
 		w.lead("wan1", "198.51.100.1", 100)
 		w.lead("wan2", "192.0.2.1", 200)
 		w.cfg.Groups = []rules.Group{{ID: group, Tiers: [][]int{{1, 2}}}}
-		w.cfg.Policies = []rules.Policy{{Name: "video", Group: group, Select: rules.Selector{Protocols: []uint8{17}}}}
+		w.cfg.Policies = []rules.Policy{{Name: "video", Group: group, Select: rules.Selector{rules.SelectProtocols{17}}}}
 		w.converge(t)
 		var deleted []string
 		for i, name := range names {

@@ -74,17 +74,17 @@ func TestExplanations(t *testing.T) {
 	choosing.setDown("wan2")
 	choosing.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{1}}}, {ID: 4, Tiers: [][]int{{2}}, KillSwitch: true}}
 	choosing.cfg.Policies = []rules.Policy{
-		{Name: "mail", Group: 3, Select: rules.Selector{Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 25, Last: 25}}}},
-		{Name: "voice", Group: 3, Select: rules.Selector{DSCP: []uint8{46}}},
-		{Name: "guests", Group: 3, Select: rules.Selector{IIF: []string{"la*"}, To: []netip.Prefix{netip.MustParsePrefix("2001:db8:77::/48")}}},
-		{Name: "tight", Group: 4, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}}},
+		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}}}},
+		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46}}},
+		{Name: "guests", Group: 3, Select: rules.Selector{rules.SelectDevices{"la*"}, rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:77::/48")}}}},
+		{Name: "tight", Group: 4, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}}}},
 	}
 	npt := lanBox(delegating())
 	npt.cfg.Uplinks[1].Tier = 2
 	npt.cfg.LANs[0].ULA = netip.MustParsePrefix("fd00:77:0:1::/64")
 	npt.cfg.Uplinks[0].IPv6.PrefixNAT = true
 	proxied := lanBox(dual())
-	proxied.cfg.TProxies = []rules.TProxy{{Name: "web", Group: 9, Port: 12345, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 443, Last: 443}}}}}
+	proxied.cfg.TProxies = []rules.TProxy{{Name: "web", Group: 9, Port: 12345, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}}}}
 	for name, c := range map[string]struct {
 		world  *world
 		packet explain.Packet

@@ -37,7 +37,7 @@ func TestAPolicyThatNoneOfItsUplinksCarriesIsNamed(t *testing.T) {
 	} {
 		w := dual()
 		w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2, 9}}, KillSwitch: c.killSwitch}} // 9 is an uplink that was removed
-		w.cfg.Policies = []rules.Policy{{Name: "work", Group: 3, Select: rules.Selector{Protocols: []uint8{6}}}}
+		w.cfg.Policies = []rules.Policy{{Name: "work", Group: 3, Select: rules.Selector{rules.SelectProtocols{6}}}}
 		c.change(w)
 		_, report := w.plan()
 		i := slices.IndexFunc(report.Problems, func(p rules.Problem) bool { return p.Code == "policy-inactive" })

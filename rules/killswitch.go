@@ -10,7 +10,7 @@ import (
 // own, whatever its source, its pin or a rule of somebody else says. Answers to what came in from outside are
 // no traffic of its own. Policies before it may send some of it elsewhere.
 func (p *planner) forwardKillSwitch() []Chain {
-	forwarded := func(policy *Policy) bool { return len(policy.Select.UIDs) == 0 }
+	forwarded := func(policy *Policy) bool { return policy.Select.about()&packetsArrived != 0 }
 	refuse := map[Family]NftExpr{IPv4: NftRefuse{}, IPv6: NftReject{}} // which makes hosts choose another source, as rejectForeign says
 	base := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
 	return p.killSwitchChains(base, "killswitch", forwarded, refuse)
@@ -20,7 +20,8 @@ func (p *planner) forwardKillSwitch() []Chain {
 // probes, which leave by each uplink.
 func (p *planner) localKillSwitch() []Chain {
 	owned := func(policy *Policy) bool {
-		return len(policy.Select.UIDs) > 0 && !slices.ContainsFunc(policy.Select.UIDs, func(u UIDs) bool { return u.First == 0 })
+		uids := conditionOf[SelectUIDs](policy.Select)
+		return len(uids) > 0 && !slices.ContainsFunc(uids, func(u UIDs) bool { return u.First == 0 })
 	}
 	base := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
 	return p.killSwitchChains(base, "localkillswitch", owned, map[Family]NftExpr{IPv4: NftDrop{}, IPv6: NftDrop{}})
@@ -118,7 +119,10 @@ func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end 
 		more, all, choices := "", policy.Select, p.report.Policies[i].Choice
 		if n := p.mergeable(i, max(last[IPv4], last[IPv6])); n > 0 { // few rules with sets are better than many
 			more = fmt.Sprintf(" and %d more", n)
-			all.From = sourcesOf(p.cfg.Policies[i : i+n+1])
+			all = Selector{SelectAddresses{Prefixes: sourcesOf(p.cfg.Policies[i : i+n+1])}}
+			if _, to, _ := policy.Select.onlyPrefixes(); len(to) > 0 {
+				all = append(all, SelectAddresses{Dest: true, Prefixes: to})
+			}
 			i += n
 		}
 		if len(runs) == 0 || runs[len(runs)-1].group != group {
@@ -146,12 +150,12 @@ func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end 
 func sourcesOf(policies []Policy) []netip.Prefix {
 	n := 0
 	for i := range policies {
-		n += len(policies[i].Select.From)
+		n += len(policies[i].Select.sources())
 	}
 	all := make([]netip.Prefix, 0, n)
 	for _, family := range Families {
 		for i := range policies {
-			all = append(all, ofFamily(policies[i].Select.From, family)...)
+			all = append(all, ofFamily(policies[i].Select.sources(), family)...)
 		}
 	}
 	return all
@@ -160,22 +164,18 @@ func sourcesOf(policies []Policy) []netip.Prefix {
 // mergeable counts how many policies behind one differ from it in nothing but their sources.
 func (p *planner) mergeable(at, last int) int {
 	first := &p.cfg.Policies[at]
-	if len(first.Select.From) == 0 || !first.Select.onlyPrefixes() {
+	from, to, ok := first.Select.onlyPrefixes()
+	if len(from) == 0 || !ok {
 		return 0
 	}
 	n := 0
 	for at+n < last {
 		next := &p.cfg.Policies[at+n+1]
-		if next.Group != first.Group || len(next.Select.From) == 0 || !next.Select.onlyPrefixes() || !slices.Equal(next.Select.To, first.Select.To) ||
+		if from, same, ok := next.Select.onlyPrefixes(); next.Group != first.Group || len(from) == 0 || !ok || !slices.Equal(same, to) ||
 			!slices.Equal(p.placements[at+n+1].families, p.placements[at].families) {
 			break
 		}
 		n++
 	}
 	return n
-}
-
-// onlyPrefixes reports whether addresses are all that the selector looks at, and all of them are known here.
-func (s *Selector) onlyPrefixes() bool {
-	return len(s.FromSets)+len(s.ToSets)+len(s.IIF)+len(s.Protocols)+len(s.SPorts)+len(s.DPorts)+len(s.UIDs)+len(s.DSCP) == 0 && s.Mask == 0
 }

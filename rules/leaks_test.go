@@ -14,7 +14,7 @@ import (
 func sealed(devices ...string) *world {
 	w := dual()
 	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}, KillSwitch: true}}
-	w.cfg.Policies = []rules.Policy{{Name: "sealed", Group: 3, Select: rules.Selector{IIF: devices}}}
+	w.cfg.Policies = []rules.Policy{{Name: "sealed", Group: 3, Select: rules.Selector{rules.SelectDevices(devices)}}}
 	return w
 }
 
@@ -59,9 +59,9 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 	w.cfg.Uplinks[1].IPv4.Masquerade = false
 	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}, KillSwitch: true}, {ID: 4, Tiers: [][]int{{1}}}}
 	w.cfg.Policies = []rules.Policy{
-		{Name: "before", Group: 4, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.30/32")}}},
-		{Name: "sealed", Group: 3, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix("192.168.1.24/29")}, Protocols: []uint8{17}, DPorts: []rules.Ports{{First: 53, Last: 60}}}},
-		{Name: "devices", Group: 3, Select: rules.Selector{IIF: []string{"br0", "la*"}, To: []netip.Prefix{netip.MustParsePrefix("192.0.2.64/26")}}},
+		{Name: "before", Group: 4, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.30/32")}}}},
+		{Name: "sealed", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.24/29")}}, rules.SelectProtocols{17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 53, Last: 60}}}}},
+		{Name: "devices", Group: 3, Select: rules.Selector{rules.SelectDevices{"br0", "la*"}, rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.64/26")}}}},
 	}
 	w.plug(rules.Link{Name: "eth9", Up: true, Carrier: true})
 	w.hold("eth9", "192.168.9.1/24")
@@ -240,7 +240,7 @@ func TestPublicSourcesOfAPolicyMayPassThrough(t *testing.T) {
 	for from, asked := range map[string]bool{"192.0.2.128/25": true, "10.9.0.0/16": false, "2001:db8:77::/48": true, "2001:db8:1::/64": false, "fd00:9::/48": false} {
 		w := lanBox(dual())
 		w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
-		w.cfg.Policies = []rules.Policy{{Name: "through", Group: 3, Select: rules.Selector{From: []netip.Prefix{netip.MustParsePrefix(from)}}}}
+		w.cfg.Policies = []rules.Policy{{Name: "through", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix(from)}}}}}
 		want, _ := w.plan()
 		passes := false
 		for _, line := range strings.Split(chainText(want.Table, "egress_filter"), "\n") {

@@ -34,6 +34,7 @@ type query struct {
 	protocol uint8
 	sport    uint16
 	dport    uint16
+	dscp     uint8
 }
 
 func (q query) String() string {

@@ -239,6 +239,14 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if !slices.ContainsFunc(e.List, func(r rules.Ports) bool { return r.First <= port && port <= r.Last }) {
 				return ""
 			}
+		case rules.NftOwners: // root makes all packets here
+			if p.iif != "lo" || !slices.ContainsFunc(e.List, func(u rules.UIDs) bool { return u.First == 0 }) {
+				return ""
+			}
+		case rules.NftDSCP:
+			if rules.FamilyOf(p.dst) != e.Family || !slices.Contains(e.List, p.dscp) {
+				return ""
+			}
 		case rules.NftMark:
 			if (p.mark&e.Mask == e.Value) == e.Not {
 				return ""

@@ -110,7 +110,7 @@ func TestAKillSwitchHoldsInAFamilyThatNoUplinkCarries(t *testing.T) {
 	}
 	_ = w.addAddr(rules.Addr{Device: "wan2", Prefix: netip.MustParsePrefix("2001:db8:ffff::2/64"), Dynamic: true})
 	w.cfg.Groups = []rules.Group{{ID: firstGroup, KillSwitch: true, Tiers: [][]int{{1}}}}
-	w.cfg.Policies = []rules.Policy{{Name: "closed", Group: firstGroup, Select: rules.Selector{To: []netip.Prefix{netip.PrefixFrom(selected[rules.IPv6], 128)}}}}
+	w.cfg.Policies = []rules.Policy{{Name: "closed", Group: firstGroup, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.PrefixFrom(selected[rules.IPv6], 128)}}}}}
 	w.converge(t)
 	if ways := w.lookup(query{dst: selected[rules.IPv6], iif: "lo"}); !ways[0].rejected {
 		t.Errorf("leaves %v", ways)

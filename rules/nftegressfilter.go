@@ -335,7 +335,7 @@ func (p *planner) pathNetworks(u *Uplink, family Family, info PathInfo) []netip.
 func (p *planner) askedTransit(family Family, lans []netip.Prefix) []netip.Prefix {
 	var nets []netip.Prefix
 	for i := range p.cfg.Policies {
-		for _, source := range p.cfg.Policies[i].Select.From {
+		for _, source := range p.cfg.Policies[i].Select.sources() {
 			if FamilyOf(source.Addr()) == family && !source.Addr().IsPrivate() && !slices.ContainsFunc(lans, source.Overlaps) {
 				nets = append(nets, source)
 			}

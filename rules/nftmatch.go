@@ -27,24 +27,10 @@ type (
 		Family Family
 		Set    string
 	}
-	// NftProtocols matches the transport protocol.
-	NftProtocols struct{ List []uint8 }
-	// NftPorts matches the source or destination port, by ranges that do not overlap.
-	NftPorts struct {
-		Dest bool
-		List []Ports
-	}
-	// NftOwners matches the owner of the local socket, by ranges that do not overlap.
-	NftOwners struct{ List []UIDs }
 	// NftMark matches the packet mark under a mask; Not is for any other value.
 	NftMark struct {
 		Mask, Value uint32
 		Not         bool
-	}
-	// NftDSCP matches the code point.
-	NftDSCP struct {
-		Family Family
-		List   []uint8
 	}
 	// NftPinned matches connections with any bit of the mask in their mark.
 	NftPinned struct{ Mask uint32 }
@@ -140,18 +126,6 @@ func (e NftExternalSet) appendTo(b []byte) []byte {
 	return append(append(append(b, e.Family.nft()...), direction(e.Dest, " saddr @", " daddr @")...), e.Set...)
 }
 
-func (e NftProtocols) appendTo(b []byte) []byte {
-	return appendAny(append(b, "meta l4proto "...), e.List, appendNumber)
-}
-
-func (e NftPorts) appendTo(b []byte) []byte {
-	return appendAny(append(b, direction(e.Dest, "th sport ", "th dport ")...), e.List, func(b []byte, p Ports) []byte { return appendRange(b, p.First, p.Last) })
-}
-
-func (e NftOwners) appendTo(b []byte) []byte {
-	return appendAny(append(b, "meta skuid "...), e.List, func(b []byte, u UIDs) []byte { return appendRange(b, u.First, u.Last) })
-}
-
 // appendRange writes a range as nft does.
 func appendRange[T uint16 | uint32](b []byte, first, last T) []byte {
 	if b = appendNumber(b, first); first != last {
@@ -162,9 +136,6 @@ func appendRange[T uint16 | uint32](b []byte, first, last T) []byte {
 
 func (e NftMark) appendTo(b []byte) []byte {
 	return appendMasked(b, "meta mark", e.Mask, direction(e.Not, " == ", " != "), e.Value)
-}
-func (e NftDSCP) appendTo(b []byte) []byte {
-	return appendAny(append(append(b, e.Family.nft()...), " dscp "...), e.List, appendNumber)
 }
 func (e NftPinned) appendTo(b []byte) []byte { return appendMasked(b, "ct mark", e.Mask, " != ", 0) }
 func (NftReply) appendTo(b []byte) []byte    { return append(b, "ct direction reply"...) }
@@ -252,14 +223,4 @@ func merged[T any](list []T, bounds func(T) (first, last uint64), join func(a, b
 		kept = append(kept, r)
 	}
 	return kept
-}
-
-func mergedPorts(list []Ports) []Ports {
-	return merged(list, func(p Ports) (uint64, uint64) { return uint64(p.First), uint64(p.Last) },
-		func(a, b Ports) Ports { return Ports{a.First, max(a.Last, b.Last)} })
-}
-
-func mergedUIDs(list []UIDs) []UIDs {
-	return merged(list, func(u UIDs) (uint64, uint64) { return uint64(u.First), uint64(u.Last) },
-		func(a, b UIDs) UIDs { return UIDs{true, a.First, max(a.Last, b.Last)} })
 }

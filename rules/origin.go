@@ -57,7 +57,7 @@ func (c *Config) originOfPolicyRule(r *Rule) Origin {
 		}
 		like := *r
 		like.From, like.To, like.IIF, like.Mark, like.Mask, like.Selectors = netip.Prefix{}, netip.Prefix{}, "", 0, 0, RuleSelectors{}
-		if policy.Select.size(r.Family) <= maxRules && slices.Contains(policy.Select.appendRules(nil, like), *r) {
+		if policy.Select.inRules(r.Family).cannot == "" && slices.Contains(policy.Select.appendRules(nil, like), *r) {
 			return Origin{Policy: policy.Name}
 		}
 	}

@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -29,125 +28,6 @@ type Group struct {
 // tier returns where in the group an uplink stands, counted from 1, and 0 when it is no part of it.
 func (g *Group) tier(uplink int) int {
 	return 1 + slices.IndexFunc(g.Tiers, func(ids []int) bool { return slices.Contains(ids, uplink) })
-}
-
-// Selector selects packets. Every condition that is given must hold; of the elements of a list, one.
-type Selector struct {
-	From, To         []netip.Prefix
-	FromSets, ToSets []string // sets of our table that other programs fill with addresses
-	IIF              []string // devices that packets come in by; "lan*" is for all whose names begin so
-	Protocols        []uint8
-	SPorts, DPorts   []Ports
-	UIDs             []UIDs // owners of local sockets
-	Mark, Mask       uint32 // bits of the packet mark, none of them ours; Mask 0: none
-	DSCP             []uint8
-}
-
-// covers reports whether the selector can match packets of a family.
-func (s *Selector) covers(f Family) bool {
-	in := func(list []netip.Prefix, sets []string) bool {
-		return len(list)+len(sets) == 0 || len(sets) > 0 || len(ofFamily(list, f)) > 0
-	}
-	return in(s.From, s.FromSets) && in(s.To, s.ToSets)
-}
-
-// ofFamily picks the prefixes of a family. Lists are mostly sorted, so that it need not copy.
-func ofFamily(list []netip.Prefix, f Family) []netip.Prefix {
-	is := func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == f }
-	first := slices.IndexFunc(list, is)
-	if first < 0 {
-		return nil
-	}
-	end := first
-	for end < len(list) && is(list[end]) {
-		end++
-	}
-	of := list[first:end:end]
-	for _, p := range list[end:] {
-		if is(p) {
-			of = append(of, p)
-		}
-	}
-	return of
-}
-
-// maxRules is how many rules of the kernel one policy may become; beyond, a set of our packet filter is
-// searched faster than a list of rules is walked.
-const maxRules = 32
-
-// needsNft says why rules of the kernel cannot express the selector, "" when they can.
-func (s *Selector) needsNft(f Family) string {
-	switch {
-	case len(s.FromSets)+len(s.ToSets) > 0:
-		return "rules cannot look into sets that other programs fill"
-	case slices.ContainsFunc(s.IIF, isPattern):
-		return "rules know no patterns of device names"
-	case s.needsDissection() && len(s.IIF) > 0:
-		return dissectionReason
-	case len(s.DSCP) > 0:
-		return "rules of kernels before 6.13 know three of the six bits of DSCP only"
-	case slices.ContainsFunc(s.SPorts, endsHighest) || slices.ContainsFunc(s.DPorts, endsHighest):
-		return "rules take no range of ports that ends with the last one"
-	case s.size(f) > maxRules:
-		return fmt.Sprintf("its lists would take %d rules, and a set is searched faster", s.size(f))
-	}
-	return ""
-}
-
-// needsDissection reports whether the selector looks at more than a packet's network header. A rule that does has the
-// kernel take every forwarded packet apart, whichever rule it meets, unless the rule is for this machine's own
-// packets (include/net/fib_rules.h fib_rule_requires_fldissect): forwarded ones are marked instead.
-func (s *Selector) needsDissection() bool { return len(s.Protocols)+len(s.SPorts)+len(s.DPorts) > 0 }
-
-const dissectionReason = "rules about protocols and ports have the kernel take every forwarded packet apart"
-
-// endsHighest is what fib_rule_port_range_valid of net/fib_rules.h refuses.
-func endsHighest(p Ports) bool { return p.Last == 1<<16-1 }
-
-func (s *Selector) size(f Family) int {
-	n := 1
-	for _, list := range []int{len(ofFamily(s.From, f)), len(ofFamily(s.To, f)), len(s.IIF), len(s.Protocols), len(s.SPorts), len(s.DPorts), len(s.UIDs)} {
-		n = min(n*max(list, 1), 1<<20)
-	}
-	return n
-}
-
-// appendRules expands the selector into rules that are like the given one otherwise.
-func (s *Selector) appendRules(list []Rule, like Rule) []Rule {
-	like.Mark, like.Mask = s.Mark, s.Mask
-	if s.needsDissection() || len(s.UIDs) > 0 { // a forwarded packet counts as root's
-		like.IIF = loopback
-	}
-	at := len(list)
-	list = append(list, like)
-	list = expand(list, at, ofFamily(s.From, like.Family), func(r *Rule, from netip.Prefix) { r.From = from })
-	list = expand(list, at, ofFamily(s.To, like.Family), func(r *Rule, to netip.Prefix) { r.To = to })
-	list = expand(list, at, s.IIF, func(r *Rule, iif string) { r.IIF = iif })
-	list = expand(list, at, s.Protocols, func(r *Rule, protocol uint8) { r.Selectors.Protocol = protocol })
-	list = expand(list, at, s.SPorts, func(r *Rule, sport Ports) { r.Selectors.SPort = sport })
-	list = expand(list, at, s.DPorts, func(r *Rule, dport Ports) { r.Selectors.DPort = dport })
-	return expand(list, at, s.UIDs, func(r *Rule, uid UIDs) { r.Selectors.UIDs = uid })
-}
-
-// expand makes each rule from a place on one for every element of a selector; one that is not given changes none.
-func expand[T any](list []Rule, at int, selector []T, set func(*Rule, T)) []Rule {
-	if len(selector) == 1 { // mostly
-		for i := at; i < len(list); i++ {
-			set(&list[i], selector[0])
-		}
-	}
-	if len(selector) < 2 {
-		return list
-	}
-	base := slices.Clone(list[at:])
-	list = list[:at]
-	for _, r := range base {
-		for _, x := range selector {
-			set(&r, x)
-			list = append(list, r)
-		}
-	}
-	return list
 }
 
 // PolicyReport says how a policy was compiled, and who carries its traffic.

@@ -47,42 +47,116 @@ func (w *world) drawPolicies(t *rapid.T) {
 			return
 		}
 		p := rules.Policy{Name: fmt.Sprintf("p%d", n), Group: w.cfg.Groups[draw(t, "group", len(w.cfg.Groups))].ID, Sticky: seldom(t, "sticky")}
-		for _, a := range selected {
-			p.Select.To = append(p.Select.To, netip.PrefixFrom(a, a.BitLen()))
-		}
-		if len(w.lans) > 0 && flip(t, "iif") {
-			p.Select.IIF = []string{rapid.SampledFrom(w.lans).Draw(t, "lan")}
-		}
-		if flip(t, "tcp") {
-			p.Select.Protocols = []uint8{6}
-		}
-		if seldom(t, "many sources") {
-			for i := range 40 { // of which odd hosts are some
-				p.Select.From = append(p.Select.From, netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 1, byte(1 + 2*i)}), 32))
+		for _, kind := range rules.Conditions() {
+			if key := kind.Key(); key == "to" || key == "iif" && len(w.lans) > 0 && flip(t, key) || key != "iif" && seldom(t, key) {
+				p.Select = append(p.Select, drawn[key].draw(t, w))
 			}
-			p.Select.From = append(p.Select.From, netip.MustParsePrefix("2001:db8::/32"))
 		}
 		w.cfg.Policies = append(w.cfg.Policies, p)
 	}
 }
 
+// drawn has for each kind of condition a generator, and what it means in words of its own rather than the planner's.
+var drawn = map[string]struct {
+	draw  func(*rapid.T, *world) rules.Condition
+	meets func(rules.Condition, query) bool
+}{
+	"iif": {
+		func(t *rapid.T, w *world) rules.Condition {
+			return rules.SelectDevices{rapid.SampledFrom(w.lans).Draw(t, "lan")}
+		},
+		func(c rules.Condition, q query) bool { return slices.Contains(c.(rules.SelectDevices), q.iif) },
+	},
+	"from": {
+		func(*rapid.T, *world) rules.Condition {
+			list := []string{"2001:db8::/32"}
+			for i := range 40 { // of which odd hosts are some
+				list = append(list, fmt.Sprintf("192.168.1.%d/32", 1+2*i))
+			}
+			return from(list...)
+		},
+		func(c rules.Condition, q query) bool { return covers(c.(rules.SelectAddresses).Prefixes, q.src) },
+	},
+	"to": {
+		func(*rapid.T, *world) rules.Condition {
+			return to(selected[rules.IPv4].String()+"/32", selected[rules.IPv6].String()+"/128")
+		},
+		func(c rules.Condition, q query) bool { return covers(c.(rules.SelectAddresses).Prefixes, q.dst) },
+	},
+	"protocol": {
+		func(*rapid.T, *world) rules.Condition { return rules.SelectProtocols{6} },
+		func(c rules.Condition, q query) bool { return slices.Contains(c.(rules.SelectProtocols), q.protocol) },
+	},
+	"sport": {
+		func(t *rapid.T, _ *world) rules.Condition { return rules.SelectPorts{List: drawPorts(t)} },
+		func(c rules.Condition, q query) bool { return hasPort(c.(rules.SelectPorts).List, q.sport) },
+	},
+	"dport": {
+		func(t *rapid.T, _ *world) rules.Condition {
+			return rules.SelectPorts{Dest: true, List: drawPorts(t)}
+		},
+		func(c rules.Condition, q query) bool { return hasPort(c.(rules.SelectPorts).List, q.dport) },
+	},
+	"uid": { // root makes all packets here
+		func(t *rapid.T, _ *world) rules.Condition {
+			first := uint32(1000 * draw(t, "owner", 2))
+			return rules.SelectUIDs{{Set: true, First: first, Last: first + 999}}
+		},
+		func(c rules.Condition, q query) bool { return q.iif == "lo" && c.(rules.SelectUIDs)[0].First == 0 },
+	},
+	"fwmark": {
+		func(*rapid.T, *world) rules.Condition { return rules.SelectMark{Value: 1, Mask: 0xff} },
+		func(_ rules.Condition, q query) bool { return q.mark&0xff == 1 },
+	},
+	"dscp": {
+		func(*rapid.T, *world) rules.Condition { return rules.SelectDSCP{34, 46} },
+		func(c rules.Condition, q query) bool { return slices.Contains(c.(rules.SelectDSCP), q.dscp) },
+	},
+}
+
+func drawPorts(t *rapid.T) []rules.Ports {
+	return []rules.Ports{{First: 440, Last: 450}, {First: 1024, Last: uint16(50000 + 15535*draw(t, "to the last port", 2))}}
+}
+
+func hasPort(list []rules.Ports, port uint16) bool {
+	return slices.ContainsFunc(list, func(r rules.Ports) bool { return r.First <= port && port <= r.Last })
+}
+
+func covers(list []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(x netip.Prefix) bool { return x.Contains(a) })
+}
+
+func from(list ...string) rules.SelectAddresses {
+	var a rules.SelectAddresses
+	for _, s := range list {
+		a.Prefixes = append(a.Prefixes, netip.MustParsePrefix(s))
+	}
+	return a
+}
+
+func to(list ...string) rules.SelectAddresses {
+	return rules.SelectAddresses{Dest: true, Prefixes: from(list...).Prefixes}
+}
+
+func TestConditionsOfEveryKindAreDrawn(t *testing.T) {
+	for _, c := range rules.Conditions() {
+		if drawn[c.Key()].draw == nil || drawn[c.Key()].meets == nil {
+			t.Errorf("nothing draws %s", c.Key())
+		}
+	}
+}
+
 // about reports whether a policy is for a packet, in words of its own rather than the planner's.
 func (w *world) about(p *rules.Policy, q query) bool {
-	s := &p.Select
 	family := rules.FamilyOf(q.dst)
-	covers := func(list []netip.Prefix, a netip.Addr) bool {
-		return slices.ContainsFunc(list, func(x netip.Prefix) bool { return x.Contains(a) })
-	}
 	g := w.group(p.Group)
 	carried := g.KillSwitch
 	for i := range w.cfg.Uplinks {
 		u := &w.cfg.Uplinks[i]
 		carried = carried || u.Family(family).Enabled && inGroup(g, u.ID)
 	}
-	return carried && covers(s.To, q.dst) && !covers(g.Except, q.dst) &&
-		(len(s.IIF) == 0 || slices.Contains(s.IIF, q.iif)) &&
-		(len(s.Protocols) == 0 || slices.Contains(s.Protocols, q.protocol)) &&
-		(len(s.From) == 0 || covers(s.From, q.src))
+	return carried && !covers(g.Except, q.dst) &&
+		!slices.ContainsFunc(p.Select, func(c rules.Condition) bool { return !drawn[c.Key()].meets(c, q) })
 }
 
 func inGroup(g *rules.Group, id int) bool {
@@ -98,11 +172,15 @@ func (w *world) group(id int) *rules.Group {
 // devices by which they may leave.
 func (w *world) eachSelected(report *rules.Report, fn func(q query, closed bool, devices []string)) {
 	for f, dst := range selected {
-		for _, protocol := range []uint8{6, 17} {
+		for _, q := range []query{
+			{protocol: 6, sport: 40000, dport: 443}, {protocol: 6, sport: 443, dport: 60000, dscp: 46}, {protocol: 17, sport: 40000, dport: 53, mark: 1},
+		} {
+			q.dst, q.iif = dst, "lo"
+			w.allowed(report, q, fn)
 			w.eachLANHost(f, func(lan string, host netip.Addr) {
-				w.allowed(report, query{src: host, dst: dst, iif: lan, protocol: protocol}, fn)
+				q.src, q.iif = host, lan
+				w.allowed(report, q, fn)
 			})
-			w.allowed(report, query{dst: dst, iif: "lo", protocol: protocol}, fn)
 		}
 	}
 }

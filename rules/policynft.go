@@ -2,7 +2,6 @@ package rules
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 )
 
@@ -30,15 +29,16 @@ type placement struct {
 }
 
 func (n *placement) of(p *planner, policy *Policy, f Family) {
-	why := policy.Select.needsNft(f)
+	form, arrived := policy.Select.inRules(f), policy.Select.about()&packetsArrived != 0
+	why := form.cannot
 	n.needsNft[f.index()] = why != ""
 	switch {
 	case why != "":
 	case policy.Sticky:
 		why = "rules cannot keep a source on one uplink of several"
-	case policy.Select.needsDissection() && len(policy.Select.UIDs) == 0:
+	case form.local && arrived:
 		why = dissectionReason
-	case f == IPv6 && len(policy.Select.UIDs) == 0 && p.delegates:
+	case f == IPv6 && arrived && p.delegates:
 		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
 	n.mark[f.index()] = why
@@ -47,7 +47,7 @@ func (n *placement) of(p *planner, policy *Policy, f Family) {
 // marksLocal reports whether a policy marks packets of this machine's own sockets. Those whose sources are
 // delegated choose their source by the rules, which no mark could change later.
 func (n *placement) marksLocal(policy *Policy, f Family) bool {
-	return len(policy.Select.IIF) == 0 && n.mark[f.index()] != "" && (n.needsNft[f.index()] || policy.Sticky)
+	return policy.Select.about()&packetsLocal != 0 && n.mark[f.index()] != "" && (n.needsNft[f.index()] || policy.Sticky)
 }
 
 // policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.
@@ -94,7 +94,10 @@ func (p *planner) policyTable() {
 
 // mark adds the policies up to the last one that needs it.
 func (p *planner) mark(c *Chain, family Family, marked func(int) bool, local bool) {
-	last := -1
+	last, origin := -1, packetsArrived
+	if local {
+		origin = packetsLocal
+	}
 	for i := range p.cfg.Policies {
 		if marked(i) {
 			last = i
@@ -104,7 +107,7 @@ func (p *planner) mark(c *Chain, family Family, marked func(int) bool, local boo
 		policy := &p.cfg.Policies[i]
 		choice, about := p.report.Policies[i].Choice[family]
 		group := p.groups[policy.Group]
-		if !about || local && len(policy.Select.IIF) > 0 || !local && len(policy.Select.UIDs) > 0 || len(choice.Members) == 0 && !group.KillSwitch {
+		if !about || policy.Select.about()&origin == 0 || len(choice.Members) == 0 && !group.KillSwitch {
 			continue
 		}
 		for _, match := range policy.Select.matches(group.Except, family) {
@@ -132,77 +135,6 @@ func (p *planner) hashSources(c *Chain, policy *Policy, family Family, choice *C
 	}
 }
 
-// matches writes a selector, and exceptions from it, in expressions for one family: a list for each way in which
-// it can match.
-func (s *Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
-	var tail []NftExpr
-	add := func(list *[]NftExpr, given bool, e NftExpr) {
-		if given {
-			*list = append(*list, e)
-		}
-	}
-	except = ofFamily(except, family)
-	for _, part := range inSets(except) {
-		add(&tail, true, NftAddresses{Dest: true, Not: true, Prefixes: part})
-	}
-	add(&tail, len(s.Protocols) > 0, NftProtocols{sorted(s.Protocols)})
-	add(&tail, len(s.SPorts) > 0, NftPorts{List: mergedPorts(s.SPorts)})
-	add(&tail, len(s.DPorts) > 0, NftPorts{Dest: true, List: mergedPorts(s.DPorts)})
-	add(&tail, len(s.UIDs) > 0, NftOwners{mergedUIDs(s.UIDs)})
-	add(&tail, s.Mask != 0, NftMark{Mask: s.Mask, Value: s.Mark})
-	add(&tail, len(s.DSCP) > 0, NftDSCP{family, sorted(s.DSCP)})
-	var all [][]NftExpr
-	for _, head := range s.devices() {
-		for _, from := range alternatives(false, family, s.From, s.FromSets) {
-			for _, to := range alternatives(true, family, s.To, s.ToSets) {
-				match := slices.Concat(head, from, to, tail)
-				if len(from)+len(to)+len(except)+len(s.DSCP) == 0 { // nothing else tells the families apart
-					match = append([]NftExpr{NftFamily{family}}, match...)
-				}
-				all = append(all, match)
-			}
-		}
-	}
-	return all
-}
-
-// devices are the conditions of which the device that a packet comes in by has to meet one. A set holds no patterns.
-func (s *Selector) devices() [][]NftExpr {
-	var list [][]NftExpr
-	names := slices.DeleteFunc(sorted(s.IIF), isPattern)
-	switch len(names) {
-	case 0:
-	case 1:
-		list = append(list, []NftExpr{NftDevice{Name: names[0]}})
-	default:
-		list = append(list, []NftExpr{NftDevices{Names: names}})
-	}
-	for _, name := range sorted(s.IIF) {
-		if isPattern(name) {
-			list = append(list, []NftExpr{NftDevice{Name: name}})
-		}
-	}
-	if len(list) == 0 {
-		list = [][]NftExpr{nil}
-	}
-	return list
-}
-
-// alternatives are the conditions of which an address has to meet one: none when any address does.
-func alternatives(dest bool, family Family, prefixes []netip.Prefix, sets []string) [][]NftExpr {
-	var list [][]NftExpr
-	for _, part := range inSets(ofFamily(prefixes, family)) {
-		list = append(list, []NftExpr{NftAddresses{Dest: dest, Prefixes: part}})
-	}
-	for _, set := range sets {
-		list = append(list, []NftExpr{NftExternalSet{Dest: dest, Family: family, Set: SetName(set, family)}})
-	}
-	if len(list) == 0 {
-		list = [][]NftExpr{nil}
-	}
-	return list
-}
-
 func sorted[T cmp.Ordered](list []T) []T {
 	return slices.Compact(slices.Sorted(slices.Values(list)))
 }
@@ -210,12 +142,18 @@ func sorted[T cmp.Ordered](list []T) []T {
 // externalSets lists the sets that other programs fill, those of both families by one name.
 func (p *planner) externalSets() []Set {
 	var names []string
-	add := func(s *Selector) { names = append(append(names, s.FromSets...), s.ToSets...) }
+	add := func(s Selector) {
+		for _, c := range s {
+			if a, ok := c.(SelectAddresses); ok {
+				names = append(names, a.Sets...)
+			}
+		}
+	}
 	for i := range p.cfg.Policies {
-		add(&p.cfg.Policies[i].Select)
+		add(p.cfg.Policies[i].Select)
 	}
 	for i := range p.cfg.TProxies {
-		add(&p.cfg.TProxies[i].Select)
+		add(p.cfg.TProxies[i].Select)
 	}
 	var list []Set
 	for _, name := range sorted(names) {

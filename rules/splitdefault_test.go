@@ -101,7 +101,7 @@ func TestAnUplinkForPoliciesNeverCarriesTheDefault(t *testing.T) {
 	w := dual()
 	w.cfg.Uplinks[0].PoliciesOnly = true
 	w.cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{1}}}}
-	w.cfg.Policies = []rules.Policy{{Name: "some", Group: 9, Select: rules.Selector{To: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}}}
+	w.cfg.Policies = []rules.Policy{{Name: "some", Group: 9, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}}}}
 	verdict := map[rules.Health]bool{rules.Good: true, rules.Dead: false}
 	for health, alive := range verdict {
 		w.verdicts = map[rules.Path]rules.Verdict{{Uplink: 1, Family: rules.IPv4}: {Health: rules.Good}, {Uplink: 2, Family: rules.IPv4}: {Health: health}}

@@ -6,7 +6,7 @@ import "net/netip"
 type TProxy struct {
 	Name   string
 	Group  int      // id that all proxies share, no uplink's and no group's of policies
-	Select Selector // has IIF and Protocols
+	Select Selector // has devices and protocols
 	Except []netip.Prefix
 	Port   uint16 // where the program listens, on sockets with IP_TRANSPARENT
 	// Reject refuses connections while nobody listens there; else they go on without the proxy.
@@ -42,7 +42,7 @@ func (p *planner) tproxies(c *Chain) {
 	}
 	var devices []string
 	for i := range p.cfg.TProxies {
-		devices = append(devices, p.cfg.TProxies[i].Select.IIF...)
+		devices = append(devices, conditionOf[SelectDevices](p.cfg.TProxies[i].Select)...)
 	}
 	c.add("answered by a proxy already", NftDevices{Names: sorted(devices)}, NftProtocols{[]uint8{protocolTCP}}, NftTransparent{}, NftSetMark{mask, mark}, NftReturn{})
 	for i := range p.cfg.TProxies {
@@ -50,7 +50,7 @@ func (p *planner) tproxies(c *Chain) {
 		for _, family := range Families {
 			if proxy.Select.covers(family) && !(family == IPv6 && p.obs.NoIPv6) {
 				p.tproxy(c, proxy, family, mask, mark)
-				for _, protocol := range sorted(proxy.Select.Protocols) {
+				for _, protocol := range sorted(conditionOf[SelectProtocols](proxy.Select)) {
 					p.report.Proxies = append(p.report.Proxies, ProxyListener{proxy, family, protocol})
 				}
 			}
@@ -84,7 +84,7 @@ func (p *planner) tproxy(c *Chain, proxy *TProxy, family Family, mask, mark uint
 		with("proxy "+proxy.Name, NftCtMark{Mask: mask, Value: mark}, to, NftSetMark{mask, mark}, NftReturn{})
 		with("new at proxy "+proxy.Name, NftNew{}, NftCtMark{Mask: mask}, to, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
 		if proxy.Reject {
-			for _, protocol := range sorted(proxy.Select.Protocols) {
+			for _, protocol := range sorted(conditionOf[SelectProtocols](proxy.Select)) {
 				var end NftExpr = NftRefuse{}
 				if protocol == protocolTCP {
 					end = NftReset{}

@@ -61,7 +61,8 @@ type Addresses struct {
 	Filled   []string // names of sections [[set]] with filled = true
 }
 
-func (a Addresses) empty() bool { return len(a.Prefixes)+len(a.Filled) == 0 }
+// Empty reports whether there are none.
+func (a Addresses) Empty() bool { return len(a.Prefixes)+len(a.Filled) == 0 }
 
 // Range is a range of numbers, ends included.
 type Range struct{ First, Last uint32 }
@@ -254,7 +255,7 @@ func (r *reader) match(t *table, c *Config, m *Match, what string) {
 			complain("iif", "iif %s is an uplink: what comes in there is answered there, whatever policies say", quote(device))
 		}
 	}
-	if !m.From.empty() && !m.To.empty() && t.usable("to") && !sameFamily(m.From, m.To) {
+	if !m.From.Empty() && !m.To.Empty() && t.usable("to") && !sameFamily(m.From, m.To) {
 		complain("to", "from and to have no family in common, so nothing ever matches both")
 	}
 }

@@ -106,13 +106,13 @@ var machines = map[string]struct {
 func policies(c *rules.Config) {
 	c.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.7/32", "2001:db8:77::/48")}}
 	c.Policies = []rules.Policy{
-		{Name: "hosts", Group: 3, Select: rules.Selector{From: nets("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}},
-		{Name: "mail", Group: 3, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 25, Last: 25}}}},
-		{Name: "guests", Group: 4, Select: rules.Selector{IIF: []string{"lan*"}, From: nets("192.168.1.128/25"), To: nets("192.0.2.0/24"), Protocols: []uint8{6, 17}}},
-		{Name: "user", Group: 4, Select: rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}}}},
-		{Name: "marked", Group: 3, Select: rules.Selector{Mark: 0x1, Mask: 0xff}},
-		{Name: "filled", Group: 4, Select: rules.Selector{ToSets: []string{"streaming"}, Protocols: []uint8{17}, SPorts: []rules.Ports{{First: 1024, Last: 65535}}}},
-		{Name: "voice", Group: 3, Select: rules.Selector{DSCP: []uint8{46, 34}}},
+		{Name: "hosts", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: nets("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}}},
+		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}}}},
+		{Name: "guests", Group: 4, Select: rules.Selector{rules.SelectDevices{"lan*"}, rules.SelectAddresses{Prefixes: nets("192.168.1.128/25")}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.0/24")}, rules.SelectProtocols{6, 17}}},
+		{Name: "user", Group: 4, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
+		{Name: "marked", Group: 3, Select: rules.Selector{rules.SelectMark{Value: 0x1, Mask: 0xff}}},
+		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 65535}}}}},
+		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46, 34}}},
 	}
 }
 

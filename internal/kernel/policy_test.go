@@ -39,27 +39,27 @@ func selective() rules.Config {
 		group int
 		s     rules.Selector
 	}{
-		{"addresses", 3, rules.Selector{From: nets("203.0.113.128/25", "2001:db8:1::/64"), To: nets("192.0.2.2/32", "192.0.2.64/26", "2001:db8:ffff::2/128")}},
-		{"device", 3, rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6, 17}, DPorts: []rules.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}, SPorts: []rules.Ports{{First: 1024, Last: 65535}}}},
-		{"owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}, {Set: true, First: 7, Last: 7}}}},
-		{"one-owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 9}}}},
-		{"single-owner", 4, rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 7, Last: 7}}, DSCP: []uint8{0}}},
-		{"mark", 4, rules.Selector{Mark: 0x1, Mask: 0xff}},
-		{"voice", 3, rules.Selector{DSCP: []uint8{46}}},
-		{"more-voice", 3, rules.Selector{DSCP: []uint8{34, 46, 10}}},
-		{"many-ports", 5, rules.Selector{Protocols: []uint8{6}, DPorts: many}},
-		{"filled", 5, rules.Selector{ToSets: []string{"streaming", "more"}, From: nets("203.0.113.130/32", "203.0.113.140/30")}},
-		{"pattern", 4, rules.Selector{IIF: []string{"lan*", "br0", "br1", "guest*"}, To: nets("192.0.2.200/32")}},
-		{"merged", 5, rules.Selector{ToSets: []string{"lists"}}},
-		{"two-devices", 4, rules.Selector{IIF: []string{"lan0", "lan1"}, From: nets("203.0.113.128/25")}},
+		{"addresses", 3, rules.Selector{rules.SelectAddresses{Prefixes: nets("203.0.113.128/25", "2001:db8:1::/64")}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.2/32", "192.0.2.64/26", "2001:db8:ffff::2/128")}}},
+		{"device", 3, rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 65535}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}}}},
+		{"owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}, {Set: true, First: 7, Last: 7}}}},
+		{"one-owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 7, Last: 9}}}},
+		{"single-owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 7, Last: 7}}, rules.SelectDSCP{0}}},
+		{"mark", 4, rules.Selector{rules.SelectMark{Value: 0x1, Mask: 0xff}}},
+		{"voice", 3, rules.Selector{rules.SelectDSCP{46}}},
+		{"more-voice", 3, rules.Selector{rules.SelectDSCP{34, 46, 10}}},
+		{"many-ports", 5, rules.Selector{rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: many}}},
+		{"filled", 5, rules.Selector{rules.SelectAddresses{Prefixes: nets("203.0.113.130/32", "203.0.113.140/30")}, rules.SelectAddresses{Dest: true, Sets: []string{"streaming", "more"}}}},
+		{"pattern", 4, rules.Selector{rules.SelectDevices{"lan*", "br0", "br1", "guest*"}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.200/32")}}},
+		{"merged", 5, rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"lists"}}}},
+		{"two-devices", 4, rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}}},
 	} {
 		c.Policies = append(c.Policies, rules.Policy{Name: p.name, Group: p.group, Select: p.s})
 	}
-	c.Policies = append(c.Policies, rules.Policy{Name: "sticky", Group: 5, Sticky: true, Select: rules.Selector{To: nets("192.0.2.0/24", "2001:db8:ffff::/64")}})
+	c.Policies = append(c.Policies, rules.Policy{Name: "sticky", Group: 5, Sticky: true, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.0/24", "2001:db8:ffff::/64")}}})
 	c.MergedSets = []string{"lists"}
 	c.TProxies = []rules.TProxy{
-		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6, 17}, DPorts: []rules.Ports{{First: 443, Last: 443}}}, Except: nets("192.0.2.7/32")},
-		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{IIF: []string{"lan0", "lan1"}, Protocols: []uint8{6}, From: nets("203.0.113.128/25")}},
+		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}}, Except: nets("192.0.2.7/32")},
+		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}, rules.SelectProtocols{6}}},
 	}
 	return c
 }
@@ -119,8 +119,8 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
 	k, cfg, recorded, _ := selected(t)
 	sh(t, "nft add element inet "+rules.PolicyTableName+" streaming4 '{ 192.0.2.9, 192.0.2.16/28 }'; nft add element inet "+rules.PolicyTableName+" streaming6 '{ 2001:db8:ffff::9 timeout 1h }'")
-	cfg.Policies[0].Select.To = nets("192.0.2.3/32")
-	cfg.Policies[9].Select.ToSets = []string{"streaming"}
+	cfg.Policies[0].Select[1] = rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.3/32")}
+	cfg.Policies[9].Select[1] = rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}
 	converge(t, k, cfg, recorded, verdicts(rules.Dead, rules.Good))
 	out := sh(t, "nft list table inet "+rules.PolicyTableName)
 	for _, kept := range []string{"192.0.2.9", "192.0.2.16/28", "2001:db8:ffff::9 timeout 1h"} {
@@ -143,7 +143,7 @@ func thousand() rules.Config {
 	c.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true}, {ID: 5, Tiers: [][]int{{1, 2}}}}
 	for n := range 1000 {
 		c.Policies = append(c.Policies, rules.Policy{Name: fmt.Sprintf("p%d", n), Group: 3 + n*3/1000,
-			Select: rules.Selector{From: nets(fmt.Sprintf("10.1.%d.%d/32", n/250, n%250), fmt.Sprintf("2001:db8:1::%x/128", n))}})
+			Select: rules.Selector{rules.SelectAddresses{Prefixes: nets(fmt.Sprintf("10.1.%d.%d/32", n/250, n%250), fmt.Sprintf("2001:db8:1::%x/128", n))}}})
 	}
 	return c
 }
@@ -166,7 +166,7 @@ func TestOnePolicysChangeTouchesItsOwnRulesAlone(t *testing.T) {
 		{500, nets("10.2.0.2/32"), "1 rules added, 2 removed, 1 table"},
 		{900, nets("10.2.0.3/32", "2001:db8:1::2:3/128"), "2 rules added, 2 removed, 0 table"},
 	} {
-		cfg.Policies[c.policy].Select.From = c.from
+		cfg.Policies[c.policy].Select = rules.Selector{rules.SelectAddresses{Prefixes: c.from}}
 		if got := changed(converge(t, k, cfg, &recorded, good)); got != c.want {
 			t.Errorf("the hosts of policy %d changed: %s, want %s", c.policy, got, c.want)
 		}
@@ -204,12 +204,12 @@ func TestALongListOfAddressesIsSplit(t *testing.T) {
 	k := open(t)
 	cfg := config()
 	cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
-	p := rules.Policy{Name: "long", Group: 3}
+	var to []netip.Prefix
 	for n := range 2*rules.MaxSet + 7 {
 		cfg.Groups[0].Except = append(cfg.Groups[0].Except, nets(fmt.Sprintf("10.3.%d.%d/32", n/200, n%200), fmt.Sprintf("2001:db8:3::%x/128", n))...)
-		p.Select.To = append(p.Select.To, nets(fmt.Sprintf("10.2.%d.%d/31", n/120, n%120*2), fmt.Sprintf("2001:db8:2::%x/127", 2*n))...)
+		to = append(to, nets(fmt.Sprintf("10.2.%d.%d/31", n/120, n%120*2), fmt.Sprintf("2001:db8:2::%x/127", 2*n))...)
 	}
-	cfg.Policies = []rules.Policy{p}
+	cfg.Policies = []rules.Policy{{Name: "long", Group: 3, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: to}}}}
 	var recorded rules.Recorded
 	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
 	out := sh(t, "nft list chain inet "+rules.PolicyTableName+" prerouting")

@@ -118,19 +118,30 @@ func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
 	}
 }
 
-func selector(m *config.Match) rules.Selector {
-	s := rules.Selector{From: m.From.Prefixes, To: m.To.Prefixes, FromSets: m.From.Filled, ToSets: m.To.Filled,
-		IIF: m.IIF, Protocols: m.Protocols, SPorts: ports(m.SPorts), DPorts: ports(m.DPorts), Mark: m.Mark, Mask: m.MarkMask, DSCP: m.DSCP}
-	for _, r := range m.UIDs {
-		s.UIDs = append(s.UIDs, rules.UIDs{Set: true, First: r.First, Last: r.Last})
+// selector lists the conditions that are given, in the order of rules.Conditions.
+func selector(m *config.Match) (s rules.Selector) {
+	add := func(given bool, c rules.Condition) {
+		if given {
+			s = append(s, c)
+		}
 	}
+	add(len(m.IIF) > 0, rules.SelectDevices(m.IIF))
+	add(!m.From.Empty(), rules.SelectAddresses{Prefixes: m.From.Prefixes, Sets: m.From.Filled})
+	add(!m.To.Empty(), rules.SelectAddresses{Dest: true, Prefixes: m.To.Prefixes, Sets: m.To.Filled})
+	add(len(m.Protocols) > 0, rules.SelectProtocols(m.Protocols))
+	add(len(m.SPorts) > 0, rules.SelectPorts{List: ranges(m.SPorts, port)})
+	add(len(m.DPorts) > 0, rules.SelectPorts{Dest: true, List: ranges(m.DPorts, port)})
+	add(len(m.UIDs) > 0, rules.SelectUIDs(ranges(m.UIDs, func(r config.Range) rules.UIDs { return rules.UIDs{Set: true, First: r.First, Last: r.Last} })))
+	add(m.MarkMask != 0, rules.SelectMark{Value: m.Mark, Mask: m.MarkMask})
+	add(len(m.DSCP) > 0, rules.SelectDSCP(m.DSCP))
 	return s
 }
 
-func ports(list []config.Range) []rules.Ports {
-	var out []rules.Ports
+func port(r config.Range) rules.Ports { return rules.Ports{First: uint16(r.First), Last: uint16(r.Last)} }
+
+func ranges[T any](list []config.Range, as func(config.Range) T) (out []T) {
 	for _, r := range list {
-		out = append(out, rules.Ports{First: uint16(r.First), Last: uint16(r.Last)})
+		out = append(out, as(r))
 	}
 	return out
 }

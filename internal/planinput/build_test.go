@@ -212,13 +212,11 @@ on_failure = "reject"
 		Targets: defaultTargets(),
 		Groups:  []rules.Group{{ID: 9, Tiers: [][]int{{8}, {7}}, KillSwitch: true, Except: nets("192.0.2.7/32")}, {ID: 10, Tiers: [][]int{{8}}}},
 		Policies: []rules.Policy{
-			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{
-				From: nets("192.168.1.0/24"), To: nets("192.0.2.1/32", "2001:db8::/32"), IIF: []string{"lan0"}, Protocols: []uint8{6},
-				SPorts: []rules.Ports{{First: 1024, Last: 2048}}, DPorts: []rules.Ports{{First: 25, Last: 25}}, Mark: 1, Mask: 0xf, DSCP: []uint8{46}}},
-			{Name: "own", Group: 10, Select: rules.Selector{UIDs: []rules.UIDs{{Set: true, First: 1000, Last: 1999}}}},
+			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectAddresses{Prefixes: nets("192.168.1.0/24")}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.1/32", "2001:db8::/32")}, rules.SelectProtocols{6}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 2048}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}}, rules.SelectMark{Value: 1, Mask: 0xf}, rules.SelectDSCP{46}}},
+			{Name: "own", Group: 10, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
 		},
 		TProxies: []rules.TProxy{{Name: "web", Group: 11, Port: 12345, Reject: true, Except: nets("192.0.2.7/32"),
-			Select: rules.Selector{IIF: []string{"lan0"}, Protocols: []uint8{6}, DPorts: []rules.Ports{{First: 443, Last: 443}}}}},
+			Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}}}},
 		MergedSets: []string{"merged"},
 	}
 	got.Kernel, got.Uplinks = want.Kernel, want.Uplinks

@@ -28,7 +28,7 @@ func (k *tracking) DeleteConnections(func(*rules.Connection) string) (map[string
 func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) {
 	cfg := config()
 	cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{2}}, KillSwitch: true}}
-	cfg.Policies = []rules.Policy{{Name: "sealed", Group: 9, Select: rules.Selector{IIF: []string{"lan*"}, Protocols: []uint8{17}}}}
+	cfg.Policies = []rules.Policy{{Name: "sealed", Group: 9, Select: rules.Selector{rules.SelectDevices{"lan*"}, rules.SelectProtocols{17}}}}
 	b := newBench(cfg)
 	k := &tracking{Kernel: b.kernel}
 	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: cfg})

@@ -1,0 +1,18 @@
+package rules
+
+// SelectMark is about the bits of Mask, none of them ours, in the packet mark.
+type SelectMark struct{ Value, Mask uint32 }
+
+// Key is fwmark.
+func (SelectMark) Key() string    { return "fwmark" }
+func (SelectMark) about() packets { return allPackets }
+
+func (s SelectMark) inRules(Family) ruleForm {
+	return ruleForm{values: 1, set: func(r *Rule, _ int) { r.Mark, r.Mask = s.Value, s.Mask }}
+}
+
+func (s SelectMark) expressions(Family) []NftExpr {
+	return []NftExpr{NftMark{Mask: s.Mask, Value: s.Value}}
+}
+
+func (SelectMark) tracked(*planner) func(*Connection) bool { return nil }
