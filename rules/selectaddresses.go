@@ -29,13 +29,11 @@ func (a SelectAddresses) inRules(f Family) ruleForm {
 	if len(a.Sets) > 0 {
 		return ruleForm{cannot: "rules cannot look into sets that other programs fill"}
 	}
-	return each(ofFamily(a.Prefixes, f), false, func(r *Rule, p netip.Prefix) {
-		if a.Dest {
-			r.To = p
-		} else {
-			r.From = p
-		}
-	})
+	set := func(r *Rule, p netip.Prefix) { r.From = p }
+	if a.Dest {
+		set = func(r *Rule, p netip.Prefix) { r.To = p }
+	}
+	return each(ofFamily(a.Prefixes, f), false, set)
 }
 
 func (a SelectAddresses) expressions(f Family) (list []NftExpr) {

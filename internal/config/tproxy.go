@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // MaxTProxies is how many [[tproxy]] sections there may be.
@@ -29,17 +30,15 @@ const (
 const titleTProxy = "[[tproxy]]"
 
 func tproxySection(p *TProxy, sets []Set) section {
-	return section{titleTProxy, []field{
+	shared := slices.DeleteFunc(matchFields(&p.Match, sets), func(f field) bool { return !slices.Contains([]string{"from", "to", "dport"}, f.name) })
+	return section{titleTProxy, append(shared,
 		text("name", &p.Name, "proxy", checkLabel),
 		integer("port", &p.Port, 1, 65535, nil),
 		choice("on_failure", &p.OnFailure, []OnFailure{OnFailureBypass, OnFailureReject}, nil),
-		addresses("from", &p.Match.From, sets),
-		addresses("to", &p.Match.To, sets),
 		texts("iif", &p.Match.IIF, "br-lan", maxSelector, checkDevice).scalarOrList(),
 		numbers("protocol", &p.Match.Protocols, `["tcp", "udp"]`, parseProxied),
-		numbers("dport", &p.Match.DPorts, "443", parsePorts),
 		prefixes("except", &p.Except, sets),
-	}}
+	)}
 }
 
 func parseProxied(name, s string) (uint8, string) {

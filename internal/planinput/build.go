@@ -137,7 +137,9 @@ func selector(m *config.Match) (s rules.Selector) {
 	return s
 }
 
-func port(r config.Range) rules.Ports { return rules.Ports{First: uint16(r.First), Last: uint16(r.Last)} }
+func port(r config.Range) rules.Ports {
+	return rules.Ports{First: uint16(r.First), Last: uint16(r.Last)}
+}
 
 func ranges[T any](list []config.Range, as func(config.Range) T) (out []T) {
 	for _, r := range list {

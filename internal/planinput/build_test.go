@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -212,7 +213,11 @@ on_failure = "reject"
 		Targets: defaultTargets(),
 		Groups:  []rules.Group{{ID: 9, Tiers: [][]int{{8}, {7}}, KillSwitch: true, Except: nets("192.0.2.7/32")}, {ID: 10, Tiers: [][]int{{8}}}},
 		Policies: []rules.Policy{
-			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectAddresses{Prefixes: nets("192.168.1.0/24")}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.1/32", "2001:db8::/32")}, rules.SelectProtocols{6}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 2048}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}}, rules.SelectMark{Value: 1, Mask: 0xf}, rules.SelectDSCP{46}}},
+			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{
+				rules.SelectDevices{"lan0"}, rules.SelectAddresses{Prefixes: nets("192.168.1.0/24")},
+				rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.1/32", "2001:db8::/32")}, rules.SelectProtocols{6},
+				rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 2048}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}},
+				rules.SelectMark{Value: 1, Mask: 0xf}, rules.SelectDSCP{46}}},
 			{Name: "own", Group: 10, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
 		},
 		TProxies: []rules.TProxy{{Name: "web", Group: 11, Port: 12345, Reject: true, Except: nets("192.0.2.7/32"),
@@ -222,6 +227,26 @@ on_failure = "reject"
 	got.Kernel, got.Uplinks = want.Kernel, want.Uplinks
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Who adds a key, or a kind of condition, is told what is missing between them.
+	keys, fields := make(map[string]bool), make(map[string]bool)
+	for i := range got.Policies {
+		for _, condition := range got.Policies[i].Select {
+			keys[condition.Key()] = true
+		}
+		for field, value := range reflect.ValueOf(c.Policies[i].Match).Fields() {
+			fields[field.Name] = fields[field.Name] || !value.IsZero()
+		}
+	}
+	for _, condition := range rules.Conditions() {
+		if !keys[condition.Key()] {
+			t.Errorf("no policy of this test has %s", condition.Key())
+		}
+	}
+	for name, given := range fields {
+		if !given {
+			t.Errorf("no policy of this test has the key of config.Match.%s", name)
+		}
 	}
 }
 
