@@ -20,21 +20,10 @@ func explainCommand(set *flag.FlagSet) runner {
 	asJSON := set.Bool("json", false, "print JSON")
 	all := set.Bool("all", false, "show also the rules and routes that were passed over")
 	packet := make(map[string]*string)
-	for _, o := range []struct{ name, what string }{
-		{"to", "`ADDRESS` that the packet is for; required"},
-		{"from", "`ADDRESS` that it is from; without it, the kernel chooses for a local socket"},
-		{"iif", "`DEVICE` that it came in by; without it, this machine makes the packet"},
-		{"oif", "`DEVICE` that its socket is bound to"},
-		{"mark", "packet `MARK`"},
-		{"proto", "`PROTOCOL`: udp unless given, tcp, icmp, icmpv6 or a number"},
-		{"sport", "source `PORT`"},
-		{"dport", "destination `PORT`"},
-		{"uid", "number of the `USER` that owns the socket"},
-		{"tos", "`TOS` field of the header"},
-		{"without", "as if the cable of this `UPLINK` were pulled"},
-	} {
-		packet[o.name] = set.String(o.name, "", o.what)
+	for _, key := range api.PacketKeys() {
+		packet[key.Name] = set.String(key.Name, "", key.What)
 	}
+	packet["without"] = set.String("without", "", "as if the cable of this `UPLINK` were pulled")
 	return func(ctx context.Context, _ []string, s streams) error {
 		query := make(url.Values)
 		for name, value := range packet {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -113,19 +114,27 @@ func protocolName(n uint8) string {
 	return strconv.Itoa(int(n))
 }
 
-// packetKeys are the parameters of an explain request, and how each is read. The command line has options
-// of the same names.
-var packetKeys = map[string]func(p *explain.Packet, text string) error{
-	"to":    func(p *explain.Packet, text string) error { return address(&p.To, text) },
-	"from":  func(p *explain.Packet, text string) error { return address(&p.From, text) },
-	"iif":   func(p *explain.Packet, text string) error { p.In = text; return nil },
-	"oif":   func(p *explain.Packet, text string) error { p.Out = text; return nil },
-	"mark":  func(p *explain.Packet, text string) error { return number(&p.Mark, text, 32) },
-	"proto": func(p *explain.Packet, text string) error { return protocol(&p.Protocol, text) },
-	"sport": func(p *explain.Packet, text string) error { return number(&p.SPort, text, 16) },
-	"dport": func(p *explain.Packet, text string) error { return number(&p.DPort, text, 16) },
-	"uid":   func(p *explain.Packet, text string) error { return number(&p.UID, text, 32) },
-	"tos":   func(p *explain.Packet, text string) error { return number(&p.TOS, text, 8) },
+// PacketKey is a parameter of an explain request. The command line has an option of the same name.
+type PacketKey struct {
+	Name string
+	What string // it is, as in the usage of the option
+	read func(p *explain.Packet, text string) error
+}
+
+// PacketKeys lists what an explain request may say of a packet.
+func PacketKeys() []PacketKey {
+	return []PacketKey{
+		{"to", "`ADDRESS` that the packet is for; required", func(p *explain.Packet, text string) error { return address(&p.To, text) }},
+		{"from", "`ADDRESS` that it is from; without it, the kernel chooses for a local socket", func(p *explain.Packet, text string) error { return address(&p.From, text) }},
+		{"iif", "`DEVICE` that it came in by; without it, this machine makes the packet", func(p *explain.Packet, text string) error { p.In = text; return nil }},
+		{"oif", "`DEVICE` that its socket is bound to", func(p *explain.Packet, text string) error { p.Out = text; return nil }},
+		{"mark", "packet `MARK`", func(p *explain.Packet, text string) error { return number(&p.Mark, text, 32) }},
+		{"proto", "`PROTOCOL`: udp unless given, tcp, icmp, icmpv6 or a number", func(p *explain.Packet, text string) error { return protocol(&p.Protocol, text) }},
+		{"sport", "source `PORT`", func(p *explain.Packet, text string) error { return number(&p.SPort, text, 16) }},
+		{"dport", "destination `PORT`", func(p *explain.Packet, text string) error { return number(&p.DPort, text, 16) }},
+		{"uid", "number of the `USER` that owns the socket", func(p *explain.Packet, text string) error { return number(&p.UID, text, 32) }},
+		{"tos", "`TOS` field of the header", func(p *explain.Packet, text string) error { return number(&p.TOS, text, 8) }},
+	}
 }
 
 // withoutKey is the parameter that is about no packet: the uplink whose cable is thought to be pulled.
@@ -134,20 +143,20 @@ const withoutKey = "without"
 // ParsePacket reads the parameters of an explain request. Without a protocol the packet is UDP, which is what
 // the kernel's own lookup takes it for. The error says what is wrong in the words of the request.
 func ParsePacket(query url.Values) (explain.Packet, error) {
-	p := explain.Packet{Protocol: 17}
+	p, keys := explain.Packet{Protocol: 17}, PacketKeys()
 	for key, values := range query {
-		read, known := packetKeys[key]
+		i := slices.IndexFunc(keys, func(k PacketKey) bool { return k.Name == key })
 		switch {
 		case key == withoutKey:
 			continue
-		case !known:
+		case i < 0:
 			return p, fmt.Errorf("there is no parameter %q", key)
 		case len(values) != 1:
 			return p, fmt.Errorf("%s is given %d times", key, len(values))
 		case values[0] == "":
 			continue
 		}
-		if err := read(&p, values[0]); err != nil {
+		if err := keys[i].read(&p, values[0]); err != nil {
 			return p, fmt.Errorf("%s=%q %w", key, values[0], err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -31,6 +32,13 @@ func TestPacketsAreReadFromAQuery(t *testing.T) {
 		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
 			t.Errorf("%s: %v (-want +got):\n%s", query, err, diff)
 		}
+	}
+	var keys []string
+	for _, key := range PacketKeys() {
+		keys = append(keys, key.Name)
+	}
+	if fields := reflect.TypeFor[explain.Packet]().NumField(); len(keys) != fields || len(keys) != reflect.TypeFor[ExplainedPacket]().NumField() {
+		t.Errorf("a packet has %d fields, and these can be asked for: %q", fields, keys)
 	}
 	for query, want := range map[string]string{
 		"":                           "to, the packet's destination, is missing",
