@@ -233,7 +233,7 @@ func ipv4Section(ip *IP) section {
 		parsed("address", &ip.Address, exampleAddress4, parseAddress4),
 		parsed("gateway", &ip.Gateway, exampleGateway4, parseGateway4),
 		unsetOrBoolean("masquerade", &ip.Masquerade),
-		networks("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
+		parsedList("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
 	}}
 }
 
@@ -245,7 +245,7 @@ func ipv6Section(ip *IP) section {
 		parsed("address", &ip.Address, exampleAddress6, parseAddress6),
 		parsed("gateway", &ip.Gateway, exampleGateway6, parseGateway6),
 		unsetOrBoolean("masquerade", &ip.Masquerade),
-		networks("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
+		parsedList("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
 		boolean("delegation", &ip.Delegation),
 		parsed("prefix_hint", &ip.PrefixHint, exampleHint, parseHint),
 		parsed("prefix", &ip.Prefix, exampleRouted, parseRouted),

@@ -47,7 +47,7 @@ func wireguardSection(w *WireGuard) section {
 	return section{titleWireGuard, []field{
 		text("private_key_file", &w.PrivateKeyFile, exampleKeyFile, checkFile),
 		integer("listen_port", &w.ListenPort, 1, 65535, nil),
-		networks("addresses", &w.Addresses, "10.0.31.2/24", 16, parseHostPrefix),
+		parsedList("addresses", &w.Addresses, "10.0.31.2/24", 16, parseHostPrefix),
 		integer("mtu", &w.MTU, minMTU, maxMTU, nil),
 		{"peers", func(r *reader, v *value) { r.peers(v, w) }},
 	}}
@@ -58,7 +58,7 @@ func peerSection(p *Peer) section {
 		parsed("public_key", &p.PublicKey, exampleKey, parseKey),
 		text("preshared_key_file", &p.PresharedKeyFile, "/etc/uplinkd/wg.psk", checkFile),
 		text("endpoint", &p.Endpoint, exampleRemoteE, checkEndpoint),
-		networks("allowed_ips", &p.AllowedIPs, "10.0.31.0/24", maxAllowedIPs, parseNetwork),
+		parsedList("allowed_ips", &p.AllowedIPs, "10.0.31.0/24", maxAllowedIPs, parseNetwork),
 		duration("keepalive", &p.Keepalive, time.Second, 65535*time.Second),
 	}}
 }
@@ -120,15 +120,15 @@ func parseNetwork(name, s string) (netip.Prefix, string) {
 	return p, ""
 }
 
-// networks is a list of strings that parse makes prefixes of.
-func networks(name string, dst *[]netip.Prefix, example string, limit int, parse func(name, s string) (netip.Prefix, string)) field {
+// parsedList is a list of strings that parse makes values of; parse returns a message if it cannot.
+func parsedList[T comparable](name string, dst *[]T, example string, limit int, parse func(name, s string) (T, string)) field {
 	return field{name, func(r *reader, v *value) {
 		var words []string
 		texts(name, &words, example, limit, nil).read(r, v)
 		if v.bad {
 			return
 		}
-		var list []netip.Prefix
+		var list []T
 		for i, w := range words {
 			p, msg := parse(name, w)
 			switch {

@@ -12,7 +12,7 @@ import (
 type flow struct {
 	packet     *Packet
 	in, out    string
-	isLocal    func(netip.Addr) bool // whether an address is this machine's
+	rt         *Routing
 	routes     func(Packet) []string // devices that the rules lead a packet to
 	source     netip.Addr
 	pin        uint32
@@ -29,7 +29,7 @@ type flow struct {
 // have stands for a connection that is pinned already.
 func (e *explainer) prerouting(p *Packet) {
 	mask := e.cfg.Kernel.MarkMask
-	f := flow{packet: p, in: p.In, isLocal: e.rt.isLocal, routes: e.devices, source: p.From, pin: p.Mark & mask}
+	f := flow{packet: p, in: p.In, rt: e.rt, routes: e.devices, source: p.From, pin: p.Mark & mask}
 	before, to := p.Mark, p.To
 	e.run("prerouting", &f)
 	if f.unseen != "" {
@@ -75,7 +75,7 @@ func (e *explainer) reroute(p *Packet, a *answer) bool {
 	if a.outcome != Leaves {
 		return false // it does not get there
 	}
-	f := flow{packet: p, out: a.egresses[0].Device, isLocal: e.rt.isLocal, routes: e.devices, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
+	f := flow{packet: p, out: a.egresses[0].Device, rt: e.rt, routes: e.devices, source: p.From, pin: p.Mark & e.cfg.Kernel.MarkMask}
 	before := p.Mark
 	e.run("output", &f)
 	if p.Mark == before || f.policy == "" {
@@ -93,9 +93,12 @@ func (e *explainer) postrouting(p Packet) {
 	for _, w := range e.out.Egresses {
 		q := p
 		s := e.ipsec(&p, &w)
-		f := flow{packet: &q, in: p.In, out: w.Device, isLocal: e.rt.isLocal, routes: e.devices, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
+		f := flow{packet: &q, in: p.In, out: w.Device, rt: e.rt, routes: e.devices, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
 		if p.In != "" {
 			e.run("forward", &f)
+			if f.unseen != "" {
+				e.out.Uncertain = f.unseen
+			}
 		}
 		if f.dropped && f.policy != "" {
 			why = "policy " + f.policy + " is a kill switch, and its connections leave by no other uplink"
@@ -312,7 +315,7 @@ func (f *flow) meets(x rules.NftExpr) bool {
 	case rules.NftDestination:
 		return x.Prefix.Contains(f.packet.To)
 	case rules.NftLocalDestination:
-		return f.isLocal(f.packet.To)
+		return f.rt.isLocal(f.packet.To)
 	case rules.NftRoute:
 		p := Packet{From: f.packet.From, To: f.packet.To, Mark: f.packet.Mark, Protocol: f.packet.Protocol, TOS: f.packet.TOS}
 		if !x.Back {
