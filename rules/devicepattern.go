@@ -23,13 +23,21 @@ func matchesDevice(names []string, device string) bool {
 // Matches reports whether a device has the name, or fits the pattern.
 func (e NftDevice) Matches(device string) bool { return matchesDevice([]string{e.Name}, device) }
 
-// absentDevices names the devices of policies that are not there: what comes in by another one is none of their traffic, and a kill
-// switch that was meant for it keeps nothing in.
+// absentDevices names the devices of policies that are not there, or have no hardware addresses where the policy is about such: what comes
+// in by another one is none of their traffic, and a kill switch that was meant for it keeps nothing in.
 func (p *planner) absentDevices() {
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
+		hosts := len(conditionOf[SelectMACs](policy.Select)) > 0
 		for _, name := range conditionOf[SelectDevices](policy.Select) {
-			if slices.ContainsFunc(p.obs.Links, func(l Link) bool { return matchesDevice([]string{name}, l.Name) }) {
+			lacks := "there is no such device"
+			if slices.ContainsFunc(p.obs.Links, func(l Link) bool {
+				is := matchesDevice([]string{name}, l.Name)
+				if is && hosts && l.Hardware == [6]byte{} {
+					is, lacks = false, "its packets have no hardware addresses"
+				}
+				return is
+			}) {
 				continue
 			}
 			severity, meaning := "warning", "it selects nothing"
@@ -37,7 +45,7 @@ func (p *planner) absentDevices() {
 				severity, meaning = "error", "its kill switch keeps nothing in"
 			}
 			p.report.Absent = append(p.report.Absent, Problem{"policy-device", severity,
-				fmt.Sprintf("policy %s is about what comes in by %s, and there is no such device: %s", policy.Name, name, meaning),
+				fmt.Sprintf("policy %s is about what comes in by %s, and %s: %s", policy.Name, name, lacks, meaning),
 				"name the device that the hosts are behind" + p.similarDevices()})
 		}
 	}

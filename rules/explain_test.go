@@ -79,6 +79,9 @@ func TestExplanations(t *testing.T) {
 		{Name: "guests", Group: 3, Select: rules.Selector{rules.SelectDevices{"la*"}, rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:77::/48")}}}},
 		{Name: "tight", Group: 4, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}}}},
 	}
+	choosing.cfg.Groups = append(choosing.cfg.Groups, rules.Group{ID: 5, Tiers: [][]int{{2}}, KillSwitch: true})
+	choosing.cfg.Policies = append(choosing.cfg.Policies, rules.Policy{Name: "camera", Group: 5, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}})
+	choosing.ethernet("lan0")
 	npt := lanBox(delegating())
 	npt.cfg.Uplinks[1].Tier = 2
 	npt.cfg.LANs[0].ULA = netip.MustParsePrefix("fd00:77:0:1::/64")
@@ -111,6 +114,12 @@ func TestExplanations(t *testing.T) {
 		"a pin that a kill switch does not let through": {choosing, explain.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.7"), In: "lan0", Mark: numbers.Mark(1)},
 			[]string{"filtered", "policy tight is a kill switch, and its connections leave by no other uplink"},
 			"nftables chain forward of uplinkd_policy | policy tight is a kill switch: its traffic never leaves by wan1", rules.Origin{Policy: "tight"}},
+		"a kill switch for a host that has that hardware address": {choosing, explain.Packet{To: addr("192.0.2.1"), From: addr("192.168.1.9"), In: "lan0", MAC: [6]byte{2, 5: 0x10}},
+			[]string{"refused", "policy camera is a kill switch, and none of its uplinks works"},
+			"nftables chain prerouting of uplinkd_policy | policy camera is for it: the mark is 0x5000000 from here on", rules.Origin{Policy: "camera"}},
+		"a pin that the kill switch of a host does not let through": {choosing, explain.Packet{To: addr("2001:db8:ffff::1"), From: addr("2001:db8:1::9"), In: "lan0", MAC: [6]byte{2, 5: 0x10}, Mark: numbers.Mark(1)},
+			[]string{"filtered", "policy camera is a kill switch, and its connections leave by no other uplink"},
+			"nftables chain forward of uplinkd_policy | policy camera is a kill switch: its traffic never leaves by wan1", rules.Origin{Policy: "camera"}},
 		"new traffic of this machine is shared": {dual(), explain.Packet{To: addr("192.0.2.1")},
 			[]string{"leaves", "shares new flows among fiber, lte, by a hash of each flow", "fiber", "lte"},
 			"lookup 11700 protocol 117 | matches every packet", rules.Origin{Key: "kernel.rule_priority"}},
@@ -179,6 +188,34 @@ func TestExplanations(t *testing.T) {
 	}
 }
 
+// Whether a policy is about a host cannot be told without its hardware address, where the device has any.
+func TestAnExplanationWithoutAHardwareAddressIsNotCertain(t *testing.T) {
+	w := lanBox(dual())
+	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
+	w.cfg.Policies = []rules.Policy{{Name: "camera", Group: 3, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}}}
+	p := explain.Packet{To: netip.MustParseAddr("192.0.2.1"), From: netip.MustParseAddr("192.168.1.9"), In: "lan0"}
+	if e := w.explained(t, p); e.Uncertain != "" {
+		t.Errorf("lan0 has none: %s", e.Uncertain)
+	}
+	w.ethernet("lan0")
+	if e := w.explained(t, p); !strings.Contains(e.Uncertain, "(mac)") {
+		t.Errorf("got %q", e.Uncertain)
+	}
+	p.MAC = [6]byte{2, 5: 0x11}
+	if e := w.explained(t, p); e.Uncertain != "" {
+		t.Errorf("it is another host's: %s", e.Uncertain)
+	}
+}
+
+// ethernet gives a device a hardware address.
+func (w *world) ethernet(device string) {
+	for i := range w.obs.Links {
+		if w.obs.Links[i].Name == device {
+			w.obs.Links[i].Hardware = [6]byte{2, 5: 1}
+		}
+	}
+}
+
 func TestWhatIsNoPacketIsNotExplained(t *testing.T) {
 	addr := netip.MustParseAddr
 	w := dual()
@@ -193,6 +230,7 @@ func TestWhatIsNoPacketIsNotExplained(t *testing.T) {
 		"forwarded without source":     {To: addr("192.0.2.1"), In: "wan1"},
 		"a device that does not exist": {To: addr("192.0.2.1"), Out: "nodev"},
 		"link-local without a device":  {To: addr("fe80::1")},
+		"made here by another host":    {To: addr("192.0.2.1"), MAC: [6]byte{2, 5: 1}},
 	} {
 		if _, err := explain.Explain(w.cfg, w.routing(), &state, p); !errors.Is(err, explain.ErrPacket) {
 			t.Errorf("%s: %v", name, err)

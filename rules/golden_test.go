@@ -207,6 +207,7 @@ func chosen() *world {
 		{Name: "marked", Group: 3, Select: rules.Selector{rules.SelectMark{Value: 0x1, Mask: 0xff}}},
 		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 65535}}}}},
 		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46, 34}}},
+		{Name: "camera", Group: 4, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
 	}
 	return w
 }

@@ -54,6 +54,20 @@ func TestADeviceThatIsNotThereIsNamed(t *testing.T) {
 	}
 }
 
+// Packets of a tunnel have no hardware addresses.
+func TestAKillSwitchForHostsOfADeviceWithoutHardwareAddressesIsNamed(t *testing.T) {
+	w := sealed("lan0")
+	w.cfg.Policies[0].Select = append(w.cfg.Policies[0].Select, rules.SelectMACs{{2, 5: 0x10}})
+	_, report := w.plan()
+	if len(report.Absent) != 1 || report.Absent[0].Severity != "error" || !strings.Contains(report.Absent[0].Message, "its packets have no hardware addresses: its kill switch keeps nothing in") {
+		t.Errorf("%+v", report.Absent)
+	}
+	w.ethernet("lan0")
+	if _, report := w.plan(); len(report.Absent) != 0 {
+		t.Errorf("%+v", report.Absent)
+	}
+}
+
 func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) {
 	w := dual()
 	w.cfg.Uplinks[1].IPv4.Masquerade = false

@@ -35,6 +35,7 @@ type query struct {
 	sport    uint16
 	dport    uint16
 	dscp     uint8
+	mac      [6]byte // of the frame that it came in with
 }
 
 func (q query) String() string {

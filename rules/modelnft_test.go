@@ -247,6 +247,10 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if rules.FamilyOf(p.dst) != e.Family || !slices.Contains(e.List, p.dscp) {
 				return ""
 			}
+		case rules.NftMACs:
+			if p.iif == "lo" || !slices.Contains(e.List, p.mac) {
+				return ""
+			}
 		case rules.NftMark:
 			if (p.mark&e.Mask == e.Value) == e.Not {
 				return ""

@@ -112,7 +112,15 @@ var drawn = map[string]struct {
 		func(*rapid.T, *world) rules.Condition { return rules.SelectDSCP{34, 46} },
 		func(c rules.Condition, q query) bool { return slices.Contains(c.(rules.SelectDSCP), q.dscp) },
 	},
+	"mac": {
+		func(*rapid.T, *world) rules.Condition { return rules.SelectMACs{someMAC, {2, 5: 0x11}} },
+		func(c rules.Condition, q query) bool {
+			return q.iif != "lo" && slices.Contains(c.(rules.SelectMACs), q.mac)
+		},
+	},
 }
+
+var someMAC = [6]byte{2, 5: 0x10}
 
 func drawPorts(t *rapid.T) []rules.Ports {
 	return []rules.Ports{{First: 440, Last: 450}, {First: 1024, Last: uint16(50000 + 15535*draw(t, "to the last port", 2))}}
@@ -173,7 +181,7 @@ func (w *world) group(id int) *rules.Group {
 func (w *world) eachSelected(report *rules.Report, fn func(q query, closed bool, devices []string)) {
 	for f, dst := range selected {
 		for _, q := range []query{
-			{protocol: 6, sport: 40000, dport: 443}, {protocol: 6, sport: 443, dport: 60000, dscp: 46}, {protocol: 17, sport: 40000, dport: 53, mark: 1},
+			{protocol: 6, sport: 40000, dport: 443, mac: someMAC}, {protocol: 6, sport: 443, dport: 60000, dscp: 46, mac: [6]byte{2, 5: 9}}, {protocol: 17, sport: 40000, dport: 53, mark: 1},
 		} {
 			q.dst, q.iif = dst, "lo"
 			w.allowed(report, q, fn)

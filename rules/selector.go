@@ -27,7 +27,7 @@ type Condition interface {
 // Conditions returns one of every kind, without values.
 func Conditions() []Condition {
 	return []Condition{SelectDevices{}, SelectAddresses{}, SelectAddresses{Dest: true}, SelectProtocols{}, SelectPorts{}, SelectPorts{Dest: true},
-		SelectUIDs{}, SelectMark{}, SelectDSCP{}}
+		SelectUIDs{}, SelectMark{}, SelectDSCP{}, SelectMACs{}}
 }
 
 // packets are sorts of packets: one bit of a family and one of an origin must be among them.

@@ -14,7 +14,7 @@ func TestConditionsOfEveryKindAreListedAndSayWhatTheySelect(t *testing.T) {
 	with := []Condition{
 		SelectDevices{"lan0"}, SelectAddresses{Prefixes: elsewhere}, SelectAddresses{Dest: true, Prefixes: elsewhere}, SelectProtocols{132},
 		SelectPorts{List: []Ports{{1, 1}}}, SelectPorts{Dest: true, List: []Ports{{1, 1}}}, SelectUIDs{{Set: true, First: 1, Last: 1}},
-		SelectMark{1, 1}, SelectDSCP{46},
+		SelectMark{1, 1}, SelectDSCP{46}, SelectMACs{{2, 5: 1}},
 	}
 	connection := &Connection{Family: IPv4, Source: netip.MustParseAddr("192.168.1.2"), Dest: netip.MustParseAddr("192.0.2.1"), Protocol: 6, SPort: 40000, DPort: 443}
 	like := Rule{Family: IPv4}

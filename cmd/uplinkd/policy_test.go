@@ -83,7 +83,7 @@ func (r *router) watch(uplink string, targets ...string) func() int {
 		if addr.Is6() {
 			family = "ip6"
 		}
-		script += fmt.Sprintf("\t\t%s daddr %v udp dport 7 counter name seen\n", family, addr)
+		script += fmt.Sprintf("\t\t%s daddr %v th dport 7 counter name seen\n", family, addr)
 	}
 	r.sh(isp, "nft -f - <<'EOF'\n"+script+"\t}\n}\nEOF")
 	return func() int {

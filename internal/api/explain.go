@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -41,6 +42,7 @@ type ExplainedPacket struct {
 	DPort    uint16      `json:"dport"`
 	UID      uint32      `json:"uid"`
 	TOS      uint8       `json:"tos"`
+	MAC      string      `json:"mac"` // of the frame that it came in with; "" when none is given
 }
 
 // Egress is where the packet may go.
@@ -85,6 +87,9 @@ func NewExplanation(e *explain.Explanation, answer *explain.Answer, file string,
 		Packet: ExplainedPacket{To: p.To, From: p.From, IIF: p.In, OIF: p.Out, Mark: status.Mark(p.Mark), Protocol: protocolName(p.Protocol),
 			SPort: p.SPort, DPort: p.DPort, UID: p.UID, TOS: p.TOS},
 		Outcome: e.Outcome, Reason: e.Reason, Uncertain: e.Uncertain, File: file,
+	}
+	if p.MAC != [6]byte{} {
+		out.Packet.MAC = net.HardwareAddr(p.MAC[:]).String()
 	}
 	for _, w := range e.Egresses {
 		out.Egresses = append(out.Egresses, Egress{w.Uplink, w.Device, w.Gateway, w.Table, w.Source, w.Weight, w.MTU})
@@ -134,6 +139,7 @@ func PacketKeys() []PacketKey {
 		{"dport", "destination `PORT`", func(p *explain.Packet, text string) error { return number(&p.DPort, text, 16) }},
 		{"uid", "number of the `USER` that owns the socket", func(p *explain.Packet, text string) error { return number(&p.UID, text, 32) }},
 		{"tos", "`TOS` field of the header", func(p *explain.Packet, text string) error { return number(&p.TOS, text, 8) }},
+		{"mac", "hardware `ADDRESS` of the host that it came from", func(p *explain.Packet, text string) error { return hardwareAddress(&p.MAC, text) }},
 	}
 }
 
@@ -172,6 +178,15 @@ func address(a *netip.Addr, text string) error {
 		return errors.New("is no address: write it in digits, without a prefix length or zone")
 	}
 	*a = ip.Unmap()
+	return nil
+}
+
+func hardwareAddress(mac *[6]byte, text string) error {
+	a, err := net.ParseMAC(text)
+	if err != nil || len(a) != len(mac) {
+		return errors.New(`is no hardware address: write one as in "02:00:00:00:00:10"`)
+	}
+	*mac = [6]byte(a)
 	return nil
 }
 

@@ -22,7 +22,8 @@ func TestPacketsAreReadFromAQuery(t *testing.T) {
 		"to=2001:db8::1&from=2001:db8::2&oif=wan1": {To: addr("2001:db8::1"), From: addr("2001:db8::2"), Out: "wan1", Protocol: 17},
 		"to=192.0.2.1&iif=lan0&mark=0x01000000&proto=TCP&sport=1024&dport=443&uid=1000&tos=0x10": {To: addr("192.0.2.1"), In: "lan0",
 			Mark: 0x01000000, Protocol: 6, SPort: 1024, DPort: 443, UID: 1000, TOS: 16},
-		"to=192.0.2.1&proto=89": {To: addr("192.0.2.1"), Protocol: 89},
+		"to=192.0.2.1&iif=lan0&mac=02-00-00-00-00-1A": {To: addr("192.0.2.1"), In: "lan0", MAC: [6]byte{2, 5: 0x1a}, Protocol: 17},
+		"to=192.0.2.1&proto=89":                       {To: addr("192.0.2.1"), Protocol: 89},
 	} {
 		values, err := url.ParseQuery(query)
 		if err != nil {
@@ -41,16 +42,17 @@ func TestPacketsAreReadFromAQuery(t *testing.T) {
 		t.Errorf("a packet has %d fields, and these can be asked for: %q", fields, keys)
 	}
 	for query, want := range map[string]string{
-		"":                           "to, the packet's destination, is missing",
-		"from=192.0.2.1":             "to, the packet's destination, is missing",
-		"to=example.net":             `to="example.net" is no address: write it in digits, without a prefix length or zone`,
-		"to=192.0.2.1/32":            `to="192.0.2.1/32" is no address`,
-		"to=fe80::1%25wan1":          `is no address`,
-		"to=192.0.2.1&to=192.0.2.2":  "to is given 2 times",
-		"to=192.0.2.1&dport=70000":   `dport="70000" is no number of 16 bits`,
-		"to=192.0.2.1&mark=x":        `mark="x" is no number of 32 bits`,
-		"to=192.0.2.1&proto=http":    `proto="http" is no protocol: write tcp, udp, icmp, icmpv6 or a number`,
-		"to=192.0.2.1&destination=1": `there is no parameter "destination"`,
+		"":                          "to, the packet's destination, is missing",
+		"from=192.0.2.1":            "to, the packet's destination, is missing",
+		"to=example.net":            `to="example.net" is no address: write it in digits, without a prefix length or zone`,
+		"to=192.0.2.1/32":           `to="192.0.2.1/32" is no address`,
+		"to=fe80::1%25wan1":         `is no address`,
+		"to=192.0.2.1&to=192.0.2.2": "to is given 2 times",
+		"to=192.0.2.1&dport=70000":  `dport="70000" is no number of 16 bits`,
+		"to=192.0.2.1&mark=x":       `mark="x" is no number of 32 bits`,
+		"to=192.0.2.1&proto=http":   `proto="http" is no protocol: write tcp, udp, icmp, icmpv6 or a number`,
+		"to=192.0.2.1&mac=02:00:00:00:00:00:00:10": `mac="02:00:00:00:00:00:00:10" is no hardware address: write one as in "02:00:00:00:00:10"`,
+		"to=192.0.2.1&destination=1":               `there is no parameter "destination"`,
 	} {
 		values, err := url.ParseQuery(query)
 		if err != nil {

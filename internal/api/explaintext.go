@@ -62,6 +62,9 @@ func packetText(p *ExplainedPacket) string {
 	}
 	if p.IIF != "" {
 		text += ", in by " + clean(p.IIF)
+		if p.MAC != "" {
+			text += " from host " + p.MAC
+		}
 	} else {
 		text += ", made by this machine"
 	}

@@ -101,6 +101,7 @@ dport = [25, "8000-8080"]
 iif = "br-lan"
 fwmark = "0x1/0xff"
 dscp = ["EF", 0x0a]
+mac = ["02:00:00:00:00:10", "02-00-00-00-00-AB"]
 except = "10.0.0.0/8"
 
 [[policy]]
@@ -125,6 +126,7 @@ protocol = ["tcp", "udp"]
 dport = 443
 from = "192.168.0.0/16"
 to = "@streaming"
+mac = "02:00:00:00:00:10"
 except = ["10.0.0.0/8"]
 port = 12345
 on_failure = "reject"
@@ -194,7 +196,7 @@ var everyValue = Config{
 			Match: Match{
 				From: Addresses{Prefixes: nets("192.0.2.7/32", "192.168.1.0/24", "2001:db8:7::/64")}, To: Addresses{Filled: []string{"streaming"}},
 				IIF: []string{"br-lan"}, Protocols: []uint8{6, 132}, SPorts: []Range{{1024, 65535}}, DPorts: []Range{{25, 25}, {8000, 8080}},
-				Mark: 1, MarkMask: 0xff, DSCP: []uint8{46, 10},
+				Mark: 1, MarkMask: 0xff, DSCP: []uint8{46, 10}, MACs: [][6]byte{{2, 5: 0x10}, {2, 5: 0xab}},
 			},
 			Except: nets("10.0.0.0/8"),
 		},
@@ -207,7 +209,7 @@ var everyValue = Config{
 		Name: "proxy", Port: 12345, OnFailure: OnFailureReject, Except: nets("10.0.0.0/8"),
 		Match: Match{
 			From: Addresses{Prefixes: nets("192.168.0.0/16")}, To: Addresses{Filled: []string{"streaming"}},
-			IIF: []string{"br-lan", "br-guest"}, Protocols: []uint8{6, 17}, DPorts: []Range{{443, 443}},
+			IIF: []string{"br-lan", "br-guest"}, Protocols: []uint8{6, 17}, DPorts: []Range{{443, 443}}, MACs: [][6]byte{{2, 5: 0x10}},
 		},
 	}},
 }

@@ -53,6 +53,7 @@ type Match struct {
 	Mark      uint32    // fwmark: bits of the packet mark that somebody else sets, within MarkMask
 	MarkMask  uint32    // 0 is no condition; none of Kernel.MarkMask
 	DSCP      []uint8   // dscp: 0..63
+	MACs      [][6]byte // mac: Ethernet addresses of hosts
 }
 
 // Addresses are prefixes, without bits behind their lengths, and sets that other programs fill.
@@ -82,6 +83,7 @@ const (
 	titlePolicy   = "[[policy]]"
 	titleSet      = "[[set]]"
 	examplePrefix = "192.168.0.0/16"
+	exampleMAC    = "02:00:00:00:00:10"
 )
 
 func policySection(p *Policy, sets []Set) section {
@@ -105,6 +107,7 @@ func matchFields(m *Match, sets []Set) []field {
 		numbers("uid", &m.UIDs, "1000", parseUIDs),
 		{"fwmark", func(r *reader, v *value) { r.fwmark(v, m) }},
 		numbers("dscp", &m.DSCP, `"ef"`, parseDSCP),
+		parsedList("mac", &m.MACs, exampleMAC, maxNumbers, parseMAC).scalarOrList(),
 	}
 }
 
@@ -239,6 +242,12 @@ func (r *reader) match(t *table, c *Config, m *Match, what string) {
 	}
 	if len(m.UIDs) > 0 && len(m.IIF) > 0 {
 		complain("uid", "uid is about this router's own sockets, whose packets come in by no device: take iif or uid out")
+	}
+	if len(m.UIDs) > 0 && len(m.MACs) > 0 {
+		complain("uid", "uid is about this router's own sockets, whose packets come from no host: take mac or uid out")
+	}
+	if len(m.MACs) == 0 {
+		complain("mac", "mac is empty: leave it out, or name some hosts")
 	}
 	if m.MarkMask == allBits { // the mark as somebody set it, whatever ours are beside it
 		m.MarkMask &^= c.Kernel.MarkMask

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -134,6 +135,21 @@ func parseDSCP(name, s string) (uint8, string) {
 		return uint8(n), ""
 	}
 	return 0, fmt.Sprintf(`%s %s is no code point: write a number from 0 to 63, or a name such as "ef", "af41" or "cs5"`, name, quote(s))
+}
+
+func parseMAC(name, s string) (mac [6]byte, msg string) {
+	switch a, err := net.ParseMAC(s); {
+	case err != nil:
+		return mac, fmt.Sprintf("%s %s is no hardware address: write one as in %q", name, quote(s), exampleMAC)
+	case len(a) != len(mac):
+		return mac, fmt.Sprintf("%s %s has %d bytes, and an address of Ethernet has %d", name, quote(s), len(a), len(mac))
+	case a[0]&1 != 0:
+		return mac, fmt.Sprintf("%s %s is the address of a group, and no host sends from one", name, quote(s))
+	case [6]byte(a) == mac:
+		return mac, fmt.Sprintf("%s %s is no host's: write the one that \"ip neighbour\" shows beside its address", name, quote(s))
+	default:
+		return [6]byte(a), ""
+	}
 }
 
 // allBits is the mask of a mark that is given without one.

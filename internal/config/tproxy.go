@@ -14,7 +14,7 @@ type TProxy struct {
 	Name      string    // name: unique among them; as an uplink's
 	Port      int       // port: where the program listens with IP_TRANSPARENT
 	OnFailure OnFailure // on_failure: what happens while nobody listens there
-	Match     Match     // IIF and Protocols (tcp, udp) are never empty; no UIDs, no FWMark, no DSCP, no filled sets in From
+	Match     Match     // IIF and Protocols (tcp, udp) are never empty; no UIDs, no Mark, no DSCP, no filled sets in From
 	Except    []netip.Prefix
 }
 
@@ -30,7 +30,7 @@ const (
 const titleTProxy = "[[tproxy]]"
 
 func tproxySection(p *TProxy, sets []Set) section {
-	shared := slices.DeleteFunc(matchFields(&p.Match, sets), func(f field) bool { return !slices.Contains([]string{"from", "to", "dport"}, f.name) })
+	shared := slices.DeleteFunc(matchFields(&p.Match, sets), func(f field) bool { return !slices.Contains([]string{"from", "to", "dport", "mac"}, f.name) })
 	return section{titleTProxy, append(shared,
 		text("name", &p.Name, "proxy", checkLabel),
 		integer("port", &p.Port, 1, 65535, nil),

@@ -47,6 +47,9 @@ func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, bitwise(e.Mask, 0), compare(e.Not, native(e.Value))}
 	case rules.NftDSCP:
 		return append(loadDSCP(e.Family), b.codePoints(e)...)
+	case rules.NftMACs:
+		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: 1}, equal(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)),
+			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}}, b.macs(e.List)...)
 	case rules.NftPinned:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
 	case rules.NftReply:
@@ -122,6 +125,18 @@ func (b *builder) bytes(key nftables.SetDatatype, list []uint8) []expr.Any {
 		elements[i].Key = []byte{x}
 	}
 	return []expr.Any{b.lookup(key, false, false, elements)}
+}
+
+// macs matches register 1 against one of several hardware addresses.
+func (b *builder) macs(list [][6]byte) []expr.Any {
+	elements := make([]nftables.SetElement, len(list))
+	for i := range list {
+		elements[i].Key = list[i][:]
+	}
+	if len(elements) == 1 {
+		return []expr.Any{equal(elements[0].Key)}
+	}
+	return []expr.Any{b.lookup(nftables.TypeEtherAddr, false, false, elements)}
 }
 
 // span is a range of values as the kernel compares them, ends included.

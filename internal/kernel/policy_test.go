@@ -52,13 +52,15 @@ func selective() rules.Config {
 		{"pattern", 4, rules.Selector{rules.SelectDevices{"lan*", "br0", "br1", "guest*"}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.200/32")}}},
 		{"merged", 5, rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"lists"}}}},
 		{"two-devices", 4, rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}}},
+		{"host", 4, rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
+		{"hosts", 4, rules.Selector{rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}, rules.SelectProtocols{6}, rules.SelectDSCP{46}, rules.SelectMACs{{2, 5: 0x11}, {2, 5: 0x10}}}},
 	} {
 		c.Policies = append(c.Policies, rules.Policy{Name: p.name, Group: p.group, Select: p.s})
 	}
 	c.Policies = append(c.Policies, rules.Policy{Name: "sticky", Group: 5, Sticky: true, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.0/24", "2001:db8:ffff::/64")}}})
 	c.MergedSets = []string{"lists"}
 	c.TProxies = []rules.TProxy{
-		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}}, Except: nets("192.0.2.7/32")},
+		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}, rules.SelectMACs{{2, 5: 0x10}}}, Except: nets("192.0.2.7/32")},
 		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}, rules.SelectProtocols{6}}},
 	}
 	return c

@@ -134,6 +134,7 @@ func selector(m *config.Match) (s rules.Selector) {
 	add(len(m.UIDs) > 0, rules.SelectUIDs(ranges(m.UIDs, func(r config.Range) rules.UIDs { return rules.UIDs{Set: true, First: r.First, Last: r.Last} })))
 	add(m.MarkMask != 0, rules.SelectMark{Value: m.Mark, Mask: m.MarkMask})
 	add(len(m.DSCP) > 0, rules.SelectDSCP(m.DSCP))
+	add(len(m.MACs) > 0, rules.SelectMACs(m.MACs))
 	return s
 }
 

@@ -174,6 +174,7 @@ sport = "1024-2048"
 dport = 25
 fwmark = "0x1/0xf"
 dscp = "ef"
+mac = "02:00:00:00:00:10"
 except = "192.0.2.7"
 [[policy]]
 name = "own"
@@ -217,7 +218,7 @@ on_failure = "reject"
 				rules.SelectDevices{"lan0"}, rules.SelectAddresses{Prefixes: nets("192.168.1.0/24")},
 				rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.1/32", "2001:db8::/32")}, rules.SelectProtocols{6},
 				rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 2048}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}},
-				rules.SelectMark{Value: 1, Mask: 0xf}, rules.SelectDSCP{46}}},
+				rules.SelectMark{Value: 1, Mask: 0xf}, rules.SelectDSCP{46}, rules.SelectMACs{{2, 5: 0x10}}}},
 			{Name: "own", Group: 10, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
 		},
 		TProxies: []rules.TProxy{{Name: "web", Group: 11, Port: 12345, Reject: true, Except: nets("192.0.2.7/32"),

@@ -21,6 +21,7 @@ type Packet struct {
 	SPort, DPort uint16
 	UID          uint32 // owner of the socket; a forwarded packet counts as root's
 	TOS          uint8
+	MAC          [6]byte // of the Ethernet frame that it came in with; zero: none is given
 }
 
 // Routing is all that the kernel's answer depends on.
@@ -192,6 +193,8 @@ func (rt *Routing) check(p *Packet) error {
 		return reject("a forwarded packet is bound to no device")
 	case p.In != "" && !p.From.IsValid():
 		return reject("a packet that came in by %s has a source", p.In)
+	case p.In == "" && p.MAC != [6]byte{}:
+		return reject("a packet that this machine makes comes from no hardware address")
 	case p.To.Is6() && p.To.IsLinkLocalUnicast() && p.Out == "" && p.In == "":
 		return reject("%v exists on every device: name the one that the socket is bound to", p.To)
 	}

@@ -306,6 +306,12 @@ func (f *flow) meets(x rules.NftExpr) bool {
 		return (f.packet.Mark&x.Mask == x.Value) != x.Not
 	case rules.NftDSCP:
 		return slices.Contains(x.List, f.packet.TOS>>2)
+	case rules.NftMACs:
+		link, _ := f.rt.Link(f.in)
+		if link.Hardware != [6]byte{} && f.packet.MAC == [6]byte{} {
+			f.unseen = "a policy looks at the hardware address, and none is given (mac): it is taken for another host's"
+		}
+		return link.Hardware != [6]byte{} && slices.Contains(x.List, f.packet.MAC)
 	case rules.NftPinned:
 		return f.pin&x.Mask != 0
 	case rules.NftIPsec:

@@ -1,0 +1,40 @@
+package rules
+
+import (
+	"bytes"
+	"encoding/hex"
+	"slices"
+)
+
+// SelectMACs is about the hosts of a LAN by their Ethernet addresses, in both families.
+type SelectMACs [][6]byte
+
+// Key is mac.
+func (SelectMACs) Key() string { return "mac" }
+
+// What this machine makes has no such header when nftables sees it.
+func (SelectMACs) about() packets { return allPackets &^ packetsLocal }
+
+func (SelectMACs) inRules(Family) ruleForm {
+	return ruleForm{cannot: "rules know no hardware addresses"}
+}
+
+func (s SelectMACs) expressions(Family) []NftExpr {
+	return []NftExpr{NftMACs{slices.SortedFunc(slices.Values(s), func(a, b [6]byte) int { return bytes.Compare(a[:], b[:]) })}}
+}
+
+func (SelectMACs) tracked(*planner) func(*Connection) bool { return nil }
+
+// NftMACs matches the source of the Ethernet frame that a packet came in with. The frame's header is there from prerouting to the
+// forward hook (net/netfilter/nft_payload.c nft_payload_eval), of devices of another type never. It stands behind what looks at the network
+// header: else nft takes the family out of the frame too.
+type NftMACs struct{ List [][6]byte }
+
+func (e NftMACs) appendTo(b []byte) []byte {
+	return appendAny(append(b, "ether saddr "...), e.List, func(b []byte, mac [6]byte) []byte {
+		for i := range mac {
+			b = append(hex.AppendEncode(b, mac[i:i+1]), ':')
+		}
+		return b[:len(b)-1]
+	})
+}
