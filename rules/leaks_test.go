@@ -75,8 +75,10 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 	w.cfg.Policies = []rules.Policy{
 		{Name: "before", Group: 4, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.30/32")}}}},
 		{Name: "sealed", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.24/29")}}, rules.SelectProtocols{17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 53, Last: 60}}}}},
+		{Name: "camera", Group: 3, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
 		{Name: "devices", Group: 3, Select: rules.Selector{rules.SelectDevices{"br0", "la*"}, rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.64/26")}}}},
 	}
+	w.obs.Neighbours = []rules.Neighbour{{Address: netip.MustParseAddr("192.168.9.40"), Hardware: [6]byte{2, 5: 0x10}}, {Address: netip.MustParseAddr("192.168.9.41"), Hardware: [6]byte{2, 5: 0x11}}}
 	w.plug(rules.Link{Name: "eth9", Up: true, Carrier: true})
 	w.hold("eth9", "192.168.9.1/24")
 	w.obs.Routes = append(w.obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: netip.MustParsePrefix("10.9.0.0/16"),
@@ -103,6 +105,8 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 		"of a policy before it":                    {addr("192.168.1.30"), addr("192.0.2.1"), translated, 53, 1, false},
 		"from behind a device":                     {addr("192.168.1.9"), addr("192.0.2.77"), translated, 7, 1, true},
 		"from far behind it":                       {addr("10.9.0.9"), addr("192.0.2.77"), translated, 7, 1, true},
+		"of a host that is selected":               {addr("192.168.9.40"), addr("192.0.2.1"), translated, 7, 1, true},
+		"of another host":                          {addr("192.168.9.41"), addr("192.0.2.1"), translated, 7, 1, false},
 		"from behind another device":               {addr("192.168.9.9"), addr("192.0.2.77"), translated, 7, 1, false},
 	} {
 		mark := uint32(0)

@@ -15,6 +15,8 @@ type Observed struct {
 	Routes []Route
 	// Rules holds every rule of both families.
 	Rules []Rule
+	// Neighbours holds the hosts whose hardware addresses are known, when it was asked for.
+	Neighbours []Neighbour
 	// Table is our nftables table as it stands, nil when there is none.
 	Table *Table
 	// Policies is our nftables table of policies, nil when there is none.
@@ -55,11 +57,14 @@ type Observed struct {
 type Query struct {
 	Sysctls   []string // paths below /proc/sys
 	WireGuard []string // devices
+	// Neighbours is true when policies are about hardware addresses.
+	Neighbours bool
 }
 
 // QueryOf asks for what Plan needs.
 func QueryOf(cfg Config, r Recorded) Query {
 	q := Query{Sysctls: slices.AppendSeq(sysctlNames(cfg), maps.Keys(r.Sysctls))}
+	q.Neighbours = slices.ContainsFunc(cfg.Policies, func(p Policy) bool { return len(conditionOf[SelectMACs](p.Select)) > 0 })
 	for i := range cfg.WireGuard {
 		q.WireGuard = append(q.WireGuard, cfg.WireGuard[i].Device)
 	}
@@ -184,6 +189,12 @@ type Link struct {
 	Loopback     bool
 	PointToPoint bool
 	Hardware     [6]byte // the link-layer address; zero: it has none, or another sort
+}
+
+// Neighbour is a host on a link, which has the address.
+type Neighbour struct {
+	Address  netip.Addr
+	Hardware [6]byte
 }
 
 // Addr is an address on a device.

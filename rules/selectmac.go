@@ -3,6 +3,7 @@ package rules
 import (
 	"bytes"
 	"encoding/hex"
+	"net/netip"
 	"slices"
 )
 
@@ -23,7 +24,15 @@ func (s SelectMACs) expressions(Family) []NftExpr {
 	return []NftExpr{NftMACs{slices.SortedFunc(slices.Values(s), func(a, b [6]byte) int { return bytes.Compare(a[:], b[:]) })}}
 }
 
-func (SelectMACs) tracked(*planner) func(*Connection) bool { return nil }
+// Connection tracking keeps no hardware addresses: those that the hosts have now stand for them. A host of which the kernel knows none any
+// more sends nothing, or what it sends meets the chains of kill switches.
+func (s SelectMACs) tracked(p *planner) func(*Connection) bool {
+	sources := make(map[netip.Addr]bool)
+	for _, n := range p.obs.Neighbours {
+		sources[n.Address] = sources[n.Address] || slices.Contains(s, n.Hardware)
+	}
+	return func(c *Connection) bool { return sources[c.Source] }
+}
 
 // NftMACs matches the source of the Ethernet frame that a packet came in with. The frame's header is there from prerouting to the
 // forward hook (net/netfilter/nft_payload.c nft_payload_eval), of devices of another type never. It stands behind what looks at the network

@@ -179,6 +179,26 @@ func TestPrintedCommandsMakeTheSameState(t *testing.T) {
 	}
 }
 
+func TestSnapshotReadsNeighboursWhenPoliciesAreAboutHosts(t *testing.T) {
+	namespace(t)
+	sh(t, router+`
+ip neighbour add 203.0.113.130 lladdr 02:00:00:00:00:10 dev lan0
+ip neighbour add 2001:db8:1::2 lladdr 02:00:00:00:00:10 dev lan0`)
+	c := config()
+	for want, policies := range map[int][]rules.Policy{0: nil, 2: {{Name: "camera", Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}}}} {
+		c.Policies = policies
+		got := 0
+		for _, n := range snapshot(t, open(t), c).Neighbours {
+			if n.Hardware == [6]byte{2, 5: 0x10} && (n.Address == netip.MustParseAddr("203.0.113.130") || n.Address == netip.MustParseAddr("2001:db8:1::2")) {
+				got++
+			}
+		}
+		if got != want {
+			t.Errorf("%d neighbours with %d policies, want %d", got, len(policies), want)
+		}
+	}
+}
+
 func TestSnapshotReadsWhatOtherToolsWrote(t *testing.T) {
 	namespace(t)
 	sh(t, router+`

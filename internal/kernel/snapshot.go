@@ -42,6 +42,11 @@ func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
 	if obs.Addrs, err = k.addrs(); err != nil {
 		return nil, err
 	}
+	if q.Neighbours {
+		if obs.Neighbours, err = k.neighbours(); err != nil {
+			return nil, err
+		}
+	}
 	_, err = os.Stat(filepath.Join(sysctlRoot, "net/ipv6"))
 	obs.NoIPv6 = errors.Is(err, fs.ErrNotExist)
 	for _, family := range rules.Families {
