@@ -26,6 +26,7 @@ type placement struct {
 	families []Family // that it is about
 	needsNft [2]bool
 	mark     [2]string
+	remark   [2]bool // a packet of this machine may get its mark after it has been routed
 }
 
 func (n *placement) of(p *planner, policy *Policy, f Family) {
@@ -42,12 +43,24 @@ func (n *placement) of(p *planner, policy *Policy, f Family) {
 		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
 	n.mark[f.index()] = why
+	n.remark[f.index()] = conditionOf[SelectMark](policy.Select).Mask != 0 && p.groupTranslates(p.groups[policy.Group], f)
+}
+
+// groupTranslates reports whether what leaves by an uplink of a group gets a source of that uplink, whatever it has.
+func (p *planner) groupTranslates(g *plannedGroup, f Family) bool {
+	for i := range p.cfg.Uplinks {
+		if u := &p.cfg.Uplinks[i]; g.tier(u.ID) > 0 && u.Family(f).Enabled && !p.translates(u, f) {
+			return false
+		}
+	}
+	return true
 }
 
 // marksLocal reports whether a policy marks packets of this machine's own sockets. Those whose sources are
-// delegated choose their source by the rules, which no mark could change later.
+// delegated choose their source by the rules, which no mark could change later. A mark that a packet filter sets comes when the source is
+// chosen, and rules about sources precede those of policies: such a packet is routed by a mark of ours, and its source translated.
 func (n *placement) marksLocal(policy *Policy, f Family) bool {
-	return policy.Select.about()&packetsLocal != 0 && n.mark[f.index()] != "" && (n.needsNft[f.index()] || policy.Sticky)
+	return policy.Select.about()&packetsLocal != 0 && (n.mark[f.index()] != "" && (n.needsNft[f.index()] || policy.Sticky) || n.remark[f.index()])
 }
 
 // policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.
@@ -63,7 +76,10 @@ func (p *planner) policyTable() {
 	proxies := len(prerouting.Rules)
 	heads := make(map[*Chain]int, 2)
 	for _, c := range []*Chain{&prerouting, &output} {
-		if len(c.Rules) == 0 {
+		if c == &output {
+			p.remarkPinned(c)
+		}
+		if proxies == 0 || c == &output {
 			c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
 		}
 		exemptForeignMarks(c, p.foreignMarks())
@@ -89,6 +105,18 @@ func (p *planner) policyTable() {
 		t.addSets()
 		t.sign()
 		p.state.Policies = t
+	}
+}
+
+// remarkPinned gives packets of connections that are pinned their mark again: where others mark local packets for a policy, they may
+// have set the whole mark behind our first chain.
+func (p *planner) remarkPinned(output *Chain) {
+	if !slices.ContainsFunc(p.placements, func(n placement) bool { return n.remark != [2]bool{} }) {
+		return
+	}
+	for i := range p.cfg.Uplinks {
+		mark := p.k.Mark(p.cfg.Uplinks[i].ID)
+		output.add("pinned to "+p.cfg.Uplinks[i].Name, NftCtMark{Mask: p.k.MarkMask, Value: mark}, NftSetMark{p.k.MarkMask, mark}, NftReturn{})
 	}
 }
 
