@@ -196,6 +196,7 @@ func (r *router) end(sig syscall.Signal) {
 		return
 	}
 	_ = r.process.Process.Signal(sig)
+	_ = r.process.Process.Signal(syscall.SIGCONT) // one that stands still hears of nothing but SIGKILL, as systemd knows
 	_ = r.process.Wait()
 	r.process = nil
 	if r.Failed() || os.Getenv("UPLINKD_LOGS") != "" {
