@@ -163,6 +163,11 @@ func (p *planner) translates(u *Uplink, family Family) bool {
 	return u.Family(family).Masquerade || family == IPv6 && u.IPv6.PrefixNAT || p.obs.TranslatedBy(u.Device, family) != ""
 }
 
+// isWireGuard reports whether an uplink is a tunnel of WireGuard, of which everybody at the other ends is known.
+func (p *planner) isWireGuard(u *Uplink) bool {
+	return slices.ContainsFunc(p.cfg.Underlays, func(w Underlay) bool { return w.Uplink == u.ID })
+}
+
 // beside is what an uplink's device has addresses for beside the provider's: the page of a modem, a line for television.
 type beside struct{ sources, networks []netip.Prefix }
 
@@ -245,7 +250,14 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 		}
 		within := slices.DeleteFunc(slices.Clone(translated), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
 		translated = slices.DeleteFunc(translated, func(net netip.Prefix) bool { return slices.Contains(within, net) })
-		filter.hidden = append(filter.hidden, translated)
+		if p.isWireGuard(u) {
+			// Peers that have called a host by its own address know it, as those of a tunnel do that leads nowhere else.
+			for _, part := range inSets(translated) {
+				c.add("an answer to a peer of "+u.Name, NftReply{}, NftAddresses{Prefixes: part}, NftReturn{})
+			}
+		} else {
+			filter.hidden = append(filter.hidden, translated)
+		}
 		if len(within) == 0 && by == "" {
 			rewriting[family] = append(rewriting[family], u.Device)
 			return

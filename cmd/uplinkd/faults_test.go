@@ -74,6 +74,8 @@ func (c *chaos) renumber(uplink string, change func() error) {
 	if flags := strings.TrimSpace(c.sh("router", "cat /sys/class/net/"+device+"/flags")); !strings.HasSuffix(flags, "3") { // IFF_UP
 		c.sh("router", "ip link set dev "+device+" up")
 		c.restore(uplink)
+	} else if uplink == "lte" || c.provider == nil { // its addresses may be lost
+		c.restore(uplink)
 	}
 	c.must(change())
 	rest(context.Background(), 300*time.Millisecond)

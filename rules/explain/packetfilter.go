@@ -52,6 +52,11 @@ func (e *explainer) prerouting(p *Packet) {
 			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 		return
 	}
+	if f.pin == 0 && p.Mark&mask == 0 {
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: rules.Origin{Key: "kernel.mark_mask"},
+			Why: fmt.Sprintf("its connection is not pinned: the mark is %#x from here on", p.Mark)})
+		return
+	}
 	if f.pin == 0 {
 		e.step(Step{Kind: StepMark, What: "nftables chain prerouting", Counts: true, Because: rules.Origin{Key: "kernel.mark_mask"},
 			Why: fmt.Sprintf("main leads it to a network behind an uplink: the mark is %#x from here on, and it is not pinned", p.Mark)})
