@@ -184,7 +184,14 @@ func (b *Bursts) Confirm(base, interval time.Duration) time.Duration {
 // that independent loss brings them about once a week at most, but at least base
 // and at most three times that.
 func (b *Bursts) fall(base int, interval time.Duration) int {
+	return min(max(missesAWeek(b.recent, interval), base), maxFall*base)
+}
+
+// maxFall times the configured fall are the most misses that are waited for before an uplink is suspect.
+const maxFall = 3
+
+// missesAWeek returns how many misses in a row, after a first one, independent loss brings about once a week.
+func missesAWeek(loss float64, interval time.Duration) int {
 	probes := math.Log((7 * 24 * time.Hour).Seconds() / interval.Seconds())
-	need := math.Ceil(probes/math.Log(1/min(max(b.recent, leastLoss), 0.9))) - 1 // the miss that began the burst is one of them
-	return min(max(int(need), base), 3*base)
+	return int(math.Ceil(probes/math.Log(1/min(max(loss, leastLoss), 0.9)))) - 1
 }

@@ -47,8 +47,11 @@ const (
 )
 
 const (
+	// Listen is how long an answer is listened for, whatever counts as a miss meanwhile: an answer that waits in a
+	// full queue is a sign of life, however late. Queues of 5 s are met on LTE.
+	Listen = 10 * time.Second
 	// MaxInFlight bounds the probes that are listened for at one time.
-	MaxInFlight = 64
+	MaxInFlight = 128
 	// deadFactor is how many idle intervals lie between two probes of a target
 	// that is known to be dead.
 	deadFactor = 10
@@ -67,7 +70,7 @@ type DetectorConfig struct {
 	Targets      []Target
 	Interval     time.Duration // between probes while all is well
 	FastInterval time.Duration // between probes of a burst; at most Interval
-	Timeout      time.Duration // upper bound of the adaptive timeout
+	Timeout      time.Duration // upper bound of the adaptive timeout; later answers count all the same
 	Confirm      time.Duration // how long FastInterval goes on after Failing, on a link without loss
 	Fall         int           // misses in a burst that mean Failing, on a link that loses little
 	MinTargetsUp int           // distinct answering targets that mean Alive
@@ -98,6 +101,12 @@ const (
 	Retracted                    // a Lost one of this target was answered late
 	Discarded                    // the target is dead by itself: its Lost ones were no loss of the uplink
 )
+
+// ListeningWindow returns for how long the answer to a probe is to be listened for: [Listen], unless so many are sent
+// meanwhile that they would exceed [MaxInFlight]; never less than timeout. Zero values take the defaults.
+func ListeningWindow(timeout, fastInterval time.Duration) time.Duration {
+	return max(orDefault(timeout, DefaultTimeout), min(Listen, MaxInFlight*orDefault(fastInterval, DefaultFastInterval)))
+}
 
 func (c DetectorConfig) complete() DetectorConfig {
 	c.Interval = orDefault(c.Interval, DefaultInterval)
@@ -149,6 +158,7 @@ type Detector struct {
 	lossy         bool // see SetKnownLossy
 	confirm       time.Duration
 	bursts        Bursts
+	queue         queue
 
 	run round
 }
@@ -175,6 +185,8 @@ type target struct {
 	epoch         uint64 // the epoch in which it answered last
 	round         uint64 // the burst in which it was probed last
 	streak        int    // answers in a row
+	least         leastRTT
+	answeredSent  time.Time // when the latest answered probe was sent
 
 	sent, answered, late, missed, local uint64
 	fault                               string
@@ -189,6 +201,7 @@ type inFlightProbe struct {
 	votes    bool
 	counts   bool // for the loss ratio
 	missed   bool // declared; still listened for
+	settled  bool // counted for the bursts of loss
 	extended bool
 }
 
@@ -207,7 +220,7 @@ func NewDetector(cfg DetectorConfig) *Detector {
 func (d *Detector) Reset(now time.Time) {
 	for i := range d.targets {
 		t := &d.targets[i]
-		t.times = rttEstimator{}
+		t.times, t.least = rttEstimator{}, leastRTT{}
 		t.up, t.dead, t.missPending, t.falseSilences, t.streak, t.fault = false, false, false, 0, 0, ""
 	}
 	d.recent = outcomes{}
@@ -243,6 +256,7 @@ func (d *Detector) Stop() {
 func (d *Detector) dropInFlight() {
 	d.inFlight = d.inFlight[:0]
 	d.bursts.forget()
+	d.queue = queue{}
 }
 
 // SetInterval changes the interval outside bursts, beginning with the next probe.
@@ -285,6 +299,7 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 	t := &d.targets[index]
 	t.sent++
 	d.serial++
+	d.settle(at)
 	f := inFlightProbe{
 		id: d.serial, target: index, sent: at, votes: !t.dead,
 		deadline: at.Add(d.timeout(t)),
@@ -299,6 +314,8 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 			f.counts = true
 			if d.followUps > 0 {
 				d.followUps--
+				wait = d.followInterval()
+			} else if d.queued() {
 				wait = d.followInterval()
 			}
 			if d.initialProbes--; d.initialProbes > 0 {
@@ -353,7 +370,12 @@ func (d *Detector) timeout(t *target) time.Duration {
 // Reply records an answer, late or not. Unknown ids are ignored here and below:
 // they belong to a path that is gone.
 func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
-	f, ok := d.finish(id, wasAnswered)
+	outcome := wasAnswered
+	retransmitted := d.retransmitted(id, at, rtt)
+	if retransmitted {
+		outcome = wasLost
+	}
+	f, ok := d.finish(id, outcome)
 	if !ok {
 		return None
 	}
@@ -362,23 +384,34 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 	t.streak++
 	t.up, t.missPending, t.falseSilences, t.fault = true, false, 0, ""
 	t.times.add(rtt)
-	if f.missed {
+	t.answeredSent = f.sent
+	switch {
+	case retransmitted && !f.missed:
+		if f.counts {
+			d.recent.add(f.target, true)
+		}
+		d.report(f, Lost)
+	case f.missed && !retransmitted:
 		t.late++
 		t.missed--
 		if f.counts {
 			d.recent.retract(f.target)
 		}
 		d.report(f, Retracted)
-	} else if f.counts {
+	case f.counts && !retransmitted:
 		d.recent.add(f.target, false)
 	}
-	d.report(f, Answered)
+	if !retransmitted {
+		d.report(f, Answered)
+	}
 	t.dead = false
 	t.epoch = d.epoch
 	if f.round == d.run.serial && f.round != 0 {
 		d.run.answered++
 	}
 	d.countFalseSilences(f)
+	d.noteQueue(t, at, rtt, f.missed || retransmitted)
+	d.settle(at)
 	if d.answering() < d.cfg.MinTargetsUp {
 		return None
 	}
@@ -390,13 +423,21 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 			d.followUps = followUps
 		}
 		d.mode = idle
-		wait := d.cfg.Interval
-		if d.followUps > 0 {
-			wait = d.followInterval()
+		d.due = later(d.lastSent.Add(d.idleInterval()), at)
+	} else if d.queued() && d.initialProbes <= 0 {
+		if next := later(d.lastSent.Add(d.followInterval()), at); next.Before(d.due) {
+			d.due = next
 		}
-		d.due = later(d.lastSent.Add(wait), at)
 	}
 	return Alive
+}
+
+// idleInterval is the time to the next probe outside bursts.
+func (d *Detector) idleInterval() time.Duration {
+	if d.followUps > 0 || d.queued() {
+		return d.followInterval()
+	}
+	return d.cfg.Interval
 }
 
 // SetKnownLossy says whether it is known already that this link loses much: then
@@ -420,8 +461,8 @@ func (d *Detector) Miss(id uint64, at time.Time, err error) Signal {
 	if !ok {
 		return None
 	}
-	if err != nil {
-		d.targets[f.target].fault = err.Error()
+	if t := &d.targets[f.target]; err != nil && !f.sent.Before(t.answeredSent) {
+		t.fault = err.Error()
 	}
 	if f.missed {
 		return None
@@ -473,10 +514,12 @@ func (d *Detector) Cancel(id uint64) { d.finish(id, wasCancelled) }
 
 // Deadline returns when Tick has to be called next; zero for never.
 func (d *Detector) Deadline() time.Time {
-	var first time.Time
+	first := d.silenceDue()
 	for i := range d.inFlight {
-		if f := &d.inFlight[i]; !f.missed && (first.IsZero() || f.deadline.Before(first)) {
-			first = f.deadline
+		if f := &d.inFlight[i]; !f.missed {
+			if at := d.missAt(f); first.IsZero() || at.Before(first) {
+				first = at
+			}
 		}
 	}
 	return first
@@ -484,20 +527,22 @@ func (d *Detector) Deadline() time.Time {
 
 // Tick declares the misses that are due at now and returns the gravest signal.
 func (d *Detector) Tick(now time.Time) Signal {
+	d.settle(now)
 	worst := None
 	for i := range d.inFlight {
 		f := &d.inFlight[i]
-		if f.missed || now.Before(f.deadline) {
+		at := d.missAt(f)
+		if f.missed || now.Before(at) {
 			continue
 		}
-		if !f.extended && now.Sub(f.deadline) > lagLimit {
+		if !f.extended && now.Sub(at) > lagLimit {
 			f.extended, f.deadline = true, now.Add(lagGrace)
 			continue
 		}
 		f.missed = true
 		worst = max(worst, d.miss(*f, now))
 	}
-	return worst
+	return max(worst, d.silence(now))
 }
 
 func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
@@ -511,6 +556,7 @@ func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
 	if f.counts {
 		d.recent.add(f.target, true)
 	}
+	d.queue.count(d.queued(), true)
 	d.report(f, Lost)
 	switch {
 	case d.mode == idle:
@@ -518,11 +564,7 @@ func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
 	case d.mode == burst && f.round == d.run.serial:
 		d.run.missed++
 		if d.run.missed >= d.run.fall && d.answering() < d.cfg.MinTargetsUp {
-			d.mode = failing
-			d.confirm = d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
-			d.fastUntil = now.Add(d.confirm)
-			d.epoch++
-			d.run.unsent = 0
+			d.fail(d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval), now)
 			return Failing
 		}
 		d.endFruitless(now)
@@ -530,6 +572,14 @@ func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
 		d.run.unsent = 0
 	}
 	return Missed
+}
+
+// fail goes on at FastInterval for a confirmation span.
+func (d *Detector) fail(confirm time.Duration, now time.Time) {
+	d.mode = failing
+	d.confirm, d.fastUntil = confirm, now.Add(confirm)
+	d.epoch++
+	d.run.unsent = 0
 }
 
 // startBurst begins a burst, because a probe was missed or for another reason.
@@ -560,7 +610,7 @@ func (d *Detector) endFruitless(now time.Time) {
 
 // finish removes a probe in flight.
 func (d *Detector) finish(id uint64, outcome byte) (inFlightProbe, bool) {
-	d.bursts.decided(id, outcome)
+	d.bursts.decided(id, d.taught(outcome))
 	for i := range d.inFlight {
 		if f := d.inFlight[i]; f.id == id {
 			d.inFlight = append(d.inFlight[:i], d.inFlight[i+1:]...)

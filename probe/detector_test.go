@@ -42,7 +42,7 @@ type landing struct {
 }
 
 func newSim(cfg DetectorConfig, network func(int, time.Duration) (time.Duration, error)) *sim {
-	s := &sim{d: NewDetector(cfg), timeout: cfg.complete().Timeout, network: network, sent: make([]int, len(cfg.Targets))}
+	s := &sim{d: NewDetector(cfg), timeout: ListeningWindow(cfg.Timeout, cfg.complete().FastInterval), network: network, sent: make([]int, len(cfg.Targets))}
 	s.d.Reset(epoch0)
 	return s
 }

@@ -25,6 +25,12 @@ const (
 // pollInterval is how long a pinger waits for the listener: a reply that it has missed is then found by polling.
 const pollInterval = 100 * time.Millisecond
 
+// After lateAnswer a pinger polls at latePollInterval: few answers come so late, and a dead line has ten waited for.
+const (
+	lateAnswer       = 2 * time.Second
+	latePollInterval = time.Second
+)
+
 // echoListener signals echo replies as they arrive, by their ICMP id. A pinger of pro-bing polls its socket, after 50 µs
 // at first and up to 100 ms later, so that a probe that is answered after 15 ms wakes the processor eight times. One that
 // waits for the listener between two polls is woken once.

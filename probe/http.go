@@ -23,9 +23,9 @@ const maxHead = 32 << 10
 const userAgent = "uplinkd-probe"
 
 var (
-	web = kind{name: HTTP, ports: true, port: 80, example: "http://192.0.2.3/generate_204", rest: parseRequest, probe: probeHTTP,
+	web = kind{name: HTTP, ports: true, port: 80, retransmits: true, example: "http://192.0.2.3/generate_204", rest: parseRequest, probe: probeHTTP,
 		size: func(t Target) (packets, payload int) { return 8, 8*32 + 100 + len(t.host) + len(t.uri) + 300 }}
-	secureWeb = kind{name: HTTPS, ports: true, port: 443, example: "https://192.0.2.3/", rest: parseRequest, probe: probeHTTP,
+	secureWeb = kind{name: HTTPS, ports: true, port: 443, retransmits: true, example: "https://192.0.2.3/", rest: parseRequest, probe: probeHTTP,
 		// A certificate chain is most of it.
 		size: func(t Target) (packets, payload int) { return 14, 14*32 + 600 + 4500 + len(t.host) + len(t.uri) + 300 }}
 )
@@ -65,6 +65,7 @@ func probeHTTP(ctx context.Context, _ *Net, b Binding, t Target) (time.Duration,
 		return 0, receiveError(ctx, t, err)
 	}
 	defer reset(plain)
+	before := waited(plain, time.Since(began))
 	// The deadline covers reads and writes; cancellation closes what is left.
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := plain.SetDeadline(deadline); err != nil {
@@ -88,7 +89,7 @@ func probeHTTP(ctx context.Context, _ *Net, b Binding, t Target) (time.Duration,
 	if err != nil {
 		return 0, receiveError(ctx, t, err)
 	}
-	rtt := time.Since(began)
+	rtt := time.Since(began) - before
 	switch {
 	case t.want != 0 && status != t.want:
 		return 0, &Error{Target: t.text, Class: ErrPortal, Err: fmt.Errorf("status %d instead of %d", status, t.want)}

@@ -38,7 +38,7 @@ func probeICMP(ctx context.Context, n *Net, b Binding, t Target) (time.Duration,
 		ended   = make(chan error, 1)
 		breaker = new(loopBreaker)
 	)
-	target := b.scoped(t.addr)
+	began, target := time.Now(), b.scoped(t.addr)
 	pinger := probing.New(t.addr.String())
 	pinger.SetIPAddr(&net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()})
 	pinger.SetPrivileged(true)
@@ -70,10 +70,14 @@ func probeICMP(ctx context.Context, n *Net, b Binding, t Target) (time.Duration,
 		defer cancel()
 		// It is called when a poll has found nothing; the next one waits for it to return.
 		pinger.OnRecvError = func(error) {
+			pause := pollInterval
+			if time.Since(began) > lateAnswer {
+				pause = latePollInterval
+			}
 			select {
 			case <-received:
 			case <-running.Done():
-			case <-time.After(pollInterval):
+			case <-time.After(pause):
 			}
 		}
 	}

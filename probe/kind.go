@@ -24,6 +24,8 @@ type kind struct {
 	ports   bool   // it has a port,
 	port    uint16 // which is this one unless another is written; 0: one must be
 	example string
+	// retransmits says that the kernel sends again what is lost: an answer may be to that.
+	retransmits bool
 	// rest takes in what is written behind host and port; nil: nothing may be.
 	rest func(t *Target, rest string) error
 	// size is how many packets an answered probe moves, both directions, and their bytes above the IP headers.

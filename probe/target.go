@@ -249,6 +249,9 @@ func (t Target) Addr() netip.Addr { return t.addr }
 // Kind returns how the target is probed.
 func (t Target) Kind() Kind { return t.kind.name }
 
+// retransmits reports whether an answer may be to what the kernel has sent again.
+func (t Target) retransmits() bool { return t.kind != nil && t.kind.retransmits }
+
 // Wants204 reports whether only status 204 is an answer, so that another one
 // tells of a captive portal.
 func (t Target) Wants204() bool { return t.want == 204 }

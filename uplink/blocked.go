@@ -26,13 +26,15 @@ type blockedSend struct {
 // blockedSends holds the present run of each kind of probe; a firewall may let only some of them out.
 type blockedSends map[probe.Kind]blockedSend
 
-// record takes in the outcome of a probe. One that left ends the run of its kind.
-func (b blockedSends) record(kind probe.Kind, now time.Time, err error) {
+// record takes in the outcome of a probe. One that left ends the run of its kind, if it was sent after it began.
+func (b blockedSends) record(kind probe.Kind, sent, now time.Time, err error) {
+	run := b[kind]
 	if !errors.Is(err, probe.ErrLocal) || !errors.Is(err, syscall.EPERM) {
-		delete(b, kind)
+		if !sent.Before(run.first) {
+			delete(b, kind)
+		}
 		return
 	}
-	run := b[kind]
 	if run.probes == 0 {
 		run.first = now
 	}

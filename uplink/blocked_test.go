@@ -41,7 +41,7 @@ func TestProbesAreBlockedWhenTheyAreRefusedInARowAndForAWhile(t *testing.T) {
 		w := &Watcher{blocked: make(blockedSends)}
 		now := time.Unix(1e9, 0)
 		for _, l := range c.landings {
-			w.blocked.record(l.kind, now, l.err)
+			w.blocked.record(l.kind, now, now, l.err)
 			now = now.Add(each)
 		}
 		if got := w.Blocked() != nil; got != c.want {
@@ -50,11 +50,24 @@ func TestProbesAreBlockedWhenTheyAreRefusedInARowAndForAWhile(t *testing.T) {
 	}
 }
 
+func TestAnOldProbeThatNobodyAnswersDoesNotUnblock(t *testing.T) {
+	w := &Watcher{blocked: make(blockedSends)}
+	now := time.Unix(1e9, 0)
+	for range blockedProbes {
+		w.blocked.record(probe.ICMP, now, now, &probe.Error{Class: probe.ErrLocal, Err: syscall.EPERM})
+		now = now.Add(blockedSpan)
+	}
+	w.blocked.record(probe.ICMP, now.Add(-probe.Listen), now, &probe.Error{Class: probe.ErrTimeout})
+	if w.Blocked() == nil {
+		t.Error("a probe that left before the first was refused says that they leave")
+	}
+}
+
 func TestABurstOfRefusalsIsNotBlockedYet(t *testing.T) {
 	w := &Watcher{blocked: make(blockedSends)}
 	now := time.Unix(1e9, 0)
 	for range 10 {
-		w.blocked.record(probe.ICMP, now, &probe.Error{Class: probe.ErrLocal, Err: syscall.EPERM})
+		w.blocked.record(probe.ICMP, now, now, &probe.Error{Class: probe.ErrLocal, Err: syscall.EPERM})
 		now = now.Add(100 * time.Millisecond)
 	}
 	if w.Blocked() != nil {

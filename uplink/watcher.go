@@ -123,6 +123,7 @@ type counters struct {
 	requests, replies, bytes uint64
 	localFault               string
 	portal                   bool
+	decided                  time.Time // when the probe was sent that tells these two
 }
 
 // NewWatcher returns a Watcher that does nothing until SetPath and Run. Its
@@ -135,9 +136,6 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 		}
 	}
 	cfg.Targets = targets
-	if cfg.Timeout <= 0 {
-		cfg.Timeout = probe.DefaultTimeout
-	}
 	return &Watcher{
 		cfg:      cfg,
 		wake:     make(chan struct{}, 1),
@@ -206,18 +204,18 @@ func (w *Watcher) arm(at time.Time) {
 func (w *Watcher) launch(ctx context.Context, probes *sync.WaitGroup, index int, now time.Time) {
 	id := w.eval.Sent(index, now)
 	target, binding := w.cfg.Targets[index], w.binding
-	window, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
+	window, cancel := context.WithTimeout(ctx, probe.ListeningWindow(w.cfg.Timeout, w.cfg.FastInterval))
 	w.inFlight[id] = cancel
 	w.counters.requests++
 	probes.Go(func() {
 		rtt, err := w.cfg.Prober.Probe(window, binding, target)
-		w.probeDone(id, target, rtt, err)
+		w.probeDone(id, target, now, rtt, err)
 		cancel()
 	})
 }
 
 // probeDone takes the outcome of one probe.
-func (w *Watcher) probeDone(id uint64, target probe.Target, rtt time.Duration, err error) {
+func (w *Watcher) probeDone(id uint64, target probe.Target, sent time.Time, rtt time.Duration, err error) {
 	if err == nil && w.cfg.OnRTT != nil {
 		w.cfg.OnRTT(target, rtt)
 	}
@@ -229,28 +227,20 @@ func (w *Watcher) probeDone(id uint64, target probe.Target, rtt time.Duration, e
 	delete(w.inFlight, id)
 	now := time.Now()
 	if !errors.Is(err, context.Canceled) {
-		w.blocked.record(target.Kind(), now, err)
+		w.blocked.record(target.Kind(), sent, now, err)
+		w.counters.decide(target, sent, err)
 	}
 	switch {
 	case err == nil:
 		w.counters.replies++
 		w.counters.bytes += uint64(target.Bytes())
-		w.counters.localFault = ""
-		if target.Wants204() {
-			w.counters.portal = false
-		}
 		w.eval.Reply(id, now, rtt)
 	case errors.Is(err, context.Canceled):
 		w.eval.Cancel(id)
 	case errors.Is(err, probe.ErrLocal):
-		w.counters.localFault = err.Error()
 		w.eval.Local(id, now, err, errors.Is(err, probe.ErrNoPath))
 	default:
 		w.counters.bytes += uint64(target.Bytes()) / 2
-		w.counters.localFault = ""
-		if target.Wants204() {
-			w.counters.portal = errors.Is(err, probe.ErrPortal)
-		}
 		w.eval.Miss(id, now, err)
 	}
 	w.collect()
@@ -262,6 +252,21 @@ func (w *Watcher) probeDone(id uint64, target probe.Target, rtt time.Duration, e
 		signal(w.wake)
 	default:
 		w.arm(due)
+	}
+}
+
+// decide takes what the outcome of a probe says about this machine and about portals. One that nobody has answered is
+// told long after it was sent, and says nothing about now.
+func (c *counters) decide(t probe.Target, sent time.Time, err error) {
+	if sent.Before(c.decided) {
+		return
+	}
+	c.decided, c.localFault = sent, ""
+	switch {
+	case errors.Is(err, probe.ErrLocal):
+		c.localFault = err.Error()
+	case t.Wants204():
+		c.portal = errors.Is(err, probe.ErrPortal)
 	}
 }
 

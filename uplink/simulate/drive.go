@@ -150,8 +150,8 @@ func (r *run) send(index int, now time.Time) {
 	r.probes++
 	l := pending{id: r.eval.Sent(index, now), rtt: r.link.probe(r.now, r.rng)}
 	l.at = r.now + l.rtt
-	if l.rtt < 0 || l.rtt > probe.DefaultTimeout {
-		l.rtt, l.at = -1, r.now+probe.DefaultTimeout
+	if window := probe.ListeningWindow(0, 0); l.rtt < 0 || l.rtt > window {
+		l.rtt, l.at = -1, r.now+window
 	}
 	r.pending = append(r.pending, l)
 }

@@ -1,0 +1,181 @@
+package probe
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// A line has a queue while its latest answer took queueDelay longer than the least time of its target, or nearly the
+	// configured timeout. Below that the adaptive timeout follows by itself.
+	queueDelay = 300 * time.Millisecond
+	// queueSilence is for how long nothing at all may come back by a line with a queue. A queue that grows twice as fast
+	// as it drains doubles the distance of answers, to 300 ms; a second more for the verdict makes it 1.5 s.
+	queueSilence = 800 * time.Millisecond
+	// leastSpan is how fast the least time is forgotten: within one to two of these. It is long, since a queue may stand
+	// for as long as an upload takes.
+	leastSpan = time.Hour
+	// queueLossWeight is that of one probe in what a queue loses.
+	queueLossWeight = 1. / 32
+	// A TCP answer that came retransmitted later than its round-trip time explains answered another SYN than the
+	// first: they follow each other after a second or more (RFC 6298 section 2.1).
+	retransmitted = 500 * time.Millisecond
+)
+
+// queue is what late answers show of a queue on the line. A first-in, first-out queue answers late but steadily, and in
+// the order of sending: so a probe is not lost because it is unanswered for longer than usual, and silence is not the age
+// of a probe but the time since anything has come back.
+type queue struct {
+	at     time.Time     // when the latest answer came
+	sent   time.Time     // when the latest probe was sent that is answered
+	rtt    time.Duration // its time
+	least  time.Duration // of its target
+	loss   float64       // of probes while there was a queue, 0..1
+	excuse time.Time     // a stall of our own: silence is judged no sooner
+}
+
+// noteQueue takes an answer; missed says that its probe has counted as lost.
+func (d *Detector) noteQueue(t *target, at time.Time, rtt time.Duration, missed bool) {
+	t.least.add(rtt, at)
+	if !missed {
+		d.queue.count(d.queued(), false)
+	} else if d.queued() {
+		d.queue.loss = max((d.queue.loss-queueLossWeight)/(1-queueLossWeight), 0)
+		d.queue.count(true, false)
+	}
+	d.queue.at, d.queue.excuse = at, time.Time{}
+	// An answer of several round trips tells of a queue as it was before.
+	if sent := at.Add(-rtt); sent.After(d.queue.sent) {
+		d.queue.sent, d.queue.rtt, d.queue.least = sent, rtt, t.least.get()
+	}
+}
+
+// count takes the outcome of a probe. Without a queue what was lost in one is forgotten.
+func (q *queue) count(queued, lost bool) {
+	x := 0.
+	if queued && lost {
+		x = 1
+	}
+	q.loss += (x - q.loss) * queueLossWeight
+}
+
+// queued reports whether the line has a queue, as far as its latest answer tells.
+func (d *Detector) queued() bool {
+	q := &d.queue
+	return !q.at.IsZero() && (q.rtt >= q.least+queueDelay || q.rtt > d.cfg.Timeout*4/5)
+}
+
+// missAt returns when silence of a probe becomes a miss: at its own deadline or, where the line has a queue, when it is
+// later by queueSilence than the latest answer was.
+func (d *Detector) missAt(f *inFlightProbe) time.Time {
+	if !d.queued() {
+		return f.deadline
+	}
+	return later(f.deadline, d.expected(f).Add(queueSilence))
+}
+
+// expected returns when a probe is answered if the queue is as long as it was for the latest answers.
+func (d *Detector) expected(f *inFlightProbe) time.Time {
+	return f.sent.Add(max(d.queue.rtt, d.targets[f.target].times.last))
+}
+
+// silenceDue returns when the silence of a line with a queue is Failing: nothing has come back for queueSilence, in
+// which as many answers were due as are misses needed. Zero is never, as things are.
+func (d *Detector) silenceDue() time.Time {
+	if d.mode != idle && d.mode != burst || !d.queued() {
+		return time.Time{}
+	}
+	q := &d.queue
+	var due []time.Time
+	need := min(max(missesAWeek(max(q.loss, d.bursts.recent), d.cfg.Interval), d.cfg.Fall), maxFall*d.cfg.Fall)
+	for i := range d.inFlight {
+		if f := &d.inFlight[i]; f.votes && f.sent.After(q.sent) {
+			due = append(due, d.expected(f))
+		}
+	}
+	if len(due) < need {
+		return time.Time{}
+	}
+	slices.SortFunc(due, time.Time.Compare)
+	return later(later(q.at.Add(queueSilence), due[need-1]), q.excuse)
+}
+
+// silence reports Failing when that is due.
+func (d *Detector) silence(now time.Time) Signal {
+	at := d.silenceDue()
+	if at.IsZero() || now.Before(at) {
+		return None
+	}
+	q := &d.queue
+	if q.excuse.IsZero() && now.Sub(at) > lagLimit {
+		q.excuse = now.Add(lagGrace)
+		return None
+	}
+	d.run = round{serial: d.run.serial + 1, began: q.at}
+	for i := range d.inFlight {
+		if f := &d.inFlight[i]; f.votes && f.sent.After(q.sent) && !d.expected(f).After(now) {
+			d.run.missed++
+			d.targets[f.target].round = d.run.serial
+		}
+	}
+	// What drops most of what it is sent lets an answer through now and then: that is waited for.
+	confirm := d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
+	beyond := time.Duration(missesAWeek(q.loss, d.cfg.Interval)-maxFall*d.cfg.Fall) * d.cfg.FastInterval
+	d.fail(min(max(confirm, beyond), max(confirm, MaxConfirm)), now)
+	d.due = now
+	return Failing
+}
+
+// settle counts probes as lost, for the bursts of loss of this link, that are unanswered for Timeout although one that
+// was sent later is answered. They are listened for on.
+func (d *Detector) settle(now time.Time) {
+	for i := range d.inFlight {
+		f := &d.inFlight[i]
+		if !f.settled && f.missed && f.sent.Before(d.queue.sent) && !now.Before(f.sent.Add(d.cfg.Timeout)) {
+			f.settled = true
+			d.bursts.decided(f.id, d.taught(wasLost))
+		}
+	}
+}
+
+// taught returns what an outcome says about the loss of the link: what is lost in a queue says nothing.
+func (d *Detector) taught(outcome byte) byte {
+	if d.queued() {
+		return wasCancelled
+	}
+	return outcome
+}
+
+// retransmitted reports whether the answer to a probe is that to a segment which the kernel has sent again: the probe
+// itself was lost.
+func (d *Detector) retransmitted(id uint64, at time.Time, rtt time.Duration) bool {
+	for i := range d.inFlight {
+		if f := &d.inFlight[i]; f.id == id {
+			return d.targets[f.target].retransmits() && at.Sub(f.sent)-rtt >= retransmitted
+		}
+	}
+	return false
+}
+
+// leastRTT is the least time of a target in the last one to two hours. The zero leastRTT is ready to use.
+type leastRTT struct {
+	spans [2]time.Duration // of this leastSpan and of the one before; negative: none
+	since time.Time        // when this one began
+}
+
+func (l *leastRTT) add(rtt time.Duration, now time.Time) {
+	switch {
+	case l.since.IsZero():
+		l.spans, l.since = [2]time.Duration{rtt, -1}, now
+	case now.Sub(l.since) >= leastSpan:
+		l.spans, l.since = [2]time.Duration{rtt, l.spans[0]}, now
+	}
+	l.spans[0] = min(l.spans[0], rtt)
+}
+
+func (l *leastRTT) get() time.Duration {
+	if l.spans[1] >= 0 {
+		return min(l.spans[0], l.spans[1])
+	}
+	return l.spans[0]
+}
