@@ -315,8 +315,9 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 			if d.followUps > 0 {
 				d.followUps--
 				wait = d.followInterval()
-			} else if d.queued() {
-				wait = d.followInterval()
+			}
+			if d.Queued() {
+				wait = min(wait, d.queuedInterval())
 			}
 			if d.initialProbes--; d.initialProbes > 0 {
 				wait = d.cfg.FastInterval
@@ -424,8 +425,8 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 		}
 		d.mode = idle
 		d.due = later(d.lastSent.Add(d.idleInterval()), at)
-	} else if d.queued() && d.initialProbes <= 0 {
-		if next := later(d.lastSent.Add(d.followInterval()), at); next.Before(d.due) {
+	} else if d.Queued() && d.initialProbes <= 0 {
+		if next := later(d.lastSent.Add(d.queuedInterval()), at); next.Before(d.due) {
 			d.due = next
 		}
 	}
@@ -434,10 +435,14 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 
 // idleInterval is the time to the next probe outside bursts.
 func (d *Detector) idleInterval() time.Duration {
-	if d.followUps > 0 || d.queued() {
-		return d.followInterval()
+	wait := d.cfg.Interval
+	if d.followUps > 0 {
+		wait = d.followInterval()
 	}
-	return d.cfg.Interval
+	if d.Queued() {
+		wait = min(wait, d.queuedInterval())
+	}
+	return wait
 }
 
 // SetKnownLossy says whether it is known already that this link loses much: then
@@ -556,7 +561,7 @@ func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
 	if f.counts {
 		d.recent.add(f.target, true)
 	}
-	d.queue.count(d.queued(), true)
+	d.queue.count(d.Queued(), true)
 	d.report(f, Lost)
 	switch {
 	case d.mode == idle:

@@ -9,14 +9,19 @@ const (
 	// A line has a queue while its latest answer took queueDelay longer than the least time of its target, or nearly the
 	// configured timeout. Below that the adaptive timeout follows by itself.
 	queueDelay = 300 * time.Millisecond
-	// queueSilence is for how long nothing at all may come back by a line with a queue. A queue that grows twice as fast
-	// as it drains doubles the distance of answers, to 300 ms; a second more for the verdict makes it 1.5 s.
+	// queuePace is how many probes an interval has while there is a queue: silence can only be as short as the distance
+	// of answers allows.
+	queuePace = 10
+	// For queueSilence nothing at all may come back by a line with a queue, and queueMisses times the configured fall
+	// of answers have to be due. A queue that grows doubles the distance of answers; one that is full loses what does not
+	// fit. Both leave enough of them. With the confirmation span it is down after 1.5 s.
 	queueSilence = 800 * time.Millisecond
+	queueMisses  = 2
 	// leastSpan is how fast the least time is forgotten: within one to two of these. It is long, since a queue may stand
 	// for as long as an upload takes.
 	leastSpan = time.Hour
 	// queueLossWeight is that of one probe in what a queue loses.
-	queueLossWeight = 1. / 32
+	queueLossWeight = 1. / 16
 	// A TCP answer that came retransmitted later than its round-trip time explains answered another SYN than the
 	// first: they follow each other after a second or more (RFC 6298 section 2.1).
 	retransmitted = 500 * time.Millisecond
@@ -38,8 +43,8 @@ type queue struct {
 func (d *Detector) noteQueue(t *target, at time.Time, rtt time.Duration, missed bool) {
 	t.least.add(rtt, at)
 	if !missed {
-		d.queue.count(d.queued(), false)
-	} else if d.queued() {
+		d.queue.count(d.Queued(), false)
+	} else if d.Queued() {
 		d.queue.loss = max((d.queue.loss-queueLossWeight)/(1-queueLossWeight), 0)
 		d.queue.count(true, false)
 	}
@@ -52,15 +57,23 @@ func (d *Detector) noteQueue(t *target, at time.Time, rtt time.Duration, missed 
 
 // count takes the outcome of a probe. Without a queue what was lost in one is forgotten.
 func (q *queue) count(queued, lost bool) {
-	x := 0.
-	if queued && lost {
-		x = 1
+	switch {
+	case !queued:
+		q.loss = 0
+	case lost:
+		q.loss += (1 - q.loss) * queueLossWeight
+	default:
+		q.loss -= q.loss * queueLossWeight
 	}
-	q.loss += (x - q.loss) * queueLossWeight
 }
 
-// queued reports whether the line has a queue, as far as its latest answer tells.
-func (d *Detector) queued() bool {
+// queuedInterval is the time to the next probe while there is a queue.
+func (d *Detector) queuedInterval() time.Duration {
+	return max(d.cfg.Interval/queuePace, d.cfg.FastInterval)
+}
+
+// Queued reports whether the line has a queue, as far as its latest answer tells.
+func (d *Detector) Queued() bool {
 	q := &d.queue
 	return !q.at.IsZero() && (q.rtt >= q.least+queueDelay || q.rtt > d.cfg.Timeout*4/5)
 }
@@ -68,7 +81,7 @@ func (d *Detector) queued() bool {
 // missAt returns when silence of a probe becomes a miss: at its own deadline or, where the line has a queue, when it is
 // later by queueSilence than the latest answer was.
 func (d *Detector) missAt(f *inFlightProbe) time.Time {
-	if !d.queued() {
+	if !d.Queued() {
 		return f.deadline
 	}
 	return later(f.deadline, d.expected(f).Add(queueSilence))
@@ -79,25 +92,29 @@ func (d *Detector) expected(f *inFlightProbe) time.Time {
 	return f.sent.Add(max(d.queue.rtt, d.targets[f.target].times.last))
 }
 
+// expectedAll returns when the probes are expected to be answered that no answer has overtaken, in order.
+func (d *Detector) expectedAll() []time.Time {
+	var all []time.Time
+	for i := range d.inFlight {
+		if f := &d.inFlight[i]; f.votes && f.sent.After(d.queue.sent) {
+			all = append(all, d.expected(f))
+		}
+	}
+	slices.SortFunc(all, time.Time.Compare)
+	return all
+}
+
 // silenceDue returns when the silence of a line with a queue is Failing: nothing has come back for queueSilence, in
 // which as many answers were due as are misses needed. Zero is never, as things are.
 func (d *Detector) silenceDue() time.Time {
-	if d.mode != idle && d.mode != burst || !d.queued() {
+	if d.mode != idle && d.mode != burst || !d.Queued() {
 		return time.Time{}
 	}
-	q := &d.queue
-	var due []time.Time
-	need := min(max(missesAWeek(max(q.loss, d.bursts.recent), d.cfg.Interval), d.cfg.Fall), maxFall*d.cfg.Fall)
-	for i := range d.inFlight {
-		if f := &d.inFlight[i]; f.votes && f.sent.After(q.sent) {
-			due = append(due, d.expected(f))
-		}
-	}
+	due, need := d.expectedAll(), queueMisses*d.cfg.Fall
 	if len(due) < need {
 		return time.Time{}
 	}
-	slices.SortFunc(due, time.Time.Compare)
-	return later(later(q.at.Add(queueSilence), due[need-1]), q.excuse)
+	return later(later(d.queue.at.Add(queueSilence), due[need-1]), d.queue.excuse)
 }
 
 // silence reports Failing when that is due.
@@ -118,12 +135,27 @@ func (d *Detector) silence(now time.Time) Signal {
 			d.targets[f.target].round = d.run.serial
 		}
 	}
-	// What drops most of what it is sent lets an answer through now and then: that is waited for.
-	confirm := d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
-	beyond := time.Duration(missesAWeek(q.loss, d.cfg.Interval)-maxFall*d.cfg.Fall) * d.cfg.FastInterval
-	d.fail(min(max(confirm, beyond), max(confirm, MaxConfirm)), now)
+	d.fail(d.confirmQueued(now), now)
 	d.due = now
 	return Failing
+}
+
+// confirmQueued returns the confirmation span of a line with a queue. As many answers again have to be due in it; what
+// drops most of what it is sent lets one through now and then, and more are waited for.
+func (d *Detector) confirmQueued(now time.Time) time.Duration {
+	confirm := d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
+	answers := max(missesAWeek(d.queue.loss, d.cfg.Interval)-d.run.missed, d.cfg.Fall)
+	span := d.queue.rtt // for those that are sent from now on
+	for _, at := range d.expectedAll() {
+		if answers == 0 {
+			break
+		}
+		if at.After(now) {
+			span = at.Sub(now)
+			answers--
+		}
+	}
+	return max(confirm, min(span+time.Duration(answers)*d.cfg.FastInterval, MaxConfirm))
 }
 
 // settle counts probes as lost, for the bursts of loss of this link, that are unanswered for Timeout although one that
@@ -140,7 +172,7 @@ func (d *Detector) settle(now time.Time) {
 
 // taught returns what an outcome says about the loss of the link: what is lost in a queue says nothing.
 func (d *Detector) taught(outcome byte) byte {
-	if d.queued() {
+	if d.Queued() {
 		return wasCancelled
 	}
 	return outcome

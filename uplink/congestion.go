@@ -11,10 +11,14 @@ const (
 	// leastLoad: below that no line of today has a queue.
 	loadShare = 0.7
 	leastLoad = 200e3 // bits a second
+	// sustained is how many loads make the mean that a line with a queue carries. As many as that before may fill it.
+	sustained = 10
 	// peakHalfLife is how fast the most is forgotten: providers slow lines down, radio gets worse.
 	peakHalfLife = 10 * time.Minute
-	// Times are inflated when they exceed the least of baselineSpan by their own half and by leastQueue.
+	// Times are inflated when they exceed the least of baselineSpan by their own half and by leastQueue. While the
+	// uplink is loaded that span is loadedFactor times as long: a queue stands for as long as an upload takes.
 	baselineSpan = 10 * time.Minute
+	loadedFactor = 6
 	leastQueue   = 20 * time.Millisecond
 	// Both together for congestedAfter is congestion; it ends when they were not for relievedAfter.
 	congestedAfter = 2 * time.Second
@@ -25,37 +29,90 @@ const (
 // makes probes late and loses some of them. Leaving the uplink would take the queue along, so it is labelled and
 // not acted on. It is pure; the zero Congestion is ready to use.
 type Congestion struct {
-	load, peak float64 // bits a second, in the busier direction
-	loadAt     time.Time
+	received, sent direction
+	loadAt         time.Time
 
-	rtt    time.Duration
-	least  [2]time.Duration // of this baselineSpan and of the one before; 0: none
-	spanAt time.Time        // when this one began
+	rtt   time.Duration
+	rttAt time.Time
+	least [2]time.Duration // of this baselineSpan and of the one before; 0: none
+	age   time.Duration    // of this one
 
 	since, relieved time.Time // when it began to be, or not to be, so; zero: it is as it was
 	congested       bool
 	reason          string
 }
 
-// Load takes how much the device moves, in bits a second, in the direction that moves more.
-func (c *Congestion) Load(bits float64, now time.Time) {
-	if !c.loadAt.IsZero() {
-		c.peak *= math.Exp2(-float64(now.Sub(c.loadAt)) / float64(peakHalfLife))
+// direction is one of the two that a device moves packets in; most lines carry less in one than in the other.
+type direction struct {
+	load, peak float64 // bits a second
+	// What a device sends is not what the line carries while that fills a queue of the modem's. So the latest load counts
+	// towards the peak when the next times show no queue. While they do, the mean of sustained does.
+	pending  bool
+	inflated int     // loads since times are inflated
+	sum      float64 // of the latest of them, up to sustained
+}
+
+func (d *direction) observe(bits, kept float64) {
+	d.load, d.peak, d.pending = bits, d.peak*kept, true
+}
+
+// times takes whether they are inflated.
+func (d *direction) times(inflated bool) {
+	switch {
+	case !d.pending:
+	case !inflated:
+		d.peak, d.sum, d.inflated = max(d.peak, d.load), 0, 0
+	default:
+		d.sum, d.inflated = d.sum+d.load, d.inflated+1
+		if d.inflated%sustained == 0 {
+			if d.inflated > sustained {
+				d.peak = max(d.peak, d.sum/sustained)
+			}
+			d.sum = 0
+		}
 	}
-	c.load, c.loadAt = bits, now
-	c.peak = max(c.peak, bits)
+	d.pending = false
+}
+
+func (d *direction) loaded() bool { return d.load >= leastLoad && d.load >= loadShare*d.peak }
+
+// Load takes how much the device moves.
+func (c *Congestion) Load(load Load, now time.Time) {
+	kept := 1.
+	if !c.loadAt.IsZero() {
+		kept = math.Exp2(-float64(now.Sub(c.loadAt)) / float64(peakHalfLife))
+	}
+	c.loadAt = now
+	c.received.observe(load.Received, kept)
+	c.sent.observe(load.Sent, kept)
 	c.update(now)
 }
 
 // Times takes the smoothed round-trip time as it is now.
 func (c *Congestion) Times(rtt time.Duration, now time.Time) {
-	if c.spanAt.IsZero() || now.Sub(c.spanAt) >= baselineSpan {
-		c.least[1], c.least[0], c.spanAt = c.least[0], 0, now
+	if !c.rttAt.IsZero() {
+		aged := now.Sub(c.rttAt)
+		if c.received.loaded() || c.sent.loaded() {
+			aged /= loadedFactor
+		}
+		c.age += aged
+	}
+	c.rttAt = now
+	if c.age >= baselineSpan {
+		c.least[1], c.least[0], c.age = c.least[0], 0, 0
 	}
 	if c.rtt = rtt; c.least[0] == 0 || rtt < c.least[0] {
 		c.least[0] = rtt
 	}
+	inflated := c.inflated()
+	c.received.times(inflated)
+	c.sent.times(inflated)
 	c.update(now)
+}
+
+func (c *Congestion) inflated() bool {
+	base := c.baseline()
+	return base > 0 && c.rtt >= base+max(leastQueue, base/2)
 }
 
 // baseline is the least time lately.
@@ -68,10 +125,15 @@ func (c *Congestion) baseline() time.Duration {
 
 func (c *Congestion) update(now time.Time) {
 	base := c.baseline()
-	loaded := c.load >= leastLoad && c.load >= loadShare*c.peak
-	inflated := base > 0 && c.rtt >= base+max(leastQueue, base/2)
+	load, loaded := 0., false
+	for _, d := range []*direction{&c.received, &c.sent} {
+		if d.loaded() {
+			load, loaded = max(load, d.load), true
+		}
+	}
+	inflated := c.inflated()
 	if loaded && inflated {
-		c.reason = fmt.Sprintf("congested by its own traffic: rtt of %v instead of %v at %.3g Mbit/s", c.rtt.Round(time.Millisecond), base.Round(100*time.Microsecond), c.load/1e6)
+		c.reason = fmt.Sprintf("congested by its own traffic: rtt of %v instead of %v at %.3g Mbit/s", c.rtt.Round(time.Millisecond), base.Round(100*time.Microsecond), load/1e6)
 	}
 	begin, after := &c.since, congestedAfter
 	if c.congested {

@@ -62,12 +62,38 @@ func (e *Evaluator) Next() (at time.Time, index int, ok bool) { return e.detecto
 // Received notes that the device has just received a packet.
 func (e *Evaluator) Received(now time.Time) { e.fsm.Received(now) }
 
+// InboundStream notes that the device receives a stream. See [FSM.InboundStream].
+func (e *Evaluator) InboundStream(now time.Time) { e.fsm.InboundStream(now) }
+
+// Load notes how much the device moves. See [Congestion.Load].
+func (e *Evaluator) Load(load Load, now time.Time) { e.fsm.Load(load, now) }
+
+// LoadStep notes that the device has begun to send much more at a time. See [FSM.LoadStep]. A queue that is known
+// already tells by itself what is late.
+func (e *Evaluator) LoadStep(at time.Time) {
+	if !e.detector.Queued() {
+		e.fsm.LoadStep(at)
+	}
+}
+
+// Congested reports whether the uplink is slow through its own traffic.
+func (e *Evaluator) Congested() bool { return e.fsm.quality.congestion.Congested() }
+
+// SlowestRTT returns the smoothed round-trip time of the slowest target.
+func (e *Evaluator) SlowestRTT() (slowest time.Duration) {
+	for _, s := range e.detector.Stats() {
+		slowest = max(slowest, s.RTT)
+	}
+	return slowest
+}
+
 // Sent records that a target is probed, and returns the id for its outcome.
 func (e *Evaluator) Sent(index int, now time.Time) (id uint64) { return e.detector.Sent(index, now) }
 
 // Reply takes an answer, late or not. Unknown ids are ignored here and below:
 // they belong to a path that is gone.
 func (e *Evaluator) Reply(id uint64, now time.Time, rtt time.Duration) {
+	e.fsm.Answered(now.Add(-rtt))
 	e.apply(e.detector.Reply(id, now, rtt), now)
 }
 

@@ -34,6 +34,12 @@ const (
 	// queue of that stream. No queue that is any good is longer than streamHoldLimit, and the other family may be what
 	// comes in.
 	streamHoldLimit = 2 * time.Second
+
+	// What a device begins to send at once may fill a queue on the line before a probe is answered. Within stepSpan it
+	// is full, and a probe that is sent then is answered within queueLimit: LTE has queues of 5 s. Until then such an
+	// uplink may be suspect and is not down.
+	stepSpan   = time.Second
+	queueLimit = 6 * time.Second
 )
 
 // Link is what the kernel knows of an uplink in one family: what it takes for packets to leave.
@@ -125,6 +131,7 @@ type FSM struct {
 	noRouteAt  time.Time // init: the first NoPath
 	receivedAt time.Time // when a packet came in last
 	streamAt   time.Time // when a stream of them did
+	stepAt     time.Time // when the device began to send much, and no probe is answered that tells the queue since
 	deferred   Reason    // Failing, and a stream comes in: the reason to be suspect
 	successes  int       // recovering: in a row
 	firstAt    time.Time // recovering: when the row began
@@ -254,7 +261,7 @@ func (m *FSM) Count(o probe.Outcome) {
 }
 
 // Load notes how much the uplink moves. See [Congestion.Load].
-func (m *FSM) Load(bits float64, now time.Time) { m.quality.congestion.Load(bits, now) }
+func (m *FSM) Load(load Load, now time.Time) { m.quality.congestion.Load(load, now) }
 
 // Times notes how long answers take. See [Quality.Times].
 func (m *FSM) Times(rtt, jitter time.Duration, now time.Time) {
@@ -413,6 +420,10 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 			m.confirmAt = fresh
 			return Transition{}, false
 		}
+		if filled := m.stepAt.Add(stepSpan + queueLimit); !m.stepAt.IsZero() && filled.After(now) {
+			m.confirmAt = filled
+			return Transition{}, false
+		}
 		return m.to(Down, silent(now.Sub(m.silentAt), m.bursts, m.confirm, now.Sub(m.receivedAt) < freshSpan), now), true
 	case Init:
 		return m.to(Down, Reason{m.reason.Code, "never answered: " + m.reason.Text}, now), true
@@ -428,6 +439,21 @@ func (m *FSM) Received(at time.Time) { m.receivedAt = at }
 
 // InboundStream notes that the device received a stream of packets up to a time, more than neighbours on the line send.
 func (m *FSM) InboundStream(at time.Time) { m.streamAt = at }
+
+// LoadStep notes that the device has begun to send much more at a time. What was silent before is silent for another
+// reason.
+func (m *FSM) LoadStep(at time.Time) {
+	if (m.state == Up || m.state == Degraded) && m.silentAt.IsZero() {
+		m.stepAt = at
+	}
+}
+
+// Answered notes that a probe is answered that was sent at a time.
+func (m *FSM) Answered(sent time.Time) {
+	if sent.After(m.stepAt.Add(stepSpan)) {
+		m.stepAt = time.Time{}
+	}
+}
 
 // to changes the verdict and forgets what belonged to the old one.
 func (m *FSM) to(s State, reason Reason, now time.Time) Transition {

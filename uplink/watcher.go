@@ -426,12 +426,19 @@ func (w *Watcher) InboundStream(at time.Time) {
 	w.eval.fsm.InboundStream(at)
 }
 
-// Load takes how many bits a second the device moves, in the direction that moves more. It is to be called
-// every second or so.
-func (w *Watcher) Load(bits float64, at time.Time) {
+// Load takes how much the device moves. It is to be called every second or so.
+func (w *Watcher) Load(load Load, at time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.eval.fsm.Load(bits, at)
+	w.eval.Load(load, at)
+}
+
+// LoadStep notes that the device began at a time to send much more than before: it may be filling a queue on the line.
+// Until a probe tells how long that is, or no queue is so long, the uplink does not become down.
+func (w *Watcher) LoadStep(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.eval.LoadStep(at)
 }
 
 // SetInterval changes the interval outside bursts, for an uplink that becomes active or
@@ -447,11 +454,7 @@ func (w *Watcher) SetInterval(interval time.Duration) {
 func (w *Watcher) RTT() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	slowest := time.Duration(0)
-	for _, s := range w.eval.detector.Stats() {
-		slowest = max(slowest, s.RTT)
-	}
-	return slowest
+	return w.eval.SlowestRTT()
 }
 
 // Verdict returns a snapshot.

@@ -20,8 +20,6 @@ const (
 	busyPackets = 20
 	busyWindow  = time.Second
 	busySpan    = 10 * time.Second
-	// streamRate is the packets a second that no neighbours send unasked: a stream comes in.
-	streamRate = 100
 )
 
 // watchTraffic has the paths of a device probed at once when traffic leaves by it and none comes back: a dead provider
@@ -77,14 +75,16 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 		}
 		device := devices[index]
 		if device == nil {
-			device = &deviceTraffic{Device: reading, at: now}
+			device = &deviceTraffic{Device: reading}
 			devices[index] = device
 		}
 		used = device.use.observe(now, reading.Sent) || used
 		inbound := device.Received != reading.Received
-		stream := inbound && isStream(reading.Received-device.Received, now.Sub(device.at))
-		bits, measured := device.load.observe(now, reading)
-		device.Device, device.at = reading, now
+		c := uplink.DeviceCounters{At: now, Received: reading.Received, Sent: reading.Sent, ReceivedBytes: reading.ReceivedBytes, SentBytes: reading.SentBytes}
+		stream := device.stream.Observe(c)
+		load, measured := device.load.Observe(c)
+		began, stepped := device.step.Observe(c)
+		device.Device = reading
 		paths := m.paths.of(list)
 		slowestRTT := func() (rtt time.Duration) {
 			for _, p := range paths {
@@ -97,7 +97,10 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 				p.noteInbound(now, stream)
 			}
 			if measured {
-				p.Load(bits, now)
+				p.Load(load, now)
+			}
+			if stepped {
+				p.LoadStep(began)
 			}
 		}
 		if device.oneWay.Observe(now, reading.Received, reading.Sent, slowestRTT) {
@@ -119,33 +122,11 @@ func (p *monitoredPath) noteInbound(now time.Time, stream bool) {
 // deviceTraffic is what the readings of a device have shown.
 type deviceTraffic struct {
 	counters.Device
-	at     time.Time // when they were these
 	oneWay uplink.OneWayDetector
 	use    useMeter
-	load   loadMeter
-}
-
-// isStream reports whether so many packets in so much time are a stream.
-func isStream(packets uint64, in time.Duration) bool {
-	return packets >= 3 && float64(packets) >= streamRate*in.Seconds()
-}
-
-// loadMeter is how much a device moves, over windows of a second.
-type loadMeter struct {
-	since time.Time
-	at    counters.Device // at that time
-}
-
-// observe returns the bits a second of a window that ends now, in the direction that moved more.
-func (l *loadMeter) observe(now time.Time, c counters.Device) (bits float64, ok bool) {
-	elapsed := now.Sub(l.since)
-	if elapsed < busyWindow {
-		return 0, false
-	}
-	before := l.at
-	ok = !l.since.IsZero() && c.ReceivedBytes >= before.ReceivedBytes && c.SentBytes >= before.SentBytes
-	l.since, l.at = now, c
-	return 8 * float64(max(c.ReceivedBytes-before.ReceivedBytes, c.SentBytes-before.SentBytes)) / elapsed.Seconds(), ok
+	load   uplink.LoadMeter
+	stream uplink.StreamDetector
+	step   uplink.StepDetector
 }
 
 // useMeter tells whether people use a device, from its counter of packets sent.

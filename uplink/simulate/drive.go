@@ -37,16 +37,41 @@ type run struct {
 }
 
 // traffic is other people's packets on the link, and the reading of the device's
-// counters: one packet leaves before each, and is answered if the link lets it.
+// counters: one packet leaves before each, and is answered if the link lets it; or an upload goes on.
 type traffic struct {
-	oneWay   uplink.OneWayDetector
-	next     time.Duration
-	sent     uint64
-	received uint64
-	answers  []time.Duration // when they come in
+	oneWay  uplink.OneWayDetector
+	load    uplink.LoadMeter
+	stream  uplink.StreamDetector
+	step    uplink.StepDetector
+	next    time.Duration
+	device  uplink.DeviceCounters
+	answers []time.Duration // when they come in
+	queue   *fifo           // of an upload; nil for none
 }
 
-const readingInterval = 50 * ms
+// The monitor reads counters more often while a device is used.
+const (
+	readingInterval     = 50 * ms
+	idleReadingInterval = 500 * ms
+)
+
+// upload goes on until the next reading: it fills its queue at what our device sends, so that the queue is another
+// one's, and what leaves the queue is acknowledged where it is TCP, every second packet.
+func (t *traffic) upload(r *run, from, to time.Duration) {
+	f := t.queue
+	for at := from; at < to; at += 10 * ms {
+		if at < f.from {
+			continue
+		}
+		f.advance(at)
+		sent := f.rate * lineRate * (10 * ms).Seconds()
+		t.device.SentBytes += uint64(sent)
+		t.device.Sent += uint64(sent / packetBytes)
+		if every := time.Duration(2 * packetBytes / lineRate * float64(time.Second)); f.tcp && at/every != (at+10*ms)/every && r.link.passes(at, r.rng) {
+			t.answers = append(t.answers, at+r.link.rtt)
+		}
+	}
+}
 
 // readCounters is what the monitor does at each reading.
 func (r *run) readCounters(now time.Time) {
@@ -55,20 +80,37 @@ func (r *run) readCounters(now time.Time) {
 		return
 	}
 	t.next += readingInterval
-	before := t.received
+	before := t.device
 	for len(t.answers) > 0 && t.answers[0] <= r.now {
 		t.answers = t.answers[1:]
-		t.received++
+		t.device.Received++
 	}
-	t.sent++
-	if rtt := r.link.probe(r.now, r.rng); rtt >= 0 {
-		t.answers = append(t.answers, r.now+rtt)
-		slices.Sort(t.answers)
+	if t.queue != nil {
+		t.upload(r, max(t.device.At.Sub(epoch), 0), r.now)
+		if t.device.SentBytes == 0 {
+			t.next += idleReadingInterval - readingInterval
+		}
+	} else {
+		t.device.Sent++
+		if rtt := r.link.probe(r.now, r.rng); rtt >= 0 {
+			t.answers = append(t.answers, r.now+rtt)
+			slices.Sort(t.answers)
+		}
 	}
-	if t.received != before {
+	t.device.At = now
+	if t.device.Received != before.Received {
 		r.eval.Received(now)
 	}
-	if t.oneWay.Observe(now, t.received, t.sent, func() time.Duration { return r.link.rtt }) {
+	if t.stream.Observe(t.device) {
+		r.eval.InboundStream(now)
+	}
+	if load, ok := t.load.Observe(t.device); ok {
+		r.eval.Load(load, now)
+	}
+	if began, ok := t.step.Observe(t.device); ok {
+		r.eval.LoadStep(began)
+	}
+	if t.oneWay.Observe(now, t.device.Received, t.device.Sent, r.eval.SlowestRTT) {
 		r.eval.Hint(now)
 	}
 }

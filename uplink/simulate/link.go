@@ -21,6 +21,7 @@ type link struct {
 type direction struct {
 	loss   float64 // independent, 0..1
 	bursts *bursts // nil for none
+	queue  *fifo   // at its beginning; nil for none
 	from   time.Duration
 	hole   hole
 }
@@ -38,10 +39,22 @@ const (
 // negative for none.
 func (l *link) probe(at time.Duration, rng *rand.Rand) time.Duration {
 	rtt := l.rtt + time.Duration(rng.ExpFloat64()*float64(l.jitter))
-	if l.there.loses(at, at, at+rtt/4, rng) || l.back.loses(at+rtt/2, at+rtt, at+rtt*3/4, rng) {
+	wait := time.Duration(0)
+	if l.there.queue != nil {
+		if wait = l.there.queue.wait(at, rng); wait < 0 {
+			return -1
+		}
+	}
+	sent := at + wait
+	if l.there.loses(at, at, sent+rtt/4, rng) || l.back.loses(sent+rtt/2, sent+rtt, sent+rtt*3/4, rng) {
 		return -1
 	}
-	return rtt
+	return wait + rtt
+}
+
+// passes reports whether what leaves the queue at a time comes back.
+func (l *link) passes(at time.Duration, rng *rand.Rand) bool {
+	return !l.there.loses(at, at, at+l.rtt/4, rng) && !l.back.loses(at+l.rtt/2, at+l.rtt, at+l.rtt*3/4, rng)
 }
 
 // loses reports whether a packet is lost that enters a direction at one time and

@@ -19,7 +19,7 @@ func main() {
 
 // size says how much is simulated.
 type size struct {
-	trials, weeks, hours int
+	trials, weeks, hours, uploads int
 }
 
 func simulate(args []string, out, errs io.Writer) int {
@@ -29,6 +29,7 @@ func simulate(args []string, out, errs io.Writer) int {
 	flags.IntVar(&n.trials, "trials", 3000, "runs for each fault")
 	flags.IntVar(&n.weeks, "weeks", 4, "runs of a week for each kind of loss")
 	flags.IntVar(&n.hours, "hours", 168, "runs of an hour for moves and flapping")
+	flags.IntVar(&n.uploads, "uploads", 400, "runs for each upload that fills a queue")
 	asJSON := flags.Bool("json", false, "print how fast the shipped defaults find faults, and nothing else")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -97,8 +98,35 @@ func (r *report) all(n size) []string {
 	for _, s := range []settings{defaults, quick} {
 		r.steadyLoss(s, n.hours)
 	}
+	r.fullLines(n.uploads)
 	r.Flush()
 	return r.missed
+}
+
+// fullLines measures how links are judged that an upload fills, and how fast it is found that nothing comes through
+// such a link any more.
+func (r *report) fullLines(runs int) {
+	fmt.Fprint(r, "a full line: in three minutes\tsuspect\tdown\tdegraded\tcongested\tprobes a second\tblackhole: suspect p50\tp99\tdown p50\tp99\t\n")
+	const most = 1500 * ms
+	for _, u := range uploads {
+		var all filled
+		for _, f := range parallel(runs, func(seed uint64) filled { return fill(seed, u) }) {
+			all.add(f.tally)
+			all.congested, all.looks = all.congested+f.congested, all.looks+f.looks
+		}
+		holes := parallel(runs, func(seed uint64) found { return findInFull(seed, u) })
+		suspect := times(holes, func(f found) time.Duration { return f.suspect })
+		down := times(holes, func(f found) time.Duration { return f.down })
+		congested := float64(all.congested) / float64(max(all.looks, 1))
+		fmt.Fprintf(r, "%s\t%.3f\t%.3f\t%.3f\t%.0f %%\t%.2f\t%v\t%v\t%v\t%v\t\n", u.name, float64(all.suspects)/float64(runs), float64(all.downs)/float64(runs),
+			float64(all.degradations)/float64(runs), 100*congested, float64(all.probes)/float64(runs)/(settled+uploadSpan).Seconds(),
+			suspect.p(50), suspect.p(99), down.p(50), down.p(99))
+		r.bar(all.downs*u.onceDown <= runs && (all.downs == 0 || u.onceDown > 0), "%s: %d times down in %d runs", u.name, all.downs, runs)
+		r.bar(u.maybeSuspect || all.suspects == 0, "%s: %d times suspect in %d runs", u.name, all.suspects, runs)
+		r.bar(u.others || congested >= 0.99, "%s: called congested for %.0f %% of the time", u.name, 100*congested)
+		r.bar(suspect.p(99).at <= most, "%s: a blackhole is suspect after %v, at most %v", u.name, suspect.p(99), most)
+	}
+	fmt.Fprintln(r)
 }
 
 // detection measures how fast faults are found.

@@ -31,30 +31,38 @@ type found struct {
 // find breaks a link at a random moment and waits for the verdicts.
 func find(s settings, seed uint64, breakIt func(l *link, at time.Duration)) found {
 	l := fiber()
-	phase := rand.New(rand.NewPCG(seed, 1)).Int64N(int64(3 * time.Second))
-	began := settled + time.Duration(phase)
-	f := found{forever, forever, forever}
-	r := newRun(s, l, seed, func(t uplink.Transition, at time.Duration) {
-		at -= began
-		if at < 0 {
-			return
-		}
-		if t.To != uplink.Up {
-			f.bad = min(f.bad, at)
-		}
-		if t.To.Health() < uplink.HealthGood {
-			f.suspect = min(f.suspect, at)
-		}
-		if t.To == uplink.Down {
-			f.down = min(f.down, at)
-		}
-	})
+	began := settled + randomPhase(seed)
+	f := newFound()
+	r := newRun(s, l, seed, func(t uplink.Transition, at time.Duration) { f.note(t, at-began) })
 	r.until(began - l.rtt)
 	breakIt(l, began)
 	for r.now < began+giveUp && f.down == forever && (f.bad == forever || r.now < began+5*time.Second) {
 		r.until(r.now + 100*ms)
 	}
 	return f
+}
+
+// randomPhase is some time within a round of probes to all targets.
+func randomPhase(seed uint64) time.Duration {
+	return time.Duration(rand.New(rand.NewPCG(seed, 1)).Int64N(int64(3 * time.Second)))
+}
+
+func newFound() found { return found{forever, forever, forever} }
+
+// note takes a verdict at a time since the fault began.
+func (f *found) note(t uplink.Transition, at time.Duration) {
+	if at < 0 {
+		return
+	}
+	if t.To != uplink.Up {
+		f.bad = min(f.bad, at)
+	}
+	if t.To.Health() < uplink.HealthGood {
+		f.suspect = min(f.suspect, at)
+	}
+	if t.To == uplink.Down {
+		f.down = min(f.down, at)
+	}
 }
 
 // faults are what breaks, in the order of the table.

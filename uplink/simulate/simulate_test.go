@@ -84,8 +84,8 @@ func TestSimulateFailsForAMissedBarAndPrintsAllTables(t *testing.T) {
 	if code := simulate([]string{"-nonsense"}, &out, &errs); code != 2 {
 		t.Errorf("exit %d for wrong usage", code)
 	}
-	simulate([]string{"-trials", "3", "-weeks", "0", "-hours", "1"}, &out, &errs)
-	for _, want := range []string{"far blackhole", "50 % loss", "1 % in bursts of 200 ms", "2 % each way", "interval 250 ms"} {
+	simulate([]string{"-trials", "3", "-weeks", "0", "-hours", "1", "-uploads", "3"}, &out, &errs)
+	for _, want := range []string{"far blackhole", "50 % loss", "1 % in bursts of 200 ms", "2 % each way", "interval 250 ms", "UDP all at once, 5 s"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no line about %s in\n%s", want, &out)
 		}
