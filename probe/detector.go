@@ -186,6 +186,7 @@ type target struct {
 	round         uint64 // the burst in which it was probed last
 	streak        int    // answers in a row
 	least         leastRTT
+	stale         bool      // times are those of a queue that is gone
 	answeredSent  time.Time // when the latest answered probe was sent
 
 	sent, answered, late, missed, local uint64
@@ -202,6 +203,7 @@ type inFlightProbe struct {
 	counts   bool // for the loss ratio
 	missed   bool // declared; still listened for
 	settled  bool // counted for the bursts of loss
+	queued   bool // the line had a queue while it was in flight
 	extended bool
 }
 
@@ -220,7 +222,7 @@ func NewDetector(cfg DetectorConfig) *Detector {
 func (d *Detector) Reset(now time.Time) {
 	for i := range d.targets {
 		t := &d.targets[i]
-		t.times, t.least = rttEstimator{}, leastRTT{}
+		t.times, t.least, t.stale = rttEstimator{}, leastRTT{}, false
 		t.up, t.dead, t.missPending, t.falseSilences, t.streak, t.fault = false, false, false, 0, 0, ""
 	}
 	d.recent = outcomes{}
@@ -301,7 +303,7 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 	d.serial++
 	d.settle(at)
 	f := inFlightProbe{
-		id: d.serial, target: index, sent: at, votes: !t.dead,
+		id: d.serial, target: index, sent: at, votes: !t.dead, queued: d.Queued(),
 		deadline: at.Add(d.timeout(t)),
 	}
 	if t.dead {
@@ -384,7 +386,7 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 	t.answered++
 	t.streak++
 	t.up, t.missPending, t.falseSilences, t.fault = true, false, 0, ""
-	t.times.add(rtt)
+	d.addTime(t, rtt)
 	t.answeredSent = f.sent
 	switch {
 	case retransmitted && !f.missed:
@@ -615,9 +617,9 @@ func (d *Detector) endFruitless(now time.Time) {
 
 // finish removes a probe in flight.
 func (d *Detector) finish(id uint64, outcome byte) (inFlightProbe, bool) {
-	d.bursts.decided(id, d.taught(outcome))
 	for i := range d.inFlight {
 		if f := d.inFlight[i]; f.id == id {
+			d.bursts.decided(id, f.taught(outcome))
 			d.inFlight = append(d.inFlight[:i], d.inFlight[i+1:]...)
 			return f, true
 		}

@@ -20,6 +20,8 @@ const (
 	// leastSpan is how fast the least time is forgotten: within one to two of these. It is long, since a queue may stand
 	// for as long as an upload takes.
 	leastSpan = time.Hour
+	// queueStood is how many late answers in a row are a queue, and no jitter.
+	queueStood = 10
 	// queueLossWeight is that of one probe in what a queue loses.
 	queueLossWeight = 1. / 16
 	// A TCP answer that came retransmitted later than its round-trip time explains answered another SYN than the
@@ -35,8 +37,19 @@ type queue struct {
 	sent   time.Time     // when the latest probe was sent that is answered
 	rtt    time.Duration // its time
 	least  time.Duration // of its target
+	late   int           // answers in a row that were late
 	loss   float64       // of probes while there was a queue, 0..1
 	excuse time.Time     // a stall of our own: silence is judged no sooner
+}
+
+// addTime takes the time of an answer. The estimate of RFC 6298 would follow a queue that is gone for a minute, and find
+// nothing dead meanwhile: the first time without it begins anew.
+func (d *Detector) addTime(t *target, rtt time.Duration) {
+	if t.stale && rtt < t.least.get()+queueDelay {
+		t.times = rttEstimator{}
+	}
+	t.stale = false
+	t.times.add(rtt)
 }
 
 // noteQueue takes an answer; missed says that its probe has counted as lost.
@@ -52,6 +65,23 @@ func (d *Detector) noteQueue(t *target, at time.Time, rtt time.Duration, missed 
 	// An answer of several round trips tells of a queue as it was before.
 	if sent := at.Add(-rtt); sent.After(d.queue.sent) {
 		d.queue.sent, d.queue.rtt, d.queue.least = sent, rtt, t.least.get()
+	}
+	switch {
+	case d.Queued():
+		d.queue.late++
+		for i := range d.inFlight {
+			d.inFlight[i].queued = true
+		}
+	case d.queue.late >= queueStood:
+		for i := range d.targets {
+			d.targets[i].stale = &d.targets[i] != t
+		}
+		t.times = rttEstimator{}
+		t.times.add(rtt)
+		d.followUps = max(d.followUps, len(d.targets))
+		fallthrough
+	default:
+		d.queue.late = 0
 	}
 }
 
@@ -165,14 +195,14 @@ func (d *Detector) settle(now time.Time) {
 		f := &d.inFlight[i]
 		if !f.settled && f.missed && f.sent.Before(d.queue.sent) && !now.Before(f.sent.Add(d.cfg.Timeout)) {
 			f.settled = true
-			d.bursts.decided(f.id, d.taught(wasLost))
+			d.bursts.decided(f.id, f.taught(wasLost))
 		}
 	}
 }
 
 // taught returns what an outcome says about the loss of the link: what is lost in a queue says nothing.
-func (d *Detector) taught(outcome byte) byte {
-	if d.Queued() {
+func (f *inFlightProbe) taught(outcome byte) byte {
+	if f.queued {
 		return wasCancelled
 	}
 	return outcome

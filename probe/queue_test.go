@@ -63,12 +63,16 @@ func TestDetectorABlackholeBehindAQueueIsTheTimeSinceTheLatestAnswer(t *testing.
 
 func TestDetectorAsksSeldomAgainOnceTheQueueIsGone(t *testing.T) {
 	queue := func(at time.Duration) time.Duration {
-		if at > 20*time.Second {
-			return 0
-		}
-		return filling(0.5, 2*time.Second)(at)
+		// It drains by itself from 20 s on.
+		return max(min(filling(0.5, 2*time.Second)(at), 22*time.Second-at), 0)
 	}
 	s := newSim(DetectorConfig{Targets: someTargets(3)}, fifoNetwork(queue, never))
+	s.run(24 * time.Second)
+	for _, st := range s.d.Stats() {
+		if st.RTT > queueDelay {
+			t.Errorf("the times are still those of the queue: %+v", st)
+		}
+	}
 	s.run(30 * time.Second)
 	before := sum(s.sent)
 	if s.run(60 * time.Second); sum(s.sent)-before > 31 {
