@@ -186,7 +186,6 @@ type target struct {
 	round         uint64 // the burst in which it was probed last
 	streak        int    // answers in a row
 	least         leastRTT
-	stale         bool      // times are those of a queue that is gone
 	answeredSent  time.Time // when the latest answered probe was sent
 
 	sent, answered, late, missed, local uint64
@@ -222,7 +221,7 @@ func NewDetector(cfg DetectorConfig) *Detector {
 func (d *Detector) Reset(now time.Time) {
 	for i := range d.targets {
 		t := &d.targets[i]
-		t.times, t.least, t.stale = rttEstimator{}, leastRTT{}, false
+		t.times, t.least = rttEstimator{}, leastRTT{}
 		t.up, t.dead, t.missPending, t.falseSilences, t.streak, t.fault = false, false, false, 0, 0, ""
 	}
 	d.recent = outcomes{}
@@ -318,7 +317,7 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 				d.followUps--
 				wait = d.followInterval()
 			}
-			if d.Queued() {
+			if d.queuedLately() {
 				wait = min(wait, d.queuedInterval())
 			}
 			if d.initialProbes--; d.initialProbes > 0 {
@@ -386,7 +385,7 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 	t.answered++
 	t.streak++
 	t.up, t.missPending, t.falseSilences, t.fault = true, false, 0, ""
-	d.addTime(t, rtt)
+	t.times.add(rtt)
 	t.answeredSent = f.sent
 	switch {
 	case retransmitted && !f.missed:
@@ -427,7 +426,7 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 		}
 		d.mode = idle
 		d.due = later(d.lastSent.Add(d.idleInterval()), at)
-	} else if d.Queued() && d.initialProbes <= 0 {
+	} else if d.queuedLately() && d.initialProbes <= 0 {
 		if next := later(d.lastSent.Add(d.queuedInterval()), at); next.Before(d.due) {
 			d.due = next
 		}
@@ -441,7 +440,7 @@ func (d *Detector) idleInterval() time.Duration {
 	if d.followUps > 0 {
 		wait = d.followInterval()
 	}
-	if d.Queued() {
+	if d.queuedLately() {
 		wait = min(wait, d.queuedInterval())
 	}
 	return wait
@@ -571,7 +570,8 @@ func (d *Detector) miss(f inFlightProbe, now time.Time) Signal {
 	case d.mode == burst && f.round == d.run.serial:
 		d.run.missed++
 		if d.run.missed >= d.run.fall && d.answering() < d.cfg.MinTargetsUp {
-			d.fail(d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval), now)
+			// A queue that was gone for a moment may be back.
+			d.fail(max(d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval), min(d.QueueDelay(now), MaxConfirm)), now)
 			return Failing
 		}
 		d.endFruitless(now)

@@ -20,8 +20,10 @@ const (
 	// leastSpan is how fast the least time is forgotten: within one to two of these. It is long, since a queue may stand
 	// for as long as an upload takes.
 	leastSpan = time.Hour
+	// queueMemory is how long a queue may be gone that comes back: connections that have lost much begin again together.
+	queueMemory = 10 * time.Second
 	// queueStood is how many late answers in a row are a queue, and no jitter.
-	queueStood = 10
+	queueStood = 3
 	// queueLossWeight is that of one probe in what a queue loses.
 	queueLossWeight = 1. / 16
 	// A TCP answer that came retransmitted later than its round-trip time explains answered another SYN than the
@@ -33,23 +35,15 @@ const (
 // the order of sending: so a probe is not lost because it is unanswered for longer than usual, and silence is not the age
 // of a probe but the time since anything has come back.
 type queue struct {
-	at     time.Time     // when the latest answer came
-	sent   time.Time     // when the latest probe was sent that is answered
-	rtt    time.Duration // its time
-	least  time.Duration // of its target
-	late   int           // answers in a row that were late
-	loss   float64       // of probes while there was a queue, 0..1
-	excuse time.Time     // a stall of our own: silence is judged no sooner
-}
-
-// addTime takes the time of an answer. The estimate of RFC 6298 would follow a queue that is gone for a minute, and find
-// nothing dead meanwhile: the first time without it begins anew.
-func (d *Detector) addTime(t *target, rtt time.Duration) {
-	if t.stale && rtt < t.least.get()+queueDelay {
-		t.times = rttEstimator{}
-	}
-	t.stale = false
-	t.times.add(rtt)
+	at      time.Time     // when the latest answer came
+	sent    time.Time     // when the latest probe was sent that is answered
+	rtt     time.Duration // its time
+	least   time.Duration // of its target
+	late    int           // answers in a row that were late
+	lateAt  time.Time     // when the latest of those came
+	longest time.Duration // the longest time of those, lately
+	loss    float64       // of probes while there was a queue, 0..1
+	excuse  time.Time     // a stall of our own: silence is judged no sooner
 }
 
 // noteQueue takes an answer; missed says that its probe has counted as lost.
@@ -62,27 +56,47 @@ func (d *Detector) noteQueue(t *target, at time.Time, rtt time.Duration, missed 
 		d.queue.count(true, false)
 	}
 	d.queue.at, d.queue.excuse = at, time.Time{}
-	// An answer of several round trips tells of a queue as it was before.
-	if sent := at.Add(-rtt); sent.After(d.queue.sent) {
-		d.queue.sent, d.queue.rtt, d.queue.least = sent, rtt, t.least.get()
+	// An answer that took several round trips tells of a queue as it was before.
+	sent := at.Add(-rtt)
+	if !sent.After(d.queue.sent) {
+		return
 	}
-	switch {
-	case d.Queued():
-		d.queue.late++
+	d.queue.sent, d.queue.rtt, d.queue.least = sent, rtt, t.least.get()
+	if d.Queued() {
+		if d.queue.late++; d.queue.late >= queueStood {
+			if at.Sub(d.queue.lateAt) >= queueMemory {
+				d.queue.longest = 0
+			}
+			d.queue.lateAt, d.queue.longest = at, max(d.queue.longest, rtt)
+		}
 		for i := range d.inFlight {
 			d.inFlight[i].queued = true
 		}
-	case d.queue.late >= queueStood:
-		for i := range d.targets {
-			d.targets[i].stale = &d.targets[i] != t
-		}
-		t.times = rttEstimator{}
-		t.times.add(rtt)
-		d.followUps = max(d.followUps, len(d.targets))
-		fallthrough
-	default:
-		d.queue.late = 0
+		return
 	}
+	if d.queue.late >= queueStood {
+		d.queueGone(rtt - t.least.get())
+	}
+	d.queue.late = 0
+}
+
+// queueGone has all times begin anew, with what is left of the delay. The estimate of RFC 6298 would follow the queue
+// for a minute, and find nothing dead meanwhile.
+func (d *Detector) queueGone(delay time.Duration) {
+	for i := range d.targets {
+		if t := &d.targets[i]; t.times.known {
+			rtt := t.least.get() + max(delay, 0)
+			t.times = rttEstimator{known: true, srtt: rtt, rttvar: rtt / 2, last: rtt}
+		}
+	}
+}
+
+// QueueDelay returns how late the latest answers of a queue were at most that is there, or was a moment ago; 0 for none.
+func (d *Detector) QueueDelay(now time.Time) time.Duration {
+	if now.Sub(d.queue.lateAt) >= queueMemory {
+		return 0
+	}
+	return d.queue.longest
 }
 
 // count takes the outcome of a probe. Without a queue what was lost in one is forgotten.
@@ -97,7 +111,13 @@ func (q *queue) count(queued, lost bool) {
 	}
 }
 
-// queuedInterval is the time to the next probe while there is a queue.
+// queuedLately reports whether the line has a queue, or had one a moment before its latest answer.
+func (d *Detector) queuedLately() bool {
+	q := &d.queue
+	return d.Queued() || !q.lateAt.IsZero() && q.at.Sub(q.lateAt) < queueMemory
+}
+
+// queuedInterval is the time to the next probe while there is a queue, or was a moment ago.
 func (d *Detector) queuedInterval() time.Duration {
 	return max(d.cfg.Interval/queuePace, d.cfg.FastInterval)
 }
@@ -134,10 +154,10 @@ func (d *Detector) expectedAll() []time.Time {
 	return all
 }
 
-// silenceDue returns when the silence of a line with a queue is Failing: nothing has come back for queueSilence, in
+// silenceDue returns when the silence of a line that had a queue lately is Failing: nothing has come back for queueSilence, in
 // which as many answers were due as are misses needed. Zero is never, as things are.
 func (d *Detector) silenceDue() time.Time {
-	if d.mode != idle && d.mode != burst || !d.Queued() {
+	if d.mode != idle && d.mode != burst || !d.queuedLately() {
 		return time.Time{}
 	}
 	due, need := d.expectedAll(), queueMisses*d.cfg.Fall
@@ -174,6 +194,9 @@ func (d *Detector) silence(now time.Time) Signal {
 // drops most of what it is sent lets one through now and then, and more are waited for.
 func (d *Detector) confirmQueued(now time.Time) time.Duration {
 	confirm := d.bursts.Confirm(d.cfg.Confirm, d.cfg.Interval)
+	if !d.Queued() {
+		return max(confirm, min(d.QueueDelay(now), MaxConfirm)) // it may be back
+	}
 	answers := max(missesAWeek(d.queue.loss, d.cfg.Interval)-d.run.missed, d.cfg.Fall)
 	span := d.queue.rtt // for those that are sent from now on
 	for _, at := range d.expectedAll() {

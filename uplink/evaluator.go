@@ -154,7 +154,7 @@ func (e *Evaluator) apply(signal probe.Signal, now time.Time) {
 	loss, outcomes := e.detector.Loss()
 	t, changed := e.fsm.Observe(ProbeEvent{
 		Signal: signal, Burst: e.detector.Burst(now), Loss: loss, Outcomes: outcomes,
-		Confirm: e.detector.Confirm(), Bursts: e.detector.Bursts().Mean(),
+		Confirm: e.detector.Confirm(), Bursts: e.detector.Bursts().Mean(), Queue: e.detector.QueueDelay(now),
 	}, now)
 	e.record(t, changed)
 	e.detector.SetKnownLossy(e.fsm.quality.loss.degraded)

@@ -103,6 +103,7 @@ type ProbeEvent struct {
 	Outcomes int
 	Confirm  time.Duration // silence between suspect and down on this link; 0 for FSMConfig.Confirm
 	Bursts   time.Duration // the mean length of its bursts of loss, which that follows from
+	Queue    time.Duration // how late answers come through a queue on the link, which it follows from too; 0 for none
 }
 
 // FSM is the verdict on one uplink in one family and the rules by which it
@@ -123,6 +124,7 @@ type FSM struct {
 	damping Damping
 	confirm time.Duration // in force
 	bursts  time.Duration // that it follows from; 0 for none
+	queue   time.Duration // likewise
 
 	silentAt   time.Time // Failing: when it was signalled; zero when not
 	confirmAt  time.Time // Failing: when silence becomes down
@@ -345,7 +347,7 @@ func (m *FSM) updateLoss(now time.Time) (Transition, bool) {
 }
 
 func (m *FSM) failing(o ProbeEvent, now time.Time) (Transition, bool) {
-	m.confirm, m.bursts = m.cfg.Confirm, 0
+	m.confirm, m.bursts, m.queue = m.cfg.Confirm, 0, o.Queue
 	if o.Confirm > 0 && o.Confirm != m.cfg.Confirm {
 		m.confirm, m.bursts = o.Confirm, o.Bursts
 	}
@@ -424,7 +426,7 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 			m.confirmAt = filled
 			return Transition{}, false
 		}
-		return m.to(Down, silent(now.Sub(m.silentAt), m.bursts, m.confirm, now.Sub(m.receivedAt) < freshSpan), now), true
+		return m.to(Down, silent(now.Sub(m.silentAt), m.bursts, m.queue, m.confirm, now.Sub(m.receivedAt) < freshSpan), now), true
 	case Init:
 		return m.to(Down, Reason{m.reason.Code, "never answered: " + m.reason.Text}, now), true
 	case Down: // unprobed

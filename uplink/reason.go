@@ -65,10 +65,13 @@ func unanswered(o ProbeEvent) Reason {
 }
 
 // silent is the reason of a confirmed down: how long, and why that long. Bursts is the mean length of the link's bursts of loss, 0 for
-// none; confirm is what is waited for them; received says that packets have come in meanwhile.
-func silent(span, bursts, confirm time.Duration, received bool) Reason {
+// none; queue is how late answers came through one before, 0 for none; confirm is what is waited for either; received says that packets
+// have come in meanwhile.
+func silent(span, bursts, queue, confirm time.Duration, received bool) Reason {
 	r := reason(CodeSilence, "no answer for another %d ms", span.Milliseconds())
-	if bursts > 0 {
+	if queue > 0 {
+		r.Text += fmt.Sprintf(", where answers took up to %d ms through a queue", queue.Milliseconds())
+	} else if bursts > 0 {
 		r.Text += fmt.Sprintf(", where loss comes in bursts of %d ms and %d ms are waited", bursts.Milliseconds(), confirm.Milliseconds())
 	}
 	if received {
