@@ -68,10 +68,10 @@ func (e *Evaluator) InboundStream(now time.Time) { e.fsm.InboundStream(now) }
 // Load notes how much the device moves. See [Congestion.Load].
 func (e *Evaluator) Load(load Load, now time.Time) { e.fsm.Load(load, now) }
 
-// LoadStep notes that the device has begun to send much more at a time. See [FSM.LoadStep]. A queue that is known
-// already tells by itself what is late.
+// LoadStep notes that the device has begun to send much more at a time. See [FSM.LoadStep]. Of a queue that is known
+// already it is known how long it is.
 func (e *Evaluator) LoadStep(at time.Time) {
-	if !e.detector.Queued() {
+	if !e.detector.Queued() && e.detector.QueueDelay(at) == 0 {
 		e.fsm.LoadStep(at)
 	}
 }

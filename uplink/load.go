@@ -7,9 +7,11 @@ const (
 	loadWindow = time.Second
 
 	// streamRate is the packets a second that no neighbours send unasked, and answeredRate that of a device that sends
-	// leastLoad at the same time: those are answers, such as the acknowledgements of an upload.
+	// leastLoad, or did within answeredFor: those are answers, such as the acknowledgements of an upload. They go on to
+	// come while a modem sends what it has queued.
 	streamRate   = 100
 	answeredRate = 20
+	answeredFor  = 2 * time.Second
 	// answeredWindow is over what the latter is measured, and stepWindow a step.
 	answeredWindow = 200 * time.Millisecond
 	stepWindow     = 200 * time.Millisecond
@@ -51,7 +53,10 @@ func bitRate(from, to uint64, elapsed time.Duration) float64 {
 
 // StreamDetector tells from readings of a device's counters whether it receives what no neighbours on the line send: a
 // stream, or the answers to much that it sends. The zero StreamDetector is ready to use.
-type StreamDetector struct{ window []DeviceCounters }
+type StreamDetector struct {
+	window []DeviceCounters
+	loaded time.Time // when the device sent a load last
+}
 
 // Observe takes a reading, and reports whether one is received now.
 func (s *StreamDetector) Observe(c DeviceCounters) bool {
@@ -64,7 +69,10 @@ func (s *StreamDetector) Observe(c DeviceCounters) bool {
 		return true
 	}
 	n, span := c.Received-first.Received, c.At.Sub(first.At)
-	return c.Received != before.Received && n >= 3 && float64(n) >= answeredRate*span.Seconds() && bitRate(first.SentBytes, c.SentBytes, span) >= leastLoad
+	if bitRate(first.SentBytes, c.SentBytes, span) >= leastLoad {
+		s.loaded = c.At
+	}
+	return c.Received != before.Received && n >= 3 && float64(n) >= answeredRate*span.Seconds() && c.At.Sub(s.loaded) <= answeredFor
 }
 
 // StepDetector tells from readings of a device's counters when it begins to send much more than before: that may fill a

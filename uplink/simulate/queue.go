@@ -16,7 +16,9 @@ type upload struct {
 	// grows again.
 	fill, full float64
 	tcp        bool // answered packet by packet
-	others     bool // sent by a host that does not use our device
+	// collapses says that the connections lose so much at once that the queue drains, and begin again together.
+	collapses bool
+	others    bool // sent by a host that does not use our device
 	// A queue that is full before an answer can tell may make a link suspect, and so may one that drops every other
 	// packet. Of so many runs one may be down; 0 is none.
 	maybeSuspect bool
@@ -65,8 +67,12 @@ func (f *fifo) advance(to time.Duration) {
 				}
 			}
 		case backingOff:
-			if f.rate = 0; f.length <= f.queue*7/10 {
+			f.rate = 0
+			switch {
+			case !f.collapses && f.length <= f.queue*7/10:
 				f.phase = probing
+			case f.collapses && f.length == 0:
+				f.phase = filling
 			}
 		case probing:
 			if f.rate = f.full; f.tcp && f.length >= f.queue {
@@ -91,6 +97,7 @@ var uploads = []upload{
 	{name: "TCP, queue of 1 s", queue: time.Second, fill: 2, full: 1.05, tcp: true},
 	{name: "TCP, 2 s", queue: 2 * time.Second, fill: 2, full: 1.05, tcp: true},
 	{name: "TCP, 5 s", queue: 5 * time.Second, fill: 2, full: 1.05, tcp: true},
+	{name: "TCP that begins again, 2 s", queue: 2 * time.Second, fill: 2.5, full: 1.05, tcp: true, collapses: true},
 	{name: "TCP of another host, 2 s", queue: 2 * time.Second, fill: 2, full: 1.05, others: true, maybeSuspect: true},
 	{name: "UDP 10 % too fast, 2 s", queue: 2 * time.Second, fill: 1.1, full: 1.1},
 	{name: "UDP twice too fast, 2 s", queue: 2 * time.Second, fill: 2, full: 2, maybeSuspect: true, onceDown: 100},
