@@ -37,9 +37,11 @@ const (
 
 	// What a device begins to send at once may fill a queue on the line before a probe is answered. Within stepSpan it
 	// is full, and a probe that is sent then is answered within queueLimit: LTE has queues of 5 s. Until then such an
-	// uplink may be suspect and is not down.
-	stepSpan   = time.Second
-	queueLimit = 6 * time.Second
+	// uplink may be suspect and is not down. It is not even suspect within stepSuspect: most queues fill more slowly,
+	// and the first answer is through.
+	stepSpan    = time.Second
+	stepSuspect = 1500 * time.Millisecond
+	queueLimit  = 6 * time.Second
 )
 
 // Link is what the kernel knows of an uplink in one family: what it takes for packets to leave.
@@ -357,8 +359,12 @@ func (m *FSM) failing(o ProbeEvent, now time.Time) (Transition, bool) {
 		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
 		m.reason = unanswered(o)
 	case Up, Degraded:
-		if fresh := m.streamAt.Add(freshSpan); fresh.After(now) {
-			m.silentAt, m.confirmAt, m.deferred = now, fresh, unanswered(o)
+		until := m.streamAt.Add(freshSpan)
+		if filling := m.stepAt.Add(stepSuspect); filling.After(until) {
+			until = filling
+		}
+		if until.After(now) {
+			m.silentAt, m.confirmAt, m.deferred = now, until, unanswered(o)
 			return Transition{}, false
 		}
 		return m.suspect(unanswered(o), now), true

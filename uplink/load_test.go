@@ -151,6 +151,7 @@ func TestALoadThatBeginsMayFillAQueue(t *testing.T) {
 		want         []State
 	}{
 		"a queue of 5 s":          {9500 * ms, 15500 * ms, []State{Suspect, Up}},
+		"a queue of a second":     {9500 * ms, 10500 * ms, nil},
 		"no queue is so long":     {9500 * ms, 0, []State{Suspect, Down}},
 		"silent before the load":  {10500 * ms, 15500 * ms, []State{Suspect, Down, Recovering}},
 		"no load":                 {0, 15500 * ms, []State{Suspect, Down, Recovering}},
