@@ -29,7 +29,7 @@ func simulate(args []string, out, errs io.Writer) int {
 	flags.IntVar(&n.trials, "trials", 3000, "runs for each fault")
 	flags.IntVar(&n.weeks, "weeks", 4, "runs of a week for each kind of loss")
 	flags.IntVar(&n.hours, "hours", 168, "runs of an hour for moves and flapping")
-	flags.IntVar(&n.uploads, "uploads", 400, "runs for each upload that fills a queue")
+	flags.IntVar(&n.uploads, "uploads", 200, "runs for each upload that fills a queue")
 	asJSON := flags.Bool("json", false, "print how fast the shipped defaults find faults, and nothing else")
 	if err := flags.Parse(args); err != nil {
 		return 2
