@@ -515,8 +515,8 @@ func TestDetectorBoundsWhatIsInFlight(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := DetectorConfig{
 			Targets:      someTargets(rapid.IntRange(1, 5).Draw(t, "targets")),
-			Interval:     time.Duration(rapid.Int64Range(int64(10*ms), int64(5*time.Second)).Draw(t, "interval")),
-			FastInterval: time.Duration(rapid.Int64Range(int64(ms), int64(time.Second)).Draw(t, "fast")),
+			Interval:     time.Duration(rapid.Int64Range(int64(100*ms), int64(5*time.Second)).Draw(t, "interval")),
+			FastInterval: time.Duration(rapid.Int64Range(int64(20*ms), int64(time.Second)).Draw(t, "fast")),
 			Timeout:      time.Duration(rapid.Int64Range(int64(10*ms), int64(10*time.Second)).Draw(t, "timeout")),
 			Fall:         rapid.IntRange(1, 12).Draw(t, "fall"),
 			MinTargetsUp: rapid.IntRange(0, 6).Draw(t, "min"),
