@@ -20,6 +20,16 @@ import (
 
 func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
 
+// With the module comes a tunnel of that kind in each network namespace, and there can be but one without addresses.
+func TestVMTunnelsThatTheKernelCanDoAreNotMissed(t *testing.T) {
+	namespace(t)
+	sh(t, "modprobe ip_gre; ip link show dev gretap0")
+	missing, err := kernel.MissingFeatures(numbers, []string{"gretap", "vxlan", "wireguard"})
+	if err != nil || len(missing) > 0 {
+		t.Errorf("%+v, %v", missing, err)
+	}
+}
+
 func TestVMAGRETAPIsMadeAndKept(t *testing.T) {
 	checkTunnel(t, ethernet(rules.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
