@@ -43,6 +43,7 @@ type queue struct {
 	lateAt  time.Time     // when the latest of those came
 	longest time.Duration // the longest time of those, lately
 	loss    float64       // of probes while there was a queue, 0..1
+	scratch []time.Time   // of expectedAll
 	excuse  time.Time     // a stall of our own: silence is judged no sooner
 }
 
@@ -142,15 +143,19 @@ func (d *Detector) expected(f *inFlightProbe) time.Time {
 	return f.sent.Add(max(d.queue.rtt, d.targets[f.target].times.last))
 }
 
-// expectedAll returns when the probes are expected to be answered that no answer has overtaken, in order.
+// expectedAll returns when the probes are expected to be answered that no answer has overtaken, in order. It is valid
+// until the next call.
 func (d *Detector) expectedAll() []time.Time {
-	var all []time.Time
+	all := d.queue.scratch[:0]
 	for i := range d.inFlight {
 		if f := &d.inFlight[i]; f.votes && f.sent.After(d.queue.sent) {
 			all = append(all, d.expected(f))
 		}
 	}
-	slices.SortFunc(all, time.Time.Compare)
+	if !slices.IsSortedFunc(all, time.Time.Compare) {
+		slices.SortFunc(all, time.Time.Compare)
+	}
+	d.queue.scratch = all
 	return all
 }
 
@@ -169,6 +174,9 @@ func (d *Detector) silenceDue() time.Time {
 
 // silence reports Failing when that is due.
 func (d *Detector) silence(now time.Time) Signal {
+	if now.Sub(d.queue.at) < queueSilence {
+		return None // the usual case, and cheap
+	}
 	at := d.silenceDue()
 	if at.IsZero() || now.Before(at) {
 		return None
