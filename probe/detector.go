@@ -317,7 +317,7 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 				d.followUps--
 				wait = d.followInterval()
 			}
-			if d.queuedLately() {
+			if d.QueuedLately() {
 				wait = min(wait, d.queuedInterval())
 			}
 			if d.initialProbes--; d.initialProbes > 0 {
@@ -426,7 +426,7 @@ func (d *Detector) Reply(id uint64, at time.Time, rtt time.Duration) Signal {
 		}
 		d.mode = idle
 		d.due = later(d.lastSent.Add(d.idleInterval()), at)
-	} else if d.queuedLately() && d.initialProbes <= 0 {
+	} else if d.QueuedLately() && d.initialProbes <= 0 {
 		if next := later(d.lastSent.Add(d.queuedInterval()), at); next.Before(d.due) {
 			d.due = next
 		}
@@ -440,7 +440,7 @@ func (d *Detector) idleInterval() time.Duration {
 	if d.followUps > 0 {
 		wait = d.followInterval()
 	}
-	if d.queuedLately() {
+	if d.QueuedLately() {
 		wait = min(wait, d.queuedInterval())
 	}
 	return wait

@@ -112,8 +112,8 @@ func (q *queue) count(queued, lost bool) {
 	}
 }
 
-// queuedLately reports whether the line has a queue, or had one a moment before its latest answer.
-func (d *Detector) queuedLately() bool {
+// QueuedLately reports whether the line has a queue, or had one a moment before its latest answer.
+func (d *Detector) QueuedLately() bool {
 	q := &d.queue
 	return d.Queued() || !q.lateAt.IsZero() && q.at.Sub(q.lateAt) < queueMemory
 }
@@ -162,7 +162,7 @@ func (d *Detector) expectedAll() []time.Time {
 // silenceDue returns when the silence of a line that had a queue lately is Failing: nothing has come back for queueSilence, in
 // which as many answers were due as are misses needed. Zero is never, as things are.
 func (d *Detector) silenceDue() time.Time {
-	if d.mode != idle && d.mode != burst || !d.queuedLately() {
+	if d.mode != idle && d.mode != burst || !d.QueuedLately() {
 		return time.Time{}
 	}
 	due, need := d.expectedAll(), queueMisses*d.cfg.Fall

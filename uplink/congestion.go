@@ -92,7 +92,7 @@ func (c *Congestion) Load(load Load, now time.Time) {
 func (c *Congestion) Times(rtt time.Duration, now time.Time) {
 	if !c.rttAt.IsZero() {
 		aged := now.Sub(c.rttAt)
-		if c.received.loaded() || c.sent.loaded() {
+		if c.Loaded() {
 			aged /= loadedFactor
 		}
 		c.age += aged
@@ -151,6 +151,9 @@ func (c *Congestion) update(now time.Time) {
 		c.since, c.relieved = time.Time{}, time.Time{}
 	}
 }
+
+// Loaded reports whether the uplink moves as much as makes a queue.
+func (c *Congestion) Loaded() bool { return c.received.loaded() || c.sent.loaded() }
 
 // Congested reports whether it is so.
 func (c *Congestion) Congested() bool { return c.congested }

@@ -29,9 +29,18 @@ func NewEvaluator(cfg WatcherConfig, now time.Time) *Evaluator {
 	}
 	e.detector = probe.NewDetector(probe.DetectorConfig{
 		Targets: cfg.Targets, Interval: cfg.Interval, FastInterval: cfg.FastInterval, Timeout: cfg.Timeout,
-		Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp, Phase: cfg.Phase, OnOutcome: e.fsm.Count,
+		Confirm: cfg.Confirm, Fall: cfg.Fall, MinTargetsUp: cfg.MinTargetsUp, Phase: cfg.Phase, OnOutcome: e.count,
 	})
 	return e
+}
+
+// count passes an outcome on to the FSM. What is lost in a queue that our own load makes says nothing about the uplink,
+// also in the seconds before that is called congestion: it is then that connections lose most.
+func (e *Evaluator) count(o probe.Outcome) {
+	if o.Kind == probe.Lost && e.detector.QueuedLately() && e.fsm.quality.congestion.Loaded() {
+		return
+	}
+	e.fsm.Count(o)
 }
 
 // SetLink says what the kernel says. See [FSM.SetLink].
