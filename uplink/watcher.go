@@ -72,9 +72,9 @@ type Verdict struct {
 	State   State
 	Reason  Reason
 	Since   time.Time
-	RTT     time.Duration // smoothed, of the nearest target that answers; 0 for none
+	RTT     time.Duration // smoothed, of the nearest target that answers; 0 for none does
 	Jitter  time.Duration // of the same target
-	Loss    float64       // 0..1, over the last probes of all targets that may vote
+	Loss    float64       // 0..1, over the last probes of all targets that may vote; 1 while it is down and none answers
 	Targets []TargetStatus
 
 	Class      Class  // how well it works: for choosing among what works
@@ -469,11 +469,19 @@ func (w *Watcher) Verdict() Verdict {
 	}
 	v.Loss, _ = w.eval.detector.Loss()
 	_, v.Suppressed = w.eval.fsm.damping.Suppressed(time.Now())
+	alive := false
 	for _, s := range w.eval.detector.Stats() {
-		v.Targets = append(v.Targets, TargetStatus{Target: s.Target.String(), Up: s.Up, Dead: s.Dead, RTT: s.RTT})
-		if s.Up && (v.RTT == 0 || s.RTT < v.RTT) {
-			v.RTT, v.Jitter = s.RTT, s.Jitter
+		t := TargetStatus{Target: s.Target.String(), Dead: s.Dead}
+		if s.Up && w.eval.fsm.link.Complete() { // what was measured before is not known now
+			t.Up, t.RTT, alive = true, s.RTT, true
+			if v.RTT == 0 || s.RTT < v.RTT {
+				v.RTT, v.Jitter = s.RTT, s.Jitter
+			}
 		}
+		v.Targets = append(v.Targets, t)
+	}
+	if v.State == Down && !alive && len(v.Targets) > 0 {
+		v.Loss = 1
 	}
 	return v
 }

@@ -680,3 +680,32 @@ func TestWatcherAStreamPutsOffSuspicion(t *testing.T) {
 		})
 	}
 }
+
+// What was measured while the line lived is not what it is like now.
+func TestFiguresOfADeadLineAreThoseOfADeadLine(t *testing.T) {
+	for name, die := range map[string]func(*bench){
+		"dark beyond the gateway": func(*bench) {},
+		"without carrier":         func(b *bench) { b.SetPath(PathInfo{Link: Link{HasAddress: true, HasGateway: true}}) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := start(t, WatcherConfig{}, blackhole(30*time.Second, time.Hour))
+			b.until(29 * time.Second)
+			if v := b.Verdict(); v.RTT == 0 || v.Loss != 0 || !v.Targets[0].Up || v.Targets[0].RTT == 0 {
+				t.Errorf("%s, alive: %+v", name, v)
+			}
+			b.until(30 * time.Second)
+			die(b)
+			b.until(40 * time.Second)
+			v := b.Verdict()
+			if v.State != Down || v.RTT != 0 || v.Jitter != 0 || v.Loss != 1 {
+				t.Errorf("%s: %+v", name, v)
+			}
+			for _, target := range v.Targets {
+				if target.Up || target.RTT != 0 {
+					t.Errorf("%s: %+v", name, target)
+				}
+			}
+			b.end(t)
+		})
+	}
+}

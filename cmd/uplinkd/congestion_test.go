@@ -120,7 +120,7 @@ func TestAFullLineIsNotADeadLine(t *testing.T) {
 				if target.Is6() {
 					path = u.IPv6
 				}
-				longest = max(longest, path.RTTms)
+				longest = max(longest, float64(path.RTTms))
 				if time.Since(began) < 12*time.Second || longest < float64(c.length.Milliseconds())*0.4 || !path.Congested {
 					return fmt.Errorf("%s, %s, rtt %.0f ms", path.State, path.Reason, path.RTTms)
 				}

@@ -8,9 +8,20 @@ import (
 	"time"
 )
 
+// Millis is a time in milliseconds that was measured; 0, which is null in JSON, when none is known.
+type Millis float64
+
 // Milliseconds returns d for a field whose name ends in _ms, to the microsecond.
-func Milliseconds(d time.Duration) float64 {
-	return math.Round(float64(d)/float64(time.Microsecond)) / 1000
+func Milliseconds(d time.Duration) Millis {
+	return Millis(math.Round(float64(d)/float64(time.Microsecond)) / 1000)
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (m Millis) MarshalJSON() ([]byte, error) {
+	if m == 0 {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(m))
 }
 
 // List is an array whose JSON is never null.

@@ -24,11 +24,14 @@ func TestWrongTextsAreErrors(t *testing.T) {
 }
 
 func TestMillisecondsAreRoundedToTheMicrosecond(t *testing.T) {
-	for d, want := range map[time.Duration]float64{
+	for d, want := range map[time.Duration]Millis{
 		0: 0, 11200 * time.Microsecond: 11.2, 1234567 * time.Nanosecond: 1.235, time.Minute: 60000,
 	} {
 		if got := Milliseconds(d); got != want {
 			t.Errorf("%v is %v ms, want %v", d, got, want)
 		}
+	}
+	if got, err := json.Marshal([]Millis{0, 11.2}); err != nil || string(got) != "[null,11.2]" {
+		t.Errorf("%s, %v", got, err)
 	}
 }

@@ -85,8 +85,8 @@ type FamilyStatus struct {
 	Addresses     List[netip.Prefix] `json:"addresses"`
 	Gateway       netip.Addr         `json:"gateway"`    // "" without one
 	Share         float64            `json:"share"`      // of new flows without a policy, 0..1
-	RTTms         float64            `json:"rtt_ms"`     // smoothed; 0 without an answer
-	JitterMs      float64            `json:"jitter_ms"`  // of the same target
+	RTTms         Millis             `json:"rtt_ms"`     // smoothed
+	JitterMs      Millis             `json:"jitter_ms"`  // of the same target
 	Loss          float64            `json:"loss"`       // 0..1
 	Class         string             `json:"class"`      // "good", "fair" or "poor"; "" when not judged
 	Congested     bool               `json:"congested"`  // slow through its own traffic; see reason
@@ -100,9 +100,9 @@ type FamilyStatus struct {
 
 // Target is one probe target.
 type Target struct {
-	Target string  `json:"target"`
-	Up     bool    `json:"up"`
-	RTTms  float64 `json:"rtt_ms"` // 0 without an answer
+	Target string `json:"target"`
+	Up     bool   `json:"up"`
+	RTTms  Millis `json:"rtt_ms"`
 }
 
 // Delegated is a prefix got by DHCPv6-PD.
