@@ -33,7 +33,7 @@ e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
 	GORACE=halt_on_error=1 $(GO) test -race -timeout 25m -parallel 3 $(E2E)
 
 vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
-	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping
+	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server
 	$(GO) vet -tags vm $(VMPKGS) ./internal/vm/...
 	$(GO) test -tags vm -timeout 5m ./internal/vm/...
 	CGO_ENABLED=0 $(GO) build -o bin/vmexec ./internal/vm/vmexec
