@@ -33,6 +33,15 @@ func mustScript(t testing.TB, text string) string {
 	return out
 }
 
+// linkFunction connects two namespaces: link NAMESPACE DEVICE ADDRESS PEER-NAMESPACE PEER-DEVICE PEER-ADDRESS.
+const linkFunction = `
+	link() {
+		ip link add $2 netns $1 type veth peer name $5 netns $4
+		ip -n $1 address add $3 dev $2; ip -n $4 address add $6 dev $5
+		ip -n $1 link set $2 up; ip -n $4 link set $5 up
+	}
+`
+
 // namespaces makes network namespaces that last as long as the test.
 func namespaces(t testing.TB, names ...string) {
 	t.Helper()

@@ -19,14 +19,9 @@ import (
 //	                                     └───── [site]
 func TestVMAServerAnswersByTheLineItWasCalledAt(t *testing.T) {
 	namespaces(t, "net", "server", "host", "phone", "site")
-	mustScript(t, `
+	mustScript(t, linkFunction+`
 		ip netns exec net sysctl -qw net.ipv4.ip_forward=1
 		ip -n net address add 192.0.2.129/32 dev lo
-		link() { # NAMESPACE DEVICE ADDRESS PEER-NAMESPACE PEER-DEVICE PEER-ADDRESS
-			ip link add $2 netns $1 type veth peer name $5 netns $4
-			ip -n $1 address add $3 dev $2; ip -n $4 address add $6 dev $5
-			ip -n $1 link set $2 up; ip -n $4 link set $5 up
-		}
 		link server wan1 198.51.100.2/24 net s1 198.51.100.1/24
 		link server wan2 203.0.113.2/24 net s2 203.0.113.1/24
 		link phone wan0 192.0.2.2/29 net phone 192.0.2.1/29

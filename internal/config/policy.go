@@ -258,16 +258,18 @@ func (r *reader) match(t *table, c *Config, m *Match, what string) {
 	for _, device := range m.IIF {
 		prefix, pattern := strings.CutSuffix(device, "*")
 		if i := slices.IndexFunc(c.Uplinks, func(u Uplink) bool { return pattern && strings.HasPrefix(u.Device, prefix) }); i >= 0 {
-			complain("iif", "iif %s is for the device %s of uplink %s too: what comes in there is answered there, whatever policies say", quote(device), quote(c.Uplinks[i].Device), quote(c.Uplinks[i].Name))
+			complain("iif", "iif %s is for the device %s of uplink %s too"+answeredThere, quote(device), quote(c.Uplinks[i].Device), quote(c.Uplinks[i].Name))
 		}
 		if slices.ContainsFunc(c.Uplinks, func(u Uplink) bool { return u.Device == device }) {
-			complain("iif", "iif %s is an uplink: what comes in there is answered there, whatever policies say", quote(device))
+			complain("iif", "iif %s is an uplink"+answeredThere, quote(device))
 		}
 	}
 	if !m.From.Empty() && !m.To.Empty() && t.usable("to") && !sameFamily(m.From, m.To) {
 		complain("to", "from and to have no family in common, so nothing ever matches both")
 	}
 }
+
+const answeredThere = ": what comes in there from the Internet is answered there, whatever policies say; hosts of its network that use this router as their gateway are selected with from"
 
 func sameFamily(a, b Addresses) bool {
 	has := func(x Addresses, six bool) bool {
