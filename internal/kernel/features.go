@@ -69,9 +69,9 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 			return err
 		}},
 	}
-	for _, kind := range tunnels {
+	for i, kind := range tunnels {
 		list = append(list, feature{kind + " tunnels", tunnelModule(kind), func(k *Kernel) error {
-			err := k.addLink("try0", kind)
+			err := k.addLink(fmt.Sprintf("try%d", i), kind)
 			// Who asks for more knows the kind: a VXLAN has an id, and of GRE there can be one tunnel without addresses, which the module
 			// makes by itself (net.core.fb_tunnels_only_for_init_net).
 			if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) {
