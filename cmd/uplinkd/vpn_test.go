@@ -79,7 +79,7 @@ func TestAVPNThatIsNoUplinkIsNamedAsBypassed(t *testing.T) {
 
 // The advice of vpn-bypassed, to the letter: an [[uplink]] in a tier before the others.
 func TestAVPNOfHalfRoutesCarriesAllTrafficAsAnUplink(t *testing.T) {
-	r := withVPN(t, strings.Replace(dualWAN, "device = \"wan1\"", "device = \"wan1\"\ntier = 2", 1)+fmt.Sprintf(vpnUplink, "tier = 1"))
+	r := withVPN(t, strings.NewReplacer("tier = 2", "tier = 3", "device = \"wan1\"", "device = \"wan1\"\ntier = 2").Replace(dualWAN)+fmt.Sprintf(vpnUplink, "tier = 1"))
 	r.ready()
 	r.awaitState("vpn", uplink.Up)
 	for _, host := range []string{"lan", "router"} {
