@@ -6,9 +6,10 @@ BIN      := bin/uplinkd
 E2E      := ./cmd/uplinkd
 PKGS     := $(shell $(GO) list ./... | grep -v '/cmd/uplinkd$$')
 # What has tests of its own in a virtual machine: TestVM*, with the build tag vm. The dormitory's scene wants five minutes
-# and a machine that does nothing else, the plans of the examples two: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
+# and a machine that does nothing else, the plans of the examples, PPPoE and the program that carries a tunnel one or two
+# each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
 VMPKGS   := ./internal/kernel ./cmd/uplinkd
-VMSKIP   ?= ^TestVM(ADormitory|ThePlansOf)
+VMSKIP   ?= ^TestVM(ADormitory|ThePlansOf|APPPoE|AProgram)
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
