@@ -126,3 +126,31 @@ func TestWhatBeganWithoutRulesIsPinnedWhenTheyAreBack(t *testing.T) {
 		t.Errorf("mark %#x", conn.mark)
 	}
 }
+
+// A policy that the packet filter marks is for the Internet, as one by rules is: main leads to networks before either.
+func TestAMarkedPolicyLeavesNetworksBehindUplinksAlone(t *testing.T) {
+	w := dual()
+	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
+	w.cfg.Policies = []rules.Policy{{Name: "all", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectDSCP{0}}}}
+	w.addForeignRoute(static("10.7.0.0/16", "wan1", netip.MustParseAddr("198.51.100.7"), 20))
+	w.converge(t)
+	for to, device := range map[string]string{"10.7.0.9": "wan1", "198.51.100.9": "wan1", "192.0.2.1": "wan2"} {
+		p := packet{query: query{src: netip.MustParseAddr("192.168.1.9"), dst: netip.MustParseAddr(to), iif: "lan0"}, conn: &connection{fresh: true}}
+		if got := w.receive(p, netip.Addr{}); len(got) != 1 || got[0].device != device {
+			t.Errorf("%s: %v, want by %s", to, got, device)
+		}
+	}
+}
+
+// What a DHCP client was told to route by the provider may be a quarter of the Internet: private sources are not for that.
+func TestTheEgressFilterLetsPrivateSourcesToNoLargePartOfTheInternet(t *testing.T) {
+	w := dual()
+	w.addForeignRoute(static("192.0.0.0/2", "wan1", netip.MustParseAddr("198.51.100.1"), 20))
+	w.addForeignRoute(static("10.0.0.0/8", "wan1", netip.MustParseAddr("198.51.100.7"), 20))
+	want, _ := w.plan()
+	for to, passes := range map[string]bool{"192.0.2.1": false, "198.51.100.9": true, "10.7.0.9": true} {
+		if got := runBPFTo(t, want.Egress[0].Program, netip.MustParseAddr("192.168.1.9"), netip.MustParseAddr(to)); got != passes {
+			t.Errorf("to %s it passes: %v", to, got)
+		}
+	}
+}

@@ -233,7 +233,11 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 		filter.own, filter.foreign = append(filter.own, own), append(filter.foreign, sources[family])
 		filter.beside = append(filter.beside, beside)
 		if family == IPv4 {
-			filter.networks = append(filter.networks, p.pathNetworks(u, family, info)...)
+			for _, n := range p.pathNetworks(u, family, info) {
+				if n.Addr().IsPrivate() || n.Bits() >= segmentBits4 { // others may be large parts of the Internet
+					filter.networks = append(filter.networks, n)
+				}
+			}
 		}
 		devices[family] = append(devices[family], u.Device)
 		if p.publicOnly(u, family, info) {
