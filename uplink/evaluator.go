@@ -23,7 +23,7 @@ type Evaluator struct {
 func NewEvaluator(cfg WatcherConfig, now time.Time) *Evaluator {
 	e := &Evaluator{
 		fsm: NewFSM(FSMConfig{
-			Uplink: cfg.Uplink, Family: cfg.Family, Disabled: cfg.Disabled, Unprobed: len(cfg.Targets) == 0,
+			Uplink: cfg.Uplink, Family: cfg.Family, Optional: cfg.Optional, Unprobed: len(cfg.Targets) == 0,
 			Rise: cfg.Rise, Hold: cfg.Hold, Confirm: cfg.Confirm, Stable: cfg.Stable, Classes: cfg.Classes,
 		}, now),
 	}

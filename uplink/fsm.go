@@ -18,6 +18,10 @@ const (
 	// at start, probing may be ahead of the first applied plan.
 	routeGrace = 3 * time.Second
 
+	// absentLimit is how long an optional family may be without address or gateway, on a link with carrier, before that
+	// is no failure any more: another provider, without IPv6.
+	absentLimit = 7 * 24 * time.Hour
+
 	// lagLimit is by how much Tick may be late before that is taken to be our
 	// own stall: answers may be waiting in the sockets, and lagGrace is the
 	// time given to fetch them before silence is called confirmed.
@@ -73,7 +77,7 @@ func (l Link) missing() Reason {
 type FSMConfig struct {
 	Uplink   string
 	Family   rules.Family
-	Disabled bool          // the family is off: the verdict is disabled, for ever
+	Optional bool          // nobody asks for the family: without address or gateway so far the verdict is disabled
 	Unprobed bool          // there are no targets: the path alone decides
 	Rise     int           // successes in a row to be trusted again
 	Hold     time.Duration // that these must span at least
@@ -119,6 +123,8 @@ type FSM struct {
 
 	link  Link
 	known bool // the link has been complete once, or a verdict was restored
+	// offered is true when there has been an address or a gateway, or a verdict was restored; false again after absentLimit.
+	offered bool
 	// restored is true until the link of a restored verdict is known.
 	restored bool
 
@@ -141,14 +147,10 @@ type FSM struct {
 	firstAt    time.Time // recovering: when the row began
 }
 
-// NewFSM returns an FSM in state init, or disabled. Its link is unknown
-// until SetPath is called.
+// NewFSM returns an FSM in state init. Its link is unknown until SetLink is called.
 func NewFSM(cfg FSMConfig, now time.Time) *FSM {
 	m := &FSM{cfg: cfg.complete(), state: Init, reason: reasonStart, since: now, quality: NewQuality(cfg.Classes)}
 	m.confirm = m.cfg.Confirm
-	if cfg.Disabled {
-		m.state, m.reason = Disabled, reason(CodeOff, "%v is off by configuration", cfg.Family)
-	}
 	return m
 }
 
@@ -162,13 +164,10 @@ func (m *FSM) Reason() Reason { return m.reason }
 func (m *FSM) Since() time.Time { return m.since }
 
 // Restore continues from a verdict of an earlier run of the daemon, before the
-// first SetPath. down stays down until the uplink recovers; recovering begins
+// first SetLink. down stays down until the uplink recovers; recovering begins
 // its successes anew; suspect becomes up, since only fresh silence can confirm
 // it. init, disabled and unknown texts change nothing.
 func (m *FSM) Restore(s State, since time.Time) {
-	if m.state == Disabled {
-		return
-	}
 	switch s {
 	case Suspect:
 		s = Up
@@ -176,7 +175,7 @@ func (m *FSM) Restore(s State, since time.Time) {
 	default:
 		return
 	}
-	m.state, m.since, m.known, m.restored = s, since, true, true
+	m.state, m.since, m.known, m.offered, m.restored = s, since, true, true, true
 	m.quality.loss.degraded = s == Degraded
 	m.reason = reason(CodeRestart, "was %s before the restart", s)
 }
@@ -184,16 +183,22 @@ func (m *FSM) Restore(s State, since time.Time) {
 // SetLink takes what the kernel knows. A loss is down at once. A path that is
 // complete for the first time is init; one that was lost before stays down until it
 // has been complete for Stable and the probes have found the uplink again. One that is not there
-// yet when the daemon starts has not failed: after a power cut, for example, or a tunnel that is to be made.
+// yet when the daemon starts has not failed: after a power cut, for example, or a tunnel that is to be made. An optional
+// family that never was there is disabled until it is.
 func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 	before := m.link
 	m.link = p
 	defer func() { m.restored = false }()
-	if m.state == Disabled {
-		return Transition{}, false
-	}
 	if !p.Complete() {
 		m.stableAt = time.Time{}
+		if p.HasAddress || p.HasGateway {
+			m.offered = true
+		} else if p.Carrier && m.state == Down && m.reason == ReasonAddress && now.Sub(m.since) >= absentLimit {
+			m.offered, m.known = false, false
+		}
+		if m.cfg.Optional && !m.offered {
+			return m.absent(p, now)
+		}
 		if m.restored && m.state != Down {
 			m.known = false
 		}
@@ -211,11 +216,11 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 		return Transition{}, false
 	}
 	first := !m.known
-	m.known = true
+	m.known, m.offered = true, true
 	switch {
 	case m.state != Down && m.state != Up && m.cfg.Unprobed:
 		return m.to(Up, reasonUnprobed, now), true
-	case m.state != Down: // nothing was known against it
+	case m.state != Down && m.state != Disabled: // nothing was known against it
 		if m.state == Init {
 			m.reason = reasonInit
 		}
@@ -232,6 +237,16 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 		}
 		return Transition{}, false
 	}
+}
+
+// absent is the verdict on a family that nobody asks for and the link has never had.
+func (m *FSM) absent(p Link, now time.Time) (Transition, bool) {
+	why := reason(CodeNotOffered, "not offered so far: %v", p.missing())
+	if m.state == Disabled {
+		m.reason = why
+		return Transition{}, false
+	}
+	return m.to(Disabled, why, now), true
 }
 
 // PathChanged notes that probes leave by a changed path from now on, with another
@@ -254,7 +269,7 @@ func (m *FSM) Resumed(now time.Time) {
 
 // Count takes the outcome of one probe, before the Observe of the same event.
 func (m *FSM) Count(o probe.Outcome) {
-	if m.state == Disabled || !m.link.Complete() {
+	if !m.link.Complete() {
 		return
 	}
 	// What our own queue loses says nothing about the uplink.
@@ -274,7 +289,7 @@ func (m *FSM) Times(rtt, jitter time.Duration, now time.Time) {
 
 // Observe takes an event of the probes.
 func (m *FSM) Observe(o ProbeEvent, now time.Time) (Transition, bool) {
-	if m.state == Disabled || !m.link.Complete() {
+	if !m.link.Complete() {
 		return Transition{}, false
 	}
 	switch o.Signal {

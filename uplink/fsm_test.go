@@ -339,14 +339,42 @@ func TestFSM(t *testing.T) {
 			s.path(1000*ms, whole)
 		}, []string{"0s init>down: no carrier", "1s down>up: " + reasonUnprobed.Text}},
 
-		{"disabled stays disabled", FSMConfig{Disabled: true}, func(s *script) {
-			s.m.Restore(Down, begin)
+		{"what nobody asks for and never was there is disabled", FSMConfig{Optional: true, Family: rules.IPv6}, func(s *script) {
+			s.path(0, Link{Carrier: true})
+			s.path(1000*ms, Link{})
+			s.path(2000*ms, Link{NoDevice: true})
+			s.tick(time.Hour)
+			s.path(3*time.Hour, whole)
+			s.see(3*time.Hour, probe.Alive)
+			s.path(4*time.Hour, Link{Carrier: true})
+		}, []string{"0s init>disabled: not offered so far: no address", "3h0m0s disabled>init: " + reasonInit.Text, "3h0m0s init>up: first answer",
+			"4h0m0s up>down: no address"}},
+
+		{"without targets it is up once it is there", FSMConfig{Optional: true, Unprobed: true, Family: rules.IPv6}, func(s *script) {
+			s.path(0, Link{Carrier: true})
+			s.path(1000*ms, whole)
+		}, []string{"0s init>disabled: not offered so far: no address", "1s disabled>up: " + reasonUnprobed.Text}},
+
+		{"a part of it is a sign that it should be there", FSMConfig{Optional: true, Family: rules.IPv6}, func(s *script) {
+			s.path(0, Link{Carrier: true})
+			s.path(1000*ms, Link{Carrier: true, HasGateway: true})
+			s.path(2000*ms, Link{Carrier: true})
+		}, []string{"0s init>disabled: not offered so far: no address", "1s disabled>down: no address"}},
+
+		{"what was there before the restart is missed", FSMConfig{Optional: true, Family: rules.IPv6}, func(s *script) {
+			s.m.Restore(Up, begin.Add(-time.Hour))
+			s.path(0, Link{Carrier: true})
+		}, []string{"0s up>down: no address"}},
+
+		{"what is gone for a week is not expected any more", FSMConfig{Optional: true, Family: rules.IPv6}, func(s *script) {
 			s.path(0, whole)
 			s.see(0, probe.Alive)
-			s.see(0, probe.Failing)
-			s.tick(time.Hour)
-			s.path(0, Link{})
-		}, nil},
+			s.path(time.Hour, Link{Carrier: true})
+			s.path(absentLimit, Link{Carrier: true})
+			s.path(absentLimit+time.Hour, Link{})
+			s.path(absentLimit+2*time.Hour, Link{Carrier: true})
+			s.path(absentLimit+3*time.Hour, Link{Carrier: true})
+		}, []string{"0s init>up: first answer", "1h0m0s up>down: no address", "171h0m0s down>disabled: not offered so far: no address"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newScript(t, test.cfg)
@@ -482,6 +510,7 @@ type model struct {
 	path     Link
 	told     bool      // SetPath was called
 	known    bool      // the path was whole once, or there was an earlier verdict
+	offered  bool      // a part of it was there, or there was an earlier verdict
 	regained time.Time // when a lost path was whole again
 	failing  time.Time // the failing signal after which no answer came
 	row      int       // answers without a miss while recovering
@@ -490,7 +519,7 @@ type model struct {
 
 func newModel(t *rapid.T) *model {
 	cfg := FSMConfig{
-		Disabled: rapid.IntRange(0, 9).Draw(t, "disabled") == 0,
+		Optional: rapid.Bool().Draw(t, "optional"),
 		Rise:     rapid.IntRange(1, 12).Draw(t, "rise"),
 		Hold:     time.Duration(rapid.Int64Range(1, int64(10*time.Second)).Draw(t, "hold")),
 	}
@@ -498,6 +527,7 @@ func newModel(t *rapid.T) *model {
 	if rapid.Bool().Draw(t, "restored") {
 		w.m.Restore(rapid.SampledFrom(States[:]).Draw(t, "state"), begin.Add(-time.Minute))
 		w.known = w.m.State() != Init
+		w.offered = w.known
 	}
 	return w
 }
@@ -507,8 +537,8 @@ func (w *model) verify(before State, tr Transition, changed bool) {
 	if changed != (before != w.m.State()) || changed && (tr.From != before || tr.To != w.m.State() || tr.Reason == (Reason{}) || tr.At != w.now) {
 		w.Fatalf("from %v to %v, told %v: %+v", before, w.m.State(), changed, tr)
 	}
-	if w.cfg.Disabled != (w.m.State() == Disabled) {
-		w.Fatalf("disabled %v, state %v", w.cfg.Disabled, w.m.State())
+	if w.m.State() == Disabled && (!w.cfg.Optional || w.offered) {
+		w.Fatalf("disabled, optional %v, offered %v", w.cfg.Optional, w.offered)
 	}
 	if w.told && !w.path.Complete() && w.m.State().Health() > HealthDead {
 		w.Fatalf("%v without a path", w.m.State())
@@ -539,6 +569,7 @@ func (w *model) setPath(p Link) {
 	} else if !w.told && w.m.State() != Down {
 		w.known = false // it is not there yet
 	}
+	w.offered = w.offered || p.HasAddress || p.HasGateway
 	before := w.m.State()
 	w.path, w.told = p, true
 	tr, changed := w.m.SetLink(p, w.now)

@@ -10,21 +10,22 @@ type Code string
 
 // The codes.
 const (
-	CodeStart     Code = "start"      // nothing is known yet
-	CodeOff       Code = "off"        // by configuration
-	CodeRestart   Code = "restart"    // the verdict is that of an earlier run
-	CodeNoDevice  Code = "no-device"  // the link: there is no such device,
-	CodeNoCarrier Code = "no-carrier" // or it has no carrier,
-	CodeNoAddress Code = "no-address" // no address,
-	CodeNoGateway Code = "no-gateway" // no gateway,
-	CodeNoRoute   Code = "no-route"   // or the kernel has no route for the probes
-	CodeComplete  Code = "complete"   // all of these are there, and an answer is waited for
-	CodeUnprobed  Code = "unprobed"   // all are there, and there are no targets
-	CodeAnswer    Code = "answer"     // targets answer, for the first time or again
-	CodeSteady    Code = "steady"     // they have answered long enough to be trusted
-	CodeSilence   Code = "silence"    // none answers
-	CodeLoss      Code = "loss"       // too many answers are missing, or no more
-	CodeSuspended Code = "suspended"  // what carries the tunnel is down
+	CodeStart      Code = "start"       // nothing is known yet
+	CodeOff        Code = "off"         // by configuration
+	CodeNotOffered Code = "not-offered" // the link has never had the family, and nobody asks for it
+	CodeRestart    Code = "restart"     // the verdict is that of an earlier run
+	CodeNoDevice   Code = "no-device"   // the link: there is no such device,
+	CodeNoCarrier  Code = "no-carrier"  // or it has no carrier,
+	CodeNoAddress  Code = "no-address"  // no address,
+	CodeNoGateway  Code = "no-gateway"  // no gateway,
+	CodeNoRoute    Code = "no-route"    // or the kernel has no route for the probes
+	CodeComplete   Code = "complete"    // all of these are there, and an answer is waited for
+	CodeUnprobed   Code = "unprobed"    // all are there, and there are no targets
+	CodeAnswer     Code = "answer"      // targets answer, for the first time or again
+	CodeSteady     Code = "steady"      // they have answered long enough to be trusted
+	CodeSilence    Code = "silence"     // none answers
+	CodeLoss       Code = "loss"        // too many answers are missing, or no more
+	CodeSuspended  Code = "suspended"   // what carries the tunnel is down
 )
 
 // Reason is why a verdict is what it is.

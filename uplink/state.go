@@ -19,7 +19,7 @@ const (
 	Suspect    State = "suspect"    // has just stopped answering; no new flows
 	Down       State = "down"       // does not answer, or has no path
 	Recovering State = "recovering" // answers again, not trusted yet
-	Disabled   State = "disabled"   // the family is off by configuration
+	Disabled   State = "disabled"   // the family is off, or nobody offers it and nobody asks for it
 )
 
 // States lists every verdict, for metrics that have one series each.

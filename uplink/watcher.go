@@ -16,7 +16,7 @@ import (
 type WatcherConfig struct {
 	Uplink   string
 	Family   rules.Family
-	Disabled bool // the family is off: nothing is probed
+	Optional bool // see [FSMConfig]
 
 	// Targets of the other family are left out. Without any, the path alone
 	// decides the verdict.
@@ -131,7 +131,7 @@ type counters struct {
 func NewWatcher(cfg WatcherConfig) *Watcher {
 	var targets []probe.Target
 	for _, t := range cfg.Targets {
-		if rules.FamilyOf(t.Addr()) == cfg.Family && !cfg.Disabled {
+		if rules.FamilyOf(t.Addr()) == cfg.Family {
 			targets = append(targets, t)
 		}
 	}
@@ -331,7 +331,7 @@ func (w *Watcher) SetPath(f PathInfo) State {
 	defer w.mu.Unlock()
 	now := time.Now()
 	was, moved := w.probing, w.binding != f.Binding
-	w.probing, w.binding = f.Link.Complete() && !w.cfg.Disabled && !f.Quiet, f.Binding
+	w.probing, w.binding = f.Link.Complete() && !f.Quiet, f.Binding
 	w.eval.SetLink(f.Link, now)
 	switch {
 	case was && !w.probing:

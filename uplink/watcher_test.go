@@ -550,7 +550,6 @@ func TestWatcherWithoutProbes(t *testing.T) {
 		cfg  WatcherConfig
 		want []State // whole, lost, whole for 3 s
 	}{
-		{"disabled", WatcherConfig{Disabled: true}, []State{Disabled, Disabled, Disabled}},
 		{"targets of the other family only", WatcherConfig{Family: rules.IPv6}, []State{Up, Down, Up}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

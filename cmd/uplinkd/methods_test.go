@@ -641,6 +641,44 @@ tier = 2
 	}
 }
 
+// TestAFamilyThatNobodyOffersIsNoFailure has IPv6 come to one of two houses without, and go again.
+func TestAFamilyThatNobodyOffersIsNoFailure(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, dualWAN)
+	r.sh("router", "ip -6 route flush default; ip -6 address flush dev wan1 scope global; ip -6 address flush dev wan2 scope global; ip address add fd77::2/64 dev wan2 nodad")
+	r.start()
+	awaitIPv6 := func(name string, state uplink.State, code uplink.Code) {
+		t.Helper()
+		r.await(fmt.Sprintf("IPv6 of %s to be %s", name, state), func() error {
+			u, err := r.uplinkStatus(name)
+			if err == nil && (u.IPv6.State != state || u.IPv6.Code != code || state == uplink.Disabled && len(u.IPv6.Targets) > 0) {
+				err = fmt.Errorf("it is %s: %s (%s)", u.IPv6.State, u.IPv6.Reason, u.IPv6.Code)
+			}
+			return err
+		})
+	}
+	for _, name := range []string{"fiber", "lte"} {
+		r.awaitState(name, uplink.Up)
+		awaitIPv6(name, uplink.Disabled, uplink.CodeNotOffered)
+	}
+	if s := r.status(); len(s.Problems) > 0 {
+		t.Errorf("problems: %+v", s.Problems)
+	}
+	r.sh("router", "ip address add 2001:db8:a::2/64 dev wan1 nodad; ip -6 route add default via fe80::1 dev wan1")
+	awaitIPv6("fiber", uplink.Up, uplink.CodeAnswer)
+	_, v6 := r.lanProbes()
+	r.awaitFlow(v6, "fiber")
+	r.sh("router", "ip -6 address flush dev wan1 scope global; ip -6 route flush default proto boot")
+	awaitIPv6("fiber", uplink.Down, uplink.CodeNoAddress)
+	awaitIPv6("lte", uplink.Disabled, uplink.CodeNotOffered)
+	r.stop()
+	r.start()
+	awaitIPv6("fiber", uplink.Down, uplink.CodeNoAddress)
+	if n := r.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source", n)
+	}
+}
+
 func TestTwoUplinksInOneSubnetAreKeptApart(t *testing.T) {
 	t.Parallel()
 	r := newRouter(t, lab.Options{SameSubnet: true, DNAT: true}, dualWAN)

@@ -233,11 +233,12 @@ func (e *exposition) probes(list []status.PathVerdict) {
 	}
 }
 
-// verdicts writes what the watchers judge. Loss exists only where there are
-// targets: 0 for an uplink that nobody probes would be a claim.
+// verdicts writes what the watchers judge. Targets and loss exist only where there is
+// somebody to probe: any number for an uplink that nobody probes would be a claim.
 func (e *exposition) verdicts(list []status.PathVerdict) {
+	probed := slices.DeleteFunc(slices.Clone(list), func(p status.PathVerdict) bool { return p.Verdict.State == uplink.Disabled })
 	e.family("uplinkd_target_up", "gauge", "1 when the target answered its latest probe.")
-	for _, p := range list {
+	for _, p := range probed {
 		seen := make(map[string]bool, len(p.Verdict.Targets))
 		for _, t := range p.Verdict.Targets {
 			if !seen[t.Target] {
@@ -247,7 +248,7 @@ func (e *exposition) verdicts(list []status.PathVerdict) {
 		}
 	}
 	e.family("uplinkd_uplink_loss_ratio", "gauge", "Part of the last probes that was lost, 0 to 1.")
-	for _, p := range list {
+	for _, p := range probed {
 		if len(p.Verdict.Targets) > 0 {
 			e.sample("uplinkd_uplink_loss_ratio", p.Verdict.Loss, "family", p.Family.String(), "uplink", p.Uplink)
 		}

@@ -28,7 +28,7 @@ func verdicts() []status.PathVerdict {
 			State: uplink.Up, Loss: 0.25, Requests: 40, Replies: 30,
 			Targets: []uplink.TargetStatus{{Target: "192.0.2.1", Up: true}, {Target: "192.0.2.2"}, {Target: "192.0.2.1"}},
 		}},
-		{Uplink: "fiber", Family: rules.IPv6, Verdict: uplink.Verdict{State: uplink.Disabled}},
+		{Uplink: "fiber", Family: rules.IPv6, Verdict: uplink.Verdict{State: uplink.Disabled, Targets: []uplink.TargetStatus{{Target: "2001:db8::1"}}}},
 		{Uplink: "fiber", Family: rules.IPv6, Verdict: uplink.Verdict{State: uplink.Up}}, // told twice
 	}
 }

@@ -183,7 +183,12 @@ func (m *Monitor) collectVerdicts(paths map[rules.Path]rules.PathInfo) (map[rule
 			verdicts[path] = rules.Verdict{Health: rules.Dead, State: string(uplink.Down), Drained: m.drained[p.uplink.Name]}
 			continue
 		}
-		reports[path] = p.Report()
+		report := p.Report()
+		if report.State == uplink.Disabled {
+			verdicts[path] = rules.Verdict{Health: rules.Dead, State: string(report.State), Drained: m.drained[p.uplink.Name]}
+			continue
+		}
+		reports[path] = report
 	}
 	m.correlate(reports)
 	m.setIntervals(time.Now())

@@ -33,6 +33,7 @@ type monitoredPath struct {
 // probeSettings are what a watcher is made of: a reload that changes one of them makes a new watcher.
 type probeSettings struct {
 	name, device, targets    string
+	optional                 bool
 	interval, fast, timeout  time.Duration
 	fall, rise, minTargetsUp int
 	quality                  config.Quality
@@ -40,14 +41,15 @@ type probeSettings struct {
 
 // pathFor returns the present entry of a path if its settings still fit, else a new one. The lock is held.
 func (m *Monitor) pathFor(path rules.Path, u *config.Uplink) *monitoredPath {
-	settings := probeSettings{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
+	optional := path.Family == rules.IPv6 && u.IPv6.Method == config.MethodAuto && !u.IPv6.Delegates()
+	settings := probeSettings{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), optional, u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
 		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp, u.Quality}
 	old := m.paths[path]
 	if old != nil && old.settings == settings {
 		return old
 	}
 	p := &monitoredPath{settings: settings, bytesPerProbe: bytesPerProbe(u.Probe.Targets, path.Family), interval: u.Probe.Interval, Watcher: uplink.NewWatcher(uplink.WatcherConfig{
-		Uplink: u.Name, Family: path.Family, Targets: u.Probe.Targets,
+		Uplink: u.Name, Family: path.Family, Optional: optional, Targets: u.Probe.Targets,
 		Interval: u.Probe.Interval, FastInterval: u.Probe.FastInterval, Timeout: u.Probe.Timeout,
 		Fall: u.Probe.Fall, Rise: u.Probe.Rise, MinTargetsUp: u.Probe.MinTargetsUp, Phase: phaseOf(m.o.Phase, path.Family, u.Probe.Interval),
 		Classes: uplink.Classes{Good: uplink.Limits(u.Quality.Good), Fair: uplink.Limits(u.Quality.Fair)},
@@ -81,8 +83,10 @@ func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.
 }
 
 func (m *Monitor) pathInfo(path rules.Path, p *monitoredPath, f rules.PathInfo) uplink.PathInfo {
+	// A unique-local address without a default comes from a router that has no IPv6 itself.
+	localOnly := path.Family == rules.IPv6 && !f.HasDefault && f.Source().IsPrivate()
 	return uplink.PathInfo{
-		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress(),
+		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress() && !localOnly,
 			HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard}, // may lead to a few networks only
 		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
 		Quiet:   egressOf(f) != p.installed || m.carriers.paused(p.uplink.Name),

@@ -41,6 +41,9 @@ func (s PathStatus) Family(ip config.IP, path rules.Path, report *rules.Report) 
 		return status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff}
 	}
 	info := report.Paths[path]
+	if s.State == uplink.Disabled {
+		return status.FamilyStatus{State: s.State, Code: s.Reason.Code, Reason: s.Reason.Text, Since: status.At(s.Since), Addresses: info.Addresses}
+	}
 	out := status.FamilyStatus{State: s.State, Code: s.Reason.Code, Reason: s.Reason.Text, Since: status.At(s.Since), Loss: s.Loss,
 		Addresses: info.Addresses, Gateway: info.Gateway, RTTms: status.Milliseconds(s.RTT), JitterMs: status.Milliseconds(s.Jitter),
 		AwaitsUndrain: s.ManualHold, Portal: s.Portal,
