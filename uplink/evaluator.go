@@ -74,6 +74,9 @@ func (e *Evaluator) Received(now time.Time) { e.fsm.Received(now) }
 // InboundStream notes that the device receives a stream. See [FSM.InboundStream].
 func (e *Evaluator) InboundStream(now time.Time) { e.fsm.InboundStream(now) }
 
+// Connected notes that a connection got on. See [FSM.Connected].
+func (e *Evaluator) Connected(now time.Time) { e.fsm.Connected(now) }
+
 // Load notes how much the device moves. See [Congestion.Load].
 func (e *Evaluator) Load(load Load, now time.Time) { e.fsm.Load(load, now) }
 
@@ -167,7 +170,7 @@ func (e *Evaluator) apply(signal probe.Signal, now time.Time) {
 	}, now)
 	e.record(t, changed)
 	e.detector.SetKnownLossy(e.fsm.quality.loss.degraded)
-	if changed && t.To == Recovering {
+	if changed && (t.To == Recovering || t.Reason.Code == CodeSteady) {
 		e.detector.ForgetLoss()
 	}
 }

@@ -39,6 +39,10 @@ const (
 	// comes in.
 	streamHoldLimit = 2 * time.Second
 
+	// An uplink whose targets are silent while TCP connections by it get on is degraded, until none has for
+	// connectionSpan: an admin who is logged in may be reading.
+	connectionSpan = 30 * time.Second
+
 	// What a device begins to send at once may fill a queue on the line before a probe is answered. Within stepSpan it
 	// is full, and a probe that is sent then is answered within queueLimit: LTE has queues of 5 s. Until then such an
 	// uplink may be suspect and is not down. It is not even suspect within stepSuspect: most queues fill more slowly,
@@ -133,6 +137,10 @@ type FSM struct {
 	confirm time.Duration // in force
 	bursts  time.Duration // that it follows from; 0 for none
 	queue   time.Duration // likewise
+
+	// connected is true while it is degraded because connections get on and no target answers.
+	connected   bool
+	connectedAt time.Time // when a connection last got on
 
 	silentAt   time.Time // Failing: when it was signalled; zero when not
 	confirmAt  time.Time // Failing: when silence becomes down
@@ -262,7 +270,7 @@ func (m *FSM) Paused() { m.confirmAt = time.Time{} }
 
 // Resumed notes that probing goes on, after Paused.
 func (m *FSM) Resumed(now time.Time) {
-	if m.state == Suspect && m.confirmAt.IsZero() {
+	if m.Silent() && m.confirmAt.IsZero() {
 		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
 	}
 }
@@ -321,24 +329,31 @@ func (m *FSM) alive(o ProbeEvent, now time.Time) (Transition, bool) {
 		m.quality.forget()
 		return t, true
 	case Recovering:
-		if m.successes++; m.successes == 1 {
-			m.firstAt = now
-		}
+		return m.recover(now)
+	}
+	if m.connected {
+		m.confirmAt = now.Add(connectionSpan)
 		return m.recover(now)
 	}
 	return m.updateLoss(now)
 }
 
-// recover trusts the uplink again when its row of answers is long enough and the
+// recover takes an answer, and trusts the uplink again when its row of answers is long enough and the
 // hold-down is over. Only the row begins anew with a miss: nobody goes without one
 // for a quarter of an hour.
 func (m *FSM) recover(now time.Time) (Transition, bool) {
+	if m.successes++; m.successes == 1 {
+		m.firstAt = now
+	}
 	span, hold := now.Sub(m.firstAt), m.damping.HoldDown()
 	if m.successes < m.cfg.Rise || span < m.cfg.Hold || now.Sub(m.since) < hold {
 		return Transition{}, false
 	}
 	if hold <= m.cfg.Hold {
 		hold = 0
+	}
+	if m.connected {
+		m.quality.forget()
 	}
 	return m.to(m.working(), steady(m.successes, span, hold, m.damping.s.Downs), now), true
 }
@@ -353,7 +368,7 @@ func (m *FSM) working() State {
 
 // updateLoss moves between up and degraded.
 func (m *FSM) updateLoss(now time.Time) (Transition, bool) {
-	if m.state != Up && m.state != Degraded || m.state == m.working() {
+	if m.state != Up && m.state != Degraded || m.connected || m.state == m.working() {
 		return Transition{}, false
 	}
 	why := Reason{CodeLoss, m.quality.loss.reason}
@@ -374,6 +389,9 @@ func (m *FSM) failing(o ProbeEvent, now time.Time) (Transition, bool) {
 		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
 		m.reason = unanswered(o)
 	case Up, Degraded:
+		if m.connected {
+			return Transition{}, false
+		}
 		until := m.streamAt.Add(freshSpan)
 		if filling := m.stepAt.Add(stepSuspect); filling.After(until) {
 			until = filling
@@ -433,12 +451,24 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 	}
 	switch m.state {
 	case Up, Degraded:
+		if m.connected {
+			if until := m.connectedAt.Add(connectionSpan); until.After(now) {
+				m.confirmAt = until
+				return Transition{}, false
+			}
+			return m.to(Down, reason(CodeSilence, "no target answers, and no connection has got on for %v", connectionSpan), now), true
+		}
 		if fresh := m.streamAt.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < streamHoldLimit {
 			m.confirmAt = fresh
 			return Transition{}, false
 		}
 		return m.suspect(m.deferred, now), true
 	case Suspect:
+		if m.connectedAt.After(m.silentAt) {
+			t := m.to(Degraded, reasonConnected, now)
+			m.connected, m.confirmAt = true, m.connectedAt.Add(connectionSpan)
+			return t, true
+		}
 		if fresh := m.receivedAt.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < m.confirm+rxHoldLimit {
 			m.confirmAt = fresh
 			return Transition{}, false
@@ -459,6 +489,12 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 // Received notes that the device received a packet at a time. Other traffic that
 // arrives says that it is the targets or the probes that fail.
 func (m *FSM) Received(at time.Time) { m.receivedAt = at }
+
+// Silent reports whether the targets are silent while the uplink is not down for it.
+func (m *FSM) Silent() bool { return m.state == Suspect || m.connected }
+
+// Connected notes that a TCP connection by the uplink got on at a time, in both directions, while it was Silent.
+func (m *FSM) Connected(at time.Time) { m.connectedAt = at }
 
 // InboundStream notes that the device received a stream of packets up to a time, more than neighbours on the line send.
 func (m *FSM) InboundStream(at time.Time) { m.streamAt = at }
@@ -491,7 +527,7 @@ func (m *FSM) to(s State, reason Reason, now time.Time) Transition {
 	}
 	m.state, m.reason, m.since = s, reason, now
 	m.silentAt, m.confirmAt, m.noRouteAt, m.stableAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	m.successes, m.firstAt, m.stalled = 0, time.Time{}, false
+	m.successes, m.firstAt, m.stalled, m.connected = 0, time.Time{}, false, false
 	if s == Recovering {
 		m.successes, m.firstAt = 1, now
 	}

@@ -339,6 +339,44 @@ func TestFSM(t *testing.T) {
 			s.path(1000*ms, whole)
 		}, []string{"0s init>down: no carrier", "1s down>up: " + reasonUnprobed.Text}},
 
+		{"its targets are silent and connections get on", FSMConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(1000*ms, probe.Failing)
+			s.m.Connected(begin.Add(1500 * ms))
+			s.tick(1640 * ms)
+			s.see(2000*ms, probe.Failing)
+			s.m.Connected(begin.Add(20 * time.Second))
+			s.tick(32 * time.Second)
+			s.tick(50 * time.Second)
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "1.64s suspect>degraded: " + reasonConnected.Text,
+			"50s degraded>down: no target answers, and no connection has got on for 30s"}},
+
+		{"the connections got on before the silence", FSMConfig{}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.m.Connected(begin.Add(900 * ms))
+			s.see(1000*ms, probe.Failing)
+			s.tick(1640 * ms)
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "1.64s suspect>down: no answer for another 640 ms"}},
+
+		{"its targets answer again while connections get on", FSMConfig{Rise: 3, Hold: time.Second}, func(s *script) {
+			s.path(0, whole)
+			s.see(0, probe.Alive)
+			s.see(1000*ms, probe.Failing)
+			s.m.Connected(begin.Add(1500 * ms))
+			s.tick(1640 * ms)
+			for range 60 {
+				s.m.Count(probe.Outcome{Kind: probe.Lost})
+			}
+			s.see(5000*ms, probe.Alive)
+			s.see(5500*ms, probe.Missed)
+			for at := 6000 * ms; at <= 8000*ms; at += 1000 * ms {
+				s.see(at, probe.Alive)
+			}
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "1.64s suspect>degraded: " + reasonConnected.Text,
+			"8s degraded>up: 3 answers in a row over 2s"}},
+
 		{"what nobody asks for and never was there is disabled", FSMConfig{Optional: true, Family: rules.IPv6}, func(s *script) {
 			s.path(0, Link{Carrier: true})
 			s.path(1000*ms, Link{})
@@ -491,6 +529,9 @@ func TestFSMProperties(t *testing.T) {
 				w.setPath(whole)
 			case kind == 3:
 				w.m.Received(w.now)
+				if rapid.Bool().Draw(t, "connected") {
+					w.m.Connected(w.now)
+				}
 			case kind <= 5:
 				w.tick()
 			default:
@@ -543,8 +584,8 @@ func (w *model) verify(before State, tr Transition, changed bool) {
 	if w.told && !w.path.Complete() && w.m.State().Health() > HealthDead {
 		w.Fatalf("%v without a path", w.m.State())
 	}
-	if w.m.State() == Suspect && w.m.Deadline().IsZero() {
-		w.Fatal("suspect for ever")
+	if w.m.Silent() && w.m.Deadline().IsZero() {
+		w.Fatalf("%s for ever, whatever is silent", w.m.State())
 	}
 	if changed && before == Recovering && tr.To.Health() == HealthGood && (w.row < w.cfg.Rise || w.now.Sub(w.rowAt) < w.cfg.Hold) {
 		w.Fatalf("trusted after %d answers over %v, want %d over %v", w.row, w.now.Sub(w.rowAt), w.cfg.Rise, w.cfg.Hold)

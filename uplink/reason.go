@@ -24,9 +24,16 @@ const (
 	CodeAnswer     Code = "answer"      // targets answer, for the first time or again
 	CodeSteady     Code = "steady"      // they have answered long enough to be trusted
 	CodeSilence    Code = "silence"     // none answers
+	CodeConnected  Code = "connected"   // none answers, while TCP connections get on in both directions
 	CodeLoss       Code = "loss"        // too many answers are missing, or no more
 	CodeSuspended  Code = "suspended"   // what carries the tunnel is down
 )
+
+// Codes lists every code, for the documentation of the API.
+var Codes = [...]Code{
+	CodeStart, CodeOff, CodeNotOffered, CodeRestart, CodeNoDevice, CodeNoCarrier, CodeNoAddress, CodeNoGateway,
+	CodeNoRoute, CodeComplete, CodeUnprobed, CodeAnswer, CodeSteady, CodeSilence, CodeConnected, CodeLoss, CodeSuspended,
+}
 
 // Reason is why a verdict is what it is.
 type Reason struct {
@@ -50,6 +57,7 @@ var (
 	reasonInit         = Reason{CodeComplete, "carrier, address and gateway present; waiting for the first answer"}
 	reasonWhole        = Reason{CodeComplete, "carrier, address and gateway present again; waiting for answers"}
 	reasonUnprobed     = Reason{CodeUnprobed, "carrier, address and gateway present; there are no probe targets"}
+	reasonConnected    = Reason{CodeConnected, "no target answers, while TCP connections get on in both directions"}
 	reasonFirst        = Reason{CodeAnswer, "first answer"}
 )
 

@@ -418,6 +418,21 @@ func (w *Watcher) Received(at time.Time) {
 	w.eval.fsm.Received(at)
 }
 
+// Silent reports whether the targets are silent while the uplink is not down for it.
+func (w *Watcher) Silent() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.eval.fsm.Silent()
+}
+
+// Connected notes that a TCP connection by the uplink got on at a time, in both directions, while it was Silent: then it is
+// not down, and nothing is cut.
+func (w *Watcher) Connected(at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.eval.Connected(at)
+}
+
 // InboundStream notes that the device received a stream of packets up to a time, more than neighbours on the line send:
 // probes that are silent meanwhile may wait in a queue. For 2 s they do not make the uplink suspect.
 func (w *Watcher) InboundStream(at time.Time) {

@@ -21,6 +21,11 @@ func TestEveryCodeOfTheMachineHasAClass(t *testing.T) {
 			classes[class] = true
 		}
 	}
+	for _, code := range uplink.Codes {
+		if codeClasses[code] == "" {
+			t.Errorf("%s has no class", code)
+		}
+	}
 	m := uplink.NewFSM(uplink.FSMConfig{Uplink: "fiber", Family: rules.IPv4, Rise: 2}, now)
 	observe := func(s probe.Signal, loss float64, after time.Duration) {
 		now = now.Add(after)

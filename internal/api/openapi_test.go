@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -122,6 +124,18 @@ func ofType(want, v any) bool {
 		return want == "array"
 	}
 	return want == "object"
+}
+
+// TestTheDescriptionNamesEveryCodeOfAVerdict compares lists: not every code is in an answer of the other tests.
+func TestTheDescriptionNamesEveryCodeOfAVerdict(t *testing.T) {
+	var want []string
+	for _, c := range uplink.Codes {
+		want = append(want, string(c))
+	}
+	family := readDescription(t).Components.Schemas["Family"]
+	if diff := cmp.Diff(want, family.Properties["code"].Enum); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }
 
 func TestTheDescriptionNamesEveryRouteAndNoOther(t *testing.T) {

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,9 @@ type Options struct {
 
 	// Counters fills in the counters of every device, by interface index, and returns when they were read.
 	Counters func(map[int]counters.Device) (time.Time, error)
+	// TCPSegments opens a socket that gives the headers of the TCP segments of a family that come in by a device, by interface
+	// index.
+	TCPSegments func(index int, family rules.Family) (net.PacketConn, error)
 	// OverQuota returns the uplinks, by name, that have used up their month.
 	OverQuota func() map[string]bool
 	// Save keeps a document of the state directory.
@@ -150,6 +154,9 @@ func (m *Monitor) Run(ctx context.Context) error {
 func (m *Monitor) onTransition(t uplink.Transition) {
 	if t.To == uplink.Suspect || t.To == uplink.Down {
 		m.pauseCarried()
+	}
+	if t.To == uplink.Suspect {
+		m.watchConnections(t.Uplink, t.Family)
 	}
 	m.o.Wake()
 	m.o.OnTransition(t)

@@ -26,6 +26,8 @@ type monitoredPath struct {
 	inboundAt     time.Time     // when its device last received something
 	oneWayAt      time.Time     // when its traffic last looked one-way
 
+	connectionsWatched bool // while its targets are silent
+
 	installed egress          // as the kernel routes its mark now
 	info      uplink.PathInfo // as given to the watcher last
 }

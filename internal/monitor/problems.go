@@ -10,6 +10,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // Problems lists what probing has found out besides an uplink's verdict.
@@ -18,7 +19,7 @@ func (m *Monitor) Problems() []rules.Problem {
 	slices.SortFunc(verdicts, func(a, b status.PathVerdict) int {
 		return cmp.Or(cmp.Compare(a.Uplink, b.Uplink), cmp.Compare(a.Family, b.Family))
 	})
-	problems := append(deadTargets(verdicts), portals(verdicts)...)
+	problems := slices.Concat(deadTargets(verdicts), silentTargets(verdicts), portals(verdicts))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	problems = append(problems, blocked(m.paths, m.numbers)...)
@@ -55,6 +56,19 @@ func deadTargets(verdicts []status.PathVerdict) []rules.Problem {
 			problems = append(problems, rules.Problem{Code: "dead-target", Severity: "warning",
 				Message: fmt.Sprintf("target %s does not answer while others do, by %s: it has no vote until it does", target, strings.Join(dead[target], ", ")),
 				Fix:     "choose another target in [uplink.probe], unless it is known to come back"})
+		}
+	}
+	return problems
+}
+
+// silentTargets names the uplinks whose connections show that they work while none of their targets does.
+func silentTargets(verdicts []status.PathVerdict) []rules.Problem {
+	var problems []rules.Problem
+	for _, p := range verdicts {
+		if p.Verdict.State == uplink.Degraded && p.Verdict.Reason.Code == uplink.CodeConnected {
+			problems = append(problems, rules.Problem{Code: "silent-targets", Severity: "warning",
+				Message: fmt.Sprintf("no target of %s answers in %v, while TCP connections by it get on: new ones prefer other uplinks, and none is cut", p.Uplink, p.Family),
+				Fix:     fmt.Sprintf("choose targets that the provider of %s reaches, in [uplink.probe], or ask it what it filters", p.Uplink)})
 		}
 	}
 	return problems

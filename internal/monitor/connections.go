@@ -1,0 +1,93 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+const (
+	// segmentWait is how long a read waits for a segment before it is asked whether the targets are still silent.
+	segmentWait = 100 * time.Millisecond
+	// segmentPause follows each segmentBatch of them, so that a full line costs no more than 13 000 of them a second.
+	segmentPause = 5 * time.Millisecond
+	segmentBatch = 64
+	// connectionPause is how long nobody looks after a connection has been seen to get on.
+	connectionPause = time.Second
+)
+
+// watchConnections looks, while the targets of a path are silent, whether TCP connections by it get on in both directions.
+// Then the uplink works, and cutting them would do the harm that it is meant to end.
+func (m *Monitor) watchConnections(name string, family rules.Family) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for path, p := range m.paths {
+		if p.uplink.Name != name || path.Family != family || p.connectionsWatched || m.planned[path].Index == 0 {
+			continue
+		}
+		p.connectionsWatched = true
+		info, ctx := m.planned[path], m.ctx
+		m.running.Go(func() {
+			if err := p.watchConnections(ctx, m.o.TCPSegments, family, info); err != nil {
+				m.o.Log.Warn("connections by an uplink cannot be watched", "uplink", name, "family", family, "err", err)
+			}
+			m.mu.Lock()
+			p.connectionsWatched = false
+			m.mu.Unlock()
+		})
+	}
+}
+
+func (p *monitoredPath) watchConnections(ctx context.Context, open func(int, rules.Family) (net.PacketConn, error), family rules.Family, info rules.PathInfo) error {
+	conn, err := open(info.Index, family)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	progress := uplink.NewTCPProgress()
+	// What was acknowledged before the silence may still be under way.
+	settled := time.Now().Add(p.RTT() + p.RTT()/2)
+	buffer := make([]byte, 128)
+	for read := 1; ctx.Err() == nil; read++ {
+		if read%segmentBatch == 0 {
+			time.Sleep(segmentPause)
+		}
+		now := time.Now()
+		if err := conn.SetReadDeadline(now.Add(segmentWait)); err != nil {
+			return err
+		}
+		n, _, err := conn.ReadFrom(buffer)
+		if errors.Is(err, os.ErrDeadlineExceeded) || read%segmentBatch == 0 {
+			if !p.Silent() {
+				return nil
+			}
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		segment, ok := uplink.ParseTCPSegment(buffer[:max(n, 0)])
+		if !ok || !fromInternet(segment.Source.Addr(), info) || !progress.Observe(segment) || now.Before(settled) {
+			continue
+		}
+		p.Connected(time.Now())
+		select {
+		case <-ctx.Done():
+		case <-time.After(connectionPause):
+		}
+	}
+	return nil
+}
+
+// fromInternet reports whether an address is beyond the provider, as far as that can be told: a modem or a neighbour on the line
+// says nothing about the Internet.
+func fromInternet(a netip.Addr, info rules.PathInfo) bool {
+	return a.IsGlobalUnicast() && !a.IsPrivate() && a != info.Gateway &&
+		!slices.ContainsFunc(info.Addresses, func(p netip.Prefix) bool { return p.Masked().Contains(a) })
+}
