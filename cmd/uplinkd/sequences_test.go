@@ -238,7 +238,7 @@ func (c *chaos) planned() error {
 	if err := c.converged(); err != nil {
 		return err
 	}
-	c.sh("router", fmt.Sprintf("cd %s; rm -rf fresh; mkdir -m 700 fresh; cp state/*.json fresh; rm -f fresh/verdicts.json", c.dir))
+	c.sh("router", fmt.Sprintf("cd %s; rm -rf fresh; mkdir -m 700 fresh; for f in state/*.json; do cat $f >fresh/${f##*/}; done; rm -f fresh/verdicts.json", c.dir))
 	out, err := c.program("plan", "-c", c.fresh).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
