@@ -18,6 +18,7 @@ type ProxyListener struct {
 	*TProxy
 	Family   Family
 	Protocol uint8
+	Devices  []string // that the packets come in by
 }
 
 // tproxies adds what catches the packets for proxies. A packet that is caught has a socket and our mark; the
@@ -51,7 +52,7 @@ func (p *planner) tproxies(c *Chain) {
 			if proxy.Select.covers(family) && !(family == IPv6 && p.obs.NoIPv6) {
 				p.tproxy(c, proxy, family, mask, mark)
 				for _, protocol := range sorted(conditionOf[SelectProtocols](proxy.Select)) {
-					p.report.Proxies = append(p.report.Proxies, ProxyListener{proxy, family, protocol})
+					p.report.Proxies = append(p.report.Proxies, ProxyListener{proxy, family, protocol, conditionOf[SelectDevices](proxy.Select)})
 				}
 			}
 		}

@@ -52,13 +52,20 @@ func transparent(network, _ string, c syscall.RawConn) error {
 // proxy starts a transparent proxy on the router. It listens on IPv6 sockets that take IPv4 too.
 func (r *router) proxy() *transparentProxy {
 	r.Helper()
+	return r.proxyAt(netip.IPv6Unspecified())
+}
+
+// proxyAt starts one that listens at an address.
+func (r *router) proxyAt(address netip.Addr) *transparentProxy {
+	r.Helper()
+	at := netip.AddrPortFrom(address, proxyPort).String()
 	p := &transparentProxy{}
 	config := net.ListenConfig{Control: transparent}
 	err := r.Host("router").Do(func() (err error) {
-		if p.listener, err = config.Listen(context.Background(), "tcp", fmt.Sprintf("[::]:%d", proxyPort)); err != nil {
+		if p.listener, err = config.Listen(context.Background(), "tcp", at); err != nil {
 			return err
 		}
-		p.packets, err = config.ListenPacket(context.Background(), "udp", fmt.Sprintf("[::]:%d", proxyPort))
+		p.packets, err = config.ListenPacket(context.Background(), "udp", at)
 		return err
 	})
 	if err != nil {
@@ -277,6 +284,75 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 				t.Errorf("%d packets left with a foreign source", n)
 			}
 		})
+	}
+}
+
+// TestAProxyThatListensElsewhereIsNotFound has it listen where what is caught does not look.
+func TestAProxyThatListensElsewhereIsNotFound(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, proxyConfig("bypass"))
+	r.ready()
+	for _, address := range []string{"127.0.0.1", "198.51.100.2", "::1"} {
+		p := r.proxyAt(netip.MustParseAddr(address))
+		r.awaitProblem("proxy-down", "tcp of ipv4", "udp of ipv6")
+		for _, c := range proxied {
+			if got, err := r.banner(c.network, c.target); err != nil || strings.HasPrefix(got, "for ") {
+				t.Errorf("%s to %s, past a proxy at %s: %q, %v", c.network, c.target, address, got, err)
+			}
+		}
+		p.stop()
+	}
+	p := r.proxyAt(netip.MustParseAddr(lab.LANRouter4))
+	r.await("IPv6 alone to go without a proxy that has the address of the LAN", func() error {
+		for _, problem := range r.status().Problems {
+			if problem.Code == "proxy-down" && !strings.Contains(problem.Message, "ipv4") {
+				return nil
+			}
+		}
+		return errors.New("it is not told")
+	})
+	if got, err := r.banner("tcp", "192.0.2.1:7"); err != nil || got != "for 192.0.2.1:7" {
+		t.Errorf("by the proxy at the address of the LAN: %q, %v", got, err)
+	}
+	p.stop()
+	r.proxy()
+	r.awaitProblem("proxy-down")
+}
+
+// TestAProxyTakesWhatAFirewallLetsIn follows the page about transparent proxies: the input chain sees the ports that hosts ask for, and a
+// network that a route of main leads to through an uplink is none of those that are left alone.
+func TestAProxyTakesWhatAFirewallLetsIn(t *testing.T) {
+	t.Parallel()
+	const behind = "198.51.100.193:7"
+	r := newRouter(t, lab.Options{}, proxyConfig("bypass"))
+	r.sh("router", `ip route add 198.51.100.192/28 via 198.51.100.1 dev wan1; nft -f - <<E
+table inet firewall {
+  chain input {
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+    iifname "lan0" tcp dport 22 accept
+    meta l4proto { icmp, ipv6-icmp } accept
+  }
+}
+E`)
+	r.proxy()
+	r.ready()
+	session := r.sessionTo(t, "203.0.113.129:22")
+	for _, c := range proxied {
+		if got, err := r.banner(c.network, c.target); err == nil {
+			t.Errorf("%s to %s, which the firewall drops: %q", c.network, c.target, got)
+		}
+	}
+	session()
+	r.sh("router", `nft 'add rule inet firewall input iifname "lan0" meta l4proto { tcp, udp } th dport 7 accept'`)
+	for _, c := range append(proxied[:len(proxied):len(proxied)], struct{ network, target, excepted string }{"tcp", behind, ""}) {
+		if got, err := r.banner(c.network, c.target); err != nil || got != "for "+c.target {
+			t.Errorf("%s to %s: %q, %v", c.network, c.target, got, err)
+		}
+	}
+	session()
+	if n := r.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source", n)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 // idleProxies names the transparent proxies that nobody listens at, and says what becomes of their traffic. The
 // kernel does that by itself, so this is found out only for those who ask.
-func idleProxies(report *rules.Report, listens func(protocol uint8, family rules.Family, port uint16) (bool, error)) []rules.Problem {
+func idleProxies(report *rules.Report, listens func(rules.ProxyListener) (bool, error)) []rules.Problem {
 	var problems []rules.Problem
 	var last *rules.TProxy
 	var idle []string // of the last one
@@ -31,7 +31,7 @@ func idleProxies(report *rules.Report, listens func(protocol uint8, family rules
 			addProblem()
 			last = p.TProxy
 		}
-		if ok, err := listens(p.Protocol, p.Family, p.Port); err == nil && !ok {
+		if ok, err := listens(p); err == nil && !ok {
 			idle = append(idle, map[uint8]string{6: "tcp", 17: "udp"}[p.Protocol]+" of "+p.Family.String())
 		}
 	}

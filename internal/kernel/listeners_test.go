@@ -23,20 +23,24 @@ func TestAProxyListensWhereItsSocketTakesAnything(t *testing.T) {
 		protocol         uint8
 		want             map[rules.Family]bool
 	}{
-		"TCP of both families":  {network: "tcp", address: "[::]:12345", protocol: 6, want: map[rules.Family]bool{rules.IPv4: true, rules.IPv6: true}},
-		"TCP of IPv4":           {network: "tcp4", address: "0.0.0.0:12345", protocol: 6, want: map[rules.Family]bool{rules.IPv4: true}},
-		"TCP of IPv6 alone":     {network: "tcp6", address: "[::]:12345", protocol: 6, want: map[rules.Family]bool{rules.IPv6: true}},
-		"UDP of both families":  {network: "udp", address: "[::]:12345", protocol: 17, want: map[rules.Family]bool{rules.IPv4: true, rules.IPv6: true}},
-		"UDP of IPv4":           {network: "udp4", address: "0.0.0.0:12345", protocol: 17, want: map[rules.Family]bool{rules.IPv4: true}},
-		"another port":          {network: "tcp", address: "[::]:12346", protocol: 6},
-		"another protocol":      {network: "tcp", address: "[::]:12345", protocol: 17},
-		"an address of its own": {network: "tcp4", address: "127.0.0.1:12345", protocol: 6},
-		"without the option":    {network: "tcp", address: "[::]:12345", opaque: true, protocol: 6},
-		"nobody":                {protocol: 6},
+		"TCP of both families": {network: "tcp", address: "[::]:12345", protocol: 6, want: map[rules.Family]bool{rules.IPv4: true, rules.IPv6: true}},
+		"TCP of IPv4":          {network: "tcp4", address: "0.0.0.0:12345", protocol: 6, want: map[rules.Family]bool{rules.IPv4: true}},
+		"TCP of IPv6 alone":    {network: "tcp6", address: "[::]:12345", protocol: 6, want: map[rules.Family]bool{rules.IPv6: true}},
+		"UDP of both families": {network: "udp", address: "[::]:12345", protocol: 17, want: map[rules.Family]bool{rules.IPv4: true, rules.IPv6: true}},
+		"UDP of IPv4":          {network: "udp4", address: "0.0.0.0:12345", protocol: 17, want: map[rules.Family]bool{rules.IPv4: true}},
+		"another port":         {network: "tcp", address: "[::]:12346", protocol: 6},
+		"another protocol":     {network: "tcp", address: "[::]:12345", protocol: 17},
+		"a loopback address":   {network: "tcp4", address: "127.0.0.1:12345", protocol: 6},
+		"the device's address": {network: "tcp4", address: "192.0.2.1:12345", protocol: 6, want: map[rules.Family]bool{rules.IPv4: true}},
+		"and that of IPv6":     {network: "udp6", address: "[2001:db8::1]:12345", protocol: 17, want: map[rules.Family]bool{rules.IPv6: true}},
+		"its second address":   {network: "tcp4", address: "192.0.2.2:12345", protocol: 6},
+		"without the option":   {network: "tcp", address: "[::]:12345", opaque: true, protocol: 6},
+		"nobody":               {protocol: 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace(t)
-			sh(t, "ip link set lo up")
+			sh(t, "ip link set lo up; ip link add lan0 type veth peer name host; ip address add 192.0.2.1/24 dev lan0; ip address add 192.0.2.2/24 dev lan0; "+
+				"ip address add 2001:db8::1/64 dev lan0 nodad; ip link set lan0 up; ip link set host up")
 			config := net.ListenConfig{Control: func(network, _ string, raw syscall.RawConn) (err error) {
 				return errors.Join(raw.Control(func(fd uintptr) {
 					if !c.opaque {
@@ -59,7 +63,7 @@ func TestAProxyListensWhereItsSocketTakesAnything(t *testing.T) {
 				defer l.Close()
 			}
 			for _, family := range rules.Families {
-				if got, err := kernel.ProxyListens(c.protocol, family, port); err != nil || got != c.want[family] {
+				if got, err := kernel.ProxyListens(rules.ProxyListener{TProxy: &rules.TProxy{Port: port}, Protocol: c.protocol, Family: family, Devices: []string{"lan0"}}); err != nil || got != c.want[family] {
 					t.Errorf("%v: %t, %v", family, got, err)
 				}
 			}
