@@ -6,10 +6,10 @@ BIN      := bin/uplinkd
 E2E      := ./cmd/uplinkd
 PKGS     := $(shell $(GO) list ./... | grep -v '/cmd/uplinkd$$')
 # What has tests of its own in a virtual machine: TestVM*, with the build tag vm. The dormitory's scene wants five minutes
-# and a machine that does nothing else, the plans of the examples, PPPoE and the program that carries a tunnel one or two
-# each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
+# and a machine that does nothing else, the plans of the examples, PPPoE, the program that carries a tunnel and the sites
+# one to three each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
 VMPKGS   := ./internal/kernel ./cmd/uplinkd
-VMSKIP   ?= ^TestVM(ADormitory|ThePlansOf|APPPoE|AProgram)
+VMSKIP   ?= ^TestVM(ADormitory|ThePlansOf|APPPoE|AProgram|ThreeSites|EachLevel|SitesByOSPF|Policies)
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
@@ -34,7 +34,7 @@ e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
 	GORACE=halt_on_error=1 $(GO) test -race -timeout 25m -parallel 3 $(E2E)
 
 vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
-	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server
+	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server $(if $(filter none,$(VMSKIP)),frr:/usr/lib/frr/ospfd)
 	$(GO) vet -tags vm $(VMPKGS) ./internal/vm/...
 	$(GO) test -tags vm -timeout 5m ./internal/vm/...
 	CGO_ENABLED=0 $(GO) build -o bin/vmexec ./internal/vm/vmexec

@@ -73,8 +73,8 @@ func (c *chaos) renumber(uplink string, change func() error) {
 	device := c.Uplink(uplink).Device
 	if flags := strings.TrimSpace(c.sh("router", "cat /sys/class/net/"+device+"/flags")); !strings.HasSuffix(flags, "3") { // IFF_UP
 		c.sh("router", "ip link set dev "+device+" up")
-		c.restore(uplink)
-	} else if uplink == "lte" || c.provider == nil { // its addresses may be lost
+	}
+	if uplink == "lte" || c.provider == nil { // its addresses may be lost; leased ones come by themselves
 		c.restore(uplink)
 	}
 	c.must(change())

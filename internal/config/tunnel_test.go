@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -96,6 +97,29 @@ func TestADeviceThatOthersMakeNeedsNoSection(t *testing.T) {
 	}
 	if u := c.Uplinks[0]; u.WireGuard != nil || u.IPv4.Method != MethodAuto {
 		t.Errorf("%+v", u)
+	}
+}
+
+// TestATunnelAsksNobodyWhomItDoesNotLeadTo is about the targets by default.
+func TestATunnelAsksNobodyWhomItDoesNotLeadTo(t *testing.T) {
+	for _, tt := range []struct {
+		addresses, allowed string
+		want               int
+	}{
+		{`"10.0.31.1/24"`, `"10.0.31.2/32", "192.168.35.0/24"`, 0},
+		{`"10.0.31.1/24", "fd00:31::1/64"`, `"10.0.31.2/32", "fd00:31::2/128"`, 0},
+		{`"10.0.31.1/24"`, `"0.0.0.0/0"`, 3},
+		{`"10.0.31.1/24"`, `"1.0.0.0/8"`, 1},
+		{`"10.0.31.1/24", "fd00:31::1/64"`, `"0.0.0.0/0", "::/0"`, 6},
+	} {
+		c, err := Parse("t.toml", fmt.Appendf(nil, "[[uplink]]\nname = \"site\"\nkind = \"wireguard\"\ndevice = \"wg0\"\n[uplink.wireguard]\nprivate_key_file = \"/srv/key\"\n"+
+			"addresses = [%s]\npeers = [ { public_key = %q, allowed_ips = [%s] } ]\n", tt.addresses, aKey, tt.allowed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Uplinks[0].Probe.Targets; len(got) != tt.want {
+			t.Errorf("allowed_ips = [%s]: %v, want %d", tt.allowed, got, tt.want)
+		}
 	}
 }
 

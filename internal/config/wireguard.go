@@ -262,27 +262,29 @@ func (r *reader) endpoints(w *table, u *Uplink) {
 	}
 }
 
-// checkPeerTargets reports targets that no peer would be sent.
+// checkPeerTargets reports targets that no peer would be sent. Of those by default, these are left out: a tunnel that leads to its peers
+// alone has none.
 func (r *reader) checkPeerTargets(t, w *table, u *Uplink) {
 	if v := w.values["peers"]; v == nil || v.bad || t.values["probe"] != nil && t.values["probe"].bad {
 		return
 	}
-	at := t.off
-	if v := t.values["probe"]; v != nil && v.table != nil {
-		if !v.table.usable("targets") {
-			return
-		}
-		at = v.table.offset("targets")
+	elsewhere := func(target probe.Target) bool {
+		return !slices.ContainsFunc(u.WireGuard.Peers, func(p Peer) bool {
+			return slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Contains(target.Addr()) })
+		})
+	}
+	v := t.values["probe"]
+	if v == nil || v.table == nil || v.table.values["targets"] == nil {
+		u.Probe.Targets = slices.DeleteFunc(slices.Clone(u.Probe.Targets), elsewhere)
+		return
+	}
+	if !v.table.usable("targets") {
+		return
 	}
 	for _, target := range u.Probe.Targets {
-		addr := target.Addr()
-		if addr.Is4() && u.IPv4.Method == MethodOff || addr.Is6() && u.IPv6.Method == MethodOff {
-			continue
-		}
-		if !slices.ContainsFunc(u.WireGuard.Peers, func(p Peer) bool {
-			return slices.ContainsFunc(p.AllowedIPs, func(n netip.Prefix) bool { return n.Contains(addr) })
-		}) {
-			r.errorf(at, "target %s is in no peer's allowed_ips, so it cannot be asked through this tunnel: write targets = [\"...\"] in %s, with "+
+		off := target.Addr().Is4() && u.IPv4.Method == MethodOff || target.Addr().Is6() && u.IPv6.Method == MethodOff
+		if !off && elsewhere(target) {
+			r.errorf(v.table.offset("targets"), "target %s is in no peer's allowed_ips, so it cannot be asked through this tunnel: write targets = [\"...\"] in %s, with "+
 				"addresses that it leads to", quote(target.String()), titleProbe)
 			return
 		}
