@@ -66,6 +66,7 @@ func TestFaultSequences(t *testing.T) {
 		t.Parallel()
 		c := &chaos{router: newRouter(t, lab.Options{DNAT: true}, leased), plain: leased}
 		c.sh("router", "ip address flush dev wan1 scope global; ip -6 route flush dev wan1 default; ip route flush dev wan1")
+		c.sh("isp1", "nft add element netdev isp fiber_net6 { 2001:db8:1::/64 }") // what fiber delegates at times it takes as a source
 		c.provider = newProvider(c.router, "fiber")
 		c.sequences(append(c.commonFaults(), c.providerFaults()...))
 	})
