@@ -141,7 +141,24 @@ func drainCommand(drained bool) func(*flag.FlagSet) runner {
 
 func reloadCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
-	return func(ctx context.Context, _ []string, _ streams) error { return dial(*socket).Reload(ctx) }
+	confirm := set.Duration("confirm", 0, "take it back after this `TIME`, such as 60s, unless it is confirmed")
+	return func(ctx context.Context, _ []string, s streams) error {
+		waits := false
+		set.Visit(func(f *flag.Flag) { waits = waits || f.Name == "confirm" })
+		if waits && *confirm <= 0 {
+			return usagef("--confirm: %v is no time to wait, like 60s", *confirm)
+		}
+		if err := dial(*socket).Reload(ctx, *confirm); err != nil || !waits {
+			return err
+		}
+		fmt.Fprintf(s.out, "it is taken back at %s unless you say: uplinkd confirm\n", time.Now().Add(*confirm).Format(time.TimeOnly))
+		return nil
+	}
+}
+
+func confirmCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	return func(ctx context.Context, _ []string, _ streams) error { return dial(*socket).Confirm(ctx) }
 }
 
 func usageCommand(set *flag.FlagSet) runner {

@@ -60,7 +60,9 @@ func commands() []command {
 		{"usage", nil, "show what metered uplinks have carried, by day and month", "", usageCommand},
 		{"drain", []string{"NAME"}, "send new traffic elsewhere; old flows finish", "It lasts over restarts, until undrain.", drainCommand(true)},
 		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
-		{"reload", nil, "read the configuration again; a mistake in it changes nothing", "", reloadCommand},
+		{"reload", nil, "read the configuration again; a mistake in it changes nothing",
+			"With --confirm, what is in force now comes back after that time, over crashes and power cuts too, unless uplinkd confirm is typed before: for changes that may cut you off. While it waits, another reload takes its place and waits in turn.", reloadCommand},
+		{"confirm", nil, "keep the configuration that reload --confirm has taken over", "Exit code 1 when none waits.", confirmCommand},
 		{"guard", nil, "close the kill switches of policies, before there is a network",
 			"It is for the boot: what a policy with fallback = \"unreachable\" selects is refused until run knows an uplink for it. It prints what it changed.", guardCommand},
 		{"clean", nil, "remove all that is ours from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
@@ -124,7 +126,7 @@ func usage(w io.Writer) {
 		fmt.Fprintf(w, "  %-50s %s\n", c.synopsis(), c.does)
 	}
 	fmt.Fprintf(w, "  %-50s %s\n", "uplinkd "+labUsage, labDoes)
-	fmt.Fprintf(w, "\nFILE is %s unless named; status, explain, events, drain and reload also take --socket PATH.\n"+
+	fmt.Fprintf(w, "\nFILE is %s unless named; status, explain, events, drain, reload and confirm also take --socket PATH.\n"+
 		"\"uplinkd COMMAND --help\" lists the options of a command.\n", defaultConfigFile)
 }
 

@@ -53,7 +53,7 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, d *daemon.Daemon, no
 			return
 		case <-hangup:
 			notify("RELOADING=1")
-			_ = d.Reload() // it logs its failure, and what runs goes on
+			_ = d.Reload(0) // it logs its failure, and what runs goes on
 			notify("READY=1")
 		}
 	}

@@ -100,7 +100,17 @@ func (c *Client) Drain(ctx context.Context, name string, drained bool) error {
 
 // Reload makes the daemon read its configuration again. When that is wrong the
 // error is [ErrBadConfig] and has the daemon's text; nothing has changed then.
-func (c *Client) Reload(ctx context.Context) error { return c.change(ctx, "/api/v1/reload") }
+// With a wait, it is taken back after that unless Confirm is called.
+func (c *Client) Reload(ctx context.Context, wait time.Duration) error {
+	path := "/api/v1/reload"
+	if wait != 0 {
+		path += "?" + url.Values{confirmKey: {wait.String()}}.Encode()
+	}
+	return c.change(ctx, path)
+}
+
+// Confirm keeps the configuration that waits for it.
+func (c *Client) Confirm(ctx context.Context) error { return c.change(ctx, "/api/v1/confirm") }
 
 func (c *Client) change(ctx context.Context, path string) error {
 	resp, err := c.do(ctx, http.MethodPost, path)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -30,10 +31,10 @@ func TestClientAndServer(t *testing.T) {
 	if got.Uplinks[0].Mark != 0x01000000 || !got.Started.Equal(noon.AddDate(0, 0, -2).Add(-2*60*60*1e9)) {
 		t.Errorf("got %+v", got)
 	}
-	if err := errors.Join(c.Drain(t.Context(), "lte", true), c.Drain(t.Context(), "fiber", false), c.Reload(t.Context())); err != nil {
+	if err := errors.Join(c.Drain(t.Context(), "lte", true), c.Drain(t.Context(), "fiber", false), c.Reload(t.Context(), time.Minute), c.Confirm(t.Context()), c.Reload(t.Context(), 0)); err != nil {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(map[string]bool{"lte": true, "fiber": false}, d.drained); diff != "" || d.reloads != 1 {
+	if diff := cmp.Diff(map[string]bool{"lte": true, "fiber": false}, d.drained); diff != "" || d.reloads != 2 {
 		t.Errorf("%d reloads, %s", d.reloads, diff)
 	}
 }
@@ -51,7 +52,10 @@ func TestClientRepeatsTheDaemonsWords(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	d.set(func(d *daemon) { d.reloadErr = errors.New("line 3: no") })
-	if err := c.Reload(t.Context()); !errors.Is(err, ErrBadConfig) || err.Error() != "line 3: no" {
+	if err := c.Reload(t.Context(), 0); !errors.Is(err, ErrBadConfig) || err.Error() != "line 3: no" {
+		t.Errorf("got %v", err)
+	}
+	if err := c.Confirm(t.Context()); err == nil || err.Error() != "no configuration waits to be confirmed" {
 		t.Errorf("got %v", err)
 	}
 	if d.reloads != 1 {
@@ -67,7 +71,7 @@ func TestClientWithoutADaemon(t *testing.T) {
 		for call, do := range map[string]func(*Client) error{
 			"Status": func(c *Client) error { _, err := c.Status(t.Context()); return err },
 			"Drain":  func(c *Client) error { return c.Drain(t.Context(), "lte", true) },
-			"Reload": func(c *Client) error { return c.Reload(t.Context()) },
+			"Reload": func(c *Client) error { return c.Reload(t.Context(), 0) },
 			"Events": func(c *Client) error { return c.Events(t.Context(), 0, true, func(status.Event) error { return nil }) },
 		} {
 			err := do(Dial(socket))

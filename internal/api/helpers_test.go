@@ -102,6 +102,7 @@ type daemon struct {
 	status    status.Status
 	drained   map[string]bool
 	reloads   int
+	wait      time.Duration // of the latest reload, until it is confirmed
 	reloadErr error
 	health    error
 }
@@ -129,11 +130,22 @@ func (d *daemon) Drain(name string, drained bool) error {
 	return fmt.Errorf("%w %q", ErrUnknownUplink, name)
 }
 
-func (d *daemon) Reload() error {
+func (d *daemon) Reload(wait time.Duration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.reloads++
+	d.wait = wait
 	return d.reloadErr
+}
+
+func (d *daemon) Confirm() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.wait == 0 {
+		return errors.New("no configuration waits to be confirmed")
+	}
+	d.wait = 0
+	return nil
 }
 
 func (d *daemon) Explain(p explain.Packet, without string) (Explanation, error) {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
@@ -30,22 +31,27 @@ type Listeners struct {
 	unix, tcp net.Listener
 }
 
-// Listen binds the unix socket and, unless tcp is "", the TCP address. The
+// Listen binds the unix socket and the TCP address; "" is none. The
 // socket's directory is made; a socket that a dead daemon left is replaced; that
 // of a living one is an error that is [ErrRunning]. The TCP address need not
 // exist yet, as a LAN may come up later than the daemon.
 func Listen(ctx context.Context, socket, tcp string) (*Listeners, error) {
 	l := &Listeners{}
-	var err error
-	if l.unix, err = listenUnix(ctx, socket); err != nil {
-		return nil, err
+	if socket != "" {
+		listener, err := listenUnix(ctx, socket)
+		if err != nil {
+			return nil, err
+		}
+		l.unix = listener
 	}
 	if tcp == "" {
 		return l, nil
 	}
-	if l.tcp, err = listenTCP(ctx, tcp); err != nil {
+	listener, err := listenTCP(ctx, tcp)
+	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	l.tcp = listener
 	return l, nil
 }
 
@@ -98,7 +104,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("making the directory of the socket: %w", err)
 	}
-	unlock, err := lock(dir)
+	unlock, err := lock(path + ".lock")
 	if err != nil {
 		return nil, err
 	}
@@ -117,21 +123,30 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	return listener, nil
 }
 
-// lock keeps two daemons that start at once from taking each other's new socket
-// for a stale one. The directory itself is locked, so that no file is left.
-func lock(dir string) (unlock func(), err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, fmt.Errorf("opening the directory of the socket: %w", err)
-	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = d.Close() // opened for reading only
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &operatorError{"another uplinkd is just starting: " + dir + " is locked", []error{ErrRunning, err}}
+// lock keeps two daemons that start at once from taking each other's new socket for a stale one. Only we may open the file, so
+// nobody else can hold the lock; one of somebody else's in its place gives way.
+func lock(path string) (unlock func(), err error) {
+	for range 2 {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+		if err == nil && isPrivate(f) {
+			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+				return func() { _ = f.Close() }, nil // which unlocks
+			}
+			_ = f.Close() // nothing was written
+			return nil, &operatorError{"another uplinkd is just starting: " + path + " is locked", []error{ErrRunning}}
 		}
-		return nil, fmt.Errorf("locking %s: %w", dir, err)
+		if err == nil {
+			_ = f.Close()
+		}
+		_ = os.Remove(path)
 	}
-	return func() { _ = d.Close() }, nil // which unlocks
+	return func() {}, nil // it matters only to two that start within the same millisecond
+}
+
+// isPrivate reports whether a file is one that only we can have opened.
+func isPrivate(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o077 == 0 && int(st.Uid) == os.Geteuid()
 }
 
 // removeStale removes the socket of a daemon that is gone, and nothing else.
@@ -191,10 +206,12 @@ func (s *Server) Serve(ctx context.Context, l *Listeners) error {
 	defer stop()
 	var wg sync.WaitGroup
 	var unixErr, tcpErr error
-	wg.Go(func() {
-		defer stop() // the end of one is the end of both
-		unixErr = s.serve(ctx, l.unix, true)
-	})
+	if l.unix != nil {
+		wg.Go(func() {
+			defer stop() // the end of one is the end of both
+			unixErr = s.serve(ctx, l.unix, true)
+		})
+	}
 	if l.tcp != nil {
 		wg.Go(func() {
 			defer stop()
@@ -226,11 +243,16 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, local bool) e
 		},
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(netutil.LimitListener(listener, s.limits.connections)) }()
+	limited := netutil.LimitListener(listener, s.limits.connections)
+	if !local {
+		limited = newFairListener(listener, s.limits.connections, s.limits.clientConnections)
+	}
+	go func() { ended <- server.Serve(limited) }()
 	var failed error
 	select {
 	case err := <-ended:
 		failed = fmt.Errorf("serving on %s: %w", listener.Addr(), err)
+	case failed = <-s.taken(ctx, listener):
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.grace)
@@ -240,9 +262,66 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, local bool) e
 		// error of closing it.
 		_ = server.Close()
 	}
-	if failed == nil {
+	if failed == nil || errors.Is(failed, errTaken) {
 		<-ended
 	}
 	open.Wait()
 	return failed
+}
+
+// errTaken means that nobody can reach the socket any more.
+var errTaken = errors.New("the socket was taken away")
+
+// taken tells when somebody has removed the file of a socket, or put another in its place: who connects there does not
+// reach us.
+func (s *Server) taken(ctx context.Context, listener net.Listener) <-chan error {
+	gone := make(chan error, 1)
+	l, ok := listener.(*net.UnixListener)
+	if !ok {
+		return gone
+	}
+	path := l.Addr().String()
+	bound, err := os.Lstat(path)
+	go func() {
+		for err == nil {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(s.limits.look):
+			}
+			var now os.FileInfo
+			if now, err = os.Lstat(path); err == nil && !os.SameFile(bound, now) {
+				err = errors.New("another is there")
+			}
+		}
+		l.SetUnlinkOnClose(false)
+		gone <- fmt.Errorf("%s: %w: %w", path, errTaken, err)
+	}()
+	return gone
+}
+
+// Answer serves listeners until ctx ends. When they fail or the socket is taken away, or there are none yet, it binds new ones
+// as soon as that is possible, and report hears why nobody is answered meanwhile; nil when they are again.
+func (s *Server) Answer(ctx context.Context, l *Listeners, bind func(context.Context) (*Listeners, error), report func(error)) {
+	for ctx.Err() == nil {
+		var err error
+		if l == nil {
+			l, err = bind(ctx)
+		}
+		if err == nil {
+			report(nil)
+			err, l = s.Serve(ctx, l), nil
+			if errors.Is(err, errTaken) {
+				continue
+			}
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		report(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(s.limits.look):
+		}
+	}
 }

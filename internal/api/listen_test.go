@@ -126,21 +126,110 @@ func TestWhatIsNoSocketIsNotRemoved(t *testing.T) {
 	}
 }
 
-func TestLockedDirectoryMeansAStartingDaemon(t *testing.T) {
+func TestALockMeansAStartingDaemon(t *testing.T) {
 	socket := socketPath(t)
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	d, err := os.Open(filepath.Dir(socket))
+	unlock, err := lock(socket + ".lock")
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Listen(t.Context(), socket, ""); !errors.Is(err, ErrRunning) || !strings.Contains(err.Error(), "just starting") {
 		t.Errorf("got %v", err)
+	}
+	unlock()
+	l, err := Listen(t.Context(), socket, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close()
+}
+
+// Whoever may open the socket's directory, or write into it, keeps nobody from starting.
+func TestLocksOfOthersDoNotCount(t *testing.T) {
+	for name, occupy := range map[string]func(dir, file string) error{
+		"the directory itself": func(dir, _ string) error { return flock(t, dir) },
+		"a file that others may open": func(_, file string) error {
+			return errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, 0o644), flock(t, file))
+		},
+		"a file of somebody else": func(_, file string) error {
+			return errors.Join(os.WriteFile(file, nil, 0o600), os.Chown(file, 65534, 65534), flock(t, file))
+		},
+		"a FIFO":          func(_, file string) error { return unix.Mkfifo(file, 0o600) },
+		"a symbolic link": func(dir, file string) error { return os.Symlink("/dev/null", file) },
+		"a directory":     func(_, file string) error { return os.MkdirAll(filepath.Join(file, "full"), 0o700) },
+	} {
+		socket := socketPath(t)
+		if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := occupy(filepath.Dir(socket), socket+".lock"); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		l, err := Listen(t.Context(), socket, "")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		_ = l.Close()
+	}
+}
+
+func flock(t *testing.T, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX)
+}
+
+func TestASocketThatIsTakenAwayComesBack(t *testing.T) {
+	for name, take := range map[string]func(socket string) error{
+		"removed":            os.Remove,
+		"with its directory": func(socket string) error { return os.RemoveAll(filepath.Dir(socket)) },
+		"and a file there": func(socket string) error {
+			return errors.Join(os.Remove(socket), os.WriteFile(socket, []byte("precious"), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(newDaemon())
+			s.limits.look = time.Millisecond
+			socket := socketPath(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			var done sync.WaitGroup
+			reports := make(chan error, 1000)
+			bind := func(ctx context.Context) (*Listeners, error) { return Listen(ctx, socket, "") }
+			done.Go(func() { s.Answer(ctx, nil, bind, func(err error) { reports <- err }) })
+			defer done.Wait()
+			defer cancel()
+			if err := <-reports; err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Dial(socket).Status(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if err := take(socket); err != nil {
+				t.Fatal(err)
+			}
+			if name == "and a file there" {
+				if err := <-reports; err == nil || !strings.Contains(err.Error(), "is not a socket") {
+					t.Errorf("%v", err)
+				}
+				if err := os.Remove(socket); err != nil { // it is still there
+					t.Fatal(err)
+				}
+			}
+			for err := range reports {
+				if err == nil {
+					break
+				}
+			}
+			if _, err := Dial(socket).Status(ctx); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -218,6 +307,11 @@ func raw(t *testing.T, address, request string) string {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	return rawOn(t, conn, request)
+}
+
+func rawOn(t *testing.T, conn net.Conn, request string) string {
+	t.Helper()
 	go func() { _, _ = io.WriteString(conn, request) }() // fails when the answer comes first
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil {
@@ -263,8 +357,14 @@ func TestIdleConnectionsDoNoHarm(t *testing.T) {
 	if _, err := Dial(socket).Status(t.Context()); err != nil {
 		t.Errorf("the operator on the unix socket is locked out: %v", err)
 	}
-	if got := raw(t, l.TCPAddr().String(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); got != "HTTP/1.1 200 OK" {
-		t.Errorf("after the idle ones: %q", got)
+	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	conn, err := other.Dial("tcp", l.TCPAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := rawOn(t, conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); got != "HTTP/1.1 200 OK" {
+		t.Errorf("another client beside the idle ones: %q", got)
 	}
 }
 

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // middleware bounds every request, refuses those that a hostile web page may have
@@ -76,13 +78,23 @@ func (l *listenerHandler) authorized(w http.ResponseWriter, r *http.Request) boo
 		writeError(w, http.StatusForbidden, "this listener is read-only: use the unix socket, or configure a token")
 		return false
 	}
+	client := clientOf(r.RemoteAddr)
+	if wait := l.guesses.wait(client, time.Now()); wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
+		writeError(w, http.StatusTooManyRequests, "too many wrong tokens: wait a minute")
+		return false
+	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	// Sums have one length, so the time tells nothing about the token's either.
 	want, got := sha256.Sum256([]byte(l.o.Token)), sha256.Sum256([]byte(strings.TrimSpace(token)))
 	if strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(want[:], got[:]) == 1 {
 		return true
 	}
-	l.log.Warn("change refused: no valid token", "path", r.URL.Path, "from", l.client(r))
+	if token != "" && l.guesses.failed(client, time.Now()) {
+		l.log.Warn("wrong tokens: this client is not heard for a while", "path", r.URL.Path, "from", l.client(r), "guesses", l.limits.guesses)
+	} else {
+		l.log.Warn("change refused: no valid token", "path", r.URL.Path, "from", l.client(r))
+	}
 	w.Header().Set("WWW-Authenticate", "Bearer")
 	writeError(w, http.StatusUnauthorized, "changes need the header Authorization: Bearer TOKEN")
 	return false

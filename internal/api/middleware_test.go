@@ -116,7 +116,9 @@ func TestChangesOverTCPNeedTheToken(t *testing.T) {
 		wantError(t, ask(readOnly, "POST", path), 403, "read-only")
 		wantError(t, ask(readOnly, "POST", path, "Authorization: Bearer "), 403, "read-only")
 	}
-	h := newServer(d, withToken).handler(false)
+	s := newServer(d, withToken)
+	s.limits.guesses = 100
+	h := s.handler(false)
 	for _, header := range []string{
 		"X-No: thing", "Authorization: Bearer", "Authorization: Bearer wrong", "Authorization: Basic " + token,
 		"Authorization: " + token, "Authorization: Bearer " + token + "x", "Authorization: Bearer " + token[1:],

@@ -141,7 +141,7 @@ func TestTheDescriptionNamesEveryCodeOfAVerdict(t *testing.T) {
 func TestTheDescriptionNamesEveryRouteAndNoOther(t *testing.T) {
 	d := readDescription(t)
 	s := newServer(newDaemon(), func(o *Options) { o.Metrics = NewMetrics("test", func() []status.PathVerdict { return nil }) })
-	f := &listenerHandler{Server: s, streams: make(chan struct{}, 1)}
+	f := &listenerHandler{Server: s}
 	var served []string
 	for path := range f.routes() {
 		served = append(served, strings.TrimSuffix(path, "{$}"))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -27,9 +28,11 @@ type Source interface {
 	// Drain moves new flows away from an uplink, or ends that. An unknown name
 	// is an error that is [ErrUnknownUplink].
 	Drain(name string, drained bool) error
-	// Reload reads the configuration again. An error means that the new one is
-	// wrong and that nothing has changed; its text is shown to the operator.
-	Reload() error
+	// Reload reads the configuration again; with a wait, it is taken back after that unless Confirm is called. An error
+	// means that the new one is wrong and that nothing has changed; its text is shown to the operator.
+	Reload(wait time.Duration) error
+	// Confirm keeps the configuration that waits for it; an error says why not.
+	Confirm() error
 	// Explain says what would become of a packet; without an uplink, if one is named: as if its cable were
 	// pulled. An error that is [rules.ErrPacket] or [ErrUnknownUplink] is the asker's.
 	Explain(p explain.Packet, without string) (Explanation, error)
@@ -62,23 +65,29 @@ type Options struct {
 // each listener on its own, so that nobody on the network can lock the operator
 // out of the unix socket.
 type limits struct {
-	connections   int
-	streams       int   // followers of events
-	headerBytes   int   // net/http allows another 4096
-	bodyBytes     int64 // no request has a body that matters
-	headerTimeout time.Duration
-	readTimeout   time.Duration
-	writeTimeout  time.Duration // of a response; of one write to a follower: streamTimeout
-	idleTimeout   time.Duration
-	streamTimeout time.Duration
-	heartbeat     time.Duration
-	grace         time.Duration // for requests in progress when the daemon stops
+	connections       int
+	clientConnections int // of one client, over TCP
+	streams           int // followers of events
+	clientStreams     int // of one client, over TCP
+	guesses           int // of the token, wrong ones by one client in guessTime
+	guessTime         time.Duration
+	headerBytes       int   // net/http allows another 4096
+	bodyBytes         int64 // no request has a body that matters
+	headerTimeout     time.Duration
+	readTimeout       time.Duration
+	writeTimeout      time.Duration // of a response; of one write to a follower: streamTimeout
+	idleTimeout       time.Duration
+	streamTimeout     time.Duration
+	heartbeat         time.Duration
+	grace             time.Duration // for requests in progress when the daemon stops
+	look              time.Duration // how often it is looked whether the socket is there, and a failed listener bound again
 }
 
 func defaultLimits() limits {
 	return limits{
-		connections:   64,
-		streams:       16,
+		connections: 128, clientConnections: 32,
+		streams: 64, clientStreams: 16,
+		guesses: 5, guessTime: time.Minute,
 		headerBytes:   16 << 10,
 		bodyBytes:     4 << 10,
 		headerTimeout: 5 * time.Second,
@@ -88,6 +97,7 @@ func defaultLimits() limits {
 		streamTimeout: 10 * time.Second,
 		heartbeat:     15 * time.Second,
 		grace:         time.Second,
+		look:          5 * time.Second,
 	}
 }
 
@@ -111,16 +121,23 @@ func NewServer(o Options) *Server {
 	return s
 }
 
+// confirmKey is the parameter of a reload that has to be confirmed.
+const confirmKey = "confirm"
+
 // listenerHandler serves one listener: the routes with its own rights and bounds.
 type listenerHandler struct {
 	*Server
-	local   bool          // the unix socket: file permissions have decided already
-	streams chan struct{} // a place for each follower
+	local   bool // the unix socket: file permissions have decided already
+	streams *shares
+	guesses *guesses
 }
 
 // handler returns the routes as a listener shows them.
 func (s *Server) handler(local bool) http.Handler {
-	l := &listenerHandler{Server: s, local: local, streams: make(chan struct{}, s.limits.streams)}
+	l := &listenerHandler{Server: s, local: local, streams: newShares(s.limits.streams, s.limits.clientStreams), guesses: newGuesses(s.limits.guesses, s.limits.guessTime)}
+	if local {
+		l.streams.each = s.limits.streams
+	}
 	mux := http.NewServeMux()
 	for path, h := range l.routes() {
 		mux.Handle(path, h)
@@ -145,6 +162,7 @@ func (l *listenerHandler) routes() map[string]http.Handler {
 		"/api/v1/uplinks/{name}/drain":   l.post(l.drain(true)),
 		"/api/v1/uplinks/{name}/undrain": l.post(l.drain(false)),
 		"/api/v1/reload":                 l.post(l.reload),
+		"/api/v1/confirm":                l.post(l.confirm),
 		"/healthz":                       get(l.healthz),
 	}
 	if l.o.Metrics != nil {
@@ -233,8 +251,35 @@ func (l *listenerHandler) drain(drained bool) http.HandlerFunc {
 }
 
 func (l *listenerHandler) reload(w http.ResponseWriter, r *http.Request) {
-	if err := l.o.Source.Reload(); err != nil {
+	wait, err := reloadQuery(r.URL.Query())
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if err := l.o.Source.Reload(wait); err != nil {
 		writeError(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	l.done(w, r)
+}
+
+// reloadQuery reads how long a configuration waits to be confirmed; 0 for not at all. Who asks for something that is not
+// understood must not get a configuration that stays.
+func reloadQuery(query url.Values) (wait time.Duration, err error) {
+	for key, values := range query {
+		if key != confirmKey || len(values) != 1 {
+			return 0, fmt.Errorf("reload knows %s=60s, once, and no %q", confirmKey, key)
+		}
+		if wait, err = time.ParseDuration(values[0]); err != nil || wait <= 0 {
+			return 0, fmt.Errorf("%s=%q is no time to wait, like 60s", confirmKey, values[0])
+		}
+	}
+	return wait, nil
+}
+
+func (l *listenerHandler) confirm(w http.ResponseWriter, r *http.Request) {
+	if err := l.o.Source.Confirm(); err != nil {
+		writeError(w, http.StatusConflict, err.Error())
 		return
 	}
 	l.done(w, r)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -129,4 +130,22 @@ func TestWrongMethods(t *testing.T) {
 			t.Errorf("%s %s allows %q, want %q", test.method, test.path, got, test.allow)
 		}
 	}
+}
+
+func TestAReloadThatIsNotUnderstoodIsNone(t *testing.T) {
+	d := newDaemon()
+	h := newServer(d).handler(true)
+	for _, query := range []string{"confirm=", "confirm=60", "confirm=0s", "confirm=-1s", "confirm=abc", "confirm=1s&confirm=2s", "comfirm=60s"} {
+		wantCode(t, ask(h, "POST", "/api/v1/reload?"+query), 400)
+	}
+	if d.reloads != 0 {
+		t.Fatal("it has reloaded, and nothing waits")
+	}
+	wantCode(t, ask(h, "POST", "/api/v1/confirm"), 409)
+	wantCode(t, ask(h, "POST", "/api/v1/reload?confirm=90s"), 204)
+	if d.wait != 90*time.Second {
+		t.Errorf("waits %v", d.wait)
+	}
+	wantCode(t, ask(h, "POST", "/api/v1/confirm"), 204)
+	wantCode(t, ask(h, "GET", "/api/v1/confirm"), 405)
 }

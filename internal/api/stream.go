@@ -27,15 +27,13 @@ func (l *listenerHandler) events(w http.ResponseWriter, r *http.Request) {
 		_ = out.events(l.o.Events.Since(after))
 		return
 	}
-	select {
-	case l.streams <- struct{}{}:
-		defer func() { <-l.streams }()
-	default:
+	release, err := l.streams.take(clientOf(r.RemoteAddr))
+	if err != nil {
 		w.Header().Set("Retry-After", "30")
-		writeError(w, http.StatusServiceUnavailable,
-			fmt.Sprintf("%d clients follow the events already, no more are served", cap(l.streams)))
+		writeError(w, http.StatusServiceUnavailable, err.Error())
 		return
 	}
+	defer release()
 	out.begin()
 	if err := out.write([]byte("retry: 2000\n\n")); err != nil {
 		return

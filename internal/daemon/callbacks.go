@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/commit"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
@@ -20,7 +21,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
 		if c, changed := d.discovery.Scan(obs); changed {
-			if err := d.adopt(c, configuration{taken: d.started}); err != nil {
+			if err := d.adopt(c, commit.Config{Taken: d.started}); err != nil {
 				d.log.Warn("a discovered uplink cannot be used", "err", err)
 			}
 		}

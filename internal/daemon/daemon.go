@@ -8,11 +8,13 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/commit"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/discovery"
@@ -67,7 +69,9 @@ type Daemon struct {
 	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
 
-	reloading sync.Mutex           // one configuration change at a time
+	reloading sync.Mutex // one configuration change at a time
+	kept      *commit.Keeper
+	waits     chan struct{}        // has one element when how long kept waits may have changed
 	discovery *discovery.Discovery // guarded by reloading; nil with a configuration file
 	planned   rules.Config         // guarded by reloading; what the engine works towards
 
@@ -75,8 +79,8 @@ type Daemon struct {
 
 	mu     sync.Mutex // guards what follows
 	config *config.Config
-	lines  config.Lines // of the configuration in its file; nil without one
-	taken  time.Time    // when it was taken over
+	// inForce is what the configuration was read from.
+	inForce commit.Config
 	// configFailure is what is wrong with the file as it is now; nil: nothing.
 	configFailure error
 	ids           map[string]int
@@ -95,20 +99,14 @@ func New(o Options) (_ *Daemon, err error) {
 	if o.Notify == nil {
 		o.Notify = func(string) {}
 	}
-	read, err := o.readOrKept()
+	kept, read, unread, err := commit.Start(o.ConfigFile, commit.SystemClock())
 	if err != nil {
 		return nil, err
 	}
 	c := read.Config
-	if read.failure != nil {
-		o.Log.Error("the configuration file cannot be used: the last good one stays in force", "of", read.taken, "err", read.failure)
-	}
-	state, err := store.Open(c.Daemon.StateDir)
-	if err != nil {
-		return nil, err
-	}
+	state := store.Open(c.Daemon.StateDir)
 	d := &Daemon{o: o, log: o.Log, started: time.Now(), saver: newSaver(state, time.Now(), o.Log),
-		ids: make(map[string]int), carried: make(map[rules.Family]rules.Choice)}
+		kept: kept, waits: make(chan struct{}, 1), ids: make(map[string]int), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -160,22 +158,14 @@ func New(o Options) (_ *Daemon, err error) {
 	maps.Copy(documents, saved.Documents())
 	maps.Copy(documents, d.usage.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
-	loaded := func(err error, fix string) error {
-		if !errors.Is(err, store.ErrDamaged) {
-			return err
-		}
-		d.log.Warn("state is damaged", "err", err)
-		d.problems.put("state-damaged", "warning", err.Error(), "nothing to do: "+fix)
-		return nil
-	}
 	for name, v := range documents {
-		if err := loaded(state.Load(name, v), "it starts afresh; the old file is kept beside it where that is possible"); err != nil {
-			return nil, err
-		}
+		unread = errors.Join(unread, state.Load(name, v))
 	}
 	d.events, err = newDecisionLog(d.saver, api.FirstID(d.started))
-	if err = loaded(err, "all other lines are there"); err != nil {
-		return nil, err
+	if unread = errors.Join(unread, err); unread != nil {
+		d.log.Warn("state is damaged", "err", unread)
+		d.problems.put("state-damaged", "warning", strings.ReplaceAll(unread.Error(), "\n", "; "),
+			"nothing to do: what it held starts afresh; what is damaged is kept beside it where that is possible")
 	}
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)
@@ -193,10 +183,17 @@ func New(o Options) (_ *Daemon, err error) {
 		d.discovery = discovery.New(c)
 		c, _ = d.discovery.Scan(obs)
 	}
-	d.metrics.ObserveReload(read.failure == nil)
 	if err := d.adopt(c, read); err != nil {
-		return nil, err
+		good, none := d.kept.Good(err)
+		if none != nil || d.adopt(good.Config, good) != nil {
+			read.Failure = err
+			d.adoptAnyhow(read)
+		}
 	}
+	if d.configFailure != nil {
+		d.log.Error("the configuration file is not used as it is", "in force since", d.inForce.Taken, "err", d.configFailure)
+	}
+	d.metrics.ObserveReload(d.configFailure == nil)
 	return d, nil
 }
 
@@ -225,7 +222,17 @@ func (o *Options) discovers() bool { return o.ConfigFile == "" }
 
 // adopt makes a configuration the one in force: c is what was read, or what was discovered besides. It changes nothing
 // when it fails.
-func (d *Daemon) adopt(c *config.Config, read configuration) error {
+func (d *Daemon) adopt(c *config.Config, read commit.Config) error {
+	return d.adoptWith(c, read, d.tunnels.Configure)
+}
+
+// adoptAnyhow makes a configuration the one in force where there is none to stay with: what of it cannot work is left out.
+func (d *Daemon) adoptAnyhow(c commit.Config) {
+	err := d.adoptWith(c.Config, c, func(c *config.Config, ids map[string]int) error { d.tunnels.ConfigureAnyhow(c, ids); return nil })
+	d.report("config-refused", err, "have fewer uplinks and policies")
+}
+
+func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) error {
 	d.mu.Lock()
 	ids := maps.Clone(d.ids)
 	d.mu.Unlock()
@@ -233,13 +240,13 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	if err != nil {
 		return err
 	}
-	if err := d.tunnels.Configure(c, ids); err != nil {
+	if err := tunnels(c, ids); err != nil {
 		return err
 	}
 	d.monitor.Configure(c, ids)
 	d.mu.Lock()
 	former := d.config
-	d.config, d.ids, d.lines, d.taken, d.configFailure = c, ids, read.Lines, read.taken, read.failure
+	d.config, d.ids, d.inForce, d.configFailure = c, ids, read, read.Failure
 	d.mu.Unlock()
 	if former != nil {
 		for i := range former.Uplinks {
@@ -257,7 +264,12 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 	if err := writeTableNames(c, ids); err != nil { // they are a convenience
 		d.log.Warn("table names are not written", "err", err)
 	}
-	d.saveConfig(d.o.ConfigFile, read)
+	d.kept.Took(read)
+	d.saveConfig()
+	select {
+	case d.waits <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -266,14 +278,14 @@ func (d *Daemon) adopt(c *config.Config, read configuration) error {
 func (d *Daemon) Run(ctx context.Context) error {
 	defer d.Close()
 	c := d.current()
-	token, err := readToken(c.Daemon.TokenFile)
-	if err != nil {
-		return err
-	}
+	token, err := api.ReadToken(c.Daemon.TokenFile)
+	d.report("token-file", err, "correct it and restart; until then nothing can be changed over TCP")
 	server := api.NewServer(api.Options{Source: d, Events: d.events.EventLog, Metrics: d.metrics, Log: d.log, Token: token, Hosts: c.Daemon.Hosts})
 	// The control socket is also the lock: whoever answers on it owns the kernel state.
-	listeners, err := d.listen(ctx, c.Daemon)
-	if err != nil {
+	bindSocket := func(ctx context.Context) (*api.Listeners, error) { return api.Listen(ctx, c.Daemon.Socket, "") }
+	bindTCP := func(ctx context.Context) (*api.Listeners, error) { return api.Listen(ctx, "", c.Daemon.Listen) }
+	socket, err := bindSocket(ctx)
+	if errors.Is(err, api.ErrRunning) {
 		return err
 	}
 	notify := notifier{d.events, d.events.last(), d.log} // of the start too
@@ -282,11 +294,24 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.watchdog, d.saver.run, d.events.run, d.tunnels.Run,
-		func(ctx context.Context) error { return server.Serve(ctx, listeners) },
+		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run,
+		func(ctx context.Context) error {
+			server.Answer(ctx, socket, bindSocket, func(err error) {
+				d.report("socket", err, "take away what is in the way, or choose another [daemon] socket and restart; it is tried again by itself")
+			})
+			return nil
+		},
 		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
 		func(ctx context.Context) error { return notify.runPrograms(ctx, c.Daemon.Hooks) },
 		func(ctx context.Context) error { return notify.runWebhook(ctx, c.Daemon.Webhook) },
+	}
+	if c.Daemon.Listen != "" {
+		parts = append(parts, func(ctx context.Context) error {
+			server.Answer(ctx, nil, bindTCP, func(err error) {
+				d.report("listen", err, "free the address, or choose another [daemon] listen and restart; it is tried again by itself")
+			})
+			return nil
+		})
 	}
 	err = together(ctx, parts)
 	d.events.save()
@@ -295,20 +320,14 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
-// listen binds the control socket and the TCP address. Somebody else's program on that address shall not
-// keep the box from being routed: it is reported, and the socket is enough.
-func (d *Daemon) listen(ctx context.Context, c config.Daemon) (*api.Listeners, error) {
-	listeners, err := api.Listen(ctx, c.Socket, c.Listen)
-	if err == nil || c.Listen == "" || errors.Is(err, api.ErrRunning) {
-		return listeners, err
+// report has a failure of the daemon's own be a problem until it is over: nil. None of them keeps the box from being routed.
+func (d *Daemon) report(code string, err error, fix string) {
+	if err != nil {
+		d.log.Error("something of the daemon does not work", "code", code, "err", err)
+		d.problems.put(code, "error", err.Error(), fix)
+		return
 	}
-	listeners, socketErr := api.Listen(ctx, c.Socket, "")
-	if socketErr != nil {
-		return nil, socketErr
-	}
-	d.log.Error("nobody is answered over TCP", "err", err)
-	d.problems.put("listen", "warning", err.Error(), "free the address, or choose another [daemon] listen, and restart")
-	return listeners, nil
+	d.problems.clear(code)
 }
 
 // together runs the parts until the context ends or one of them fails, and returns when all are gone.

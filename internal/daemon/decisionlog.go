@@ -83,6 +83,9 @@ func (l *decisionLog) run(ctx context.Context) error {
 func (l *decisionLog) save() {
 	l.disk.write(docEvents, func() error {
 		var lines []any
+		if l.file.Gone() {
+			l.written = 0
+		}
 		written := l.written
 		for _, e := range l.Since(written) {
 			if e.Kind != status.EventGap {

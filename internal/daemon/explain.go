@@ -16,7 +16,7 @@ func (d *Daemon) Explain(p explain.Packet, without string) (api.Explanation, err
 	defer d.explaining.Unlock()
 	last := d.engine.Last()
 	d.mu.Lock()
-	x := trace.Tracer{File: d.o.ConfigFile, Lines: maps.Clone(d.lines), Config: last.Config}
+	x := trace.Tracer{File: d.o.ConfigFile, Lines: maps.Clone(d.inForce.Lines), Config: last.Config}
 	d.mu.Unlock()
 	x.Verdicts = func(map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict { return last.Verdicts }
 	return x.Explain(p, without)

@@ -34,6 +34,7 @@ var imports = map[string][]string{
 	"internal/dhcp4":             {"internal/linksession"},
 	"internal/ndisc":             {"internal/linksession"},
 	"internal/store":             nil,
+	"internal/commit":            {"internal/config", "internal/store"},
 	"internal/hooks":             nil,
 	"internal/schedule":          nil,
 	// engines
@@ -45,7 +46,7 @@ var imports = map[string][]string{
 	// what joins and renders them
 	"internal/api":     {"internal/status", "rules", "rules/explain", "uplink"},
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
-	"internal/daemon":  {"internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
+	"internal/daemon":  {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
 	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/explain"},
 	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/offline", "internal/status", "rules", "rules/explain"},
 	// the lab and the virtual machine

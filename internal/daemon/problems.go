@@ -23,6 +23,12 @@ func (o *ownProblems) put(code, severity, message, fix string) {
 	o.byCode[code] = rules.Problem{Code: code, Severity: severity, Message: message, Fix: fix}
 }
 
+func (o *ownProblems) clear(code string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.byCode, code)
+}
+
 func (o *ownProblems) list() []rules.Problem {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -3,13 +3,11 @@ package daemon
 import (
 	"errors"
 	"fmt"
-	"os"
-	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/commit"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/status"
 )
@@ -30,14 +28,15 @@ func (d *Daemon) Drain(name string, drained bool) error {
 	return nil
 }
 
-// Reload reads the configuration file again. A file with a mistake changes nothing.
-func (d *Daemon) Reload() error {
+// Reload reads the configuration file again. A file with a mistake changes nothing. With a time to wait, it is taken back after
+// that unless it is confirmed; while one waits already, the next one waits in its place.
+func (d *Daemon) Reload(wait time.Duration) error {
 	if d.o.discovers() {
 		return errors.New("there is no configuration file to read: uplinks are discovered")
 	}
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	err := d.reload()
+	err := d.reload(wait)
 	event := status.Event{Kind: status.EventReload, Message: "configuration read again"}
 	d.metrics.ObserveReload(err == nil)
 	if err != nil {
@@ -46,21 +45,41 @@ func (d *Daemon) Reload() error {
 		d.mu.Unlock()
 		event.Message = "configuration left as it was: " + err.Error()
 		d.log.Error("reload failed, nothing was changed", "err", err)
+	} else if left, waits := d.kept.Remaining(); waits {
+		event.Message += fmt.Sprintf("; it is taken back in %v unless it is confirmed", left.Round(time.Second))
 	}
 	d.event(event)
 	return err
 }
 
-func (d *Daemon) reload() error {
-	file, err := config.Load(d.o.ConfigFile)
+func (d *Daemon) reload(wait time.Duration) error {
+	file, err := d.kept.Read()
 	if err != nil {
 		return err
 	}
-	c, have := file.Config, d.current()
-	if !reflect.DeepEqual(c.Daemon, have.Daemon) || c.Kernel != have.Kernel {
+	if have := d.current(); commit.NeedsRestart(file.Config, have) {
 		return errors.New("[daemon] and [kernel] change only with a restart, and nothing else of this file was taken over")
 	}
-	return d.adopt(c, configuration{File: file, taken: time.Now()})
+	next := commit.Config{File: file, Taken: time.Now()}
+	if wait == 0 {
+		if err := d.kept.Refuses(file.Text); err != nil {
+			return err
+		}
+		return d.adopt(file.Config, next)
+	}
+	if wait < commit.MinWait || wait > commit.MaxWait {
+		return fmt.Errorf("a configuration can wait for %v to %v to be confirmed, not for %v", commit.MinWait, commit.MaxWait, wait)
+	}
+	abort, err := d.kept.Begin(file, wait)
+	if err != nil {
+		return err
+	}
+	if err := d.adopt(file.Config, next); err != nil {
+		abort()
+		d.saveConfig()
+		return err
+	}
+	return nil
 }
 
 // Healthy says why the daemon does not do its work, nil when it does.
@@ -76,20 +95,4 @@ func (d *Daemon) Healthy() error {
 		return errors.New("the kernel is not in the wanted state yet")
 	}
 	return nil
-}
-
-// readToken reads the token for changes over TCP; without one the listener only reads.
-func readToken(file string) (string, error) {
-	if file == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("reading token_file: %w", err)
-	}
-	token := strings.TrimSpace(string(b))
-	if len(token) < 16 {
-		return "", fmt.Errorf("token_file %s holds %d characters, at least 16 are needed", file, len(token))
-	}
-	return token, nil
 }

@@ -52,9 +52,16 @@ func (s *saver) write(document string, write func() error) {
 	delete(s.unsaved, document)
 }
 
-// run tries now and then what has failed, until the context ends.
+// run tries now and then what has failed, and writes again what somebody has taken away, until the context ends.
 func (s *saver) run(ctx context.Context) error {
 	schedule.Every(ctx, s.phase, reconcile.Resync, func(time.Time) {
+		s.write("", func() error {
+			names, err := s.state.Restore()
+			if len(names) > 0 {
+				s.log.Warn("state was taken away, and is written again", "documents", names)
+			}
+			return err
+		})
 		s.mu.Lock()
 		unsaved := maps.Clone(s.unsaved)
 		s.mu.Unlock()

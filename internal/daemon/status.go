@@ -24,7 +24,7 @@ func (d *Daemon) Status() status.Status {
 	s := status.Status{Version: d.o.Version, Started: status.At(d.started), Converged: last.Converged, Generation: last.Generation,
 		Problems: append(d.problems.list(), last.Report.Problems...)}
 	var wrong []rules.Problem
-	s.Config, wrong = d.configStatus()
+	s.Config, wrong = d.configStatus(now)
 	s.Problems = append(s.Problems, wrong...)
 	if last.Err != nil {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),

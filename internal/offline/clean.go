@@ -27,15 +27,10 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := store.Open(c.Daemon.StateDir)
-	if err != nil {
-		return nil, err
-	}
+	state := store.Open(c.Daemon.StateDir)
 	var recorded rules.Recorded
-	if err := state.Load(store.Recorded, &recorded); errors.Is(err, store.ErrDamaged) {
+	if err := state.Load(store.Recorded, &recorded); err != nil {
 		log.Warn("former values are not given back", "err", err)
-	} else if err != nil {
-		return nil, err
 	}
 	k, err := kernel.Open(planinput.KernelNumbers(c.Kernel), log)
 	if err != nil {

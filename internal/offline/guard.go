@@ -1,6 +1,8 @@
 package offline
 
 import (
+	"errors"
+
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -13,18 +15,12 @@ func Guard(configFile string) ([]rules.Op, error) {
 		return nil, err
 	}
 	defer in.kernel.Close()
-	state, err := store.Open(in.config.Daemon.StateDir)
-	if err != nil {
-		return nil, err
-	}
-	// The daemon must give the groups the same tables.
-	if err := state.Save(store.IDs, in.saved.ids); err != nil {
-		return nil, err
-	}
+	// The daemon must give the groups the same tables. Where that cannot be kept, it will most probably do so all the same.
+	saved := store.Open(in.config.Daemon.StateDir).Save(store.IDs, in.saved.ids)
 	obs, want, _, err := in.plan()
 	if err != nil {
 		return nil, err
 	}
 	changes := rules.BootKillSwitchOps(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
-	return changes, in.kernel.Apply(changes)
+	return changes, errors.Join(in.kernel.Apply(changes), saved)
 }

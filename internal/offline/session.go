@@ -1,7 +1,6 @@
 package offline
 
 import (
-	"errors"
 	"log/slog"
 	"maps"
 	"time"
@@ -34,9 +33,7 @@ func open(configFile string) (_ *session, err error) {
 		return nil, err
 	}
 	in := &session{config: file.Config, lines: file.Lines}
-	if in.saved, err = readSaved(in.config.Daemon.StateDir); err != nil {
-		return nil, err
-	}
+	in.saved = readSaved(in.config.Daemon.StateDir)
 	if in.kernel, err = kernel.Open(planinput.KernelNumbers(in.config.Kernel), slog.New(slog.DiscardHandler)); err != nil {
 		return nil, err
 	}
@@ -75,18 +72,15 @@ type savedState struct {
 }
 
 // readSaved reads the state directory without making it.
-func readSaved(dir string) (*savedState, error) {
+func readSaved(dir string) *savedState {
 	k := &savedState{ids: make(map[string]int), addressing: addressing.New(addressing.Options{})}
 	state := store.View(dir)
 	documents := k.addressing.Documents()
 	maps.Copy(documents, k.monitor.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &k.ids, store.Recorded: &k.recorded})
 	for name, v := range documents {
-		// The daemon would start afresh where a document is damaged.
-		if err := state.Load(name, v); err != nil && !errors.Is(err, store.ErrDamaged) {
-			return nil, err
-		}
+		_ = state.Load(name, v) // the daemon would start afresh where it fails
 	}
 	k.addressing.Restore(time.Now())
-	return k, nil
+	return k
 }

@@ -17,10 +17,7 @@ import (
 // numbers reads the numbers that a log of a directory holds.
 func numbers(t *testing.T, dir string) (log *store.Log, held []int, err error) {
 	t.Helper()
-	d, err := store.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := store.Open(dir)
 	log = d.Log("events", 64)
 	err = log.Load(func(v json.RawMessage) {
 		var n int
@@ -99,10 +96,7 @@ func TestAFullDiskLeavesALogAsItWas(t *testing.T) {
 		t.Fatalf("mounting a small disk: %v", err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
-	d, err := store.Open(disk)
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := store.Open(disk)
 	log := d.Log("events", 1<<20)
 	if err := log.Append(1); err != nil {
 		t.Fatal(err)

@@ -48,6 +48,7 @@ type Engine struct {
 	uplinks  map[string]*wgUplink
 	numbers  rules.Kernel
 	problems []rules.Problem
+	unread   error // why keys could not be read
 }
 
 // New makes an engine without uplinks. Nothing happens before Run.
@@ -61,15 +62,25 @@ func (e *Engine) Configure(c *config.Config, ids map[string]int) error {
 	if err != nil {
 		return err
 	}
-	e.take(c, wanted)
+	e.take(c, wanted, nil)
 	return nil
+}
+
+// ConfigureAnyhow takes a configuration over, because there is none to stay with. A device whose keys cannot be read stays as it
+// is, and that is a problem until the next configuration.
+func (e *Engine) ConfigureAnyhow(c *config.Config, ids map[string]int) {
+	wanted, err := e.read(c, ids)
+	for _, w := range wanted {
+		w.made = w.made && !w.keyless
+	}
+	e.take(c, wanted, err)
 }
 
 // DryRun takes a configuration over for a look from outside, for which keys that cannot be read are missing: the error
 // says which.
 func (e *Engine) DryRun(c *config.Config, ids map[string]int) error {
 	wanted, err := e.read(c, ids)
-	e.take(c, wanted)
+	e.take(c, wanted, err)
 	return err
 }
 
@@ -85,6 +96,7 @@ func (e *Engine) read(c *config.Config, ids map[string]int) (map[string]*wgUplin
 		}
 		w := newWGUplink(u, ids, planinput.KernelNumbers(c.Kernel))
 		if err := w.readKeys(u.WireGuard); err != nil {
+			w.keyless = true
 			failed = append(failed, fmt.Errorf("uplink %s: %w", u.Name, err))
 		}
 		if state, err := e.o.WireGuard.Device(w.device); err == nil {
@@ -96,7 +108,7 @@ func (e *Engine) read(c *config.Config, ids map[string]int) (map[string]*wgUplin
 	return wanted, errors.Join(failed...)
 }
 
-func (e *Engine) take(c *config.Config, wanted map[string]*wgUplink) {
+func (e *Engine) take(c *config.Config, wanted map[string]*wgUplink, unread error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for name, w := range wanted {
@@ -107,7 +119,7 @@ func (e *Engine) take(c *config.Config, wanted map[string]*wgUplink) {
 			}
 		}
 	}
-	e.uplinks, e.numbers = wanted, planinput.KernelNumbers(c.Kernel)
+	e.uplinks, e.numbers, e.unread = wanted, planinput.KernelNumbers(c.Kernel), unread
 }
 
 // Observe takes in a snapshot. It reports whether there are uplinks of which Learn may say something else now.
@@ -169,7 +181,11 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Problems() []rules.Problem {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Clone(e.problems)
+	problems := slices.Clone(e.problems)
+	if e.unread != nil {
+		problems = append(problems, rules.Problem{Code: "wireguard-key", Severity: "error", Message: e.unread.Error(), Fix: "put the key there, then: uplinkd reload"})
+	}
+	return problems
 }
 
 // Peers lists the peers of an uplink, as they were at the latest snapshot.

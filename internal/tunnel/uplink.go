@@ -16,6 +16,7 @@ type wgUplink struct {
 	id        int
 	device    string
 	made      bool   // by us; else somebody else configures it, and only its mark is ours
+	keyless   bool   // its keys could not be read
 	mark      uint32 // of the underlay
 	table     uint32 // of the underlay
 	addresses []netip.Prefix
