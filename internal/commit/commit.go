@@ -39,7 +39,7 @@ const (
 
 var (
 	// ErrTakenBack means that the file holds what was not confirmed in time.
-	ErrTakenBack = errors.New("it was not confirmed in time and was taken back")
+	ErrTakenBack = errors.New("what the file holds was not confirmed in time and was taken back")
 	// ErrNotWaiting means that there is nothing to confirm.
 	ErrNotWaiting = errors.New("no configuration waits to be confirmed")
 )
@@ -89,11 +89,12 @@ type unconfirmed struct {
 type Keeper struct {
 	file  string
 	clock Clock
-	dir   *store.Dir // nil without a file
 
-	mu   sync.Mutex
-	good goodText
-	wait unconfirmed // Text is "" for none
+	mu      sync.Mutex // guards what follows
+	dir     *store.Dir
+	dirPath string
+	good    goodText
+	wait    unconfirmed // Text is "" for none
 }
 
 // Start reads the configuration file, "" for none, and returns what is to be in force. When the file cannot be used, that is the
@@ -105,7 +106,8 @@ func Start(file string, clock Clock) (k *Keeper, c Config, damaged, err error) {
 	if file == "" {
 		return k, Config{File: read, Taken: clock.Now()}, nil, failure
 	}
-	k.dir = store.Open(config.StateDir(readText(file)))
+	k.dirPath = config.StateDir(readText(file))
+	k.dir = store.Open(k.dirPath)
 	damaged = k.dir.Load(docGood, &k.good)
 	if lost := k.dir.Load(docUnconfirmed, &k.wait); lost != nil { // something waited, and may be in the file
 		damaged = errors.Join(damaged, lost)
@@ -120,6 +122,16 @@ func Start(file string, clock Clock) (k *Keeper, c Config, damaged, err error) {
 	}
 	c, err = k.Good(failure)
 	return k, c, damaged, err
+}
+
+// State returns the state directory of the configuration in force, to keep everything in.
+func (k *Keeper) State(path string) *store.Dir {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.dir == nil || k.dirPath != path { // the file names another, and is not in force
+		k.dir, k.dirPath = store.Open(path), path
+	}
+	return k.dir
 }
 
 // resume goes on with a configuration that waits, or takes it back, or stays with what it was taken back to; false when none
@@ -140,7 +152,7 @@ func (k *Keeper) resume(read config.File, failure error) (c Config, ok bool) {
 	if usable && (text == w.Good.Text || w.TakenBack && text != w.Text) { // put back, or changed since, by hand
 		return c, false
 	}
-	good, err := k.Good(ErrTakenBack)
+	good, err := k.Good(fmt.Errorf("%s: %w", k.file, ErrTakenBack))
 	if err != nil {
 		return c, false // by a daemon that knew other keys
 	}
@@ -308,7 +320,7 @@ func (k *Keeper) Due() (Config, bool) {
 		return Config{}, false
 	}
 	k.wait.TakenBack = true
-	c, err := k.Good(ErrTakenBack)
+	c, err := k.Good(fmt.Errorf("%s: %w", k.file, ErrTakenBack))
 	return c, err == nil
 }
 
@@ -317,7 +329,7 @@ func (k *Keeper) Save() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
-	case k.dir == nil || k.good.Text == "":
+	case k.good.Text == "": // there is no file
 		return nil
 	case k.wait.Text != "": // it holds the good one too
 		return k.dir.Save(docUnconfirmed, k.wait)

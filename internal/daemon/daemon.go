@@ -104,7 +104,7 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	c := read.Config
-	state := store.Open(c.Daemon.StateDir)
+	state := kept.State(c.Daemon.StateDir)
 	d := &Daemon{o: o, log: o.Log, started: time.Now(), saver: newSaver(state, time.Now(), o.Log),
 		kept: kept, waits: make(chan struct{}, 1), ids: make(map[string]int), carried: make(map[rules.Family]rules.Choice)}
 	defer func() {
