@@ -110,10 +110,17 @@ func (d *Discoverer) Run(ctx context.Context) error {
 	m.expire(time.Now())
 	m.changed = len(m.state.Routers)+len(m.state.Addresses)+len(m.state.Prefixes) > 0
 	said := ""
+	told := newBudget(changesAtOnce, time.Second)
+	heard, heardOfChosen := newBudget(messagesAtOnce, time.Second/messagesPerSecond), newBudget(messagesAtOnce, time.Second/messagesPerSecond)
+	deadline := m.deadline()
 	var e linksession.Event[Packet]
-	for ; !e.Ended; e = d.socket.Next(ctx, m.deadline()) {
+	for ; !e.Ended; e = d.socket.Next(ctx, deadline) {
 		now := time.Now()
-		if e.Received {
+		of := heard
+		if e.Message.From == m.state.Chosen {
+			of = heardOfChosen
+		}
+		if e.Received && (isNeighbour(e.Message) || of.spend(now) == 0) {
 			said = d.report(d.receive(m, e.Message, now), said)
 		}
 		d.update(m, now)
@@ -126,13 +133,26 @@ func (d *Discoverer) Run(ctx context.Context) error {
 		if m.tick(now) && !d.solicit() {
 			m.unsent(now)
 		}
+		deadline = m.deadline()
 		if m.changed {
+			if wait := told.spend(now); wait > 0 {
+				deadline = earlier(deadline, now.Add(wait))
+				continue
+			}
 			m.changed = false
 			d.cfg.OnChange(m.view())
 		}
 	}
 	return nil
 }
+
+// Anybody on the link may send as many advertisements as it carries. What is more than routers ever say is not looked at, and
+// what changes all the time is told once a second, for each change costs a plan. The router in use is not drowned by others.
+const (
+	changesAtOnce     = 8
+	messagesAtOnce    = 100
+	messagesPerSecond = 50
+)
 
 // report logs what is wrong with an advertisement, but not the same again with each one.
 func (d *Discoverer) report(err error, said string) string {
@@ -149,11 +169,14 @@ func (d *Discoverer) report(err error, said string) string {
 
 // receive takes a message in.
 func (d *Discoverer) receive(m *machine, p Packet, now time.Time) error {
-	if len(p.Data) > 0 && p.Data[0] == typeNeighbourAdvert {
+	if isNeighbour(p) {
 		return m.neighbour(p)
 	}
 	return m.receive(p, now)
 }
+
+// isNeighbour reports whether a message says that its sender is there, which costs nothing and must not be missed.
+func isNeighbour(p Packet) bool { return len(p.Data) > 0 && p.Data[0] == typeNeighbourAdvert }
 
 // update hands the machine what other goroutines have told.
 func (d *Discoverer) update(m *machine, now time.Time) {
