@@ -18,6 +18,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/daemon"
+	"github.com/uplinkd/uplinkd/internal/loglimit"
 )
 
 func runCommand(set *flag.FlagSet) runner {
@@ -74,7 +75,7 @@ func logger(w io.Writer, level string) (*slog.Logger, error) {
 			return a
 		}
 	}
-	return slog.New(slog.NewTextHandler(w, options)), nil
+	return slog.New(loglimit.New(slog.NewTextHandler(w, options))), nil
 }
 
 // serviceManager speaks sd_notify(3) if there is somebody to listen, and reads how often that somebody

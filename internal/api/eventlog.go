@@ -18,20 +18,27 @@ const DefaultEvents = 1000
 // readBatch is how many events a reader takes while it holds the lock.
 const readBatch = 64
 
-// EventLog keeps the latest events for any number of readers. Appending never
+// EventLog keeps the latest events for any number of readers. When there are too
+// many, the oldest of the most frequent kind goes, so that a flood of one kind
+// pushes out nothing but itself. Appending never
 // waits for a reader: each has only a position, and one that falls behind what
 // is kept gets an [EventGap] in place of what it lost. All methods may be called
 // by any goroutine.
 type EventLog struct {
 	size int
 
-	mu      sync.Mutex
-	next    uint64
-	events  []status.Event // what is kept, ids growing; those of one run without gaps
-	floor   uint64         // just before the first id that was kept at the beginning
-	dropped uint64         // how many were dropped since
-	last    uint64         // the id that was dropped last
-	grown   chan struct{}  // closed by Append; nil while nobody waits
+	mu     sync.Mutex
+	next   uint64
+	events []keptEvent              // what is kept, ids growing
+	counts map[status.EventKind]int // of those
+	floor  uint64                   // just before the first id that was kept at the beginning
+	grown  chan struct{}            // closed by Append; nil while nobody waits
+}
+
+// keptEvent is an event, how many were dropped between it and the one before, and the id of the last of those.
+type keptEvent struct {
+	status.Event
+	dropped, last uint64
 }
 
 // NewEventLog returns a log that keeps size events, [DefaultEvents] if size is
@@ -46,7 +53,7 @@ func NewEventLog(size int, first uint64) *EventLog {
 		size = DefaultEvents
 	}
 	first = max(first, 1)
-	return &EventLog{size: size, next: first, floor: first - 1}
+	return &EventLog{size: size, next: first, floor: first - 1, counts: make(map[status.EventKind]int)}
 }
 
 // Replay puts the events of earlier runs before those of this one, whose ids
@@ -57,10 +64,12 @@ func (l *EventLog) Replay(events []status.Event) {
 	defer l.mu.Unlock()
 	for _, e := range events {
 		if e.ID > 0 && e.ID < maxID && e.Kind != status.EventGap && (len(l.events) == 0 || e.ID > l.events[len(l.events)-1].ID) {
-			l.events = append(l.events, e)
+			l.keep(e)
 		}
 	}
-	l.events = l.events[max(0, len(l.events)-l.size):]
+	for i := range l.events {
+		l.events[i].dropped, l.events[i].last = 0, 0 // by an earlier run
+	}
 	if n := len(l.events); n > 0 {
 		l.floor = l.events[0].ID - 1
 		l.next = max(l.next, l.events[n-1].ID+1)
@@ -84,19 +93,40 @@ func (l *EventLog) Append(e status.Event) status.Event {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e.ID = l.next
-	l.events = append(l.events, e)
-	if len(l.events) > l.size {
-		l.last = l.events[0].ID
-		l.dropped++
-		l.events[0] = status.Event{} // its memory goes when the array is replaced
-		l.events = l.events[1:]
-	}
+	l.keep(e)
 	l.next++
 	if l.grown != nil {
 		close(l.grown)
 		l.grown = nil
 	}
 	return e
+}
+
+// keep adds an event, and drops one where there are too many. The lock is held.
+func (l *EventLog) keep(e status.Event) {
+	l.events = append(l.events, keptEvent{Event: e})
+	l.counts[e.Kind]++
+	if len(l.events) <= l.size {
+		return
+	}
+	most := e.Kind
+	for kind, n := range l.counts {
+		if n > l.counts[most] || n == l.counts[most] && kind < most {
+			most = kind
+		}
+	}
+	i := slices.IndexFunc(l.events, func(o keptEvent) bool { return o.Kind == most })
+	if i+1 < len(l.events) {
+		l.events[i+1].dropped += l.events[i].dropped + 1
+		l.events[i+1].last = max(l.events[i+1].last, l.events[i].ID)
+	}
+	l.counts[most]--
+	if i == 0 { // which costs nothing
+		l.events[0] = keptEvent{} // its memory goes when the array is replaced
+		l.events = l.events[1:]
+		return
+	}
+	l.events = slices.Delete(l.events, i, i+1)
 }
 
 // Since returns the kept events after id, the oldest first; all of them for 0.
@@ -164,15 +194,27 @@ func (l *EventLog) read(pos uint64) ([]status.Event, <-chan struct{}) {
 // after returns up to limit events after pos, and before them the gap, if any.
 // The lock is held.
 func (l *EventLog) after(pos uint64, limit int) []status.Event {
+	from, _ := slices.BinarySearchFunc(l.events, pos+1, func(e keptEvent, id uint64) int { return cmp.Compare(e.ID, id) })
+	kept := l.events[from:min(len(l.events), from+limit)]
+	if len(kept) == 0 {
+		return nil
+	}
+	var lost uint64
+	if first := &kept[0]; pos < first.last { // the reader may have had some of them
+		lost = min(first.dropped, first.last-pos)
+	}
+	for i := range kept[1:] {
+		lost += kept[1+i].dropped
+	}
 	var events []status.Event
-	if pos < l.last {
-		// Ids of different runs are far apart, so their difference may be too much.
-		lost := min(l.last-pos, l.dropped)
+	if lost > 0 {
 		events = append(events, status.Event{
-			ID: l.last, Time: status.At(time.Now()), Kind: status.EventGap, Lost: lost,
+			ID: kept[0].ID - 1, Time: status.At(time.Now()), Kind: status.EventGap, Lost: lost,
 			Message: fmt.Sprintf("%d older events are not kept any more", lost),
 		})
 	}
-	from, _ := slices.BinarySearchFunc(l.events, pos+1, func(e status.Event, id uint64) int { return cmp.Compare(e.ID, id) })
-	return append(events, l.events[from:min(len(l.events), from+limit)]...)
+	for i := range kept {
+		events = append(events, kept[i].Event)
+	}
+	return events
 }

@@ -109,7 +109,7 @@ func TestIDsGrowOverARestart(t *testing.T) {
 // replayed is a log of four with two events of each of two earlier runs.
 func replayed() *EventLog {
 	l := NewEventLog(4, 901)
-	l.Replay([]status.Event{{ID: 101, Kind: status.EventStart}, {ID: 102, Kind: status.EventRepair}, {ID: 501, Kind: status.EventStart}, {ID: 502, Kind: status.EventRepair}})
+	l.Replay([]status.Event{{ID: 101, Kind: status.EventRepair}, {ID: 102, Kind: status.EventRepair}, {ID: 501, Kind: status.EventRepair}, {ID: 502, Kind: status.EventRepair}})
 	return l
 }
 
@@ -136,6 +136,48 @@ func TestWhatWasBeforeARestartIsThereToo(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestAFloodPushesOutNothingButItself(t *testing.T) {
+	l := NewEventLog(20, 1)
+	for range 5 {
+		l.Append(status.Event{Kind: status.EventVerdict})
+		l.Append(status.Event{Kind: status.EventSwitch})
+	}
+	for range 1000 {
+		l.Append(status.Event{Kind: status.EventLease})
+	}
+	l.Append(status.Event{Kind: status.EventVerdict}) // 1011
+	fill(l, 1000)
+	kinds := make(map[status.EventKind]int)
+	var last uint64
+	for _, e := range l.Since(0) {
+		kinds[e.Kind]++
+		if e.ID < last || e.Kind != status.EventGap && e.ID == last {
+			t.Errorf("%d after %d", e.ID, last)
+		}
+		last = e.ID
+	}
+	if kinds[status.EventVerdict] < 5 || kinds[status.EventSwitch] != 5 || kinds[status.EventLease] < 3 || kinds[status.EventRepair] < 3 {
+		t.Errorf("%v", kinds)
+	}
+	// Whoever was there before the flood hears how much it has missed, once, and all that is kept.
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got []status.Event
+	lost := uint64(0)
+	for e := range l.Subscribe(ctx, 10) {
+		lost += e.Lost
+		if e.Kind != status.EventGap {
+			got = append(got, e)
+		}
+		if e.ID == 2011 {
+			break
+		}
+	}
+	if all := uint64(len(got)) + lost; all != 2001 || got[0].ID <= 10 {
+		t.Errorf("%d and %d lost, of 2001: %v", len(got), lost, brief(got))
 	}
 }
 

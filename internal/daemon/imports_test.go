@@ -37,6 +37,7 @@ var imports = map[string][]string{
 	"internal/commit":            {"internal/config", "internal/store"},
 	"internal/hooks":             nil,
 	"internal/schedule":          nil,
+	"internal/loglimit":          nil,
 	// engines
 	"internal/reconcile":  {"internal/schedule", "rules"},
 	"internal/monitor":    {"internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "uplink"},
@@ -48,7 +49,7 @@ var imports = map[string][]string{
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
 	"internal/daemon":  {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
 	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/explain"},
-	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/offline", "internal/status", "rules", "rules/explain"},
+	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/loglimit", "internal/offline", "internal/status", "rules", "rules/explain"},
 	// the lab and the virtual machine
 	"internal/lab":       {"internal/linksession"},
 	"internal/vm":        nil,
