@@ -1,8 +1,11 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
@@ -11,36 +14,51 @@ import (
 )
 
 const (
-	// docEvents is the name of the decision log in the state directory, and logBytes its bound there.
-	docEvents = "events"
-	logBytes  = 1 << 20
+	// The names of the decision log in the state directory, and logBytes the bound of each there. What others may cause as often as
+	// they like has a file of its own: it pushes out no verdicts.
+	docEvents, docFrequent = "events", "events-frequent"
+	logBytes               = 1 << 20
 	// logInterval is the least time between two writes of it: flash wears out.
 	logInterval = time.Second
 )
 
+// frequent are the kinds of event that providers, peers and programs cause.
+var frequent = map[status.EventKind]bool{status.EventLease: true, status.EventPeer: true, status.EventRepair: true}
+
 // decisionLog is the events of this run and earlier ones, in memory and on disk.
 type decisionLog struct {
 	*api.EventLog
-	disk    *saver
-	file    *store.Log // guarded by disk.writing, as what follows
-	written uint64     // the latest event that is in there
+	disk  *saver
+	files [2]eventFile // guarded by disk.writing
+}
+
+// eventFile holds some kinds of event.
+type eventFile struct {
+	log      *store.Log
+	frequent bool
+	written  uint64 // the latest event that is in there
 }
 
 // newDecisionLog takes over what the disk holds. With [store.ErrDamaged] it lacks what could not be read.
 func newDecisionLog(disk *saver, first uint64) (*decisionLog, error) {
-	l := &decisionLog{EventLog: api.NewEventLog(api.DefaultEvents, first), disk: disk, file: disk.state.Log(docEvents, logBytes)}
+	l := &decisionLog{EventLog: api.NewEventLog(api.DefaultEvents, first), disk: disk,
+		files: [2]eventFile{{log: disk.state.Log(docEvents, logBytes)}, {log: disk.state.Log(docFrequent, logBytes), frequent: true}}}
 	var events []status.Event
-	err := l.file.Load(func(line json.RawMessage) {
-		var e status.Event
-		if json.Unmarshal(line, &e) == nil { // else one of a version that is to come
-			events = append(events, e)
-		}
-	})
-	l.Replay(events)
-	if n := len(events); n > 0 {
-		l.written = events[n-1].ID
+	var failed error
+	for i := range l.files {
+		failed = errors.Join(failed, l.files[i].log.Load(func(line json.RawMessage) {
+			var e status.Event
+			if json.Unmarshal(line, &e) == nil { // else one of a version that is to come
+				events = append(events, e)
+			}
+		}))
 	}
-	return l, err
+	slices.SortStableFunc(events, func(a, b status.Event) int { return cmp.Compare(a.ID, b.ID) })
+	l.Replay(events)
+	for i := range l.files {
+		l.files[i].written = l.last()
+	}
+	return l, failed
 }
 
 // last returns the id of the latest event, 0 for none.
@@ -81,24 +99,31 @@ func (l *decisionLog) run(ctx context.Context) error {
 
 // save appends what is new.
 func (l *decisionLog) save() {
-	l.disk.write(docEvents, func() error {
-		var lines []any
-		if l.file.Gone() {
-			l.written = 0
+	for i := range l.files {
+		f := &l.files[i]
+		l.disk.write(f.log.Name(), func() error { return f.append(l.EventLog) })
+	}
+}
+
+func (f *eventFile) append(events *api.EventLog) error {
+	var lines []any
+	if f.log.Gone() {
+		f.written = 0
+	}
+	written := f.written
+	for _, e := range events.Since(written) {
+		if e.Kind == status.EventGap {
+			continue
 		}
-		written := l.written
-		for _, e := range l.Since(written) {
-			if e.Kind != status.EventGap {
-				lines, written = append(lines, e), e.ID
-			}
+		if written = e.ID; frequent[e.Kind] == f.frequent {
+			lines = append(lines, e)
 		}
-		if len(lines) == 0 {
-			return nil
+	}
+	if len(lines) > 0 {
+		if err := f.log.Append(lines...); err != nil {
+			return err
 		}
-		err := l.file.Append(lines...)
-		if err == nil {
-			l.written = written
-		}
-		return err
-	})
+	}
+	f.written = written
+	return nil
 }

@@ -27,6 +27,9 @@ func (d *Dir) Log(name string, limit int64) *Log {
 	return &Log{dir: d, path: filepath.Join(d.path, name+".log"), part: limit / 2}
 }
 
+// Name returns the file of the latest part.
+func (l *Log) Name() string { return l.path }
+
 // Load passes on every value that was appended and is still there, the oldest first. What a power cut has left of a last line is
 // cut off. Lines that are no JSON are left out, and so is a part that cannot be read; then the error is ErrDamaged.
 func (l *Log) Load(each func(value json.RawMessage)) error {
