@@ -78,9 +78,9 @@ func TestAReloadThatCutsTheAdminOffIsTakenBack(t *testing.T) {
 				time.Sleep(time.Duration(draw.Int64N(int64(wait / 2))))
 				r.launch()
 			case 3:
-				r.write(r.config, other)
-				// When the time is over, somebody who reloads a changed file wants it, and confirms nothing.
+				// When the time is over, somebody who changes the file and reloads wants that.
 				if s, err := r.client.Status(t.Context()); err == nil && time.Until(s.Config.ConfirmUntil.Time) > time.Second {
+					r.write(r.config, other)
 					_ = r.program("reload", "--socket", r.socket()).Run()
 				}
 			case 4:

@@ -320,6 +320,9 @@ func (k *Keeper) Due() (Config, bool) {
 		return Config{}, false
 	}
 	k.wait.TakenBack = true
+	if read, err := k.Read(); err == nil && string(read.Text) != k.good.Text { // it may have been changed meanwhile
+		k.wait.Text = string(read.Text)
+	}
 	c, err := k.Good(fmt.Errorf("%s: %w", k.file, ErrTakenBack))
 	return c, err == nil
 }

@@ -147,9 +147,10 @@ func TestWhatIsNotConfirmedIsTakenBack(t *testing.T) {
 			b.write(b.text("x") + "nonsense")
 			_ = b.start()
 		},
-		"another reload":           func(b *box) { b.write(b.text("other")); must(t, b.reload(0)) },
-		"another file and kill -9": func(b *box) { b.write(b.text("other")); must(t, b.start()) },
-		"a shorter wait":           func(b *box) { must(t, b.reload(time.Second)) },
+		"another reload":                func(b *box) { b.write(b.text("other")); must(t, b.reload(0)) },
+		"another file and kill -9":      func(b *box) { b.write(b.text("other")); must(t, b.start()) },
+		"another file that is not read": func(b *box) { b.write(b.text("other")) },
+		"a shorter wait":                func(b *box) { must(t, b.reload(time.Second)) },
 		"a full disk": func(b *box) {
 			must(t, os.RemoveAll(filepath.Join(b.dir, "state")))
 			must(t, os.WriteFile(filepath.Join(b.dir, "state"), nil, 0o600))
