@@ -13,6 +13,9 @@ const (
 	halfLife       = 5 * time.Minute
 	maxSuppression = 30 * time.Minute
 
+	// maxPenalty is more than one down each second adds up to.
+	maxPenalty = 1e6
+
 	// The second down within quietAfter is held down for firstHoldDown, each further
 	// one for twice the time.
 	firstHoldDown = 30 * time.Second
@@ -67,7 +70,7 @@ func (d *Damping) Penalty(now time.Time) float64 {
 	if d.s.Penalty == 0 {
 		return 0
 	}
-	return d.s.Penalty * math.Exp2(-now.Sub(d.s.At).Seconds()/halfLife.Seconds())
+	return d.s.Penalty * math.Exp2(-max(0, now.Sub(d.s.At)).Seconds()/halfLife.Seconds())
 }
 
 // Suppressed reports whether the uplink has gone down too often to carry traffic
@@ -98,8 +101,13 @@ func (d *Damping) State() DampingState { return d.s }
 // Restore continues from a saved state. What lies in the future, because the clock was wrong then or is now, would
 // suppress for as long: it is forgotten.
 func (d *Damping) Restore(s DampingState, now time.Time) {
-	if s.Penalty < 0 || s.Downs < 0 || s.At.After(now) || s.Since.After(now) || s.Touched.After(now) || s.Until.After(now.Add(maxSuppression)) {
+	if s.Penalty < 0 || s.Penalty > maxPenalty || s.Downs < 0 || s.Downs > maxPenalty || s.At.After(now) || s.Since.After(now) || s.Touched.After(now) || s.Until.After(now.Add(maxSuppression)) {
 		return
+	}
+	for _, at := range []*time.Time{&s.At, &s.Since, &s.Touched, &s.Until} {
+		if !at.IsZero() {
+			*at = now.Add(at.Sub(now)) // from here on by the monotonic clock, whatever the other is set to
+		}
 	}
 	d.s = s
 }

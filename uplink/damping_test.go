@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,5 +128,37 @@ func TestDampingOutlastsARestart(t *testing.T) {
 	early.Restore(before.State(), begin.Add(-time.Hour))
 	if _, s := early.Suppressed(begin); s || early.HoldDown() != 0 {
 		t.Errorf("what is in the future counts: %+v", early)
+	}
+}
+
+// A penalty that an earlier run has saved has the time of day, which may be set.
+func TestDampingIsNotMovedByAClockThatIsSet(t *testing.T) {
+	saved := DampingState{Penalty: 1800, At: time.Now().Round(0), Touched: time.Now().Round(0), Downs: 3}
+	now := time.Now()
+	var d Damping
+	d.Restore(saved, now)
+	if got := d.State(); !strings.Contains(got.At.String(), "m=") || !got.At.Equal(saved.At) {
+		t.Errorf("it goes by the time of day: %v", got.At)
+	}
+	// Without a monotonic clock, as in a file of other times, it neither grows nor is infinite.
+	for _, step := range []time.Duration{-time.Hour, -24 * time.Hour, -50 * 365 * 24 * time.Hour, 50 * 365 * 24 * time.Hour} {
+		d := Damping{s: saved}
+		if got := d.Penalty(now.Add(step)); !(got >= 0 && got <= 1800) {
+			t.Errorf("a step of %v makes it %v", step, got)
+		}
+		d.Down(now.Add(step))
+		if got := d.State().Penalty; !(got >= 1000 && got <= 2800) {
+			t.Errorf("a step of %v makes it %v", step, got)
+		}
+		if until, suppressed := d.Suppressed(now.Add(step)); suppressed && until.Sub(now.Add(step)) > maxSuppression {
+			t.Errorf("a step of %v suppresses for %v", step, until.Sub(now.Add(step)))
+		}
+	}
+	for _, s := range []DampingState{{Penalty: 1e308}, {Penalty: -1}, {Downs: math.MaxInt}, {Downs: -1}, {At: now.Add(time.Hour)}, {Until: now.Add(24 * time.Hour)}} {
+		var d Damping
+		d.Restore(s, now)
+		if d.State() != (DampingState{}) {
+			t.Errorf("it believes %+v", s)
+		}
 	}
 }

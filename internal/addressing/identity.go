@@ -15,18 +15,23 @@ type identity struct {
 	ULA    netip.Prefix `json:"ula"`    // its own prefix, a /48
 }
 
-const secretBytes = 32
+const (
+	secretBytes = 32
+	maxSecret   = 1024
+	// RFC 9915 section 11.1: a type of two octets, and up to 128 more.
+	minDUID, maxDUID = 3, 130
+)
 
 // complete draws what is missing and reports whether anything was.
 func (i *identity) complete() (drawn bool) {
-	if len(i.DUID) == 0 {
+	if len(i.DUID) < minDUID || len(i.DUID) > maxDUID {
 		i.DUID, drawn = dhcp6.NewDUID(), true
 	}
-	if len(i.Secret) < secretBytes {
+	if len(i.Secret) < secretBytes || len(i.Secret) > maxSecret {
 		i.Secret, drawn = make([]byte, secretBytes), true
 		_, _ = rand.Read(i.Secret) // never fails
 	}
-	if i.ULA.Bits() != 48 {
+	if i.ULA.Bits() != 48 || i.ULA != i.ULA.Masked() || i.ULA.Addr().As16()[0] != 0xfd {
 		// RFC 4193 section 3.2: fd00::/8 and 40 random bits.
 		b := [16]byte{0: 0xfd}
 		_, _ = rand.Read(b[1:6])

@@ -40,9 +40,14 @@ func newLeases(log *slog.Logger, save saver, changed func(string, *dhcp4.Lease))
 	return &leases{log: log, save: save, changed: changed, held: make(map[string]dhcp4.Lease), refused: make(map[string]refusal)}
 }
 
-// restore drops leases of an earlier run that are over.
+// restore drops leases of an earlier run that are over, or that no server can have given.
 func (l *leases) restore(now time.Time) {
-	maps.DeleteFunc(l.held, func(_ string, lease dhcp4.Lease) bool { return !now.Before(lease.Expires) })
+	for name, lease := range l.held {
+		var ok bool
+		if l.held[name], ok = lease.Usable(now); !ok {
+			delete(l.held, name)
+		}
+	}
 }
 
 // configure starts and stops clients so that each uplink with method "dhcp" has one.

@@ -172,7 +172,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read, TCPSegments: kernel.ListenTCPSegments,
 		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: d.metrics.ObserveRTT, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
-		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, StateSaver: d.saver, Log: d.log, Recorded: recorded,
+		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, StateSaver: d.saver, Log: d.log, Recorded: recorded.Usable(),
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.o.discovers() {

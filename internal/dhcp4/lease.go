@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -79,6 +80,28 @@ func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 		l.Renew, l.Rebind = renew, rebind
 	}
 	return l, nil
+}
+
+// Usable returns a lease that was read from a file, with its ends on the monotonic clock, so that setting the time of day neither
+// ends it nor prolongs it; false when no server can have given it or it is over.
+func (l Lease) Usable(now time.Time) (Lease, bool) {
+	a := l.Address
+	if !a.IsValid() || !a.Addr().Is4() || !a.Addr().IsGlobalUnicast() || a.Bits() == 0 || l.Gateway == a.Addr() ||
+		l.Gateway.IsValid() && (!l.Gateway.Is4() || l.Gateway.IsUnspecified()) || !l.Server.Is4() || l.MTU < 0 || l.MTU > math.MaxUint16 || len(l.Routes) > maxRoutes {
+		return Lease{}, false
+	}
+	if slices.ContainsFunc(l.Routes, func(r Route) bool {
+		return !r.Dst.IsValid() || !r.Dst.Addr().Is4() || r.Dst.Bits() == 0 || r.Gateway.IsValid() && !r.Gateway.Is4()
+	}) {
+		return Lease{}, false
+	}
+	left := min(l.Expires.Sub(now), infiniteTime)
+	if left <= 0 {
+		return Lease{}, false
+	}
+	until := func(end time.Time) time.Time { return now.Add(min(left, max(0, end.Sub(now)))) }
+	l.Renew, l.Rebind, l.Expires = until(l.Renew), until(l.Rebind), now.Add(left)
+	return l, true
 }
 
 // routes reads the default router, zero for none, and further routes. A client that reads the classless routes must ignore

@@ -38,7 +38,7 @@ func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
 	}
 	defer k.Close()
 	engine := reconcile.New(reconcile.Options{
-		Kernel: k, Verdicts: noVerdicts{}, StateSaver: stateSaver{state}, Log: log, Recorded: recorded,
+		Kernel: k, Verdicts: noVerdicts{}, StateSaver: stateSaver{state}, Log: log, Recorded: recorded.Usable(),
 		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel), WireGuard: planinput.WithoutMarks(c.Config)},
 	})
 	withdrawn := addressing.WithdrawRA(state, func() (*rules.Observed, error) { return k.Snapshot(rules.Query{}) }, log)

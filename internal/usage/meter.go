@@ -62,6 +62,7 @@ func (m *Meter) Documents() map[string]any { return map[string]any{docVolumes: &
 // Configure sets the uplinks of a configuration, which is not changed any more, and reviews their quotas.
 func (m *Meter) Configure(c *config.Config) {
 	m.mu.Lock()
+	m.accounts.tidy()
 	m.uplinks = c.Uplinks
 	m.mu.Unlock()
 	m.reviewQuotas(time.Now())

@@ -43,10 +43,37 @@ func addTo(m map[string]int64, date string, bytes int64, kept int) map[string]in
 		m = make(map[string]int64)
 	}
 	m[date] += bytes
-	for _, old := range slices.Sorted(maps.Keys(m))[:max(0, len(m)-kept)] {
-		delete(m, old)
+	dates := slices.Sorted(maps.Keys(m))
+	for len(dates) > kept {
+		// Dates that are to come are of a clock that was wrong, then or now. They end the day's count last.
+		if dates[0] != date {
+			delete(m, dates[0])
+			dates = dates[1:]
+		} else {
+			delete(m, dates[len(dates)-1])
+			dates = dates[:len(dates)-1]
+		}
 	}
 	return m
+}
+
+// maxBytes is more than any line carries in a month.
+const maxBytes = 1 << 60
+
+// tidy drops what a damaged file may hold: no account, dates that are none, bytes that cannot be.
+func (a accounts) tidy() {
+	for name, x := range a {
+		if x == nil {
+			delete(a, name)
+			continue
+		}
+		for form, m := range map[string]map[string]int64{dayForm: x.Days, monthForm: x.Months} {
+			maps.DeleteFunc(m, func(date string, bytes int64) bool {
+				at, err := time.Parse(form, date)
+				return err != nil || at.Format(form) != date || bytes < 0 || bytes > maxBytes
+			})
+		}
+	}
 }
 
 // volume returns what an uplink has carried today and this month, in bytes.

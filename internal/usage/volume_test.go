@@ -3,6 +3,7 @@ package usage
 import (
 	"encoding/json"
 	"log/slog"
+	"math"
 	"testing"
 	"time"
 
@@ -118,4 +119,39 @@ func TestRatesComeFromCounters(t *testing.T) {
 		t.Errorf("delta %+v", got)
 	}
 	read(time.Second, 20, 4, 10, 4)
+}
+
+func TestAccountsOutliveADamagedFileAndAClockThatIsSet(t *testing.T) {
+	day := time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+	a := accounts{"none": nil, "empty": {}, "lte": {
+		Days:   map[string]int64{"2026-11-20": 5, "2026-1-2": 1, "x": 1, "2026-11-19": -1, "2026-11-18": math.MaxInt64},
+		Months: map[string]int64{"2026-11": 7, "2026-13": 1, "": 1},
+	}}
+	a.tidy()
+	if x := a["lte"]; len(a) != 2 || len(x.Days) != 1 || len(x.Months) != 1 {
+		t.Errorf("%+v", a["lte"])
+	}
+	a.clone()
+	a.add(day, "empty", 1)
+	// A clock in the far future, day after day, and then right again: today counts, whatever else is there.
+	for n := range 3 * keptDays {
+		a.add(day.AddDate(50, 0, n), "lte", 1)
+	}
+	for n := range 3 * keptDays {
+		a.add(day.AddDate(0, 0, n), "lte", 100)
+		a.add(day.AddDate(0, 0, n), "lte", 100)
+		want := int64(200)
+		if n == 0 {
+			want += 5
+		}
+		if today, _ := a.volume(day.AddDate(0, 0, n), "lte"); n > 0 && today != want {
+			t.Fatalf("day %d has %d bytes", n, today)
+		}
+		if x := a["lte"]; len(x.Days) > keptDays || len(x.Months) > keptMonths {
+			t.Fatalf("%d days, %d months", len(x.Days), len(x.Months))
+		}
+	}
+	if _, month := a.volume(day, "lte"); month == 0 {
+		t.Error("the month has nothing")
+	}
 }
