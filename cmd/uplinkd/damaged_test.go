@@ -19,6 +19,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/internal/store/storetest"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -163,6 +164,9 @@ func (w *wreck) damage() (what, code string) {
 	name := slices.Sorted(maps.Keys(w.good))[w.rand.IntN(len(w.good))]
 	file := filepath.Join(w.state, name)
 	isLog := strings.HasSuffix(name, ".log")
+	if err := os.RemoveAll(file); err != nil { // what was put there before
+		w.Fatal(err)
+	}
 	switch w.rand.IntN(8) {
 	case 0:
 		return w.damageDirectory()
@@ -197,7 +201,7 @@ func (w *wreck) damage() (what, code string) {
 	if err := json.Unmarshal(w.good[name], &doc); err != nil {
 		w.Fatal(err)
 	}
-	doc = w.hostile(doc, 0.3)
+	doc = storetest.Hostile(w.rand, doc, 0.3)
 	text, err := json.Marshal(doc)
 	if err != nil {
 		w.Fatal(err)
@@ -208,61 +212,8 @@ func (w *wreck) damage() (what, code string) {
 
 func (w *wreck) pick(from ...string) string { return from[w.rand.IntN(len(from))] }
 
-// hostile changes some values of a document to what is of the same kind and cannot be.
-func (w *wreck) hostile(v any, often float64) any {
-	change := w.rand.Float64() < often
-	switch v := v.(type) {
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			value := w.hostile(v[key], often)
-			if w.rand.Float64() < often/4 {
-				key = w.pick("../../tmp/x", "fiber", "lte", "fiber/ipv4", "lan0", "net/ipv4/ip_forward", "")
-			}
-			out[key] = value
-		}
-		return out
-	case []any:
-		var out []any
-		for _, e := range v {
-			for range 1 + w.rand.IntN(2) {
-				out = append(out, w.hostile(e, often))
-			}
-		}
-		return out
-	case float64:
-		if change {
-			return []float64{-1, 0, 1, 2, 62, 63, 64, 117, 1280, 65535, 1 << 31, 1 << 53, -1 << 53, 1e18}[w.rand.IntN(14)]
-		}
-	case bool:
-		return v != change
-	case string:
-		if !change {
-			return v
-		}
-		if _, err := time.Parse(time.RFC3339, v); err == nil {
-			return w.pick("9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "1970-01-01T00:00:00Z", "2262-04-11T23:47:16Z", "2500-01-01T00:00:00Z")
-		}
-		if ip, _, err := net.ParseCIDR(v); err == nil && ip.To4() != nil {
-			return w.pick("0.0.0.0/0", "203.0.113.129/25", "203.0.113.130/1", "127.0.0.1/8", "224.0.0.1/4", "198.51.100.2/2", "255.255.255.255/32")
-		} else if err == nil {
-			return w.pick("::/0", "2001:db8:1::1/64", "2001:db8:1::/64", "fe80::1/64", "::1/128", "ff02::1/16", "2000::/3", "2001:db8:b::/64", "::/48")
-		}
-		if ip := net.ParseIP(v); ip != nil && ip.To4() != nil {
-			return w.pick("0.0.0.0", "127.0.0.1", "203.0.113.129", "198.51.100.2", "255.255.255.255", "224.0.0.1")
-		} else if ip != nil {
-			return w.pick("::", "::1", "2001:db8:1::1", "fe80::1", "ff02::1", "2001:db8:a::2")
-		}
-		return w.pick("", "up", "down", "disabled", "weird", v+v, "999999999")
-	}
-	return v
-}
-
 // damagePlace puts something else in the place of a file.
 func (w *wreck) damagePlace(file string) (how string) {
-	if err := os.RemoveAll(file); err != nil {
-		w.Fatal(err)
-	}
 	var err error
 	switch how = w.pick("a directory", "a full directory", "a FIFO", "a socket", "a symbolic link to itself"); how {
 	case "a directory":

@@ -90,6 +90,7 @@ func (e *Engine) Documents() map[string]any {
 func (e *Engine) Restore(now time.Time) {
 	e.leases.restore(now)
 	e.routers.restore(now)
+	e.lans.restore(now)
 }
 
 // Identify draws what this router is known by, unless it has been before, and keeps it before any server hears of it.

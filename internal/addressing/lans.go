@@ -54,6 +54,17 @@ func newLANs(log *slog.Logger, save saver) *lans {
 		others: make(map[string][]ndisc.Other), files: make(map[string][]byte)}
 }
 
+// restore drops what the hosts cannot have been told.
+func (l *lans) restore(now time.Time) {
+	for device, advertised := range l.advertised {
+		if advertised == nil {
+			delete(l.advertised, device)
+			continue
+		}
+		advertised.Usable(now)
+	}
+}
+
 // configure starts and stops advertisers so that each LAN that is to have one has one.
 func (l *lans) configure(c *config.Config) {
 	specs := make(map[string]spec[*ndisc.Advertiser])

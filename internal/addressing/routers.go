@@ -47,7 +47,8 @@ func newRouters(log *slog.Logger, save saver, changed func(string, ndisc.View, n
 // routes away until a router speaks again.
 func (r *routers) restore(now time.Time) {
 	for name, state := range r.kept {
-		r.views[name] = state.View(now)
+		r.kept[name] = state.Usable(now)
+		r.views[name] = r.kept[name].View(now)
 	}
 }
 

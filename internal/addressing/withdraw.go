@@ -52,6 +52,11 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 	if err := state.Load(docLANs, &advertised); err != nil || len(advertised) == 0 {
 		return func() {}
 	}
+	for _, adv := range advertised {
+		if adv != nil {
+			adv.Usable(time.Now())
+		}
+	}
 	obs, err := snapshot()
 	if err != nil {
 		log.Warn("hosts are not told", "err", err)
@@ -61,7 +66,7 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 	var withdrawing, running sync.WaitGroup
 	for device, adv := range advertised {
 		link, _ := obs.Link(device)
-		if !link.Up || !link.Carrier || adv.ByOthers {
+		if adv == nil || !link.Up || !link.Carrier || adv.ByOthers {
 			continue
 		}
 		a := ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: log})

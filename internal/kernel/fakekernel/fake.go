@@ -130,6 +130,12 @@ func (k *Kernel) apply(op rules.Op) error {
 	switch op := op.(type) {
 	case rules.AddAddr:
 		return k.addAddr(op)
+	case rules.ChangeAddr:
+		i := slices.IndexFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == op.Device && a.Prefix == op.Prefix })
+		if i < 0 {
+			return unix.EADDRNOTAVAIL
+		}
+		o.Addrs[i].Deprecated = op.Deprecated
 	case rules.DelAddr:
 		o.Addrs = slices.DeleteFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == op.Device && a.Prefix == op.Prefix })
 	case rules.PutRoute:
