@@ -47,8 +47,9 @@ bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
 
-soak: deps ## 500 sequences of faults and 500 times kill -9 on the real kernel, some 70 minutes; SOAK_SEED=2 for others
-	UPLINKD_SEQUENCES=250 UPLINKD_KILLS=500 UPLINKD_SEED=$(SOAK_SEED) $(GO) test -v -timeout 150m -run "^(TestFaultSequences|TestKilledAtAnyInstantItLosesNoPacket)$$" $(E2E)
+soak: deps ## 500 sequences of faults, 500 times kill -9, 260 damaged starts, 50 lost admins, some 80 minutes; SOAK_SEED=2 for others
+	UPLINKD_SEQUENCES=250 UPLINKD_KILLS=500 UPLINKD_CONFIRMS=50 UPLINKD_DAMAGED=200 UPLINKD_MISTAKES=60 UPLINKD_SEED=$(SOAK_SEED) $(GO) test -v -timeout 150m \
+		-run "^(TestFaultSequences|TestKilledAtAnyInstantItLosesNoPacket|TestAReloadThatCutsTheAdminOffIsTakenBack|TestTheLANIsOnlineWhatever.*)$$" $(E2E)
 
 simulate: ## how fast and how calm judging is, in virtual time; fails when a bar is missed
 	$(GO) run ./uplink/simulate
