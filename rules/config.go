@@ -23,6 +23,9 @@ const (
 	prefSource    = 199 // + uplink id: packets that carry an address of the uplink
 	prefMain      = 300 // main without defaults: static routes through uplink devices
 	prefDefault   = 900 // the weighted default
+
+	prefNearResolver = 299 // DNS servers of an uplink that are in the network of another
+	prefResolver     = 899 // all other DNS servers of uplinks
 )
 
 // Kernel says which numbers and names in the kernel are ours.
@@ -93,6 +96,8 @@ type Uplink struct {
 	IPv6         Addressing
 	// Delegations are the IPv6 prefixes that the provider routes to us by this uplink.
 	Delegations []Delegation
+	// Resolvers are the DNS servers that the uplink is given, the first to be asked first; none has a zone.
+	Resolvers []netip.Addr
 	// Site is true for a tunnel that leads to the networks of its peers alone. They are like LANs: what main says of them
 	// goes before everything else.
 	Site bool

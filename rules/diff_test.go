@@ -215,6 +215,11 @@ func TestOneUplinksChangeTouchesNoOther(t *testing.T) {
 		w := worlds().Draw(t, "world")
 		// A multipath default of others goes as a whole when one of its devices does.
 		w.dropRoutes(func(r rules.Route) bool { return len(r.Nexthops) > 1 })
+		for i := range w.cfg.Uplinks { // one that several have is asked by the best of them
+			if u := &w.cfg.Uplinks[i]; len(u.Resolvers) > 0 {
+				u.Resolvers = []netip.Addr{netip.AddrFrom4([4]byte{10, 53, 1, byte(u.ID)})}
+			}
+		}
 		w.converge(t)
 		w.cfg.Uplinks = slices.Clone(w.cfg.Uplinks)
 		u := &w.cfg.Uplinks[draw(t, "uplink", len(w.cfg.Uplinks))]

@@ -139,6 +139,9 @@ func worlds() *rapid.Generator[*world] {
 			w.drawTunnels(t)
 		}
 		w.drawPolicies(t)
+		if flip(t, "has resolvers") {
+			w.drawResolvers(t)
+		}
 		w.addSysctls(t)
 		if seldom(t, "others masquerade") {
 			for _, f := range rules.Families {

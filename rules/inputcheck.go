@@ -40,6 +40,7 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 	cfg.Uplinks = slices.Clone(cfg.Uplinks)
 	for i := range cfg.Uplinks {
 		cfg.Uplinks[i].Delegations = o.delegations(&cfg.Uplinks[i])
+		cfg.Uplinks[i].Resolvers = o.resolvers(&cfg.Uplinks[i])
 		for _, family := range Families {
 			a := cfg.Uplinks[i].Family(family)
 			if !a.Enabled || a.Assign == nil {

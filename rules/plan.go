@@ -19,9 +19,11 @@ type Report struct {
 	Defaults map[Family]Choice
 	Policies []PolicyReport  // in the order of the configuration
 	Proxies  []ProxyListener // what transparent proxies are to take
-	Subnets  []Subnet        // what the LANs have of the delegations
-	Online   map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
-	Problems []Problem
+	// Resolvers are the DNS servers of all uplinks, those of the best and foremost first.
+	Resolvers []Resolver
+	Subnets   []Subnet        // what the LANs have of the delegations
+	Online    map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
+	Problems  []Problem
 	// Absent are problems with devices that may come any time: policies are about what comes in by them.
 	Absent []Problem
 	// Old tells connections that this plan has no place for.
@@ -89,6 +91,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.networkRules()
 		p.overlaps()
 		p.underlays()
+		p.resolvers()
 		p.policies()
 		p.neighbourNetworks() // of families too that policies alone are about
 		p.absentDevices()

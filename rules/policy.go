@@ -42,7 +42,7 @@ type PolicyReport struct {
 // Priorities of policies: prefPolicy and up to prefPolicyLast.
 const (
 	prefPolicy     = 400
-	prefPolicyLast = 899
+	prefPolicyLast = 898
 )
 
 // MaxAlternations is how many runs of policies with the same group there may be in a list that is longer

@@ -154,6 +154,13 @@ func (l *delegations) learned(out planinput.Learned, now time.Time) {
 				given.Delegations = append(given.Delegations, rules.Delegation{Prefix: p.Prefix, Exclude: p.Exclude, Deprecated: !now.Before(p.Preferred)})
 			}
 		}
+		holds := len(given.Delegations) > 0 || slices.ContainsFunc(lease.Addresses, func(a dhcp6.Address) bool { return now.Before(a.Valid) })
+		for _, server := range lease.DNS {
+			if !holds {
+				break // a lease of an earlier run that has lapsed
+			}
+			given.Resolvers = append(given.Resolvers, planinput.Resolver{Addr: server, From: planinput.FromDHCPv6})
+		}
 		for _, a := range lease.Addresses {
 			if now.Before(a.Valid) {
 				if given.IPv6 == nil {

@@ -114,7 +114,11 @@ func (l *leases) learned(out planinput.Learned) {
 		for _, r := range lease.Routes {
 			a.Routes = append(a.Routes, rules.AssignedRoute(r))
 		}
-		out.Of(name).IPv4 = a
+		given := out.Of(name)
+		given.IPv4 = a
+		for _, server := range lease.DNS {
+			given.Resolvers = append(given.Resolvers, planinput.Resolver{Addr: server, From: planinput.FromDHCP})
+		}
 	}
 }
 

@@ -239,6 +239,12 @@ func (r *routers) learned(out planinput.Learned, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name, v := range r.views {
+		for _, server := range v.DNS {
+			if unexpired(server.Expires, now) {
+				given := out.Of(name)
+				given.Resolvers = append(given.Resolvers, planinput.Resolver{Addr: server.Addr, From: planinput.FromRouter})
+			}
+		}
 		if r.followed[name] {
 			out.Of(name).Watched = watchedRouters(v)
 		} else if a := toAssignment(v, now); a != nil {

@@ -56,6 +56,7 @@ const (
 type Config struct {
 	Daemon  Daemon
 	Kernel  Kernel
+	DNS     Resolution
 	Uplinks []Uplink // in the order of the file; at most MaxUplinks; none if the file names none
 	LANs    []LAN    // in the order of the file; at most MaxLANs
 	Tunnels []Tunnel // in the order of the file; at most MaxTunnels
@@ -121,6 +122,7 @@ type Uplink struct {
 	WireGuard *WireGuard // [uplink.wireguard]; nil: others make the device
 	Ethernet  *Ethernet  // [uplink.gretap] or [uplink.vxlan]; nil: others make the device
 	Quality   Quality    // [uplink.quality]
+	DNS       Servers    // [uplink.dns]
 }
 
 // IP is one family of an uplink, [uplink.ipv4] or [uplink.ipv6].
@@ -216,6 +218,7 @@ func DefaultUplink(name, device string) Uplink {
 			MinTargetsUp: 1,
 		},
 		Quality: defaultQuality(),
+		DNS:     Servers{Auto: true},
 	}
 }
 

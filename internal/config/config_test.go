@@ -183,6 +183,7 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 			Fall: 4, Rise: 10, MinTargetsUp: 1,
 		},
 		Quality: Quality{Good: Limits{150 * time.Millisecond, 30 * time.Millisecond, 0.01}, Fair: Limits{300 * time.Millisecond, 60 * time.Millisecond, 0.03}},
+		DNS:     Servers{Auto: true},
 	}}
 	if diff := cmp.Diff(want, got.Uplinks, byValue, byPrefix); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -26,6 +26,12 @@ main_default = false
 ingress_qdisc = true
 table_names = "/srv/tables.conf"
 
+[dns]
+resolv_conf = "/srv/resolv.conf"
+dnsmasq = "/srv/dnsmasq"
+unbound = true
+resolved = true
+
 [[uplink]]
 name = "office"
 kind = "isp"
@@ -69,6 +75,8 @@ good_loss = 0.002
 fair_rtt = "80ms"
 fair_jitter = "9ms"
 fair_loss = 0.1
+[uplink.dns]
+servers = ["192.0.2.53", "2001:db8::53", "fe80::53"]
 
 [[uplink]]
 name = "tunnel"
@@ -149,6 +157,7 @@ var everyValue = Config{
 		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9, MainDefault: Off, IngressQdisc: true,
 		TableNames: "/srv/tables.conf",
 	},
+	DNS: Resolution{ResolvConf: "/srv/resolv.conf", Dnsmasq: "/srv/dnsmasq", Unbound: true, Resolved: true},
 	Uplinks: []Uplink{{
 		Name: "office", Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
 		IPv4: IP{
@@ -171,6 +180,7 @@ var everyValue = Config{
 			Fall: 20, Rise: 1000, MinTargetsUp: 4,
 		},
 		Quality: Quality{Good: Limits{50 * time.Millisecond, 5 * time.Millisecond, 0.002}, Fair: Limits{80 * time.Millisecond, 9 * time.Millisecond, 0.1}},
+		DNS:     Servers{Named: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::53")}},
 	}, {
 		Name: "tunnel", Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Default: true, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: Automatic},
@@ -178,7 +188,7 @@ var everyValue = Config{
 			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"),
 			RequestAddress: true, Translate: true,
 		},
-		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality,
+		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality, DNS: Servers{Auto: true},
 	}, everyWireGuard(), everyGRETAP(), everyVXLAN()},
 	Tunnels: everyTunnel,
 	LANs: []LAN{{

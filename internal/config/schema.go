@@ -25,13 +25,13 @@ func sections() []section {
 	return []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
 		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
-		setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil),
+		dnsSection(new(Resolution)), uplinkDNSSection(&u.DNS), setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil),
 	}
 }
 
 // rootTitle returns the title of a section of the whole document.
 func rootTitle(name string) string {
-	if name == "daemon" || name == "kernel" {
+	if name == "daemon" || name == "kernel" || name == "dns" {
 		return "[" + name + "]"
 	}
 	return "[[" + name + "]]"
@@ -43,6 +43,7 @@ func (r *reader) config(root *table) *Config {
 	r.section(root, section{"", []field{
 		subtable("daemon", titleDaemon, func(r *reader, t *table) { r.section(t, daemonSection(&c.Daemon)) }),
 		subtable("kernel", titleKernel, func(r *reader, t *table) { r.section(t, kernelSection(&c.Kernel)) }),
+		subtable("dns", titleDNS, func(r *reader, t *table) { r.section(t, dnsSection(&c.DNS)) }),
 		{"uplink", func(r *reader, v *value) {
 			seen := uplinksSeen{names: make(map[string]int), devices: make(map[string]int)}
 			r.tableArray(v, "uplink", "an uplink", MaxUplinks, func(t *table) { c.Uplinks = append(c.Uplinks, r.uplink(t, seen)) })
@@ -100,6 +101,8 @@ func (r *reader) samePaths(root *table, c *Config) {
 		{"daemon", "socket", c.Daemon.Socket},
 		{"daemon", "token_file", c.Daemon.TokenFile},
 		{"kernel", "table_names", c.Kernel.TableNames},
+		{"dns", "resolv_conf", c.DNS.ResolvConf},
+		{"dns", "dnsmasq", c.DNS.Dnsmasq},
 	}
 	for i, p := range paths {
 		for _, q := range paths[:i] {
@@ -166,6 +169,7 @@ func uplinkSection(u *Uplink) section {
 		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackNewFlowsOnly, FailbackManual}, nil),
 		subtable("ipv4", titleIPv4, func(r *reader, t *table) { r.ip(t, ipv4Section(&u.IPv4), &u.IPv4) }),
 		subtable("ipv6", titleIPv6, func(r *reader, t *table) { r.ip(t, ipv6Section(&u.IPv6), &u.IPv6) }),
+		subtable("dns", titleUplinkDNS, func(r *reader, t *table) { r.section(t, uplinkDNSSection(&u.DNS)) }),
 		subtable("quality", titleQuality, func(r *reader, t *table) { r.quality(t, &u.Quality) }),
 		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
 		texts("underlay", &u.Underlay, "fiber", MaxUplinks, nil),

@@ -403,6 +403,17 @@ func TestLeaseTermsAreReadWithCare(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, c.got, c.has)
 		}
 	}
+	servers := ack(dhcpv4.WithDNS(net.IPv4(192, 0, 2, 53), net.IPv4(10, 0, 1, 1), net.IPv4(192, 0, 2, 53)), dhcpv4.WithDNS(net.IPv4(10, 0, 1, 2))).DNS
+	if diff := cmp.Diff([]netip.Addr{netip.MustParseAddr("10.0.1.2")}, servers, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("DNS servers (-want +got):\n%s", diff)
+	}
+	many := make([]net.IP, 40)
+	for i := range many {
+		many[i] = net.IPv4(10, 0, 2, byte(i/2)) // each twice
+	}
+	if got := ack(dhcpv4.WithDNS(many...)).DNS; len(got) != maxServers || got[1] != netip.MustParseAddr("10.0.2.1") {
+		t.Errorf("of many DNS servers: %v", got)
+	}
 	l, err := leaseOf(generous(infinite)(m), now)
 	if err != nil || l.Expires.Sub(now) != infiniteTime {
 		t.Errorf("an endless lease: %+v, %v", l, err)

@@ -20,6 +20,7 @@ type Lease struct {
 	Routes  []Route      `json:"routes,omitempty"` // of option 121, the default left out
 	Server  netip.Addr   `json:"server"`
 	MTU     int          `json:"mtu,omitempty"` // bytes; 0: none was given
+	DNS     []netip.Addr `json:"dns,omitempty"` // servers (option 6), as they were given
 	Renew   time.Time    `json:"renew"`         // T1: ask the server that lent it
 	Rebind  time.Time    `json:"rebind"`        // T2: ask any server
 	Expires time.Time    `json:"expires"`
@@ -35,6 +36,8 @@ type Route struct {
 const (
 	// minLease keeps a server's nonsense from making us ask without pause, in seconds.
 	minLease = 10
+	// maxServers is how many DNS servers are taken over; the option has room for some sixty.
+	maxServers = 16
 	// maxRoutes is how many routes of option 121 are taken over; the option has room for some fifty.
 	maxRoutes = 32
 	// infinite is the lease time that never ends (RFC 2131 section 3.3); we look again after a year.
@@ -66,6 +69,11 @@ func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 	}
 	if mtu := m.Options.Get(dhcpv4.OptionInterfaceMTU); len(mtu) == 2 {
 		l.MTU = int(binary.BigEndian.Uint16(mtu)) // planning believes what is possible, and names the rest
+	}
+	for _, ip := range m.DNS() {
+		if a, ok := netip.AddrFromSlice(ip.To4()); ok && len(l.DNS) < maxServers && !slices.Contains(l.DNS, a) {
+			l.DNS = append(l.DNS, a)
+		}
 	}
 	span := infiniteTime
 	if seconds != infinite {

@@ -146,7 +146,7 @@ func (m *machine) send(now time.Time) []outgoing {
 		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, m.hardware...))),
 		dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(1500)),
 		dhcpv4.WithRequestedOptions(dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
-			dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue),
+			dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue),
 	}
 	out := outgoing{}
 	switch m.state {

@@ -39,6 +39,9 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
 		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)
+		for _, r := range ResolversOf(u, given.Resolvers) {
+			out.Uplinks[i].Resolvers = append(out.Uplinks[i].Resolvers, r.Addr)
+		}
 		for _, t := range u.Probe.Targets {
 			if !slices.Contains(out.Targets, t.Addr()) {
 				out.Targets = append(out.Targets, t.Addr())

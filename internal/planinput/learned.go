@@ -2,7 +2,9 @@ package planinput
 
 import (
 	"net/netip"
+	"slices"
 
+	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -14,9 +16,39 @@ type LearnedUplink struct {
 	IPv4, IPv6  *rules.Assignment
 	Watched     *rules.WatchedRouters // where others follow the routers
 	Delegations []rules.Delegation
+	Resolvers   []Resolver // the first to be asked first
 	// Calls are the other ends that a WireGuard device calls whose packets have no mark.
 	Calls     []netip.AddrPort
 	WireGuard *rules.WireGuard // what the device holds; nil: it is none
+}
+
+// Resolver is a DNS server of an uplink, and who says that it is one.
+type Resolver struct {
+	Addr netip.Addr
+	From ResolverSource
+}
+
+// ResolverSource says who names a DNS server.
+type ResolverSource string
+
+// The sources that this daemon hears itself, and what the configuration names. Others are files of other programs.
+const (
+	FromConfig ResolverSource = "configuration"
+	FromDHCP   ResolverSource = "dhcp"
+	FromRouter ResolverSource = "router"
+	FromDHCPv6 ResolverSource = "dhcpv6"
+)
+
+// ResolversOf lists the DNS servers of an uplink: those that were learned where that is wanted, and those that are configured.
+func ResolversOf(u *config.Uplink, learned []Resolver) []Resolver {
+	if !u.DNS.Auto {
+		learned = nil
+	}
+	list := slices.Clone(learned)
+	for _, a := range u.DNS.Named {
+		list = append(list, Resolver{a, FromConfig})
+	}
+	return list
 }
 
 // Of returns what an uplink has learned, for it to be filled.
