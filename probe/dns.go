@@ -14,7 +14,7 @@ import (
 var nameQuery = kind{name: DNS, ports: true, port: 53, example: "dns://192.0.2.53?name=example.net", rest: parseQuery, probe: probeDNS,
 	size: func(t Target) (packets, payload int) { return 2, 2*(8+12+len(t.name)+5) + 48 }}
 
-// parseQuery reads the name=... of a target.
+// parseQuery reads the name=... of a target, and the answer=none of one that is to have no addresses.
 func parseQuery(t *Target, rest string) error {
 	path, query, _ := strings.Cut(rest, "?")
 	if path != "" {
@@ -23,17 +23,25 @@ func parseQuery(t *Target, rest string) error {
 	if query == "" {
 		return fmt.Errorf("has no name to ask for: write one, as in %q", t.kind.example)
 	}
-	for i, pair := range strings.Split(query, "&") {
+	for pair := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(pair, "=")
 		switch {
+		case key == "answer" && value != "none":
+			return fmt.Errorf("has answer=%s: it can be answer=none, for a name that does not exist", quote(value))
+		case key == "answer":
+			t.empty = true
+			continue
 		case key != "name":
-			return fmt.Errorf("has an unknown parameter %s: a dns target has name only, as in %q", quote(key), t.kind.example)
-		case i > 0:
+			return fmt.Errorf("has an unknown parameter %s: a dns target has name and answer, as in %q", quote(key), t.kind.example)
+		case t.name != "":
 			return errors.New("has two names: give each a target of its own")
 		case !validDomain(value):
 			return fmt.Errorf("asks for %s, which is no domain name", quote(value))
 		}
 		t.name = strings.ToLower(strings.TrimSuffix(value, ".")) + "."
+	}
+	if t.name == "" {
+		return fmt.Errorf("has no name to ask for: write one, as in %q", t.kind.example)
 	}
 	return nil
 }
@@ -111,6 +119,8 @@ func probeDNS(ctx context.Context, _ *Net, b Binding, t Target) (time.Duration, 
 		switch {
 		case !ok:
 			continue
+		case t.empty && code == dnsmessage.RCodeSuccess && hasAddress(buffer[:n]):
+			return 0, &Error{Target: t.text, Class: ErrPortal, Err: errors.New("an address for a name that does not exist")}
 		case code == dnsmessage.RCodeSuccess, code == dnsmessage.RCodeNameError:
 			return rtt, nil
 		default:
@@ -137,6 +147,26 @@ func answerTo(query *dnsmessage.Message, packet []byte) (code dnsmessage.RCode, 
 	}
 	got, want := questions[0], query.Questions[0]
 	return m.RCode, len(questions) == 1 && got.Type == want.Type && got.Class == want.Class && strings.EqualFold(got.Name.String(), want.Name.String())
+}
+
+// hasAddress reports whether an answer names an address.
+func hasAddress(packet []byte) bool {
+	var p dnsmessage.Parser
+	if _, err := p.Start(packet); err != nil || p.SkipAllQuestions() != nil {
+		return false
+	}
+	for {
+		h, err := p.AnswerHeader()
+		if err != nil {
+			return false // the end, or a message that is cut
+		}
+		if h.Type == dnsmessage.TypeA || h.Type == dnsmessage.TypeAAAA {
+			return true
+		}
+		if p.SkipAnswer() != nil {
+			return false
+		}
+	}
 }
 
 // codeName is a code as it is known (IANA, DNS RCODEs).

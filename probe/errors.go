@@ -32,7 +32,8 @@ const (
 	// whoever configured the target asked for more than a sign of life.
 	ErrAnswer = sentinel("wrong answer")
 	// ErrPortal is the ErrAnswer of a /generate_204 target that gave anything
-	// else than 204: most likely a captive portal. It matches ErrAnswer too.
+	// else than 204, or of a name that does not exist and was given an address: most
+	// likely a captive portal. It matches ErrAnswer too.
 	ErrPortal = sentinel("captive portal")
 	// ErrLocal: the probe did not leave, for a reason of this machine: no
 	// permission, no buffers, no such source address. Never a miss.

@@ -76,7 +76,8 @@ func (n *Net) Close() error {
 //     after a power cut, does not make an uplink dead. So it also cannot tell a
 //     portal that terminates TLS, except by the status;
 //   - DNS: NOERROR or NXDOMAIN with our id and question. Other messages are
-//     ignored until the window closes, other codes are ErrAnswer.
+//     ignored until the window closes, other codes are ErrAnswer. With
+//     answer=none an address is ErrPortal.
 //
 // Errors wrap exactly one of ErrTimeout, ErrUnreachable, ErrAnswer or ErrLocal
 // and maybe their special cases ErrPortal and ErrNoPath. A cancelled ctx gives

@@ -188,6 +188,8 @@ func testAnswers(t *testing.T, n *Net) {
 		{"forged answers are passed over", "dns://203.0.113.1?name=late.example", nil},
 		{"SERVFAIL is a wrong answer", "dns://203.0.113.1?name=failing.example", ErrAnswer},
 		{"REFUSED without a question is a wrong answer", "dns://203.0.113.1?name=refused.example", ErrAnswer},
+		{"no address was to be had", "dns://203.0.113.1?name=none.example&answer=none", nil},
+		{"an address that was not to be had is a portal's", "dns://203.0.113.1?name=invented.example&answer=none", ErrPortal},
 		{"a closed UDP port is a refusal", "dns://203.0.113.1:9?name=.", ErrUnreachable},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -20,6 +20,8 @@ type Target struct {
 	uri  string // HTTP: path and query
 	want int    // HTTP: the only good status, or 0 for any 2xx and 3xx
 	name string // DNS: fully qualified; "." asks for the root's name servers
+	// empty says that an answer with an address is a wrong one: DNS only.
+	empty bool
 }
 
 // maxTarget bounds a target's text: longer ones are a mistake, and each probe

@@ -24,6 +24,7 @@ func TestParseTarget(t *testing.T) {
 		{"dns://192.0.2.53?name=example.net", Target{kind: &nameQuery, addr: addr("192.0.2.53"), port: 53, name: "example.net."}},
 		{"handshake://10.0.31.1", Target{kind: &handshake, addr: addr("10.0.31.1")}},
 		{"handshake://[fd00::1]", Target{kind: &handshake, addr: addr("fd00::1")}},
+		{"dns://192.0.2.53?answer=none&name=x.invalid", Target{kind: &nameQuery, addr: addr("192.0.2.53"), port: 53, name: "x.invalid.", empty: true}},
 		{"dns://192.0.2.53:5353?name=.", Target{kind: &nameQuery, addr: addr("192.0.2.53"), port: 5353, name: "."}},
 		{"fe80::1", Target{kind: &echo, addr: addr("fe80::1")}},
 	} {
@@ -47,7 +48,7 @@ func TestParseTarget(t *testing.T) {
 func TestAMistakenTargetIsNone(t *testing.T) {
 	for _, text := range []string{"", "example.net", "192.0.2.1:80", "0.0.0.0", "ff02::1", "fe80::1%eth0", "::ffff:192.0.2.1", "tcp://192.0.2.2", "tcp://192.0.2.2:",
 		"tcp://192.0.2.2:0", "tcp://192.0.2.2:443/", "TCP://192.0.2.2:443", "icmp://192.0.2.2", "http://user@192.0.2.3/", "http://192.0.2.3/#", "handshake://10.0.31.1:51820",
-		"dns://192.0.2.53", "dns://192.0.2.53/?name=x", "dns://192.0.2.53?name=a&name=b", strings.Repeat("1", maxTarget+1)} {
+		"dns://192.0.2.53", "dns://192.0.2.53/?name=x", "dns://192.0.2.53?name=a&name=b", "dns://192.0.2.53?name=a&answer=some", "dns://192.0.2.53?answer=none", strings.Repeat("1", maxTarget+1)} {
 		if target, err := ParseTarget(text); err == nil || target != (Target{}) {
 			t.Errorf("%.40q: %+v, %v", text, target, err)
 		}

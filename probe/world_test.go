@@ -366,6 +366,11 @@ func (p *provider) resolve(udp net.PacketConn) {
 			answer.Rcode = dns.RcodeNameError
 		case "failing.example.":
 			answer.Rcode = dns.RcodeServerFailure
+		case "invented.example.":
+			rr, err := dns.NewRR("invented.example. 60 IN A 192.0.2.66")
+			if err == nil {
+				answer.Answer = append(answer.Answer, rr)
+			}
 		case "refused.example.":
 			answer.Rcode, answer.Question = dns.RcodeRefused, nil
 		case "forged.example.": // only forged answers

@@ -62,6 +62,13 @@ func sampleStatus() status.Status {
 				IPv6: status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff, Reason: "ipv6 is off by configuration"},
 			},
 		},
+		DNS: status.DNS{
+			Resolvers: []status.Resolver{
+				{Uplink: "fiber", Address: "198.51.100.53", Source: "dhcp", Path: "good", State: "ok", Since: status.At(noon.Add(-time.Hour)), RTTms: 9.5, Used: true},
+				{Uplink: "lte", Address: "fe80::53%wwan0", Source: "router", Path: "dead"},
+			},
+			Outputs: []status.DNSOutput{{Output: "resolv_conf", Told: status.At(noon)}, {Output: "unbound", Error: "unbound-control list_forwards: exit status 1"}},
+		},
 		Problems: []rules.Problem{
 			{Code: "strict-rp-filter", Severity: "warning", Message: "reverse-path filtering is strict on all", Fix: "sysctl -w net.ipv4.conf.all.rp_filter=0"},
 			{Code: "no-default", Severity: "error", Message: "no uplink is usable\nfor IPv4"},

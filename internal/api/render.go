@@ -44,6 +44,7 @@ func WriteStatus(w io.Writer, s status.Status, opt RenderOptions) error {
 		b.WriteByte('\n')
 		writeTable(&b, uplinkTable(s, opt), opt.Color)
 		writeProbeBytes(&b, s)
+		writeDNS(&b, s.DNS)
 	}
 	writeProblems(&b, s.Problems, opt.Color)
 	_, err := io.WriteString(w, b.String())
@@ -102,6 +103,23 @@ func writeProbeBytes(b *strings.Builder, s status.Status) {
 	if len(parts) > 0 {
 		fmt.Fprintf(b, "probes today: %s\n", strings.Join(parts, ", "))
 	}
+}
+
+// writeDNS says where names are asked for, where anybody is told of that.
+func writeDNS(b *strings.Builder, d status.DNS) {
+	if len(d.Outputs) == 0 {
+		return
+	}
+	var servers, outputs []string
+	for _, r := range d.Resolvers {
+		if r.Used {
+			servers = append(servers, clean(r.Address)+" by "+clean(r.Uplink))
+		}
+	}
+	for _, o := range d.Outputs {
+		outputs = append(outputs, clean(o.Output))
+	}
+	fmt.Fprintf(b, "names: %s, told to %s\n", or(strings.Join(servers, ", "), "no server known"), strings.Join(outputs, ", "))
 }
 
 // amount writes a number of bytes in powers of ten, as providers count.

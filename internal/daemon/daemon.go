@@ -18,6 +18,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/discovery"
+	"github.com/uplinkd/uplinkd/internal/dns"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -65,6 +66,7 @@ type Daemon struct {
 	addressing *addressing.Engine
 	repairs    repairs
 	tunnels    *tunnel.Engine
+	dns        *dns.Engine
 	wireGuard  kernel.WireGuard
 	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
@@ -149,6 +151,7 @@ func New(o Options) (_ *Daemon, err error) {
 			return v, ok && d.monitor.CanProbe(path), ok
 		},
 		ProbeNow: func(path rules.Path) { d.monitor.ProbeNow([]rules.Path{path}) }})
+	d.dns = dns.New(dns.Options{Log: d.log, Phase: d.started, Prober: d.o.Prober, Changed: d.replan, OnEvent: d.event, Save: d.save})
 	d.metrics.SetPrefixes(d.addressing.Prefixes)
 	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Devices: d.devices,
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save})
@@ -157,6 +160,7 @@ func New(o Options) (_ *Daemon, err error) {
 	documents := d.addressing.Documents()
 	maps.Copy(documents, saved.Documents())
 	maps.Copy(documents, d.usage.Documents())
+	maps.Copy(documents, d.dns.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
 	for name, v := range documents {
 		unread = errors.Join(unread, state.Load(name, v))
@@ -260,6 +264,7 @@ func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*c
 	}
 	d.usage.Configure(c)
 	d.addressing.Configure(c, ids)
+	d.dns.Configure(c)
 	d.planFor(c, ids)
 	if err := writeTableNames(c, ids); err != nil { // they are a convenience
 		d.log.Warn("table names are not written", "err", err)
@@ -294,7 +299,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run,
+		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run,
 		func(ctx context.Context) error {
 			server.Answer(ctx, socket, bindSocket, func(err error) {
 				d.report("socket", err, "take away what is in the way, or choose another [daemon] socket and restart; it is tried again by itself")

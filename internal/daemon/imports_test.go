@@ -43,12 +43,13 @@ var imports = map[string][]string{
 	"internal/monitor":    {"internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "uplink"},
 	"internal/addressing": {"dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status", "rules", "uplink"},
 	"internal/tunnel":     {"internal/config", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules"},
+	"internal/dns":        {"internal/config", "internal/planinput", "internal/schedule", "internal/status", "internal/store", "probe", "rules"},
 	"internal/usage":      {"internal/config", "internal/counters", "internal/schedule", "internal/status", "rules", "uplink"},
 	// what joins and renders them
 	"internal/api":     {"internal/status", "rules", "rules/explain", "uplink"},
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
-	"internal/daemon":  {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
-	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/explain"},
+	"internal/daemon":  {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/dns", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
+	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/dns", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/explain"},
 	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/loglimit", "internal/offline", "internal/status", "rules", "rules/explain"},
 	// the lab and the virtual machine
 	"internal/lab":             {"internal/linksession"},
@@ -59,7 +60,7 @@ var imports = map[string][]string{
 
 // Engines import neither one another nor what stands above them.
 var (
-	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/usage"}
+	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/dns", "internal/usage"}
 	above   = []string{"internal/api", "internal/trace", "internal/daemon", "internal/offline", "internal/kernel"}
 )
 

@@ -13,6 +13,7 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	now := time.Now()
 	learned := d.addressing.Learned(now)
 	d.tunnels.Learn(learned)
+	d.dns.Learn(learned)
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	d.addressing.AddWithdrawn(&in, now)
 	if !reflect.DeepEqual(in, d.planned) {

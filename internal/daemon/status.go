@@ -31,7 +31,7 @@ func (d *Daemon) Status() status.Status {
 			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
 	}
 	s.Problems = append(s.Problems, d.saver.problems()...)
-	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(d.addressing.Problems(now), d.tunnels.Problems()...)...)
+	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(append(d.addressing.Problems(now), d.tunnels.Problems()...), d.dns.Problems()...)...)
 	s.Problems = append(s.Problems, last.Report.Absent...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
@@ -63,6 +63,7 @@ func (d *Daemon) Status() status.Status {
 		}
 		s.Uplinks[i].IPv6.Delegated = d.addressing.Delegated(u, now)
 	}
+	s.DNS = d.dns.Status()
 	s.Lans = d.addressing.LANs(now)
 	s.Policies = policyStatus(c, ids, &last.Report)
 	return s

@@ -8,6 +8,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/discovery"
+	"github.com/uplinkd/uplinkd/internal/dns"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -58,6 +59,9 @@ func open(configFile string) (_ *session, err error) {
 	in.keys = tunnels.DryRun(in.config, in.saved.ids)
 	learned := in.saved.addressing.Learned(time.Now())
 	tunnels.Learn(learned)
+	names := dns.New(dns.Options{})
+	names.Configure(in.config)
+	names.Learn(learned)
 	in.cfg = planinput.Build(in.config, in.saved.ids, learned, in.saved.addressing.ULA(in.config.Daemon.ULA))
 	in.saved.addressing.AddWithdrawn(&in.cfg, time.Now())
 	return in, nil

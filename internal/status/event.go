@@ -18,6 +18,7 @@ const (
 	EventCause   EventKind = "cause" // every uplink of a family is silent, or no longer
 	EventQuota   EventKind = "quota" // the bytes of a month are used up, or there are some again
 	EventPeer    EventKind = "peer"  // another end of a tunnel came or went
+	EventDNS     EventKind = "dns"   // names are asked for elsewhere, or a DNS server answers otherwise than before
 	EventGap     EventKind = "gap"   // this reader has lost events; made by EventLog only
 )
 

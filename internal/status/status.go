@@ -17,6 +17,7 @@ type Status struct {
 	Generation uint64       `json:"generation"` // grows with every plan that changed something
 	Config     Config       `json:"config"`
 	Uplinks    List[Uplink] `json:"uplinks"`
+	DNS        DNS          `json:"dns"`
 
 	// LANs and policies are passed on as they are, so that a client shows those
 	// of a newer daemon unchanged.

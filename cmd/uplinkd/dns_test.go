@@ -1,0 +1,403 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/miekg/dns"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/internal/status"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// nameServer is the DNS server of a provider. It answers its own customers with an address of its own, and nobody else.
+type nameServer struct {
+	addr, says netip.Addr
+	customers  []netip.Prefix
+
+	mu      sync.Mutex
+	silent  bool
+	lies    bool
+	foreign []string // who has asked that is no customer
+	asked   int      // queries for names of tests
+}
+
+// newNameServer puts a server into the network of an uplink's provider, at addr.
+func newNameServer(r *router, name, addr, says string) *nameServer {
+	r.Helper()
+	u := r.Uplink(name)
+	s := &nameServer{addr: netip.MustParseAddr(addr), says: netip.MustParseAddr(says), customers: []netip.Prefix{u.Address4.Masked(), u.Address6.Masked()}}
+	r.sh(u.ISP, fmt.Sprintf("ip link set lo up; ip address replace %s/%d dev lo", addr, s.addr.BitLen()))
+	conn, err := r.Host(u.ISP).ListenPacket("udp", netip.AddrPortFrom(s.addr, 53).String())
+	if err != nil {
+		r.Fatal(err)
+	}
+	server := &dns.Server{PacketConn: conn, Handler: s}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.ActivateAndServe()
+	}()
+	r.Cleanup(func() { _ = server.Shutdown(); _ = conn.Close(); <-done })
+	return s
+}
+
+func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from := w.RemoteAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	customer := false
+	for _, c := range s.customers {
+		customer = customer || c.Contains(from)
+	}
+	if !customer {
+		s.foreign = append(s.foreign, from.String())
+		return
+	}
+	name := q.Question[0].Name
+	if strings.HasSuffix(name, ".test.") {
+		s.asked++
+	}
+	if s.silent {
+		return
+	}
+	m := new(dns.Msg).SetReply(q)
+	m.RecursionAvailable = true
+	switch header := (dns.RR_Header{Name: name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET}); {
+	case strings.HasSuffix(name, ".invalid.") && !s.lies:
+		m.Rcode = dns.RcodeNameError
+	case q.Question[0].Qtype == dns.TypeA:
+		m.Answer = append(m.Answer, &dns.A{Hdr: header, A: s.says.AsSlice()})
+	case q.Question[0].Qtype == dns.TypeAAAA && s.lies:
+		m.Answer = append(m.Answer, &dns.AAAA{Hdr: header, AAAA: net.ParseIP("2001:db8::66")})
+	}
+	_ = w.WriteMsg(m) // whoever asked asks again
+}
+
+func (s *nameServer) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+// ask asks a server for a new name, from a host, and returns the address.
+func (r *router) askName(host string, server netip.AddrPort, timeout time.Duration) (answer netip.Addr, err error) {
+	err = r.Host(host).Do(func() error {
+		conn, err := net.DialTimeout("udp", server.String(), timeout)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		client := dns.Client{Timeout: timeout}
+		q := new(dns.Msg).SetQuestion(fmt.Sprintf("n%d.test.", time.Now().UnixNano()), dns.TypeA)
+		m, _, err := client.ExchangeWithConn(q, &dns.Conn{Conn: conn})
+		if err != nil {
+			return err
+		}
+		for _, rr := range m.Answer {
+			if a, ok := rr.(*dns.A); ok {
+				answer, _ = netip.AddrFromSlice(a.A.To4())
+				return nil
+			}
+		}
+		return errors.New(dns.RcodeToString[m.Rcode] + " without an address")
+	})
+	return answer, err
+}
+
+// nameservers reads a resolv.conf.
+func nameservers(path string) (list []string) {
+	content, _ := os.ReadFile(path)
+	for line := range strings.Lines(string(content)) {
+		if words := strings.Fields(line); len(words) > 1 && words[0] == "nameserver" {
+			list = append(list, words[1])
+		}
+	}
+	return list
+}
+
+// awaitNameservers waits until a resolv.conf names these.
+func (r *router) awaitNameservers(path string, want ...string) {
+	r.Helper()
+	r.await(fmt.Sprintf("%s to name %q", path, want), func() error {
+		if got := nameservers(path); strings.Join(got, " ") != strings.Join(want, " ") {
+			return fmt.Errorf("%q", got)
+		}
+		return nil
+	})
+}
+
+// resolver is what /api/v1/status tells of a server.
+func (r *router) resolver(addr string) (status.Resolver, error) {
+	for _, s := range r.status().DNS.Resolvers {
+		if s.Address == addr {
+			return s, nil
+		}
+	}
+	return status.Resolver{}, errors.New("it is not there")
+}
+
+// dnsWorld is two providers whose servers answer their own customers alone; fiber's is learned by DHCP, that of LTE is configured.
+func dnsWorld(t *testing.T, dnsKeys string) (r *router, fiber, lte *nameServer, p *provider) {
+	t.Helper()
+	r = newRouter(t, lab.Options{}, "")
+	r.configure(fmt.Sprintf("[dns]\n%s\n", strings.ReplaceAll(dnsKeys, "DIR", r.dir)) + ipv4Only("  [uplink.ipv4]\n  method = \"dhcp\"\n", 2) +
+		"  [uplink.dns]\n  servers = [\"10.53.2.1\"]\n")
+	r.sh("router", "ip address flush dev wan1 scope global")
+	p = newProvider(r, "fiber")
+	p.set(func() {
+		p.mute = true
+		p.lease = func(answer *dhcpv4.DHCPv4) {
+			answer.UpdateOption(dhcpv4.OptIPAddressLeaseTime(time.Hour)) // it shall outlast the test
+			answer.UpdateOption(dhcpv4.OptDNS(net.IPv4(10, 53, 1, 1), net.IPv4(127, 0, 0, 1)))
+		}
+	})
+	return r, newNameServer(r, "fiber", "10.53.1.1", "192.0.2.11"), newNameServer(r, "lte", "10.53.2.1", "192.0.2.12"), p
+}
+
+// at counts what a provider gets for an address.
+func (r *router) countAt(isp, addr string) func() string {
+	r.Helper()
+	r.sh(isp, fmt.Sprintf("nft 'table netdev dnscount { counter c { }; chain in { type filter hook ingress device cust%s priority -10; ip daddr %s counter name c; }; }'",
+		strings.TrimPrefix(isp, "isp"), addr))
+	return func() string {
+		out := r.sh(isp, "nft list counter netdev dnscount c")
+		_, out, _ = strings.Cut(out, "packets ")
+		n, _, _ := strings.Cut(out, " ")
+		return n
+	}
+}
+
+func TestResolvConfFollowsAFailover(t *testing.T) {
+	t.Parallel()
+	r, fiber, lte, _ := dnsWorld(t, `resolv_conf = "DIR/etc/resolv.conf"`)
+	path := filepath.Join(r.dir, "etc/resolv.conf")
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("before", path); err != nil {
+		t.Fatal(err)
+	}
+	astray := r.countAt("isp2", "10.53.1.1")
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	r.awaitNameservers(path, "10.53.1.1", "10.53.2.1")
+	r.awaitNoChange()
+	if s := r.status(); r.hasProblem("unusable-resolver") != nil || len(s.Problems) != 1 {
+		t.Errorf("problems: %+v", s.Problems)
+	}
+	// Each is reached by its own uplink, from the router and from the LAN, though fiber carries the default.
+	for _, host := range []string{"router", "lan"} {
+		for _, s := range []*nameServer{fiber, lte} {
+			if got, err := r.askName(host, netip.AddrPortFrom(s.addr, 53), unhurried); err != nil || got != s.says {
+				t.Errorf("%v from %s: %v, %v", s.addr, host, got, err)
+			}
+		}
+	}
+	if got := r.command("explain", "-c", r.config, "--to", "10.53.2.1"); !strings.Contains(got, "lte") {
+		t.Errorf("explain:\n%s", got)
+	}
+	for _, break1 := range []string{lab.Gateway, lab.Carrier} {
+		broken := time.Now()
+		if err := r.Break(break1, "fiber"); err != nil {
+			t.Fatal(err)
+		}
+		r.awaitNameservers(path, "10.53.2.1")
+		t.Logf("%s: resolv.conf follows after %v", break1, time.Since(broken))
+		if got, err := r.askName("router", netip.AddrPortFrom(lte.addr, 53), unhurried); err != nil || got != lte.says {
+			t.Errorf("%s: %v, %v", break1, got, err)
+		}
+		_, _ = r.askName("router", netip.AddrPortFrom(fiber.addr, 53), 100*time.Millisecond)
+		if err := r.Heal(); err != nil {
+			t.Fatal(err)
+		}
+		r.awaitNameservers(path, "10.53.1.1", "10.53.2.1")
+	}
+	if n := astray(); n != "0" {
+		t.Errorf("%s packets for fiber's server left by LTE", n)
+	}
+	if len(fiber.foreign)+len(lte.foreign) > 0 {
+		t.Errorf("asked by others: %q, %q", fiber.foreign, lte.foreign)
+	}
+	r.kill()
+	r.start() // what it wrote itself is not what there was before
+	r.awaitNameservers(path, "10.53.1.1", "10.53.2.1")
+	r.stop()
+	if link, err := os.Readlink(path); err != nil || link != "before" {
+		t.Errorf("after the end: %q, %v", link, err)
+	}
+}
+
+// startDnsmasq starts dnsmasq as the resolver of the LAN, as a distribution does: it gives up root.
+func (r *router) startDnsmasq() (stop func()) {
+	r.Helper()
+	if err := os.Chmod(r.dir, 0o755); err != nil {
+		r.Fatal(err)
+	}
+	conf := filepath.Join(r.dir, "dnsmasq.conf")
+	text := fmt.Sprintf("no-resolv\nno-hosts\nservers-file=%s/dnsmasq/servers\nlisten-address=%s\nbind-interfaces\ncache-size=0\npid-file=\nuser=nobody\ngroup=nogroup\nlog-facility=-\n",
+		r.dir, lab.LANRouter4)
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		r.Fatal(err)
+	}
+	_, _, stop = r.background("router", "dnsmasq", "-k", "-C", conf)
+	return stop
+}
+
+// awaitName waits until a host of the LAN has a new name resolved by a provider's server, and returns how long that took.
+func (r *router) awaitName(s *nameServer) time.Duration {
+	r.Helper()
+	began := time.Now()
+	r.await(fmt.Sprintf("names to be resolved by %v", s.addr), func() error {
+		got, err := r.askName("lan", netip.MustParseAddrPort(lab.LANRouter4+":53"), time.Second)
+		if err == nil && got != s.says {
+			err = fmt.Errorf("%v answers", got)
+		}
+		return err
+	})
+	return time.Since(began).Round(time.Millisecond)
+}
+
+// followsFailovers checks a resolver of the LAN through all that may happen: healthy, failing, back, with restarts of everybody.
+func followsFailovers(t *testing.T, r *router, fiber, lte *nameServer, restart func()) {
+	t.Helper()
+	astray1, astray2 := r.countAt("isp2", "10.53.1.1"), r.countAt("isp1", "10.53.2.1")
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	r.awaitName(fiber)
+	r.await("the output to be told", func() error {
+		if s := r.status().DNS; len(s.Outputs) != 1 || s.Outputs[0].Error != "" {
+			return fmt.Errorf("%+v", s.Outputs)
+		}
+		return nil
+	})
+	for _, broken := range []string{lab.Gateway, lab.Carrier} {
+		if err := r.Break(broken, "fiber"); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: names after %v", broken, r.awaitName(lte))
+		r.await("fiber's server to be left", func() error {
+			if s, err := r.resolver("10.53.1.1"); err != nil || s.Used {
+				return fmt.Errorf("%+v, %v", s, err)
+			}
+			return nil
+		})
+		fiber.set(func() { fiber.asked = 0 })
+		for range 5 { // nobody waits for the dead one
+			began := time.Now()
+			if got, err := r.askName("lan", netip.MustParseAddrPort(lab.LANRouter4+":53"), unhurried); err != nil || got != lte.says {
+				t.Errorf("%s: %v, %v", broken, got, err)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("%s: an answer took %v", broken, took)
+			}
+		}
+		restart()
+		r.awaitName(lte)
+		r.kill()
+		r.start()
+		r.awaitName(lte)
+		if err := r.Heal(); err != nil {
+			t.Fatal(err)
+		}
+		r.awaitState("fiber", uplink.Up)
+		r.await("fiber's server to be asked again", func() error {
+			_, _ = r.askName("lan", netip.MustParseAddrPort(lab.LANRouter4+":53"), time.Second)
+			fiber.mu.Lock()
+			defer fiber.mu.Unlock()
+			if fiber.asked == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+	// One that falls silent while its uplink works is passed over.
+	fiber.set(func() { fiber.silent = true })
+	r.await("the silent server to be found", func() error { return r.hasProblem("resolver-silent") })
+	r.awaitName(lte)
+	fiber.set(func() { fiber.silent, fiber.lies = false, true })
+	r.await("the lying server to be found", func() error { return r.hasProblem("resolver-lies") })
+	r.awaitName(lte)
+	fiber.set(func() { fiber.lies = false })
+	r.await("the server to be well again", func() error {
+		if s, err := r.resolver("10.53.1.1"); err != nil || s.State != "ok" || !s.Used {
+			return fmt.Errorf("%+v, %v", s, err)
+		}
+		return nil
+	})
+	for _, n := range []string{astray1(), astray2()} {
+		if n != "0" {
+			t.Errorf("%s packets for a server left by another uplink", n)
+		}
+	}
+	if len(fiber.foreign)+len(lte.foreign) > 0 {
+		t.Errorf("asked by others: %q, %q", fiber.foreign, lte.foreign)
+	}
+}
+
+func TestDnsmasqFollowsFailovers(t *testing.T) {
+	t.Parallel()
+	r, fiber, lte, _ := dnsWorld(t, `dnsmasq = "DIR/dnsmasq"`)
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.await("a problem to say that nobody reads the file", func() error { return r.hasProblem("dns-output") })
+	stop := r.startDnsmasq()
+	followsFailovers(t, r, fiber, lte, func() { stop(); stop = r.startDnsmasq() })
+}
+
+// startUnbound starts unbound as the resolver of the LAN, and has unbound-control find it.
+func (r *router) startUnbound() (stop func()) {
+	r.Helper()
+	conf := filepath.Join(r.dir, "unbound.conf")
+	text := fmt.Sprintf(`server:
+  interface: %[2]s
+  access-control: 203.0.113.128/25 allow
+  username: ""
+  chroot: ""
+  directory: %[1]q
+  pidfile: ""
+  use-syslog: no
+  do-daemonize: no
+  num-threads: 1
+  module-config: "iterator"
+  do-not-query-localhost: no
+  local-zone: "test." nodefault
+remote-control:
+  control-enable: yes
+  control-interface: %[1]s/unbound.ctl
+forward-zone:
+  name: "."
+  forward-addr: 192.0.2.99
+`, r.dir, lab.LANRouter4)
+	bin := filepath.Join(r.dir, "bin")
+	script := fmt.Sprintf("#!/bin/sh\nexec /usr/sbin/unbound-control -c %s \"$@\"\n", conf)
+	err := errors.Join(os.WriteFile(conf, []byte(text), 0o644), os.MkdirAll(bin, 0o755), os.WriteFile(filepath.Join(bin, "unbound-control"), []byte(script), 0o755))
+	if err != nil {
+		r.Fatal(err)
+	}
+	_, _, stop = r.background("router", "unbound", "-c", conf)
+	return stop
+}
+
+func TestUnboundFollowsFailovers(t *testing.T) {
+	r, fiber, lte, _ := dnsWorld(t, `unbound = true`)
+	t.Setenv("PATH", filepath.Join(r.dir, "bin")+":"+os.Getenv("PATH"))
+	stop := r.startUnbound()
+	r.start()
+	followsFailovers(t, r, fiber, lte, func() { stop(); stop = r.startUnbound() })
+	r.stop()
+	if out := r.sh("router", "unbound-control list_forwards"); !strings.Contains(out, ". IN forward 192.0.2.99") {
+		t.Errorf("after the end: %s", out)
+	}
+}
