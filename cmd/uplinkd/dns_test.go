@@ -255,12 +255,24 @@ func (r *router) startDnsmasq() (stop func()) {
 	return stop
 }
 
-// awaitName waits until a host of the LAN has a new name resolved by a provider's server, and returns how long that took.
-func (r *router) awaitName(s *nameServer) time.Duration {
+// resolverUnderTest is where names are asked for, and from where.
+type resolverUnderTest struct {
+	*router
+	host string
+	at   netip.AddrPort
+}
+
+// ofLAN is the router's resolver as hosts of the LAN see it.
+func (r *router) ofLAN() *resolverUnderTest {
+	return &resolverUnderTest{r, "lan", netip.MustParseAddrPort(lab.LANRouter4 + ":53")}
+}
+
+// awaitName waits until a new name is resolved by a provider's server, and returns how long that took.
+func (r *resolverUnderTest) awaitName(s *nameServer) time.Duration {
 	r.Helper()
 	began := time.Now()
 	r.await(fmt.Sprintf("names to be resolved by %v", s.addr), func() error {
-		got, err := r.askName("lan", netip.MustParseAddrPort(lab.LANRouter4+":53"), time.Second)
+		got, err := r.askName(r.host, r.at, time.Second)
 		if err == nil && got != s.says {
 			err = fmt.Errorf("%v answers", got)
 		}
@@ -269,8 +281,8 @@ func (r *router) awaitName(s *nameServer) time.Duration {
 	return time.Since(began).Round(time.Millisecond)
 }
 
-// followsFailovers checks a resolver of the LAN through all that may happen: healthy, failing, back, with restarts of everybody.
-func followsFailovers(t *testing.T, r *router, fiber, lte *nameServer, restart func()) {
+// followsFailovers checks a resolver through all that may happen: healthy, failing, back, with restarts of everybody.
+func followsFailovers(t *testing.T, r *resolverUnderTest, fiber, lte *nameServer, restart func()) {
 	t.Helper()
 	astray1, astray2 := r.countAt("isp2", "10.53.1.1"), r.countAt("isp1", "10.53.2.1")
 	r.awaitState("fiber", uplink.Up)
@@ -296,7 +308,7 @@ func followsFailovers(t *testing.T, r *router, fiber, lte *nameServer, restart f
 		fiber.set(func() { fiber.asked = 0 })
 		for range 5 { // nobody waits for the dead one
 			began := time.Now()
-			if got, err := r.askName("lan", netip.MustParseAddrPort(lab.LANRouter4+":53"), unhurried); err != nil || got != lte.says {
+			if got, err := r.askName(r.host, r.at, unhurried); err != nil || got != lte.says {
 				t.Errorf("%s: %v, %v", broken, got, err)
 			}
 			if took := time.Since(began); took > time.Second {
@@ -313,7 +325,7 @@ func followsFailovers(t *testing.T, r *router, fiber, lte *nameServer, restart f
 		}
 		r.awaitState("fiber", uplink.Up)
 		r.await("fiber's server to be asked again", func() error {
-			_, _ = r.askName("lan", netip.MustParseAddrPort(lab.LANRouter4+":53"), time.Second)
+			_, _ = r.askName(r.host, r.at, time.Second)
 			fiber.mu.Lock()
 			defer fiber.mu.Unlock()
 			if fiber.asked == 0 {
@@ -353,7 +365,7 @@ func TestDnsmasqFollowsFailovers(t *testing.T) {
 	r.awaitState("fiber", uplink.Up)
 	r.await("a problem to say that nobody reads the file", func() error { return r.hasProblem("dns-output") })
 	stop := r.startDnsmasq()
-	followsFailovers(t, r, fiber, lte, func() { stop(); stop = r.startDnsmasq() })
+	followsFailovers(t, r.ofLAN(), fiber, lte, func() { stop(); stop = r.startDnsmasq() })
 }
 
 // startUnbound starts unbound as the resolver of the LAN, and has unbound-control find it.
@@ -395,9 +407,102 @@ func TestUnboundFollowsFailovers(t *testing.T) {
 	t.Setenv("PATH", filepath.Join(r.dir, "bin")+":"+os.Getenv("PATH"))
 	stop := r.startUnbound()
 	r.start()
-	followsFailovers(t, r, fiber, lte, func() { stop(); stop = r.startUnbound() })
+	followsFailovers(t, r.ofLAN(), fiber, lte, func() { stop(); stop = r.startUnbound() })
 	r.stop()
 	if out := r.sh("router", "unbound-control list_forwards"); !strings.Contains(out, ". IN forward 192.0.2.99") {
 		t.Errorf("after the end: %s", out)
 	}
+}
+
+// startResolved starts systemd-resolved, and a bus for it and the daemon alone, in a namespace of mounts with a user for it.
+func (r *router) startResolved() (stop func()) {
+	r.Helper()
+	program := ""
+	for _, path := range []string{"/usr/lib/systemd/systemd-resolved", "/lib/systemd/systemd-resolved",
+		"/usr/local/lib/uplinkd-deps/lib/systemd/systemd-resolved", "/usr/local/lib/uplinkd-deps/usr/lib/systemd/systemd-resolved"} {
+		if _, err := os.Stat(path); err == nil {
+			program = path
+		}
+	}
+	if program == "" {
+		r.Fatal("there is no systemd-resolved: scripts/deps unpacks it")
+	}
+	script := filepath.Join(r.dir, "resolved.sh")
+	text := fmt.Sprintf(`#!/bin/sh -e
+cd %[1]s
+(cat /etc/passwd; echo systemd-resolve:x:996:996::/:/usr/sbin/nologin) >passwd
+(cat /etc/group; echo systemd-resolve:x:996:) >group
+printf '[Resolve]\nDNS=\nFallbackDNS=\nDNSSEC=no\nLLMNR=no\nMulticastDNS=no\n' >resolved.conf
+: >none.conf
+mount --bind passwd /etc/passwd
+mount --bind group /etc/group
+mount --bind none.conf /etc/resolv.conf
+mkdir -p /etc/systemd
+[ -e /etc/systemd/resolved.conf ] || mount -t tmpfs tmpfs /etc/systemd
+[ -e /etc/systemd/resolved.conf ] || : >/etc/systemd/resolved.conf
+mount --bind resolved.conf /etc/systemd/resolved.conf
+mkdir -p /run/systemd
+mount -t tmpfs tmpfs /run/systemd
+mkdir -p /run/systemd/resolve
+chown 996:996 /run/systemd/resolve
+exec %[2]s
+`, r.dir, program)
+	if err := errors.Join(os.Chmod(r.dir, 0o755), os.WriteFile(script, []byte(text), 0o755)); err != nil {
+		r.Fatal(err)
+	}
+	_, _, stop = r.background("router", script)
+	return stop
+}
+
+// startBus starts a bus at which everybody may do everything.
+func (r *router) startBus() (address string) {
+	r.Helper()
+	address = "unix:path=" + filepath.Join(r.dir, "bus")
+	conf := filepath.Join(r.dir, "bus.conf")
+	allow := ""
+	for _, what := range []string{`user="*"`, `own="*"`, `send_type="method_call"`, `send_type="signal"`, `send_requested_reply="true"`,
+		`receive_type="method_call"`, `receive_type="signal"`, `receive_requested_reply="true"`} {
+		allow += "<allow " + what + "/>"
+	}
+	text := `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>system</type><listen>` + address + `</listen><auth>EXTERNAL</auth><policy context="default">` + allow + `</policy></busconfig>`
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		r.Fatal(err)
+	}
+	r.background("router", "dbus-daemon", "--config-file="+conf, "--nofork", "--nopidfile")
+	r.await("the bus", func() error { return os.Chmod(filepath.Join(r.dir, "bus"), 0o666) })
+	return address
+}
+
+// TestResolvedFollowsFailovers uses systemd-resolved itself, which listens to programs of this machine alone.
+func TestResolvedFollowsFailovers(t *testing.T) {
+	r, fiber, lte, _ := dnsWorld(t, `resolved = true`)
+	r.sh("router", "ip link set lo up")
+	if err := os.Chmod(r.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", r.startBus())
+	stop := r.startResolved()
+	r.start()
+	here := &resolverUnderTest{r, "router", netip.MustParseAddrPort("127.0.0.53:53")}
+	followsFailovers(t, here, fiber, lte, func() { stop(); stop = r.startResolved() })
+	// A spare may cost money: systemd-resolved asks all links that are for everything at once, so that one is not.
+	if property := r.linkProperty("wan2", "DefaultRoute"); !strings.Contains(property, "boolean false") {
+		t.Errorf("the spare's DefaultRoute: %s", property)
+	}
+	r.stop()
+	for _, device := range []string{"wan1", "wan2"} {
+		if got := r.linkProperty(device, "DNS"); strings.Contains(got, "int32") {
+			t.Errorf("after the end %s has %s", device, got)
+		}
+	}
+}
+
+// linkProperty is what systemd-resolved has for a device.
+func (r *router) linkProperty(device, property string) string {
+	r.Helper()
+	index := strings.TrimSpace(r.sh("router", "cat /sys/class/net/"+device+"/ifindex"))
+	path := r.sh("router", "dbus-send --system --print-reply=literal --dest=org.freedesktop.resolve1 /org/freedesktop/resolve1 org.freedesktop.resolve1.Manager.GetLink int32:"+index)
+	return r.sh("router", fmt.Sprintf("dbus-send --system --print-reply --dest=org.freedesktop.resolve1 %s org.freedesktop.DBus.Properties.Get string:org.freedesktop.resolve1.Link string:%s",
+		strings.TrimSpace(path), property))
 }

@@ -26,7 +26,7 @@ var errNobodyReads = errors.New("no dnsmasq that runs here reads it")
 
 func newDnsmasq(dir string) *dnsmasq { return &dnsmasq{file: filepath.Join(dir, "servers")} }
 
-func (d *dnsmasq) tell(_ context.Context, servers []server) error {
+func (d *dnsmasq) tell(_ context.Context, servers, _ []server) error {
 	content := dnsmasqServers(servers)
 	if have, err := os.ReadFile(d.file); err != nil || !bytes.Equal(have, content) {
 		if err := writeFor(d.file, content); err != nil {

@@ -75,6 +75,7 @@ func New(o Options) *Engine {
 		newWorker(e, "resolv_conf", func(d config.Resolution) string { return d.ResolvConf }, func(path string) output { return &resolvConf{path, &e.former, saveFormer} }),
 		newWorker(e, "dnsmasq", func(d config.Resolution) string { return d.Dnsmasq }, func(dir string) output { return newDnsmasq(dir) }),
 		newWorker(e, "unbound", func(d config.Resolution) string { return ifOn(d.Unbound) }, func(string) output { return &unbound{&e.former, saveFormer} }),
+		newWorker(e, "resolved", func(d config.Resolution) string { return ifOn(d.Resolved) }, func(string) output { return &resolved{told: make(map[int]linkNames)} }),
 	}
 	return e
 }

@@ -80,7 +80,7 @@ func TestAResolvConfOfOthersIsGivenBack(t *testing.T) {
 			var kept formers
 			r := &resolvConf{path, &kept, func() { saves++ }}
 			for _, s := range []string{"10.53.1.1@wan1", "10.53.2.1@wan2"} {
-				if err := r.tell(ctx, serversOf(s)); err != nil {
+				if err := r.tell(ctx, serversOf(s), nil); err != nil {
 					t.Fatal(err)
 				}
 				r = &resolvConf{path, &kept, func() { saves++ }} // after a crash
@@ -89,7 +89,7 @@ func TestAResolvConfOfOthersIsGivenBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := r.tell(ctx, serversOf("10.53.2.1@wan2")); err != nil {
+			if err := r.tell(ctx, serversOf("10.53.2.1@wan2"), nil); err != nil {
 				t.Fatal(err)
 			}
 			if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {

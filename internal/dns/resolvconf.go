@@ -58,7 +58,7 @@ type resolvConf struct {
 	save   func()
 }
 
-func (r *resolvConf) tell(_ context.Context, servers []server) error {
+func (r *resolvConf) tell(_ context.Context, servers, _ []server) error {
 	content := resolvConfOf(servers)
 	have, err := os.ReadFile(r.path)
 	if err == nil && bytes.Equal(have, content) && !isLink(r.path) {

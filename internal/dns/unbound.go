@@ -17,7 +17,7 @@ type unbound struct {
 	save   func()
 }
 
-func (u *unbound) tell(ctx context.Context, servers []server) error {
+func (u *unbound) tell(ctx context.Context, servers, _ []server) error {
 	var want []string
 	for i := range servers {
 		if a := servers[i].Addr.String(); !slices.Contains(want, a) { // its queries are routed by their destination alone

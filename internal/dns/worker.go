@@ -11,8 +11,9 @@ import (
 
 // output is somebody who is told of servers. It is used by its worker alone.
 type output interface {
-	// tell has it use the servers, the first first; there is one at least. It does nothing where nothing is to be done.
-	tell(ctx context.Context, servers []server) error
+	// tell has it use the servers, the first first; there is one at least. Others are those that are not to be used now. It does
+	// nothing where nothing is to be done.
+	tell(ctx context.Context, servers, others []server) error
 	// giveBack has it use what it did before.
 	giveBack(ctx context.Context) error
 }
@@ -95,8 +96,11 @@ func (w *worker) run(ctx context.Context) {
 // once tells the output what is so now.
 func (w *worker) once(ctx context.Context) error {
 	w.e.mu.Lock()
-	of, servers := w.setting(w.e.config.DNS), slices.Clone(w.e.chosen)
+	of, servers, others := w.setting(w.e.config.DNS), slices.Clone(w.e.chosen), slices.Clone(w.e.planned)
 	w.e.mu.Unlock()
+	others = slices.DeleteFunc(others, func(o server) bool {
+		return slices.ContainsFunc(servers, func(s server) bool { return s.key() == o.key() })
+	})
 	if of != w.madeOf {
 		w.end()
 		if w.madeOf = of; of != "" {
@@ -107,7 +111,7 @@ func (w *worker) once(ctx context.Context) error {
 	if w.out != nil && len(servers) > 0 {
 		ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 		defer cancel()
-		if err = w.out.tell(ctx, servers); ctx.Err() != nil && err == nil {
+		if err = w.out.tell(ctx, servers, others); ctx.Err() != nil && err == nil {
 			err = ctx.Err()
 		}
 	}
