@@ -97,7 +97,7 @@ const routedChain = "routed"
 // routed marks what main leads to a network behind an uplink, so that it is not pinned, and no policy is asked.
 func (p *planner) routed(family [2]bool) Chain {
 	c := Chain{Name: routedChain}
-	lans := p.localNetworks() // which need no asking for
+	lans := slices.Concat(p.localNetworks(), p.nearResolvers) // which need no asking for, or have rules of their own
 	var delegated []netip.Prefix
 	for i := range p.cfg.Uplinks {
 		for _, d := range p.cfg.Uplinks[i].Delegations {

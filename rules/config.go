@@ -24,6 +24,7 @@ const (
 	prefMain      = 300 // main without defaults: static routes through uplink devices
 	prefDefault   = 900 // the weighted default
 
+	prefTwinResolver = 199 // DNS servers of an uplink that are in the network of another with the same address
 	prefNearResolver = 299 // DNS servers of an uplink that are in the network of another
 	prefResolver     = 899 // all other DNS servers of uplinks
 )

@@ -42,7 +42,7 @@ func (c *Config) OriginOfRule(r *Rule) Origin {
 		return Origin{Uplink: name(at - prefDevice), Key: "device"}
 	case at > prefSource && at <= prefSource+MaxUplinks:
 		return Origin{Uplink: name(at - prefSource), Key: r.Family.String()}
-	case at == prefNearResolver || at == prefResolver:
+	case at == prefTwinResolver || at == prefNearResolver || at == prefResolver:
 		return Origin{Uplink: name(int(r.Table - k.TableBase)), Key: "dns"}
 	case at >= prefPolicy && at <= prefPolicyLast:
 		return c.originOfPolicyRule(r)

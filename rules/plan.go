@@ -136,6 +136,7 @@ type planner struct {
 	placements        []placement
 	lanMTU            int            // the largest, in bytes
 	withdrawnPrefixes []netip.Prefix // withdrawn ones that nobody has now
+	nearResolvers     []netip.Prefix // DNS servers of uplinks in the networks of others
 	delegates         bool           // hosts may have addresses that belong to one uplink
 }
 

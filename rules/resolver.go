@@ -103,19 +103,42 @@ func (p *planner) resolvers() {
 			continue
 		}
 		at := prefResolver
-		if p.nearAnother(u, r.Addr) {
+		switch {
+		case !p.nearAnother(u, r.Addr):
+		case p.sharesAddress(u, family):
+			at = prefTwinResolver
+		default:
 			at = prefNearResolver
 		}
 		rule := p.rule(family, at, p.k.Table(u.ID))
 		rule.To = netip.PrefixFrom(r.Addr, r.Addr.BitLen())
+		if at != prefResolver {
+			p.nearResolvers = append(p.nearResolvers, rule.To)
+		}
 		p.state.Rules = append(p.state.Rules, rule)
 	}
+	slices.SortFunc(p.nearResolvers, comparePrefixes) // else the packet filter would change with their order
 }
 
 // answersAnybody reports whether a server may answer by other uplinks too: many providers name a public one, which hosts have been
 // configured with besides. While its uplink is dead those shall not be cut off.
 func answersAnybody(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !sharedSpace().Contains(a)
+}
+
+// sharesAddress reports whether another uplink has an address of one. A local socket is routed by its source when that has been chosen
+// (include/net/route.h ip_route_connect): it would be led to the first of both.
+func (p *planner) sharesAddress(u *Uplink, family Family) bool {
+	own := p.addressesOf(u, family, p.info(u, family))
+	for i := range p.cfg.Uplinks {
+		other := &p.cfg.Uplinks[i]
+		if other.ID != u.ID && other.Family(family).Enabled && slices.ContainsFunc(p.addressesOf(other, family, p.info(other, family)), func(a netip.Prefix) bool {
+			return slices.ContainsFunc(own, func(o netip.Prefix) bool { return o.Addr() == a.Addr() })
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // nearAnother reports whether an address is in the network of another uplink than its own.

@@ -185,7 +185,7 @@ func TestADNSServerThatTwoUplinksHaveIsAskedByTheOneThatWorks(t *testing.T) {
 		w.verdicts[rules.Path{Uplink: dead, Family: rules.IPv4}] = rules.Verdict{Health: rules.Dead, State: "down"}
 		w.converge(t)
 		want := map[int]string{1: "wan2", 2: "wan1"}[dead]
-		for _, q := range []query{{dst: addrs("198.51.100.1")[0], iif: "lo"}, {src: addrs("192.168.1.9")[0], dst: addrs("198.51.100.1")[0], iif: "lan0"}} {
+		for _, q := range []query{{dst: addrs("198.51.100.1")[0], iif: "lo"}, {src: addrs("198.51.100.2")[0], dst: addrs("198.51.100.1")[0], iif: "lo"}, {src: addrs("192.168.1.9")[0], dst: addrs("198.51.100.1")[0], iif: "lan0"}} {
 			if got := devices(w.lookup(q)); got != want {
 				t.Errorf("with %d dead, from %s: %q, want %q", dead, q.iif, got, want)
 			}

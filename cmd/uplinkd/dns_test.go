@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/mdlayher/ndp"
 	"github.com/miekg/dns"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
@@ -37,7 +39,9 @@ func newNameServer(r *router, name, addr, says string) *nameServer {
 	r.Helper()
 	u := r.Uplink(name)
 	s := &nameServer{addr: netip.MustParseAddr(addr), says: netip.MustParseAddr(says), customers: []netip.Prefix{u.Address4.Masked(), u.Address6.Masked()}}
-	r.sh(u.ISP, fmt.Sprintf("ip link set lo up; ip address replace %s/%d dev lo", addr, s.addr.BitLen()))
+	if !s.addr.IsLinkLocalUnicast() && s.addr != u.Gateway4 { // the provider has these
+		r.sh(u.ISP, fmt.Sprintf("ip link set lo up; ip address replace %s/%d dev lo", addr, s.addr.BitLen()))
+	}
 	conn, err := r.Host(u.ISP).ListenPacket("udp", netip.AddrPortFrom(s.addr, 53).String())
 	if err != nil {
 		r.Fatal(err)
@@ -239,6 +243,128 @@ func TestResolvConfFollowsAFailover(t *testing.T) {
 	}
 }
 
+// TestOneAddressOnTwoUplinksIsTwoServers has two sticks of a kind, whose servers have one address in one network.
+func TestOneAddressOnTwoUplinksIsTwoServers(t *testing.T) {
+	t.Parallel()
+	const both = "198.51.100.1"
+	r := newRouter(t, lab.Options{Twins: true}, "")
+	named := "  [uplink.dns]\n  servers = [\"" + both + "\"]\n"
+	r.configure(fmt.Sprintf("[dns]\nresolv_conf = %q\ndnsmasq = %q\n", r.dir+"/resolv.conf", r.dir+"/dnsmasq") +
+		strings.Replace(ipv4Only("", 2), "[[uplink]]\nname = \"lte\"", named+"[[uplink]]\nname = \"lte\"", 1) + named)
+	fiber, lte := newNameServer(r, "fiber", both, "192.0.2.11"), newNameServer(r, "lte", both, "192.0.2.12")
+	r.start()
+	r.startDnsmasq()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	states := func(want string) {
+		t.Helper()
+		r.await("the servers to be "+want, func() error {
+			var got []string
+			for _, s := range r.status().DNS.Resolvers {
+				got = append(got, s.Uplink+" "+s.State)
+			}
+			if strings.Join(got, ", ") != want {
+				return fmt.Errorf("%q", got)
+			}
+			return nil
+		})
+	}
+	states("fiber ok, lte ok")
+	r.awaitNameservers(r.dir+"/resolv.conf", both)
+	if got, err := os.ReadFile(r.dir + "/dnsmasq/servers"); err != nil || !strings.Contains(string(got), "server="+both+"@wan1\nserver="+both+"@wan2\n") {
+		t.Errorf("%s, %v", got, err)
+	}
+	fiber.set(func() { fiber.silent = true }) // each is asked by its own uplink
+	states("fiber silent, lte ok")
+	r.ofLAN().awaitName(lte) // dnsmasq is bound to LTE
+	fiber.set(func() { fiber.silent = false })
+	states("fiber ok, lte ok")
+	if got, err := r.askName("router", netip.MustParseAddrPort(both+":53"), unhurried); err != nil || got != fiber.says {
+		t.Errorf("by the rule: %v, %v", got, err)
+	}
+	if err := r.Break(lab.Gateway, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState("fiber", uplink.Down)
+	for _, host := range []string{"router", "lan"} { // main's connected route would lead to the dead one
+		(&resolverUnderTest{r, host, netip.MustParseAddrPort(both + ":53")}).awaitName(lte)
+	}
+	r.awaitNoChange()
+}
+
+// TestServersAreLearnedFromRoutersAndByDHCPv6 has a provider that names servers in every way, some of which nobody can ask.
+func TestServersAreLearnedFromRoutersAndByDHCPv6(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, "")
+	path := filepath.Join(r.dir, "resolv.conf")
+	r.configure(fmt.Sprintf("[dns]\nresolv_conf = %q\n", path) + `
+[[uplink]]
+name = "fiber"
+device = "wan1"
+  [uplink.ipv4]
+  method = "off"
+  [uplink.ipv6]
+  method = "ra"
+  delegation = true
+` + targets + `
+[[uplink]]
+name = "lte"
+device = "wan2"
+tier = 2
+` + families + "  [uplink.dns]\n  servers = []\n")
+	r.sh("router", "ip address flush dev wan1 scope global")
+	p := newProvider(r, "fiber")
+	p.set(func() {
+		p.announce = func(ra *ndp.RouterAdvertisement) {
+			ra.Options = append(ra.Options, &ndp.RecursiveDNSServer{Lifetime: time.Hour, Servers: addrsOf("2001:db8:53::53", "fe80::1", lab.LANHost6)})
+		}
+		p.delegate = func(m *dhcpv6.Message, _ *dhcpv6.OptIAPD) {
+			m.AddOption(dhcpv6.OptDNS(net.ParseIP("2001:db8:53::54"), net.ParseIP("ff02::1"), net.ParseIP("2001:db8:53::53")))
+		}
+	})
+	router := newNameServer(r, "fiber", "2001:db8:53::53", "192.0.2.11")
+	link := newNameServer(r, "fiber", "fe80::1%cust1", "192.0.2.11")
+	server := newNameServer(r, "fiber", "2001:db8:53::54", "192.0.2.11")
+	for _, s := range []*nameServer{router, server} { // the router forms an address of its own
+		s.customers = append(s.customers, r.Uplink("fiber").Address6.Masked())
+	}
+	link.customers = append(link.customers, netip.MustParsePrefix("fe80::/10"), r.Uplink("fiber").Address6.Masked())
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitNameservers(path, "2001:db8:53::53", "fe80::1%wan1", "2001:db8:53::54")
+	r.await("all of them to be asked", func() error {
+		var got []string
+		for _, s := range r.status().DNS.Resolvers {
+			got = append(got, s.Address+" "+s.Source+" "+s.State)
+		}
+		if strings.Join(got, ", ") != "2001:db8:53::53 router ok, fe80::1%wan1 router ok, 2001:db8:53::54 dhcpv6 ok" {
+			return fmt.Errorf("%q", got)
+		}
+		return nil
+	})
+	if err := r.hasProblem("unusable-resolver"); err != nil { // the LAN host
+		t.Error(err)
+	}
+	for _, s := range []*nameServer{router, server} {
+		if got, err := r.askName("router", netip.AddrPortFrom(s.addr, 53), unhurried); err != nil || got != s.says {
+			t.Errorf("%v: %v, %v", s.addr, got, err)
+		}
+	}
+	p.set(func() { // taken back (RFC 8106 section 5.1)
+		p.announce = func(ra *ndp.RouterAdvertisement) {
+			ra.Options = append(ra.Options, &ndp.RecursiveDNSServer{Lifetime: 0, Servers: addrsOf("2001:db8:53::53", "fe80::1", lab.LANHost6)})
+		}
+	})
+	r.awaitNameservers(path, "2001:db8:53::54", "2001:db8:53::53") // as DHCPv6 has it
+}
+
+func addrsOf(list ...string) (out []netip.Addr) {
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
 // startDnsmasq starts dnsmasq as the resolver of the LAN, as a distribution does: it gives up root.
 func (r *router) startDnsmasq() (stop func()) {
 	r.Helper()
@@ -361,7 +487,8 @@ func followsFailovers(t *testing.T, r *resolverUnderTest, fiber, lte *nameServer
 func TestDnsmasqFollowsFailovers(t *testing.T) {
 	t.Parallel()
 	r, fiber, lte, _ := dnsWorld(t, `dnsmasq = "DIR/dnsmasq"`)
-	r.start()
+	r.launchConfined() // at first
+	r.await("the daemon to converge", r.converged)
 	r.awaitState("fiber", uplink.Up)
 	r.await("a problem to say that nobody reads the file", func() error { return r.hasProblem("dns-output") })
 	stop := r.startDnsmasq()

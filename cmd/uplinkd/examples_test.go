@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -170,21 +169,31 @@ func isService(t *testing.T, unit, command string) {
 	}
 }
 
-// TestTheCapabilitiesOfTheServiceAreEnough runs the daemon with no more of root's rights than the unit
-// gives it: for everything that it does in the kernel, and for a lease that is renewed from port 68.
-func TestTheCapabilitiesOfTheServiceAreEnough(t *testing.T) {
+// launchConfined starts the daemon with the capabilities of its unit, and waits for nothing.
+func (r *router) launchConfined() {
+	r.Helper()
 	unit, err := os.ReadFile(filepath.Join(examples, "uplinkd.service"))
 	if err != nil {
-		t.Fatal(err)
+		r.Fatal(err)
 	}
 	found := regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.*)$`).FindSubmatch(unit)
 	if found == nil {
-		t.Fatal("the unit has no CapabilityBoundingSet")
+		r.Fatal("the unit has no CapabilityBoundingSet")
 	}
 	bounding := "-all"
 	for _, word := range strings.Fields(string(found[1])) {
 		bounding += ",+" + strings.ToLower(strings.TrimPrefix(word, "CAP_"))
 	}
+	program := r.program("run", "-c", r.config)
+	confined := r.Host("router").Command(context.Background(), "setpriv", append([]string{"--bounding-set", bounding, "--inh-caps", "-all"},
+		program.Args[len(program.Args)-4:]...)...)
+	confined.Env = program.Env
+	r.launchCommand(confined)
+}
+
+// TestTheCapabilitiesOfTheServiceAreEnough runs the daemon with no more of root's rights than the unit
+// gives it: for everything that it does in the kernel, and for a lease that is renewed from port 68.
+func TestTheCapabilitiesOfTheServiceAreEnough(t *testing.T) {
 	r := newRouter(t, lab.Options{DNAT: true}, dhcpFiber)
 	r.serve()
 	r.sh("router", "ip address flush dev wan1; ip link set wan1 down")
@@ -192,14 +201,7 @@ func TestTheCapabilitiesOfTheServiceAreEnough(t *testing.T) {
 		ip daddr 198.51.100.1 udp dport 67 counter name renewed; }; }'`)
 	server := r.serveDHCP("198.51.100.2", 10)
 
-	program := r.program("run", "-c", r.config)
-	r.log = new(bytes.Buffer)
-	r.process = r.Host("router").Command(context.Background(), "setpriv", append([]string{"--bounding-set", bounding, "--inh-caps", "-all"},
-		program.Args[len(program.Args)-4:]...)...)
-	r.process.Env, r.process.Stdout, r.process.Stderr = program.Env, r.log, r.log
-	if err := r.process.Start(); err != nil {
-		t.Fatal(err)
-	}
+	r.launchConfined()
 	r.await("the daemon to converge", r.converged)
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)

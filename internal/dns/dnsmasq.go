@@ -44,6 +44,10 @@ func (d *dnsmasq) tell(_ context.Context, servers, _ []server) error {
 	for _, pid := range readers {
 		// One that has just started may have read the file before this: once more costs it its cache.
 		if !d.told[pid] {
+			if !catchesHangup(pid) {
+				failed = append(failed, fmt.Errorf("dnsmasq, process %d, is still starting", pid))
+				continue
+			}
 			if err := unix.Kill(pid, unix.SIGHUP); err != nil {
 				failed = append(failed, fmt.Errorf("telling dnsmasq, process %d: %w", pid, err))
 				continue
@@ -91,11 +95,31 @@ func (d *dnsmasq) readers() []int {
 		if ns, nsErr := os.Readlink(dir + "/ns/net"); err == nil && nsErr == nil && ns != own {
 			continue
 		}
-		if line, err := os.ReadFile(dir + "/cmdline"); err == nil && d.namedBy(strings.Split(string(line), "\x00"), dir+"/root") && !isChildOf(dir, list) {
+		if line, err := os.ReadFile(dir + "/cmdline"); err == nil && d.namedBy(strings.Split(string(line), "\x00"), rootOf(dir)) && !isChildOf(dir, list) {
 			list = append(list, pid)
 		}
 	}
 	return list
+}
+
+// catchesHangup reports whether SIGHUP would not end a process: dnsmasq reads its files before it has a handler.
+func catchesHangup(pid int) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(text)) {
+		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
+			caught, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			return err == nil && caught&(1<<(uint(unix.SIGHUP)-1)) != 0
+		}
+	}
+	return false
+}
+
+// rootOf is the root directory of a process. That of another user may be seen with CAP_SYS_PTRACE alone: it is taken for ours then.
+func rootOf(dir string) string {
+	if _, err := os.Stat(dir + "/root"); err != nil {
+		return "/"
+	}
+	return dir + "/root"
 }
 
 // isChildOf reports whether a process was made by one of some others: dnsmasq has one for scripts, and one for each TCP connection.

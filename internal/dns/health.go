@@ -24,7 +24,7 @@ const (
 	misses = 3
 )
 
-// existing is a name that exists for ever, and for such purposes (RFC 2606 section 3, RFC 6761 section 6.5).
+// existing is a name that is reserved for examples (RFC 2606 section 3), and exists for ever.
 const existing = "example.net"
 
 // health is what checks have said of a server.

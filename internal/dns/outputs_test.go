@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -140,6 +141,24 @@ func TestADnsmasqIsKnownByItsConfiguration(t *testing.T) {
 		if got := d.namedBy(strings.Fields(line), root); got != want {
 			t.Errorf("%s: %v", line, got)
 		}
+	}
+}
+
+// A process that does not catch SIGHUP yet would be killed by it.
+func TestOnlyAProcessThatCatchesSIGHUPIsToldByIt(t *testing.T) {
+	for script, want := range map[string]bool{"trap : HUP; echo; read x": true, "trap - HUP; echo; read x": false} {
+		cmd := exec.Command("sh", "-c", script)
+		in, inErr := cmd.StdinPipe()
+		out, outErr := cmd.StdoutPipe()
+		if err := errors.Join(inErr, outErr, cmd.Start()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := out.Read(make([]byte, 1)) // it has come so far
+		if got := catchesHangup(cmd.Process.Pid); got != want || err != nil {
+			t.Errorf("%s: %v, %v", script, got, err)
+		}
+		_ = in.Close()
+		_ = cmd.Wait() // read ends it with a failure
 	}
 }
 
