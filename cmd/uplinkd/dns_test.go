@@ -431,6 +431,13 @@ func followsFailovers(t *testing.T, r *resolverUnderTest, fiber, lte *nameServer
 			}
 			return nil
 		})
+		left := time.Now()
+		r.await("the output to be told so", func() error { // before, a query may have been sent to the dead one, and its host asks again
+			if o := r.status().DNS.Outputs[0]; o.Error != "" || !o.Told.After(left) {
+				return fmt.Errorf("%+v", o)
+			}
+			return nil
+		})
 		fiber.set(func() { fiber.asked = 0 })
 		for range 5 { // nobody waits for the dead one
 			began := time.Now()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -290,5 +291,69 @@ func TestWhileAllAreBadAllStay(t *testing.T) {
 		b.set(func(string, string) error { return &probe.Error{Class: probe.ErrLocal} })
 		time.Sleep(5 * time.Minute)
 		b.want("and then this machine cannot ask", "fiber/refuses lte/refuses", "resolver-refuses resolver-refuses")
+	})
+}
+
+// An output that a reload takes out gets back what it held; what checks have said counts for nobody then.
+func TestAnOutputThatIsTakenOutIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newEngineTest(t)
+		if err := os.WriteFile(b.path, []byte("nameserver 192.0.2.1\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b.set(func(device, _ string) error {
+			if device == "wan1" {
+				return &probe.Error{Class: probe.ErrAnswer}
+			}
+			return nil
+		})
+		b.start()
+		time.Sleep(time.Minute)
+		content := func() string {
+			text, err := os.ReadFile(b.path)
+			if err != nil {
+				t.Error(err)
+			}
+			return string(text)
+		}
+		if got := content(); !strings.HasSuffix(got, ".\nnameserver 10.53.2.1\n") {
+			t.Errorf("told: %s", got)
+		}
+		off := *b.config
+		off.DNS = config.Resolution{}
+		b.Configure(&off)
+		synctest.Wait()
+		if got := content(); got != "nameserver 192.0.2.1\n" {
+			t.Errorf("given back: %s", got)
+		}
+		if s := b.Status(); len(s.Outputs) != 0 || b.codes() != "" {
+			t.Errorf("%+v, problems %s", s.Outputs, b.codes())
+		}
+		b.Configure(b.config)
+		synctest.Wait()
+		if got := content(); !strings.HasSuffix(got, ".\nnameserver 10.53.2.1\n") {
+			t.Errorf("told again: %s", got)
+		}
+		// Somebody writes over it.
+		if err := os.WriteFile(b.path, []byte("nameserver 192.0.2.2\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lookAgain + time.Second)
+		if got := content(); !strings.HasSuffix(got, ".\nnameserver 10.53.2.1\n") {
+			t.Errorf("after somebody wrote over it: %s", got)
+		}
+	})
+}
+
+func TestWithoutAServerNothingIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newEngineTest(t)
+		b.report.Resolvers = nil
+		b.start()
+		time.Sleep(time.Minute)
+		if _, err := os.Stat(b.path); err == nil {
+			t.Error("there is a file")
+		}
+		b.want("none known", "", "no-resolver")
 	})
 }
