@@ -40,7 +40,7 @@ type worker struct {
 
 	mu   sync.Mutex // guards what follows
 	on   bool
-	told time.Time // when it was done last without a fault
+	told time.Time // of when it has all that was so then
 	err  error     // why it could not be
 }
 
@@ -95,6 +95,7 @@ func (w *worker) run(ctx context.Context) {
 
 // once tells the output what is so now.
 func (w *worker) once(ctx context.Context) error {
+	began := time.Now()
 	w.e.mu.Lock()
 	of, servers, others := w.setting(w.e.config.DNS), slices.Clone(w.e.chosen), slices.Clone(w.e.planned)
 	w.e.mu.Unlock()
@@ -122,7 +123,7 @@ func (w *worker) once(ctx context.Context) error {
 	}
 	w.on, w.err = w.out != nil, err
 	if err == nil && len(servers) > 0 {
-		w.told = time.Now()
+		w.told = began
 	}
 	return err
 }

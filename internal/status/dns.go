@@ -21,6 +21,6 @@ type Resolver struct {
 // DNSOutput is somebody who is told of servers.
 type DNSOutput struct {
 	Output string `json:"output"` // its key in the configuration
-	Told   Time   `json:"told"`   // when it was found to have what it should
+	Told   Time   `json:"told"`   // it has all that was so then
 	Error  string `json:"error"`  // why it has not; "" when it has
 }
