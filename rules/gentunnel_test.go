@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 const (
@@ -25,27 +26,28 @@ func (w *world) drawTunnels(t *rapid.T) {
 		}
 	}
 	for n := range draw(t, "tunnels", 4) {
-		tunnel := rules.Tunnel{Device: fmt.Sprintf("tun%d", n+1), For: "x", TunnelParams: drawTunnelParams(t, n, locals)}
-		if tunnel.Kind != rules.WireGuardKind && seldom(t, "of a bridge") {
+		tunnel := rules.Tunnel{Device: fmt.Sprintf("tun%d", n+1), For: "x", Params: drawTunnelParams(t, n, locals)}
+		if tunnel.Spec().Carries == encap.Frames && seldom(t, "of a bridge") {
 			tunnel.Bridge = "br0"
 			if _, present := w.obs.Link("br0"); !present && often(t, "bridge") {
 				w.plug(rules.Link{Name: "br0", Up: true, Carrier: true, MTU: 1500})
 			}
 		} else {
-			w.addTunnelUplink(t, n, tunnel.Device, tunnel.Kind == rules.WireGuardKind)
+			w.addTunnelUplink(t, n, tunnel.Device, tunnel.Kind == encap.WireGuard)
 		}
 		w.cfg.Tunnels = append(w.cfg.Tunnels, tunnel)
 		w.drawTunnelDevice(t, n, tunnel, locals)
 	}
 	if flip(t, "a tunnel of an earlier run") {
-		w.mustAddTunnel(rules.TunnelLink{Device: "old0", Alias: "uplinkd: old", MTU: 1420, TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}})
+		w.mustAddTunnel(rules.TunnelLink{Device: "old0", Alias: "uplinkd: old", MTU: 1420, Params: encap.Params{Kind: encap.WireGuard}})
 	}
 }
 
 // drawTunnelParams draws the nth tunnel's, of which no other tunnel has the same.
-func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) rules.TunnelParams {
-	p := rules.TunnelParams{Kind: rapid.SampledFrom([]string{rules.GRETAP, rules.VXLAN, rules.WireGuardKind}).Draw(t, "kind")}
-	if p.Kind == rules.WireGuardKind {
+func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) encap.Params {
+	kind := rapid.SampledFrom(encap.Kinds()).Draw(t, "kind")
+	p := encap.Params{Kind: kind.Name}
+	if !kind.Ends() {
 		return p
 	}
 	p.Local = netip.MustParseAddr("203.0.113.250") // nobody's
@@ -53,8 +55,10 @@ func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) rules.TunnelParams
 		p.Local = rapid.SampledFrom(locals).Draw(t, "local")
 	}
 	p.Remote, p.TTL = netip.AddrFrom4([4]byte{192, 0, 2, byte(200 + n)}), uint8(rapid.IntRange(1, 3).Draw(t, "ttl"))
-	if p.Kind == rules.VXLAN {
-		p.ID, p.Port = uint32(n+1), 4789
+	for _, s := range kind.Settings {
+		if s.Required != "" || flip(t, s.Key) {
+			s.Set(&p, uint32(n+1))
+		}
 	}
 	return p
 }
@@ -93,10 +97,10 @@ func drawPeers(t *rapid.T) []rules.WireGuardPeer {
 
 // drawTunnelDevice may have the device be there already: as it is wanted, otherwise, or made by others.
 func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals []netip.Addr) {
-	l := rules.TunnelLink{Device: tunnel.Device, TunnelParams: tunnel.TunnelParams, MTU: 1400, Alias: "uplinkd: x"}
+	l := rules.TunnelLink{Device: tunnel.Device, Params: tunnel.Params, MTU: 1400, Alias: "uplinkd: x"}
 	switch draw(t, "device", 5) {
 	case 0:
-		l.TunnelParams = drawTunnelParams(t, n, locals)
+		l.Params = drawTunnelParams(t, n, locals)
 	case 1:
 		l.Alias = ""
 	case 2:
@@ -104,7 +108,7 @@ func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals 
 		return
 	}
 	w.mustAddTunnel(l)
-	if l.Kind == rules.WireGuardKind {
+	if l.Kind == encap.WireGuard {
 		d := &w.obs.WireGuard[len(w.obs.WireGuard)-1]
 		for _, p := range drawPeers(t) {
 			p.ResetEndpoint, p.Called = false, false

@@ -12,6 +12,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 var update = flag.Bool("update", false, "write testdata/*.txt anew")
@@ -213,14 +214,14 @@ func chosen() *world {
 }
 
 // tap is a provider, and an Ethernet tunnel over it whose addresses are ours to give.
-func tap(params rules.TunnelParams) *world {
+func tap(params encap.Params) *world {
 	w := box(rules.Link{}, "wan1")
 	for _, key := range sysctlKeys {
 		w.obs.Sysctls["net/ipv4/conf/default/"+key] = "0"
 	}
 	w.hold("wan1", "198.51.100.2/26", "2001:db8:a::2/64")
 	w.lead("wan1", "198.51.100.1", 100)
-	w.cfg.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", TunnelParams: params}}
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", Params: params}}
 	assign := func(address, gateway string) *rules.Assignment {
 		return &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway)}
 	}
@@ -234,14 +235,14 @@ func tap(params rules.TunnelParams) *world {
 }
 
 func vxlan() *world {
-	return tap(rules.TunnelParams{Kind: rules.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
+	return tap(encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
 }
 
 // gretap carries another end's bridge besides.
 func gretap() *world {
-	w := tap(rules.TunnelParams{Kind: rules.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
+	w := tap(encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
 	w.plug(rules.Link{Name: "br0", Up: true, Carrier: true, MTU: 1500})
-	w.cfg.Tunnels = append(w.cfg.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP,
+	w.cfg.Tunnels = append(w.cfg.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP,
 		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, Fragment: true}})
 	return w
 }
@@ -252,7 +253,7 @@ func wireGuard() *world {
 	for _, key := range sysctlKeys {
 		w.obs.Sysctls["net/ipv4/conf/default/"+key] = "0"
 	}
-	w.cfg.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}}}
 	w.cfg.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: rules.Secret{Key: rules.Key{0: 8, 31: 64}, File: "/etc/uplinkd/wg.key"}, FwMark: numbers.Mark(9), UnderlayTable: numbers.Table(9),
 		Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2}, Endpoint: netip.MustParseAddrPort("192.0.2.9:51820"), Called: true, Keepalive: 25 * time.Second,
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.9.0.0/24")}}}}}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel/fakekernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // applyTunnel carries out a change to a tunnel device.
@@ -25,7 +26,7 @@ func (m *machine) applyTunnel(op rules.Op) error {
 	case rules.SetUp:
 		err := m.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) {
 			l.Up, l.Carrier, t.Up = true, true, true
-			if t.Kind != rules.WireGuardKind {
+			if t.Spec().LinkLocal {
 				m.addLinkLocal(l)
 			}
 		})
@@ -50,7 +51,7 @@ func (m *machine) addTunnel(op rules.AddTunnel) error {
 	m.obs.Tunnels = slices.DeleteFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return !m.present(t.Device) })
 	m.obs.WireGuard = slices.DeleteFunc(m.obs.WireGuard, func(d rules.WireGuardDevice) bool { return !m.present(d.Device) })
 	if slices.ContainsFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool {
-		return t.TunnelParams == op.TunnelParams && t.Kind != rules.WireGuardKind
+		return t.Params == op.Params && t.Spec().Ends()
 	}) {
 		return errors.New("file exists: a tunnel of these ends")
 	}
@@ -58,7 +59,7 @@ func (m *machine) addTunnel(op rules.AddTunnel) error {
 	t := op.TunnelLink
 	t.Up, t.Bridge, t.Multicast = false, "", true
 	m.obs.Tunnels = append(m.obs.Tunnels, t)
-	if op.Kind == rules.WireGuardKind {
+	if op.Kind == encap.WireGuard {
 		m.obs.WireGuard = append(m.obs.WireGuard, rules.WireGuardDevice{Device: op.Device})
 	}
 	return nil

@@ -153,7 +153,7 @@ func (p *planner) publicOnly(u *Uplink, family Family, info PathInfo) bool {
 	}
 	own := p.sources(u, family, info)
 	if len(own) == 0 {
-		return family == IPv6 && (info.LinkLocal || p.ethernetTunnel(u.Device))
+		return family == IPv6 && (info.LinkLocal || p.getsLinkLocal(u.Device))
 	}
 	return slices.ContainsFunc(own, func(s netip.Prefix) bool { return !s.Addr().IsPrivate() && !sharedSpace().Contains(s.Addr()) })
 }

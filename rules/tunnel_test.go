@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 var (
@@ -32,17 +33,17 @@ func TestTheMTUIsWhatFitsTheCarrier(t *testing.T) {
 		carrier int
 		want    int
 	}{
-		{"GRETAP over IPv4", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1500, 1462},
-		{"GRETAP with a key", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4, HasKey: true}}, 1500, 1458},
-		{"GRETAP over IPv6", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local6}}, 1500, 1442},
-		{"GRETAP over WireGuard", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1420, 1382},
-		{"VXLAN over IPv4", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.VXLAN, Local: local4}}, 1500, 1450},
-		{"VXLAN over IPv6", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.VXLAN, Local: local6}}, 1500, 1430},
-		{"WireGuard", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}, 9000, 1420},
-		{"what is configured", rules.Tunnel{MTU: 1400, TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1500, 1400},
-		{"never less than IPv6 needs", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1300, 1280},
-		{"the bridge's, in fragments", rules.Tunnel{Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4, Fragment: true}}, 1420, 1500},
-		{"the carrier's, on a bridge that must not fragment", rules.Tunnel{Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local6}}, 1500, 1442},
+		{"GRETAP over IPv4", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1500, 1462},
+		{"GRETAP with a key", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4, HasKey: true}}, 1500, 1458},
+		{"GRETAP over IPv6", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local6}}, 1500, 1442},
+		{"GRETAP over WireGuard", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1420, 1382},
+		{"VXLAN over IPv4", rules.Tunnel{Params: encap.Params{Kind: encap.VXLAN, Local: local4}}, 1500, 1450},
+		{"VXLAN over IPv6", rules.Tunnel{Params: encap.Params{Kind: encap.VXLAN, Local: local6}}, 1500, 1430},
+		{"WireGuard", rules.Tunnel{Params: encap.Params{Kind: encap.WireGuard}}, 9000, 1420},
+		{"what is configured", rules.Tunnel{MTU: 1400, Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1500, 1400},
+		{"never less than IPv6 needs", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1300, 1280},
+		{"the bridge's, in fragments", rules.Tunnel{Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP, Local: local4, Fragment: true}}, 1420, 1500},
+		{"the carrier's, on a bridge that must not fragment", rules.Tunnel{Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP, Local: local6}}, 1500, 1442},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.tunnel.Device = "t"
@@ -56,8 +57,8 @@ func TestTheMTUIsWhatFitsTheCarrier(t *testing.T) {
 
 func TestWhatIsNotThereIsWaitedFor(t *testing.T) {
 	for name, s := range map[string]rules.Tunnel{
-		"no device has":  {Device: "t", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: remote4, Remote: local4}},
-		"the bridge br1": {Device: "t", Bridge: "br1", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4, Remote: remote4}},
+		"no device has":  {Device: "t", Params: encap.Params{Kind: encap.GRETAP, Local: remote4, Remote: local4}},
+		"the bridge br1": {Device: "t", Bridge: "br1", Params: encap.Params{Kind: encap.GRETAP, Local: local4, Remote: remote4}},
 	} {
 		w := carrying(1500, s)
 		want, report := w.plan()
@@ -69,7 +70,7 @@ func TestWhatIsNotThereIsWaitedFor(t *testing.T) {
 
 // A device of others in the place of one that is wanted is left alone, and the plan is not taken for carried out.
 func TestADeviceOfOthersInTheWayIsTriedInVain(t *testing.T) {
-	tunnel := rules.Tunnel{Device: "t", For: "x", Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.VXLAN, Local: local4, Remote: remote4, ID: 1, Port: 4789, TTL: 64}}
+	tunnel := rules.Tunnel{Device: "t", For: "x", Bridge: "br0", Params: encap.Params{Kind: encap.VXLAN, Local: local4, Remote: remote4, ID: 1, Port: 4789, TTL: 64}}
 	w := carrying(1500, tunnel)
 	w.plug(rules.Link{Name: "t", Up: true, Carrier: true, MTU: 1500})
 	want, report := w.plan()
@@ -81,7 +82,7 @@ func TestADeviceOfOthersInTheWayIsTriedInVain(t *testing.T) {
 
 func TestATunnelThatIsRefusedIsNamedAndNotCountedOn(t *testing.T) {
 	w := dual()
-	w.cfg.Tunnels = []rules.Tunnel{{Device: "wan2", For: "lte", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "wan2", For: "lte", Params: encap.Params{Kind: encap.WireGuard}}}
 	w.unplug("wan2")
 	add, _ := rules.Diff(rules.State{}, rules.State{Tunnels: []rules.TunnelLink{{Device: "wan2"}}})[0].(rules.AddTunnel)
 	w.obs.RefusedDevices = []*rules.Refusal{{Op: add, Err: errors.New("operation not supported")}}
@@ -97,7 +98,7 @@ func TestATunnelThatIsRefusedIsNamedAndNotCountedOn(t *testing.T) {
 
 func TestLinesAreWhatIPTakes(t *testing.T) {
 	m := rules.AddTunnel{TunnelLink: rules.TunnelLink{Device: "gre1", Alias: "uplinkd: campus6", MTU: 1438,
-		TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local6, Remote: remote6, TTL: 64, Key: 7, HasKey: true}}}
+		Params: encap.Params{Kind: encap.GRETAP, Local: local6, Remote: remote6, TTL: 64, Key: 7, HasKey: true}}}
 	want := "ip link add name gre1 mtu 1438 type ip6gretap local 2001:db8::2 remote 2001:db8:1::2 ttl 64 key 7 encaplimit none\n" +
 		`ip link set dev gre1 alias "uplinkd: campus6"`
 	if got := m.Command(); got != want {
@@ -107,8 +108,8 @@ func TestLinesAreWhatIPTakes(t *testing.T) {
 
 func TestWhatBreaksATunnelWithoutAWordIsFound(t *testing.T) {
 	sound := rules.TunnelLink{Device: "t", MTU: 1500, Bridge: "br0", Multicast: true, Floods: true, Up: true,
-		TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}
-	spec := rules.Tunnel{Device: "t", Bridge: "br0", TunnelParams: sound.TunnelParams}
+		Params: encap.Params{Kind: encap.GRETAP, Local: local4}}
+	spec := rules.Tunnel{Device: "t", Bridge: "br0", Params: sound.Params}
 	for _, tt := range []struct {
 		name    string
 		alter   func(device *rules.TunnelLink)
@@ -125,10 +126,10 @@ func TestWhatBreaksATunnelWithoutAWordIsFound(t *testing.T) {
 			filters: []string{"net/bridge/bridge-nf-call-iptables"}},
 		{name: "an uplink without multicast", spec: func(s *rules.Tunnel) { s.Bridge = "" }, alter: func(l *rules.TunnelLink) { l.Bridge, l.Multicast = "", false }, want: []string{"tunnel-multicast"}},
 		{name: "WireGuard carries none", spec: func(s *rules.Tunnel) {
-			*s = rules.Tunnel{Device: "t", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}
+			*s = rules.Tunnel{Device: "t", Params: encap.Params{Kind: encap.WireGuard}}
 		},
 			alter: func(l *rules.TunnelLink) {
-				l.TunnelParams, l.Bridge, l.Multicast = rules.TunnelParams{Kind: rules.WireGuardKind}, "", false
+				l.Params, l.Bridge, l.Multicast = encap.Params{Kind: encap.WireGuard}, "", false
 			}},
 		{name: "a device that is not there", spec: func(s *rules.Tunnel) { s.Device = "u" }},
 	} {

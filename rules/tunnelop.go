@@ -3,7 +3,6 @@ package rules
 import (
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // The changes to tunnel devices.
@@ -42,43 +41,9 @@ func ChangesDevice(op Op) bool {
 	return is
 }
 
-// LinkKind is the kernel's word for the kind of device, which for GRETAP depends on the family of the outer packets.
-func (p *TunnelParams) LinkKind() string {
-	if p.Kind == GRETAP && p.Local.Is6() {
-		return "ip6gretap"
-	}
-	return p.Kind
-}
-
 // Command writes the change as lines for a shell.
 func (o AddTunnel) Command() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "ip link add name %s mtu %d type %s", o.Device, o.MTU, o.LinkKind())
-	switch o.Kind {
-	case GRETAP, VXLAN:
-		o.writeEnds(&b)
-	}
-	fmt.Fprintf(&b, "\nip link set dev %s alias %q", o.Device, o.Alias)
-	return b.String()
-}
-
-func (p *TunnelParams) writeEnds(b *strings.Builder) {
-	if p.Kind == VXLAN {
-		fmt.Fprintf(b, " id %d dstport %d", p.ID, p.Port)
-	}
-	fmt.Fprintf(b, " local %v remote %v ttl %d", p.Local, p.Remote, p.TTL)
-	switch {
-	case p.Kind == VXLAN:
-		b.WriteString(" nolearning")
-	case p.HasKey:
-		fmt.Fprintf(b, " key %d", p.Key)
-	}
-	switch {
-	case p.Fragment:
-		b.WriteString(" nopmtudisc ignore-df")
-	case p.LinkKind() == "ip6gretap":
-		b.WriteString(" encaplimit none")
-	}
+	return fmt.Sprintf("ip link add name %s mtu %d type %s%s\nip link set dev %s alias %q", o.Device, o.MTU, o.LinkKind(), o.Args(), o.Device, o.Alias)
 }
 
 // Command writes the change as a line for a shell.
@@ -105,7 +70,7 @@ func (d *differ) addTunnels(have, want State) (up, unwanted []Op) {
 			continue
 		}
 		same := func(w TunnelLink) bool {
-			return w.TunnelParams == h.TunnelParams && h.Kind != WireGuardKind && findTunnel(have.Tunnels, w.Device) == nil
+			return w.Params == h.Params && h.Spec().Ends() && findTunnel(have.Tunnels, w.Device) == nil
 		}
 		if slices.ContainsFunc(want.Tunnels, same) {
 			d.ops = append(d.ops, DelTunnel{h.Device})
@@ -115,7 +80,7 @@ func (d *differ) addTunnels(have, want State) (up, unwanted []Op) {
 	}
 	for _, w := range want.Tunnels {
 		h := findTunnel(have.Tunnels, w.Device)
-		if h != nil && h.TunnelParams != w.TunnelParams {
+		if h != nil && h.Params != w.Params {
 			if h.Ours() {
 				d.ops = append(d.ops, DelTunnel{w.Device})
 			}

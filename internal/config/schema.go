@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // The sections' titles in messages.
@@ -154,9 +155,9 @@ type uplinksSeen struct {
 }
 
 func uplinkSection(u *Uplink) section {
-	return section{titleUplink, []field{
+	return section{titleUplink, append(encapTables(u), []field{
 		text("name", &u.Name, "fiber", checkName),
-		choice("kind", &u.Kind, []string{KindISP, KindWireGuard, KindGRETAP, KindVXLAN}, nil),
+		choice("kind", &u.Kind, append([]string{KindISP}, kindNames(func(*encap.Kind) bool { return true })...), nil),
 		text("device", &u.Device, "eth1", checkDevice),
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
@@ -175,9 +176,7 @@ func uplinkSection(u *Uplink) section {
 			u.WireGuard = new(WireGuard)
 			r.section(t, wireguardSection(u.WireGuard))
 		}),
-		ethernetTable(u, KindGRETAP, titleGRETAP, gretapSection),
-		ethernetTable(u, KindVXLAN, titleVXLAN, vxlanSection),
-	}}
+	}...)}
 }
 
 // uplink reads one uplink and what must fit together in it.

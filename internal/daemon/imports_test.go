@@ -15,20 +15,21 @@ const module = "github.com/uplinkd/uplinkd/"
 // imports says which of our packages each package imports, level by level. docs/architecture.md draws it.
 var imports = map[string][]string{
 	// pure
-	"rules":              nil,
+	"rules/encap":        nil,
+	"rules":              {"rules/encap"},
 	"rules/explain":      {"rules"},
 	"probe":              nil,
 	"uplink":             {"probe", "rules"},
 	"uplink/simulate":    {"probe", "uplink"},
 	"dhcp6":              {"internal/linksession"},
-	"internal/config":    {"probe"},
-	"internal/planinput": {"internal/config", "rules"},
+	"internal/config":    {"probe", "rules/encap"},
+	"internal/planinput": {"internal/config", "rules", "rules/encap"},
 	"internal/discovery": {"internal/config", "rules"},
 	"internal/status":    {"rules", "uplink"},
 	"internal/doctor":    {"rules", "rules/explain"},
 	// adapters
-	"internal/kernel":            {"internal/counters", "rules", "rules/explain"},
-	"internal/kernel/fakekernel": {"rules"},
+	"internal/kernel":            {"internal/counters", "rules", "rules/encap", "rules/explain"},
+	"internal/kernel/fakekernel": {"rules", "rules/encap"},
 	"internal/counters":          nil,
 	"internal/linksession":       nil,
 	"internal/dhcp4":             {"internal/linksession"},
@@ -46,7 +47,7 @@ var imports = map[string][]string{
 	"internal/api":     {"internal/status", "rules", "rules/explain", "uplink"},
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
 	"internal/daemon":  {"internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
-	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/explain"},
+	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain"},
 	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/offline", "internal/status", "rules", "rules/explain"},
 	// the lab and the virtual machine
 	"internal/lab":       {"internal/linksession"},

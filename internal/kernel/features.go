@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // MissingFeature is something that this kernel cannot do.
@@ -28,7 +29,7 @@ type feature struct {
 }
 
 // features are tried in this order, in a namespace with a device "up0" that has 192.0.2.1/24 and 2001:db8::1/64.
-func features(numbers rules.Kernel, tunnels []string) []feature {
+func features(numbers rules.Kernel, tunnels []*encap.Kind) []feature {
 	table := func(t rules.Table) func(*Kernel) error {
 		return func(k *Kernel) error {
 			if err := k.replaceTable(&t); err != nil {
@@ -70,8 +71,8 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 		}},
 	}
 	for i, kind := range tunnels {
-		list = append(list, feature{kind + " tunnels", tunnelModule(kind), func(k *Kernel) error {
-			err := k.addLink(fmt.Sprintf("try%d", i), kind)
+		list = append(list, feature{kind.Name + " tunnels", kind.Module, func(k *Kernel) error {
+			err := k.addLink(fmt.Sprintf("try%d", i), kind.Name)
 			// Who asks for more knows the kind: a VXLAN has an id, and of GRE there can be one tunnel without addresses, which the module
 			// makes by itself (net.core.fb_tunnels_only_for_init_net).
 			if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) {
@@ -83,17 +84,10 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 	return list
 }
 
-func tunnelModule(kind string) string {
-	if kind == "gretap" {
-		return "ip_gre"
-	}
-	return kind
-}
-
-// MissingFeatures tries out what uplinkd needs of a kernel, and the kinds of tunnel that are named, in a network
+// MissingFeatures tries out what uplinkd needs of a kernel, and the given kinds of tunnel, in a network
 // namespace of its own that is thrown away. Nothing else can tell: what is built in or can be loaded differs, and
 // is nowhere listed.
-func MissingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, error) {
+func MissingFeatures(numbers rules.Kernel, tunnels []*encap.Kind) ([]MissingFeature, error) {
 	type outcome struct {
 		missing []MissingFeature
 		err     error
@@ -108,7 +102,7 @@ func MissingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, 
 	return o.missing, o.err
 }
 
-func missingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, error) {
+func missingFeatures(numbers rules.Kernel, tunnels []*encap.Kind) ([]MissingFeature, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("making a network namespace to try things in: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // The machines that the goldens of package rules were written for (its golden_test.go), as a shell makes
@@ -132,11 +133,11 @@ func sites(c *rules.Config) {
 	tunnel.IPv4.Assign, tunnel.IPv6.Assign = peers("10.9.0.0/24", "10.9.0.7/32"), peers("fd00:9::/64", "fd00:9::7/128")
 }
 
-func tap(c *rules.Config, params rules.TunnelParams) {
+func tap(c *rules.Config, params encap.Params) {
 	assign := func(address, gateway string) *rules.Assignment {
 		return &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway)}
 	}
-	c.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", TunnelParams: params}}
+	c.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", Params: params}}
 	c.Uplinks[0].Weight = 3
 	u := &c.Uplinks[1]
 	u.Name, u.Device, u.Tier, u.IPv4.Managed, u.IPv6.Managed = "campus", "tap0", 2, true, true
@@ -144,12 +145,12 @@ func tap(c *rules.Config, params rules.TunnelParams) {
 }
 
 func vxlan(c *rules.Config) {
-	tap(c, rules.TunnelParams{Kind: rules.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
+	tap(c, encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
 }
 
 func gretap(c *rules.Config) {
-	tap(c, rules.TunnelParams{Kind: rules.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
-	c.Tunnels = append(c.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP,
+	tap(c, encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
+	c.Tunnels = append(c.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP,
 		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, Fragment: true}})
 }
 
@@ -157,7 +158,7 @@ func gretap(c *rules.Config) {
 const keyFile = "/etc/uplinkd/wg.key"
 
 func wireGuard(c *rules.Config) {
-	c.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
+	c.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}}}
 	c.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: rules.Secret{Key: rules.Key{0: 8, 31: 64}, File: keyFile}, FwMark: numbers.Mark(9), UnderlayTable: numbers.Table(9),
 		Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2}, Endpoint: netip.MustParseAddrPort("192.0.2.9:51820"), Called: true, Keepalive: 25 * time.Second,
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.9.0.0/24")}}}}}

@@ -156,7 +156,7 @@ func decodeLink(m []byte) (decodedLink, bool) {
 		case unix.IFLA_MASTER:
 			l.master = int(native32(value))
 		case unix.IFLA_LINKINFO:
-			l.tunnel.TunnelParams, l.tunnel.Floods = decodeParams(value), decodeFloods(value)
+			l.tunnel.Params, l.tunnel.Floods = decodeParams(value), decodeFloods(value)
 		case unix.IFLA_OPERSTATE:
 			// RFC 2863 states as in linux/if.h: unknown is what tunnels and PPP report for ever.
 			operational = len(value) > 0 && (value[0] == 0 || value[0] == 6)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // carrierScript is a device that carries tunnels, and a bridge.
@@ -106,26 +107,31 @@ var (
 )
 
 func ethernet(kind string, ends [2]netip.Addr) rules.Tunnel {
-	s := rules.Tunnel{Device: "tap0", For: "campus6", TunnelParams: rules.TunnelParams{Kind: kind, Local: ends[0], Remote: ends[1], TTL: 64}}
-	if kind == rules.VXLAN {
-		s.ID, s.Port = 42, 4789
+	s := rules.Tunnel{Device: "tap0", For: "campus6", Params: encap.Params{Kind: kind, Local: ends[0], Remote: ends[1], TTL: 64}}
+	for _, setting := range s.Spec().Settings {
+		switch {
+		case setting.Default != 0:
+			setting.Set(&s.Params, setting.Default)
+		case setting.Required != "":
+			setting.Set(&s.Params, 42)
+		}
 	}
 	return s
 }
 
 func TestAVXLANIsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.VXLAN, ends4), 1450, "vxlan id 42 remote 203.0.113.9 local 198.51.100.2", "dstport 4789")
+	checkTunnel(t, ethernet(encap.VXLAN, ends4), 1450, "vxlan id 42 remote 203.0.113.9 local 198.51.100.2", "dstport 4789")
 }
 
 func TestAVXLANOverIPv6IsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.VXLAN, ends6), 1430, "vxlan id 42 remote 2001:db8:b::9 local 2001:db8:a::2")
+	checkTunnel(t, ethernet(encap.VXLAN, ends6), 1430, "vxlan id 42 remote 2001:db8:b::9 local 2001:db8:a::2")
 }
 
 func TestADeviceOfOthersIsUsedAsItIsAndNeverChanged(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript+"ip link add tap0 type vxlan id 42 dstport 4789 local 198.51.100.2 remote 203.0.113.9 ttl 64 nolearning; ip link set tap0 up mtu 1300\n")
 	k := open(t)
-	spec := ethernet(rules.VXLAN, ends4)
+	spec := ethernet(encap.VXLAN, ends4)
 	if got := lines(settleTunnels(t, k, spec)); got != "" {
 		t.Errorf("a device of others was changed: %s", got)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
@@ -24,31 +25,31 @@ func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
 func TestVMTunnelsThatTheKernelCanDoAreNotMissed(t *testing.T) {
 	namespace(t)
 	sh(t, "modprobe ip_gre; ip link show dev gretap0")
-	missing, err := kernel.MissingFeatures(numbers, []string{"gretap", "vxlan", "wireguard"})
+	missing, err := kernel.MissingFeatures(numbers, encap.Kinds())
 	if err != nil || len(missing) > 0 {
 		t.Errorf("%+v, %v", missing, err)
 	}
 }
 
 func TestVMAGRETAPIsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
+	checkTunnel(t, ethernet(encap.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
 
 func TestVMAGRETAPWithAKeyIsMadeAndKept(t *testing.T) {
-	s := ethernet(rules.GRETAP, ends4)
+	s := ethernet(encap.GRETAP, ends4)
 	s.Key, s.HasKey = 7, true
 	checkTunnel(t, s, 1458, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64", "ikey 0.0.0.7 okey 0.0.0.7")
 }
 
 func TestVMAGRETAPOverIPv6IsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
+	checkTunnel(t, ethernet(encap.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
 }
 
 func TestVMAGRETAPOnABridgeTakesWhatTheBridgeDoes(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(rules.GRETAP, ends4)
+	s := ethernet(encap.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	out := sh(t, "ip -d link show dev tap0")
@@ -63,7 +64,7 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(rules.GRETAP, ends4)
+	s := ethernet(encap.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	for _, step := range []struct{ script, want string }{
@@ -99,7 +100,7 @@ func wgKey(t *testing.T, script string) rules.Key {
 func TestVMAWireGuardDeviceIsWhatWgShows(t *testing.T) {
 	namespace(t)
 	k := open(t)
-	cfg := rules.Config{Kernel: numbers, Tunnels: []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}}
+	cfg := rules.Config{Kernel: numbers, Tunnels: []rules.Tunnel{{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}}}}
 	dir := t.TempDir()
 	secret := func(name, make string) rules.Secret {
 		file := filepath.Join(dir, name)

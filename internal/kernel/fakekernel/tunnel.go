@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // addTunnel makes a device; there is one of each name.
@@ -22,7 +23,7 @@ func (k *Kernel) addTunnel(op rules.AddTunnel) error {
 	t := op.TunnelLink
 	t.Up, t.Bridge, t.Multicast = false, "", true
 	k.obs.Tunnels = append(k.obs.Tunnels, t)
-	if op.Kind == rules.WireGuardKind {
+	if op.Kind == encap.WireGuard {
 		k.obs.WireGuard = append(k.obs.WireGuard, rules.WireGuardDevice{Device: op.Device})
 	}
 	return nil
