@@ -23,11 +23,12 @@ const (
 // sections lists all of them, for messages about a key that stands in the wrong one.
 func sections() []section {
 	var u Uplink
-	return []section{
+	return append(encapSections(), []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
 		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
 		setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil),
-	}
+		wireguardSection(new(WireGuard)), tunnelSection(new(Tunnel)),
+	}...)
 }
 
 // rootTitle returns the title of a section of the whole document.

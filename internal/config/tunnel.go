@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/uplinkd/uplinkd/rules/encap"
 )
@@ -51,10 +51,21 @@ func encapTables(u *Uplink) (fields []field) {
 	for _, name := range kindNames((*encap.Kind).Ends) {
 		fields = append(fields, subtable(name, encapTitle(name), func(r *reader, t *table) {
 			u.Encap = &Encap{Params: encap.Params{Kind: name, TTL: defaultTTL}}
-			r.section(t, section{encapTitle(name), encapFields(u.Encap, encap.Find(name).Settings)})
+			r.section(t, encapSection(u.Encap))
 		}))
 	}
 	return fields
+}
+
+func encapSection(e *Encap) section {
+	return section{encapTitle(e.Kind), encapFields(e, e.Spec().Settings)}
+}
+
+func encapSections() (list []section) {
+	for _, name := range kindNames((*encap.Kind).Ends) {
+		list = append(list, encapSection(&Encap{Params: encap.Params{Kind: name}}))
+	}
+	return list
 }
 
 func encapTitle(kind string) string { return "[uplink." + kind + "]" }
@@ -189,9 +200,9 @@ func (r *reader) tunnelKeys(t *table, u *Uplink) {
 		if v := t.values[key]; kinds != nil && !v.bad && t.usable("kind") && !slices.Contains(kinds, u.Kind) {
 			words := make([]string, len(kinds))
 			for i, k := range kinds {
-				words[i] = fmt.Sprintf("%q", k)
+				words[i] = strconv.Quote(k)
 			}
-			r.fail(v, v.key, "%s is for kind = %s only, and the kind here is %q", key, strings.Join(words, " or "), u.Kind)
+			r.fail(v, v.key, "%s is for kind = %s only, and the kind here is %q", key, orList(words), u.Kind)
 		}
 	}
 	if u.Encap != nil && !t.values[u.Encap.Kind].bad {
