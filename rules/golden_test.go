@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -47,6 +48,22 @@ func TestGoldenPlans(t *testing.T) {
 				t.Errorf("%s (-golden +got), go test ./rules -update writes it anew:\n%s", file, diff)
 			}
 		})
+	}
+}
+
+func TestEachKindOfTunnelIsInAGolden(t *testing.T) {
+	files, _ := filepath.Glob("testdata/*.txt")
+	var all strings.Builder
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		all.Write(text)
+	}
+	for _, k := range encap.Kinds() {
+		for _, word := range []string{k.Name, k.Name6} {
+			if word != "" && !strings.Contains(all.String(), " type "+word) {
+				t.Errorf("no golden makes a device of kind %s", word)
+			}
+		}
 	}
 }
 
@@ -244,6 +261,13 @@ func gretap() *world {
 	w.plug(rules.Link{Name: "br0", Up: true, Carrier: true, MTU: 1500})
 	w.cfg.Tunnels = append(w.cfg.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP,
 		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, Fragment: true}})
+	return w
+}
+
+// sit carries IPv6 alone.
+func sit() *world {
+	w := tap(encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64})
+	w.cfg.Uplinks[1].IPv4 = rules.Addressing{}
 	return w
 }
 

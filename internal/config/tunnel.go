@@ -150,6 +150,8 @@ func (r *reader) encap(t *table, title string, e *Encap) {
 			r.fail(remote, remote.off, "remote %s is local too: a tunnel has two ends", e.Remote)
 		case e.Local.Is4() != e.Remote.Is4():
 			r.fail(remote, remote.off, "remote %s and local %s are of different families", e.Remote, e.Local)
+		case e.Local.Is6() && e.Spec().Name6 == "":
+			r.fail(l, l.off, "local %s is of IPv6, and IPv4 alone carries kind = %q", e.Local, e.Kind)
 		}
 	}
 }
@@ -210,6 +212,12 @@ func (r *reader) tunnelKeys(t *table, u *Uplink) {
 	}
 	if u.WireGuard != nil && !t.values["wireguard"].bad {
 		r.wireguard(t, u)
+	}
+	if k := encap.Find(u.Kind); k != nil && k.Carries == encap.Packets6 {
+		if v := t.values["ipv4"]; v != nil && !v.bad && u.IPv4.Method != MethodOff {
+			r.fail(v, v.key, "kind = %q carries IPv6 alone: leave [uplink.ipv4] out", u.Kind)
+		}
+		u.IPv4.Method = MethodOff
 	}
 }
 

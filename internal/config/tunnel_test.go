@@ -171,6 +171,15 @@ remote = "10.0.31.10"
 id = 16777215
 port = 8472
 
+[[uplink]]
+name = "broker"
+kind = "sit"
+device = "he0"
+over = "office"
+[uplink.sit]
+local = "198.51.100.2"
+remote = "203.0.113.9"
+
 [[tunnel]]
 device = "far"
 kind = "gretap"
@@ -200,6 +209,13 @@ func everyVXLAN() Uplink {
 	u := DefaultUplink("vx", "vx0")
 	u.Kind = encap.VXLAN
 	u.Encap = &Encap{Params: encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 64, ID: 16777215, Port: 8472}}
+	return u
+}
+
+func everySIT() Uplink {
+	u := DefaultUplink("broker", "he0")
+	u.Kind, u.Over, u.IPv4.Method = encap.SIT, "office", MethodOff
+	u.Encap = &Encap{Params: encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("203.0.113.9"), TTL: 64}}
 	return u
 }
 

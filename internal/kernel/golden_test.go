@@ -100,6 +100,7 @@ var machines = map[string]struct {
 	"policies":   {script: dual, config: policies},
 	"vxlan":      {script: oneProvider, config: vxlan},
 	"gretap":     {script: oneProvider + "ip link add br0 type bridge; ip link set br0 up\n", config: gretap, vm: true},
+	"sit":        {script: oneProvider, config: sit, vm: true},
 	"wireguard":  {script: dual, config: wireGuard, health: []rules.Health{rules.Good, rules.Good, rules.Good}, vm: true},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
 }
@@ -152,6 +153,11 @@ func gretap(c *rules.Config) {
 	tap(c, encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
 	c.Tunnels = append(c.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP,
 		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, Fragment: true}})
+}
+
+func sit(c *rules.Config) {
+	tap(c, encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64})
+	c.Uplinks[1].IPv4 = rules.Addressing{}
 }
 
 // keyFile is where the golden's key is said to be.

@@ -24,7 +24,7 @@ func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
 // With the module comes a tunnel of that kind in each network namespace, and there can be but one without addresses.
 func TestVMTunnelsThatTheKernelCanDoAreNotMissed(t *testing.T) {
 	namespace(t)
-	sh(t, "modprobe ip_gre; ip link show dev gretap0")
+	sh(t, "modprobe -a ip_gre sit; ip link show dev gretap0; ip link show dev sit0")
 	missing, err := kernel.MissingFeatures(numbers, encap.Kinds())
 	if err != nil || len(missing) > 0 {
 		t.Errorf("%+v, %v", missing, err)
@@ -32,24 +32,28 @@ func TestVMTunnelsThatTheKernelCanDoAreNotMissed(t *testing.T) {
 }
 
 func TestVMAGRETAPIsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(encap.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
+	checkTunnel(t, tunnelOf(encap.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
 
 func TestVMAGRETAPWithAKeyIsMadeAndKept(t *testing.T) {
-	s := ethernet(encap.GRETAP, ends4)
+	s := tunnelOf(encap.GRETAP, ends4)
 	s.Key, s.HasKey = 7, true
 	checkTunnel(t, s, 1458, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64", "ikey 0.0.0.7 okey 0.0.0.7")
 }
 
 func TestVMAGRETAPOverIPv6IsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(encap.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
+	checkTunnel(t, tunnelOf(encap.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
+}
+
+func TestVMASITIsMadeAndKept(t *testing.T) {
+	checkTunnel(t, tunnelOf(encap.SIT, ends4), 1480, "sit ip6ip remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
 
 func TestVMAGRETAPOnABridgeTakesWhatTheBridgeDoes(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(encap.GRETAP, ends4)
+	s := tunnelOf(encap.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	out := sh(t, "ip -d link show dev tap0")
@@ -64,7 +68,7 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(encap.GRETAP, ends4)
+	s := tunnelOf(encap.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	for _, step := range []struct{ script, want string }{

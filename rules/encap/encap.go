@@ -46,15 +46,16 @@ type Kind struct {
 }
 
 // Kinds returns all that there are, in the order in which messages list them.
-func Kinds() []*Kind { return []*Kind{&wireGuard, &gretap, &vxlan} }
+func Kinds() []*Kind { return []*Kind{&wireGuard, &gretap, &vxlan, &sit} }
 
 // Payload is what a tunnel carries.
 type Payload uint8
 
 // The payloads.
 const (
-	Packets Payload = iota // of IPv4 and IPv6
-	Frames                 // of Ethernet: the device can be a port of a bridge
+	Packets  Payload = iota // of IPv4 and IPv6
+	Packets6                // of IPv6 alone
+	Frames                  // of Ethernet: the device can be a port of a bridge
 )
 
 // Setting is a number that the configuration says of a tunnel.

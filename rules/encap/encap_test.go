@@ -85,6 +85,7 @@ func TestOverheadIsWhatIsAroundTheContent(t *testing.T) {
 		{Params{Kind: GRETAP, Local: ends4[0], HasKey: true}, 42},
 		{Params{Kind: VXLAN, Local: ends4[0]}, 50},
 		{Params{Kind: VXLAN, Local: ends6[0]}, 70},
+		{Params{Kind: SIT, Local: ends4[0]}, 20},
 	} {
 		if got := c.p.Overhead(); got != c.want {
 			t.Errorf("%+v: %d, want %d", c.p, got, c.want)
