@@ -3,6 +3,8 @@ package rules
 import (
 	"fmt"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // The first and the last of the tables that the kernel itself has rules for (linux/rtnetlink.h RT_TABLE_DEFAULT and
@@ -93,16 +95,16 @@ func (p *planner) tunnelFirst() bool {
 // foreignMarks lists the marks by which rules of other programs tell packets of theirs from all others, in a
 // comparison that bits of ours would spoil: wg-quick's full tunnel takes every packet whose whole mark is not that of
 // its own socket, so that its encrypted packets would enter the tunnel again with our pin in their mark.
-func (p *planner) foreignMarks() []NftMark {
-	var marks []NftMark
+func (p *planner) foreignMarks() []nft.Mark {
+	var marks []nft.Mark
 	for i := range p.obs.Rules {
 		r := &p.obs.Rules[i]
-		m := NftMark{Mask: r.Mask, Value: r.Mark}
+		m := nft.Mark{Mask: r.Mask, Value: r.Mark}
 		if r.Protocol != p.k.Protocol && r.Mask&p.k.MarkMask != 0 && r.Mark != 0 && r.Mark&p.k.MarkMask == 0 && !slices.Contains(marks, m) {
 			marks = append(marks, m)
 		}
 	}
-	slices.SortFunc(marks, func(a, b NftMark) int {
+	slices.SortFunc(marks, func(a, b nft.Mark) int {
 		if a.Value != b.Value {
 			return int(int64(a.Value) - int64(b.Value))
 		}
@@ -113,11 +115,11 @@ func (p *planner) foreignMarks() []NftMark {
 
 // exemptForeignMarks ends a chain for packets and connections that have such a mark: neither their mark nor their
 // connection's is altered.
-func exemptForeignMarks(c *Chain, marks []NftMark) {
+func exemptForeignMarks(c *nft.Chain, marks []nft.Mark) {
 	const why = "another program's rule compares this whole mark"
 	for _, m := range marks {
-		c.add(why, m, NftReturn{})
-		c.add(why, NftCtMark{Mask: m.Mask, Value: m.Value}, NftReturn{})
+		c.Add(why, m, nft.Return{})
+		c.Add(why, nft.CtMark{Mask: m.Mask, Value: m.Value}, nft.Return{})
 	}
 }
 
@@ -125,10 +127,10 @@ func exemptForeignMarks(c *Chain, marks []NftMark) {
 // or a proxy's own, which must get past the rules of its program. We may not know these rules yet. Answers that such a
 // socket sends have an uplink's address, and the rules about sources lead them. Where policies look at marks they may
 // have marked the connection themselves, and only what is known to be compared as a whole is left alone.
-func (p *planner) exemptMarkedSockets(c *Chain, known []NftMark) {
+func (p *planner) exemptMarkedSockets(c *nft.Chain, known []nft.Mark) {
 	if slices.ContainsFunc(p.cfg.Policies, func(policy Policy) bool { return conditionOf[SelectMark](policy.Select).Mask != 0 }) {
 		exemptForeignMarks(c, known)
 		return
 	}
-	c.add("a socket's own mark stays as it is", NftMark{Mask: ^p.k.MarkMask, Not: true}, NftReturn{})
+	c.Add("a socket's own mark stays as it is", nft.Mark{Mask: ^p.k.MarkMask, Not: true}, nft.Return{})
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // exempting are rules by which programs tell packets of their own from all others, as a comparison of the whole mark:
@@ -18,7 +19,7 @@ var exempting = map[string]rules.Rule{
 }
 
 // chainText returns a chain of our table as nft writes it.
-func chainText(t *rules.Table, name string) string {
+func chainText(t *nft.Table, name string) string {
 	var b strings.Builder
 	for _, c := range t.Chains {
 		for i := range c.Rules {
@@ -37,17 +38,17 @@ func TestNeitherMarkNorPinOfAnExemptedPacketIsAltered(t *testing.T) {
 			theirs.SuppressPrefixLen, theirs.SuppressGroup = -1, -1
 			_ = w.addRule(theirs)
 			w.converge(t)
-			mark := rules.NftMark{Mask: theirs.Mask, Value: theirs.Mark}
+			mark := nft.Mark{Mask: theirs.Mask, Value: theirs.Mark}
 			prerouting := chainText(w.obs.Table, "prerouting")
-			for _, e := range []rules.NftExpr{mark, rules.NftCtMark{Mask: theirs.Mask, Value: theirs.Mark}} {
-				line := (rules.NftRule{Exprs: []rules.NftExpr{e, rules.NftReturn{}}}).String()
+			for _, e := range []nft.Expr{mark, nft.CtMark{Mask: theirs.Mask, Value: theirs.Mark}} {
+				line := (nft.Rule{Exprs: []nft.Expr{e, nft.Return{}}}).String()
 				at, first := strings.Index(prerouting, line), strings.Index(prerouting, "set")
 				if at < 0 || first >= 0 && first < at {
 					t.Errorf("no %q before marks are set:\n%s", line, prerouting)
 				}
 			}
 			mark.Not = true
-			except := (rules.NftRule{Exprs: []rules.NftExpr{mark}}).String()
+			except := (nft.Rule{Exprs: []nft.Expr{mark}}).String()
 			for _, u := range []string{"fiber", "lte"} {
 				if !strings.Contains(chainText(w.obs.Table, "egress_"+u), "ct mark set") {
 					t.Errorf("egress_%s pins nothing", u)

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Op is one change to the kernel. Command writes it as a line for people's shells.
@@ -32,13 +34,13 @@ type (
 	// DelRule removes a rule of ours.
 	DelRule struct{ Rule }
 	// PutTable replaces our nftables table as a whole, in one transaction; nil removes it.
-	PutTable struct{ *Table }
+	PutTable struct{ *nft.Table }
 	// PutPolicies replaces the rules of our nftables table of policies in one transaction, and leaves in its
 	// sets what is there; nil removes the table. What stands there and is not wanted any more is dropped: sets, and
 	// chains, also those that are to be at another hook.
 	PutPolicies struct {
-		*Table
-		DropSets   []Set
+		*nft.Table
+		DropSets   []nft.Set
 		DropChains []string
 	}
 	// SetGroup moves a device into a link group. From is the group that it was in.
@@ -181,19 +183,19 @@ func Diff(have, want State) []Op {
 	return append(d.ops, unwanted...)
 }
 
-func putPolicies(have, want *Table) PutPolicies {
+func putPolicies(have, want *nft.Table) PutPolicies {
 	op := PutPolicies{Table: want}
 	if have == nil {
 		return op
 	}
 	for _, s := range have.Sets {
-		if !slices.ContainsFunc(want.Sets, s.same) {
+		if !slices.ContainsFunc(want.Sets, s.Same) {
 			op.DropSets = append(op.DropSets, s)
 		}
 	}
 	for i := range have.Chains {
 		c := &have.Chains[i]
-		if w := want.Chain(c.Name); w == nil || !w.sameHead(c) {
+		if w := want.Chain(c.Name); w == nil || !w.SameHead(c) {
 			op.DropChains = append(op.DropChains, c.Name)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // byValue lets addresses be compared as what they are.
@@ -114,8 +115,8 @@ func TestCleaningUpLeavesNothingBehind(t *testing.T) {
 			{"routes", sorted(before.obs.Routes), sorted(w.obs.Routes)},
 			{"rules", before.obs.Rules, w.obs.Rules},
 			{"sysctls", before.obs.Sysctls, w.obs.Sysctls},
-			{"table", (*rules.Table)(nil), w.obs.Table},
-			{"table of policies", (*rules.Table)(nil), w.obs.Policies},
+			{"table", (*nft.Table)(nil), w.obs.Table},
+			{"table of policies", (*nft.Table)(nil), w.obs.Policies},
 			{"records", 0, len(w.obs.Recorded.Addrs) + len(w.obs.Recorded.Groups) + len(w.obs.Recorded.Sysctls)},
 		} {
 			if diff := gocmp.Diff(s.before, s.after, byValue); diff != "" {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // EgressFilter is a classifier of traffic control (tc-bpf(8)) on the way out of an uplink's device. It drops what has
@@ -61,7 +63,7 @@ func egressProgram(own []netip.Prefix, besides []beside, foreign, networks, hidd
 	for i, family := range Families {
 		var part []BPFInstruction
 		for _, b := range besides {
-			for _, source := range ofFamily(b.sources, family) {
+			for _, source := range inet.OfFamily(b.sources, family) {
 				then := []BPFInstruction{{Op: bpfReturn, K: bpfPass}}
 				if len(b.networks) <= maxBeside {
 					then = append(bpfMatches(nil, b.networks, true, bpfPass, maxBPF), BPFInstruction{Op: bpfReturn, K: bpfDrop})
@@ -69,10 +71,10 @@ func egressProgram(own []netip.Prefix, besides []beside, foreign, networks, hidd
 				part = bpfMatch(part, source, false, then, maxBPF/8)
 			}
 		}
-		part = bpfMatches(part, ofFamily(own, family), false, bpfPass, maxBPF/8)
-		part = bpfMatches(part, ofFamily(foreign, family), false, bpfDrop, maxBPF/4)
-		part = bpfMatches(part, ofFamily(networks, family), true, bpfPass, maxBPF/16)
-		part = bpfMatches(part, ofFamily(hidden, family), false, bpfDrop, maxBPF/8)
+		part = bpfMatches(part, inet.OfFamily(own, family), false, bpfPass, maxBPF/8)
+		part = bpfMatches(part, inet.OfFamily(foreign, family), false, bpfDrop, maxBPF/4)
+		part = bpfMatches(part, inet.OfFamily(networks, family), true, bpfPass, maxBPF/16)
+		part = bpfMatches(part, inet.OfFamily(hidden, family), false, bpfDrop, maxBPF/8)
 		parts[i] = append(part, BPFInstruction{Op: bpfReturn, K: bpfPass})
 	}
 	four, six := uint32(len(parts[0])), uint32(len(parts[1]))
@@ -138,7 +140,7 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 		if _, present := p.obs.Link(u.Device); !present || u.Site || s == nil {
 			continue
 		}
-		foreign, hidden := disjoint(slices.Concat(s.foreign...)), disjoint(slices.Concat(s.hidden...))
+		foreign, hidden := inet.Disjoint(slices.Concat(s.foreign...)), inet.Disjoint(slices.Concat(s.hidden...))
 		if len(foreign)+len(hidden) == 0 {
 			continue
 		}
@@ -148,7 +150,7 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, use clsact in the place of an ingress qdisc, and restart uplinkd")
 			continue
 		}
-		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), s.beside, foreign, disjoint(s.networks), hidden)})
+		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(inet.Disjoint(slices.Concat(s.own...)), s.beside, foreign, inet.Disjoint(s.networks), hidden)})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 var numbers = rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}
@@ -550,7 +551,7 @@ func (w *world) addOrphans(t *rapid.T) {
 			SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: numbers.Protocol})
 	}
 	if flip(t, "table") {
-		w.obs.Table = &rules.Table{Chains: []rules.Chain{{Name: "old", Type: "filter", Hook: "prerouting"}}}
+		w.obs.Table = &nft.Table{Chains: []nft.Chain{{Name: "old", Type: "filter", Hook: "prerouting"}}}
 	}
 }
 

@@ -63,7 +63,7 @@ func (p *planner) mainLeft(family Family) bool {
 			"nothing needs to be done; [kernel] main_default = true puts ours there all the same")
 		return true
 	}
-	if p.obs.MainContested[family.index()] {
+	if p.obs.MainContested[family.Index()] {
 		p.problem("main-default-contested", "warning",
 			fmt.Sprintf("another program withdraws its default from table main in %v whenever ours stands there: ours stays out for a while", family),
 			"[kernel] main_default = false, where that program shall keep its default")

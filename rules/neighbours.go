@@ -68,7 +68,7 @@ func withoutConnected(u *Uplink, family Family, address netip.Prefix) bool {
 // others have put there, and with the segments of the uplinks' addresses. It is looked up in main's place.
 func (p *planner) neighbourNetworks() {
 	for _, family := range Families {
-		if !p.based[family.index()] || !p.tooWide(family) {
+		if !p.based[family.Index()] || !p.tooWide(family) {
 			continue
 		}
 		routes, less := p.behindUplinks(family)

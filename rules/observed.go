@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Observed is a snapshot of the kernel, as far as planning looks at it.
@@ -18,9 +20,9 @@ type Observed struct {
 	// Neighbours holds the hosts whose hardware addresses are known, when it was asked for.
 	Neighbours []Neighbour
 	// Table is our nftables table as it stands, nil when there is none.
-	Table *Table
+	Table *nft.Table
 	// Policies is our nftables table of policies, nil when there is none.
-	Policies *Table
+	Policies *nft.Table
 	// Translations says which sources other programs' packet filters rewrite, and PartialTranslations, for which packets they do it
 	// where it is not for all that leave by a device.
 	Translations, PartialTranslations []Translation

@@ -363,14 +363,14 @@ func (p *planner) rule(family Family, offset int, table uint32) Rule {
 
 // baseRules lays down what a family needs however few uplinks carry it.
 func (p *planner) baseRules(family Family) {
-	if p.based[family.index()] {
+	if p.based[family.Index()] {
 		return
 	}
-	p.based[family.index()] = true
+	p.based[family.Index()] = true
 	local := p.rule(family, prefLocalNets, TableMain)
-	local.SuppressPrefixLen, local.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
+	local.SuppressPrefixLen, local.SuppressGroup = family.DefaultBits(), int64(p.k.LinkGroup)
 	static := p.rule(family, prefMain, TableMain)
-	static.SuppressPrefixLen = family.suppressLen()
+	static.SuppressPrefixLen = family.DefaultBits()
 	p.state.Rules = append(p.state.Rules, local, static, p.rule(family, prefDefault, p.k.TableBase))
 }
 

@@ -1,6 +1,10 @@
 package rules
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
+)
 
 // SelectPorts is about source or destination ports, of protocols that have them.
 type SelectPorts struct {
@@ -9,7 +13,7 @@ type SelectPorts struct {
 }
 
 // Key is sport or dport.
-func (s SelectPorts) Key() string  { return direction(s.Dest, "sport", "dport") }
+func (s SelectPorts) Key() string  { return bySide(s.Dest, "sport", "dport") }
 func (SelectPorts) about() packets { return allPackets }
 
 // Rules about ports are for local packets, as those about protocols are.
@@ -26,10 +30,12 @@ func (s SelectPorts) inRules(Family) ruleForm {
 	})
 }
 
-func (s SelectPorts) expressions(Family) []NftExpr {
-	list := merged(s.List, func(p Ports) (uint64, uint64) { return uint64(p.First), uint64(p.Last) },
-		func(a, b Ports) Ports { return Ports{a.First, max(a.Last, b.Last)} })
-	return []NftExpr{NftPorts{s.Dest, list}}
+func (s SelectPorts) expressions(Family) []nft.Expr {
+	var list []nft.Range
+	for _, p := range s.List {
+		list = append(list, nft.Range{First: uint32(p.First), Last: uint32(p.Last)})
+	}
+	return []nft.Expr{nft.Ports{Dest: s.Dest, List: nft.Merged(list)}}
 }
 
 func (s SelectPorts) tracked(*planner) func(*Connection) bool {
@@ -40,14 +46,4 @@ func (s SelectPorts) tracked(*planner) func(*Connection) bool {
 		}
 		return slices.ContainsFunc(s.List, func(r Ports) bool { return r.Has(port) })
 	}
-}
-
-// NftPorts matches the source or destination port, by ranges that do not overlap.
-type NftPorts struct {
-	Dest bool
-	List []Ports
-}
-
-func (e NftPorts) appendTo(b []byte) []byte {
-	return appendAny(append(b, direction(e.Dest, "th sport ", "th dport ")...), e.List, func(b []byte, p Ports) []byte { return appendRange(b, p.First, p.Last) })
 }

@@ -1,6 +1,10 @@
 package rules
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
+)
 
 // SelectProtocols is about the transport protocol, by its number.
 type SelectProtocols []uint8
@@ -15,15 +19,10 @@ func (s SelectProtocols) inRules(Family) ruleForm {
 	return each(s, true, func(r *Rule, protocol uint8) { r.Selectors.Protocol = protocol })
 }
 
-func (s SelectProtocols) expressions(Family) []NftExpr { return []NftExpr{NftProtocols{sorted(s)}} }
+func (s SelectProtocols) expressions(Family) []nft.Expr {
+	return []nft.Expr{nft.Protocols{List: sorted(s)}}
+}
 
 func (s SelectProtocols) tracked(*planner) func(*Connection) bool {
 	return func(c *Connection) bool { return slices.Contains(s, c.Protocol) }
-}
-
-// NftProtocols matches the transport protocol.
-type NftProtocols struct{ List []uint8 }
-
-func (e NftProtocols) appendTo(b []byte) []byte {
-	return appendAny(append(b, "meta l4proto "...), e.List, appendNumber)
 }

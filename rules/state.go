@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // State is kernel state that is ours: what Plan wants, or what Ours found.
@@ -12,8 +14,8 @@ type State struct {
 	Addrs    []AddrAssignment
 	Routes   []Route
 	Rules    []Rule
-	Table    *Table // nftables; nil for none
-	Policies *Table // nftables for policies and proxies; nil for none
+	Table    *nft.Table // nftables; nil for none
+	Policies *nft.Table // nftables for policies and proxies; nil for none
 	Groups   []LinkGroup
 	Sysctls  []Sysctl
 	Egress   []EgressFilter // by device
@@ -139,14 +141,7 @@ func (r *Route) IsDefault() bool { return r.Dst.Bits() == 0 }
 
 // defaultLike reports whether the route covers so much that it stands for "the Internet": the default
 // itself, the 0/1 + 128/1 pair and 2000::/3 that VPN clients install.
-func (r *Route) defaultLike() bool { return r.Dst.Bits() <= r.Family.suppressLen() }
-
-func (f Family) suppressLen() int {
-	if f == IPv6 {
-		return 3
-	}
-	return 1
-}
+func (r *Route) defaultLike() bool { return r.Dst.Bits() <= r.Family.DefaultBits() }
 
 // Rule is a policy routing rule that looks up a table. Rules of other programs may have actions that ours
 // never have, and selectors that nobody here understands.
@@ -198,7 +193,7 @@ func sortRules(list []Rule) {
 	next := make([]int, 2*width+1) // where the next rule of a family and a preference goes
 	to := make([]int, len(list))
 	for i := range list {
-		to[i] = list[i].Family.index()*width + list[i].Priority - lowest
+		to[i] = list[i].Family.Index()*width + list[i].Priority - lowest
 		next[to[i]+1]++
 	}
 	for at := 1; at < len(next); at++ {

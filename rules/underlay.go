@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Underlay says who carries the encrypted packets of a tunnel. They have the mark and the table of a group of their
@@ -134,27 +136,27 @@ func (p *planner) callRules(w *Underlay, family Family) []Rule {
 }
 
 // followUnderlays keeps a tunnel's own packets from following the pin that an answer has given them.
-func (p *planner) followUnderlays(output *Chain) {
+func (p *planner) followUnderlays(output *nft.Chain) {
 	for i := range p.cfg.Underlays {
 		w := &p.cfg.Underlays[i]
 		for _, to := range w.To {
-			output.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name),
-				NftAddresses{Dest: true, Prefixes: []netip.Prefix{netip.PrefixFrom(to.Addr(), to.Addr().BitLen())}},
-				NftProtocols{[]uint8{protocolUDP}}, NftPorts{Dest: true, List: []Ports{{to.Port(), to.Port()}}}, NftReturn{})
+			output.Add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name),
+				nft.Addresses{Dest: true, Prefixes: []netip.Prefix{netip.PrefixFrom(to.Addr(), to.Addr().BitLen())}},
+				nft.Protocols{List: []uint8{protocolUDP}}, nft.Ports{Dest: true, List: []nft.Range{{First: uint32(to.Port()), Last: uint32(to.Port())}}}, nft.Return{})
 		}
-		output.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(w.ID)}, NftReturn{})
+		output.Add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), nft.Mark{Mask: p.k.MarkMask, Value: p.k.Mark(w.ID)}, nft.Return{})
 	}
 }
 
 // unlessExempt makes a rule that is for none of these packets, so that they are not pinned to a carrier for life, and
 // for none with a mark that must stay as it is.
-func (p *planner) unlessExempt(marks []NftMark, match []NftExpr, then ...NftExpr) []NftExpr {
+func (p *planner) unlessExempt(marks []nft.Mark, match []nft.Expr, then ...nft.Expr) []nft.Expr {
 	exprs := match
 	for _, m := range marks {
-		exprs = append(exprs, NftMark{Mask: m.Mask, Value: m.Value, Not: true})
+		exprs = append(exprs, nft.Mark{Mask: m.Mask, Value: m.Value, Not: true})
 	}
 	for i := range p.cfg.Underlays {
-		exprs = append(exprs, NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(p.cfg.Underlays[i].ID), Not: true})
+		exprs = append(exprs, nft.Mark{Mask: p.k.MarkMask, Value: p.k.Mark(p.cfg.Underlays[i].ID), Not: true})
 	}
 	return append(exprs, then...)
 }
@@ -171,7 +173,7 @@ const usualMTU = 1500
 // clampMSS has both ends of a TCP connection send segments that fit an uplink whose MTU is below that of the LANs.
 // The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network. What opens a
 // connection from inside leaves by the uplink before it is pinned to it; all else that opens one is pinned.
-func (p *planner) clampMSS(u *Uplink, family Family, info PathInfo, chains ...*Chain) {
+func (p *planner) clampMSS(u *Uplink, family Family, info PathInfo, chains ...*nft.Chain) {
 	link, present := p.obs.Link(u.Device)
 	mtu := link.MTU
 	if info.MTU > 0 {
@@ -185,7 +187,7 @@ func (p *planner) clampMSS(u *Uplink, family Family, info PathInfo, chains ...*C
 		size = mtu - headers6
 	}
 	for _, c := range chains {
-		c.add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), NftSYN{}, NftFamily{family}, NftMaxSegment{uint16(size)})
+		c.Add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), nft.SYN{}, nft.Family{Family: family}, nft.MaxSegment{Size: uint16(size)})
 	}
 }
 

@@ -3,6 +3,8 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // withdrawn sees to it that hosts which go on with a prefix that its provider has taken back are told at once, by
@@ -50,6 +52,6 @@ func (p *planner) rejectWithdrawn(u *Uplink, foreign *branches) {
 		return
 	}
 	for _, part := range inSets(p.withdrawnPrefixes) {
-		foreign.of(u, "foreign").add("withdrawn by their provider: take another source", NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
+		foreign.of(u, "foreign").Add("withdrawn by their provider: take another source", nft.Addresses{Prefixes: part}, nft.Counter{}, nft.Reject{})
 	}
 }

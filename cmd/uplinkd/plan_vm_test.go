@@ -58,7 +58,7 @@ func TestVMThePlanOfWireGuardAndGRETAPIsWhatRunDoes(t *testing.T) {
 	checkPlanOfTunnels(t, strings.NewReplacer("PEER", newKey(t, peer), "KEY", key).Replace(wireGuardAndTap))
 }
 
-// broker is IPv6 in IPv4 over fiber, with a prefix for the LAN.
+// broker is IPv6 in IPv4 over fiber.
 const broker = dualWAN + `
 [[uplink]]
 name = "broker"
@@ -73,7 +73,6 @@ tier = 3
   method = "static"
   address = "2001:db8:99::2/64"
   gateway = "2001:db8:99::1"
-  prefix = "2001:db8:9900::/48"
   [uplink.probe]
   targets = ["2001:db8:99::1"]
 `

@@ -15,9 +15,11 @@ const module = "github.com/uplinkd/uplinkd/"
 // imports says which of our packages each package imports, level by level. docs/architecture.md draws it.
 var imports = map[string][]string{
 	// pure
+	"rules/inet":         nil,
+	"rules/nft":          {"rules/inet"},
 	"rules/encap":        nil,
-	"rules":              {"rules/encap"},
-	"rules/explain":      {"rules"},
+	"rules":              {"rules/encap", "rules/inet", "rules/nft"},
+	"rules/explain":      {"rules", "rules/nft"},
 	"probe":              nil,
 	"uplink":             {"probe", "rules"},
 	"uplink/simulate":    {"probe", "uplink"},
@@ -28,7 +30,7 @@ var imports = map[string][]string{
 	"internal/status":    {"rules", "uplink"},
 	"internal/doctor":    {"rules", "rules/explain"},
 	// adapters
-	"internal/kernel":            {"internal/counters", "rules", "rules/encap", "rules/explain"},
+	"internal/kernel":            {"internal/counters", "rules", "rules/encap", "rules/explain", "rules/nft"},
 	"internal/kernel/fakekernel": {"rules", "rules/encap"},
 	"internal/counters":          nil,
 	"internal/linksession":       nil,
@@ -46,7 +48,7 @@ var imports = map[string][]string{
 	// what joins and renders them
 	"internal/api":     {"internal/status", "rules", "rules/explain", "uplink"},
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
-	"internal/daemon":  {"internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "uplink"},
+	"internal/daemon":  {"internal/addressing", "internal/api", "internal/config", "internal/counters", "internal/discovery", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "rules/nft", "uplink"},
 	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain"},
 	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/offline", "internal/status", "rules", "rules/explain"},
 	// the lab and the virtual machine

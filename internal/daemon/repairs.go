@@ -6,6 +6,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // repairs tells the log when somebody has taken away the packet filter. It belongs to the engine's goroutine.
@@ -22,8 +23,8 @@ func (m *repairs) observe(obs *rules.Observed) {
 		}
 		*seen = there
 	}
-	check(&m.table, obs.Table != nil, rules.TableName)
-	check(&m.policies, obs.Policies != nil, rules.PolicyTableName)
+	check(&m.table, obs.Table != nil, nft.TableName)
+	check(&m.policies, obs.Policies != nil, nft.PolicyTableName)
 }
 
 // report returns the event of a pass that has put back what was gone, false when there was nothing to put back: our own changes take tables

@@ -6,10 +6,11 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 func TestAFlushedRulesetIsTold(t *testing.T) {
-	ours := &rules.Table{}
+	ours := &nft.Table{}
 	all := rules.Observed{Table: ours, Policies: ours}
 	put, take := []rules.Op{rules.PutTable{Table: ours}}, []rules.Op{rules.PutTable{}, rules.PutPolicies{}}
 	for name, c := range map[string]struct {

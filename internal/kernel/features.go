@@ -13,6 +13,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // MissingFeature is something that this kernel cannot do.
@@ -30,7 +31,7 @@ type feature struct {
 
 // features are tried in this order, in a namespace with a device "up0" that has 192.0.2.1/24 and 2001:db8::1/64.
 func features(numbers rules.Kernel, tunnels []*encap.Kind) []feature {
-	table := func(t rules.Table) func(*Kernel) error {
+	table := func(t nft.Table) func(*Kernel) error {
 		return func(k *Kernel) error {
 			if err := k.replaceTable(&t); err != nil {
 				return err
@@ -38,7 +39,7 @@ func features(numbers rules.Kernel, tunnels []*encap.Kind) []feature {
 			return k.replaceTable(nil)
 		}
 	}
-	chain := func(c rules.Chain) func(*Kernel) error { return table(rules.Table{Chains: []rules.Chain{c}}) }
+	chain := func(c nft.Chain) func(*Kernel) error { return table(nft.Table{Chains: []nft.Chain{c}}) }
 	rule := func(family rules.Family) func(*Kernel) error {
 		return func(k *Kernel) error {
 			return k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rules.Rule{Family: family, Priority: 100, Table: rules.TableMain,
@@ -52,18 +53,18 @@ func features(numbers rules.Kernel, tunnels []*encap.Kind) []feature {
 			return k.changeRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, r)
 		}
 	}
-	match := rules.NftCtMark{Mask: 1, Value: 1}
+	match := nft.CtMark{Mask: 1, Value: 1}
 	list := []feature{
 		{"policy rules of IPv4", "", rule(rules.IPv4)},
 		{"policy rules of IPv6", "", rule(rules.IPv6)},
 		{"shared default routes of IPv4", "", shared(rules.IPv4, "192.0.2.2", "192.0.2.3")},
 		{"shared default routes of IPv6", "", shared(rules.IPv6, "2001:db8::2", "2001:db8::3")},
-		{"nftables with connection marks", "nft_ct", chain(rules.Chain{Name: "a", Type: "filter", Hook: "prerouting", Rules: []rules.NftRule{{
-			Exprs: []rules.NftExpr{match, rules.NftSetMark{Mask: 1, Value: 1}, rules.NftSetCtMark{Mask: 1, Value: 1}, rules.NftCounter{}, rules.NftDrop{}}}}})},
-		{"nftables maps to chains", "nf_tables", table(rules.Table{Sets: []rules.Set{{Name: "m", Map: true, Devices: []string{"up0"}, Chains: []string{"d"}}},
-			Chains: []rules.Chain{{Name: "d"}, {Name: "e", Type: "filter", Hook: "forward"}}})},
-		{"nftables chains of type route", "nf_tables", chain(rules.Chain{Name: "b", Type: "route", Hook: "output"})},
-		{"masquerading", "nft_masq", chain(rules.Chain{Name: "c", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []rules.NftRule{{Exprs: []rules.NftExpr{rules.NftMasquerade{}}}}})},
+		{"nftables with connection marks", "nft_ct", chain(nft.Chain{Name: "a", Type: "filter", Hook: "prerouting", Rules: []nft.Rule{{
+			Exprs: []nft.Expr{match, nft.SetMark{Mask: 1, Value: 1}, nft.SetCtMark{Mask: 1, Value: 1}, nft.Counter{}, nft.Drop{}}}}})},
+		{"nftables maps to chains", "nf_tables", table(nft.Table{Sets: []nft.Set{{Name: "m", Map: true, Devices: []string{"up0"}, Chains: []string{"d"}}},
+			Chains: []nft.Chain{{Name: "d"}, {Name: "e", Type: "filter", Hook: "forward"}}})},
+		{"nftables chains of type route", "nf_tables", chain(nft.Chain{Name: "b", Type: "route", Hook: "output"})},
+		{"masquerading", "nft_masq", chain(nft.Chain{Name: "c", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []nft.Rule{{Exprs: []nft.Expr{nft.Masquerade{}}}}})},
 		{"deleting connections by mark", "nf_conntrack_netlink", func(k *Kernel) error { return k.FlushConntrack(rules.IPv4, 1, 1) }},
 		{"listing TCP connections", "tcp_diag", func(k *Kernel) error {
 			_, err := k.DestroySockets([]netip.Addr{netip.MustParseAddr("192.0.2.1")})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 func nets(list ...string) []netip.Prefix {
@@ -101,8 +102,8 @@ func selected(t *testing.T) (k *kernel.Kernel, cfg rules.Config, recorded *rules
 // both.
 func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 	_, _, _, ops := selected(t)
-	ours := sh(t, "nft list table inet "+rules.PolicyTableName)
-	sh(t, "nft delete table inet "+rules.PolicyTableName)
+	ours := sh(t, "nft list table inet "+nft.PolicyTableName)
+	sh(t, "nft delete table inet "+nft.PolicyTableName)
 	for _, op := range ops {
 		if put, ok := op.(rules.PutPolicies); ok {
 			cmd := exec.Command("nft", "-f", "-")
@@ -112,7 +113,7 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(strings.Split(sh(t, "nft list table inet "+rules.PolicyTableName), "\n"), strings.Split(ours, "\n")); diff != "" {
+	if diff := cmp.Diff(strings.Split(sh(t, "nft list table inet "+nft.PolicyTableName), "\n"), strings.Split(ours, "\n")); diff != "" {
 		t.Errorf("(-by nft +by us):\n%s", diff)
 	}
 }
@@ -120,11 +121,11 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 // Other programs' addresses stay when the policies change around them.
 func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
 	k, cfg, recorded, _ := selected(t)
-	sh(t, "nft add element inet "+rules.PolicyTableName+" streaming4 '{ 192.0.2.9, 192.0.2.16/28 }'; nft add element inet "+rules.PolicyTableName+" streaming6 '{ 2001:db8:ffff::9 timeout 1h }'")
+	sh(t, "nft add element inet "+nft.PolicyTableName+" streaming4 '{ 192.0.2.9, 192.0.2.16/28 }'; nft add element inet "+nft.PolicyTableName+" streaming6 '{ 2001:db8:ffff::9 timeout 1h }'")
 	cfg.Policies[0].Select[1] = rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.3/32")}
 	cfg.Policies[9].Select[1] = rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}
 	converge(t, k, cfg, recorded, verdicts(rules.Dead, rules.Good))
-	out := sh(t, "nft list table inet "+rules.PolicyTableName)
+	out := sh(t, "nft list table inet "+nft.PolicyTableName)
 	for _, kept := range []string{"192.0.2.9", "192.0.2.16/28", "2001:db8:ffff::9 timeout 1h"} {
 		if !strings.Contains(out, kept) {
 			t.Errorf("%s is lost:\n%s", kept, out)
@@ -133,9 +134,9 @@ func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
 	if strings.Contains(out, "more4") {
 		t.Errorf("a set that no policy names is still there:\n%s", out)
 	}
-	sh(t, "nft delete table inet "+rules.PolicyTableName)
+	sh(t, "nft delete table inet "+nft.PolicyTableName)
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
-	sh(t, "nft flush chain inet "+rules.PolicyTableName+" output; nft delete chain inet "+rules.PolicyTableName+" output; nft add chain inet "+rules.PolicyTableName+" mine")
+	sh(t, "nft flush chain inet "+nft.PolicyTableName+" output; nft delete chain inet "+nft.PolicyTableName+" output; nft add chain inet "+nft.PolicyTableName+" mine")
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
 }
 
@@ -207,14 +208,14 @@ func TestALongListOfAddressesIsSplit(t *testing.T) {
 	cfg := config()
 	cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
 	var to []netip.Prefix
-	for n := range 2*rules.MaxSet + 7 {
+	for n := range 2*nft.MaxSet + 7 {
 		cfg.Groups[0].Except = append(cfg.Groups[0].Except, nets(fmt.Sprintf("10.3.%d.%d/32", n/200, n%200), fmt.Sprintf("2001:db8:3::%x/128", n))...)
 		to = append(to, nets(fmt.Sprintf("10.2.%d.%d/31", n/120, n%120*2), fmt.Sprintf("2001:db8:2::%x/127", 2*n))...)
 	}
 	cfg.Policies = []rules.Policy{{Name: "long", Group: 3, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: to}}}}
 	var recorded rules.Recorded
 	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
-	out := sh(t, "nft list chain inet "+rules.PolicyTableName+" prerouting")
+	out := sh(t, "nft list chain inet "+nft.PolicyTableName+" prerouting")
 	for _, last := range []string{"10.2.8.92/31", "2001:db8:2::7dc/127", "10.3.5.6", "2001:db8:3::3ee"} {
 		if !strings.Contains(out, last) {
 			t.Errorf("%s is in no set", last)
@@ -243,19 +244,19 @@ func BenchmarkFirstApply(b *testing.B) {
 func TestPrefixesOfAMergedSetMayOverlap(t *testing.T) {
 	k, cfg, recorded, _ := selected(t)
 	for _, list := range []string{"10.128.0.0/16", "10.128.0.7", "172.20.0.0/16, 172.20.1.0/24"} {
-		sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ "+list+" }'")
+		sh(t, "nft add element inet "+nft.PolicyTableName+" lists4 '{ "+list+" }'")
 	}
-	sh(t, "nft add element inet "+rules.PolicyTableName+" lists6 '{ 2001:db8:7::/48, 2001:db8:7:1::/64, 2001:db8:7:1::9 }'")
-	if out := sh(t, "nft list set inet "+rules.PolicyTableName+" lists6"); !strings.Contains(out, "{ 2001:db8:7::/48 }") {
+	sh(t, "nft add element inet "+nft.PolicyTableName+" lists6 '{ 2001:db8:7::/48, 2001:db8:7:1::/64, 2001:db8:7:1::9 }'")
+	if out := sh(t, "nft list set inet "+nft.PolicyTableName+" lists6"); !strings.Contains(out, "{ 2001:db8:7::/48 }") {
 		t.Error(out)
 	}
-	if out := sh(t, "nft list set inet "+rules.PolicyTableName+" lists4"); !strings.Contains(out, "10.128.0.0/16, 172.20.0.0/16 }") {
+	if out := sh(t, "nft list set inet "+nft.PolicyTableName+" lists4"); !strings.Contains(out, "10.128.0.0/16, 172.20.0.0/16 }") {
 		t.Error(out)
 	}
-	if out, err := exec.Command("nft", "add", "element", "inet", rules.PolicyTableName, "lists4", "{ 192.0.2.9 timeout 1h }").CombinedOutput(); err == nil {
+	if out, err := exec.Command("nft", "add", "element", "inet", nft.PolicyTableName, "lists4", "{ 192.0.2.9 timeout 1h }").CombinedOutput(); err == nil {
 		t.Errorf("what expires is taken, and would be merged: %s", out)
 	}
 	cfg.MergedSets = nil // another kind of set by the same name
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
-	sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ 192.0.2.9 timeout 1h }'")
+	sh(t, "nft add element inet "+nft.PolicyTableName+" lists4 '{ 192.0.2.9 timeout 1h }'")
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 func TestIPsecPoliciesAreRead(t *testing.T) {
@@ -52,7 +53,7 @@ nft 'table inet t {
 }'`)
 	for _, source := range []string{"127.0.0.1", "127.0.0.2", "127.3.0.9", "127.77.1.254", "127.100.7.3", "::1", "2001:db8::1"} {
 		packet := explain.Packet{From: netip.MustParseAddr(source)}
-		low := rules.NftSourceShare{Family: rules.FamilyOf(packet.From), Total: 7, First: 0, Last: 2}
+		low := nft.SourceShare{Family: rules.FamilyOf(packet.From), Total: 7, First: 0, Last: 2}
 		before := sh(t, `nft list chain inet t o | grep low | grep -o 'packets [0-9]*'`)
 		sh(t, "ping -c 1 -W 1 -I "+source+" "+map[bool]string{true: "127.0.0.1", false: "::1"}[packet.From.Is4()])
 		if after := sh(t, `nft list chain inet t o | grep low | grep -o 'packets [0-9]*'`); (after != before) != low.Has(packet.From) {

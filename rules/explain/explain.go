@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Packet is what a route is looked up for.
@@ -166,8 +167,8 @@ func Explain(cfg rules.Config, rt *Routing, state *rules.State, p Packet) (*Expl
 type explainer struct {
 	cfg      *rules.Config
 	rt       *Routing
-	table    *rules.Table
-	policies *rules.Table
+	table    *nft.Table
+	policies *nft.Table
 	out      *Explanation
 	quiet    bool // the steps are those of a lookup beside the one that is explained
 }
