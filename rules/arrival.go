@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -35,8 +36,8 @@ func (p *planner) networkRules() {
 		if !p.tellsNetworks(family) {
 			continue
 		}
-		main := func(offset int) Rule {
-			r := p.rule(family, offset, TableMain)
+		main := func(offset int) netcfg.Rule {
+			r := p.rule(family, offset, netcfg.TableMain)
 			r.SuppressPrefixLen = family.DefaultBits()
 			return r
 		}
@@ -49,13 +50,13 @@ func (p *planner) networkRules() {
 		}
 		routed, unrouted := main(prefRouted), p.rule(family, prefUnrouted, 0)
 		routed.Mark, routed.Mask = p.k.Mark(routedID), p.k.MarkMask
-		unrouted.Mark, unrouted.Mask, unrouted.Selectors.Action = routed.Mark, routed.Mask, RefuseNoRoute
+		unrouted.Mark, unrouted.Mask, unrouted.Selectors.Action = routed.Mark, routed.Mask, netcfg.RefuseNoRoute
 		p.state.Rules = append(p.state.Rules, routed, unrouted)
 	}
 }
 
 // looksUpNetworks reports whether a rule of ours looks for networks behind uplinks.
-func (k Kernel) looksUpNetworks(r *Rule) bool {
+func (k Kernel) looksUpNetworks(r *netcfg.Rule) bool {
 	switch r.Priority - k.RulePriority {
 	case prefArrived, prefRouted, prefMain:
 		return true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -26,27 +27,27 @@ func (p *planner) foreignRules() {
 		if r.Protocol == p.k.Protocol {
 			continue
 		}
-		elsewhere := r.usesForeignTable()
+		elsewhere := usesForeignTable(r)
 		switch behind := r.Priority > p.k.RulePriority+prefDefault; {
 		case r.Priority >= p.k.RulePriority && !behind:
 			p.problem("foreign-rule", "warning",
 				fmt.Sprintf("a rule of another program stands among ours, which lie from %d to %d: %s", p.k.RulePriority, p.k.RulePriority+prefDefault, r),
 				"give it another preference, or choose another [kernel] rule_priority")
-		case !behind && elsewhere && r.fullTunnel():
+		case !behind && elsewhere && fullTunnel(r):
 			p.problemOnce("foreign-full-tunnel", "warning",
 				fmt.Sprintf("a full tunnel of another program, such as wg-quick, precedes our rules and takes all traffic, answers to what comes in included: %s", r),
 				makeUplink)
-		case !behind && elsewhere && r.wholeProtocol():
+		case !behind && elsewhere && wholeProtocol(r):
 			p.problemOnce("foreign-rule-before", "warning",
 				fmt.Sprintf("a rule of another program precedes ours and takes all of a protocol, answers to what comes in by an uplink included: %s", r),
 				"delete it, and write a [[policy]] for its traffic: that leaves answers alone")
-		case behind && elsewhere && (r.whole() || r.fullTunnel()):
+		case behind && elsewhere && (whole(r) || fullTunnel(r)):
 			p.problemOnce("foreign-default", "warning",
 				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, is never reached, so nothing takes that way: our default precedes it: %s", r),
 				makeUplink)
 		case behind && elsewhere:
 			cure := fmt.Sprintf("give it a preference below %d, or write a [[policy]] for its traffic", p.k.RulePriority)
-			if r.wholeProtocol() {
+			if wholeProtocol(r) {
 				cure = "write a [[policy]] for its traffic; before ours it would take the answers to what comes in by an uplink too"
 			}
 			p.problemOnce("foreign-rule-behind", "warning", fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r), cure)
@@ -61,31 +62,31 @@ func (p *planner) foreignRules() {
 }
 
 // usesForeignTable reports whether a rule looks up a table that is none of the kernel's own.
-func (r *Rule) usesForeignTable() bool {
+func usesForeignTable(r *netcfg.Rule) bool {
 	return r.Selectors.Action == 0 && (r.Table < tableDefault || r.Table > tableLocal)
 }
 
 // whole reports whether a rule is for all packets.
-func (r *Rule) whole() bool {
-	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == RuleSelectors{}
+func whole(r *netcfg.Rule) bool {
+	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == netcfg.RuleSelectors{}
 }
 
 // wholeProtocol reports whether a rule is for all packets of a protocol.
-func (r *Rule) wholeProtocol() bool {
+func wholeProtocol(r *netcfg.Rule) bool {
 	like := *r
 	like.Selectors.Protocol = 0
-	return r.Selectors.Protocol != 0 && like.whole()
+	return r.Selectors.Protocol != 0 && whole(&like)
 }
 
 // fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets. Further
 // iproute2 of such a rule let it take more (net/core/fib_rules.c fib_rule_match).
-func (r *Rule) fullTunnel() bool { return r.Selectors.Not && r.Mask != 0 }
+func fullTunnel(r *netcfg.Rule) bool { return r.Selectors.Not && r.Mask != 0 }
 
 // tunnelFirst reports whether a full tunnel of another program precedes our rules of IPv4.
 func (p *planner) tunnelFirst() bool {
 	for i := range p.obs.Rules {
 		r := &p.obs.Rules[i]
-		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && r.usesForeignTable() && r.fullTunnel() {
+		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && usesForeignTable(r) && fullTunnel(r) {
 			return true
 		}
 	}

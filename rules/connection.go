@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Connection is an entry of connection tracking.
@@ -95,7 +96,7 @@ func (p *planner) networksBehind(devices []string) []netip.Prefix {
 	}
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return matchesDevice(devices, n.Device) }) {
+		if r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && !r.DefaultLike() && slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return matchesDevice(devices, n.Device) }) {
 			nets = append(nets, r.Dst)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 const (
@@ -39,7 +40,7 @@ func (w *world) drawTunnels(t *rapid.T) {
 		w.drawTunnelDevice(t, n, tunnel, locals)
 	}
 	if flip(t, "a tunnel of an earlier run") {
-		w.mustAddTunnel(rules.TunnelLink{Device: "old0", Alias: "uplinkd: old", MTU: 1420, Params: encap.Params{Kind: encap.WireGuard}})
+		w.mustAddTunnel(netcfg.TunnelLink{Device: "old0", Alias: "uplinkd: old", MTU: 1420, Params: encap.Params{Kind: encap.WireGuard}})
 	}
 }
 
@@ -75,17 +76,17 @@ func (w *world) addTunnelUplink(t *rapid.T, n int, device string, wireGuard bool
 	w.verdicts[rules.Path{Uplink: u.ID, Family: rules.IPv4}] = drawVerdict(t)
 	if wireGuard {
 		w.cfg.Underlays = append(w.cfg.Underlays, rules.Underlay{ID: firstUnderlay + n, Uplink: u.ID, Carriers: []int{w.cfg.Uplinks[0].ID}})
-		w.cfg.WireGuard = append(w.cfg.WireGuard, rules.WireGuard{Device: device, PrivateKey: rules.Secret{Key: rules.Key{byte(n + 1)}, File: "/k"},
+		w.cfg.WireGuard = append(w.cfg.WireGuard, netcfg.WireGuard{Device: device, PrivateKey: netcfg.Secret{Key: netcfg.Key{byte(n + 1)}, File: "/k"},
 			FwMark: numbers.Mark(firstUnderlay + n), UnderlayTable: numbers.Table(firstUnderlay + n), Peers: drawPeers(t)})
 	}
 	w.cfg.Uplinks = append(w.cfg.Uplinks, u)
 }
 
 // drawPeers draws peers, each with a network of its own.
-func drawPeers(t *rapid.T) []rules.WireGuardPeer {
-	peers := []rules.WireGuardPeer{}
+func drawPeers(t *rapid.T) []netcfg.WireGuardPeer {
+	peers := []netcfg.WireGuardPeer{}
 	for n := range draw(t, "peers", 3) {
-		p := rules.WireGuardPeer{PublicKey: rules.Key{byte(10 + n)}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.32.%d.0/24", n))}}
+		p := netcfg.WireGuardPeer{PublicKey: netcfg.Key{byte(10 + n)}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.32.%d.0/24", n))}}
 		if flip(t, "endpoint") {
 			p.Endpoint, p.Called = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(210 + draw(t, "host", 3))}), 51820), true
 			p.ResetEndpoint = seldom(t, "a new address")
@@ -97,7 +98,7 @@ func drawPeers(t *rapid.T) []rules.WireGuardPeer {
 
 // drawTunnelDevice may have the device be there already: as it is wanted, otherwise, or made by others.
 func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals []netip.Addr) {
-	l := rules.TunnelLink{Device: tunnel.Device, Params: tunnel.Params, MTU: 1400, Alias: "uplinkd: x"}
+	l := netcfg.TunnelLink{Device: tunnel.Device, Params: tunnel.Params, MTU: 1400, Alias: "uplinkd: x"}
 	switch draw(t, "device", 5) {
 	case 0:
 		l.Params = drawTunnelParams(t, n, locals)
@@ -118,8 +119,8 @@ func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals 
 }
 
 // mustAddTunnel makes a device that is up.
-func (w *world) mustAddTunnel(l rules.TunnelLink) {
-	if w.applyTunnel(rules.AddTunnel{TunnelLink: l}) != nil || w.applyTunnel(rules.SetUp{Device: l.Device}) != nil {
+func (w *world) mustAddTunnel(l netcfg.TunnelLink) {
+	if w.applyTunnel(netcfg.AddTunnel{TunnelLink: l}) != nil || w.applyTunnel(netcfg.SetUp{Device: l.Device}) != nil {
 		panic("the model has no place for " + l.Device)
 	}
 	w.obs.Tunnels[len(w.obs.Tunnels)-1].Alias = l.Alias

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -24,7 +25,7 @@ func (p *planner) forwardKillSwitch() []nft.Chain {
 func (p *planner) localKillSwitch() []nft.Chain {
 	owned := func(policy *Policy) bool {
 		uids := conditionOf[SelectUIDs](policy.Select)
-		return len(uids) > 0 && !slices.ContainsFunc(uids, func(u UIDs) bool { return u.First == 0 })
+		return len(uids) > 0 && !slices.ContainsFunc(uids, func(u netcfg.UIDs) bool { return u.First == 0 })
 	}
 	base := nft.Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
 	return p.killSwitchChains(base, "localkillswitch", owned, map[Family]nft.Expr{IPv4: nft.Drop{}, IPv6: nft.Drop{}})

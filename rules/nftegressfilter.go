@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -40,8 +41,8 @@ func (p *planner) routedNetworks() []netip.Prefix {
 	var nets []netip.Prefix
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		behind := func(n Nexthop) bool { return !p.devices[n.Device] }
-		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
+		behind := func(n netcfg.Nexthop) bool { return !p.devices[n.Device] }
+		if r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && !r.DefaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
 			nets = append(nets, r.Dst)
 		}
 	}
@@ -129,7 +130,7 @@ func (p *planner) findNetworks() {
 		}
 	}
 	for _, list := range p.networks { // one that is assigned comes last at first, and where the kernel lists it later
-		slices.SortFunc(list, comparePrefixes)
+		slices.SortFunc(list, netcfg.ComparePrefixes)
 	}
 }
 
@@ -343,7 +344,7 @@ func (p *planner) pathNetworks(u *Uplink, family Family, info PathInfo) []netip.
 		nets = append(nets, n.Dst)
 	}
 	for _, r := range p.routesOf[deviceFamily{u.Device, family}] {
-		if r.Nexthops[0].Gateway.IsValid() || !r.wide() {
+		if r.Nexthops[0].Gateway.IsValid() || !wide(r) {
 			nets = append(nets, r.Dst)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -23,10 +24,10 @@ func (u *Uplink) peers(f Family) []PeerNetwork {
 	return nil
 }
 
-func peerRoute(u *Uplink, family Family, table uint32, metric uint32, protocol uint8, dst netip.Prefix) Route {
-	r := Route{Family: family, Table: table, Type: Unicast, Dst: dst, Metric: metric, Protocol: protocol, Nexthops: []Nexthop{{Device: u.Device, Weight: 1}}}
+func peerRoute(u *Uplink, family Family, table uint32, metric uint32, protocol uint8, dst netip.Prefix) netcfg.Route {
+	r := netcfg.Route{Family: family, Table: table, Type: netcfg.Unicast, Dst: dst, Metric: metric, Protocol: protocol, Nexthops: []netcfg.Nexthop{{Device: u.Device, Weight: 1}}}
 	if family == IPv4 {
-		r.Scope = ScopeLink
+		r.Scope = netcfg.ScopeLink
 	}
 	return r
 }
@@ -35,7 +36,7 @@ func peerRoute(u *Uplink, family Family, table uint32, metric uint32, protocol u
 func (p *planner) peerRoutes(u *Uplink, family Family, table uint32, peers []PeerNetwork) {
 	for _, n := range peers {
 		r := peerRoute(u, family, table, metricPeer, p.k.Protocol, n.Dst)
-		if FamilyOf(n.Dst.Addr()) == family && !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
+		if FamilyOf(n.Dst.Addr()) == family && !slices.ContainsFunc(p.state.Routes, func(s netcfg.Route) bool { return s.Key() == r.Key() }) {
 			p.state.Routes = append(p.state.Routes, r)
 		}
 	}
@@ -62,7 +63,7 @@ func (p *planner) peers() {
 		}
 	})
 	for dst, c := range best {
-		p.state.Routes = append(p.state.Routes, peerRoute(c.u, FamilyOf(dst.Addr()), TableMain, metricPeer, p.k.Protocol, dst))
+		p.state.Routes = append(p.state.Routes, peerRoute(c.u, FamilyOf(dst.Addr()), netcfg.TableMain, metricPeer, p.k.Protocol, dst))
 	}
 }
 

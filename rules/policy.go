@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Policy sends the traffic that it selects by a group of uplinks.
@@ -164,10 +165,10 @@ func (p *planner) groupTables(g *plannedGroup) {
 			metric = metricV6
 		}
 		for _, except := range inet.OfFamily(g.Except, family) {
-			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Throw, Dst: except, Metric: metric, Protocol: p.k.Protocol})
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: table, Type: netcfg.Throw, Dst: except, Metric: metric, Protocol: p.k.Protocol})
 		}
 		if g.KillSwitch {
-			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: table, Type: netcfg.Unreachable,
 				Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
 		}
 	}
@@ -233,9 +234,6 @@ func (n *placement) describe(policy *Policy, list []Family) string {
 	}
 	return how[0] + "; " + how[1]
 }
-
-// Has reports whether a port is in the range; the zero range has all.
-func (p Ports) Has(port uint16) bool { return p == Ports{} || port >= p.First && port <= p.Last }
 
 // loopback is the name that rules know this machine's own packets by.
 const loopback = "lo"

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -31,9 +32,9 @@ func (a SelectAddresses) inRules(f Family) ruleForm {
 	if len(a.Sets) > 0 {
 		return ruleForm{cannot: "rules cannot look into sets that other programs fill"}
 	}
-	set := func(r *Rule, p netip.Prefix) { r.From = p }
+	set := func(r *netcfg.Rule, p netip.Prefix) { r.From = p }
 	if a.Dest {
-		set = func(r *Rule, p netip.Prefix) { r.To = p }
+		set = func(r *netcfg.Rule, p netip.Prefix) { r.To = p }
 	}
 	return each(inet.OfFamily(a.Prefixes, f), false, set)
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -18,7 +19,7 @@ func (d SelectDevices) inRules(Family) ruleForm {
 	if slices.ContainsFunc(d, isPattern) {
 		return ruleForm{cannot: "rules know no patterns of device names"}
 	}
-	return each(d, false, func(r *Rule, device string) { r.IIF = device })
+	return each(d, false, func(r *netcfg.Rule, device string) { r.IIF = device })
 }
 
 // A set holds no patterns.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -47,14 +48,14 @@ const (
 // ruleForm says how rules of the kernel express a condition: by one for each of its values, which set puts there.
 type ruleForm struct {
 	values int
-	set    func(r *Rule, value int)
+	set    func(r *netcfg.Rule, value int)
 	local  bool   // they are for this machine's own packets only
 	cannot string // why they cannot, "" when they can
 }
 
 // each makes a rule for each value of a list.
-func each[T any](list []T, local bool, set func(*Rule, T)) ruleForm {
-	return ruleForm{values: len(list), local: local, set: func(r *Rule, value int) { set(r, list[value]) }}
+func each[T any](list []T, local bool, set func(*netcfg.Rule, T)) ruleForm {
+	return ruleForm{values: len(list), local: local, set: func(r *netcfg.Rule, value int) { set(r, list[value]) }}
 }
 
 // maxRules is how many rules of the kernel one policy may become; beyond, a set of our packet filter is
@@ -105,7 +106,7 @@ func (s Selector) inRules(f Family) ruleForm {
 }
 
 // appendRules expands the selector into rules that are like the given one otherwise.
-func (s Selector) appendRules(list []Rule, like Rule) []Rule {
+func (s Selector) appendRules(list []netcfg.Rule, like netcfg.Rule) []netcfg.Rule {
 	if !s.covers(like.Family) {
 		return list
 	}

@@ -3,13 +3,14 @@ package rules
 import (
 	"slices"
 
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // SelectPorts is about source or destination ports, of protocols that have them.
 type SelectPorts struct {
 	Dest bool
-	List []Ports
+	List []netcfg.Ports
 }
 
 // Key is sport or dport.
@@ -18,10 +19,10 @@ func (SelectPorts) about() packets { return allPackets }
 
 // Rules about ports are for local packets, as those about protocols are.
 func (s SelectPorts) inRules(Family) ruleForm {
-	if slices.ContainsFunc(s.List, func(p Ports) bool { return p.Last == 1<<16-1 }) { // net/fib_rules.h fib_rule_port_range_valid
+	if slices.ContainsFunc(s.List, func(p netcfg.Ports) bool { return p.Last == 1<<16-1 }) { // net/fib_rules.h fib_rule_port_range_valid
 		return ruleForm{cannot: "rules take no range of ports that ends with the last one"}
 	}
-	return each(s.List, true, func(r *Rule, ports Ports) {
+	return each(s.List, true, func(r *netcfg.Rule, ports netcfg.Ports) {
 		if s.Dest {
 			r.Selectors.DPort = ports
 		} else {
@@ -44,6 +45,6 @@ func (s SelectPorts) tracked(*planner) func(*Connection) bool {
 		if s.Dest {
 			port = c.DPort
 		}
-		return slices.ContainsFunc(s.List, func(r Ports) bool { return r.Has(port) })
+		return slices.ContainsFunc(s.List, func(r netcfg.Ports) bool { return r.Has(port) })
 	}
 }

@@ -3,6 +3,7 @@ package rules
 import (
 	"slices"
 
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -16,7 +17,7 @@ func (SelectProtocols) about() packets { return allPackets }
 // A rule that looks at more than a packet's network header has the kernel take every forwarded packet apart, whichever rule it meets,
 // unless the rule is for this machine's own packets (include/net/fib_rules.h fib_rule_requires_fldissect): forwarded ones are marked.
 func (s SelectProtocols) inRules(Family) ruleForm {
-	return each(s, true, func(r *Rule, protocol uint8) { r.Selectors.Protocol = protocol })
+	return each(s, true, func(r *netcfg.Rule, protocol uint8) { r.Selectors.Protocol = protocol })
 }
 
 func (s SelectProtocols) expressions(Family) []nft.Expr {

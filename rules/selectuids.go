@@ -1,9 +1,12 @@
 package rules
 
-import "github.com/uplinkd/uplinkd/rules/nft"
+import (
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
+)
 
 // SelectUIDs is about the owners of this machine's own sockets.
-type SelectUIDs []UIDs
+type SelectUIDs []netcfg.UIDs
 
 // Key is uid.
 func (SelectUIDs) Key() string    { return "uid" }
@@ -11,7 +14,7 @@ func (SelectUIDs) about() packets { return allPackets &^ packetsArrived }
 
 // A forwarded packet counts as root's.
 func (s SelectUIDs) inRules(Family) ruleForm {
-	return each(s, true, func(r *Rule, uid UIDs) { r.Selectors.UIDs = uid })
+	return each(s, true, func(r *netcfg.Rule, uid netcfg.UIDs) { r.Selectors.UIDs = uid })
 }
 
 func (s SelectUIDs) expressions(Family) []nft.Expr {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -28,8 +29,8 @@ func (p *planner) correctShared(u *Uplink, family Family, info PathInfo, srcnat 
 	if family != IPv4 || !info.RouteSource.IsValid() {
 		return
 	}
-	shared := slices.ContainsFunc(p.state.Routes, func(r Route) bool {
-		return r.Family == family && len(r.Nexthops) > 1 && slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return n.Device == u.Device })
+	shared := slices.ContainsFunc(p.state.Routes, func(r netcfg.Route) bool {
+		return r.Family == family && len(r.Nexthops) > 1 && slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == u.Device })
 	})
 	natural := kernelSource(addressesToBe(p.obs, p.k, u.Device, u.Family(family)), info.Gateway)
 	if !shared || !natural.IsValid() || natural.Addr() == info.RouteSource {

@@ -3,6 +3,7 @@ package rules
 import (
 	"net/netip"
 
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -113,8 +114,8 @@ func (p *planner) tproxyTable(devices []string) {
 		if family == IPv6 {
 			metric = metricV6
 		}
-		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: p.k.Table(id), Type: Local, Dst: family.Default(), Metric: metric,
-			Protocol: p.k.Protocol, Scope: scopeOf(family), Nexthops: []Nexthop{{Device: loopback, Weight: 1}}})
+		p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: p.k.Table(id), Type: netcfg.Local, Dst: family.Default(), Metric: metric,
+			Protocol: p.k.Protocol, Scope: scopeOf(family), Nexthops: []netcfg.Nexthop{{Device: loopback, Weight: 1}}})
 		for _, device := range sorted(devices) {
 			r := p.rule(family, prefMark+id, p.k.Table(id))
 			r.IIF, r.Mark, r.Mask = device, p.k.Mark(id), p.k.MarkMask
@@ -132,7 +133,7 @@ func (p *planner) tproxyTable(devices []string) {
 
 func scopeOf(f Family) uint8 {
 	if f == IPv4 {
-		return ScopeHost
+		return netcfg.ScopeHost
 	}
 	return 0
 }

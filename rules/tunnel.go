@@ -8,10 +8,8 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
-
-// aliasPrefix begins the alias of each device that we have made, which makes it ours.
-const aliasPrefix = "uplinkd: "
 
 // Tunnel is a device that is wanted.
 type Tunnel struct {
@@ -20,29 +18,6 @@ type Tunnel struct {
 	encap.Params
 	MTU    int    // bytes; 0 is what fits the carrier, or with a bridge the bridge's
 	Bridge string // that the device shall be a port of; "" for none
-}
-
-// TunnelLink is a device of one of encap.Kinds, or one that is ours.
-type TunnelLink struct {
-	Device       string
-	encap.Params        // of another kind: only Kind
-	MTU          int    // bytes
-	Up           bool   // administratively
-	Bridge       string // the device that it is a port of
-	Alias        string
-
-	Multicast bool // the device takes multicast
-	Floods    bool // and its bridge hands it on to it
-}
-
-// Ours reports whether we have made the device.
-func (l *TunnelLink) Ours() bool { return strings.HasPrefix(l.Alias, aliasPrefix) }
-
-func findTunnel(list []TunnelLink, device string) *TunnelLink {
-	if i := slices.IndexFunc(list, func(l TunnelLink) bool { return l.Device == device }); i >= 0 {
-		return &list[i]
-	}
-	return nil
 }
 
 // mtu works out a device's MTU; false when what carries it is not there. A bridge hands each port what the others take,
@@ -86,15 +61,15 @@ func carrierMTU(cfg *Config, obs *Observed, local netip.Addr) (int, bool) {
 
 // tunnelPlan is what becomes of a device that is wanted.
 type tunnelPlan struct {
-	want    *TunnelLink // nil: nothing can be done yet
-	made    bool        // for the first time, or anew
-	problem Problem     // zero: none
+	want    *netcfg.TunnelLink // nil: nothing can be done yet
+	made    bool               // for the first time, or anew
+	problem Problem            // zero: none
 }
 
 // plan says what a device must become. Those of others are never changed, except that one which is wanted may become a
 // port of its bridge.
 func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
-	have := findTunnel(obs.Tunnels, t.Device)
+	have := netcfg.FindTunnel(obs.Tunnels, t.Device)
 	waiting := func(fix, format string, args ...any) tunnelPlan {
 		return tunnelPlan{want: have, problem: Problem{"tunnel", "warning", fmt.Sprintf(format, args...), fix}}
 	}
@@ -105,7 +80,7 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 	if !ok {
 		return waiting("it is made as soon as a device has the address", "no device has %v, where tunnel %s begins", t.Local, t.Device)
 	}
-	made := tunnelPlan{made: true, want: &TunnelLink{Device: t.Device, Params: t.Params, MTU: mtu, Up: true, Bridge: t.Bridge, Alias: aliasPrefix + t.For}}
+	made := tunnelPlan{made: true, want: &netcfg.TunnelLink{Device: t.Device, Params: t.Params, MTU: mtu, Up: true, Bridge: t.Bridge, Alias: netcfg.AliasPrefix + t.For}}
 	_, present := obs.Link(t.Device)
 	switch {
 	case have == nil && present && !obs.foreseen[t.Device], have != nil && have.Params != t.Params && !have.Ours():
@@ -125,14 +100,14 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 		want.Bridge = t.Bridge
 	}
 	// What its owner has set down stays down.
-	want.Up = have.Up || slices.ContainsFunc(obs.RefusedDevices, func(r *Refusal) bool { return r.Op == Op(SetUp{t.Device}) })
+	want.Up = have.Up || slices.ContainsFunc(obs.RefusedDevices, func(r *netcfg.Refusal) bool { return r.Op == netcfg.Op(netcfg.SetUp{Device: t.Device}) })
 	return tunnelPlan{want: &want}
 }
 
 // refusedDevice returns the refusal of a change to a device, nil when there was none.
-func (o *Observed) refusedDevice(device string) *Refusal {
+func (o *Observed) refusedDevice(device string) *netcfg.Refusal {
 	for _, r := range o.RefusedDevices {
-		if op, is := r.Op.(deviceOp); is && op.device() == device {
+		if netcfg.DeviceOf(r.Op) == device {
 			return r
 		}
 	}
@@ -192,19 +167,19 @@ func toBringUp(cfg *Config, obs *Observed) []string {
 func (o *Observed) remove(device string) {
 	o.Links = slices.DeleteFunc(o.Links, func(l Link) bool { return l.Name == device })
 	o.Addrs = slices.DeleteFunc(slices.Clone(o.Addrs), func(a Addr) bool { return a.Device == device })
-	o.Routes = slices.DeleteFunc(slices.Clone(o.Routes), func(r Route) bool {
-		return slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return n.Device == device })
+	o.Routes = slices.DeleteFunc(slices.Clone(o.Routes), func(r netcfg.Route) bool {
+		return slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == device })
 	})
 	if o.Egress != nil {
 		egress := Egress{Qdiscs: maps.Clone(o.Egress.Qdiscs), Impossible: o.Egress.Impossible}
-		egress.Filters = slices.DeleteFunc(slices.Clone(o.Egress.Filters), func(f EgressFilter) bool { return f.Device == device })
+		egress.Filters = slices.DeleteFunc(slices.Clone(o.Egress.Filters), func(f netcfg.EgressFilter) bool { return f.Device == device })
 		delete(egress.Qdiscs, device)
 		o.Egress = &egress
 	}
 }
 
 // add adds a device as the kernel makes it.
-func (o *Observed) add(l *TunnelLink) {
+func (o *Observed) add(l *netcfg.TunnelLink) {
 	o.foreseen[l.Device] = true
 	o.Links = append(o.Links, Link{Name: l.Device, Up: true, Carrier: true, MTU: l.MTU})
 	take := func(name func(device, key string) string, key string) {
@@ -219,8 +194,8 @@ func (o *Observed) add(l *TunnelLink) {
 		take(devSysctl6, key)
 	}
 	if l.Spec().LinkLocal && !o.NoIPv6 && !o.ipv6Off(l.Device) && o.Sysctls[devSysctl6("default", addrGenMode)] != addrGenNone {
-		o.Routes = append(o.Routes, Route{Family: IPv6, Table: TableMain, Type: Unicast, Dst: linkLocal6, Metric: 256, Protocol: protocolKernel,
-			Nexthops: []Nexthop{{Device: l.Device, Weight: 1}}})
+		o.Routes = append(o.Routes, netcfg.Route{Family: IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: linkLocal6, Metric: 256, Protocol: protocolKernel,
+			Nexthops: []netcfg.Nexthop{{Device: l.Device, Weight: 1}}})
 	}
 }
 
@@ -256,8 +231,8 @@ func (p *planner) getsLinkLocal(device string) bool {
 }
 
 // tunnelRefused names a change that the kernel has refused.
-func (p *planner) tunnelRefused(r *Refusal) {
-	if _, is := r.Op.(SetWireGuard); is {
+func (p *planner) tunnelRefused(r *netcfg.Refusal) {
+	if _, is := r.Op.(netcfg.SetWireGuard); is {
 		p.problemOnce("wireguard", "error", r.Error(), "it is tried again by itself")
 		return
 	}
@@ -269,7 +244,7 @@ var bridgeFilters = [...]string{"net/bridge/bridge-nf-call-iptables", "net/bridg
 
 // tunnelWarnings names what breaks a tunnel of Ethernet frames without a word, by the device as it is.
 func (p *planner) tunnelWarnings(t *Tunnel) {
-	device := findTunnel(p.obs.Tunnels, t.Device)
+	device := netcfg.FindTunnel(p.obs.Tunnels, t.Device)
 	if device == nil || t.Spec().Carries != encap.Frames {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -40,7 +41,7 @@ func (p *planner) underlays() {
 				p.setCarrier(Path{w.Uplink, family}, u.ID)
 				p.state.Routes = append(p.state.Routes, p.copied(p.k.Table(u.ID), table, family)...)
 			}
-			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: table, Type: netcfg.Unreachable,
 				Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
 		}
 	}
@@ -86,7 +87,7 @@ func (p *planner) bestCarrier(w *Underlay, candidates []*Uplink, family Family) 
 // presentCarrier returns the device by which the kernel routes what a tunnel sends, "" for none.
 func (p *planner) presentCarrier(w *Underlay, family Family) string {
 	for i := range p.obs.Routes {
-		if r := &p.obs.Routes[i]; r.Table == p.k.Table(w.ID) && r.Family == family && r.Type == Unicast && r.IsDefault() && len(r.Nexthops) == 1 {
+		if r := &p.obs.Routes[i]; r.Table == p.k.Table(w.ID) && r.Family == family && r.Type == netcfg.Unicast && r.IsDefault() && len(r.Nexthops) == 1 {
 			return r.Nexthops[0].Device
 		}
 	}
@@ -101,10 +102,10 @@ func (p *planner) setCarrier(path Path, carrier int) {
 }
 
 // copied returns what a table holds for traffic, as routes of another.
-func (p *planner) copied(from, to uint32, family Family) []Route {
-	var list []Route
+func (p *planner) copied(from, to uint32, family Family) []netcfg.Route {
+	var list []netcfg.Route
 	for _, r := range p.state.Routes {
-		if r.Table == from && r.Family == family && r.Type == Unicast {
+		if r.Table == from && r.Family == family && r.Type == netcfg.Unicast {
 			r.Table, r.Nexthops = to, slices.Clone(r.Nexthops)
 			list = append(list, r)
 		}
@@ -115,21 +116,21 @@ func (p *planner) copied(from, to uint32, family Family) []Route {
 // markRule is the rule by which marked packets find a table. It stands ahead of those that look at sources, so that
 // the kernel's WireGuard notices by itself that its route leads through another device, and forgets the source that
 // it has used so far (drivers/net/wireguard/socket.c send4).
-func (p *planner) markRule(family Family, id int, table uint32) Rule {
-	return Rule{Family: family, Priority: p.k.RulePriority + prefMark + id, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
+func (p *planner) markRule(family Family, id int, table uint32) netcfg.Rule {
+	return netcfg.Rule{Family: family, Priority: p.k.RulePriority + prefMark + id, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
 }
 
 // callRules lead what a tunnel without a mark sends to the ends that it calls itself. They stand where its mark's rule
 // does, and are for this machine's own packets alone: needsDissection says why.
-func (p *planner) callRules(w *Underlay, family Family) []Rule {
-	var list []Rule
+func (p *planner) callRules(w *Underlay, family Family) []netcfg.Rule {
+	var list []netcfg.Rule
 	for _, to := range w.To {
 		if FamilyOf(to.Addr()) != family {
 			continue
 		}
 		r := p.markRule(family, w.ID, p.k.Table(w.ID))
 		r.IIF, r.To = loopback, netip.PrefixFrom(to.Addr(), to.Addr().BitLen())
-		r.Selectors.Protocol, r.Selectors.DPort = protocolUDP, Ports{to.Port(), to.Port()}
+		r.Selectors.Protocol, r.Selectors.DPort = protocolUDP, netcfg.Ports{First: to.Port(), Last: to.Port()}
 		list = append(list, r)
 	}
 	return list

@@ -6,6 +6,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -35,9 +36,9 @@ func (m *repairs) report(r *reconcile.Result) (e status.Event, ok bool) {
 	back := false
 	for _, op := range r.Changes {
 		switch op := op.(type) {
-		case rules.PutTable:
+		case netcfg.PutTable:
 			back = back || op.Table != nil
-		case rules.PutPolicies:
+		case netcfg.PutPolicies:
 			back = back || op.Table != nil
 		}
 	}

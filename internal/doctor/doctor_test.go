@@ -11,6 +11,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func healthy() *Observation {
@@ -19,7 +20,7 @@ func healthy() *Observation {
 	obs := &rules.Observed{Sysctls: map[string]string{}, Links: []rules.Link{{Index: 1, Name: "wan1", Up: true, Carrier: true}, {Index: 2, Name: "wan2", Up: true, Carrier: true}}}
 	return &Observation{
 		Config:  rules.Config{Kernel: rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}, Uplinks: []rules.Uplink{u, v}},
-		Routing: &explain.Routing{Observed: obs}, State: &rules.State{},
+		Routing: &explain.Routing{Observed: obs}, State: &netcfg.State{},
 	}
 }
 

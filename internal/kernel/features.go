@@ -13,6 +13,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -42,13 +43,13 @@ func features(numbers rules.Kernel, tunnels []*encap.Kind) []feature {
 	chain := func(c nft.Chain) func(*Kernel) error { return table(nft.Table{Chains: []nft.Chain{c}}) }
 	rule := func(family rules.Family) func(*Kernel) error {
 		return func(k *Kernel) error {
-			return k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rules.Rule{Family: family, Priority: 100, Table: rules.TableMain,
+			return k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, netcfg.Rule{Family: family, Priority: 100, Table: netcfg.TableMain,
 				Mark: 1, Mask: 1, SuppressPrefixLen: 1, SuppressGroup: 117, Protocol: numbers.Protocol})
 		}
 	}
 	shared := func(family rules.Family, a, b string) func(*Kernel) error {
 		return func(k *Kernel) error {
-			r := rules.Route{Family: family, Table: 100, Type: rules.Unicast, Dst: family.Default(), Protocol: numbers.Protocol, Nexthops: []rules.Nexthop{
+			r := netcfg.Route{Family: family, Table: 100, Type: netcfg.Unicast, Dst: family.Default(), Protocol: numbers.Protocol, Nexthops: []netcfg.Nexthop{
 				{Device: "up0", Gateway: netip.MustParseAddr(a), Weight: 1}, {Device: "up0", Gateway: netip.MustParseAddr(b), Weight: 2}}}
 			return k.changeRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, r)
 		}
@@ -144,7 +145,7 @@ func (k *Kernel) addTestDevice() error {
 		return err
 	}
 	for _, prefix := range []string{"192.0.2.1/24", "2001:db8::1/64"} {
-		failed = append(failed, k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE, rules.AddrAssignment{Device: "up0", Prefix: netip.MustParsePrefix(prefix)}))
+		failed = append(failed, k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE, netcfg.AddrAssignment{Device: "up0", Prefix: netip.MustParsePrefix(prefix)}))
 	}
 	return errors.Join(failed...)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -183,7 +184,7 @@ func (k *Kernel) replaceTable(t *nft.Table) error {
 }
 
 // putPolicies replaces the rules of our table of policies, and keeps what is in its sets.
-func (k *Kernel) putPolicies(op rules.PutPolicies) error {
+func (k *Kernel) putPolicies(op netcfg.PutPolicies) error {
 	return k.orReduced(nft.PolicyTableName, op.Table, k.table.policies, func(t *nft.Table) error {
 		now := op
 		now.Table = t
@@ -192,7 +193,7 @@ func (k *Kernel) putPolicies(op rules.PutPolicies) error {
 }
 
 // replacePolicies replaces them in one transaction.
-func (k *Kernel) replacePolicies(op rules.PutPolicies) error {
+func (k *Kernel) replacePolicies(op netcfg.PutPolicies) error {
 	conn, err := openTransaction()
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)

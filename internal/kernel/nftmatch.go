@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -97,7 +98,7 @@ func compileProxy(e nft.Expr) []expr.Any {
 	case nft.DestinationNAT:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}, bitwise(ipsDestinationNAT, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
 	case nft.LocalDestination:
-		return []expr.Any{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native(uint32(rules.Local)))}
+		return []expr.Any{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native(uint32(netcfg.Local)))}
 	}
 	panic(fmt.Sprintf("nftables expression %T cannot be compiled", e))
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -31,9 +32,9 @@ func selective() rules.Config {
 		{ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.0/26", "192.0.2.128/26", "2001:db8:77::/48")},
 		{ID: 5, Tiers: [][]int{{1, 2}}},
 	}
-	many := make([]rules.Ports, 0, 40)
+	many := make([]netcfg.Ports, 0, 40)
 	for n := range 40 {
-		many = append(many, rules.Ports{First: uint16(1000 + 10*n), Last: uint16(1003 + 10*n)})
+		many = append(many, netcfg.Ports{First: uint16(1000 + 10*n), Last: uint16(1003 + 10*n)})
 	}
 	for _, p := range []struct {
 		name  string
@@ -41,7 +42,7 @@ func selective() rules.Config {
 		s     rules.Selector
 	}{
 		{"addresses", 3, rules.Selector{rules.SelectAddresses{Prefixes: nets("203.0.113.128/25", "2001:db8:1::/64")}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.2/32", "192.0.2.64/26", "2001:db8:ffff::2/128")}}},
-		{"device", 3, rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 65535}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}}}},
+		{"device", 3, rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 65535}}}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}}}},
 		{"owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}, {Set: true, First: 7, Last: 7}}}},
 		{"one-owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 7, Last: 9}}}},
 		{"single-owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 7, Last: 7}}, rules.SelectDSCP{0}}},
@@ -61,7 +62,7 @@ func selective() rules.Config {
 	c.Policies = append(c.Policies, rules.Policy{Name: "sticky", Group: 5, Sticky: true, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.0/24", "2001:db8:ffff::/64")}}})
 	c.MergedSets = []string{"lists"}
 	c.TProxies = []rules.TProxy{
-		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}, rules.SelectMACs{{2, 5: 0x10}}}, Except: nets("192.0.2.7/32")},
+		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 443, Last: 443}}}, rules.SelectMACs{{2, 5: 0x10}}}, Except: nets("192.0.2.7/32")},
 		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}, rules.SelectProtocols{6}}},
 	}
 	return c
@@ -81,7 +82,7 @@ func TestPoliciesConvergeAndCleanUp(t *testing.T) {
 	obs.Recorded = recorded.Clone()
 	cfg.Uplinks, cfg.Policies, cfg.Groups, cfg.TProxies = nil, nil, nil, nil
 	want, _ := rules.Plan(cfg, obs, nil)
-	if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), want)); err != nil {
+	if err := k.Apply(netcfg.Diff(rules.Ours(numbers, obs), want)); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, everything(t)); diff != "" {
@@ -90,7 +91,7 @@ func TestPoliciesConvergeAndCleanUp(t *testing.T) {
 }
 
 // selected is a kernel that has the policies of selective, while both uplinks are good.
-func selected(t *testing.T) (k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, ops []rules.Op) {
+func selected(t *testing.T) (k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, ops []netcfg.Op) {
 	t.Helper()
 	namespace(t)
 	sh(t, router)
@@ -105,7 +106,7 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 	ours := sh(t, "nft list table inet "+nft.PolicyTableName)
 	sh(t, "nft delete table inet "+nft.PolicyTableName)
 	for _, op := range ops {
-		if put, ok := op.(rules.PutPolicies); ok {
+		if put, ok := op.(netcfg.PutPolicies); ok {
 			cmd := exec.Command("nft", "-f", "-")
 			cmd.Stdin = strings.NewReader(put.Script())
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -176,22 +177,22 @@ func TestOnePolicysChangeTouchesItsOwnRulesAlone(t *testing.T) {
 	}
 	// An uplink's death touches the groups' routes, and none of the rules.
 	for _, op := range converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Dead)) {
-		if _, rule := op.(rules.AddRule); rule {
+		if _, rule := op.(netcfg.AddRule); rule {
 			t.Errorf("a dead uplink changes %s", op.Command())
 		}
 	}
 }
 
 // changed counts changes by their kind.
-func changed(ops []rules.Op) string {
+func changed(ops []netcfg.Op) string {
 	added, removed, table, other := 0, 0, 0, ""
 	for _, op := range ops {
 		switch op.(type) {
-		case rules.AddRule:
+		case netcfg.AddRule:
 			added++
-		case rules.DelRule:
+		case netcfg.DelRule:
 			removed++
-		case rules.PutPolicies:
+		case netcfg.PutPolicies:
 			table++
 		default:
 			other += ", " + op.Command()
@@ -234,7 +235,7 @@ func BenchmarkFirstApply(b *testing.B) {
 		obs := snapshot(b, k, cfg)
 		b.StartTimer()
 		want, _ := rules.Plan(cfg, obs, verdicts(rules.Good, rules.Good))
-		if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), want)); err != nil {
+		if err := k.Apply(netcfg.Diff(rules.Ours(numbers, obs), want)); err != nil {
 			b.Fatal(err)
 		}
 	}

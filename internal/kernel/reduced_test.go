@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -20,7 +21,7 @@ func TestRulesWithAnExpressionThatTheKernelLacksAreLeftOutAndTheRestStands(t *te
 	}}
 	var before string
 	for range 2 {
-		err := k.Apply([]rules.Op{rules.PutTable{Table: table}})
+		err := k.Apply([]netcfg.Op{netcfg.PutTable{Table: table}})
 		if err == nil || !strings.Contains(err.Error(), "SourceShare") {
 			t.Fatalf("%v", err)
 		}
@@ -39,7 +40,7 @@ func TestRulesWithAnExpressionThatTheKernelLacksAreLeftOutAndTheRestStands(t *te
 	}
 	chain := table.Chains[0]
 	chain.Rules = chain.Rules[1:]
-	if err := k.Apply([]rules.Op{rules.PutTable{Table: &nft.Table{Chains: []nft.Chain{chain}}}}); err != nil {
+	if err := k.Apply([]netcfg.Op{netcfg.PutTable{Table: &nft.Table{Chains: []nft.Chain{chain}}}}); err != nil {
 		t.Errorf("without it: %v", err)
 	}
 }

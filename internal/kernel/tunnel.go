@@ -8,18 +8,19 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // decodedLink is a device with what only tunnels have.
 type decodedLink struct {
 	rules.Link
-	tunnel rules.TunnelLink
+	tunnel netcfg.TunnelLink
 	master int // index of the device that it is a port of
 }
 
 // tunnelLinks picks those that are tunnels of kinds that we make, or ours.
-func tunnelLinks(all []decodedLink) []rules.TunnelLink {
-	var links []rules.TunnelLink
+func tunnelLinks(all []decodedLink) []netcfg.TunnelLink {
+	var links []netcfg.TunnelLink
 	for i := range all {
 		t := all[i].tunnel
 		if encap.Find(t.Kind) == nil && !t.Ours() {
@@ -73,7 +74,7 @@ func first(value []byte) uint8 {
 	return value[0]
 }
 
-func (k *Kernel) addTunnel(m rules.AddTunnel) error {
+func (k *Kernel) addTunnel(m netcfg.AddTunnel) error {
 	req := k.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(m.Device)))
@@ -107,7 +108,7 @@ func (k *Kernel) removeLink(device string) error {
 	return err
 }
 
-func (k *Kernel) setMaster(op rules.SetMaster) error {
+func (k *Kernel) setMaster(op netcfg.SetMaster) error {
 	bridge, ok := k.devices.index[op.Bridge]
 	if !ok {
 		return fmt.Errorf("bridge %s: %w", op.Bridge, unix.ENODEV)

@@ -13,6 +13,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // carrierScript is a device that carries tunnels, and a bridge.
@@ -27,16 +28,16 @@ ip link set br0 up
 `
 
 // planTunnels plans for nothing but tunnels.
-func planTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) ([]rules.Op, []rules.Problem) {
+func planTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) ([]netcfg.Op, []rules.Problem) {
 	t.Helper()
 	cfg := rules.Config{Kernel: numbers, Tunnels: wanted}
 	obs := snapshot(t, k, cfg).Foresee(cfg)
 	want, report := rules.Plan(cfg, obs, nil)
-	return rules.Diff(rules.Ours(numbers, obs), want), report.Problems
+	return netcfg.Diff(rules.Ours(numbers, obs), want), report.Problems
 }
 
 // settleTunnels carries out what must change, after which nothing may be left.
-func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) []rules.Op {
+func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) []netcfg.Op {
 	t.Helper()
 	ops, problems := planTunnels(t, k, wanted...)
 	if slices.ContainsFunc(problems, func(p rules.Problem) bool { return p.Code == "tunnel" }) {
@@ -51,7 +52,7 @@ func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) []rul
 	return ops
 }
 
-func lines(ops []rules.Op) string {
+func lines(ops []netcfg.Op) string {
 	var all []string
 	for _, op := range ops {
 		all = append(all, op.Command())

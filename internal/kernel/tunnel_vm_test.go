@@ -17,6 +17,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
@@ -92,13 +93,13 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 }
 
 // wgKey runs wg, whose answer is a key.
-func wgKey(t *testing.T, script string) rules.Key {
+func wgKey(t *testing.T, script string) netcfg.Key {
 	t.Helper()
 	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(sh(t, script)))
 	if err != nil || len(b) != 32 {
 		t.Fatalf("%s: %v", script, err)
 	}
-	return rules.Key(b)
+	return netcfg.Key(b)
 }
 
 func TestVMAWireGuardDeviceIsWhatWgShows(t *testing.T) {
@@ -106,21 +107,21 @@ func TestVMAWireGuardDeviceIsWhatWgShows(t *testing.T) {
 	k := open(t)
 	cfg := rules.Config{Kernel: numbers, Tunnels: []rules.Tunnel{{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}}}}
 	dir := t.TempDir()
-	secret := func(name, make string) rules.Secret {
+	secret := func(name, make string) netcfg.Secret {
 		file := filepath.Join(dir, name)
-		return rules.Secret{Key: wgKey(t, "umask 077; "+make+" | tee "+file), File: file}
+		return netcfg.Secret{Key: wgKey(t, "umask 077; "+make+" | tee "+file), File: file}
 	}
 	peer := wgKey(t, "wg genkey | wg pubkey")
-	cfg.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: secret("key", "wg genkey"), ListenPort: 51820, FwMark: 0x9000000, Peers: []rules.WireGuardPeer{{PublicKey: peer,
+	cfg.WireGuard = []netcfg.WireGuard{{Device: "wg0", PrivateKey: secret("key", "wg genkey"), ListenPort: 51820, FwMark: 0x9000000, Peers: []netcfg.WireGuardPeer{{PublicKey: peer,
 		Preshared: secret("psk", "wg genpsk"), Endpoint: netip.MustParseAddrPort("[2001:db8::7]:51820"), Keepalive: 25 * time.Second,
 		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("2001:db8:7::/64")}}}}}
-	missing := func() []rules.Op {
+	missing := func() []netcfg.Op {
 		t.Helper()
 		obs := snapshot(t, k, cfg).Foresee(cfg)
 		want, _ := rules.Plan(cfg, obs, nil)
-		return rules.Diff(rules.Ours(numbers, obs), want)
+		return netcfg.Diff(rules.Ours(numbers, obs), want)
 	}
-	apply := func(ops []rules.Op) {
+	apply := func(ops []netcfg.Op) {
 		t.Helper()
 		if err := k.Apply(ops); err != nil {
 			t.Fatal(err)
@@ -155,9 +156,9 @@ func TestVMAWireGuardDeviceIsWhatWgShows(t *testing.T) {
 		t.Errorf("a new endpoint: %s", got)
 	}
 	apply(missing())
-	cfg.WireGuard[0].Peers[0].Preshared, cfg.WireGuard[0].Peers[0].Keepalive = rules.Secret{}, 0
+	cfg.WireGuard[0].Peers[0].Preshared, cfg.WireGuard[0].Peers[0].Keepalive = netcfg.Secret{}, 0
 	apply(missing())
-	cfg.WireGuard[0].Peers = []rules.WireGuardPeer{}
+	cfg.WireGuard[0].Peers = []netcfg.WireGuardPeer{}
 	apply(missing())
 	if out := sh(t, "wg show wg0 peers"); out != "" {
 		t.Errorf("peers are left: %s", out)

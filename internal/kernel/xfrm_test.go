@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -27,7 +28,7 @@ ip xfrm policy add src 203.0.113.2/32 dst 192.0.2.7/32 dev wan2 dir out tmpl pro
 	want := map[netip.Prefix]explain.IPsecPolicy{
 		prefix("192.0.2.128/25"): {From: prefix("203.0.113.128/25"), To: prefix("192.0.2.128/25"), Priority: 7,
 			Transforms: true, TunnelFrom: addr("203.0.113.2"), TunnelTo: addr("192.0.2.9")},
-		prefix("2001:db8:9::/64"): {From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Protocol: 6, DPort: rules.Ports{First: 443, Last: 443},
+		prefix("2001:db8:9::/64"): {From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Protocol: 6, DPort: netcfg.Ports{First: 443, Last: 443},
 			Block: true, Mark: 5, Mask: 0xff},
 		prefix("192.0.2.7/32"): {From: prefix("203.0.113.2/32"), To: prefix("192.0.2.7/32"), Device: "wan2", Transforms: true},
 	}

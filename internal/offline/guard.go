@@ -3,11 +3,12 @@ package offline
 import (
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Guard closes the kill switches of a configuration before the daemon runs, and before there is any network. It
 // returns the changes that it made. The daemon finds them and opens what may be open.
-func Guard(configFile string) ([]rules.Op, error) {
+func Guard(configFile string) ([]netcfg.Op, error) {
 	in, err := open(configFile)
 	if err != nil {
 		return nil, err
@@ -25,6 +26,6 @@ func Guard(configFile string) ([]rules.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := rules.BootKillSwitchOps(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
+	changes := rules.BootKillSwitchOps(in.cfg, netcfg.Diff(rules.Ours(in.cfg.Kernel, obs), want))
 	return changes, in.kernel.Apply(changes)
 }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Learned is, per uplink name, what leases, routers and tunnels give it.
@@ -16,7 +17,7 @@ type LearnedUplink struct {
 	Delegations []rules.Delegation
 	// Calls are the other ends that a WireGuard device calls whose packets have no mark.
 	Calls     []netip.AddrPort
-	WireGuard *rules.WireGuard // what the device holds; nil: it is none
+	WireGuard *netcfg.WireGuard // what the device holds; nil: it is none
 }
 
 // Of returns what an uplink has learned, for it to be filled.

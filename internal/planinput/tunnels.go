@@ -4,6 +4,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // tunnelsOf lists the devices that a configuration wants made.
@@ -28,11 +29,11 @@ func tunnelsOf(c *config.Config) []rules.Tunnel {
 }
 
 // WithoutMarks has the WireGuard devices that others made carry no mark of ours any more.
-func WithoutMarks(c *config.Config) []rules.WireGuard {
-	var list []rules.WireGuard
+func WithoutMarks(c *config.Config) []netcfg.WireGuard {
+	var list []netcfg.WireGuard
 	for i := range c.Uplinks {
 		if u := &c.Uplinks[i]; u.Kind == config.KindWireGuard && u.WireGuard == nil {
-			list = append(list, rules.WireGuard{Device: u.Device})
+			list = append(list, netcfg.WireGuard{Device: u.Device})
 		}
 	}
 	return list

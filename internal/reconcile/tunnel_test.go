@@ -12,6 +12,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // tunnelled is the usual configuration with an Ethernet tunnel over wan1, which has addresses of ours.
@@ -53,16 +54,16 @@ func TestATunnelIsMadeWithAllThatItCarriesAndRemovedLast(t *testing.T) {
 
 // Whatever of a tunnel the kernel refuses is named, keeps the daemon from being healthy, and keeps nothing else waiting.
 func TestATunnelThatCannotBeMadeHoldsNothingUp(t *testing.T) {
-	for name, refuse := range map[string]func(rules.Op) bool{
-		"the device": func(op rules.Op) bool { _, is := op.(rules.AddTunnel); return is },
-		"its being up": func(op rules.Op) bool {
-			_, is := op.(rules.SetUp)
+	for name, refuse := range map[string]func(netcfg.Op) bool{
+		"the device": func(op netcfg.Op) bool { _, is := op.(netcfg.AddTunnel); return is },
+		"its being up": func(op netcfg.Op) bool {
+			_, is := op.(netcfg.SetUp)
 			return is
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newTunnelBench()
-			b.kernel.Refuse(func(op rules.Op) error {
+			b.kernel.Refuse(func(op netcfg.Op) error {
 				if refuse(op) {
 					return unix.EOPNOTSUPP
 				}

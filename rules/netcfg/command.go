@@ -1,21 +1,22 @@
-package rules
+package netcfg
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Command writes the change as a line for a shell.
 func (o AddAddr) Command() string {
-	return "ip " + FamilyOf(o.Prefix.Addr()).Flag() + " address add " + o.String()
+	return "ip " + inet.Of(o.Prefix.Addr()).Flag() + " address add " + o.String()
 }
 
 // Command writes the change as a line for a shell.
 func (o ChangeAddr) Command() string {
-	return "ip " + FamilyOf(o.Prefix.Addr()).Flag() + " address change " + o.String()
+	return "ip " + inet.Of(o.Prefix.Addr()).Flag() + " address change " + o.String()
 }
 
 // String writes the assignment in iproute2's syntax.
@@ -32,7 +33,7 @@ func (a AddrAssignment) String() string {
 
 // Command writes the change as a line for a shell.
 func (o DelAddr) Command() string {
-	return fmt.Sprintf("ip %s address del %s dev %s", FamilyOf(o.Prefix.Addr()).Flag(), o.Prefix, o.Device)
+	return fmt.Sprintf("ip %s address del %s dev %s", inet.Of(o.Prefix.Addr()).Flag(), o.Prefix, o.Device)
 }
 
 // Command writes the change as a line for a shell.
@@ -107,7 +108,7 @@ func (r Route) String() string {
 	if r.Metric != 0 {
 		fmt.Fprintf(&b, " metric %d", r.Metric)
 	}
-	if r.Family == IPv4 && r.Scope != ScopeUniverse {
+	if r.Family == inet.IPv4 && r.Scope != ScopeUniverse {
 		fmt.Fprintf(&b, " scope %d", r.Scope)
 	}
 	if r.Src.IsValid() {
