@@ -73,7 +73,7 @@ func (k *Kernel) request(msgType, flags int) *nl.NetlinkRequest {
 }
 
 // Apply carries out the changes in order. A change that fails does not keep the others from being
-// tried; the joined errors are a rules.Refusal for each one that failed.
+// tried; the joined errors are a netcfg.Refusal for each one that failed.
 func (k *Kernel) Apply(ops []netcfg.Op) error {
 	var failed []error
 	for _, op := range ops {

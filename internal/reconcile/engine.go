@@ -114,7 +114,7 @@ type Result struct {
 	Converged  bool        // nothing is left to do
 	Settled    bool        // nothing is left to do but what the kernel refuses
 	Generation uint64      // counts passes that changed the kernel
-	Err        error       // joined, refusals as rules.Refusal; nil when all went well
+	Err        error       // joined, refusals as netcfg.Refusal; nil when all went well
 
 	left []netcfg.Op // still to do
 }
