@@ -3,6 +3,10 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // What comes from the Internet by an uplink is pinned to it. Hosts in a network behind an uplink's device that use this machine as their
@@ -32,9 +36,9 @@ func (p *planner) networkRules() {
 		if !p.tellsNetworks(family) {
 			continue
 		}
-		main := func(offset int) Rule {
-			r := p.rule(family, offset, TableMain)
-			r.SuppressPrefixLen = family.suppressLen()
+		main := func(offset int) netcfg.Rule {
+			r := p.rule(family, offset, netcfg.TableMain)
+			r.SuppressPrefixLen = family.DefaultBits()
 			return r
 		}
 		for i := range p.paths {
@@ -46,13 +50,13 @@ func (p *planner) networkRules() {
 		}
 		routed, unrouted := main(prefRouted), p.rule(family, prefUnrouted, 0)
 		routed.Mark, routed.Mask = p.k.Mark(routedID), p.k.MarkMask
-		unrouted.Mark, unrouted.Mask, unrouted.Selectors.Action = routed.Mark, routed.Mask, RefuseNoRoute
+		unrouted.Mark, unrouted.Mask, unrouted.Selectors.Action = routed.Mark, routed.Mask, netcfg.RefuseNoRoute
 		p.state.Rules = append(p.state.Rules, routed, unrouted)
 	}
 }
 
 // looksUpNetworks reports whether a rule of ours looks for networks behind uplinks.
-func (k Kernel) looksUpNetworks(r *Rule) bool {
+func (k Kernel) looksUpNetworks(r *netcfg.Rule) bool {
 	switch r.Priority - k.RulePriority {
 	case prefArrived, prefRouted, prefMain:
 		return true
@@ -61,33 +65,33 @@ func (k Kernel) looksUpNetworks(r *Rule) bool {
 }
 
 // pinArrivals pins what comes in by an uplink to it, and adds the chains that this leads to.
-func (p *planner) pinArrivals(prerouting *Chain, u *Uplink, family [2]bool, pinned string) []Chain {
-	pin := []NftExpr{NftSetCtMark{p.k.MarkMask, p.k.Mark(u.ID)}, NftGoto{pinned}}
-	first := []NftExpr{NftDevice{Name: u.Device}, NftCtMark{Mask: p.k.MarkMask}}
+func (p *planner) pinArrivals(prerouting *nft.Chain, u *Uplink, family [2]bool, pinned string) []nft.Chain {
+	pin := []nft.Expr{nft.SetCtMark{Mask: p.k.MarkMask, Value: p.k.Mark(u.ID)}, nft.Goto{Chain: pinned}}
+	first := []nft.Expr{nft.Device{Name: u.Device}, nft.CtMark{Mask: p.k.MarkMask}}
 	if family == [2]bool{} {
-		prerouting.add("new at "+u.Name+": pin to it", append(first, pin...)...)
+		prerouting.Add("new at "+u.Name+": pin to it", append(first, pin...)...)
 		return nil
 	}
-	arrival, behind := Chain{Name: "arrival_" + u.Name}, Chain{Name: "behind_" + u.Name}
-	prerouting.add("new at "+u.Name, append(first, NftGoto{arrival.Name})...)
+	arrival, behind := nft.Chain{Name: "arrival_" + u.Name}, nft.Chain{Name: "behind_" + u.Name}
+	prerouting.Add("new at "+u.Name, append(first, nft.Goto{Chain: arrival.Name})...)
 	p.eachPath(func(other *Uplink, f Family, info PathInfo) {
 		if other == u {
 			p.clampMSS(u, f, info, &behind)
 		}
 	})
 	to := routedChain
-	chains := []Chain{}
+	chains := []nft.Chain{}
 	if len(behind.Rules) > 0 {
-		behind.add("all others", NftGoto{routedChain})
+		behind.Add("all others", nft.Goto{Chain: routedChain})
 		to, chains = behind.Name, append(chains, behind)
 	}
-	arrival.add("for this machine: pin to "+u.Name, append([]NftExpr{NftLocalDestination{}}, pin...)...)
+	arrival.Add("for this machine: pin to "+u.Name, append([]nft.Expr{nft.LocalDestination{}}, pin...)...)
 	for _, f := range Families {
-		if family[f.index()] {
-			arrival.add("from a network behind "+u.Name, p.routedBy(f, publicOnes(p.networksOf(u)), nil, NftRoute{Back: true}, NftGoto{to})...)
+		if family[f.Index()] {
+			arrival.Add("from a network behind "+u.Name, p.routedBy(f, publicOnes(p.networksOf(u)), nil, nft.Route{Back: true}, nft.Goto{Chain: to})...)
 		}
 	}
-	arrival.add("from the Internet: pin to "+u.Name, pin...)
+	arrival.Add("from the Internet: pin to "+u.Name, pin...)
 	return append(chains, arrival)
 }
 
@@ -95,8 +99,8 @@ func (p *planner) pinArrivals(prerouting *Chain, u *Uplink, family [2]bool, pinn
 const routedChain = "routed"
 
 // routed marks what main leads to a network behind an uplink, so that it is not pinned, and no policy is asked.
-func (p *planner) routed(family [2]bool) Chain {
-	c := Chain{Name: routedChain}
+func (p *planner) routed(family [2]bool) nft.Chain {
+	c := nft.Chain{Name: routedChain}
 	lans := slices.Concat(p.localNetworks(), p.nearResolvers) // which need no asking for, or have rules of their own
 	var delegated []netip.Prefix
 	for i := range p.cfg.Uplinks {
@@ -105,28 +109,28 @@ func (p *planner) routed(family [2]bool) Chain {
 		}
 	}
 	for _, f := range Families {
-		if family[f.index()] {
-			c.add("main leads to a network behind an uplink", p.routedBy(f, delegated, lans, NftRoute{}, NftReturn{})...)
+		if family[f.Index()] {
+			c.Add("main leads to a network behind an uplink", p.routedBy(f, delegated, lans, nft.Route{}, nft.Return{})...)
 		}
 	}
-	c.add("all others", NftSetMark{Mask: p.k.MarkMask})
+	c.Add("all others", nft.SetMark{Mask: p.k.MarkMask})
 	return c
 }
 
 // routedBy matches packets of a family that main leads by some route, which their mark asks for from then on. The destinations are left out, and
 // what has to leave by the uplink of its source (RFC 8028 section 3).
-func (p *planner) routedBy(f Family, sources, dests []netip.Prefix, by NftRoute, then NftExpr) []NftExpr {
-	var match []NftExpr
-	for _, part := range inSets(ofFamily(sources, f)) {
-		match = append(match, NftAddresses{Not: true, Prefixes: part})
+func (p *planner) routedBy(f Family, sources, dests []netip.Prefix, by nft.Route, then nft.Expr) []nft.Expr {
+	var match []nft.Expr
+	for _, part := range inSets(inet.OfFamily(sources, f)) {
+		match = append(match, nft.Addresses{Not: true, Prefixes: part})
 	}
-	for _, part := range inSets(ofFamily(dests, f)) {
-		match = append(match, NftAddresses{Dest: true, Not: true, Prefixes: part})
+	for _, part := range inSets(inet.OfFamily(dests, f)) {
+		match = append(match, nft.Addresses{Dest: true, Not: true, Prefixes: part})
 	}
 	if len(match) == 0 { // nothing else tells the families apart
-		match = append(match, NftFamily{f})
+		match = append(match, nft.Family{Family: f})
 	}
-	return append(match, NftSetMark{p.k.MarkMask, p.k.Mark(routedID)}, by, then)
+	return append(match, nft.SetMark{Mask: p.k.MarkMask, Value: p.k.Mark(routedID)}, by, then)
 }
 
 // publicOnes lists those that are not private.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // full is a machine with many uplinks, policies, and routes behind its LAN.
@@ -60,7 +61,7 @@ func BenchmarkPlanAndDiff(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				want, _ := rules.Plan(c.cfg, obs, c.verdicts)
-				rules.Diff(rules.Ours(numbers, obs), want)
+				netcfg.Diff(rules.Ours(numbers, obs), want)
 			}
 		})
 	}

@@ -3,6 +3,8 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // MaxUplinks is how many uplinks and groups together the default mark mask can tell apart: 62 ids,
@@ -75,7 +77,7 @@ type Config struct {
 	// Tunnels are the devices that we make, of uplinks and of others.
 	Tunnels []Tunnel
 	// WireGuard says what WireGuard devices hold, also those that others make.
-	WireGuard []WireGuard
+	WireGuard []netcfg.WireGuard
 	// Targets are what the uplinks' probes ask, and no uplink may be given.
 	Targets []netip.Addr
 	// MainDefault says whether a default of ours stands in table main.

@@ -3,6 +3,9 @@ package rules
 import (
 	"fmt"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // The first and the last of the tables that the kernel itself has rules for (linux/rtnetlink.h RT_TABLE_DEFAULT and
@@ -24,27 +27,27 @@ func (p *planner) foreignRules() {
 		if r.Protocol == p.k.Protocol {
 			continue
 		}
-		elsewhere := r.usesForeignTable()
+		elsewhere := usesForeignTable(r)
 		switch behind := r.Priority > p.k.RulePriority+prefDefault; {
 		case r.Priority >= p.k.RulePriority && !behind:
 			p.problem("foreign-rule", "warning",
 				fmt.Sprintf("a rule of another program stands among ours, which lie from %d to %d: %s", p.k.RulePriority, p.k.RulePriority+prefDefault, r),
 				"give it another preference, or choose another [kernel] rule_priority")
-		case !behind && elsewhere && r.fullTunnel():
+		case !behind && elsewhere && fullTunnel(r):
 			p.problemOnce("foreign-full-tunnel", "warning",
 				fmt.Sprintf("a full tunnel of another program, such as wg-quick, precedes our rules and takes all traffic, answers to what comes in included: %s", r),
 				makeUplink)
-		case !behind && elsewhere && r.wholeProtocol():
+		case !behind && elsewhere && wholeProtocol(r):
 			p.problemOnce("foreign-rule-before", "warning",
 				fmt.Sprintf("a rule of another program precedes ours and takes all of a protocol, answers to what comes in by an uplink included: %s", r),
 				"delete it, and write a [[policy]] for its traffic: that leaves answers alone")
-		case behind && elsewhere && (r.whole() || r.fullTunnel()):
+		case behind && elsewhere && (whole(r) || fullTunnel(r)):
 			p.problemOnce("foreign-default", "warning",
 				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, is never reached, so nothing takes that way: our default precedes it: %s", r),
 				makeUplink)
 		case behind && elsewhere:
 			cure := fmt.Sprintf("give it a preference below %d, or write a [[policy]] for its traffic", p.k.RulePriority)
-			if r.wholeProtocol() {
+			if wholeProtocol(r) {
 				cure = "write a [[policy]] for its traffic; before ours it would take the answers to what comes in by an uplink too"
 			}
 			p.problemOnce("foreign-rule-behind", "warning", fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r), cure)
@@ -59,31 +62,31 @@ func (p *planner) foreignRules() {
 }
 
 // usesForeignTable reports whether a rule looks up a table that is none of the kernel's own.
-func (r *Rule) usesForeignTable() bool {
+func usesForeignTable(r *netcfg.Rule) bool {
 	return r.Selectors.Action == 0 && (r.Table < tableDefault || r.Table > tableLocal)
 }
 
 // whole reports whether a rule is for all packets.
-func (r *Rule) whole() bool {
-	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == RuleSelectors{}
+func whole(r *netcfg.Rule) bool {
+	return !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == netcfg.RuleSelectors{}
 }
 
 // wholeProtocol reports whether a rule is for all packets of a protocol.
-func (r *Rule) wholeProtocol() bool {
+func wholeProtocol(r *netcfg.Rule) bool {
 	like := *r
 	like.Selectors.Protocol = 0
-	return r.Selectors.Protocol != 0 && like.whole()
+	return r.Selectors.Protocol != 0 && whole(&like)
 }
 
 // fullTunnel reports whether a rule takes all but what has a certain mark, which is that of the tunnel's own packets. Further
 // iproute2 of such a rule let it take more (net/core/fib_rules.c fib_rule_match).
-func (r *Rule) fullTunnel() bool { return r.Selectors.Not && r.Mask != 0 }
+func fullTunnel(r *netcfg.Rule) bool { return r.Selectors.Not && r.Mask != 0 }
 
 // tunnelFirst reports whether a full tunnel of another program precedes our rules of IPv4.
 func (p *planner) tunnelFirst() bool {
 	for i := range p.obs.Rules {
 		r := &p.obs.Rules[i]
-		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && r.usesForeignTable() && r.fullTunnel() {
+		if r.Protocol != p.k.Protocol && r.Family == IPv4 && r.Priority < p.k.RulePriority && usesForeignTable(r) && fullTunnel(r) {
 			return true
 		}
 	}
@@ -93,16 +96,16 @@ func (p *planner) tunnelFirst() bool {
 // foreignMarks lists the marks by which rules of other programs tell packets of theirs from all others, in a
 // comparison that bits of ours would spoil: wg-quick's full tunnel takes every packet whose whole mark is not that of
 // its own socket, so that its encrypted packets would enter the tunnel again with our pin in their mark.
-func (p *planner) foreignMarks() []NftMark {
-	var marks []NftMark
+func (p *planner) foreignMarks() []nft.Mark {
+	var marks []nft.Mark
 	for i := range p.obs.Rules {
 		r := &p.obs.Rules[i]
-		m := NftMark{Mask: r.Mask, Value: r.Mark}
+		m := nft.Mark{Mask: r.Mask, Value: r.Mark}
 		if r.Protocol != p.k.Protocol && r.Mask&p.k.MarkMask != 0 && r.Mark != 0 && r.Mark&p.k.MarkMask == 0 && !slices.Contains(marks, m) {
 			marks = append(marks, m)
 		}
 	}
-	slices.SortFunc(marks, func(a, b NftMark) int {
+	slices.SortFunc(marks, func(a, b nft.Mark) int {
 		if a.Value != b.Value {
 			return int(int64(a.Value) - int64(b.Value))
 		}
@@ -113,11 +116,11 @@ func (p *planner) foreignMarks() []NftMark {
 
 // exemptForeignMarks ends a chain for packets and connections that have such a mark: neither their mark nor their
 // connection's is altered.
-func exemptForeignMarks(c *Chain, marks []NftMark) {
+func exemptForeignMarks(c *nft.Chain, marks []nft.Mark) {
 	const why = "another program's rule compares this whole mark"
 	for _, m := range marks {
-		c.add(why, m, NftReturn{})
-		c.add(why, NftCtMark{Mask: m.Mask, Value: m.Value}, NftReturn{})
+		c.Add(why, m, nft.Return{})
+		c.Add(why, nft.CtMark{Mask: m.Mask, Value: m.Value}, nft.Return{})
 	}
 }
 
@@ -125,10 +128,10 @@ func exemptForeignMarks(c *Chain, marks []NftMark) {
 // or a proxy's own, which must get past the rules of its program. We may not know these rules yet. Answers that such a
 // socket sends have an uplink's address, and the rules about sources lead them. Where policies look at marks they may
 // have marked the connection themselves, and only what is known to be compared as a whole is left alone.
-func (p *planner) exemptMarkedSockets(c *Chain, known []NftMark) {
+func (p *planner) exemptMarkedSockets(c *nft.Chain, known []nft.Mark) {
 	if slices.ContainsFunc(p.cfg.Policies, func(policy Policy) bool { return conditionOf[SelectMark](policy.Select).Mask != 0 }) {
 		exemptForeignMarks(c, known)
 		return
 	}
-	c.add("a socket's own mark stays as it is", NftMark{Mask: ^p.k.MarkMask, Not: true}, NftReturn{})
+	c.Add("a socket's own mark stays as it is", nft.Mark{Mask: ^p.k.MarkMask, Not: true}, nft.Return{})
 }

@@ -5,20 +5,22 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // exempting are rules by which programs tell packets of their own from all others, as a comparison of the whole mark:
 // wg-quick's full tunnel, one of a hand-made VPN that takes unmarked packets in the other direction, and of IPv6.
-var exempting = map[string]rules.Rule{
-	"a full tunnel":                 {Family: rules.IPv4, Priority: 9999, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820, Selectors: rules.RuleSelectors{Not: true}},
+var exempting = map[string]netcfg.Rule{
+	"a full tunnel":                 {Family: rules.IPv4, Priority: 9999, Mark: 0xca6c, Mask: 1<<32 - 1, Table: 51820, Selectors: netcfg.RuleSelectors{Not: true}},
 	"a way of its own for a daemon": {Family: rules.IPv4, Priority: 100, Mark: 0x99, Mask: 1<<32 - 1, Table: 7},
-	"a full tunnel of IPv6":         {Family: rules.IPv6, Priority: 32764, Mark: 0xcafe, Mask: 1<<32 - 1, Table: 51820, Selectors: rules.RuleSelectors{Not: true}},
+	"a full tunnel of IPv6":         {Family: rules.IPv6, Priority: 32764, Mark: 0xcafe, Mask: 1<<32 - 1, Table: 51820, Selectors: netcfg.RuleSelectors{Not: true}},
 	"a way of its own of IPv6":      {Family: rules.IPv6, Priority: 9999, Mark: 0x80001, Mask: 1<<32 - 1, Table: 200},
-	"all but the lowest byte":       {Family: rules.IPv4, Priority: 9999, Mark: 0x4200, Mask: 0xffffff00, Table: 42, Selectors: rules.RuleSelectors{Not: true}},
+	"all but the lowest byte":       {Family: rules.IPv4, Priority: 9999, Mark: 0x4200, Mask: 0xffffff00, Table: 42, Selectors: netcfg.RuleSelectors{Not: true}},
 }
 
 // chainText returns a chain of our table as nft writes it.
-func chainText(t *rules.Table, name string) string {
+func chainText(t *nft.Table, name string) string {
 	var b strings.Builder
 	for _, c := range t.Chains {
 		for i := range c.Rules {
@@ -37,17 +39,17 @@ func TestNeitherMarkNorPinOfAnExemptedPacketIsAltered(t *testing.T) {
 			theirs.SuppressPrefixLen, theirs.SuppressGroup = -1, -1
 			_ = w.addRule(theirs)
 			w.converge(t)
-			mark := rules.NftMark{Mask: theirs.Mask, Value: theirs.Mark}
+			mark := nft.Mark{Mask: theirs.Mask, Value: theirs.Mark}
 			prerouting := chainText(w.obs.Table, "prerouting")
-			for _, e := range []rules.NftExpr{mark, rules.NftCtMark{Mask: theirs.Mask, Value: theirs.Mark}} {
-				line := (rules.NftRule{Exprs: []rules.NftExpr{e, rules.NftReturn{}}}).String()
+			for _, e := range []nft.Expr{mark, nft.CtMark{Mask: theirs.Mask, Value: theirs.Mark}} {
+				line := (nft.Rule{Exprs: []nft.Expr{e, nft.Return{}}}).String()
 				at, first := strings.Index(prerouting, line), strings.Index(prerouting, "set")
 				if at < 0 || first >= 0 && first < at {
 					t.Errorf("no %q before marks are set:\n%s", line, prerouting)
 				}
 			}
 			mark.Not = true
-			except := (rules.NftRule{Exprs: []rules.NftExpr{mark}}).String()
+			except := (nft.Rule{Exprs: []nft.Expr{mark}}).String()
 			for _, u := range []string{"fiber", "lte"} {
 				if !strings.Contains(chainText(w.obs.Table, "egress_"+u), "ct mark set") {
 					t.Errorf("egress_%s pins nothing", u)
@@ -66,8 +68,8 @@ func TestNeitherMarkNorPinOfAnExemptedPacketIsAltered(t *testing.T) {
 func TestMarksThatAreComparedUnderAMaskOfTheirOwnCostNothing(t *testing.T) {
 	plain := dual()
 	plain.converge(t)
-	for name, theirs := range map[string]rules.Rule{
-		"tailscale":        {Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: rules.TableMain},
+	for name, theirs := range map[string]netcfg.Rule{
+		"tailscale":        {Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: netcfg.TableMain},
 		"unmarked packets": {Priority: 5210, Mark: 0, Mask: 1<<32 - 1, Table: 9},
 		"bits of ours":     {Priority: 5210, Mark: 0x01000000, Mask: 1<<32 - 1, Table: 9},
 	} {
@@ -114,8 +116,8 @@ func TestAFullTunnelBeforeOursMakesTheFilterOfSourcesLoose(t *testing.T) {
 		for _, device := range []string{"wan1", "wan2"} {
 			w.obs.Sysctls["net/ipv4/conf/"+device+"/rp_filter"] = "1"
 		}
-		_ = w.addRule(rules.Rule{Family: c.family, Priority: c.priority, Mark: c.mark, Mask: 1<<32 - 1, Table: 51820,
-			Selectors: rules.RuleSelectors{Not: true}, SuppressPrefixLen: -1, SuppressGroup: -1})
+		_ = w.addRule(netcfg.Rule{Family: c.family, Priority: c.priority, Mark: c.mark, Mask: 1<<32 - 1, Table: 51820,
+			Selectors: netcfg.RuleSelectors{Not: true}, SuppressPrefixLen: -1, SuppressGroup: -1})
 		w.converge(t)
 		for _, device := range []string{"wan1", "wan2"} {
 			if got := w.obs.Sysctls["net/ipv4/conf/"+device+"/rp_filter"]; got != c.want {

@@ -3,6 +3,9 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Connection is an entry of connection tracking.
@@ -59,7 +62,7 @@ func (p *planner) oldState() *OldState {
 			at.to = p.translations(u)
 		}
 		o.uplinkPaths[Path{u.ID, family}] = at
-		o.translates[family.index()] = o.translates[family.index()] || at.translates
+		o.translates[family.Index()] = o.translates[family.Index()] || at.translates
 	})
 	last := -1
 	for i := range p.cfg.Policies {
@@ -72,7 +75,7 @@ func (p *planner) oldState() *OldState {
 		old := oldPolicy{Policy: policy, group: p.groups[policy.Group].Group}
 		for _, family := range Families {
 			choice, about := p.report.Policies[i].Choice[family]
-			old.active[family.index()] = about && (len(choice.Members) > 0 || old.group.KillSwitch)
+			old.active[family.Index()] = about && (len(choice.Members) > 0 || old.group.KillSwitch)
 		}
 		for _, c := range policy.Select {
 			tracked := c.tracked(p)
@@ -93,7 +96,7 @@ func (p *planner) networksBehind(devices []string) []netip.Prefix {
 	}
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return matchesDevice(devices, n.Device) }) {
+		if r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && !r.DefaultLike() && slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return matchesDevice(devices, n.Device) }) {
 			nets = append(nets, r.Dst)
 		}
 	}
@@ -104,16 +107,16 @@ func (p *planner) networksBehind(devices []string) []netip.Prefix {
 // a new one.
 func (o *OldState) Old(c *Connection) (why string) {
 	local := o.local[c.Family]
-	if !within(local, c.Source) || within(local, c.Dest) || !c.Dest.IsGlobalUnicast() {
+	if !inet.Within(local, c.Source) || inet.Within(local, c.Dest) || !c.Dest.IsGlobalUnicast() {
 		return ""
 	}
 	pin := o.k.ID(c.Mark)
 	at, known := o.uplinkPaths[Path{pin, c.Family}]
 	switch {
-	case c.ReplyDest != c.Source && known && at.to != nil && !within(at.to, c.ReplyDest):
+	case c.ReplyDest != c.Source && known && at.to != nil && !inet.Within(at.to, c.ReplyDest):
 		return "its source is translated to a former prefix" // which each of its packets keeps alive
 	case c.ReplyDest != c.Source:
-	case known && at.translates && !within(at.own, c.Source), pin == 0 && o.translates[c.Family.index()]:
+	case known && at.translates && !inet.Within(at.own, c.Source), pin == 0 && o.translates[c.Family.Index()]:
 		return "its source is not translated"
 	}
 	if known && o.forbidden(pin, c) {
@@ -125,7 +128,7 @@ func (o *OldState) Old(c *Connection) (why string) {
 // forbidden reports whether the first policy that a connection belongs to is a kill switch that does not know its uplink.
 func (o *OldState) forbidden(uplink int, c *Connection) bool {
 	for i := range o.policies {
-		if p := &o.policies[i]; p.active[c.Family.index()] && p.takes(c) {
+		if p := &o.policies[i]; p.active[c.Family.Index()] && p.takes(c) {
 			return p.group.KillSwitch && p.group.tier(uplink) == 0
 		}
 	}
@@ -135,5 +138,5 @@ func (o *OldState) forbidden(uplink int, c *Connection) bool {
 // takes reports whether a policy is about a connection, as far as connection tracking tells. What it does not, such as the owner of a
 // socket or what is in a set, is taken for a difference.
 func (p *oldPolicy) takes(c *Connection) bool {
-	return !p.unknown && !within(p.group.Except, c.Dest) && !slices.ContainsFunc(p.tracked, func(meets func(*Connection) bool) bool { return !meets(c) })
+	return !p.unknown && !inet.Within(p.group.Except, c.Dest) && !slices.ContainsFunc(p.tracked, func(meets func(*Connection) bool) bool { return !meets(c) })
 }

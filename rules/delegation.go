@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Delegation is an IPv6 prefix that the provider of an uplink routes to us (RFC 9915 section 6.3).
@@ -249,7 +251,7 @@ func (p *planner) lans() {
 			p.assign(u.Device, own, false)
 		}
 		for _, d := range u.Delegations {
-			p.state.Routes = append(p.state.Routes, Route{Family: IPv6, Table: TableMain, Type: Unreachable, Dst: d.Prefix,
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: IPv6, Table: netcfg.TableMain, Type: netcfg.Unreachable, Dst: d.Prefix,
 				Metric: metricUnreachable, Protocol: p.k.Protocol})
 		}
 	})
@@ -258,10 +260,10 @@ func (p *planner) lans() {
 // assign wants an address on a device that is there. An address that somebody else has put on the device
 // stays theirs: if it became ours, it would go with us, and with it the way to the box.
 func (p *planner) assign(device string, address netip.Prefix, deprecated bool) {
-	p.assignAddr(AddrAssignment{Device: device, Prefix: address, Deprecated: deprecated})
+	p.assignAddr(netcfg.AddrAssignment{Device: device, Prefix: address, Deprecated: deprecated})
 }
 
-func (p *planner) assignAddr(want AddrAssignment) {
+func (p *planner) assignAddr(want netcfg.AddrAssignment) {
 	device, address := want.Device, want.Prefix
 	if _, present := p.obs.Link(device); !present || p.off(device, FamilyOf(address.Addr())) || p.assigned(device, address) {
 		return
@@ -275,7 +277,7 @@ func (p *planner) assignAddr(want AddrAssignment) {
 }
 
 func (p *planner) assigned(device string, address netip.Prefix) bool {
-	return slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool { return a.Device == device && a.Prefix == address })
+	return slices.ContainsFunc(p.state.Addrs, func(a netcfg.AddrAssignment) bool { return a.Device == device && a.Prefix == address })
 }
 
 // ownOfDelegation returns the address that an uplink gets of its delegation. Without one its own packets

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func TestSubnetsOfADelegation(t *testing.T) {
@@ -175,7 +176,7 @@ func TestAPrefixIsDeprecatedWhileItsUplinkIsDown(t *testing.T) {
 		t.Errorf("and it leads nowhere: %v", got)
 	}
 	for _, op := range ops {
-		if _, ok := op.(rules.DelAddr); ok {
+		if _, ok := op.(netcfg.DelAddr); ok {
 			t.Errorf("%s: hosts would lose their way to the router", op.Command())
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // wildcard ends the name of a device that stands for all devices whose names begin so, as nftables writes it.
@@ -14,14 +16,8 @@ func isPattern(name string) bool { return strings.HasSuffix(name, wildcard) }
 
 // matchesDevice reports whether a device is one of those that names and patterns stand for.
 func matchesDevice(names []string, device string) bool {
-	return slices.ContainsFunc(names, func(name string) bool {
-		prefix, pattern := strings.CutSuffix(name, wildcard)
-		return name == device || pattern && strings.HasPrefix(device, prefix)
-	})
+	return slices.ContainsFunc(names, func(name string) bool { return nft.Device{Name: name}.Matches(device) })
 }
-
-// Matches reports whether a device has the name, or fits the pattern.
-func (e NftDevice) Matches(device string) bool { return matchesDevice([]string{e.Name}, device) }
 
 // absentDevices names the devices of policies that are not there, or have no hardware addresses where the policy is about such: what comes
 // in by another one is none of their traffic, and a kill switch that was meant for it keeps nothing in.

@@ -14,6 +14,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // byValue lets addresses be compared as what they are.
@@ -24,8 +26,8 @@ func TestNothingIsToDoBetweenEqualStates(t *testing.T) {
 		w := worlds().Draw(t, "world")
 		want, _ := w.plan()
 		have := rules.Ours(numbers, w.snapshot())
-		for _, s := range []rules.State{want, have} {
-			if ops := rules.Diff(s, s); len(ops) > 0 {
+		for _, s := range []netcfg.State{want, have} {
+			if ops := netcfg.Diff(s, s); len(ops) > 0 {
 				t.Errorf("Diff of a state and itself:\n%s", commands(ops))
 			}
 		}
@@ -51,7 +53,7 @@ func TestApplyingTheDifferenceGivesTheWantedState(t *testing.T) {
 			t.Errorf("nftables: want\n%s\nhave\n%s", want.Table, have.Table)
 		}
 		for _, g := range want.Groups {
-			if w.present(g.Device) && !slices.ContainsFunc(have.Groups, func(h rules.LinkGroup) bool { return h.Device == g.Device && h.Group == g.Group }) {
+			if w.present(g.Device) && !slices.ContainsFunc(have.Groups, func(h netcfg.LinkGroup) bool { return h.Device == g.Device && h.Group == g.Group }) {
 				t.Errorf("%s is not in group %d", g.Device, g.Group)
 			}
 		}
@@ -114,8 +116,8 @@ func TestCleaningUpLeavesNothingBehind(t *testing.T) {
 			{"routes", sorted(before.obs.Routes), sorted(w.obs.Routes)},
 			{"rules", before.obs.Rules, w.obs.Rules},
 			{"sysctls", before.obs.Sysctls, w.obs.Sysctls},
-			{"table", (*rules.Table)(nil), w.obs.Table},
-			{"table of policies", (*rules.Table)(nil), w.obs.Policies},
+			{"table", (*nft.Table)(nil), w.obs.Table},
+			{"table of policies", (*nft.Table)(nil), w.obs.Policies},
 			{"records", 0, len(w.obs.Recorded.Addrs) + len(w.obs.Recorded.Groups) + len(w.obs.Recorded.Sysctls)},
 		} {
 			if diff := gocmp.Diff(s.before, s.after, byValue); diff != "" {
@@ -128,15 +130,15 @@ func TestCleaningUpLeavesNothingBehind(t *testing.T) {
 // clearOf takes away what an earlier run left, by the plan of a configuration without uplinks.
 func clearOf(w *world) (rules.Config, rules.Recorded) {
 	want, _ := rules.Plan(rules.Config{Kernel: numbers}, w.snapshot(), nil)
-	for _, op := range rules.Diff(rules.Ours(numbers, w.snapshot()), want) {
+	for _, op := range netcfg.Diff(rules.Ours(numbers, w.snapshot()), want) {
 		_ = w.apply(op)
 	}
 	return w.cfg, rules.Recorded{}
 }
 
 // sorted orders routes by what they are, for a set of them to be compared.
-func sorted(routes []rules.Route) []rules.Route {
-	return slices.SortedFunc(slices.Values(routes), func(a, b rules.Route) int {
+func sorted(routes []netcfg.Route) []netcfg.Route {
+	return slices.SortedFunc(slices.Values(routes), func(a, b netcfg.Route) int {
 		return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(a.String(), b.String()))
 	})
 }
@@ -155,55 +157,55 @@ func TestEveryChangeIsToSomethingOfOurs(t *testing.T) {
 	})
 }
 
-func isOurs(w *world, op rules.Op) bool {
+func isOurs(w *world, op netcfg.Op) bool {
 	_, planned := w.providers[device(op)]
 	switch op := op.(type) {
-	case rules.AddAddr:
+	case netcfg.AddAddr:
 		return planned || op.Prefix.Addr().Is6() && slices.Contains(w.lans, op.Device)
-	case rules.ChangeAddr:
+	case netcfg.ChangeAddr:
 		return slices.Contains(w.lans, op.Device)
-	case rules.DelAddr, rules.PutTable, rules.PutPolicies:
+	case netcfg.DelAddr, netcfg.PutTable, netcfg.PutPolicies:
 		return true // the model refuses to remove what is not there; that it is ours is seen by sameForeign
-	case rules.PutRoute:
-		return op.Protocol == numbers.Protocol && (w.ourTable(op.Table) || op.Table == rules.TableMain && (op.IsDefault() || op.Type == rules.Unreachable && op.Family == rules.IPv6))
-	case rules.DelRoute:
+	case netcfg.PutRoute:
+		return op.Protocol == numbers.Protocol && (w.ourTable(op.Table) || op.Table == netcfg.TableMain && (op.IsDefault() || op.Type == netcfg.Unreachable && op.Family == rules.IPv6))
+	case netcfg.DelRoute:
 		return op.Protocol == numbers.Protocol
-	case rules.AddRule:
+	case netcfg.AddRule:
 		return op.Protocol == numbers.Protocol && op.Priority >= numbers.RulePriority && op.Priority <= numbers.RulePriority+900
-	case rules.DelRule:
+	case netcfg.DelRule:
 		return op.Protocol == numbers.Protocol
-	case rules.SetGroup:
+	case netcfg.SetGroup:
 		return planned || op.Restore && op.From == numbers.LinkGroup
-	case rules.AddTunnel:
+	case netcfg.AddTunnel:
 		return tunnelName(op.Device) && strings.HasPrefix(op.Alias, "uplinkd: ")
-	case rules.SetMTU, rules.SetUp, rules.SetMaster, rules.SetWireGuard:
+	case netcfg.SetMTU, netcfg.SetUp, netcfg.SetMaster, netcfg.SetWireGuard:
 		return tunnelName(device(op))
-	case rules.DelTunnel:
+	case netcfg.DelTunnel:
 		return true // that it is ours is seen by sameForeign
-	case rules.SetSysctl:
+	case netcfg.SetSysctl:
 		return planned || op.Restore || strings.HasSuffix(op.Name, "/fib_multipath_hash_policy")
 	}
 	return false
 }
 
 // device names the device that a change is about, where it is about one.
-func device(op rules.Op) string {
+func device(op netcfg.Op) string {
 	switch op := op.(type) {
-	case rules.AddAddr:
+	case netcfg.AddAddr:
 		return op.Device
-	case rules.DelAddr:
+	case netcfg.DelAddr:
 		return op.Device
-	case rules.SetGroup:
+	case netcfg.SetGroup:
 		return op.Device
-	case rules.SetMTU:
+	case netcfg.SetMTU:
 		return op.Device
-	case rules.SetUp:
+	case netcfg.SetUp:
 		return op.Device
-	case rules.SetMaster:
+	case netcfg.SetMaster:
 		return op.Device
-	case rules.SetWireGuard:
+	case netcfg.SetWireGuard:
 		return op.Device
-	case rules.SetSysctl:
+	case netcfg.SetSysctl:
 		name, _ := strings.CutPrefix(op.Name, "net/ipv4/conf/")
 		return name[:strings.LastIndex(name, "/")]
 	}
@@ -214,7 +216,7 @@ func TestOneUplinksChangeTouchesNoOther(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := worlds().Draw(t, "world")
 		// A multipath default of others goes as a whole when one of its devices does.
-		w.dropRoutes(func(r rules.Route) bool { return len(r.Nexthops) > 1 })
+		w.dropRoutes(func(r netcfg.Route) bool { return len(r.Nexthops) > 1 })
 		for i := range w.cfg.Uplinks { // one that several have is asked by the best of them
 			if u := &w.cfg.Uplinks[i]; len(u.Resolvers) > 0 {
 				u.Resolvers = []netip.Addr{netip.AddrFrom4([4]byte{10, 53, 1, byte(u.ID)})}
@@ -241,23 +243,23 @@ func TestOneUplinksChangeTouchesNoOther(t *testing.T) {
 
 // ownerOf returns the id of the uplink that a change belongs to, 0 for what all share: the weighted
 // default, main's default, the neighbours of all uplinks, the common rules, what policies share and the nftables tables.
-func ownerOf(w *world, op rules.Op) int {
+func ownerOf(w *world, op netcfg.Op) int {
 	id := func(table uint32) int {
-		if owner := int(table - numbers.TableBase); table != rules.TableMain && table != numbers.NeighbourTable() && !slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == owner }) && !w.isUnderlay(owner) {
+		if owner := int(table - numbers.TableBase); table != netcfg.TableMain && table != numbers.NeighbourTable() && !slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == owner }) && !w.isUnderlay(owner) {
 			return owner
 		}
 		return 0
 	}
 	switch op := op.(type) {
-	case rules.PutRoute:
+	case netcfg.PutRoute:
 		return id(op.Table)
-	case rules.DelRoute:
+	case netcfg.DelRoute:
 		return id(op.Table)
-	case rules.AddRule:
+	case netcfg.AddRule:
 		return id(op.Table)
-	case rules.DelRule:
+	case netcfg.DelRule:
 		return id(op.Table)
-	case rules.PutTable, rules.PutPolicies:
+	case netcfg.PutTable, netcfg.PutPolicies:
 		return 0
 	}
 	if u := w.uplinkOn(device(op)); u != nil {
@@ -267,11 +269,11 @@ func ownerOf(w *world, op rules.Op) int {
 }
 
 // selectsDelegation reports whether a change is to a rule that a delegated prefix is routed by.
-func selectsDelegation(op rules.Op) bool {
+func selectsDelegation(op netcfg.Op) bool {
 	switch op := op.(type) {
-	case rules.AddRule:
+	case netcfg.AddRule:
 		return op.From.IsValid() && !op.From.IsSingleIP()
-	case rules.DelRule:
+	case netcfg.DelRule:
 		return op.From.IsValid() && !op.From.IsSingleIP()
 	}
 	return false
@@ -377,7 +379,7 @@ func TestAFlushedTableComesBackWithoutAGap(t *testing.T) {
 		w.verdicts[rules.Path{Uplink: 1, Family: f}] = rules.Verdict{Health: rules.Good}
 	}
 	w.converge(t)
-	w.dropRoutes(func(r rules.Route) bool { return r.Table == numbers.Table(1) })
+	w.dropRoutes(func(r netcfg.Route) bool { return r.Table == numbers.Table(1) })
 	states, names := passage(t, w)
 	for i, s := range states {
 		for _, f := range rules.Families {
@@ -394,7 +396,7 @@ func passage(t fataler, w *world) (states []map[string]bool, names []string) {
 	states, names = append(states, w.working(uplinks)), append(names, "nothing")
 	for range 3 {
 		want, _ := w.plan()
-		ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
+		ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
 		w.obs.Recorded.Record(ops)
 		for _, op := range ops {
 			if err := w.apply(op); err != nil {
@@ -452,10 +454,10 @@ func TestEverySequenceOfEventsConverges(t *testing.T) {
 			ops, _ := w.converge(t)
 			after := w.clone()
 			for _, op := range ops {
-				if del, ok := op.(rules.DelAddr); ok {
+				if del, ok := op.(netcfg.DelAddr); ok {
 					// With its last address the kernel takes a device's routes, whosoever they are.
-					through := func(r rules.Route) bool {
-						return slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == del.Device })
+					through := func(r netcfg.Route) bool {
+						return slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == del.Device })
 					}
 					before.dropRoutes(through)
 					after.dropRoutes(through)
@@ -469,19 +471,19 @@ func TestEverySequenceOfEventsConverges(t *testing.T) {
 // The kernel deletes the first route that a request fits, and a request does not say everything of a route.
 func TestAMainDefaultThatTheKernelDoesNotTellFromItsSuccessorGoesFirst(t *testing.T) {
 	gateway := netip.MustParseAddr("198.51.100.1")
-	route := func(change func(*rules.Route)) rules.Route {
+	route := func(change func(*netcfg.Route)) netcfg.Route {
 		r := static("0.0.0.0/0", "wan1", gateway, 1)
 		r.Protocol = numbers.Protocol
 		change(&r)
 		return r
 	}
-	plain := route(func(*rules.Route) {})
-	onlink := route(func(r *rules.Route) { r.Nexthops[0].Onlink = true })
-	sourced := route(func(r *rules.Route) { r.Src = netip.MustParseAddr("198.51.100.2") })
-	narrow := route(func(r *rules.Route) { r.MTU = 1400 })
-	elsewhere := route(func(r *rules.Route) { r.Nexthops[0].Device = "wan2" })
+	plain := route(func(*netcfg.Route) {})
+	onlink := route(func(r *netcfg.Route) { r.Nexthops[0].Onlink = true })
+	sourced := route(func(r *netcfg.Route) { r.Src = netip.MustParseAddr("198.51.100.2") })
+	narrow := route(func(r *netcfg.Route) { r.MTU = 1400 })
+	elsewhere := route(func(r *netcfg.Route) { r.Nexthops[0].Device = "wan2" })
 	for name, c := range map[string]struct {
-		have, want rules.Route
+		have, want netcfg.Route
 		first      bool
 	}{
 		"no more on-link":     {onlink, plain, true},
@@ -492,11 +494,11 @@ func TestAMainDefaultThatTheKernelDoesNotTellFromItsSuccessorGoesFirst(t *testin
 		"no MTU any more":     {narrow, plain, false},
 		"another device":      {plain, elsewhere, false},
 	} {
-		ops := rules.Diff(rules.State{Routes: []rules.Route{c.have}}, rules.State{Routes: []rules.Route{c.want}})
+		ops := netcfg.Diff(netcfg.State{Routes: []netcfg.Route{c.have}}, netcfg.State{Routes: []netcfg.Route{c.want}})
 		if len(ops) != 2 {
 			t.Fatalf("%s: %v", name, ops)
 		}
-		if _, first := ops[0].(rules.DelRoute); first != c.first {
+		if _, first := ops[0].(netcfg.DelRoute); first != c.first {
 			t.Errorf("%s: the old one goes first: %v\n%s", name, first, commands(ops))
 		}
 	}
@@ -510,9 +512,9 @@ func TestAfterAFlushKillSwitchesComeBackBeforeWhatTranslates(t *testing.T) {
 	w.converge(t)
 	w.obs.Table, w.obs.Policies = nil, nil
 	want, _ := w.plan()
-	ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
-	first := slices.IndexFunc(ops, func(op rules.Op) bool { _, is := op.(rules.PutPolicies); return is })
-	second := slices.IndexFunc(ops, func(op rules.Op) bool { _, is := op.(rules.PutTable); return is })
+	ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
+	first := slices.IndexFunc(ops, func(op netcfg.Op) bool { _, is := op.(netcfg.PutPolicies); return is })
+	second := slices.IndexFunc(ops, func(op netcfg.Op) bool { _, is := op.(netcfg.PutTable); return is })
 	if first < 0 || second < first {
 		t.Errorf("policies at %d, the table at %d of\n%s", first, second, commands(ops))
 	}
@@ -521,21 +523,21 @@ func TestAfterAFlushKillSwitchesComeBackBeforeWhatTranslates(t *testing.T) {
 // What others delete comes back in one round, whichever part it is: the kernel takes no route whose gateway it cannot find by
 // what stands at that moment (fib_check_nh). Where an uplink's network is wide, main does not help.
 func TestRoutesOfGroupsComeBackWhateverElseIsDeleted(t *testing.T) {
-	rule := func(is func(r rules.Rule) bool) func(*world) {
+	rule := func(is func(r netcfg.Rule) bool) func(*world) {
 		return func(w *world) { w.obs.Rules = slices.DeleteFunc(w.obs.Rules, is) }
 	}
-	route := func(is func(r rules.Route) bool) func(*world) {
+	route := func(is func(r netcfg.Route) bool) func(*world) {
 		return func(w *world) { w.obs.Routes = slices.DeleteFunc(w.obs.Routes, is) }
 	}
-	ours := func(r rules.Route) bool { return r.Protocol == numbers.Protocol }
+	ours := func(r netcfg.Route) bool { return r.Protocol == numbers.Protocol }
 	const group = 9
 	parts := map[string]func(*world){
-		"rules for devices":      rule(func(r rules.Rule) bool { return r.OIF != "" }),
-		"rules about main":       rule(func(r rules.Rule) bool { return r.Protocol == numbers.Protocol && r.Table == rules.TableMain }),
-		"rules about neighbours": rule(func(r rules.Rule) bool { return r.Table == numbers.NeighbourTable() }),
-		"routes to neighbours":   route(func(r rules.Route) bool { return r.Table == numbers.NeighbourTable() }),
-		"connected routes":       route(func(r rules.Route) bool { return ours(r) && !r.IsDefault() }),
-		"the uplinks' defaults":  route(func(r rules.Route) bool { return ours(r) && r.IsDefault() && r.Table != numbers.TableBase }),
+		"rules for devices":      rule(func(r netcfg.Rule) bool { return r.OIF != "" }),
+		"rules about main":       rule(func(r netcfg.Rule) bool { return r.Protocol == numbers.Protocol && r.Table == netcfg.TableMain }),
+		"rules about neighbours": rule(func(r netcfg.Rule) bool { return r.Table == numbers.NeighbourTable() }),
+		"routes to neighbours":   route(func(r netcfg.Route) bool { return r.Table == numbers.NeighbourTable() }),
+		"connected routes":       route(func(r netcfg.Route) bool { return ours(r) && !r.IsDefault() }),
+		"the uplinks' defaults":  route(func(r netcfg.Route) bool { return ours(r) && r.IsDefault() && r.Table != numbers.TableBase }),
 	}
 	names := slices.Sorted(maps.Keys(parts))
 	for set := range 1 << len(names) {
@@ -554,7 +556,7 @@ func TestRoutesOfGroupsComeBackWhateverElseIsDeleted(t *testing.T) {
 				deleted = append(deleted, name)
 			}
 		}
-		route(func(r rules.Route) bool { return r.Table == numbers.Table(group) })(w)
+		route(func(r netcfg.Route) bool { return r.Table == numbers.Table(group) })(w)
 		w.round(t)
 		if t.Failed() {
 			t.Fatalf("after the loss of %q", deleted)

@@ -2,9 +2,9 @@
 // clock, no file and no socket, and the same inputs always give the same plan.
 //
 //	Config  ──┐
-//	Observed ─┼─> Plan ──> State (wanted) ──┐
-//	verdicts ─┘      └───> Report (why)     ├─> Diff ──> []Op ──> a kernel adapter, or text for people
-//	Observed ─────> Ours ─> State (have)  ──┘
+//	Observed ─┼─> Plan ──> netcfg.State (wanted) ──┐
+//	verdicts ─┘      └───> Report (why)            ├─> netcfg.Diff ──> []netcfg.Op ──> a kernel adapter, or text for people
+//	Observed ─────> Ours ─> netcfg.State (have)  ──┘
 //
 // The routing model is the one of docs/architecture.md: one table and one mark per uplink, rules that
 // put a connection's mark first, then a socket's device, then a packet's source, and a weighted default

@@ -5,29 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
-
-// EgressFilter is a classifier of traffic control (tc-bpf(8)) on the way out of an uplink's device. It drops what has
-// a source that is foreign there, as chain egress_filter does, and it outlives our nftables table: somebody's "nft flush
-// ruleset" takes the translation of sources away, and until it is back packets would leave as their hosts made them.
-type EgressFilter struct {
-	Device  string
-	Pref    uint8 // our routing protocol number: the tag of what is ours
-	Program []BPFInstruction
-}
-
-func (f EgressFilter) equal(o EgressFilter) bool {
-	return f.Device == o.Device && f.Pref == o.Pref && slices.Equal(f.Program, o.Program)
-}
-
-// BPFInstruction is one of classic BPF (linux/filter.h struct sock_filter). The kernel takes programs of those from
-// whoever may change the network, without the bpf system call.
-type BPFInstruction struct {
-	Op     uint16
-	Jt, Jf uint8
-	K      uint32
-}
 
 // Instructions of linux/filter.h, and where they load from: below zero are what belongs to the packet and where its
 // network header begins.
@@ -56,48 +37,48 @@ const (
 // egressProgram lets sources pass that are among the first, and those beside the provider to where they belong, and drops what is
 // foreign, and what is hidden unless it goes to one of the networks. A list that would make the program too long is cut: chain
 // egress_filter has all of it.
-func egressProgram(own []netip.Prefix, besides []beside, foreign, networks, hidden []netip.Prefix) []BPFInstruction {
-	var parts [2][]BPFInstruction
+func egressProgram(own []netip.Prefix, besides []beside, foreign, networks, hidden []netip.Prefix) []netcfg.BPFInstruction {
+	var parts [2][]netcfg.BPFInstruction
 	for i, family := range Families {
-		var part []BPFInstruction
+		var part []netcfg.BPFInstruction
 		for _, b := range besides {
-			for _, source := range ofFamily(b.sources, family) {
-				then := []BPFInstruction{{Op: bpfReturn, K: bpfPass}}
+			for _, source := range inet.OfFamily(b.sources, family) {
+				then := []netcfg.BPFInstruction{{Op: bpfReturn, K: bpfPass}}
 				if len(b.networks) <= maxBeside {
-					then = append(bpfMatches(nil, b.networks, true, bpfPass, maxBPF), BPFInstruction{Op: bpfReturn, K: bpfDrop})
+					then = append(bpfMatches(nil, b.networks, true, bpfPass, maxBPF), netcfg.BPFInstruction{Op: bpfReturn, K: bpfDrop})
 				}
 				part = bpfMatch(part, source, false, then, maxBPF/8)
 			}
 		}
-		part = bpfMatches(part, ofFamily(own, family), false, bpfPass, maxBPF/8)
-		part = bpfMatches(part, ofFamily(foreign, family), false, bpfDrop, maxBPF/4)
-		part = bpfMatches(part, ofFamily(networks, family), true, bpfPass, maxBPF/16)
-		part = bpfMatches(part, ofFamily(hidden, family), false, bpfDrop, maxBPF/8)
-		parts[i] = append(part, BPFInstruction{Op: bpfReturn, K: bpfPass})
+		part = bpfMatches(part, inet.OfFamily(own, family), false, bpfPass, maxBPF/8)
+		part = bpfMatches(part, inet.OfFamily(foreign, family), false, bpfDrop, maxBPF/4)
+		part = bpfMatches(part, inet.OfFamily(networks, family), true, bpfPass, maxBPF/16)
+		part = bpfMatches(part, inet.OfFamily(hidden, family), false, bpfDrop, maxBPF/8)
+		parts[i] = append(part, netcfg.BPFInstruction{Op: bpfReturn, K: bpfPass})
 	}
 	four, six := uint32(len(parts[0])), uint32(len(parts[1]))
-	program := make([]BPFInstruction, 0, 6+four+six)
+	program := make([]netcfg.BPFInstruction, 0, 6+four+six)
 	program = append(program,
-		BPFInstruction{Op: bpfLoadHalf, K: bpfProtocol},
-		BPFInstruction{Op: bpfIfEqual, K: 0x0800, Jf: 1}, // ETH_P_IP
-		BPFInstruction{Op: bpfJump, K: 3},
-		BPFInstruction{Op: bpfIfEqual, K: 0x86dd, Jf: 1}, // ETH_P_IPV6
-		BPFInstruction{Op: bpfJump, K: 1 + four},
-		BPFInstruction{Op: bpfReturn, K: bpfPass})
+		netcfg.BPFInstruction{Op: bpfLoadHalf, K: bpfProtocol},
+		netcfg.BPFInstruction{Op: bpfIfEqual, K: 0x0800, Jf: 1}, // ETH_P_IP
+		netcfg.BPFInstruction{Op: bpfJump, K: 3},
+		netcfg.BPFInstruction{Op: bpfIfEqual, K: 0x86dd, Jf: 1}, // ETH_P_IPV6
+		netcfg.BPFInstruction{Op: bpfJump, K: 1 + four},
+		netcfg.BPFInstruction{Op: bpfReturn, K: bpfPass})
 	return append(append(program, parts[0]...), parts[1]...)
 }
 
 // bpfMatches returns a verdict for addresses within one of the prefixes, as far as there is room.
-func bpfMatches(b []BPFInstruction, prefixes []netip.Prefix, dest bool, verdict uint32, room int) []BPFInstruction {
+func bpfMatches(b []netcfg.BPFInstruction, prefixes []netip.Prefix, dest bool, verdict uint32, room int) []netcfg.BPFInstruction {
 	end := len(b) + room
 	for _, p := range prefixes {
-		b = bpfMatch(b, p, dest, []BPFInstruction{{Op: bpfReturn, K: verdict}}, end-len(b))
+		b = bpfMatch(b, p, dest, []netcfg.BPFInstruction{{Op: bpfReturn, K: verdict}}, end-len(b))
 	}
 	return b
 }
 
 // bpfMatch does something about sources, or destinations, within a prefix, and goes on with all others, if there is room.
-func bpfMatch(b []BPFInstruction, p netip.Prefix, dest bool, then []BPFInstruction, room int) []BPFInstruction {
+func bpfMatch(b []netcfg.BPFInstruction, p netip.Prefix, dest bool, then []netcfg.BPFInstruction, room int) []netcfg.BPFInstruction {
 	if 15+len(then) > room { // no prefix needs more
 		return b
 	}
@@ -110,11 +91,11 @@ func bpfMatch(b []BPFInstruction, p netip.Prefix, dest bool, then []BPFInstructi
 	}
 	from := len(b)
 	for bits := p.Bits(); bits > 0; bits -= 32 {
-		b = append(b, BPFInstruction{Op: bpfLoadWord, K: bpfNetwork + at})
+		b = append(b, netcfg.BPFInstruction{Op: bpfLoadWord, K: bpfNetwork + at})
 		if bits < 32 {
-			b = append(b, BPFInstruction{Op: bpfAnd, K: ^uint32(0) << (32 - bits)})
+			b = append(b, netcfg.BPFInstruction{Op: bpfAnd, K: ^uint32(0) << (32 - bits)})
 		}
-		b = append(b, BPFInstruction{Op: bpfIfEqual, K: binary.BigEndian.Uint32(address)})
+		b = append(b, netcfg.BPFInstruction{Op: bpfIfEqual, K: binary.BigEndian.Uint32(address)})
 		at, address = at+4, address[4:]
 	}
 	conditions := len(b)
@@ -138,7 +119,7 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 		if _, present := p.obs.Link(u.Device); !present || u.Site || s == nil {
 			continue
 		}
-		foreign, hidden := disjoint(slices.Concat(s.foreign...)), disjoint(slices.Concat(s.hidden...))
+		foreign, hidden := inet.Disjoint(slices.Concat(s.foreign...)), inet.Disjoint(slices.Concat(s.hidden...))
 		if len(foreign)+len(hidden) == 0 {
 			continue
 		}
@@ -148,7 +129,7 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, use clsact in the place of an ingress qdisc, and restart uplinkd")
 			continue
 		}
-		p.state.Egress = append(p.state.Egress, EgressFilter{u.Device, p.k.Protocol, egressProgram(disjoint(slices.Concat(s.own...)), s.beside, foreign, disjoint(s.networks), hidden)})
+		p.state.Egress = append(p.state.Egress, netcfg.EgressFilter{Device: u.Device, Pref: p.k.Protocol, Program: egressProgram(inet.Disjoint(slices.Concat(s.own...)), s.beside, foreign, inet.Disjoint(s.networks), hidden)})
 	}
 }
 
@@ -161,61 +142,9 @@ type egressSources struct {
 
 // Egress is what a snapshot says of egress filters.
 type Egress struct {
-	Filters []EgressFilter // ours
+	Filters []netcfg.EgressFilter // ours
 	// Qdiscs are the devices that have the qdisc that filters hang on, clsact.
 	Qdiscs map[string]bool
 	// Impossible says of devices why they cannot have a filter.
 	Impossible map[string]string
-}
-
-// PutEgress puts a filter on a device, or replaces ours there. Qdisc is true when the device has nothing yet that a
-// filter could hang on.
-type PutEgress struct {
-	EgressFilter
-	Qdisc bool
-}
-
-// DelEgress removes our filter from a device, and with Qdisc what we have hung it on, if nobody else's hangs there too.
-type DelEgress struct {
-	Device string
-	Pref   uint8
-	Qdisc  bool
-}
-
-// Command writes the change as lines for a shell.
-func (o PutEgress) Command() string {
-	var b strings.Builder
-	if o.Qdisc {
-		fmt.Fprintf(&b, "tc qdisc add dev %s clsact\n", o.Device)
-	}
-	fmt.Fprintf(&b, "tc filter replace dev %s egress pref %d handle 1 protocol all bpf direct-action bytecode '%d", o.Device, o.Pref, len(o.Program))
-	for _, i := range o.Program {
-		fmt.Fprintf(&b, ",%d %d %d %d", i.Op, i.Jt, i.Jf, i.K)
-	}
-	return b.String() + "'"
-}
-
-// Command writes the change as lines for a shell.
-func (o DelEgress) Command() string {
-	s := fmt.Sprintf("tc filter del dev %s egress pref %d", o.Device, o.Pref)
-	if o.Qdisc {
-		s += fmt.Sprintf("\n[ -n \"$(tc filter show dev %[1]s ingress; tc filter show dev %[1]s egress)\" ] || tc qdisc del dev %[1]s clsact", o.Device)
-	}
-	return s
-}
-
-func (d *differ) putEgress(have, want State) {
-	for _, f := range want.Egress {
-		if !slices.ContainsFunc(have.Egress, f.equal) {
-			d.ops = append(d.ops, PutEgress{EgressFilter: f, Qdisc: !slices.Contains(have.Qdiscs, f.Device)})
-		}
-	}
-}
-
-func (d *differ) delEgress(have, want State) {
-	for _, f := range have.Egress {
-		if !slices.ContainsFunc(want.Egress, func(w EgressFilter) bool { return w.Device == f.Device }) {
-			d.ops = append(d.ops, DelEgress{Device: f.Device, Pref: f.Pref, Qdisc: slices.Contains(want.Qdiscs, f.Device)})
-		}
-	}
 }

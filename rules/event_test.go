@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // events are what may happen to a running router. Each leaves a machine that the next plan must cope
@@ -55,21 +56,21 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 		id, device := w.cfg.Uplinks[n].ID, w.cfg.Uplinks[n].Device
 		w.cfg.Uplinks = slices.Delete(slices.Clone(w.cfg.Uplinks), n, n+1)
 		w.cfg.Tunnels = slices.DeleteFunc(slices.Clone(w.cfg.Tunnels), func(t rules.Tunnel) bool { return t.Device == device })
-		w.cfg.WireGuard = slices.DeleteFunc(slices.Clone(w.cfg.WireGuard), func(d rules.WireGuard) bool { return d.Device == device })
+		w.cfg.WireGuard = slices.DeleteFunc(slices.Clone(w.cfg.WireGuard), func(d netcfg.WireGuard) bool { return d.Device == device })
 		w.cfg.Underlays = slices.DeleteFunc(slices.Clone(w.cfg.Underlays), func(u rules.Underlay) bool { return u.Uplink == id })
 	},
 	"routes of others": func(_ *rapid.T, w *world, n int) {
 		device := w.cfg.Uplinks[n].Device
 		route := static("192.0.2.64/26", device, w.providers[device][rules.IPv4].gateway, 5)
 		before := len(w.obs.Routes)
-		if w.dropRoutes(func(r rules.Route) bool { return r.Table == rules.TableMain && r.Dst == route.Dst }); len(w.obs.Routes) == before {
+		if w.dropRoutes(func(r netcfg.Route) bool { return r.Table == netcfg.TableMain && r.Dst == route.Dst }); len(w.obs.Routes) == before {
 			w.addForeignRoute(route)
 		}
 	},
 	"ours deleted": func(t *rapid.T, w *world, _ int) {
-		ours := func(r rules.Route) bool { return r.Protocol == numbers.Protocol && flip(t, "delete "+r.String()) }
+		ours := func(r netcfg.Route) bool { return r.Protocol == numbers.Protocol && flip(t, "delete "+r.String()) }
 		w.dropRoutes(ours)
-		w.obs.Rules = slices.DeleteFunc(w.obs.Rules, func(r rules.Rule) bool {
+		w.obs.Rules = slices.DeleteFunc(w.obs.Rules, func(r netcfg.Rule) bool {
 			return r.Protocol == numbers.Protocol && flip(t, "delete "+r.String())
 		})
 		if flip(t, "delete table") {

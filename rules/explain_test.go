@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // routing is what the kernel adapter would show of the machine: every table, the local one too.
@@ -27,9 +28,9 @@ func (w *world) routing() *explain.Routing {
 		rt.Tables = append(rt.Tables, t)
 	}
 	for _, a := range w.obs.Addrs {
-		t := explain.TableRoute{Route: rules.Route{Family: rules.FamilyOf(a.Prefix.Addr()), Table: tableLocal, Type: rules.Local,
+		t := explain.TableRoute{Route: netcfg.Route{Family: rules.FamilyOf(a.Prefix.Addr()), Table: tableLocal, Type: netcfg.Local,
 			Dst: netip.PrefixFrom(a.Prefix.Addr(), a.Prefix.Addr().BitLen()), Protocol: protoKernel}}
-		t.AddNexthop(rules.Nexthop{Device: a.Device, Weight: 1}, false, false)
+		t.AddNexthop(netcfg.Nexthop{Device: a.Device, Weight: 1}, false, false)
 		rt.Tables = append(rt.Tables, t)
 	}
 	return rt
@@ -74,7 +75,7 @@ func TestExplanations(t *testing.T) {
 	choosing.setDown("wan2")
 	choosing.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{1}}}, {ID: 4, Tiers: [][]int{{2}}, KillSwitch: true}}
 	choosing.cfg.Policies = []rules.Policy{
-		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}}}},
+		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}}}}},
 		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46}}},
 		{Name: "guests", Group: 3, Select: rules.Selector{rules.SelectDevices{"la*"}, rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("2001:db8:77::/48")}}}},
 		{Name: "tight", Group: 4, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.7/32")}}}},
@@ -87,7 +88,7 @@ func TestExplanations(t *testing.T) {
 	npt.cfg.LANs[0].ULA = netip.MustParsePrefix("fd00:77:0:1::/64")
 	npt.cfg.Uplinks[0].IPv6.PrefixNAT = true
 	proxied := lanBox(dual())
-	proxied.cfg.TProxies = []rules.TProxy{{Name: "web", Group: 9, Port: 12345, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}}}}
+	proxied.cfg.TProxies = []rules.TProxy{{Name: "web", Group: 9, Port: 12345, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 443, Last: 443}}}}}}
 	for name, c := range map[string]struct {
 		world  *world
 		packet explain.Packet

@@ -12,9 +12,9 @@ import (
 // Whoever adds an nftables expression is told where else it has to be known.
 func TestEveryExpressionIsKnownToTheKernelAndToExplain(t *testing.T) {
 	declared := make(map[string]bool)
-	inspect(t, ".", func(n ast.Node) {
-		if f, ok := n.(*ast.FuncDecl); ok && f.Name.Name == "appendTo" && f.Recv != nil {
-			if name, ok := f.Recv.List[0].Type.(*ast.Ident); ok && strings.HasPrefix(name.Name, "Nft") {
+	inspect(t, "nft", func(n ast.Node) {
+		if f, ok := n.(*ast.FuncDecl); ok && f.Name.Name == "AppendTo" && f.Recv != nil {
+			if name, ok := f.Recv.List[0].Type.(*ast.Ident); ok {
 				declared[name.Name] = true
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 var numbers = rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}
@@ -211,11 +213,11 @@ func newWorld() *world {
 		for _, r := range []struct {
 			pref  int
 			table uint32
-		}{{0, tableLocal}, {32766, rules.TableMain}, {32767, 253}} {
+		}{{0, tableLocal}, {32766, netcfg.TableMain}, {32767, 253}} {
 			if f == rules.IPv6 && r.table == 253 {
 				continue
 			}
-			w.obs.Rules = append(w.obs.Rules, rules.Rule{Family: f, Priority: r.pref, Table: r.table,
+			w.obs.Rules = append(w.obs.Rules, netcfg.Rule{Family: f, Priority: r.pref, Table: r.table,
 				SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: protoKernel})
 		}
 	}
@@ -356,14 +358,14 @@ func (w *world) drawExtras(t *rapid.T, device string) {
 	}
 }
 
-func static(dst, device string, gateway netip.Addr, metric uint32) rules.Route {
+func static(dst, device string, gateway netip.Addr, metric uint32) netcfg.Route {
 	p := netip.MustParsePrefix(dst)
-	return rules.Route{Family: rules.FamilyOf(p.Addr()), Table: rules.TableMain, Type: rules.Unicast, Dst: p, Metric: metric,
-		Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: device, Gateway: gateway, Weight: 1}}}
+	return netcfg.Route{Family: rules.FamilyOf(p.Addr()), Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: p, Metric: metric,
+		Protocol: protoStatic, Nexthops: []netcfg.Nexthop{{Device: device, Gateway: gateway, Weight: 1}}}
 }
 
 // addForeignRoute appends a route of somebody else if the kernel would take it.
-func (m *machine) addForeignRoute(r rules.Route) {
+func (m *machine) addForeignRoute(r netcfg.Route) {
 	if m.checkNexthops(&r) == nil && !slices.ContainsFunc(m.obs.Routes, r.Equal) {
 		m.obs.Routes = append(m.obs.Routes, r)
 	}
@@ -387,12 +389,12 @@ func (w *world) provision(device string) {
 		if !s.route {
 			continue
 		}
-		r := rules.Route{Family: f, Table: rules.TableMain, Type: rules.Unicast, Dst: f.Default(), Metric: s.metric, Protocol: protoDHCP,
-			Nexthops: []rules.Nexthop{{Device: device, Gateway: s.gateway, Weight: 1}}}
+		r := netcfg.Route{Family: f, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: f.Default(), Metric: s.metric, Protocol: protoDHCP,
+			Nexthops: []netcfg.Nexthop{{Device: device, Gateway: s.gateway, Weight: 1}}}
 		if f == rules.IPv6 {
 			r.Protocol = protoRA
 		} else if !s.gateway.IsValid() {
-			r.Scope = rules.ScopeLink
+			r.Scope = netcfg.ScopeLink
 		}
 		if s.source.IsValid() {
 			_ = w.addAddr(rules.Addr{Device: "lo", Prefix: s.source})
@@ -404,7 +406,7 @@ func (w *world) provision(device string) {
 
 // withdraw takes back what provision gave.
 func (w *world) withdraw(device string, f rules.Family) {
-	w.dropRoutes(func(r rules.Route) bool {
+	w.dropRoutes(func(r netcfg.Route) bool {
 		return r.Family == f && r.IsDefault() && (r.Protocol == protoDHCP || r.Protocol == protoRA) && r.Nexthops[0].Device == device
 	})
 	address := w.providers[device][f].address
@@ -476,10 +478,10 @@ func (w *world) addVPN() {
 
 // addForeign adds rules and routes of other programs that do not take our traffic.
 func (w *world) addForeign(t *rapid.T) {
-	other := func(priority int, table uint32) rules.Rule {
-		return rules.Rule{Family: rules.IPv4, Priority: priority, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: protoBird}
+	other := func(priority int, table uint32) netcfg.Rule {
+		return netcfg.Rule{Family: rules.IPv4, Priority: priority, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: protoBird}
 	}
-	candidates := []rules.Rule{other(5270, 52), other(10000, 52), other(10150, 52), other(32000, rules.TableMain)}
+	candidates := []netcfg.Rule{other(5270, 52), other(10000, 52), other(10150, 52), other(32000, netcfg.TableMain)}
 	candidates[1].From = netip.MustParsePrefix("172.31.0.0/16")
 	candidates[2].Mark, candidates[2].Mask = 0x80000, 0xff0000
 	for _, r := range candidates {
@@ -487,12 +489,12 @@ func (w *world) addForeign(t *rapid.T) {
 			_ = w.addRule(r)
 		}
 	}
-	unreachable := rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unreachable, Dst: netip.MustParsePrefix("172.31.0.0/16"), Protocol: protoBird}
+	unreachable := netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unreachable, Dst: netip.MustParsePrefix("172.31.0.0/16"), Protocol: protoBird}
 	w.addForeignRoute(unreachable)
 	unreachable.Table = 52
 	w.addForeignRoute(unreachable)
 	if flip(t, "last resort default") {
-		w.addForeignRoute(rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unreachable, Dst: rules.IPv4.Default(),
+		w.addForeignRoute(netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unreachable, Dst: rules.IPv4.Default(),
 			Metric: 4294967290, Protocol: protoStatic})
 	}
 	if len(w.lans) > 0 && seldom(t, "default by lan") {
@@ -509,8 +511,8 @@ func (w *world) addMultipathDefault() {
 	r.Nexthops = nil
 	for i := range w.cfg.Uplinks {
 		device := w.cfg.Uplinks[i].Device
-		hop := rules.Nexthop{Device: device, Gateway: w.providers[device][rules.IPv4].gateway, Weight: 1 + i}
-		if one := (rules.Route{Family: rules.IPv4, Table: rules.TableMain, Nexthops: []rules.Nexthop{hop}}); w.checkNexthops(&one) == nil {
+		hop := netcfg.Nexthop{Device: device, Gateway: w.providers[device][rules.IPv4].gateway, Weight: 1 + i}
+		if one := (netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Nexthops: []netcfg.Nexthop{hop}}); w.checkNexthops(&one) == nil {
 			r.Nexthops = append(r.Nexthops, hop)
 		}
 	}
@@ -540,20 +542,20 @@ func (w *world) addOrphans(t *rapid.T) {
 			id = 1
 		}
 		r := static("0.0.0.0/0", l.Name, netip.Addr{}, rapid.SampledFrom([]uint32{0, 9}).Draw(t, "metric"))
-		r.Table, r.Protocol, r.Scope = numbers.Table(id), numbers.Protocol, rules.ScopeLink
+		r.Table, r.Protocol, r.Scope = numbers.Table(id), numbers.Protocol, netcfg.ScopeLink
 		if flip(t, "in main") {
-			r.Table = rules.TableMain
+			r.Table = netcfg.TableMain
 		}
 		_ = w.putRoute(r, true)
 		if slices.ContainsFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) ||
 			slices.ContainsFunc(w.cfg.Groups, func(g rules.Group) bool { return g.ID == id }) || w.isUnderlay(id) {
 			continue // ids are kept over restarts: another device's rule does not lead to this table
 		}
-		_ = w.addRule(rules.Rule{Family: rules.IPv4, Priority: numbers.RulePriority + 99 + id, OIF: l.Name, Table: numbers.Table(id),
+		_ = w.addRule(netcfg.Rule{Family: rules.IPv4, Priority: numbers.RulePriority + 99 + id, OIF: l.Name, Table: numbers.Table(id),
 			SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: numbers.Protocol})
 	}
 	if flip(t, "table") {
-		w.obs.Table = &rules.Table{Chains: []rules.Chain{{Name: "old", Type: "filter", Hook: "prerouting"}}}
+		w.obs.Table = &nft.Table{Chains: []nft.Chain{{Name: "old", Type: "filter", Hook: "prerouting"}}}
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 const (
@@ -25,27 +27,28 @@ func (w *world) drawTunnels(t *rapid.T) {
 		}
 	}
 	for n := range draw(t, "tunnels", 4) {
-		tunnel := rules.Tunnel{Device: fmt.Sprintf("tun%d", n+1), For: "x", TunnelParams: drawTunnelParams(t, n, locals)}
-		if tunnel.Kind != rules.WireGuardKind && seldom(t, "of a bridge") {
+		tunnel := rules.Tunnel{Device: fmt.Sprintf("tun%d", n+1), For: "x", Params: drawTunnelParams(t, n, locals)}
+		if tunnel.Spec().Carries == encap.Frames && seldom(t, "of a bridge") {
 			tunnel.Bridge = "br0"
 			if _, present := w.obs.Link("br0"); !present && often(t, "bridge") {
 				w.plug(rules.Link{Name: "br0", Up: true, Carrier: true, MTU: 1500})
 			}
 		} else {
-			w.addTunnelUplink(t, n, tunnel.Device, tunnel.Kind == rules.WireGuardKind)
+			w.addTunnelUplink(t, n, tunnel.Device, tunnel.Kind == encap.WireGuard)
 		}
 		w.cfg.Tunnels = append(w.cfg.Tunnels, tunnel)
 		w.drawTunnelDevice(t, n, tunnel, locals)
 	}
 	if flip(t, "a tunnel of an earlier run") {
-		w.mustAddTunnel(rules.TunnelLink{Device: "old0", Alias: "uplinkd: old", MTU: 1420, TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}})
+		w.mustAddTunnel(netcfg.TunnelLink{Device: "old0", Alias: "uplinkd: old", MTU: 1420, Params: encap.Params{Kind: encap.WireGuard}})
 	}
 }
 
 // drawTunnelParams draws the nth tunnel's, of which no other tunnel has the same.
-func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) rules.TunnelParams {
-	p := rules.TunnelParams{Kind: rapid.SampledFrom([]string{rules.GRETAP, rules.VXLAN, rules.WireGuardKind}).Draw(t, "kind")}
-	if p.Kind == rules.WireGuardKind {
+func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) encap.Params {
+	kind := rapid.SampledFrom(encap.Kinds()).Draw(t, "kind")
+	p := encap.Params{Kind: kind.Name}
+	if !kind.Ends() {
 		return p
 	}
 	p.Local = netip.MustParseAddr("203.0.113.250") // nobody's
@@ -53,8 +56,10 @@ func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) rules.TunnelParams
 		p.Local = rapid.SampledFrom(locals).Draw(t, "local")
 	}
 	p.Remote, p.TTL = netip.AddrFrom4([4]byte{192, 0, 2, byte(200 + n)}), uint8(rapid.IntRange(1, 3).Draw(t, "ttl"))
-	if p.Kind == rules.VXLAN {
-		p.ID, p.Port = uint32(n+1), 4789
+	for _, s := range kind.Settings {
+		if s.Required != "" || flip(t, s.Key) {
+			s.Set(&p, uint32(n+1))
+		}
 	}
 	return p
 }
@@ -71,17 +76,17 @@ func (w *world) addTunnelUplink(t *rapid.T, n int, device string, wireGuard bool
 	w.verdicts[rules.Path{Uplink: u.ID, Family: rules.IPv4}] = drawVerdict(t)
 	if wireGuard {
 		w.cfg.Underlays = append(w.cfg.Underlays, rules.Underlay{ID: firstUnderlay + n, Uplink: u.ID, Carriers: []int{w.cfg.Uplinks[0].ID}})
-		w.cfg.WireGuard = append(w.cfg.WireGuard, rules.WireGuard{Device: device, PrivateKey: rules.Secret{Key: rules.Key{byte(n + 1)}, File: "/k"},
+		w.cfg.WireGuard = append(w.cfg.WireGuard, netcfg.WireGuard{Device: device, PrivateKey: netcfg.Secret{Key: netcfg.Key{byte(n + 1)}, File: "/k"},
 			FwMark: numbers.Mark(firstUnderlay + n), UnderlayTable: numbers.Table(firstUnderlay + n), Peers: drawPeers(t)})
 	}
 	w.cfg.Uplinks = append(w.cfg.Uplinks, u)
 }
 
 // drawPeers draws peers, each with a network of its own.
-func drawPeers(t *rapid.T) []rules.WireGuardPeer {
-	peers := []rules.WireGuardPeer{}
+func drawPeers(t *rapid.T) []netcfg.WireGuardPeer {
+	peers := []netcfg.WireGuardPeer{}
 	for n := range draw(t, "peers", 3) {
-		p := rules.WireGuardPeer{PublicKey: rules.Key{byte(10 + n)}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.32.%d.0/24", n))}}
+		p := netcfg.WireGuardPeer{PublicKey: netcfg.Key{byte(10 + n)}, AllowedIPs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.32.%d.0/24", n))}}
 		if flip(t, "endpoint") {
 			p.Endpoint, p.Called = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(210 + draw(t, "host", 3))}), 51820), true
 			p.ResetEndpoint = seldom(t, "a new address")
@@ -93,10 +98,10 @@ func drawPeers(t *rapid.T) []rules.WireGuardPeer {
 
 // drawTunnelDevice may have the device be there already: as it is wanted, otherwise, or made by others.
 func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals []netip.Addr) {
-	l := rules.TunnelLink{Device: tunnel.Device, TunnelParams: tunnel.TunnelParams, MTU: 1400, Alias: "uplinkd: x"}
+	l := netcfg.TunnelLink{Device: tunnel.Device, Params: tunnel.Params, MTU: 1400, Alias: "uplinkd: x"}
 	switch draw(t, "device", 5) {
 	case 0:
-		l.TunnelParams = drawTunnelParams(t, n, locals)
+		l.Params = drawTunnelParams(t, n, locals)
 	case 1:
 		l.Alias = ""
 	case 2:
@@ -104,7 +109,7 @@ func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals 
 		return
 	}
 	w.mustAddTunnel(l)
-	if l.Kind == rules.WireGuardKind {
+	if l.Kind == encap.WireGuard {
 		d := &w.obs.WireGuard[len(w.obs.WireGuard)-1]
 		for _, p := range drawPeers(t) {
 			p.ResetEndpoint, p.Called = false, false
@@ -114,8 +119,8 @@ func (w *world) drawTunnelDevice(t *rapid.T, n int, tunnel rules.Tunnel, locals 
 }
 
 // mustAddTunnel makes a device that is up.
-func (w *world) mustAddTunnel(l rules.TunnelLink) {
-	if w.applyTunnel(rules.AddTunnel{TunnelLink: l}) != nil || w.applyTunnel(rules.SetUp{Device: l.Device}) != nil {
+func (w *world) mustAddTunnel(l netcfg.TunnelLink) {
+	if w.applyTunnel(netcfg.AddTunnel{TunnelLink: l}) != nil || w.applyTunnel(netcfg.SetUp{Device: l.Device}) != nil {
 		panic("the model has no place for " + l.Device)
 	}
 	w.obs.Tunnels[len(w.obs.Tunnels)-1].Alias = l.Alias

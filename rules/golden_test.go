@@ -6,12 +6,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 var update = flag.Bool("update", false, "write testdata/*.txt anew")
@@ -22,7 +25,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -30,7 +33,7 @@ func TestGoldenPlans(t *testing.T) {
 			if slices.ContainsFunc(report.Problems, func(p rules.Problem) bool { return p.Severity != "notice" }) {
 				t.Errorf("problems: %v", report.Problems)
 			}
-			got := commands(rules.Diff(rules.Ours(numbers, w.foreseen()), want))
+			got := commands(netcfg.Diff(rules.Ours(numbers, w.foreseen()), want))
 			w.converge(t) // the model takes it
 			file := filepath.Join("testdata", name+".txt")
 			if *update {
@@ -46,6 +49,22 @@ func TestGoldenPlans(t *testing.T) {
 				t.Errorf("%s (-golden +got), go test ./rules -update writes it anew:\n%s", file, diff)
 			}
 		})
+	}
+}
+
+func TestEachKindOfTunnelIsInAGolden(t *testing.T) {
+	files, _ := filepath.Glob("testdata/*.txt")
+	var all strings.Builder
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		all.Write(text)
+	}
+	for _, k := range encap.Kinds() {
+		for _, word := range []string{k.Name, k.Name6} {
+			if word != "" && !strings.Contains(all.String(), " type "+word) {
+				t.Errorf("no golden makes a device of kind %s", word)
+			}
+		}
 	}
 }
 
@@ -78,8 +97,8 @@ func (w *world) hold(device string, addresses ...string) {
 // lead gives a device the defaults of a DHCP client and of router advertisements.
 func (w *world) lead(device, gateway string, metric uint32) {
 	for f, gw := range map[rules.Family]string{rules.IPv4: gateway, rules.IPv6: "fe80::1"} {
-		w.addForeignRoute(rules.Route{Family: f, Table: rules.TableMain, Type: rules.Unicast, Dst: f.Default(), Metric: metric, Protocol: protoDHCP,
-			Nexthops: []rules.Nexthop{{Device: device, Gateway: netip.MustParseAddr(gw), Weight: 1}}})
+		w.addForeignRoute(netcfg.Route{Family: f, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: f.Default(), Metric: metric, Protocol: protoDHCP,
+			Nexthops: []netcfg.Nexthop{{Device: device, Gateway: netip.MustParseAddr(gw), Weight: 1}}})
 	}
 }
 
@@ -201,11 +220,11 @@ func chosen() *world {
 	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: prefixes("192.0.2.7/32", "2001:db8:77::/48")}}
 	w.cfg.Policies = []rules.Policy{
 		{Name: "hosts", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: prefixes("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}}},
-		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}}}},
+		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}}}}},
 		{Name: "guests", Group: 4, Select: rules.Selector{rules.SelectDevices{"lan*"}, rules.SelectAddresses{Prefixes: prefixes("192.168.1.128/25")}, rules.SelectAddresses{Dest: true, Prefixes: prefixes("192.0.2.0/24")}, rules.SelectProtocols{6, 17}}},
 		{Name: "user", Group: 4, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
 		{Name: "marked", Group: 3, Select: rules.Selector{rules.SelectMark{Value: 0x1, Mask: 0xff}}},
-		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 65535}}}}},
+		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 65535}}}}},
 		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46, 34}}},
 		{Name: "camera", Group: 4, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
 	}
@@ -213,14 +232,14 @@ func chosen() *world {
 }
 
 // tap is a provider, and an Ethernet tunnel over it whose addresses are ours to give.
-func tap(params rules.TunnelParams) *world {
+func tap(params encap.Params) *world {
 	w := box(rules.Link{}, "wan1")
 	for _, key := range sysctlKeys {
 		w.obs.Sysctls["net/ipv4/conf/default/"+key] = "0"
 	}
 	w.hold("wan1", "198.51.100.2/26", "2001:db8:a::2/64")
 	w.lead("wan1", "198.51.100.1", 100)
-	w.cfg.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", TunnelParams: params}}
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", Params: params}}
 	assign := func(address, gateway string) *rules.Assignment {
 		return &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway)}
 	}
@@ -234,15 +253,22 @@ func tap(params rules.TunnelParams) *world {
 }
 
 func vxlan() *world {
-	return tap(rules.TunnelParams{Kind: rules.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
+	return tap(encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
 }
 
 // gretap carries another end's bridge besides.
 func gretap() *world {
-	w := tap(rules.TunnelParams{Kind: rules.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
+	w := tap(encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
 	w.plug(rules.Link{Name: "br0", Up: true, Carrier: true, MTU: 1500})
-	w.cfg.Tunnels = append(w.cfg.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP,
+	w.cfg.Tunnels = append(w.cfg.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP,
 		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, Fragment: true}})
+	return w
+}
+
+// sit carries IPv6 alone.
+func sit() *world {
+	w := tap(encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64})
+	w.cfg.Uplinks[1].IPv4 = rules.Addressing{}
 	return w
 }
 
@@ -252,9 +278,9 @@ func wireGuard() *world {
 	for _, key := range sysctlKeys {
 		w.obs.Sysctls["net/ipv4/conf/default/"+key] = "0"
 	}
-	w.cfg.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
-	w.cfg.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: rules.Secret{Key: rules.Key{0: 8, 31: 64}, File: "/etc/uplinkd/wg.key"}, FwMark: numbers.Mark(9), UnderlayTable: numbers.Table(9),
-		Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2}, Endpoint: netip.MustParseAddrPort("192.0.2.9:51820"), Called: true, Keepalive: 25 * time.Second,
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}}}
+	w.cfg.WireGuard = []netcfg.WireGuard{{Device: "wg0", PrivateKey: netcfg.Secret{Key: netcfg.Key{0: 8, 31: 64}, File: "/etc/uplinkd/wg.key"}, FwMark: numbers.Mark(9), UnderlayTable: numbers.Table(9),
+		Peers: []netcfg.WireGuardPeer{{PublicKey: netcfg.Key{2}, Endpoint: netip.MustParseAddrPort("192.0.2.9:51820"), Called: true, Keepalive: 25 * time.Second,
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.9.0.0/24")}}}}}
 	w.cfg.Underlays = []rules.Underlay{{ID: 9, Uplink: 3, Carriers: []int{1, 2}}}
 	w.cfg.Uplinks = append(w.cfg.Uplinks, rules.Uplink{ID: 3, Name: "vps", Device: "wg0", Tier: 2, Weight: 1,
@@ -290,10 +316,10 @@ func ppp() *world {
 	w.hold("ppp1", "203.0.113.2/32", "2001:db8:b::2/64")
 	for i, device := range []string{"ppp0", "ppp1"} {
 		for _, f := range rules.Families {
-			r := rules.Route{Family: f, Table: rules.TableMain, Type: rules.Unicast, Dst: f.Default(), Metric: uint32(100 * (i + 1)),
-				Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: device, Weight: 1}}}
+			r := netcfg.Route{Family: f, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: f.Default(), Metric: uint32(100 * (i + 1)),
+				Protocol: protoStatic, Nexthops: []netcfg.Nexthop{{Device: device, Weight: 1}}}
 			if f == rules.IPv4 {
-				r.Scope = rules.ScopeLink
+				r.Scope = netcfg.ScopeLink
 			}
 			w.addForeignRoute(r)
 		}

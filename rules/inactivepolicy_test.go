@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func TestAPolicyThatNoneOfItsUplinksCarriesIsNamed(t *testing.T) {
 	gone := func(device string) func(w *world) {
 		return func(w *world) {
-			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool {
-				return r.IsDefault() && slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == device })
+			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r netcfg.Route) bool {
+				return r.IsDefault() && slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == device })
 			})
 		}
 	}
@@ -28,8 +29,8 @@ func TestAPolicyThatNoneOfItsUplinksCarriesIsNamed(t *testing.T) {
 		"another uplink has none":          {gone("wan1"), false, nil},
 		"its provider has no IPv6": {func(w *world) {
 			_ = w.delAddr("wan2", netip.MustParsePrefix("2001:db8:b::2/64"))
-			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool {
-				return r.Family == rules.IPv6 && slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == "wan2" })
+			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r netcfg.Route) bool {
+				return r.Family == rules.IPv6 && slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == "wan2" })
 			})
 		}, false, nil},
 		"its uplink has no IPv6":            {func(w *world) { w.cfg.Uplinks[1].IPv6.Enabled = false }, true, nil},

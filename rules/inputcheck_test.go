@@ -8,6 +8,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // given is a world whose first uplink is given an assignment, beside a second one that works and a LAN 192.168.1.0/24.
@@ -100,7 +101,7 @@ func TestAValueFromOutsideThatIsOfNoUseCostsItsOwnUplinkAlone(t *testing.T) {
 				t.Errorf("the other uplink: %+v", other)
 			}
 			for _, op := range ops {
-				if r, ok := op.(rules.PutRoute); ok && r.IsDefault() && r.Table == numbers.Table(1) && r.Type == rules.Unicast && slices.Contains(got, gateway) {
+				if r, ok := op.(netcfg.PutRoute); ok && r.IsDefault() && r.Table == numbers.Table(1) && r.Type == netcfg.Unicast && slices.Contains(got, gateway) {
 					t.Errorf("planned: %s", op.Command())
 				}
 			}
@@ -129,7 +130,7 @@ func TestALeasedPrefixThatHoldsATargetIsNotUsed(t *testing.T) {
 			if got := slices.Contains(codes(report), "unusable-prefix"); got != c.refused {
 				t.Errorf("problems: %v", report.Problems)
 			}
-			held := slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool { return r.Dst == c.delegation.Prefix })
+			held := slices.ContainsFunc(w.obs.Routes, func(r netcfg.Route) bool { return r.Dst == c.delegation.Prefix })
 			if held == c.refused {
 				t.Errorf("%v is kept from loops: %v", c.delegation.Prefix, held)
 			}
@@ -201,7 +202,7 @@ func TestARouteToANetworkBehindThisMachineIsNotTaken(t *testing.T) {
 		if got := slices.Contains(codes(report), "unusable-route"); got != refused {
 			t.Errorf("%s: refused %v", dst, got)
 		}
-		if there := slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool { return r.Dst == p && r.Table == numbers.Table(1) }); there == refused {
+		if there := slices.ContainsFunc(w.obs.Routes, func(r netcfg.Route) bool { return r.Dst == p && r.Table == numbers.Table(1) }); there == refused {
 			t.Errorf("%s: planned %v", dst, there)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // The kernel refuses every IPv6 address and route on such a device: a plan with one of them never converges.
@@ -28,7 +29,7 @@ func TestADeviceWithIPv6SwitchedOffGetsNothingAndIsNamedOnce(t *testing.T) {
 			w.cfg.LANs[0].ULA, w.cfg.LANs[0].Withdrawn = netip.MustParsePrefix("fd00:1:2:3::/64"), []netip.Prefix{netip.MustParsePrefix("2001:db8:c00:1::/64")}
 			c.change(w)
 			w.obs.Addrs = slices.DeleteFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device == c.device && a.Prefix.Addr().Is6() })
-			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool {
+			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r netcfg.Route) bool {
 				return r.Family == rules.IPv6 && len(r.Nexthops) > 0 && r.Nexthops[0].Device == c.device
 			})
 			w.obs.Sysctls["net/ipv6/conf/"+c.device+"/disable_ipv6"] = "1"
@@ -39,7 +40,7 @@ func TestADeviceWithIPv6SwitchedOffGetsNothingAndIsNamedOnce(t *testing.T) {
 				}
 			}
 			for _, r := range want.Routes {
-				if r.Family == rules.IPv6 && slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == c.device }) {
+				if r.Family == rules.IPv6 && slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == c.device }) {
 					t.Errorf("route %s", r.String())
 				}
 			}

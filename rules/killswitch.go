@@ -4,34 +4,38 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // forwardKillSwitch is the second half of kill switches: what is forwarded and belongs to one leaves by no uplink but its
 // own, whatever its source, its pin or a rule of somebody else says. Answers to what came in from outside are
 // no traffic of its own. Policies before it may send some of it elsewhere.
-func (p *planner) forwardKillSwitch() []Chain {
+func (p *planner) forwardKillSwitch() []nft.Chain {
 	forwarded := func(policy *Policy) bool { return policy.Select.about()&packetsArrived != 0 }
-	refuse := map[Family]NftExpr{IPv4: NftRefuse{}, IPv6: NftReject{}} // which makes hosts choose another source, as rejectForeign says
-	base := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
+	refuse := map[Family]nft.Expr{IPv4: nft.Refuse{}, IPv6: nft.Reject{}} // which makes hosts choose another source, as rejectForeign says
+	base := nft.Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
 	return p.killSwitchChains(base, "killswitch", forwarded, refuse)
 }
 
 // localKillSwitch is the same for local sockets of users. Those of root are left out, for among them are the
 // probes, which leave by each uplink.
-func (p *planner) localKillSwitch() []Chain {
+func (p *planner) localKillSwitch() []nft.Chain {
 	owned := func(policy *Policy) bool {
 		uids := conditionOf[SelectUIDs](policy.Select)
-		return len(uids) > 0 && !slices.ContainsFunc(uids, func(u UIDs) bool { return u.First == 0 })
+		return len(uids) > 0 && !slices.ContainsFunc(uids, func(u netcfg.UIDs) bool { return u.First == 0 })
 	}
-	base := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
-	return p.killSwitchChains(base, "localkillswitch", owned, map[Family]NftExpr{IPv4: NftDrop{}, IPv6: NftDrop{}})
+	base := nft.Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPolicy}
+	return p.killSwitchChains(base, "localkillswitch", owned, map[Family]nft.Expr{IPv4: nft.Drop{}, IPv6: nft.Drop{}})
 }
 
 // killSwitchRun is a row of policies of one group, as a chain. It is for packets that leave by one of the
 // group's uplinks or, behind a kill switch, by none of them.
 type killSwitchRun struct {
 	group *plannedGroup
-	chain Chain
+	chain nft.Chain
 }
 
 func (r *killSwitchRun) concerns(u *Uplink) bool {
@@ -41,12 +45,12 @@ func (r *killSwitchRun) concerns(u *Uplink) bool {
 // killSwitchChains makes the chains that keep the traffic of kill switches in, as far as it concerns the given policies. The
 // device that a packet leaves by leads to a chain with those rows of policies that are about it; uplinks with the same
 // rows share one. What several chains have is a chain of its own, else the rules would grow with uplinks times policies.
-func (p *planner) killSwitchChains(base Chain, kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []Chain {
+func (p *planner) killSwitchChains(base nft.Chain, kind string, concerned func(*Policy) bool, end map[Family]nft.Expr) []nft.Chain {
 	runs := p.killSwitchRuns(kind, concerned, end)
-	var leaving []Chain
+	var leaving []nft.Chain
 	var rowsOf [][]int               // of each of these, in runs
 	shared := make([]int, len(runs)) // how many of these a row is in
-	branch := NftBranch{Out: true}
+	branch := nft.Branch{Out: true}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		rows := make([]int, 0, len(runs))
@@ -66,7 +70,7 @@ func (p *planner) killSwitchChains(base Chain, kind string, concerned func(*Poli
 		at := slices.IndexFunc(rowsOf, func(known []int) bool { return slices.Equal(known, rows) })
 		if at < 0 {
 			at = len(leaving)
-			leaving, rowsOf = append(leaving, Chain{Name: kind + "es_" + u.Name}), append(rowsOf, rows)
+			leaving, rowsOf = append(leaving, nft.Chain{Name: kind + "es_" + u.Name}), append(rowsOf, rows)
 			for _, j := range rows {
 				shared[j]++
 			}
@@ -76,19 +80,19 @@ func (p *planner) killSwitchChains(base Chain, kind string, concerned func(*Poli
 	if len(leaving) == 0 {
 		return nil
 	}
-	base.dispatchByDevice("kill switches, by the uplink", branch)
+	base.DispatchByDevice("kill switches, by the uplink", branch)
 	for i := range leaving {
 		c := &leaving[i]
-		c.add("answers are nobody's policy", NftReply{}, NftReturn{})
+		c.Add("answers are nobody's policy", nft.Reply{}, nft.Return{})
 		for _, j := range rowsOf[i] {
 			if shared[j] == 1 {
 				c.Rules = append(c.Rules, runs[j].chain.Rules...)
 			} else {
-				c.add("what belongs to them", NftJump{runs[j].chain.Name})
+				c.Add("what belongs to them", nft.Jump{Chain: runs[j].chain.Name})
 			}
 		}
 	}
-	chains := append([]Chain{base}, leaving...)
+	chains := append([]nft.Chain{base}, leaving...)
 	for j := range runs {
 		if shared[j] > 1 {
 			chains = append(chains, runs[j].chain)
@@ -98,7 +102,7 @@ func (p *planner) killSwitchChains(base Chain, kind string, concerned func(*Poli
 }
 
 // killSwitchRuns makes the rows: what kill switches refuse, and what policies before them let pass.
-func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end map[Family]NftExpr) []killSwitchRun {
+func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end map[Family]nft.Expr) []killSwitchRun {
 	last := map[Family]int{IPv4: -1, IPv6: -1} // kill switch
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
@@ -126,7 +130,7 @@ func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end 
 			i += n
 		}
 		if len(runs) == 0 || runs[len(runs)-1].group != group {
-			runs = append(runs, killSwitchRun{group, Chain{Name: kind + "_" + policy.Name}})
+			runs = append(runs, killSwitchRun{group, nft.Chain{Name: kind + "_" + policy.Name}})
 		}
 		c := &runs[len(runs)-1].chain
 		for _, family := range Families {
@@ -136,9 +140,9 @@ func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end 
 			}
 			for _, match := range all.matches(group.Except, family) {
 				if group.KillSwitch {
-					c.addFor(policy.Name, more+": by no other uplink", append(match, NftCounter{}, end[family])...)
+					c.AddFor(policy.Name, more+": by no other uplink", append(match, nft.Counter{}, end[family])...)
 				} else {
-					c.addFor(policy.Name, more+" first", append(match, NftAccept{})...)
+					c.AddFor(policy.Name, more+" first", append(match, nft.Accept{})...)
 				}
 			}
 		}
@@ -155,7 +159,7 @@ func sourcesOf(policies []Policy) []netip.Prefix {
 	all := make([]netip.Prefix, 0, n)
 	for _, family := range Families {
 		for i := range policies {
-			all = append(all, ofFamily(policies[i].Select.sources(), family)...)
+			all = append(all, inet.OfFamily(policies[i].Select.sources(), family)...)
 		}
 	}
 	return all

@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // sealed is two uplinks with a kill switch for what comes in by some devices.
@@ -74,15 +75,15 @@ func TestWhatBeginsAnewIsWhatNobodyTranslatedOrAKillSwitchForbids(t *testing.T) 
 	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}, KillSwitch: true}, {ID: 4, Tiers: [][]int{{1}}}}
 	w.cfg.Policies = []rules.Policy{
 		{Name: "before", Group: 4, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.30/32")}}}},
-		{Name: "sealed", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.24/29")}}, rules.SelectProtocols{17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 53, Last: 60}}}}},
+		{Name: "sealed", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix("192.168.1.24/29")}}, rules.SelectProtocols{17}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 53, Last: 60}}}}},
 		{Name: "camera", Group: 3, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
 		{Name: "devices", Group: 3, Select: rules.Selector{rules.SelectDevices{"br0", "la*"}, rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.64/26")}}}},
 	}
 	w.obs.Neighbours = []rules.Neighbour{{Address: netip.MustParseAddr("192.168.9.40"), Hardware: [6]byte{2, 5: 0x10}}, {Address: netip.MustParseAddr("192.168.9.41"), Hardware: [6]byte{2, 5: 0x11}}}
 	w.plug(rules.Link{Name: "eth9", Up: true, Carrier: true})
 	w.hold("eth9", "192.168.9.1/24")
-	w.obs.Routes = append(w.obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: netip.MustParsePrefix("10.9.0.0/16"),
-		Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: "lan0", Gateway: netip.MustParseAddr("192.168.1.5"), Weight: 1}}})
+	w.obs.Routes = append(w.obs.Routes, netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: netip.MustParsePrefix("10.9.0.0/16"),
+		Protocol: protoStatic, Nexthops: []netcfg.Nexthop{{Device: "lan0", Gateway: netip.MustParseAddr("192.168.1.5"), Weight: 1}}})
 	_, report := w.plan()
 	addr := netip.MustParseAddr
 	translated := addr("198.51.100.2")
@@ -197,11 +198,11 @@ func TestAFormerAddressLeavesNoMore(t *testing.T) {
 				t.Errorf("%s to %s, by %s: the filter lets the former or not the next pass", c.former, c.next, filter.Device)
 			}
 		}
-		ops := rules.Diff(rules.Ours(w.cfg.Kernel, w.foreseen()), want)
-		at := func(is func(rules.Op) bool) int { return slices.IndexFunc(ops, is) }
-		filter := at(func(op rules.Op) bool { o, is := op.(rules.PutEgress); return is && o.Device == "wan1" })
-		route := at(func(op rules.Op) bool { _, is := op.(rules.PutRoute); return is })
-		gone := at(func(op rules.Op) bool { o, is := op.(rules.DelAddr); return is && o.Prefix == former })
+		ops := netcfg.Diff(rules.Ours(w.cfg.Kernel, w.foreseen()), want)
+		at := func(is func(netcfg.Op) bool) int { return slices.IndexFunc(ops, is) }
+		filter := at(func(op netcfg.Op) bool { o, is := op.(netcfg.PutEgress); return is && o.Device == "wan1" })
+		route := at(func(op netcfg.Op) bool { _, is := op.(netcfg.PutRoute); return is })
+		gone := at(func(op netcfg.Op) bool { o, is := op.(netcfg.DelAddr); return is && o.Prefix == former })
 		if filter < 0 || route >= 0 && route < filter || gone < filter {
 			t.Errorf("%s to %s: the filter is change %d, a route %d, the end of the address %d", c.former, c.next, filter, route, gone)
 		}
@@ -218,8 +219,8 @@ func TestWhatHasTheAddressForAModemGoesToTheModemAlone(t *testing.T) {
 		w := box(rules.Link{}, "wan1")
 		w.hold("wan1", c.provider, "192.168.100.2/24")
 		w.lead("wan1", netip.MustParsePrefix(c.provider).Addr().Next().String(), 100)
-		w.obs.Routes = append(w.obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: netip.MustParsePrefix("10.77.0.0/16"),
-			Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: "wan1", Gateway: netip.MustParseAddr("192.168.100.1"), Weight: 1}}})
+		w.obs.Routes = append(w.obs.Routes, netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: netip.MustParsePrefix("10.77.0.0/16"),
+			Protocol: protoStatic, Nexthops: []netcfg.Nexthop{{Device: "wan1", Gateway: netip.MustParseAddr("192.168.100.1"), Weight: 1}}})
 		want, _ := w.plan()
 		addr := netip.MustParseAddr
 		for to, passes := range map[string]bool{"192.168.100.1": true, "10.77.3.4": true, "239.255.255.250": true, "192.0.2.1": c.passes, "192.168.101.1": c.passes} {
@@ -271,12 +272,12 @@ func TestPublicSourcesOfAPolicyMayPassThrough(t *testing.T) {
 }
 
 // runBPF is net/core/filter.c, as far as it goes here.
-func runBPF(t *testing.T, program []rules.BPFInstruction, source netip.Addr) bool {
+func runBPF(t *testing.T, program []netcfg.BPFInstruction, source netip.Addr) bool {
 	t.Helper()
 	return runBPFTo(t, program, source, source)
 }
 
-func runBPFTo(t *testing.T, program []rules.BPFInstruction, source, dest netip.Addr) bool {
+func runBPFTo(t *testing.T, program []netcfg.BPFInstruction, source, dest netip.Addr) bool {
 	t.Helper()
 	address, at := append(source.AsSlice(), dest.AsSlice()...), 12
 	a, protocol := uint32(0), uint32(0x0800)
@@ -315,7 +316,7 @@ func TestExplainFollowsIPsecPolicies(t *testing.T) {
 	tunnel := explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 100, Transforms: true,
 		TunnelFrom: addr("203.0.113.2"), TunnelTo: addr("192.0.2.9")}
 	bypass := explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.5/32"), Priority: 10}
-	block := explain.IPsecPolicy{From: prefix("0.0.0.0/0"), To: prefix("10.9.0.6/32"), Protocol: 6, DPort: rules.Ports{First: 25, Last: 25}, Priority: 10, Block: true}
+	block := explain.IPsecPolicy{From: prefix("0.0.0.0/0"), To: prefix("10.9.0.6/32"), Protocol: 6, DPort: netcfg.Ports{First: 25, Last: 25}, Priority: 10, Block: true}
 	unless := explain.IPsecPolicy{From: prefix("192.168.1.0/24"), To: prefix("10.9.0.0/24"), Priority: 1, Mark: 5, Mask: 0xff, Block: true}
 	for name, c := range map[string]struct {
 		packet  explain.Packet

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // MainDefault says whether a default of ours stands in table main, for programs that read nothing else.
@@ -27,17 +29,17 @@ var routingDaemons = map[uint8]string{8: "gated", 10: "mrt", 11: "zebra", 12: "b
 // mainDefault adds a default of ours to table main unless the one that others installed and that the
 // kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
 // front of them, and goes when they are right again.
-func (p *planner) mainDefault(family Family, mtu int, hops []Nexthop) {
+func (p *planner) mainDefault(family Family, mtu int, hops []netcfg.Nexthop) {
 	if p.cfg.MainDefault == MainDefaultNever {
 		return
 	}
 	theirs := p.foreignMainDefault(family)
-	strays := func(n Nexthop) bool {
-		return !slices.ContainsFunc(hops, func(h Nexthop) bool { return h.Device == n.Device && h.Gateway == n.Gateway })
+	strays := func(n netcfg.Nexthop) bool {
+		return !slices.ContainsFunc(hops, func(h netcfg.Nexthop) bool { return h.Device == n.Device && h.Gateway == n.Gateway })
 	}
 	metric := uint32(1)
 	if len(theirs) > 0 {
-		if !slices.ContainsFunc(theirs, func(r *Route) bool { return slices.ContainsFunc(r.Nexthops, strays) }) {
+		if !slices.ContainsFunc(theirs, func(r *netcfg.Route) bool { return slices.ContainsFunc(r.Nexthops, strays) }) {
 			return
 		}
 		if theirs[0].Metric <= 1 && family == IPv4 {
@@ -50,7 +52,7 @@ func (p *planner) mainDefault(family Family, mtu int, hops []Nexthop) {
 	}
 	one := hops[0]
 	one.Weight = 1
-	r := p.defaultRoute(family, TableMain, mtu, one)
+	r := p.defaultRoute(family, netcfg.TableMain, mtu, one)
 	r.Metric, r.Src = metric, p.routeSource(family, one.Device)
 	p.state.Routes = append(p.state.Routes, r)
 }
@@ -63,7 +65,7 @@ func (p *planner) mainLeft(family Family) bool {
 			"nothing needs to be done; [kernel] main_default = true puts ours there all the same")
 		return true
 	}
-	if p.obs.MainContested[family.index()] {
+	if p.obs.MainContested[family.Index()] {
 		p.problem("main-default-contested", "warning",
 			fmt.Sprintf("another program withdraws its default from table main in %v whenever ours stands there: ours stays out for a while", family),
 			"[kernel] main_default = false, where that program shall keep its default")
@@ -74,8 +76,8 @@ func (p *planner) mainLeft(family Family) bool {
 
 // foreignMainDefault lists the defaults in main that others installed and that the kernel may use: those
 // of lowest metric, of which IPv4 takes the first and IPv6 any (two router advertisements, one metric).
-func (p *planner) foreignMainDefault(family Family) []*Route {
-	var best []*Route
+func (p *planner) foreignMainDefault(family Family) []*netcfg.Route {
+	var best []*netcfg.Route
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
 		if r.Family != family || !p.k.foreignDefault(r) {
@@ -92,8 +94,8 @@ func (p *planner) foreignMainDefault(family Family) []*Route {
 }
 
 // foreignDefault reports whether a route is a default in main that somebody else installed.
-func (k Kernel) foreignDefault(r *Route) bool {
-	return r.Table == TableMain && r.Protocol != k.Protocol && r.Type == Unicast && r.IsDefault()
+func (k Kernel) foreignDefault(r *netcfg.Route) bool {
+	return r.Table == netcfg.TableMain && r.Protocol != k.Protocol && r.Type == netcfg.Unicast && r.IsDefault()
 }
 
 // RecordMainOwners records which routing daemons have a default in main, and reports whether that is anything new. It is
@@ -150,7 +152,7 @@ func (c *contest) observe(k Kernel, obs *Observed, family Family, now time.Time)
 			for _, hop := range r.Nexthops {
 				theirs[hop.Device] = addressesText(obs, hop.Device, family)
 			}
-		case r.Table == TableMain && r.Protocol == k.Protocol && r.IsDefault():
+		case r.Table == netcfg.TableMain && r.Protocol == k.Protocol && r.IsDefault():
 			ours = true
 		}
 	}

@@ -7,12 +7,15 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // daemonDefault is a box whose default in main, of the given protocol, leads by the second-best uplink; the best is static.
 func daemonDefault(family rules.Family, protocol uint8) *world {
 	w := dual()
-	w.dropRoutes(func(r rules.Route) bool { return r.Family == family && r.IsDefault() && r.Nexthops[0].Device == "wan1" })
+	w.dropRoutes(func(r netcfg.Route) bool {
+		return r.Family == family && r.IsDefault() && r.Nexthops[0].Device == "wan1"
+	})
 	address, gateway, a := "198.51.100.2/26", "198.51.100.1", &w.cfg.Uplinks[0].IPv4
 	if family == rules.IPv6 {
 		address, gateway, a = "2001:db8:a::2/64", "2001:db8:a::1", &w.cfg.Uplinks[0].IPv6
@@ -28,8 +31,8 @@ func daemonDefault(family rules.Family, protocol uint8) *world {
 }
 
 func oursInMain(w *world, family rules.Family) bool {
-	return slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool {
-		return r.Family == family && r.Table == rules.TableMain && r.IsDefault() && r.Protocol == numbers.Protocol
+	return slices.ContainsFunc(w.obs.Routes, func(r netcfg.Route) bool {
+		return r.Family == family && r.Table == netcfg.TableMain && r.IsDefault() && r.Protocol == numbers.Protocol
 	})
 }
 
@@ -79,7 +82,7 @@ func TestMainStaysLeftToADaemonThatRestarts(t *testing.T) {
 		if !w.obs.Recorded.RecordMainOwners(numbers, &w.obs) || w.obs.Recorded.RecordMainOwners(numbers, &w.obs) {
 			t.Errorf("%v: not noted, or noted twice", family)
 		}
-		w.dropRoutes(func(r rules.Route) bool { return r.Protocol == 186 })
+		w.dropRoutes(func(r netcfg.Route) bool { return r.Protocol == 186 })
 		w.converge(t)
 		if oursInMain(w, family) {
 			t.Errorf("%v: ours stands in main", family)
@@ -93,7 +96,7 @@ func TestADefaultThatAnotherProgramWithdrawsBeforeOursIsNotFoughtFor(t *testing.
 	for i, family := range rules.Families {
 		w := dual()
 		w.cfg.Uplinks[0].Tier = 2
-		leads := func(r rules.Route) bool {
+		leads := func(r netcfg.Route) bool {
 			return r.Family == family && r.IsDefault() && r.Nexthops[0].Device == "wan2"
 		}
 		theirs := w.obs.Routes[slices.IndexFunc(w.obs.Routes, leads)]
@@ -157,7 +160,7 @@ func TestADefaultThatGoesForAnotherReasonIsNoContest(t *testing.T) {
 				w.obs.Links, w.obs.Routes, w.obs.Addrs = slices.Clone(links), slices.Clone(routes), slices.Clone(addrs)
 				if n%2 == 1 {
 					c.lose(w)
-					w.dropRoutes(func(r rules.Route) bool { return r.IsDefault() && r.Protocol == 3 })
+					w.dropRoutes(func(r netcfg.Route) bool { return r.IsDefault() && r.Protocol == 3 })
 				}
 				contested = contested || contest.Observe(numbers, &w.obs, now.Add(time.Duration(n)*time.Second))[i]
 			}

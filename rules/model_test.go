@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // tableLocal is the table of linux/rtnetlink.h that holds the addresses of the machine itself.
@@ -73,14 +74,14 @@ func (w way) String() string {
 // packet may go: several, when the load is shared.
 func (m *machine) lookup(q query) []way {
 	family := rules.FamilyOf(q.dst)
-	start := slices.IndexFunc(m.obs.Rules, func(r rules.Rule) bool { return r.Family == family })
+	start := slices.IndexFunc(m.obs.Rules, func(r netcfg.Rule) bool { return r.Family == family })
 	if start < 0 {
 		return []way{{rejected: true}}
 	}
 	return m.walk(m.obs.Rules[start:], family, q)
 }
 
-func (m *machine) walk(list []rules.Rule, family rules.Family, q query) []way {
+func (m *machine) walk(list []netcfg.Rule, family rules.Family, q query) []way {
 	for i := range list {
 		r := &list[i]
 		if r.Family != family {
@@ -91,7 +92,7 @@ func (m *machine) walk(list []rules.Rule, family rules.Family, q query) []way {
 		}
 		switch r.Selectors.Action {
 		case 0:
-		case rules.RefuseNoRoute:
+		case netcfg.RefuseNoRoute:
 			return []way{{rejected: true}}
 		default:
 			continue
@@ -111,7 +112,7 @@ func (m *machine) walk(list []rules.Rule, family rules.Family, q query) []way {
 }
 
 // selects is fib_rule_match. A zero source is no address and matches only a rule without a source.
-func selects(r *rules.Rule, q query) bool {
+func selects(r *netcfg.Rule, q query) bool {
 	switch {
 	case r.From.IsValid() && !(q.src.IsValid() && r.From.Contains(q.src)),
 		r.To.IsValid() && !r.To.Contains(q.dst),
@@ -119,8 +120,8 @@ func selects(r *rules.Rule, q query) bool {
 		r.OIF != "" && r.OIF != q.oif,
 		(r.Mark^q.mark)&r.Mask != 0,
 		r.Selectors.Protocol != 0 && r.Selectors.Protocol != q.protocol,
-		r.Selectors.SPort != rules.Ports{} && (q.sport < r.Selectors.SPort.First || q.sport > r.Selectors.SPort.Last),
-		r.Selectors.DPort != rules.Ports{} && (q.dport < r.Selectors.DPort.First || q.dport > r.Selectors.DPort.Last),
+		r.Selectors.SPort != netcfg.Ports{} && (q.sport < r.Selectors.SPort.First || q.sport > r.Selectors.SPort.Last),
+		r.Selectors.DPort != netcfg.Ports{} && (q.dport < r.Selectors.DPort.First || q.dport > r.Selectors.DPort.Last),
 		r.Selectors.UIDs.Set && r.Selectors.UIDs.First != 0: // root makes all packets here
 		return false
 	}
@@ -129,7 +130,7 @@ func selects(r *rules.Rule, q query) bool {
 
 // suppressed is fib4_rule_suppress and fib6_rule_suppress. Both look at a route that was found, never at
 // an error: an unreachable route ends the walk whatever its length.
-func (m *machine) suppressed(r *rules.Rule, family rules.Family, w way) bool {
+func (m *machine) suppressed(r *netcfg.Rule, family rules.Family, w way) bool {
 	if w.rejected {
 		return false
 	}
@@ -151,14 +152,14 @@ func (m *machine) tableLookup(table uint32, q query) []way {
 		return m.localLookup(q)
 	}
 	family := rules.FamilyOf(q.dst)
-	var candidates []*rules.Route
+	var candidates []*netcfg.Route
 	for i := range m.obs.Routes {
 		r := &m.obs.Routes[i]
 		if r.Table == table && r.Family == family && r.Dst.Contains(q.dst) {
 			candidates = append(candidates, r)
 		}
 	}
-	slices.SortStableFunc(candidates, func(a, b *rules.Route) int {
+	slices.SortStableFunc(candidates, func(a, b *netcfg.Route) int {
 		if a.Dst.Bits() != b.Dst.Bits() {
 			return b.Dst.Bits() - a.Dst.Bits()
 		}
@@ -166,9 +167,9 @@ func (m *machine) tableLookup(table uint32, q query) []way {
 	})
 	for i, r := range candidates {
 		switch r.Type {
-		case rules.Throw:
+		case netcfg.Throw:
 			return nil
-		case rules.Unicast:
+		case netcfg.Unicast:
 		default:
 			return []way{{rejected: true, bits: r.Dst.Bits()}}
 		}
@@ -179,7 +180,7 @@ func (m *machine) tableLookup(table uint32, q query) []way {
 		if family == rules.IPv6 {
 			// Of several routes of one metric any may be taken (net/ipv6/route.c find_rr_leaf).
 			for _, o := range candidates[i+1:] {
-				if o.Dst == r.Dst && o.Metric == r.Metric && o.Type == rules.Unicast {
+				if o.Dst == r.Dst && o.Metric == r.Metric && o.Type == netcfg.Unicast {
 					ways = append(ways, m.usable(o, q.oif)...)
 				}
 			}
@@ -190,7 +191,7 @@ func (m *machine) tableLookup(table uint32, q query) []way {
 }
 
 // usable lists the nexthops of a route that are up, and on the device that is asked for.
-func (m *machine) usable(r *rules.Route, oif string) []way {
+func (m *machine) usable(r *netcfg.Route, oif string) []way {
 	var ways []way
 	for _, hop := range r.Nexthops {
 		if link, ok := m.obs.Link(hop.Device); ok && link.Up && (oif == "" || oif == hop.Device) {

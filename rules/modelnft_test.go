@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // connection is an entry of connection tracking, as far as it matters here.
@@ -38,11 +39,11 @@ const (
 // packet is masqueraded it gets the nth of the addresses that the kernel may choose from.
 func (m *machine) hook(name string, p *packet, nth int) bool {
 	type base struct {
-		rules.Chain
-		table *rules.Table
+		nft.Chain
+		table *nft.Table
 	}
 	var chains []base
-	for _, table := range []*rules.Table{m.obs.Table, m.obs.Policies} {
+	for _, table := range []*nft.Table{m.obs.Table, m.obs.Policies} {
 		if table != nil {
 			for _, c := range table.Chains {
 				if c.Hook == name {
@@ -98,12 +99,12 @@ func (m *machine) masquerade(p *packet, nth int) bool {
 
 // chain returns "drop", "accept" or, when all has been gone through, "". What a rule leads to is found by its name, as
 // nf_tables_core.c nft_do_chain does it.
-func (m *machine) chain(t *rules.Table, c rules.Chain, p *packet, nth int) string {
+func (m *machine) chain(t *nft.Table, c nft.Chain, p *packet, nth int) string {
 	for _, r := range c.Rules {
 		verdict := m.rule(r, p, nth)
 		kind, to, leads := strings.Cut(verdict, " ")
 		if leads {
-			i := slices.IndexFunc(t.Chains, func(c rules.Chain) bool { return c.Name == to })
+			i := slices.IndexFunc(t.Chains, func(c nft.Chain) bool { return c.Name == to })
 			if i < 0 || t.Chains[i].Hook != "" {
 				panic("a rule leads to " + to)
 			}
@@ -128,10 +129,10 @@ func leads(at int, chains []string) string {
 }
 
 // rule evaluates one rule and returns its verdict, or "" to go on with the next rule.
-func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
+func (m *machine) rule(r nft.Rule, p *packet, nth int) string {
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
-		case rules.NftDevice:
+		case nft.Device:
 			device := p.iif
 			if e.Out {
 				device = p.oif
@@ -139,42 +140,42 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if prefix, pattern := strings.CutSuffix(e.Name, "*"); e.Name != device && !(pattern && strings.HasPrefix(device, prefix)) {
 				return ""
 			}
-		case rules.NftCtMark:
+		case nft.CtMark:
 			// nft_ct_get_eval breaks off the rule when there is no connection.
 			if p.conn == nil || (p.conn.mark&e.Mask == e.Value) == e.Not {
 				return ""
 			}
-		case rules.NftSYN: // sizes are no matter of routing
+		case nft.SYN: // sizes are no matter of routing
 			return ""
-		case rules.NftSource:
+		case nft.Source:
 			if !e.Prefix.Contains(p.src) {
 				return ""
 			}
-		case rules.NftFamily:
+		case nft.Family:
 			if rules.FamilyOf(p.dst) != e.Family {
 				return ""
 			}
-		case rules.NftSetMark:
+		case nft.SetMark:
 			p.mark = p.mark&^e.Mask | e.Value
-		case rules.NftSetCtMark:
+		case nft.SetCtMark:
 			if p.conn == nil {
 				return ""
 			}
 			p.conn.mark = p.conn.mark&^e.Mask | e.Value
-		case rules.NftCounter:
-		case rules.NftMasquerade:
+		case nft.Counter:
+		case nft.Masquerade:
 			if !m.masquerade(p, nth) {
 				return "drop"
 			}
 			return "accept"
-		case rules.NftSourceNAT:
+		case nft.SourceNAT:
 			p.src, p.conn.source = e.To, e.To
 			return "accept"
-		case rules.NftDestination:
+		case nft.Destination:
 			if !e.Prefix.Contains(p.dst) {
 				return ""
 			}
-		case rules.NftPrefixNAT:
+		case nft.PrefixNAT:
 			if e.Dest {
 				p.dst = mapped(p.dst, e.To)
 			} else {
@@ -182,7 +183,7 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 				p.conn.source = p.src
 			}
 			return "accept"
-		case rules.NftDevices:
+		case nft.Devices:
 			device := p.iif
 			if e.Out {
 				device = p.oif
@@ -190,7 +191,7 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if !slices.Contains(e.Names, device) {
 				return ""
 			}
-		case rules.NftAddresses:
+		case nft.Addresses:
 			addr := p.src
 			if e.Dest {
 				addr = p.dst
@@ -198,19 +199,19 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if rules.FamilyOf(addr) != rules.FamilyOf(e.Prefixes[0].Addr()) || e.Not == slices.ContainsFunc(e.Prefixes, func(x netip.Prefix) bool { return x.Contains(addr) }) {
 				return ""
 			}
-		case rules.NftPinned:
+		case nft.Pinned:
 			if p.conn == nil || p.conn.mark&e.Mask == 0 {
 				return ""
 			}
-		case rules.NftReply:
+		case nft.Reply:
 			if p.conn == nil || !p.conn.reply {
 				return ""
 			}
-		case rules.NftLocalDestination:
+		case nft.LocalDestination:
 			if len(m.localLookup(query{dst: p.dst})) == 0 {
 				return ""
 			}
-		case rules.NftRoute:
+		case nft.Route:
 			q := query{dst: p.dst, src: p.src, iif: "lo", mark: p.mark}
 			if e.Back {
 				q.dst, q.src = p.src, p.dst
@@ -219,65 +220,65 @@ func (m *machine) rule(r rules.NftRule, p *packet, nth int) string {
 			if ways[0].rejected || ways[0].local || e.Back && !m.usesDevice(ways, p.iif) {
 				return ""
 			}
-		case rules.NftDestinationNAT:
+		case nft.DestinationNAT:
 			if p.conn == nil || !p.conn.forwarded {
 				return ""
 			}
-		case rules.NftIPsec: // the model has no IPsec policies
+		case nft.IPsec: // the model has no IPsec policies
 			if !e.Not {
 				return ""
 			}
-		case rules.NftProtocols:
+		case nft.Protocols:
 			if !slices.Contains(e.List, p.protocol) {
 				return ""
 			}
-		case rules.NftPorts:
+		case nft.Ports:
 			port := p.sport
 			if e.Dest {
 				port = p.dport
 			}
-			if !slices.ContainsFunc(e.List, func(r rules.Ports) bool { return r.First <= port && port <= r.Last }) {
+			if !slices.ContainsFunc(e.List, func(r nft.Range) bool { return r.Has(uint32(port)) }) {
 				return ""
 			}
-		case rules.NftOwners: // root makes all packets here
-			if p.iif != "lo" || !slices.ContainsFunc(e.List, func(u rules.UIDs) bool { return u.First == 0 }) {
+		case nft.Owners: // root makes all packets here
+			if p.iif != "lo" || !slices.ContainsFunc(e.List, func(u nft.Range) bool { return u.First == 0 }) {
 				return ""
 			}
-		case rules.NftDSCP:
+		case nft.DSCP:
 			if rules.FamilyOf(p.dst) != e.Family || !slices.Contains(e.List, p.dscp) {
 				return ""
 			}
-		case rules.NftMACs:
+		case nft.MACs:
 			if p.iif == "lo" || !slices.Contains(e.List, p.mac) {
 				return ""
 			}
-		case rules.NftMark:
+		case nft.Mark:
 			if (p.mark&e.Mask == e.Value) == e.Not {
 				return ""
 			}
-		case rules.NftSourceShare:
+		case nft.SourceShare:
 			// Whatever the hash is, it is the same for the same source.
 			last := p.src.As16()
 			if share := uint32(last[15]) % e.Total; share < e.First || share > e.Last {
 				return ""
 			}
-		case rules.NftDrop, rules.NftReject, rules.NftRefuse, rules.NftReset:
+		case nft.Drop, nft.Reject, nft.Refuse, nft.Reset:
 			return "drop"
-		case rules.NftReturn:
+		case nft.Return:
 			return "return"
-		case rules.NftAccept:
+		case nft.Accept:
 			return "accept"
-		case rules.NftJump:
+		case nft.Jump:
 			return "jump " + e.Chain
-		case rules.NftGoto:
+		case nft.Goto:
 			return "goto " + e.Chain
-		case rules.NftBranch:
+		case nft.Branch:
 			device := p.iif
 			if e.Out {
 				device = p.oif
 			}
 			return leads(slices.Index(e.Devices, device), e.Chains)
-		case rules.NftPinBranch:
+		case nft.PinBranch:
 			if p.conn == nil {
 				return ""
 			}
@@ -361,7 +362,7 @@ func (m *machine) send(p packet) []departure {
 
 // reroutes reports whether a chain of type route looks at local packets.
 func (m *machine) reroutes() bool {
-	return m.obs.Table != nil && slices.ContainsFunc(m.obs.Table.Chains, func(c rules.Chain) bool {
+	return m.obs.Table != nil && slices.ContainsFunc(m.obs.Table.Chains, func(c nft.Chain) bool {
 		return c.Type == "route" && c.Hook == "output"
 	})
 }

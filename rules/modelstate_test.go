@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Routing protocol numbers of linux/rtnetlink.h.
@@ -40,7 +41,7 @@ func (m *machine) clone() *machine {
 // snapshot is what a kernel adapter would show of the machine.
 func (m *machine) snapshot() *rules.Observed {
 	obs := m.clone().obs
-	obs.Tunnels = slices.DeleteFunc(obs.Tunnels, func(t rules.TunnelLink) bool { return !m.present(t.Device) })
+	obs.Tunnels = slices.DeleteFunc(obs.Tunnels, func(t netcfg.TunnelLink) bool { return !m.present(t.Device) })
 	for i := range obs.Tunnels {
 		link, _ := m.obs.Link(obs.Tunnels[i].Device)
 		obs.Tunnels[i].Up, obs.Tunnels[i].MTU = link.Up, link.MTU
@@ -50,8 +51,8 @@ func (m *machine) snapshot() *rules.Observed {
 		obs.SeenUp[l.Index] = true
 	}
 	obs.WireGuard = slices.DeleteFunc(obs.WireGuard, func(d rules.WireGuardDevice) bool { return !m.present(d.Device) })
-	obs.Routes = slices.DeleteFunc(obs.Routes, func(r rules.Route) bool {
-		return r.Table != rules.TableMain && r.Protocol != m.numbers.Protocol && !m.ourTable(r.Table)
+	obs.Routes = slices.DeleteFunc(obs.Routes, func(r netcfg.Route) bool {
+		return r.Table != netcfg.TableMain && r.Protocol != m.numbers.Protocol && !m.ourTable(r.Table)
 	})
 	return &obs
 }
@@ -66,51 +67,51 @@ func (m *machine) ourTable(table uint32) bool {
 }
 
 // apply carries out one change, as the kernel does: with its refusals and its side effects.
-func (m *machine) apply(op rules.Op) error {
+func (m *machine) apply(op netcfg.Op) error {
 	var err error
 	switch op := op.(type) {
-	case rules.AddAddr:
+	case netcfg.AddAddr:
 		err = m.addAddr(rules.Addr{Device: op.Device, Prefix: op.Prefix, Deprecated: op.Deprecated, NoPrefixRoute: op.NoPrefixRoute, Protocol: m.numbers.Protocol})
-	case rules.ChangeAddr:
+	case netcfg.ChangeAddr:
 		err = errors.New("cannot find the address")
 		for i, a := range m.obs.Addrs {
 			if a.Device == op.Device && a.Prefix == op.Prefix {
 				m.obs.Addrs[i].Deprecated, err = op.Deprecated, nil
 			}
 		}
-	case rules.DelAddr:
+	case netcfg.DelAddr:
 		err = m.delAddr(op.Device, op.Prefix)
-	case rules.PutRoute:
+	case netcfg.PutRoute:
 		err = m.putRoute(op.Route, op.Prepend)
-	case rules.DelRoute:
+	case netcfg.DelRoute:
 		removes := op.Equal
 		if op.Family == rules.IPv4 {
-			removes = func(r rules.Route) bool { return op.Removes(&r) }
+			removes = func(r netcfg.Route) bool { return op.Removes(&r) }
 		}
 		if i := slices.IndexFunc(m.obs.Routes, removes); i >= 0 {
 			m.obs.Routes = slices.Delete(m.obs.Routes, i, i+1)
 		} else {
 			err = errors.New("no such route")
 		}
-	case rules.AddRule:
+	case netcfg.AddRule:
 		err = m.addRule(op.Rule)
-	case rules.DelRule:
+	case netcfg.DelRule:
 		if i := slices.Index(m.obs.Rules, op.Rule); i >= 0 {
 			m.obs.Rules = slices.Delete(m.obs.Rules, i, i+1)
 		} else {
 			err = errors.New("no such rule")
 		}
-	case rules.PutTable:
+	case netcfg.PutTable:
 		m.obs.Table = op.Table
-	case rules.PutPolicies:
+	case netcfg.PutPolicies:
 		m.obs.Policies = op.Table
-	case rules.PutEgress:
+	case netcfg.PutEgress:
 		err = m.putEgress(op)
-	case rules.DelEgress:
+	case netcfg.DelEgress:
 		m.delEgress(op)
-	case rules.SetGroup:
+	case netcfg.SetGroup:
 		err = m.changeLink(op.Device, func(l *rules.Link) { l.Group = op.Group })
-	case rules.SetSysctl:
+	case netcfg.SetSysctl:
 		if _, ok := m.obs.Sysctls[op.Name]; !ok {
 			err = errors.New("no such parameter")
 		} else {
@@ -126,7 +127,7 @@ func (m *machine) apply(op rules.Op) error {
 }
 
 // putEgress is tc: a filter hangs on a qdisc, of which there is one.
-func (m *machine) putEgress(op rules.PutEgress) error {
+func (m *machine) putEgress(op netcfg.PutEgress) error {
 	e := m.obs.Egress
 	switch {
 	case op.Qdisc && e.Qdiscs[op.Device]:
@@ -143,10 +144,10 @@ func (m *machine) putEgress(op rules.PutEgress) error {
 }
 
 func (m *machine) delFilter(device string) {
-	m.obs.Egress.Filters = slices.DeleteFunc(m.obs.Egress.Filters, func(f rules.EgressFilter) bool { return f.Device == device })
+	m.obs.Egress.Filters = slices.DeleteFunc(m.obs.Egress.Filters, func(f netcfg.EgressFilter) bool { return f.Device == device })
 }
 
-func (m *machine) delEgress(op rules.DelEgress) {
+func (m *machine) delEgress(op netcfg.DelEgress) {
 	m.delFilter(op.Device)
 	if op.Qdisc {
 		delete(m.obs.Egress.Qdiscs, op.Device)
@@ -163,11 +164,11 @@ func (m *machine) changeLink(device string, fn func(*rules.Link)) error {
 }
 
 // addRule puts a rule behind those of the same preference.
-func (m *machine) addRule(r rules.Rule) error {
+func (m *machine) addRule(r netcfg.Rule) error {
 	if slices.Contains(m.obs.Rules, r) {
 		return errors.New("file exists")
 	}
-	i := slices.IndexFunc(m.obs.Rules, func(o rules.Rule) bool {
+	i := slices.IndexFunc(m.obs.Rules, func(o netcfg.Rule) bool {
 		return o.Family > r.Family || o.Family == r.Family && o.Priority > r.Priority
 	})
 	if i < 0 {
@@ -180,11 +181,11 @@ func (m *machine) addRule(r rules.Rule) error {
 // putRoute is fib_table_insert and fib6_add: a replacing change takes the place of the first route with
 // the same key, whoever installed it. Routes of IPv4 with one key are kept in the order of their coming,
 // a prepended one first; IPv6 has one route per key and nexthop.
-func (m *machine) putRoute(r rules.Route, prepend bool) error {
+func (m *machine) putRoute(r netcfg.Route, prepend bool) error {
 	if err := m.checkNexthops(&r); err != nil {
 		return err
 	}
-	i := slices.IndexFunc(m.obs.Routes, func(o rules.Route) bool { return sameKey(&o, &r) })
+	i := slices.IndexFunc(m.obs.Routes, func(o netcfg.Route) bool { return sameKey(&o, &r) })
 	switch {
 	case i < 0:
 		m.obs.Routes = append(m.obs.Routes, r)
@@ -198,12 +199,12 @@ func (m *machine) putRoute(r rules.Route, prepend bool) error {
 	return nil
 }
 
-func sameKey(a, b *rules.Route) bool {
+func sameKey(a, b *netcfg.Route) bool {
 	return a.Family == b.Family && a.Table == b.Table && a.Dst == b.Dst && a.Metric == b.Metric
 }
 
 // checkNexthops refuses what fib_check_nh and ip6_route_check_nh refuse.
-func (m *machine) checkNexthops(r *rules.Route) error {
+func (m *machine) checkNexthops(r *netcfg.Route) error {
 	for _, hop := range r.Nexthops {
 		link, ok := m.obs.Link(hop.Device)
 		switch {
@@ -226,7 +227,7 @@ func (m *machine) checkNexthops(r *rules.Route) error {
 }
 
 // isLocalFor reports whether a gateway is an address of the machine; a link-local one counts on its own device only.
-func (m *machine) isLocalFor(hop rules.Nexthop) bool {
+func (m *machine) isLocalFor(hop netcfg.Nexthop) bool {
 	return slices.ContainsFunc(m.obs.Addrs, func(o rules.Addr) bool {
 		return o.Prefix.Addr() == hop.Gateway && (o.Device == hop.Device || !hop.Gateway.IsLinkLocalUnicast())
 	})
@@ -238,7 +239,7 @@ func (m *machine) isLocal(a netip.Addr) bool {
 
 // onlink reports whether a gateway is a neighbour on its device, by the route's own table or else by the
 // rules.
-func (m *machine) onlink(table uint32, hop rules.Nexthop) bool {
+func (m *machine) onlink(table uint32, hop netcfg.Nexthop) bool {
 	if hop.Gateway.IsLinkLocalUnicast() && hop.Gateway.Is6() {
 		return true
 	}
@@ -272,11 +273,11 @@ func sameSubnet(a, b *rules.Addr) bool {
 }
 
 // connected is the route that the kernel installs with an address.
-func connected(a *rules.Addr) rules.Route {
-	r := rules.Route{Family: rules.FamilyOf(a.Prefix.Addr()), Table: rules.TableMain, Type: rules.Unicast,
-		Dst: a.Prefix.Masked(), Protocol: protoKernel, Nexthops: []rules.Nexthop{{Device: a.Device, Weight: 1}}}
+func connected(a *rules.Addr) netcfg.Route {
+	r := netcfg.Route{Family: rules.FamilyOf(a.Prefix.Addr()), Table: netcfg.TableMain, Type: netcfg.Unicast,
+		Dst: a.Prefix.Masked(), Protocol: protoKernel, Nexthops: []netcfg.Nexthop{{Device: a.Device, Weight: 1}}}
 	if r.Family == rules.IPv4 {
-		r.Scope, r.Src = rules.ScopeLink, a.Prefix.Addr()
+		r.Scope, r.Src = netcfg.ScopeLink, a.Prefix.Addr()
 	} else {
 		r.Metric = 256
 	}
@@ -345,19 +346,19 @@ func (m *machine) losePrimary(removed *rules.Addr) {
 // device when another device has the same address (fib_del_ifaddr).
 func (m *machine) dropSource(device string, source netip.Addr) {
 	elsewhere := m.isLocal(source)
-	m.dropRoutes(func(r rules.Route) bool {
-		return r.Table == rules.TableMain && r.Src == source && (!elsewhere || r.Protocol == protoKernel && r.Nexthops[0].Device == device)
+	m.dropRoutes(func(r netcfg.Route) bool {
+		return r.Table == netcfg.TableMain && r.Src == source && (!elsewhere || r.Protocol == protoKernel && r.Nexthops[0].Device == device)
 	})
 }
 
-func (m *machine) dropRoutes(which func(rules.Route) bool) {
+func (m *machine) dropRoutes(which func(netcfg.Route) bool) {
 	m.obs.Routes = slices.DeleteFunc(m.obs.Routes, which)
 }
 
 // disableIPv4 is fib_disable_ip: a route goes, in whatever table, when none of its nexthops is left.
 func (m *machine) disableIPv4(device string) {
-	m.dropRoutes(func(r rules.Route) bool {
-		return r.Family == rules.IPv4 && len(r.Nexthops) > 0 && !slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool {
+	m.dropRoutes(func(r netcfg.Route) bool {
+		return r.Family == rules.IPv4 && len(r.Nexthops) > 0 && !slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool {
 			link, _ := m.obs.Link(n.Device)
 			return n.Device != device && link.Up
 		})
@@ -369,14 +370,14 @@ func (m *machine) dropIPv6(device string) {
 	for i := range m.obs.Routes {
 		r := &m.obs.Routes[i]
 		if r.Family == rules.IPv6 {
-			r.Nexthops = slices.DeleteFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == device })
+			r.Nexthops = slices.DeleteFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == device })
 			if len(r.Nexthops) == 1 {
 				r.Nexthops[0].Weight = 1
 			}
 		}
 	}
-	m.dropRoutes(func(r rules.Route) bool {
-		return r.Family == rules.IPv6 && r.Type == rules.Unicast && len(r.Nexthops) == 0
+	m.dropRoutes(func(r netcfg.Route) bool {
+		return r.Family == rules.IPv6 && r.Type == netcfg.Unicast && len(r.Nexthops) == 0
 	})
 }
 
@@ -407,8 +408,8 @@ func (m *machine) unplug(device string) {
 	m.setDown(device)
 	m.obs.Links = slices.DeleteFunc(m.obs.Links, func(l rules.Link) bool { return l.Name == device })
 	m.obs.Addrs = slices.DeleteFunc(m.obs.Addrs, func(a rules.Addr) bool { return a.Device == device })
-	m.dropRoutes(func(r rules.Route) bool {
-		return slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == device })
+	m.dropRoutes(func(r netcfg.Route) bool {
+		return slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == device })
 	})
 	for _, key := range sysctlKeys {
 		delete(m.obs.Sysctls, "net/ipv4/conf/"+device+"/"+key)
@@ -441,9 +442,9 @@ var sysctlKeys = []string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_anno
 
 // foreign lists what is not ours, to see that it stays as it is. Routes that the kernel makes from
 // addresses are left out: they come and go with the addresses that we assign. So is what hangs on devices of ours.
-func (m *machine) foreign() (routes []rules.Route, list []rules.Rule, addrs []rules.Addr) {
+func (m *machine) foreign() (routes []netcfg.Route, list []netcfg.Rule, addrs []rules.Addr) {
 	for _, r := range m.obs.Routes {
-		if !slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return tunnelName(n.Device) }) && r.Protocol != m.numbers.Protocol && r.Protocol != protoKernel {
+		if !slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return tunnelName(n.Device) }) && r.Protocol != m.numbers.Protocol && r.Protocol != protoKernel {
 			routes = append(routes, r)
 		}
 	}

@@ -7,30 +7,32 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel/fakekernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // applyTunnel carries out a change to a tunnel device.
-func (m *machine) applyTunnel(op rules.Op) error {
+func (m *machine) applyTunnel(op netcfg.Op) error {
 	switch op := op.(type) {
-	case rules.AddTunnel:
+	case netcfg.AddTunnel:
 		return m.addTunnel(op)
-	case rules.DelTunnel:
+	case netcfg.DelTunnel:
 		m.unplug(op.Device)
-		m.obs.Tunnels = slices.DeleteFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return t.Device == op.Device })
+		m.obs.Tunnels = slices.DeleteFunc(m.obs.Tunnels, func(t netcfg.TunnelLink) bool { return t.Device == op.Device })
 		m.obs.WireGuard = slices.DeleteFunc(m.obs.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == op.Device })
-	case rules.SetMTU:
-		return m.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) { l.MTU, t.MTU = op.MTU, op.MTU })
-	case rules.SetMaster:
-		return m.changeTunnel(op.Device, func(_ *rules.Link, t *rules.TunnelLink) { t.Bridge, t.Floods = op.Bridge, true })
-	case rules.SetUp:
-		err := m.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) {
+	case netcfg.SetMTU:
+		return m.changeTunnel(op.Device, func(l *rules.Link, t *netcfg.TunnelLink) { l.MTU, t.MTU = op.MTU, op.MTU })
+	case netcfg.SetMaster:
+		return m.changeTunnel(op.Device, func(_ *rules.Link, t *netcfg.TunnelLink) { t.Bridge, t.Floods = op.Bridge, true })
+	case netcfg.SetUp:
+		err := m.changeTunnel(op.Device, func(l *rules.Link, t *netcfg.TunnelLink) {
 			l.Up, l.Carrier, t.Up = true, true, true
-			if t.Kind != rules.WireGuardKind {
+			if t.Spec().LinkLocal {
 				m.addLinkLocal(l)
 			}
 		})
 		return err
-	case rules.SetWireGuard:
+	case netcfg.SetWireGuard:
 		i := slices.IndexFunc(m.obs.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == op.Device })
 		if i < 0 {
 			return errors.New("no such device")
@@ -43,14 +45,14 @@ func (m *machine) applyTunnel(op rules.Op) error {
 }
 
 // addTunnel is rtnl_newlink: a name is there once, and so are the ends of a tunnel.
-func (m *machine) addTunnel(op rules.AddTunnel) error {
+func (m *machine) addTunnel(op netcfg.AddTunnel) error {
 	if _, exists := m.obs.Link(op.Device); exists {
 		return errors.New("file exists")
 	}
-	m.obs.Tunnels = slices.DeleteFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return !m.present(t.Device) })
+	m.obs.Tunnels = slices.DeleteFunc(m.obs.Tunnels, func(t netcfg.TunnelLink) bool { return !m.present(t.Device) })
 	m.obs.WireGuard = slices.DeleteFunc(m.obs.WireGuard, func(d rules.WireGuardDevice) bool { return !m.present(d.Device) })
-	if slices.ContainsFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool {
-		return t.TunnelParams == op.TunnelParams && t.Kind != rules.WireGuardKind
+	if slices.ContainsFunc(m.obs.Tunnels, func(t netcfg.TunnelLink) bool {
+		return t.Params == op.Params && t.Spec().Ends()
 	}) {
 		return errors.New("file exists: a tunnel of these ends")
 	}
@@ -58,15 +60,15 @@ func (m *machine) addTunnel(op rules.AddTunnel) error {
 	t := op.TunnelLink
 	t.Up, t.Bridge, t.Multicast = false, "", true
 	m.obs.Tunnels = append(m.obs.Tunnels, t)
-	if op.Kind == rules.WireGuardKind {
+	if op.Kind == encap.WireGuard {
 		m.obs.WireGuard = append(m.obs.WireGuard, rules.WireGuardDevice{Device: op.Device})
 	}
 	return nil
 }
 
-func (m *machine) changeTunnel(device string, change func(*rules.Link, *rules.TunnelLink)) error {
+func (m *machine) changeTunnel(device string, change func(*rules.Link, *netcfg.TunnelLink)) error {
 	l := slices.IndexFunc(m.obs.Links, func(l rules.Link) bool { return l.Name == device })
-	t := slices.IndexFunc(m.obs.Tunnels, func(t rules.TunnelLink) bool { return t.Device == device })
+	t := slices.IndexFunc(m.obs.Tunnels, func(t netcfg.TunnelLink) bool { return t.Device == device })
 	if l < 0 || t < 0 {
 		return errors.New("no such device")
 	}

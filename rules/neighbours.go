@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // The shortest prefixes of connected networks that are taken for a segment of neighbours. What is shorter, such as a
@@ -36,7 +38,7 @@ func (k Kernel) NeighbourTable() uint32 {
 }
 
 // wide reports whether a route leads to more than a segment can be.
-func (r *Route) wide() bool {
+func wide(r *netcfg.Route) bool {
 	if r.Family == IPv4 {
 		return r.Dst.Bits() < segmentBits4
 	}
@@ -68,7 +70,7 @@ func withoutConnected(u *Uplink, family Family, address netip.Prefix) bool {
 // others have put there, and with the segments of the uplinks' addresses. It is looked up in main's place.
 func (p *planner) neighbourNetworks() {
 	for _, family := range Families {
-		if !p.based[family.index()] || !p.tooWide(family) {
+		if !p.based[family.Index()] || !p.tooWide(family) {
 			continue
 		}
 		routes, less := p.behindUplinks(family)
@@ -77,7 +79,7 @@ func (p *planner) neighbourNetworks() {
 		}
 		p.state.Routes = append(p.state.Routes, routes...)
 		for i := range p.state.Rules {
-			if r := &p.state.Rules[i]; r.Family == family && r.Table == TableMain && p.k.looksUpNetworks(r) {
+			if r := &p.state.Rules[i]; r.Family == family && r.Table == netcfg.TableMain && p.k.looksUpNetworks(r) {
 				r.Table, r.SuppressPrefixLen = p.k.NeighbourTable(), -1
 			}
 		}
@@ -89,7 +91,7 @@ func (p *planner) neighbourNetworks() {
 func (p *planner) tooWide(family Family) bool {
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Family != family || r.Table != TableMain || r.defaultLike() || len(r.Nexthops) != 1 || r.Nexthops[0].Gateway.IsValid() || !p.devices[r.Nexthops[0].Device] {
+		if r.Family != family || r.Table != netcfg.TableMain || r.DefaultLike() || len(r.Nexthops) != 1 || r.Nexthops[0].Gateway.IsValid() || !p.devices[r.Nexthops[0].Device] {
 			continue
 		}
 		if address, advertised, connected := p.connectedBy(r); connected && segmentOf(r.Dst, address, advertised) != r.Dst {
@@ -103,11 +105,11 @@ func (p *planner) tooWide(family Family) bool {
 }
 
 // behindUplinks lists the routes of the table in main's place, and reports whether they are less than main has.
-func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
-	taken := make(map[routeKey]bool)
-	add := func(r Route) {
+func (p *planner) behindUplinks(family Family) (routes []netcfg.Route, less bool) {
+	taken := make(map[netcfg.RouteKey]bool)
+	add := func(r netcfg.Route) {
 		r.Table, r.Protocol = p.k.NeighbourTable(), p.k.Protocol
-		if key := r.key(); !taken[key] {
+		if key := r.Key(); !taken[key] {
 			taken[key] = true
 			routes = append(routes, r)
 		}
@@ -118,12 +120,12 @@ func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
 		provided[u.Device] = !u.Site && !u.hasPeers()
 	}
 	// Whatever device is in the link group, the rule for local networks passes over.
-	behind := func(n Nexthop) bool {
+	behind := func(n netcfg.Nexthop) bool {
 		link, _ := p.obs.Link(n.Device)
 		return p.devices[n.Device] || link.Group == p.k.LinkGroup
 	}
-	consider := func(r *Route) {
-		if r.Family != family || r.Table != TableMain || r.Type != Unicast || r.defaultLike() || r.Dst.Addr().IsLinkLocalUnicast() || !slices.ContainsFunc(r.Nexthops, behind) {
+	consider := func(r *netcfg.Route) {
+		if r.Family != family || r.Table != netcfg.TableMain || r.Type != netcfg.Unicast || r.DefaultLike() || r.Dst.Addr().IsLinkLocalUnicast() || !slices.ContainsFunc(r.Nexthops, behind) {
 			return
 		}
 		c := *r
@@ -156,7 +158,7 @@ func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
 	}
 	ours := len(p.state.Routes) // peers of tunnels
 	for i := range ours {
-		if r := &p.state.Routes[i]; r.Table == TableMain && !slices.ContainsFunc(p.obs.Routes, r.Equal) {
+		if r := &p.state.Routes[i]; r.Table == netcfg.TableMain && !slices.ContainsFunc(p.obs.Routes, r.Equal) {
 			consider(r)
 		}
 	}
@@ -181,7 +183,7 @@ func (p *planner) behindUplinks(family Family) (routes []Route, less bool) {
 
 // connectedBy tells whether a route is one that came with an address of its device, or with a router's word that the
 // network is on the link, and which address that is; zero: none.
-func (p *planner) connectedBy(r *Route) (address netip.Addr, advertised, connected bool) {
+func (p *planner) connectedBy(r *netcfg.Route) (address netip.Addr, advertised, connected bool) {
 	if len(r.Nexthops) != 1 || r.Nexthops[0].Gateway.IsValid() || r.Protocol == p.k.Protocol {
 		return netip.Addr{}, false, false
 	}
@@ -268,7 +270,7 @@ func (p *planner) ownedNetworks() []ownedNetwork {
 	}
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Table != TableMain || r.Type != Unicast || len(r.Nexthops) == 0 || r.Dst.IsSingleIP() || r.defaultLike() {
+		if r.Table != netcfg.TableMain || r.Type != netcfg.Unicast || len(r.Nexthops) == 0 || r.Dst.IsSingleIP() || r.DefaultLike() {
 			continue
 		}
 		if n := &r.Nexthops[0]; n.Gateway.IsValid() && !p.devices[n.Device] {

@@ -3,6 +3,10 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // localNetworks lists the networks that are connected to devices which are no uplinks.
@@ -37,8 +41,8 @@ func (p *planner) routedNetworks() []netip.Prefix {
 	var nets []netip.Prefix
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		behind := func(n Nexthop) bool { return !p.devices[n.Device] }
-		if r.Table == TableMain && r.Type == Unicast && !r.defaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
+		behind := func(n netcfg.Nexthop) bool { return !p.devices[n.Device] }
+		if r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && !r.DefaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
 			nets = append(nets, r.Dst)
 		}
 	}
@@ -126,7 +130,7 @@ func (p *planner) findNetworks() {
 		}
 	}
 	for _, list := range p.networks { // one that is assigned comes last at first, and where the kernel lists it later
-		slices.SortFunc(list, comparePrefixes)
+		slices.SortFunc(list, netcfg.ComparePrefixes)
 	}
 }
 
@@ -153,7 +157,7 @@ func (p *planner) publicOnly(u *Uplink, family Family, info PathInfo) bool {
 	}
 	own := p.sources(u, family, info)
 	if len(own) == 0 {
-		return family == IPv6 && (info.LinkLocal || p.ethernetTunnel(u.Device))
+		return family == IPv6 && (info.LinkLocal || p.getsLinkLocal(u.Device))
 	}
 	return slices.ContainsFunc(own, func(s netip.Prefix) bool { return !s.Addr().IsPrivate() && !sharedSpace().Contains(s.Addr()) })
 }
@@ -196,7 +200,7 @@ func (p *planner) beside(u *Uplink, family Family, info PathInfo) beside {
 		b.networks = append(b.networks, r.Dst)
 	}
 	b.networks = append(b.networks, netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4)) // what is on the link hears it
-	b.sources, b.networks = disjoint(b.sources), disjoint(b.networks)
+	b.sources, b.networks = inet.Disjoint(b.sources), inet.Disjoint(b.networks)
 	return b
 }
 
@@ -205,7 +209,7 @@ func (p *planner) beside(u *Uplink, family Family, info PathInfo) beside {
 // tracking holds a packet for invalid. An address that two uplinks share is foreign to neither. Each uplink has
 // a chain for its own sources, and all share the rest: the rules grow with the uplinks, not with their square.
 // Egress filters have the same sources.
-func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egressSources {
+func (p *planner) filterSources(leaving *branches, chain *nft.Chain) map[string]*egressSources {
 	lans, sources := p.localNetworks(), p.uplinkSources()
 	var routed []netip.Prefix
 	if len(p.obs.Translations) > 0 {
@@ -215,15 +219,15 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 	devices, rewriting, public := make(map[Family][]string), make(map[Family][]string), make(map[Family][]string)
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		c := leaving.of(u, "egress")
-		own := disjoint(p.sourcesBehind(u, family, info))
+		own := inet.Disjoint(p.sourcesBehind(u, family, info))
 		beside := p.beside(u, family, info)
 		if len(beside.sources) > 0 {
 			own = slices.DeleteFunc(own, func(s netip.Prefix) bool { return slices.Contains(beside.sources, s) })
-			c.add("beside the provider", NftAddresses{Prefixes: beside.sources}, NftAddresses{Dest: true, Prefixes: beside.networks}, NftReturn{})
-			c.add("the Internet is not for it", NftAddresses{Prefixes: beside.sources}, NftCounter{}, NftDrop{})
+			c.Add("beside the provider", nft.Addresses{Prefixes: beside.sources}, nft.Addresses{Dest: true, Prefixes: beside.networks}, nft.Return{})
+			c.Add("the Internet is not for it", nft.Addresses{Prefixes: beside.sources}, nft.Counter{}, nft.Drop{})
 		}
 		if len(own) > 0 {
-			c.add("its own sources", NftAddresses{Prefixes: own}, NftReturn{})
+			c.Add("its own sources", nft.Addresses{Prefixes: own}, nft.Return{})
 		}
 		filter := filters[u.Device]
 		if filter == nil {
@@ -247,17 +251,17 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 		if !u.Family(family).Masquerade && !(family == IPv6 && u.IPv6.PrefixNAT) {
 			return
 		}
-		translated := slices.Clone(ofFamily(lans, family))
+		translated := slices.Clone(inet.OfFamily(lans, family))
 		by := p.obs.TranslatedBy(u.Device, family)
 		if by != "" { // when they fail, nobody else does it
-			translated = append(translated, ofFamily(routed, family)...)
+			translated = append(translated, inet.OfFamily(routed, family)...)
 		}
 		within := slices.DeleteFunc(slices.Clone(translated), func(net netip.Prefix) bool { return !slices.ContainsFunc(own, net.Overlaps) })
 		translated = slices.DeleteFunc(translated, func(net netip.Prefix) bool { return slices.Contains(within, net) })
 		if p.isWireGuard(u) {
 			// Peers that have called a host by its own address know it, as those of a tunnel do that leads nowhere else.
 			for _, part := range inSets(translated) {
-				c.add("an answer to a peer of "+u.Name, NftReply{}, NftAddresses{Prefixes: part}, NftReturn{})
+				c.Add("an answer to a peer of "+u.Name, nft.Reply{}, nft.Addresses{Prefixes: part}, nft.Return{})
 			}
 		} else {
 			filter.hidden = append(filter.hidden, translated)
@@ -267,55 +271,55 @@ func (p *planner) filterSources(leaving *branches, chain *Chain) map[string]*egr
 			return
 		}
 		for _, part := range inSets(translated) {
-			c.add(u.Name+" hides local networks", append(p.unlessIPsec(), NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})...)
+			c.Add(u.Name+" hides local networks", append(p.unlessIPsec(), nft.Addresses{Prefixes: part}, nft.Counter{}, nft.Drop{})...)
 		}
 	})
 	p.returnIPsec(chain)
 	for _, family := range Families {
 		dropForeign(chain, "an uplink's source never leaves by another", devices[family], sources[family])
 		p.answers(chain, devices[family], family)
-		dropForeign(chain, "local networks are hidden", rewriting[family], ofFamily(lans, family))
+		dropForeign(chain, "local networks are hidden", rewriting[family], inet.OfFamily(lans, family))
 		dropForeign(chain, "private addresses stay here", public[family], privateSpace(family))
-		p.transit(chain, devices[family], family, ofFamily(lans, family))
+		p.transit(chain, devices[family], family, inet.OfFamily(lans, family))
 	}
 	for i := range leaving.chains {
 		if len(chain.Rules) > 0 {
-			leaving.chains[i].add("all others", NftGoto{chain.Name})
+			leaving.chains[i].Add("all others", nft.Goto{Chain: chain.Name})
 		}
 	}
 	return filters
 }
 
 // answers lets those pass that hosts behind uplinks get: whom they have called by its own address answers with that.
-func (p *planner) answers(chain *Chain, devices []string, family Family) {
+func (p *planner) answers(chain *nft.Chain, devices []string, family Family) {
 	for _, part := range inSets(p.networksBehindUplinks(family)) {
-		chain.add("an answer to a host behind an uplink", NftDevices{Out: true, Names: sorted(devices)}, NftAddresses{Dest: true, Prefixes: part}, NftReply{}, NftReturn{})
+		chain.Add("an answer to a host behind an uplink", nft.Devices{Out: true, Names: sorted(devices)}, nft.Addresses{Dest: true, Prefixes: part}, nft.Reply{}, nft.Return{})
 	}
 }
 
 // transit drops what comes in by an uplink and would leave by one as it came, unless a network behind an uplink or a policy asks for it.
 // Else an answer from the Internet goes back to the Internet when the route to the host that it is for is away.
 // Kernels before 5.7 do not know in postrouting where a packet came in (net/ipv4/ip_output.c ip_output), and let it pass.
-func (p *planner) transit(chain *Chain, devices []string, family Family, lans []netip.Prefix) {
+func (p *planner) transit(chain *nft.Chain, devices []string, family Family, lans []netip.Prefix) {
 	names := slices.DeleteFunc(sorted(devices), func(device string) bool {
 		return slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == device && (u.Site || u.hasPeers()) })
 	})
 	if len(names) == 0 {
 		return
 	}
-	rule := []NftExpr{NftDevices{Names: names}, NftDevices{Out: true, Names: names}}
+	rule := []nft.Expr{nft.Devices{Names: names}, nft.Devices{Out: true, Names: names}}
 	behind := p.networksBehindUplinks(family)
-	asked := disjoint(slices.Concat(behind, p.askedTransit(family, lans), unrouted(family)))
+	asked := inet.Disjoint(slices.Concat(behind, p.askedTransit(family, lans), unrouted(family)))
 	if slices.ContainsFunc(asked, func(net netip.Prefix) bool { return net.Bits() == 0 }) {
 		return
 	}
 	for _, part := range inSets(behind) {
-		chain.add("forwarded to a host behind an uplink", slices.Concat(rule, []NftExpr{NftAddresses{Dest: true, Prefixes: part}, NftDestinationNAT{}, NftReturn{}})...)
+		chain.Add("forwarded to a host behind an uplink", slices.Concat(rule, []nft.Expr{nft.Addresses{Dest: true, Prefixes: part}, nft.DestinationNAT{}, nft.Return{}})...)
 	}
 	for _, part := range inSets(asked) {
-		rule = append(rule, NftAddresses{Not: true, Prefixes: part})
+		rule = append(rule, nft.Addresses{Not: true, Prefixes: part})
 	}
-	chain.add("nobody asked for it to go on by an uplink", append(rule, NftCounter{}, NftDrop{})...)
+	chain.Add("nobody asked for it to go on by an uplink", append(rule, nft.Counter{}, nft.Drop{})...)
 }
 
 // networksBehindUplinks lists the networks behind uplinks, whose hosts may use this machine as their gateway.
@@ -340,7 +344,7 @@ func (p *planner) pathNetworks(u *Uplink, family Family, info PathInfo) []netip.
 		nets = append(nets, n.Dst)
 	}
 	for _, r := range p.routesOf[deviceFamily{u.Device, family}] {
-		if r.Nexthops[0].Gateway.IsValid() || !r.wide() {
+		if r.Nexthops[0].Gateway.IsValid() || !wide(r) {
 			nets = append(nets, r.Dst)
 		}
 	}
@@ -370,27 +374,27 @@ func unrouted(f Family) []netip.Prefix {
 }
 
 // dropForeign drops sources that would leave by one of the devices.
-func dropForeign(c *Chain, why string, devices []string, sources []netip.Prefix) {
+func dropForeign(c *nft.Chain, why string, devices []string, sources []netip.Prefix) {
 	if len(devices) == 0 || len(sources) == 0 {
 		return
 	}
-	out := NftDevices{Out: true, Names: sorted(devices)}
+	out := nft.Devices{Out: true, Names: sorted(devices)}
 	for _, part := range inSets(sources) {
-		c.add(why, out, NftAddresses{Prefixes: part}, NftCounter{}, NftDrop{})
+		c.Add(why, out, nft.Addresses{Prefixes: part}, nft.Counter{}, nft.Drop{})
 	}
 }
 
 // unlessIPsec is the condition that no IPsec policy covers the packet: it would leave within another one, of this machine's.
-func (p *planner) unlessIPsec() []NftExpr {
+func (p *planner) unlessIPsec() []nft.Expr {
 	if !p.obs.XFRM {
 		return nil
 	}
-	return []NftExpr{NftIPsec{Not: true}}
+	return []nft.Expr{nft.IPsec{Not: true}}
 }
 
 // returnIPsec leaves alone what an IPsec policy covers.
-func (p *planner) returnIPsec(c *Chain) {
+func (p *planner) returnIPsec(c *nft.Chain) {
 	if p.obs.XFRM {
-		c.add("an IPsec policy covers it", NftIPsec{}, NftReturn{})
+		c.Add("an IPsec policy covers it", nft.IPsec{}, nft.Return{})
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Priorities of our base chains, relative to the well-known ones of linux/netfilter_ipv4.h.
@@ -28,15 +31,15 @@ const (
 // Forwarded packets pass prerouting, forward, where there is something to do, and postrouting. Each of these begins
 // by finding the chain of the packet's pin or device, so that their cost does not grow with the uplinks.
 func (p *planner) nftables() {
-	prerouting := Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioMangle}
-	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioOutput}
-	dstnat := Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
-	forward := Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
-	srcnat := Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
-	postrouting := Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPostrouting}
-	egressFilter := Chain{Name: "egress_filter"}
+	prerouting := nft.Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioMangle}
+	output := nft.Chain{Name: "output", Type: "route", Hook: "output", Priority: prioOutput}
+	dstnat := nft.Chain{Name: "dstnat", Type: "nat", Hook: "prerouting", Priority: prioDest}
+	forward := nft.Chain{Name: "forward", Type: "filter", Hook: "forward", Priority: prioForward}
+	srcnat := nft.Chain{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: prioSource}
+	postrouting := nft.Chain{Name: "postrouting", Type: "filter", Hook: "postrouting", Priority: prioPostrouting}
+	egressFilter := nft.Chain{Name: "egress_filter"}
 	var pinned, leaving branches
-	var arrivals []Chain
+	var arrivals []nft.Chain
 	tells := [2]bool{p.tellsNetworks(IPv4), p.tellsNetworks(IPv6)}
 
 	exempt := p.foreignMarks()
@@ -44,17 +47,17 @@ func (p *planner) nftables() {
 	p.exemptMarkedSockets(&output, exempt)
 	p.followUnderlays(&output)
 	mask := p.k.MarkMask
-	pins := NftPinBranch{Mask: mask}
+	pins := nft.PinBranch{Mask: mask}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
-		pinned.of(u, "pinned").add("pinned to "+u.Name, NftSetMark{mask, mark})
+		pinned.of(u, "pinned").Add("pinned to "+u.Name, nft.SetMark{Mask: mask, Value: mark})
 		pins.Pins, pins.Chains = append(pins.Pins, mark), append(pins.Chains, pinned.of(u, "pinned").Name)
 	}
-	for _, c := range []*Chain{&prerouting, &output} {
-		c.dispatchByPin("pinned before", pins)
+	for _, c := range []*nft.Chain{&prerouting, &output} {
+		c.DispatchByPin("pinned before", pins)
 	}
-	prerouting.add("what a tunnel brings has the mark of its carrier", NftSetMark{Mask: mask})
+	prerouting.Add("what a tunnel brings has the mark of its carrier", nft.SetMark{Mask: mask})
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
@@ -63,14 +66,14 @@ func (p *planner) nftables() {
 			continue
 		}
 		arrivals = append(arrivals, p.pinArrivals(&prerouting, u, tells, pins.Chains[i])...)
-		unpinned := []NftExpr{NftCtMark{Mask: mask}}
+		unpinned := []nft.Expr{nft.CtMark{Mask: mask}}
 		if tells != [2]bool{} {
-			unpinned = append(unpinned, NftMark{Mask: mask, Value: p.k.Mark(routedID), Not: true})
+			unpinned = append(unpinned, nft.Mark{Mask: mask, Value: p.k.Mark(routedID), Not: true})
 		}
-		leaving.of(u, "egress").add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, unpinned, NftSetCtMark{mask, mark})...)
+		leaving.of(u, "egress").Add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, unpinned, nft.SetCtMark{Mask: mask, Value: mark})...)
 	}
 	if tells != [2]bool{} {
-		prerouting.add("not pinned", NftGoto{routedChain})
+		prerouting.Add("not pinned", nft.Goto{Chain: routedChain})
 		arrivals = append(arrivals, p.routed(tells))
 	}
 	p.lanMTU = p.largestLAN()
@@ -83,10 +86,10 @@ func (p *planner) nftables() {
 		p.sourceNAT(u, family, info, &srcnat, &dstnat)
 	})
 	foreign := p.rejectForeign(&forward)
-	postrouting.dispatchByDevice("by the uplink", leaving.branch())
+	postrouting.DispatchByDevice("by the uplink", leaving.branch())
 
-	t := &Table{Chains: []Chain{prerouting, output}}
-	for _, chain := range []Chain{dstnat, forward} { // most boxes need none
+	t := &nft.Table{Chains: []nft.Chain{prerouting, output}}
+	for _, chain := range []nft.Chain{dstnat, forward} { // most boxes need none
 		if len(chain.Rules) > 0 {
 			t.Chains = append(t.Chains, chain)
 		}
@@ -96,8 +99,8 @@ func (p *planner) nftables() {
 		t.Chains = append(t.Chains, egressFilter)
 	}
 	t.Chains = slices.Concat(t.Chains, arrivals, pinned.chains, foreign, p.peerChains(&leaving, tells != [2]bool{}))
-	t.addSets()
-	t.sign()
+	t.AddSets()
+	t.Sign()
 	p.state.Table = t
 	p.egressFilters(filters)
 }
@@ -105,12 +108,12 @@ func (p *planner) nftables() {
 // branches are chains of a kind, one for each uplink that needs one.
 type branches struct {
 	devices []string
-	chains  []Chain
+	chains  []nft.Chain
 	at      map[string]int // by device
 }
 
 // of returns the chain of an uplink, which is valid until the next one is made.
-func (b *branches) of(u *Uplink, kind string) *Chain {
+func (b *branches) of(u *Uplink, kind string) *nft.Chain {
 	at, known := b.at[u.Device]
 	if !known {
 		if b.at == nil {
@@ -118,14 +121,14 @@ func (b *branches) of(u *Uplink, kind string) *Chain {
 		}
 		at = len(b.chains)
 		b.at[u.Device] = at
-		b.devices, b.chains = append(b.devices, u.Device), append(b.chains, Chain{Name: kind + "_" + u.Name})
+		b.devices, b.chains = append(b.devices, u.Device), append(b.chains, nft.Chain{Name: kind + "_" + u.Name})
 	}
 	return &b.chains[at]
 }
 
 // branch leads to the chains, by the device that a packet leaves by.
-func (b *branches) branch() NftBranch {
-	e := NftBranch{Out: true, Devices: b.devices}
+func (b *branches) branch() nft.Branch {
+	e := nft.Branch{Out: true, Devices: b.devices}
 	for i := range b.chains {
 		e.Chains = append(e.Chains, b.chains[i].Name)
 	}
@@ -133,44 +136,44 @@ func (b *branches) branch() NftBranch {
 }
 
 // sourceNAT gives packets an address of the uplink that they leave by, where that is wanted.
-func (p *planner) sourceNAT(u *Uplink, family Family, info PathInfo, srcnat, dstnat *Chain) {
+func (p *planner) sourceNAT(u *Uplink, family Family, info PathInfo, srcnat, dstnat *nft.Chain) {
 	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.PrefixNAT
 	if by := p.obs.TranslatedBy(u.Device, family); by != "" && masquerade {
 		masquerade = false
 		p.problem("foreign-masquerade", "notice", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
 			fmt.Sprintf("none is needed; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
 	}
-	var out NftExpr = NftDevice{Out: true, Name: u.Device}
+	var out nft.Expr = nft.Device{Out: true, Name: u.Device}
 	if masquerade {
 		p.correctShared(u, family, info, srcnat)
 	}
 	if masquerade || translate {
 		for _, source := range p.sources(u, family, info) {
-			srcnat.add(u.Name+": own source stays", out, NftSource{source}, NftReturn{})
+			srcnat.Add(u.Name+": own source stays", out, nft.Source{Prefix: source}, nft.Return{})
 		}
 	}
 	if translate {
 		p.prefixNAT(u, srcnat, dstnat)
 	}
 	if masquerade {
-		p.masquerade(u, family, info, srcnat, u.Name+": others get its address", NftFamily{family}, out)
+		p.masquerade(u, family, info, srcnat, u.Name+": others get its address", nft.Family{Family: family}, out)
 		return
 	}
 	for _, source := range u.Family(family).MasqueradeFrom {
 		if FamilyOf(source.Addr()) == family {
-			p.masquerade(u, family, info, srcnat, u.Name+": hides these", out, NftSource{source})
+			p.masquerade(u, family, info, srcnat, u.Name+": hides these", out, nft.Source{Prefix: source})
 		}
 	}
 }
 
 // prefixNAT maps the /64 of each LAN, whichever prefix its hosts use, to the one of the same number that
 // the uplink delegates, host by host; and back for those who ask from outside.
-func (p *planner) prefixNAT(u *Uplink, srcnat, dstnat *Chain) {
+func (p *planner) prefixNAT(u *Uplink, srcnat, dstnat *nft.Chain) {
 	if len(u.Delegations) == 0 {
 		return
 	}
 	if own, ok := p.ownOfDelegation(u); ok {
-		dstnat.add(u.Name+": its own address is the router's", NftDevice{Name: u.Device}, NftDestination{netip.PrefixFrom(own.Addr(), 128)}, NftReturn{})
+		dstnat.Add(u.Name+": its own address is the router's", nft.Device{Name: u.Device}, nft.Destination{Prefix: netip.PrefixFrom(own.Addr(), 128)}, nft.Return{})
 	}
 	for _, lan := range p.lansFrom(u.ID) {
 		external, ok := p.translated(u, lan)
@@ -187,19 +190,15 @@ func (p *planner) prefixNAT(u *Uplink, srcnat, dstnat *Chain) {
 			}
 		}
 		for _, source := range internal {
-			srcnat.add(u.Name+": "+lan.Device+" appears by the delegation", NftDevice{Out: true, Name: u.Device}, NftSource{source}, NftPrefixNAT{To: external})
+			srcnat.Add(u.Name+": "+lan.Device+" appears by the delegation", nft.Device{Out: true, Name: u.Device}, nft.Source{Prefix: source}, nft.PrefixNAT{To: external})
 		}
 		if len(internal) > 0 {
-			dstnat.add(u.Name+": the delegation leads to "+lan.Device, NftDevice{Name: u.Device}, NftDestination{external}, NftPrefixNAT{To: internal[0], Dest: true})
+			dstnat.Add(u.Name+": the delegation leads to "+lan.Device, nft.Device{Name: u.Device}, nft.Destination{Prefix: external}, nft.PrefixNAT{To: internal[0], Dest: true})
 		}
 	}
 }
 
-func (c *Chain) add(why string, exprs ...NftExpr) {
-	c.Rules = append(c.Rules, NftRule{Exprs: exprs, Comment: why})
-}
-
-// addFor adds a rule that is for a policy; what says what it does, "" where that is plain.
-func (c *Chain) addFor(policy, what string, exprs ...NftExpr) {
-	c.Rules = append(c.Rules, NftRule{Exprs: exprs, Comment: "policy " + policy + what, Policy: policy})
+// inSets splits prefixes into parts that a set can hold.
+func inSets(list []netip.Prefix) [][]netip.Prefix {
+	return slices.Collect(slices.Chunk(inet.Disjoint(list), nft.MaxSet))
 }

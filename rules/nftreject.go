@@ -3,14 +3,17 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // rejectForeign tells hosts at once when they have chosen a source that is of no use behind an uplink: a
 // prefix of another provider, a private address, or the prefix of an uplink which is down while another is
 // not. ICMPv6 type 1 code 5 makes them choose again (RFC 4443 section 3.1), where silence would cost a timeout.
 // It returns the chains that forward leads to.
-func (p *planner) rejectForeign(forward *Chain) []Chain {
-	var chains []Chain
+func (p *planner) rejectForeign(forward *nft.Chain) []nft.Chain {
+	var chains []nft.Chain
 	networks := p.uplinkNetworks()
 	for _, family := range []Family{IPv6, IPv4} {
 		var foreign, private branches
@@ -26,12 +29,12 @@ func (p *planner) rejectForeign(forward *Chain) []Chain {
 		if len(foreign.chains) == 0 {
 			continue
 		}
-		forward.dispatchByDevice("sources that may leave", foreign.branch(), NftFamily{family})
+		forward.DispatchByDevice("sources that may leave", foreign.branch(), nft.Family{Family: family})
 		chains = append(append(chains, foreign.chains...), private.chains...)
 		if jumpsTo(foreign.chains, foreignNetworks) {
-			shared := Chain{Name: foreignNetworks}
+			shared := nft.Chain{Name: foreignNetworks}
 			for _, part := range inSets(networks) {
-				shared.add("an uplink's network never leaves by another", NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
+				shared.Add("an uplink's network never leaves by another", nft.Addresses{Prefixes: part}, nft.Counter{}, nft.Reject{})
 			}
 			chains = append(chains, shared)
 		}
@@ -43,9 +46,9 @@ func (p *planner) rejectForeign(forward *Chain) []Chain {
 // grow with the uplinks, not with their square.
 const foreignNetworks = "foreign"
 
-func jumpsTo(chains []Chain, name string) bool {
-	return slices.ContainsFunc(chains, func(c Chain) bool {
-		return slices.ContainsFunc(c.Rules, func(r NftRule) bool { return slices.Contains(r.Exprs, NftExpr(NftJump{name})) })
+func jumpsTo(chains []nft.Chain, name string) bool {
+	return slices.ContainsFunc(chains, func(c nft.Chain) bool {
+		return slices.ContainsFunc(c.Rules, func(r nft.Rule) bool { return slices.Contains(r.Exprs, nft.Expr(nft.Jump{Chain: name})) })
 	})
 }
 
@@ -64,7 +67,7 @@ func (p *planner) uplinkNetworks() []netip.Prefix {
 // rejectPrefixes does it for IPv6 prefixes of providers.
 func (p *planner) rejectPrefixes(u *Uplink, info PathInfo, foreign *branches, some bool) {
 	reject := func(why string, source netip.Prefix) {
-		foreign.of(u, "foreign").add(why, NftSource{source}, NftCounter{}, NftReject{})
+		foreign.of(u, "foreign").Add(why, nft.Source{Prefix: source}, nft.Counter{}, nft.Reject{})
 	}
 	p.rejectWithdrawn(u, foreign)
 	choice := p.report.Defaults[IPv6]
@@ -83,19 +86,19 @@ func (p *planner) rejectPrefixes(u *Uplink, info PathInfo, foreign *branches, so
 			reject("another router of "+u.Name+" has this", d.Prefix)
 		}
 	}
-	own := disjoint(p.sourcesBehind(u, IPv6, info))
+	own := inet.Disjoint(p.sourcesBehind(u, IPv6, info))
 	others := p.delegatedToOthers(u, own)
 	if len(others) == 0 && !some {
 		return
 	}
 	if len(own) > 0 {
-		foreign.of(u, "foreign").add("its own sources", NftAddresses{Prefixes: own}, NftReturn{})
+		foreign.of(u, "foreign").Add("its own sources", nft.Addresses{Prefixes: own}, nft.Return{})
 	}
 	for _, part := range inSets(others) {
-		foreign.of(u, "foreign").add("prefixes of other uplinks never leave by "+u.Name, NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
+		foreign.of(u, "foreign").Add("prefixes of other uplinks never leave by "+u.Name, nft.Addresses{Prefixes: part}, nft.Counter{}, nft.Reject{})
 	}
 	if some {
-		foreign.of(u, "foreign").add("nor do their networks", NftJump{foreignNetworks})
+		foreign.of(u, "foreign").Add("nor do their networks", nft.Jump{Chain: foreignNetworks})
 	}
 }
 
@@ -123,16 +126,16 @@ func (p *planner) rejectPrivate(u *Uplink, family Family, info PathInfo, foreign
 	if all || p.translates(u, family) || !p.publicOnly(u, family, info) {
 		return
 	}
-	kind, to, end := "foreign", "private", NftExpr(NftReject{})
+	kind, to, end := "foreign", "private", nft.Expr(nft.Reject{})
 	if family == IPv4 {
-		kind, to, end = "foreign4", "private4", NftRefuse{}
+		kind, to, end = "foreign4", "private4", nft.Refuse{}
 	}
 	c := private.of(u, to)
-	foreign.of(u, kind).add("nor do private addresses", NftGoto{c.Name})
-	c.add("connections that others began get their address back", NftPinned{p.k.MarkMask}, NftReturn{})
+	foreign.of(u, kind).Add("nor do private addresses", nft.Goto{Chain: c.Name})
+	c.Add("connections that others began get their address back", nft.Pinned{Mask: p.k.MarkMask}, nft.Return{})
 	p.returnIPsec(c)
-	for _, part := range inSets(append(translated, ofFamily(u.Family(family).MasqueradeFrom, family)...)) {
-		c.add("they get another source", NftAddresses{Prefixes: part}, NftReturn{})
+	for _, part := range inSets(append(translated, inet.OfFamily(u.Family(family).MasqueradeFrom, family)...)) {
+		c.Add("they get another source", nft.Addresses{Prefixes: part}, nft.Return{})
 	}
-	c.add("private addresses never leave by "+u.Name, NftAddresses{Prefixes: privateSpace(family)}, NftCounter{}, end)
+	c.Add("private addresses never leave by "+u.Name, nft.Addresses{Prefixes: privateSpace(family)}, nft.Counter{}, end)
 }

@@ -4,6 +4,9 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Observed is a snapshot of the kernel, as far as planning looks at it.
@@ -12,15 +15,15 @@ type Observed struct {
 	Addrs []Addr
 	// Routes holds every route of table main and every route that carries our protocol number, in
 	// any table, and foreign routes in our tables.
-	Routes []Route
+	Routes []netcfg.Route
 	// Rules holds every rule of both families.
-	Rules []Rule
+	Rules []netcfg.Rule
 	// Neighbours holds the hosts whose hardware addresses are known, when it was asked for.
 	Neighbours []Neighbour
 	// Table is our nftables table as it stands, nil when there is none.
-	Table *Table
+	Table *nft.Table
 	// Policies is our nftables table of policies, nil when there is none.
-	Policies *Table
+	Policies *nft.Table
 	// Translations says which sources other programs' packet filters rewrite, and PartialTranslations, for which packets they do it
 	// where it is not for all that leave by a device.
 	Translations, PartialTranslations []Translation
@@ -41,11 +44,11 @@ type Observed struct {
 	// Recorded is what stood in the kernel before we changed it.
 	Recorded Recorded
 	// Tunnels are the tunnel devices of kinds that we make, and all that are ours.
-	Tunnels []TunnelLink
+	Tunnels []netcfg.TunnelLink
 	// WireGuard holds the devices that were asked for.
 	WireGuard []WireGuardDevice
 	// RefusedDevices are the changes to devices that the kernel has refused a moment ago.
-	RefusedDevices []*Refusal
+	RefusedDevices []*netcfg.Refusal
 	// SeenUp holds the interface indexes of devices that were up once: what its owner has set down since stays down.
 	SeenUp map[int]bool
 
@@ -110,7 +113,7 @@ type Recorded struct {
 	Sysctls map[string]string `json:"sysctls,omitempty"` // path below /proc/sys to former value
 	Groups  map[string]uint32 `json:"groups,omitempty"`  // device name to former link group
 	// Addrs are addresses that we assigned. Kernels before 5.18 keep no tag with an address.
-	Addrs []AddrAssignment `json:"addrs,omitempty"`
+	Addrs []netcfg.AddrAssignment `json:"addrs,omitempty"`
 	// MainOwners holds, by family, the routing protocol number of the daemon that has a default in table main.
 	MainOwners map[string]uint8 `json:"main_owners,omitempty"`
 	// Qdiscs are the devices that egress filters of ours have brought the qdisc they hang on.
@@ -119,19 +122,19 @@ type Recorded struct {
 
 // Record records what the changes are about to overwrite, and reports whether that is anything new. It
 // must be kept safe before the changes are carried out.
-func (r *Recorded) Record(ops []Op) bool {
+func (r *Recorded) Record(ops []netcfg.Op) bool {
 	changed := false
 	for _, op := range ops {
 		switch op := op.(type) {
-		case SetSysctl:
+		case netcfg.SetSysctl:
 			changed = !op.Restore && record(&r.Sysctls, op.Name, op.From) || changed
-		case SetGroup:
+		case netcfg.SetGroup:
 			changed = !op.Restore && record(&r.Groups, op.Device, op.From) || changed
-		case AddAddr:
-			if at := op.key(); !slices.Contains(r.Addrs, at) {
+		case netcfg.AddAddr:
+			if at := op.Key(); !slices.Contains(r.Addrs, at) {
 				r.Addrs, changed = append(r.Addrs, at), true
 			}
-		case PutEgress:
+		case netcfg.PutEgress:
 			if op.Qdisc && !slices.Contains(r.Qdiscs, op.Device) {
 				r.Qdiscs, changed = append(r.Qdiscs, op.Device), true
 			}
@@ -153,22 +156,22 @@ func record[V any](m *map[string]V, name string, former V) bool {
 
 // Prune drops what has been given back, or has gone with its device, once the wanted state is reached.
 // It reports whether anything was dropped.
-func (r *Recorded) Prune(want *State) bool {
+func (r *Recorded) Prune(want *netcfg.State) bool {
 	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs) + len(r.MainOwners) + len(r.Qdiscs)
 	if len(want.Rules) == 0 { // nothing is ours any more
 		r.MainOwners = nil
 	}
 	maps.DeleteFunc(r.Sysctls, func(name, _ string) bool {
-		return !slices.ContainsFunc(want.Sysctls, func(s Sysctl) bool { return s.Name == name && !s.Restore })
+		return !slices.ContainsFunc(want.Sysctls, func(s netcfg.Sysctl) bool { return s.Name == name && !s.Restore })
 	})
 	maps.DeleteFunc(r.Groups, func(device string, _ uint32) bool {
-		return !slices.ContainsFunc(want.Groups, func(g LinkGroup) bool { return g.Device == device && !g.Restore })
+		return !slices.ContainsFunc(want.Groups, func(g netcfg.LinkGroup) bool { return g.Device == device && !g.Restore })
 	})
-	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool {
-		return !slices.ContainsFunc(want.Addrs, func(w AddrAssignment) bool { return w.key() == a })
+	r.Addrs = slices.DeleteFunc(r.Addrs, func(a netcfg.AddrAssignment) bool {
+		return !slices.ContainsFunc(want.Addrs, func(w netcfg.AddrAssignment) bool { return w.Key() == a })
 	})
 	r.Qdiscs = slices.DeleteFunc(r.Qdiscs, func(device string) bool {
-		return !slices.ContainsFunc(want.Egress, func(f EgressFilter) bool { return f.Device == device })
+		return !slices.ContainsFunc(want.Egress, func(f netcfg.EgressFilter) bool { return f.Device == device })
 	})
 	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners)+len(r.Qdiscs) != before
 }
@@ -215,7 +218,7 @@ type Addr struct {
 
 // owns reports whether an address is ours: by its tag, or where the kernel keeps none, by our record.
 func (o *Observed) owns(k Kernel, a Addr) bool {
-	return a.Protocol == k.Protocol || a.Protocol == 0 && slices.Contains(o.Recorded.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix})
+	return a.Protocol == k.Protocol || a.Protocol == 0 && slices.Contains(o.Recorded.Addrs, netcfg.AddrAssignment{Device: a.Device, Prefix: a.Prefix})
 }
 
 // Link returns the device of that name.

@@ -3,6 +3,8 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Origin points into the configuration. The zero value is somewhere else: the kernel, or another program.
@@ -21,7 +23,7 @@ func (o Origin) ConfigKey() string {
 }
 
 // OriginOfRule says what in the configuration made a rule of ours.
-func (c *Config) OriginOfRule(r *Rule) Origin {
+func (c *Config) OriginOfRule(r *netcfg.Rule) Origin {
 	k := c.Kernel
 	if r.Protocol != k.Protocol || k.Protocol == 0 {
 		return Origin{}
@@ -51,14 +53,14 @@ func (c *Config) OriginOfRule(r *Rule) Origin {
 }
 
 // originOfPolicyRule finds the policy that made a rule: several may share a preference.
-func (c *Config) originOfPolicyRule(r *Rule) Origin {
+func (c *Config) originOfPolicyRule(r *netcfg.Rule) Origin {
 	for i := range c.Policies {
 		policy := &c.Policies[i]
 		if c.Kernel.Table(policy.Group) != r.Table {
 			continue
 		}
 		like := *r
-		like.From, like.To, like.IIF, like.Mark, like.Mask, like.Selectors = netip.Prefix{}, netip.Prefix{}, "", 0, 0, RuleSelectors{}
+		like.From, like.To, like.IIF, like.Mark, like.Mask, like.Selectors = netip.Prefix{}, netip.Prefix{}, "", 0, 0, netcfg.RuleSelectors{}
 		if policy.Select.inRules(r.Family).cannot == "" && slices.Contains(policy.Select.appendRules(nil, like), *r) {
 			return Origin{Policy: policy.Name}
 		}
@@ -67,12 +69,12 @@ func (c *Config) originOfPolicyRule(r *Rule) Origin {
 }
 
 // OriginOfRoute says what in the configuration made a route of ours; of a table that policies share, the first of those.
-func (c *Config) OriginOfRoute(r *Route) Origin {
+func (c *Config) OriginOfRoute(r *netcfg.Route) Origin {
 	k := c.Kernel
 	if r.Protocol != k.Protocol || k.Protocol == 0 {
 		return Origin{}
 	}
-	if r.Table == k.TableBase || r.Table == TableMain {
+	if r.Table == k.TableBase || r.Table == netcfg.TableMain {
 		if len(r.Nexthops) == 1 {
 			if u := c.UplinkOn(r.Nexthops[0].Device); u != nil {
 				return Origin{Uplink: u.Name, Key: "tier"}

@@ -3,6 +3,8 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // PathInfo is what the kernel says of one path, before anybody judges whether it works.
@@ -158,7 +160,7 @@ func neighbourhoods(obs *Observed) map[deviceFamily][]netip.Prefix {
 	found := make(map[deviceFamily][]netip.Prefix, len(Families)*len(obs.Links))
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
-		if r.Table == TableMain && r.Type == Unicast && len(r.Nexthops) == 1 && !r.Nexthops[0].Gateway.IsValid() && !r.wide() {
+		if r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && len(r.Nexthops) == 1 && !r.Nexthops[0].Gateway.IsValid() && !wide(r) {
 			at := deviceFamily{r.Nexthops[0].Device, r.Family}
 			found[at] = append(found[at], r.Dst)
 		}
@@ -173,8 +175,8 @@ type deviceFamily struct {
 
 // foreignDefault is one way of a default route.
 type foreignDefault struct {
-	*Route
-	hop *Nexthop
+	*netcfg.Route
+	hop *netcfg.Nexthop
 }
 
 // foreignDefaults finds, per device and family, the default route of lowest metric in table main that
@@ -186,7 +188,7 @@ func foreignDefaults(cfg Config, obs *Observed) map[deviceFamily]foreignDefault 
 	for i := range cfg.Uplinks {
 		watched[cfg.Uplinks[i].Device] = cfg.Uplinks[i].IPv6.Watched
 	}
-	var parts []*Route
+	var parts []*netcfg.Route
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
 		if cfg.Kernel.foreignPart(r) {

@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // metricPeer is that of routes in main to the networks of peers: a route that somebody else has put there goes before it.
@@ -21,10 +24,10 @@ func (u *Uplink) peers(f Family) []PeerNetwork {
 	return nil
 }
 
-func peerRoute(u *Uplink, family Family, table uint32, metric uint32, protocol uint8, dst netip.Prefix) Route {
-	r := Route{Family: family, Table: table, Type: Unicast, Dst: dst, Metric: metric, Protocol: protocol, Nexthops: []Nexthop{{Device: u.Device, Weight: 1}}}
+func peerRoute(u *Uplink, family Family, table uint32, metric uint32, protocol uint8, dst netip.Prefix) netcfg.Route {
+	r := netcfg.Route{Family: family, Table: table, Type: netcfg.Unicast, Dst: dst, Metric: metric, Protocol: protocol, Nexthops: []netcfg.Nexthop{{Device: u.Device, Weight: 1}}}
 	if family == IPv4 {
-		r.Scope = ScopeLink
+		r.Scope = netcfg.ScopeLink
 	}
 	return r
 }
@@ -33,7 +36,7 @@ func peerRoute(u *Uplink, family Family, table uint32, metric uint32, protocol u
 func (p *planner) peerRoutes(u *Uplink, family Family, table uint32, peers []PeerNetwork) {
 	for _, n := range peers {
 		r := peerRoute(u, family, table, metricPeer, p.k.Protocol, n.Dst)
-		if FamilyOf(n.Dst.Addr()) == family && !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
+		if FamilyOf(n.Dst.Addr()) == family && !slices.ContainsFunc(p.state.Routes, func(s netcfg.Route) bool { return s.Key() == r.Key() }) {
 			p.state.Routes = append(p.state.Routes, r)
 		}
 	}
@@ -60,16 +63,16 @@ func (p *planner) peers() {
 		}
 	})
 	for dst, c := range best {
-		p.state.Routes = append(p.state.Routes, peerRoute(c.u, FamilyOf(dst.Addr()), TableMain, metricPeer, p.k.Protocol, dst))
+		p.state.Routes = append(p.state.Routes, peerRoute(c.u, FamilyOf(dst.Addr()), netcfg.TableMain, metricPeer, p.k.Protocol, dst))
 	}
 }
 
 // exemptPeers keeps what peers begin, and what is begun with them, from being pinned to their tunnel: they may move to
 // another router and take their connections along, and what they send to others leaves as if a LAN's host had sent it. All that comes
 // by a tunnel without a way to the Internet is of peers.
-func (p *planner) exemptPeers(u *Uplink, prerouting, egress *Chain) {
+func (p *planner) exemptPeers(u *Uplink, prerouting, egress *nft.Chain) {
 	if u.Site {
-		prerouting.add("by a peer of "+u.Name+": not pinned", NftDevice{Name: u.Device}, NftCtMark{Mask: p.k.MarkMask}, NftGoto{fromPeers(u)})
+		prerouting.Add("by a peer of "+u.Name+": not pinned", nft.Device{Name: u.Device}, nft.CtMark{Mask: p.k.MarkMask}, nft.Goto{Chain: fromPeers(u)})
 		return
 	}
 	for _, family := range Families {
@@ -80,9 +83,9 @@ func (p *planner) exemptPeers(u *Uplink, prerouting, egress *Chain) {
 			}
 		}
 		for _, part := range inSets(networks) {
-			unpinned := NftCtMark{Mask: p.k.MarkMask}
-			prerouting.add("by a peer of "+u.Name+": not pinned", NftDevice{Name: u.Device}, unpinned, NftAddresses{Prefixes: part}, NftGoto{fromPeers(u)})
-			egress.add("to a peer: not pinned", unpinned, NftAddresses{Dest: true, Prefixes: part}, NftGoto{toPeers(u)})
+			unpinned := nft.CtMark{Mask: p.k.MarkMask}
+			prerouting.Add("by a peer of "+u.Name+": not pinned", nft.Device{Name: u.Device}, unpinned, nft.Addresses{Prefixes: part}, nft.Goto{Chain: fromPeers(u)})
+			egress.Add("to a peer: not pinned", unpinned, nft.Addresses{Dest: true, Prefixes: part}, nft.Goto{Chain: toPeers(u)})
 		}
 	}
 }
@@ -91,35 +94,35 @@ func fromPeers(u *Uplink) string { return "frompeers_" + u.Name }
 func toPeers(u *Uplink) string   { return "topeers_" + u.Name }
 
 // peerChains are what exemptPeers leads to: all that an uplink's chains do besides pinning.
-func (p *planner) peerChains(leaving *branches, tells bool) []Chain {
-	var chains []Chain
+func (p *planner) peerChains(leaving *branches, tells bool) []nft.Chain {
+	var chains []nft.Chain
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if !u.hasPeers() && !u.Site {
 			continue
 		}
-		from, to := Chain{Name: fromPeers(u)}, Chain{Name: toPeers(u)}
+		from, to := nft.Chain{Name: fromPeers(u)}, nft.Chain{Name: toPeers(u)}
 		p.eachPath(func(other *Uplink, family Family, info PathInfo) {
 			if other == u {
 				p.clampMSS(u, family, info, &from)
 			}
 		})
 		if tells {
-			from.add("all others", NftGoto{routedChain})
+			from.Add("all others", nft.Goto{Chain: routedChain})
 		} else {
-			from.add("all others", NftReturn{})
+			from.Add("all others", nft.Return{})
 		}
 		chains = append(chains, from)
 		if u.Site {
 			continue
 		}
 		egress := leaving.of(u, "egress").Rules
-		pin := slices.IndexFunc(egress, func(r NftRule) bool {
-			return slices.ContainsFunc(r.Exprs, func(e NftExpr) bool { _, pins := e.(NftSetCtMark); return pins })
+		pin := slices.IndexFunc(egress, func(r nft.Rule) bool {
+			return slices.ContainsFunc(r.Exprs, func(e nft.Expr) bool { _, pins := e.(nft.SetCtMark); return pins })
 		})
 		to.Rules = slices.Clone(egress[pin+1:])
 		if len(to.Rules) == 0 {
-			to.add("all others", NftReturn{})
+			to.Add("all others", nft.Return{})
 		}
 		chains = append(chains, to)
 	}

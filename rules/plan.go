@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // metricUnreachable makes the unreachable default of an uplink table worse than any other route.
@@ -65,7 +67,7 @@ type Problem struct {
 
 // Plan computes the kernel state that the configuration wants, given what the kernel shows and how the
 // paths are judged. A path without a verdict counts as Unknown.
-func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) {
+func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (netcfg.State, Report) {
 	cfg, unusable := checkInput(cfg, obs)
 	p := planner{cfg: cfg, k: cfg.Kernel, obs: obs, verdicts: verdicts, own: make(map[Path][]netip.Prefix, len(Families)*len(cfg.Uplinks)), groups: make(map[int]*plannedGroup)}
 	p.neighbours = neighbourhoods(obs)
@@ -75,9 +77,9 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 		p.strayDefaults()
 		p.lostDefaults()
 		// An uplink has three rules and some sources in each family, a policy mostly one.
-		p.state.Rules = make([]Rule, 0, 8+10*len(cfg.Uplinks)+2*len(cfg.Policies)+2*len(cfg.Groups))
+		p.state.Rules = make([]netcfg.Rule, 0, 8+10*len(cfg.Uplinks)+2*len(cfg.Policies)+2*len(cfg.Groups))
 		// It has a connected route and two defaults in each, a group up to three routes.
-		p.state.Routes = make([]Route, 0, 8+4*len(p.paths)+6*len(cfg.Groups))
+		p.state.Routes = make([]netcfg.Route, 0, 8+4*len(p.paths)+6*len(cfg.Groups))
 		p.addresses()
 		p.uplinkTables()
 		p.defaults()
@@ -112,7 +114,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (State, Report) 
 	p.state.Up = append(slices.Clone(obs.up), toBringUp(&cfg, obs)...)
 	p.restore()
 	p.dropRefused()
-	p.state.sort(p.k.TableBase)
+	p.state.Sort(p.k.TableBase)
 	return p.state, p.report
 }
 
@@ -121,14 +123,14 @@ type planner struct {
 	k        Kernel
 	obs      *Observed
 	verdicts map[Path]Verdict
-	state    State
+	state    netcfg.State
 	report   Report
 
 	paths             []plannedPath
 	neighbours        map[deviceFamily][]netip.Prefix
-	routesOf          map[deviceFamily][]*Route // of main, through uplinks
-	devices           map[string]bool           // of uplinks
-	based             [2]bool                   // families that have the rules which every family needs, by index
+	routesOf          map[deviceFamily][]*netcfg.Route // of main, through uplinks
+	devices           map[string]bool                  // of uplinks
+	based             [2]bool                          // families that have the rules which every family needs, by index
 	own               map[Path][]netip.Prefix
 	networks          map[int][]netip.Prefix          // IPv6, by uplink
 	former            map[deviceFamily][]netip.Prefix // addresses of uplinks that go
@@ -145,7 +147,7 @@ func (p *planner) addresses() {
 	p.eachPath(func(u *Uplink, family Family, _ PathInfo) {
 		if a := u.Family(family).Assign; a != nil {
 			for _, address := range a.Addresses {
-				p.assignAddr(AddrAssignment{Device: u.Device, Prefix: address.Prefix, Deprecated: address.Deprecated,
+				p.assignAddr(netcfg.AddrAssignment{Device: u.Device, Prefix: address.Prefix, Deprecated: address.Deprecated,
 					NoPrefixRoute: withoutConnected(u, family, address.Prefix)})
 			}
 		}
@@ -187,7 +189,7 @@ func (p *planner) uplinkTables() {
 			r.Src = info.RouteSource
 			p.state.Routes = append(p.state.Routes, r)
 		}
-		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+		p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: table, Type: netcfg.Unreachable,
 			Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
 	})
 }
@@ -197,17 +199,17 @@ func (p *planner) uplinkTables() {
 // either (accept_ra_rt_info_max_plen).
 func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, a *Assignment) {
 	for _, o := range a.Routes {
-		r := Route{Family: family, Table: table, Type: Unicast, Dst: o.Dst, Protocol: p.k.Protocol,
-			Nexthops: []Nexthop{{Device: u.Device, Gateway: o.Gateway, Weight: 1}}}
+		r := netcfg.Route{Family: family, Table: table, Type: netcfg.Unicast, Dst: o.Dst, Protocol: p.k.Protocol,
+			Nexthops: []netcfg.Nexthop{{Device: u.Device, Gateway: o.Gateway, Weight: 1}}}
 		switch {
 		case family == IPv6:
 			r.Metric = metricV6
 		case !o.Gateway.IsValid():
-			r.Scope = ScopeLink
+			r.Scope = netcfg.ScopeLink
 		default:
 			r.Nexthops[0].Onlink = !a.covers(o.Gateway)
 		}
-		if !slices.ContainsFunc(p.state.Routes, func(s Route) bool { return s.key() == r.key() }) {
+		if !slices.ContainsFunc(p.state.Routes, func(s netcfg.Route) bool { return s.Key() == r.Key() }) {
 			p.state.Routes = append(p.state.Routes, r)
 		}
 	}
@@ -216,20 +218,20 @@ func (p *planner) offeredRoutes(u *Uplink, family Family, table uint32, a *Assig
 // deviceRoutes lists what main holds for each uplink's device, defaults left out. Main may hold two IPv4 routes
 // that differ in their gateway only ("ip route append"); the first is the one that is used, and an
 // uplink table has room for one.
-func (p *planner) deviceRoutes() map[deviceFamily][]*Route {
+func (p *planner) deviceRoutes() map[deviceFamily][]*netcfg.Route {
 	type key struct {
 		device string
-		routeKey
+		netcfg.RouteKey
 	}
-	byDevice := make(map[deviceFamily][]*Route, len(p.paths))
+	byDevice := make(map[deviceFamily][]*netcfg.Route, len(p.paths))
 	taken := make(map[key]bool, len(p.paths))
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Table != TableMain || r.Protocol == p.k.Protocol || r.Type != Unicast || r.defaultLike() || len(r.Nexthops) != 1 {
+		if r.Table != netcfg.TableMain || r.Protocol == p.k.Protocol || r.Type != netcfg.Unicast || r.DefaultLike() || len(r.Nexthops) != 1 {
 			continue
 		}
 		device, gateway := r.Nexthops[0].Device, r.Nexthops[0].Gateway
-		if at := (key{device, r.key()}); p.devices[device] && !taken[at] && !(gateway.IsValid() && p.obs.isOurs(gateway, device)) {
+		if at := (key{device, r.Key()}); p.devices[device] && !taken[at] && !(gateway.IsValid() && p.obs.isOurs(gateway, device)) {
 			taken[at] = true
 			byDevice[deviceFamily{device, r.Family}] = append(byDevice[deviceFamily{device, r.Family}], r)
 		}
@@ -239,7 +241,7 @@ func (p *planner) deviceRoutes() map[deviceFamily][]*Route {
 
 func (p *planner) addConnected(table uint32, device string, family Family, address netip.Prefix) {
 	r := p.connected(table, device, address.Masked(), address.Addr())
-	known := slices.ContainsFunc(p.state.Routes, func(o Route) bool { return o.key() == r.key() })
+	known := slices.ContainsFunc(p.state.Routes, func(o netcfg.Route) bool { return o.Key() == r.Key() })
 	if address.IsSingleIP() && family == IPv4 || known {
 		return
 	}
@@ -247,27 +249,27 @@ func (p *planner) addConnected(table uint32, device string, family Family, addre
 }
 
 // connected is a route to a network that a device is in by an address.
-func (p *planner) connected(table uint32, device string, network netip.Prefix, address netip.Addr) Route {
-	r := Route{Family: FamilyOf(address), Table: table, Type: Unicast, Dst: network, Protocol: p.k.Protocol, Nexthops: []Nexthop{{Device: device, Weight: 1}}}
+func (p *planner) connected(table uint32, device string, network netip.Prefix, address netip.Addr) netcfg.Route {
+	r := netcfg.Route{Family: FamilyOf(address), Table: table, Type: netcfg.Unicast, Dst: network, Protocol: p.k.Protocol, Nexthops: []netcfg.Nexthop{{Device: device, Weight: 1}}}
 	if r.Family == IPv4 {
-		r.Scope, r.Src = ScopeLink, address
+		r.Scope, r.Src = netcfg.ScopeLink, address
 	} else {
 		r.Metric = 256 // IP6_RT_PRIO_ADDRCONF, what the kernel gives the connected route in main
 	}
 	return r
 }
 
-func hop(u *Uplink, info PathInfo, weight int) Nexthop {
-	return Nexthop{Device: u.Device, Gateway: info.Gateway, Onlink: info.Onlink, Weight: weight}
+func hop(u *Uplink, info PathInfo, weight int) netcfg.Nexthop {
+	return netcfg.Nexthop{Device: u.Device, Gateway: info.Gateway, Onlink: info.Onlink, Weight: weight}
 }
 
 // defaultRoute makes a default route; mtu is that of the path in bytes, 0 for the devices'.
-func (p *planner) defaultRoute(family Family, table uint32, mtu int, hops ...Nexthop) Route {
-	r := Route{Family: family, Table: table, Type: Unicast, Dst: family.Default(), Protocol: p.k.Protocol, MTU: mtu, Nexthops: hops}
+func (p *planner) defaultRoute(family Family, table uint32, mtu int, hops ...netcfg.Nexthop) netcfg.Route {
+	r := netcfg.Route{Family: family, Table: table, Type: netcfg.Unicast, Dst: family.Default(), Protocol: p.k.Protocol, MTU: mtu, Nexthops: hops}
 	if family == IPv6 {
 		r.Metric = metricV6
 	} else if len(hops) == 1 && !hops[0].Gateway.IsValid() {
-		r.Scope = ScopeLink
+		r.Scope = netcfg.ScopeLink
 	}
 	return r
 }
@@ -288,8 +290,8 @@ func (p *planner) defaults() {
 }
 
 // members lists the ways of a choice, and the path MTU of the narrowest: the nexthops of a route share it.
-func (p *planner) members(family Family, choice *Choice) (mtu int, hops []Nexthop) {
-	hops = make([]Nexthop, len(choice.Members))
+func (p *planner) members(family Family, choice *Choice) (mtu int, hops []netcfg.Nexthop) {
+	hops = make([]netcfg.Nexthop, len(choice.Members))
 	for i, m := range choice.Members {
 		u := p.uplink(m.Uplink)
 		info := p.info(u, family)
@@ -302,7 +304,7 @@ func (p *planner) members(family Family, choice *Choice) (mtu int, hops []Nextho
 }
 
 // shared is the default that shares new flows among the members of a choice.
-func (p *planner) shared(family Family, table uint32, choice *Choice) Route {
+func (p *planner) shared(family Family, table uint32, choice *Choice) netcfg.Route {
 	mtu, hops := p.members(family, choice)
 	if len(hops) == 1 {
 		hops[0].Weight = 1
@@ -341,7 +343,7 @@ func (p *planner) uplink(id int) *Uplink {
 
 // rules lays down the policy rules of both families in the order of docs/architecture.md.
 func (p *planner) rules() {
-	rule := func(family Family, offset int, table uint32) *Rule {
+	rule := func(family Family, offset int, table uint32) *netcfg.Rule {
 		p.state.Rules = append(p.state.Rules, p.rule(family, offset, table))
 		return &p.state.Rules[len(p.state.Rules)-1]
 	}
@@ -360,21 +362,21 @@ func (p *planner) rules() {
 	})
 }
 
-func (p *planner) rule(family Family, offset int, table uint32) Rule {
-	return Rule{Family: family, Priority: p.k.RulePriority + offset, Table: table,
+func (p *planner) rule(family Family, offset int, table uint32) netcfg.Rule {
+	return netcfg.Rule{Family: family, Priority: p.k.RulePriority + offset, Table: table,
 		SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
 }
 
 // baseRules lays down what a family needs however few uplinks carry it.
 func (p *planner) baseRules(family Family) {
-	if p.based[family.index()] {
+	if p.based[family.Index()] {
 		return
 	}
-	p.based[family.index()] = true
-	local := p.rule(family, prefLocalNets, TableMain)
-	local.SuppressPrefixLen, local.SuppressGroup = family.suppressLen(), int64(p.k.LinkGroup)
-	static := p.rule(family, prefMain, TableMain)
-	static.SuppressPrefixLen = family.suppressLen()
+	p.based[family.Index()] = true
+	local := p.rule(family, prefLocalNets, netcfg.TableMain)
+	local.SuppressPrefixLen, local.SuppressGroup = family.DefaultBits(), int64(p.k.LinkGroup)
+	static := p.rule(family, prefMain, netcfg.TableMain)
+	static.SuppressPrefixLen = family.DefaultBits()
 	p.state.Rules = append(p.state.Rules, local, static, p.rule(family, prefDefault, p.k.TableBase))
 }
 
@@ -438,7 +440,7 @@ func (p *planner) findSources(u *Uplink, family Family, info PathInfo) []netip.P
 	for _, a := range addresses {
 		sources = append(sources, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
 	}
-	slices.SortFunc(sources, comparePrefixes)
+	slices.SortFunc(sources, netcfg.ComparePrefixes)
 	sources = slices.Compact(sources)
 	if family == IPv6 {
 		for _, d := range u.Delegations {
@@ -452,7 +454,7 @@ func (p *planner) linkGroups() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		if _, present := p.obs.Link(u.Device); present && !u.Site {
-			p.state.Groups = append(p.state.Groups, LinkGroup{Device: u.Device, Group: p.k.LinkGroup,
+			p.state.Groups = append(p.state.Groups, netcfg.LinkGroup{Device: u.Device, Group: p.k.LinkGroup,
 				Why: "tells uplink " + u.Name + "'s routes in main from those of other networks"})
 		}
 	}
@@ -461,15 +463,15 @@ func (p *planner) linkGroups() {
 // avoidForeignRoutes drops wanted routes whose place is taken by somebody else's: replacing those
 // would destroy what is not ours.
 func (p *planner) avoidForeignRoutes() {
-	taken := make(map[routeKey]*Route)
+	taken := make(map[netcfg.RouteKey]*netcfg.Route)
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Protocol != p.k.Protocol && (r.Table != TableMain || r.Family == IPv6) {
-			taken[r.key()] = r
+		if r.Protocol != p.k.Protocol && (r.Table != netcfg.TableMain || r.Family == IPv6) {
+			taken[r.Key()] = r
 		}
 	}
-	p.state.Routes = slices.DeleteFunc(p.state.Routes, func(want Route) bool {
-		foreign, ok := taken[want.key()]
+	p.state.Routes = slices.DeleteFunc(p.state.Routes, func(want netcfg.Route) bool {
+		foreign, ok := taken[want.Key()]
 		if ok {
 			p.problem("foreign-route", "error",
 				fmt.Sprintf("a route that is not ours stands where ours belongs: %s (protocol %d)", foreign.String(), foreign.Protocol),
@@ -492,7 +494,7 @@ func (p *planner) restore() {
 		former, ours := p.obs.Recorded.Groups[l.Name]
 		switch {
 		case ours:
-			p.state.Groups = append(p.state.Groups, LinkGroup{Device: l.Name, Group: former, Why: "is no uplink any more", Restore: true})
+			p.state.Groups = append(p.state.Groups, netcfg.LinkGroup{Device: l.Name, Group: former, Why: "is no uplink any more", Restore: true})
 		case len(p.cfg.Uplinks) > 0:
 			p.problem("foreign-link-group", "error",
 				fmt.Sprintf("%s is no uplink, yet somebody put it into link group %d: its networks are taken for an uplink's", l.Name, l.Group),
@@ -506,7 +508,7 @@ func (p *planner) restore() {
 	p.state.Qdiscs = slices.Clone(p.obs.Recorded.Qdiscs)
 	for name, value := range p.obs.Recorded.Sysctls {
 		if _, exists := p.obs.Sysctls[name]; exists && !wanted[name] {
-			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: value, Why: "given back", Restore: true})
+			p.state.Sysctls = append(p.state.Sysctls, netcfg.Sysctl{Name: name, Value: value, Why: "given back", Restore: true})
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // planned checks a property of worlds in which the plan stands.
@@ -161,8 +162,8 @@ func TestAMarkWithoutAPinIsForgotten(t *testing.T) {
 // table main. A lookup bound to a device that has no default in main meets it at our first rule and ends
 // there, for suppression looks at routes and not at errors.
 func (w *world) hasUnreachableDefault(f rules.Family) bool {
-	return slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool {
-		return r.Family == f && r.Table == rules.TableMain && r.IsDefault() && r.Type == rules.Unreachable
+	return slices.ContainsFunc(w.obs.Routes, func(r netcfg.Route) bool {
+		return r.Family == f && r.Table == netcfg.TableMain && r.IsDefault() && r.Type == netcfg.Unreachable
 	})
 }
 
@@ -248,7 +249,7 @@ func lanTargets(w *world, f rules.Family) map[netip.Addr]string {
 	for i, lan := range w.lans {
 		targets[lanHost(i+1, f, 10)] = lan
 		behind := behindLAN(i+1, f)
-		if slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool { return r.Dst.Bits() > 3 && r.Dst.Contains(behind) }) {
+		if slices.ContainsFunc(w.obs.Routes, func(r netcfg.Route) bool { return r.Dst.Bits() > 3 && r.Dst.Contains(behind) }) {
 			targets[behind] = lan
 		}
 	}
@@ -404,10 +405,10 @@ func memberWays(w *world, choice rules.Choice) []way {
 // Programs that read table main and nothing else follow the choice too.
 func TestMainsDefaultFollowsTheChoice(t *testing.T) {
 	planned(t, func(t *rapid.T, w *world, report rules.Report) {
-		w.dropRoutes(func(r rules.Route) bool { return !r.IsDefault() && r.Dst.Bits() <= 3 }) // a VPN's halves of the Internet
+		w.dropRoutes(func(r netcfg.Route) bool { return !r.IsDefault() && r.Dst.Bits() <= 3 }) // a VPN's halves of the Internet
 		// A connected network that others put on a device is theirs to take away.
-		w.dropRoutes(func(r rules.Route) bool {
-			return r.Table == rules.TableMain && !r.IsDefault() && r.Protocol == protoKernel && r.Dst.Contains(internet[r.Family])
+		w.dropRoutes(func(r netcfg.Route) bool {
+			return r.Table == netcfg.TableMain && !r.IsDefault() && r.Protocol == protoKernel && r.Dst.Contains(internet[r.Family])
 		})
 		for _, f := range rules.Families {
 			choice := report.Defaults[f]
@@ -415,7 +416,7 @@ func TestMainsDefaultFollowsTheChoice(t *testing.T) {
 				continue
 			}
 			allowed := memberWays(w, choice)
-			for _, way := range w.tableLookup(rules.TableMain, query{dst: internet[f]}) {
+			for _, way := range w.tableLookup(netcfg.TableMain, query{dst: internet[f]}) {
 				if !w.usesDevice(allowed, way.device) {
 					t.Errorf("%v by table main: %v, chosen are %q", f, way, devices(allowed))
 				}
@@ -524,7 +525,7 @@ func TestADeviceIsSetUpUnlessItsOwnerHasSetItDown(t *testing.T) {
 		obs.SeenUp = map[int]bool{link.Index: seen}
 		obs = obs.Foresee(w.cfg)
 		want, _ := rules.Plan(w.cfg, obs, w.verdicts)
-		printed := commands(rules.Diff(rules.Ours(numbers, obs), want))
+		printed := commands(netcfg.Diff(rules.Ours(numbers, obs), want))
 		for _, line := range []string{"ip link set dev wan1 up\n", "ip -4 route replace default via 198.51.100.1 dev wan1 table 11701 "} {
 			if strings.Contains(printed, line) == seen {
 				t.Errorf("seen up before %v: %q in\n%s", seen, line, printed)

@@ -3,6 +3,9 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Policy sends the traffic that it selects by a group of uplinks.
@@ -97,7 +100,7 @@ func (p *planner) policies() {
 		for _, family := range list {
 			p.baseRules(family)
 			pl.of(p, policy, family)
-			if !pl.needsNft[family.index()] && !policy.Sticky {
+			if !pl.needsNft[family.Index()] && !policy.Sticky {
 				p.state.Rules = policy.Select.appendRules(p.state.Rules, p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))
 			}
 		}
@@ -109,7 +112,7 @@ func (p *planner) policies() {
 // it alone, unless it is a kill switch: nothing may leak by the other family either.
 func (p *planner) familiesOf(policy *Policy) []Family {
 	group := p.groups[policy.Group]
-	about := func(f Family) bool { return group.possible[f.index()] && policy.Select.covers(f) }
+	about := func(f Family) bool { return group.possible[f.Index()] && policy.Select.covers(f) }
 	switch four, six := about(IPv4), about(IPv6); {
 	case four && six:
 		return Families[:]
@@ -161,11 +164,11 @@ func (p *planner) groupTables(g *plannedGroup) {
 		if family == IPv6 {
 			metric = metricV6
 		}
-		for _, except := range ofFamily(g.Except, family) {
-			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Throw, Dst: except, Metric: metric, Protocol: p.k.Protocol})
+		for _, except := range inet.OfFamily(g.Except, family) {
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: table, Type: netcfg.Throw, Dst: except, Metric: metric, Protocol: p.k.Protocol})
 		}
 		if g.KillSwitch {
-			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: table, Type: netcfg.Unreachable,
 				Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
 		}
 	}
@@ -196,7 +199,7 @@ func (p *planner) markRules() {
 	for i := range p.cfg.Groups {
 		id := p.cfg.Groups[i].ID
 		for _, family := range Families {
-			if group := p.groups[id]; group != nil && group.marked[family.index()] {
+			if group := p.groups[id]; group != nil && group.marked[family.Index()] {
 				r := p.rule(family, prefMark+id, p.k.Table(id))
 				r.Mark, r.Mask = p.k.Mark(id), p.k.MarkMask
 				p.state.Rules = append(p.state.Rules, r)
@@ -210,8 +213,8 @@ func (n *placement) describe(policy *Policy, list []Family) string {
 	const kernelRules, marks = "rules of the kernel", "marks of nftables, for "
 	how := make([]string, 0, len(Families))
 	for _, family := range list {
-		switch why := n.mark[family.index()]; {
-		case policy.Sticky || n.needsNft[family.index()]:
+		switch why := n.mark[family.Index()]; {
+		case policy.Sticky || n.needsNft[family.Index()]:
 			how = append(how, marks+why)
 		case why == dissectionReason:
 			how = append(how, kernelRules+" for what this machine sends itself, and "+marks+why)
@@ -231,9 +234,6 @@ func (n *placement) describe(policy *Policy, list []Family) string {
 	}
 	return how[0] + "; " + how[1]
 }
-
-// Has reports whether a port is in the range; the zero range has all.
-func (p Ports) Has(port uint16) bool { return p == Ports{} || port >= p.First && port <= p.Last }
 
 // loopback is the name that rules know this machine's own packets by.
 const loopback = "lo"

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // selected are hosts on the Internet that generated policies are about; internet is what none is about.
@@ -122,12 +123,12 @@ var drawn = map[string]struct {
 
 var someMAC = [6]byte{2, 5: 0x10}
 
-func drawPorts(t *rapid.T) []rules.Ports {
-	return []rules.Ports{{First: 440, Last: 450}, {First: 1024, Last: uint16(50000 + 15535*draw(t, "to the last port", 2))}}
+func drawPorts(t *rapid.T) []netcfg.Ports {
+	return []netcfg.Ports{{First: 440, Last: 450}, {First: 1024, Last: uint16(50000 + 15535*draw(t, "to the last port", 2))}}
 }
 
-func hasPort(list []rules.Ports, port uint16) bool {
-	return slices.ContainsFunc(list, func(r rules.Ports) bool { return r.First <= port && port <= r.Last })
+func hasPort(list []netcfg.Ports, port uint16) bool {
+	return slices.ContainsFunc(list, func(r netcfg.Ports) bool { return r.First <= port && port <= r.Last })
 }
 
 func covers(list []netip.Prefix, a netip.Addr) bool {
@@ -234,7 +235,7 @@ func TestNoRuleHasForwardedPacketsDissected(t *testing.T) {
 	planned(t, func(t *rapid.T, w *world, _ rules.Report) {
 		state, _ := w.plan()
 		for _, r := range state.Rules {
-			if r.IIF != "lo" && (r.Selectors.Protocol != 0 || r.Selectors.SPort != rules.Ports{} || r.Selectors.DPort != rules.Ports{}) {
+			if r.IIF != "lo" && (r.Selectors.Protocol != 0 || r.Selectors.SPort != netcfg.Ports{} || r.Selectors.DPort != netcfg.Ports{}) {
 				t.Errorf("%+v", r)
 			}
 		}
@@ -279,7 +280,7 @@ func TestKillSwitchesHoldAtEveryStep(t *testing.T) {
 		w.cfg.Uplinks = slices.Clone(w.cfg.Uplinks)
 		events[name](t, w, draw(t, "uplink", len(w.cfg.Uplinks)))
 		want, report := w.plan()
-		ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
+		ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
 		w.obs.Recorded.Record(ops)
 		w.checkKillSwitches(t, &report, name, true)
 		for _, op := range ops {

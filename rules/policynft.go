@@ -3,11 +3,9 @@ package rules
 import (
 	"cmp"
 	"slices"
-)
 
-// PolicyTableName is the name of the nftables table of policies, of family inet. It is one of its own because
-// other programs fill sets of it: its rules are replaced while its sets stay.
-const PolicyTableName = "uplinkd_policy"
+	"github.com/uplinkd/uplinkd/rules/nft"
+)
 
 // prioPolicy is that of the chains that mark new connections: behind the chains that know pinned ones.
 const prioPolicy = prioMangle + 1
@@ -32,7 +30,7 @@ type placement struct {
 func (n *placement) of(p *planner, policy *Policy, f Family) {
 	form, arrived := policy.Select.inRules(f), policy.Select.about()&packetsArrived != 0
 	why := form.cannot
-	n.needsNft[f.index()] = why != ""
+	n.needsNft[f.Index()] = why != ""
 	switch {
 	case why != "":
 	case policy.Sticky:
@@ -42,8 +40,8 @@ func (n *placement) of(p *planner, policy *Policy, f Family) {
 	case f == IPv6 && arrived && p.delegates:
 		why = "sources of a delegated prefix are routed by their prefix before rules of policies are asked"
 	}
-	n.mark[f.index()] = why
-	n.remark[f.index()] = conditionOf[SelectMark](policy.Select).Mask != 0 && p.groupTranslates(p.groups[policy.Group], f)
+	n.mark[f.Index()] = why
+	n.remark[f.Index()] = conditionOf[SelectMark](policy.Select).Mask != 0 && p.groupTranslates(p.groups[policy.Group], f)
 }
 
 // groupTranslates reports whether what leaves by an uplink of a group gets a source of that uplink, whatever it has.
@@ -60,7 +58,7 @@ func (p *planner) groupTranslates(g *plannedGroup, f Family) bool {
 // delegated choose their source by the rules, which no mark could change later. A mark that a packet filter sets comes when the source is
 // chosen, and rules about sources precede those of policies: such a packet is routed by a mark of ours, and its source translated.
 func (n *placement) marksLocal(policy *Policy, f Family) bool {
-	return policy.Select.about()&packetsLocal != 0 && (n.mark[f.index()] != "" && (n.needsNft[f.index()] || policy.Sticky) || n.remark[f.index()])
+	return policy.Select.about()&packetsLocal != 0 && (n.mark[f.Index()] != "" && (n.needsNft[f.Index()] || policy.Sticky) || n.remark[f.Index()])
 }
 
 // policyTable builds the packet filter's part of policies and transparent proxies, nil when they have none.
@@ -70,29 +68,29 @@ func (n *placement) marksLocal(policy *Policy, f Family) bool {
 // leaves by, so that policies are about first packets. Rules of the kernel are asked behind marks: therefore
 // what stands before a marked policy is marked as well.
 func (p *planner) policyTable() {
-	prerouting := Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioPolicy}
-	output := Chain{Name: "output", Type: "route", Hook: "output", Priority: prioPolicy}
+	prerouting := nft.Chain{Name: "prerouting", Type: "filter", Hook: "prerouting", Priority: prioPolicy}
+	output := nft.Chain{Name: "output", Type: "route", Hook: "output", Priority: prioPolicy}
 	p.tproxies(&prerouting)
 	proxies := len(prerouting.Rules)
-	heads := make(map[*Chain]int, 2)
-	for _, c := range []*Chain{&prerouting, &output} {
+	heads := make(map[*nft.Chain]int, 2)
+	for _, c := range []*nft.Chain{&prerouting, &output} {
 		if c == &output {
 			p.remarkPinned(c)
 		}
 		if proxies == 0 || c == &output {
-			c.add("policies are for new connections", NftPinned{p.k.MarkMask}, NftReturn{})
+			c.Add("policies are for new connections", nft.Pinned{Mask: p.k.MarkMask}, nft.Return{})
 		}
 		exemptForeignMarks(c, p.foreignMarks())
 		if c == &prerouting && (p.tellsNetworks(IPv4) || p.tellsNetworks(IPv6)) {
-			c.add("main leads to a network behind an uplink", NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(routedID)}, NftReturn{})
+			c.Add("main leads to a network behind an uplink", nft.Mark{Mask: p.k.MarkMask, Value: p.k.Mark(routedID)}, nft.Return{})
 		}
 		heads[c] = len(c.Rules)
 	}
 	for _, family := range Families {
-		p.mark(&prerouting, family, func(i int) bool { return p.placements[i].mark[family.index()] != "" }, false)
+		p.mark(&prerouting, family, func(i int) bool { return p.placements[i].mark[family.Index()] != "" }, false)
 		p.mark(&output, family, func(i int) bool { return p.placements[i].marksLocal(&p.cfg.Policies[i], family) }, true)
 	}
-	t := &Table{Sets: p.externalSets()}
+	t := &nft.Table{Sets: p.externalSets()}
 	if proxies > 0 || len(prerouting.Rules) > heads[&prerouting] {
 		t.Chains = append(t.Chains, prerouting)
 	}
@@ -102,26 +100,26 @@ func (p *planner) policyTable() {
 	t.Chains = append(t.Chains, p.forwardKillSwitch()...)
 	t.Chains = append(t.Chains, p.localKillSwitch()...)
 	if len(t.Chains)+len(t.Sets) > 0 {
-		t.addSets()
-		t.sign()
+		t.AddSets()
+		t.Sign()
 		p.state.Policies = t
 	}
 }
 
 // remarkPinned gives packets of connections that are pinned their mark again: where others mark local packets for a policy, they may
 // have set the whole mark behind our first chain.
-func (p *planner) remarkPinned(output *Chain) {
+func (p *planner) remarkPinned(output *nft.Chain) {
 	if !slices.ContainsFunc(p.placements, func(n placement) bool { return n.remark != [2]bool{} }) {
 		return
 	}
 	for i := range p.cfg.Uplinks {
 		mark := p.k.Mark(p.cfg.Uplinks[i].ID)
-		output.add("pinned to "+p.cfg.Uplinks[i].Name, NftCtMark{Mask: p.k.MarkMask, Value: mark}, NftSetMark{p.k.MarkMask, mark}, NftReturn{})
+		output.Add("pinned to "+p.cfg.Uplinks[i].Name, nft.CtMark{Mask: p.k.MarkMask, Value: mark}, nft.SetMark{Mask: p.k.MarkMask, Value: mark}, nft.Return{})
 	}
 }
 
 // mark adds the policies up to the last one that needs it.
-func (p *planner) mark(c *Chain, family Family, marked func(int) bool, local bool) {
+func (p *planner) mark(c *nft.Chain, family Family, marked func(int) bool, local bool) {
 	last, origin := -1, packetsArrived
 	if local {
 		origin = packetsLocal
@@ -143,23 +141,23 @@ func (p *planner) mark(c *Chain, family Family, marked func(int) bool, local boo
 				p.hashSources(c, policy, family, &choice, match)
 				continue
 			}
-			group.marked[family.index()] = true
-			c.addFor(policy.Name, "", append(match, NftSetMark{p.k.MarkMask, p.k.Mark(policy.Group)}, NftReturn{})...)
+			group.marked[family.Index()] = true
+			c.AddFor(policy.Name, "", append(match, nft.SetMark{Mask: p.k.MarkMask, Value: p.k.Mark(policy.Group)}, nft.Return{})...)
 		}
 	}
 }
 
 // hashSources gives each source the mark of one of the members, in proportion to their weights.
-func (p *planner) hashSources(c *Chain, policy *Policy, family Family, choice *Choice, match []NftExpr) {
+func (p *planner) hashSources(c *nft.Chain, policy *Policy, family Family, choice *Choice, match []nft.Expr) {
 	total, from := uint32(0), uint32(0)
 	for _, m := range choice.Members {
 		total += uint32(p.uplink(m.Uplink).Weight)
 	}
 	for _, m := range choice.Members {
 		u := p.uplink(m.Uplink)
-		share := NftSourceShare{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
+		share := nft.SourceShare{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
 		from += uint32(u.Weight)
-		c.addFor(policy.Name, ": these sources by "+u.Name, append(slices.Clone(match), share, NftSetMark{p.k.MarkMask, p.k.Mark(u.ID)}, NftReturn{})...)
+		c.AddFor(policy.Name, ": these sources by "+u.Name, append(slices.Clone(match), share, nft.SetMark{Mask: p.k.MarkMask, Value: p.k.Mark(u.ID)}, nft.Return{})...)
 	}
 }
 
@@ -168,7 +166,7 @@ func sorted[T cmp.Ordered](list []T) []T {
 }
 
 // externalSets lists the sets that other programs fill, those of both families by one name.
-func (p *planner) externalSets() []Set {
+func (p *planner) externalSets() []nft.Set {
 	var names []string
 	add := func(s Selector) {
 		for _, c := range s {
@@ -183,10 +181,10 @@ func (p *planner) externalSets() []Set {
 	for i := range p.cfg.TProxies {
 		add(p.cfg.TProxies[i].Select)
 	}
-	var list []Set
+	var list []nft.Set
 	for _, name := range sorted(names) {
 		for _, family := range Families {
-			list = append(list, Set{Name: SetName(name, family), Family: family, Merge: slices.Contains(p.cfg.MergedSets, name)})
+			list = append(list, nft.Set{Name: SetName(name, family), Family: family, Merge: slices.Contains(p.cfg.MergedSets, name)})
 		}
 	}
 	return list

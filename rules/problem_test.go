@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func codes(report rules.Report) []string {
@@ -33,28 +34,28 @@ func TestARouteOfOthersInOurTableIsReportedAndKept(t *testing.T) {
 // Rules as Tailscale, wg-quick, Docker and mwan3 make them, and how they get along with ours.
 func TestRulesOfOthersAreReportedWhereTheyGetInTheWay(t *testing.T) {
 	for name, c := range map[string]struct {
-		rule rules.Rule
+		rule netcfg.Rule
 		want []string
 	}{
-		"tailscale":               {rules.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: rules.TableMain}, nil},
-		"wg-quick, behind us":     {rules.Rule{Priority: 32764, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true}}, []string{"foreign-default"}},
-		"wg-quick, before us":     {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true}}, []string{"foreign-full-tunnel"}},
-		"some traffic, behind us": {rules.Rule{Priority: 32765, Table: 10086, Selectors: rules.RuleSelectors{Protocol: 6}}, []string{"foreign-rule-behind"}},
-		"a protocol, before us":   {rules.Rule{Priority: 9999, Table: 10086, Selectors: rules.RuleSelectors{Protocol: 6}}, []string{"foreign-rule-before"}},
-		"a port, before us":       {rules.Rule{Priority: 9999, Table: 10086, Selectors: rules.RuleSelectors{Protocol: 6, DPort: rules.Ports{First: 25, Last: 25}}}, nil},
-		"docker swarm":            {rules.Rule{Priority: 100, Mark: 0x1, Mask: 0xffffffff, Table: 2}, nil},
-		"mwan3":                   {rules.Rule{Priority: 2001, Mark: 0x100, Mask: 0x3f00, Table: 1}, nil},
-		"a mark of our bits":      {rules.Rule{Priority: 99, Mark: 0x01000000, Mask: 0xff000000, Table: 7}, []string{"foreign-mark"}},
-		"a whole mark with ours":  {rules.Rule{Priority: 99, Mark: 0x01000001, Mask: 0xffffffff, Table: 7}, []string{"foreign-mark"}},
-		"a preference among ours": {rules.Rule{Priority: 10400, Table: 7}, []string{"foreign-rule"}},
-		"one just before ours":    {rules.Rule{Priority: 9999, Table: 7}, nil},
-		"one just behind ours":    {rules.Rule{Priority: 10901, Table: 7}, []string{"foreign-default"}},
-		"all but a port, before":  {rules.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: rules.RuleSelectors{Not: true, DPort: rules.Ports{First: 22, Last: 22}}}, []string{"foreign-full-tunnel"}},
-		"a port, behind us":       {rules.Rule{Priority: 32765, Table: 10086, Selectors: rules.RuleSelectors{DPort: rules.Ports{First: 5060, Last: 5061}}}, []string{"foreign-rule-behind"}},
-		"a TOS, behind us":        {rules.Rule{Priority: 32000, Table: 200, Selectors: rules.RuleSelectors{TOS: 0x10}}, []string{"foreign-rule-behind"}},
-		"unknown, behind us":      {rules.Rule{Priority: 32000, Table: 200, Selectors: rules.RuleSelectors{Unknown: true}}, []string{"foreign-rule-behind"}},
-		"a host, behind us":       {rules.Rule{Priority: 20000, From: netip.MustParsePrefix("192.0.2.7/32"), Table: 100}, []string{"foreign-rule-behind"}},
-		"the default table":       {rules.Rule{Priority: 32767, Table: 253}, nil},
+		"tailscale":               {netcfg.Rule{Priority: 5210, Mark: 0x80000, Mask: 0xff0000, Table: netcfg.TableMain}, nil},
+		"wg-quick, behind us":     {netcfg.Rule{Priority: 32764, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: netcfg.RuleSelectors{Not: true}}, []string{"foreign-default"}},
+		"wg-quick, before us":     {netcfg.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: netcfg.RuleSelectors{Not: true}}, []string{"foreign-full-tunnel"}},
+		"some traffic, behind us": {netcfg.Rule{Priority: 32765, Table: 10086, Selectors: netcfg.RuleSelectors{Protocol: 6}}, []string{"foreign-rule-behind"}},
+		"a protocol, before us":   {netcfg.Rule{Priority: 9999, Table: 10086, Selectors: netcfg.RuleSelectors{Protocol: 6}}, []string{"foreign-rule-before"}},
+		"a port, before us":       {netcfg.Rule{Priority: 9999, Table: 10086, Selectors: netcfg.RuleSelectors{Protocol: 6, DPort: netcfg.Ports{First: 25, Last: 25}}}, nil},
+		"docker swarm":            {netcfg.Rule{Priority: 100, Mark: 0x1, Mask: 0xffffffff, Table: 2}, nil},
+		"mwan3":                   {netcfg.Rule{Priority: 2001, Mark: 0x100, Mask: 0x3f00, Table: 1}, nil},
+		"a mark of our bits":      {netcfg.Rule{Priority: 99, Mark: 0x01000000, Mask: 0xff000000, Table: 7}, []string{"foreign-mark"}},
+		"a whole mark with ours":  {netcfg.Rule{Priority: 99, Mark: 0x01000001, Mask: 0xffffffff, Table: 7}, []string{"foreign-mark"}},
+		"a preference among ours": {netcfg.Rule{Priority: 10400, Table: 7}, []string{"foreign-rule"}},
+		"one just before ours":    {netcfg.Rule{Priority: 9999, Table: 7}, nil},
+		"one just behind ours":    {netcfg.Rule{Priority: 10901, Table: 7}, []string{"foreign-default"}},
+		"all but a port, before":  {netcfg.Rule{Priority: 9000, Mark: 0xca6c, Mask: 0xffffffff, Table: 51820, Selectors: netcfg.RuleSelectors{Not: true, DPort: netcfg.Ports{First: 22, Last: 22}}}, []string{"foreign-full-tunnel"}},
+		"a port, behind us":       {netcfg.Rule{Priority: 32765, Table: 10086, Selectors: netcfg.RuleSelectors{DPort: netcfg.Ports{First: 5060, Last: 5061}}}, []string{"foreign-rule-behind"}},
+		"a TOS, behind us":        {netcfg.Rule{Priority: 32000, Table: 200, Selectors: netcfg.RuleSelectors{TOS: 0x10}}, []string{"foreign-rule-behind"}},
+		"unknown, behind us":      {netcfg.Rule{Priority: 32000, Table: 200, Selectors: netcfg.RuleSelectors{Unknown: true}}, []string{"foreign-rule-behind"}},
+		"a host, behind us":       {netcfg.Rule{Priority: 20000, From: netip.MustParsePrefix("192.0.2.7/32"), Table: 100}, []string{"foreign-rule-behind"}},
+		"the default table":       {netcfg.Rule{Priority: 32767, Table: 253}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := dual()
@@ -146,7 +147,7 @@ func TestAStaticRouteByAGatewayThatHasMovedAwayDoesNotStopThePlan(t *testing.T) 
 	}
 	w.converge(t)
 	want, _ := w.plan()
-	if !slices.ContainsFunc(want.Routes, func(r rules.Route) bool {
+	if !slices.ContainsFunc(want.Routes, func(r netcfg.Route) bool {
 		return r.Table == numbers.Table(1) && r.Dst == netip.MustParsePrefix("192.0.2.64/26") && r.Nexthops[0].Onlink
 	}) {
 		t.Errorf("the static route is not in the uplink's table: %v", want.Routes)

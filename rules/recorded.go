@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Usable drops from a record, which may have been read from a damaged file, what planning never changes: it would be "given
@@ -19,7 +21,7 @@ func (r Recorded) Usable() Recorded {
 	})
 	maps.DeleteFunc(r.Groups, func(device string, group uint32) bool { return !isDevice(device) || group > math.MaxInt32 })
 	maps.DeleteFunc(r.MainOwners, func(family string, _ uint8) bool { return family != IPv4.String() && family != IPv6.String() })
-	r.Addrs = slices.DeleteFunc(r.Addrs, func(a AddrAssignment) bool { return !isDevice(a.Device) || !isHostPrefix(a.Prefix) })
+	r.Addrs = slices.DeleteFunc(r.Addrs, func(a netcfg.AddrAssignment) bool { return !isDevice(a.Device) || !isHostPrefix(a.Prefix) })
 	r.Qdiscs = slices.DeleteFunc(r.Qdiscs, func(device string) bool { return !isDevice(device) })
 	return r
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func TestARecordGivesBackOnlyWhatPlanningChanges(t *testing.T) {
@@ -14,7 +15,7 @@ func TestARecordGivesBackOnlyWhatPlanningChanges(t *testing.T) {
 		Sysctls: map[string]string{"net/ipv4/conf/eth0.7/rp_filter": "1", "net/ipv6/conf/wan1/accept_ra": "1", "net/ipv4/fib_multipath_hash_policy": "0",
 			"net/ipv4/conf/wan1/arp_ignore": "8", "net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan1/promote_secondaries": "0"},
 		Groups:     map[string]uint32{"wan1": 0, "br-lan": 2147483647},
-		Addrs:      []rules.AddrAssignment{{Device: "wan1", Prefix: netip.MustParsePrefix("198.51.100.2/24")}, {Device: "lan0", Prefix: netip.MustParsePrefix("2001:db8::1/64")}},
+		Addrs:      []netcfg.AddrAssignment{{Device: "wan1", Prefix: netip.MustParsePrefix("198.51.100.2/24")}, {Device: "lan0", Prefix: netip.MustParsePrefix("2001:db8::1/64")}},
 		MainOwners: map[string]uint8{"ipv4": 186, "ipv6": 12}, Qdiscs: []string{"wan1"},
 	}
 	damaged := good.Clone()
@@ -24,8 +25,8 @@ func TestARecordGivesBackOnlyWhatPlanningChanges(t *testing.T) {
 		damaged.Sysctls[name] = value
 	}
 	damaged.Groups[""], damaged.Groups["../x"], damaged.Groups["wan9"] = 1, 1, 4294967295
-	damaged.Addrs = append(damaged.Addrs, rules.AddrAssignment{Device: "wan1"}, rules.AddrAssignment{Prefix: netip.MustParsePrefix("192.0.2.1/24")},
-		rules.AddrAssignment{Device: "wan1", Prefix: netip.MustParsePrefix("0.0.0.0/0")}, rules.AddrAssignment{Device: "lo", Prefix: netip.MustParsePrefix("127.0.0.1/8")})
+	damaged.Addrs = append(damaged.Addrs, netcfg.AddrAssignment{Device: "wan1"}, netcfg.AddrAssignment{Prefix: netip.MustParsePrefix("192.0.2.1/24")},
+		netcfg.AddrAssignment{Device: "wan1", Prefix: netip.MustParsePrefix("0.0.0.0/0")}, netcfg.AddrAssignment{Device: "lo", Prefix: netip.MustParsePrefix("127.0.0.1/8")})
 	damaged.MainOwners["x"] = 1
 	damaged.Qdiscs = append(damaged.Qdiscs, "", "a/b")
 	if diff := cmp.Diff(good, damaged.Usable(), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {

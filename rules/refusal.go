@@ -3,41 +3,14 @@ package rules
 import (
 	"fmt"
 	"slices"
-	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
-
-// Refusal is the error of a change that the kernel has refused.
-type Refusal struct {
-	Op  Op
-	Err error
-}
-
-func (r *Refusal) Error() string {
-	line, _, _ := strings.Cut(r.Op.Command(), "\n")
-	return line + ": " + r.Err.Error()
-}
-
-func (r *Refusal) Unwrap() error { return r.Err }
-
-// Refusals lists those that an error is or joins.
-func Refusals(err error) []*Refusal {
-	switch err := err.(type) {
-	case *Refusal:
-		return []*Refusal{err}
-	case interface{ Unwrap() []error }:
-		var list []*Refusal
-		for _, joined := range err.Unwrap() {
-			list = append(list, Refusals(joined)...)
-		}
-		return list
-	}
-	return nil
-}
 
 // dropRefused leaves parameters alone that cannot be set, and names them: a container's /proc/sys is read-only, and all
 // else works there.
 func (p *planner) dropRefused() {
-	p.state.Sysctls = slices.DeleteFunc(p.state.Sysctls, func(s Sysctl) bool {
+	p.state.Sysctls = slices.DeleteFunc(p.state.Sysctls, func(s netcfg.Sysctl) bool {
 		why, refused := p.obs.RefusedSysctls[s.Name]
 		if !refused || p.obs.Sysctls[s.Name] == s.Value {
 			return false

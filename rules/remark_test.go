@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Somebody's packet filter marks a local packet when its source is chosen, and the whole mark of each packet that follows: iptables -t mangle
@@ -17,8 +18,8 @@ func TestAMarkThatALocalPacketGetsLateIsFollowed(t *testing.T) {
 		w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
 		w.cfg.Policies = []rules.Policy{{Name: "marked", Group: 3, Select: rules.Selector{rules.SelectMark{Value: 0xffff, Mask: 0xffff}}}}
 		w.converge(t)
-		w.obs.Table.Chains = append(w.obs.Table.Chains, rules.Chain{Name: "theirs", Type: "route", Hook: "output", Priority: -150,
-			Rules: []rules.NftRule{{Exprs: []rules.NftExpr{rules.NftDestination{Prefix: netip.MustParsePrefix("192.0.2.1/32")}, rules.NftSetMark{Mask: 1<<32 - 1, Value: 0xffff}}}}})
+		w.obs.Table.Chains = append(w.obs.Table.Chains, nft.Chain{Name: "theirs", Type: "route", Hook: "output", Priority: -150,
+			Rules: []nft.Rule{{Exprs: []nft.Expr{nft.Destination{Prefix: netip.MustParsePrefix("192.0.2.1/32")}, nft.SetMark{Mask: 1<<32 - 1, Value: 0xffff}}}}})
 		conn := &connection{fresh: true}
 		want := departure{device: "wan1", src: netip.MustParseAddr("198.51.100.2")}
 		if translates {

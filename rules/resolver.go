@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // MaxResolvers is how many DNS servers of one uplink are used: each is a rule, and a provider may name any number.
@@ -95,7 +97,7 @@ func (p *planner) resolvers() {
 	for i := range p.report.Resolvers {
 		r := &p.report.Resolvers[i]
 		u, family := p.uplink(r.Uplink), r.Family()
-		if r.Addr.IsLinkLocalUnicast() || led[r.Addr] || !u.Family(family).Enabled || !p.based[family.index()] {
+		if r.Addr.IsLinkLocalUnicast() || led[r.Addr] || !u.Family(family).Enabled || !p.based[family.Index()] {
 			continue
 		}
 		led[r.Addr] = true // several uplinks may have one: the best leads to it
@@ -117,7 +119,7 @@ func (p *planner) resolvers() {
 		}
 		p.state.Rules = append(p.state.Rules, rule)
 	}
-	slices.SortFunc(p.nearResolvers, comparePrefixes) // else the packet filter would change with their order
+	slices.SortFunc(p.nearResolvers, netcfg.ComparePrefixes) // else the packet filter would change with their order
 }
 
 // answersAnybody reports whether a server may answer by other uplinks too: many providers name a public one, which hosts have been

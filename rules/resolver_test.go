@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func addrs(list ...string) (out []netip.Addr) {
@@ -58,8 +59,8 @@ func TestADNSServerIsReachedByItsOwnUplinkAlone(t *testing.T) {
 
 // staticallyRouted reports whether somebody else's route leads to an address: that is its owner's will. The network of an uplink is none.
 func staticallyRouted(w *world, a netip.Addr) bool {
-	return slices.ContainsFunc(w.obs.Routes, func(r rules.Route) bool {
-		return r.Table == rules.TableMain && r.Protocol != protoKernel && r.Protocol != numbers.Protocol && r.Dst.Bits() > 3 && r.Dst.Contains(a)
+	return slices.ContainsFunc(w.obs.Routes, func(r netcfg.Route) bool {
+		return r.Table == netcfg.TableMain && r.Protocol != protoKernel && r.Protocol != numbers.Protocol && r.Dst.Bits() > 3 && r.Dst.Contains(a)
 	})
 }
 
@@ -86,7 +87,7 @@ func TestDNSServersAreOrderedByHowWellTheirUplinksWork(t *testing.T) {
 		},
 			[]want{{1, "10.0.1.1", rules.ChoiceGood}, {2, "10.0.2.1", rules.ChoiceGood}, {1, "2001:db8:53::1", rules.ChoiceDoubtful}}},
 		"without a way out": {func(w *world) {
-			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r rules.Route) bool {
+			w.obs.Routes = slices.DeleteFunc(w.obs.Routes, func(r netcfg.Route) bool {
 				return r.IsDefault() && r.Nexthops[0].Device == "wan1" && r.Family == rules.IPv6
 			})
 		}, []want{{1, "10.0.1.1", rules.ChoiceGood}, {2, "10.0.2.1", rules.ChoiceGood}, {1, "2001:db8:53::1", rules.ChoiceNone}}},

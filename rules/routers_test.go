@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // The kernel keeps the default of each router until its lifetime ends, and knows no prefix that belongs to one of them.
@@ -42,8 +43,8 @@ func TestOfTheRoutersThatTheKernelFollowsOneThatAnswersIsUsed(t *testing.T) {
 			w := box(rules.Link{}, "wan1")
 			w.hold("wan1", "2001:db8:a::2/64", "2001:db8:c::2/64")
 			for _, d := range c.defaults {
-				w.obs.Routes = append(w.obs.Routes, rules.Route{Family: rules.IPv6, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv6.Default(),
-					Metric: d.metric, Protocol: protoRA, Nexthops: []rules.Nexthop{{Device: "wan1", Gateway: netip.MustParseAddr(d.gateway), Weight: 1}}})
+				w.obs.Routes = append(w.obs.Routes, netcfg.Route{Family: rules.IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv6.Default(),
+					Metric: d.metric, Protocol: protoRA, Nexthops: []netcfg.Nexthop{{Device: "wan1", Gateway: netip.MustParseAddr(d.gateway), Weight: 1}}})
 			}
 			w.cfg.Uplinks[0].IPv6.Watched = c.watched
 			want, report := w.plan()

@@ -2,7 +2,10 @@ package rules
 
 import (
 	"net/netip"
-	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // SelectAddresses is about sources or destinations.
@@ -13,13 +16,13 @@ type SelectAddresses struct {
 }
 
 // Key is from or to.
-func (a SelectAddresses) Key() string { return direction(a.Dest, "from", "to") }
+func (a SelectAddresses) Key() string { return bySide(a.Dest, "from", "to") }
 
 func (a SelectAddresses) about() packets {
 	about := allPackets
 	for _, f := range Families {
-		if len(a.Sets) == 0 && len(ofFamily(a.Prefixes, f)) == 0 {
-			about &^= packetsIPv4 << f.index()
+		if len(a.Sets) == 0 && len(inet.OfFamily(a.Prefixes, f)) == 0 {
+			about &^= packetsIPv4 << f.Index()
 		}
 	}
 	return about
@@ -29,19 +32,19 @@ func (a SelectAddresses) inRules(f Family) ruleForm {
 	if len(a.Sets) > 0 {
 		return ruleForm{cannot: "rules cannot look into sets that other programs fill"}
 	}
-	set := func(r *Rule, p netip.Prefix) { r.From = p }
+	set := func(r *netcfg.Rule, p netip.Prefix) { r.From = p }
 	if a.Dest {
-		set = func(r *Rule, p netip.Prefix) { r.To = p }
+		set = func(r *netcfg.Rule, p netip.Prefix) { r.To = p }
 	}
-	return each(ofFamily(a.Prefixes, f), false, set)
+	return each(inet.OfFamily(a.Prefixes, f), false, set)
 }
 
-func (a SelectAddresses) expressions(f Family) (list []NftExpr) {
-	for _, part := range inSets(ofFamily(a.Prefixes, f)) {
-		list = append(list, NftAddresses{Dest: a.Dest, Prefixes: part})
+func (a SelectAddresses) expressions(f Family) (list []nft.Expr) {
+	for _, part := range inSets(inet.OfFamily(a.Prefixes, f)) {
+		list = append(list, nft.Addresses{Dest: a.Dest, Prefixes: part})
 	}
 	for _, set := range a.Sets {
-		list = append(list, NftExternalSet{Dest: a.Dest, Family: f, Set: SetName(set, f)})
+		list = append(list, nft.ExternalSet{Dest: a.Dest, Family: f, Set: SetName(set, f)})
 	}
 	return list
 }
@@ -51,9 +54,9 @@ func (a SelectAddresses) tracked(*planner) func(*Connection) bool {
 	case len(a.Sets) > 0:
 		return nil
 	case a.Dest:
-		return func(c *Connection) bool { return within(a.Prefixes, c.Dest) }
+		return func(c *Connection) bool { return inet.Within(a.Prefixes, c.Dest) }
 	}
-	return func(c *Connection) bool { return within(a.Prefixes, c.Source) }
+	return func(c *Connection) bool { return inet.Within(a.Prefixes, c.Source) }
 }
 
 // sources lists the prefixes of sources that the selector is about, none when it is about all.
@@ -79,24 +82,4 @@ func (s Selector) onlyPrefixes() (from, to []netip.Prefix, ok bool) {
 		}
 	}
 	return from, to, true
-}
-
-// ofFamily picks the prefixes of a family. Lists are mostly sorted, so that it need not copy.
-func ofFamily(list []netip.Prefix, f Family) []netip.Prefix {
-	is := func(p netip.Prefix) bool { return FamilyOf(p.Addr()) == f }
-	first := slices.IndexFunc(list, is)
-	if first < 0 {
-		return nil
-	}
-	end := first
-	for end < len(list) && is(list[end]) {
-		end++
-	}
-	of := list[first:end:end]
-	for _, p := range list[end:] {
-		if is(p) {
-			of = append(of, p)
-		}
-	}
-	return of
 }

@@ -1,6 +1,12 @@
 package rules
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
+)
 
 // SelectDevices is about the devices that packets come in by; "lan*" is for all whose names begin so.
 type SelectDevices []string
@@ -13,22 +19,22 @@ func (d SelectDevices) inRules(Family) ruleForm {
 	if slices.ContainsFunc(d, isPattern) {
 		return ruleForm{cannot: "rules know no patterns of device names"}
 	}
-	return each(d, false, func(r *Rule, device string) { r.IIF = device })
+	return each(d, false, func(r *netcfg.Rule, device string) { r.IIF = device })
 }
 
 // A set holds no patterns.
-func (d SelectDevices) expressions(Family) (list []NftExpr) {
+func (d SelectDevices) expressions(Family) (list []nft.Expr) {
 	names := sorted(d)
 	patterns := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !isPattern(name) })
 	switch names = slices.DeleteFunc(names, isPattern); len(names) {
 	case 0:
 	case 1:
-		list = append(list, NftDevice{Name: names[0]})
+		list = append(list, nft.Device{Name: names[0]})
 	default:
-		list = append(list, NftDevices{Names: names})
+		list = append(list, nft.Devices{Names: names})
 	}
 	for _, name := range patterns {
-		list = append(list, NftDevice{Name: name})
+		list = append(list, nft.Device{Name: name})
 	}
 	return list
 }
@@ -36,5 +42,5 @@ func (d SelectDevices) expressions(Family) (list []NftExpr) {
 // Connection tracking keeps no devices: what is behind them stands for them.
 func (d SelectDevices) tracked(p *planner) func(*Connection) bool {
 	sources := p.networksBehind(d)
-	return func(c *Connection) bool { return within(sources, c.Source) }
+	return func(c *Connection) bool { return inet.Within(sources, c.Source) }
 }

@@ -1,5 +1,7 @@
 package rules
 
+import "github.com/uplinkd/uplinkd/rules/nft"
+
 // SelectDSCP is about code points: 0..63.
 type SelectDSCP []uint8
 
@@ -11,15 +13,7 @@ func (SelectDSCP) inRules(Family) ruleForm {
 	return ruleForm{cannot: "rules of kernels before 6.13 know three of the six bits of DSCP only"}
 }
 
-func (s SelectDSCP) expressions(f Family) []NftExpr        { return []NftExpr{NftDSCP{f, sorted(s)}} }
+func (s SelectDSCP) expressions(f Family) []nft.Expr {
+	return []nft.Expr{nft.DSCP{Family: f, List: sorted(s)}}
+}
 func (SelectDSCP) tracked(*planner) func(*Connection) bool { return nil }
-
-// NftDSCP matches the code point.
-type NftDSCP struct {
-	Family Family
-	List   []uint8
-}
-
-func (e NftDSCP) appendTo(b []byte) []byte {
-	return appendAny(append(append(b, e.Family.nft()...), " dscp "...), e.List, appendNumber)
-}

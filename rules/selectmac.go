@@ -2,9 +2,10 @@ package rules
 
 import (
 	"bytes"
-	"encoding/hex"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // SelectMACs is about the hosts of a LAN by their Ethernet addresses, in both families.
@@ -20,8 +21,8 @@ func (SelectMACs) inRules(Family) ruleForm {
 	return ruleForm{cannot: "rules know no hardware addresses"}
 }
 
-func (s SelectMACs) expressions(Family) []NftExpr {
-	return []NftExpr{NftMACs{slices.SortedFunc(slices.Values(s), func(a, b [6]byte) int { return bytes.Compare(a[:], b[:]) })}}
+func (s SelectMACs) expressions(Family) []nft.Expr {
+	return []nft.Expr{nft.MACs{List: slices.SortedFunc(slices.Values(s), func(a, b [6]byte) int { return bytes.Compare(a[:], b[:]) })}}
 }
 
 // Connection tracking keeps no hardware addresses: those that the hosts have now stand for them. A host of which the kernel knows none any
@@ -32,18 +33,4 @@ func (s SelectMACs) tracked(p *planner) func(*Connection) bool {
 		sources[n.Address] = sources[n.Address] || slices.Contains(s, n.Hardware)
 	}
 	return func(c *Connection) bool { return sources[c.Source] }
-}
-
-// NftMACs matches the source of the Ethernet frame that a packet came in with. The frame's header is there from prerouting to the
-// forward hook (net/netfilter/nft_payload.c nft_payload_eval), of devices of another type never. It stands behind what looks at the network
-// header: else nft takes the family out of the frame too.
-type NftMACs struct{ List [][6]byte }
-
-func (e NftMACs) appendTo(b []byte) []byte {
-	return appendAny(append(b, "ether saddr "...), e.List, func(b []byte, mac [6]byte) []byte {
-		for i := range mac {
-			b = append(hex.AppendEncode(b, mac[i:i+1]), ':')
-		}
-		return b[:len(b)-1]
-	})
 }

@@ -4,6 +4,10 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Selector selects the packets that meet each of its conditions. It has one of a kind at most, in the order of Conditions.
@@ -19,7 +23,7 @@ type Condition interface {
 	// inRules says how rules of the kernel express it, or why they cannot.
 	inRules(Family) ruleForm
 	// expressions are those of nftables of which a packet of the family has to match one.
-	expressions(Family) []NftExpr
+	expressions(Family) []nft.Expr
 	// tracked returns what tells whether the first packet of a connection met it; nil where connection tracking does not know.
 	tracked(*planner) func(*Connection) bool
 }
@@ -44,14 +48,14 @@ const (
 // ruleForm says how rules of the kernel express a condition: by one for each of its values, which set puts there.
 type ruleForm struct {
 	values int
-	set    func(r *Rule, value int)
+	set    func(r *netcfg.Rule, value int)
 	local  bool   // they are for this machine's own packets only
 	cannot string // why they cannot, "" when they can
 }
 
 // each makes a rule for each value of a list.
-func each[T any](list []T, local bool, set func(*Rule, T)) ruleForm {
-	return ruleForm{values: len(list), local: local, set: func(r *Rule, value int) { set(r, list[value]) }}
+func each[T any](list []T, local bool, set func(*netcfg.Rule, T)) ruleForm {
+	return ruleForm{values: len(list), local: local, set: func(r *netcfg.Rule, value int) { set(r, list[value]) }}
 }
 
 // maxRules is how many rules of the kernel one policy may become; beyond, a set of our packet filter is
@@ -80,7 +84,7 @@ func (s Selector) about() packets {
 }
 
 // covers reports whether the selector can match packets of a family.
-func (s Selector) covers(f Family) bool { return s.about()&(packetsIPv4<<f.index()) != 0 }
+func (s Selector) covers(f Family) bool { return s.about()&(packetsIPv4<<f.Index()) != 0 }
 
 // inRules says whether and how rules of the kernel express the selector.
 func (s Selector) inRules(f Family) ruleForm {
@@ -102,7 +106,7 @@ func (s Selector) inRules(f Family) ruleForm {
 }
 
 // appendRules expands the selector into rules that are like the given one otherwise.
-func (s Selector) appendRules(list []Rule, like Rule) []Rule {
+func (s Selector) appendRules(list []netcfg.Rule, like netcfg.Rule) []netcfg.Rule {
 	if !s.covers(like.Family) {
 		return list
 	}
@@ -126,10 +130,10 @@ func (s Selector) appendRules(list []Rule, like Rule) []Rule {
 
 // matches writes a selector, and exceptions from it, in expressions for one family: a list for each way in which
 // it can match.
-func (s Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
-	except = ofFamily(except, family)
+func (s Selector) matches(except []netip.Prefix, family Family) [][]nft.Expr {
+	except = inet.OfFamily(except, family)
 	told := len(except) > 0 // the families are told apart
-	var conditions [][]NftExpr
+	var conditions [][]nft.Expr
 	excepted := 0 // where exceptions stand: behind other addresses, before what is in the packet
 	for i, c := range s {
 		conditions = append(conditions, c.expressions(family))
@@ -140,15 +144,15 @@ func (s Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
 		told = told || slices.ContainsFunc(conditions[i], tellsFamily)
 	}
 	for _, part := range inSets(except) {
-		conditions = slices.Insert(conditions, excepted, []NftExpr{NftAddresses{Dest: true, Not: true, Prefixes: part}})
+		conditions = slices.Insert(conditions, excepted, []nft.Expr{nft.Addresses{Dest: true, Not: true, Prefixes: part}})
 		excepted++
 	}
-	all := [][]NftExpr{nil}
+	all := [][]nft.Expr{nil}
 	if !told {
-		all[0] = []NftExpr{NftFamily{family}}
+		all[0] = []nft.Expr{nft.Family{Family: family}}
 	}
 	for _, alternatives := range conditions {
-		longer := make([][]NftExpr, 0, len(all)*len(alternatives))
+		longer := make([][]nft.Expr, 0, len(all)*len(alternatives))
 		for _, match := range all {
 			for _, e := range alternatives {
 				longer = append(longer, append(slices.Clip(match), e))
@@ -160,10 +164,18 @@ func (s Selector) matches(except []netip.Prefix, family Family) [][]NftExpr {
 }
 
 // tellsFamily reports whether packets of one family alone match an expression. Where none of a rule does, one more is needed.
-func tellsFamily(e NftExpr) bool {
+func tellsFamily(e nft.Expr) bool {
 	switch e.(type) {
-	case NftAddresses, NftExternalSet, NftDSCP:
+	case nft.Addresses, nft.ExternalSet, nft.DSCP:
 		return true
 	}
 	return false
+}
+
+// bySide is the key of a condition about the source or the destination.
+func bySide(dest bool, source, destination string) string {
+	if dest {
+		return destination
+	}
+	return source
 }

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // The compiler asks for all that a condition has to know; this asks for what it cannot.
@@ -13,11 +15,11 @@ func TestConditionsOfEveryKindAreListedAndSayWhatTheySelect(t *testing.T) {
 	elsewhere := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
 	with := []Condition{
 		SelectDevices{"lan0"}, SelectAddresses{Prefixes: elsewhere}, SelectAddresses{Dest: true, Prefixes: elsewhere}, SelectProtocols{132},
-		SelectPorts{List: []Ports{{1, 1}}}, SelectPorts{Dest: true, List: []Ports{{1, 1}}}, SelectUIDs{{Set: true, First: 1, Last: 1}},
+		SelectPorts{List: []netcfg.Ports{{First: 1, Last: 1}}}, SelectPorts{Dest: true, List: []netcfg.Ports{{First: 1, Last: 1}}}, SelectUIDs{{Set: true, First: 1, Last: 1}},
 		SelectMark{1, 1}, SelectDSCP{46}, SelectMACs{{2, 5: 1}},
 	}
 	connection := &Connection{Family: IPv4, Source: netip.MustParseAddr("192.168.1.2"), Dest: netip.MustParseAddr("192.0.2.1"), Protocol: 6, SPort: 40000, DPort: 443}
-	like := Rule{Family: IPv4}
+	like := netcfg.Rule{Family: IPv4}
 	listed := make(map[string]bool)
 	for i, kind := range Conditions() {
 		listed[reflect.TypeOf(kind).Name()] = true
@@ -25,10 +27,10 @@ func TestConditionsOfEveryKindAreListedAndSayWhatTheySelect(t *testing.T) {
 			t.Fatalf("this test has no %s at place %d", kind.Key(), i)
 		}
 		c := with[i]
-		if c.inRules(IPv4).cannot == "" && slices.Equal((Selector{c}).appendRules(nil, like), []Rule{like}) {
+		if c.inRules(IPv4).cannot == "" && slices.Equal((Selector{c}).appendRules(nil, like), []netcfg.Rule{like}) {
 			t.Errorf("%s: rules of the kernel do not say it, and it is not said why", c.Key())
 		}
-		if a, ok := c.(SelectAddresses); ok && len((Selector{a}).appendRules(nil, Rule{Family: IPv6})) > 0 {
+		if a, ok := c.(SelectAddresses); ok && len((Selector{a}).appendRules(nil, netcfg.Rule{Family: IPv6})) > 0 {
 			t.Errorf("%s: there are rules of a family that it is not about", c.Key())
 		}
 		if len(c.expressions(IPv4)) == 0 {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // A server that knows a customer by DUID alone delegates the same prefix on both lines, and routes it to either.
@@ -41,7 +42,7 @@ func TestAPrefixOfTwoUplinksIsCarriedByTheBestOfThem(t *testing.T) {
 			want, report := w.plan()
 			host := netip.MustParseAddr("2001:db8:a00:1::99")
 			// The first that matches decides.
-			i := slices.IndexFunc(want.Rules, func(r rules.Rule) bool {
+			i := slices.IndexFunc(want.Rules, func(r netcfg.Rule) bool {
 				return r.Family == rules.IPv6 && r.From.IsValid() && !r.From.IsSingleIP() && r.From.Contains(host)
 			})
 			if i < 0 || want.Rules[i].Table != numbers.Table(c.carrier) {
@@ -53,7 +54,7 @@ func TestAPrefixOfTwoUplinksIsCarriedByTheBestOfThem(t *testing.T) {
 					t.Errorf("%s rejects: %v\n%s", uplink, rejects, chainText(want.Table, "foreign_"+uplink))
 				}
 			}
-			i = slices.IndexFunc(want.Addrs, func(a rules.AddrAssignment) bool { return a.Device == "lan0" && a.Prefix.Masked().Contains(host) })
+			i = slices.IndexFunc(want.Addrs, func(a netcfg.AddrAssignment) bool { return a.Device == "lan0" && a.Prefix.Masked().Contains(host) })
 			if i < 0 || c.usable && want.Addrs[i].Deprecated {
 				t.Errorf("address %d of %+v: hosts may use it %v; subnets %+v", i, want.Addrs, c.usable, report.Subnets)
 			}

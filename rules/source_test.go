@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func TestTheSourceOfAPathIsTheOneThatNewPacketsHave(t *testing.T) {
@@ -46,8 +47,8 @@ func TestTheSourceOfAPathIsTheOneThatNewPacketsHave(t *testing.T) {
 				w.hold("lo", c.onLo)
 			}
 			if c.gateway != "" {
-				r := rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Protocol: protoDHCP,
-					Nexthops: []rules.Nexthop{{Device: "wan1", Gateway: netip.MustParseAddr(c.gateway), Onlink: true, Weight: 1}}}
+				r := netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv4.Default(), Protocol: protoDHCP,
+					Nexthops: []netcfg.Nexthop{{Device: "wan1", Gateway: netip.MustParseAddr(c.gateway), Onlink: true, Weight: 1}}}
 				if c.prefers != "" {
 					r.Src = netip.MustParseAddr(c.prefers)
 				}
@@ -113,8 +114,8 @@ func TestALeaseThatRenumbersIsTheSourceOfTheRoutesOnceItsAddressIsThere(t *testi
 func TestAnIPv4UplinkWithoutAnAddressCarriesNothing(t *testing.T) {
 	w := dual()
 	_ = w.delAddr("wan1", netip.MustParsePrefix("198.51.100.2/26"))
-	w.addForeignRoute(rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Protocol: protoDHCP,
-		Nexthops: []rules.Nexthop{{Device: "wan1", Weight: 1}}})
+	w.addForeignRoute(netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv4.Default(), Protocol: protoDHCP,
+		Nexthops: []netcfg.Nexthop{{Device: "wan1", Weight: 1}}})
 	_, report := w.converge(t)
 	if !report.Paths[rules.Path{Uplink: 1, Family: rules.IPv4}].HasDefault {
 		t.Fatal("it has no default, which explains the rest")

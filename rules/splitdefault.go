@@ -6,29 +6,31 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // foreignPart reports whether a route that somebody else put into main covers a great part of the Internet without
 // being a default: VPN clients install several of them, which precede the default and do not replace it (OpenVPN's
 // redirect-gateway def1: 0.0.0.0/1 and 128.0.0.0/1; 2000::/3, which is all of the IPv6 Internet there is).
-func (k Kernel) foreignPart(r *Route) bool {
-	return r.Table == TableMain && r.Protocol != k.Protocol && r.Type == Unicast && !r.IsDefault() && r.defaultLike() && len(r.Nexthops) == 1
+func (k Kernel) foreignPart(r *netcfg.Route) bool {
+	return r.Table == netcfg.TableMain && r.Protocol != k.Protocol && r.Type == netcfg.Unicast && !r.IsDefault() && r.DefaultLike() && len(r.Nexthops) == 1
 }
 
 // globalUnicast is what IANA has given out of IPv6 for use in the Internet.
 var globalUnicast = netip.MustParsePrefix("2000::/3")
 
 // wholeByParts returns, for each device and family where such routes together cover the Internet, the first of them.
-func wholeByParts(parts []*Route) map[deviceFamily]*Route {
-	covered := make(map[deviceFamily][]*Route)
+func wholeByParts(parts []*netcfg.Route) map[deviceFamily]*netcfg.Route {
+	covered := make(map[deviceFamily][]*netcfg.Route)
 	for _, r := range parts {
 		at := deviceFamily{r.Nexthops[0].Device, r.Family}
 		covered[at] = append(covered[at], r)
 	}
-	whole := make(map[deviceFamily]*Route)
+	whole := make(map[deviceFamily]*netcfg.Route)
 	for at, list := range covered {
 		has := func(p netip.Prefix) bool {
-			return slices.ContainsFunc(list, func(r *Route) bool { return r.Dst.Bits() <= p.Bits() && r.Dst.Contains(p.Addr()) })
+			return slices.ContainsFunc(list, func(r *netcfg.Route) bool { return r.Dst.Bits() <= p.Bits() && r.Dst.Contains(p.Addr()) })
 		}
 		if at.family == IPv6 && has(globalUnicast) || has(half(at.family, 0)) && has(half(at.family, 0x80)) {
 			whole[at] = list[0]

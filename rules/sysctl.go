@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // perDevice names the parameters that planning may read or set on an uplink device. Names are paths
@@ -122,7 +124,7 @@ func (p *planner) multipathHash() {
 			value = former
 		}
 		if known && value == "0" && p.usesMultipath(family) {
-			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: "1", Why: "uplinks of one tier share connections, not pairs of hosts"})
+			p.state.Sysctls = append(p.state.Sysctls, netcfg.Sysctl{Name: name, Value: "1", Why: "uplinks of one tier share connections, not pairs of hosts"})
 		}
 	}
 }
@@ -163,9 +165,9 @@ func (p *planner) acceptRA() {
 		}
 		switch {
 		case u.IPv6.Discovers && value != "0":
-			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: "0", Why: "uplinkd listens to the routers of " + u.Name + " itself"})
+			p.state.Sysctls = append(p.state.Sysctls, netcfg.Sysctl{Name: name, Value: "0", Why: "uplinkd listens to the routers of " + u.Name + " itself"})
 		case !u.IPv6.Managed && value == "1" && p.obs.Sysctls[devSysctl6(u.Device, "forwarding")] == "1":
-			p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: "2", Why: "a router heeds the advertisements of " + u.Name + "'s routers only then"})
+			p.state.Sysctls = append(p.state.Sysctls, netcfg.Sysctl{Name: name, Value: "2", Why: "a router heeds the advertisements of " + u.Name + "'s routers only then"})
 		}
 	}
 }
@@ -190,7 +192,7 @@ func (p *planner) sharing(at int, addresses [][]netip.Prefix) (subnet, address b
 func (p *planner) wantSysctl(device, key string, value int, why string) {
 	name := devSysctl(device, key)
 	if _, known := p.obs.Sysctls[name]; known {
-		p.state.Sysctls = append(p.state.Sysctls, Sysctl{Name: name, Value: strconv.Itoa(value), Why: why})
+		p.state.Sysctls = append(p.state.Sysctls, netcfg.Sysctl{Name: name, Value: strconv.Itoa(value), Why: why})
 	}
 }
 

@@ -1,6 +1,11 @@
 package rules
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
+)
 
 // TProxy has a program of this machine answer hosts in the place of their destinations.
 type TProxy struct {
@@ -27,25 +32,25 @@ type ProxyListener struct {
 // Which of them a connection belongs to is decided with its first packet and kept in its mark, so that one that
 // went on without a proxy is not caught in its middle when the proxy returns. The kernel knows whether
 // somebody listens: nothing has to be changed when a proxy fails.
-func (p *planner) tproxies(c *Chain) {
+func (p *planner) tproxies(c *nft.Chain) {
 	if len(p.cfg.TProxies) == 0 {
 		return
 	}
 	mask, mark := p.k.MarkMask, p.k.Mark(p.cfg.TProxies[0].Group)
-	c.add("leaves by an uplink, or came by one", NftMark{Mask: mask, Not: true}, NftMark{Mask: mask, Value: p.k.Mark(routedID), Not: true}, NftReturn{})
-	c.add("answers go where their questions came from", NftReply{}, NftReturn{})
-	c.add("this router itself stays reachable", NftLocalDestination{}, NftReturn{})
+	c.Add("leaves by an uplink, or came by one", nft.Mark{Mask: mask, Not: true}, nft.Mark{Mask: mask, Value: p.k.Mark(routedID), Not: true}, nft.Return{})
+	c.Add("answers go where their questions came from", nft.Reply{}, nft.Return{})
+	c.Add("this router itself stays reachable", nft.LocalDestination{}, nft.Return{})
 	for _, family := range Families {
 		if family == IPv6 && p.obs.NoIPv6 {
 			continue
 		}
-		c.add("never meant for a proxy", NftAddresses{Dest: true, Prefixes: proxyExclusions[family]}, NftReturn{})
+		c.Add("never meant for a proxy", nft.Addresses{Dest: true, Prefixes: proxyExclusions[family]}, nft.Return{})
 	}
 	var devices []string
 	for i := range p.cfg.TProxies {
 		devices = append(devices, conditionOf[SelectDevices](p.cfg.TProxies[i].Select)...)
 	}
-	c.add("answered by a proxy already", NftDevices{Names: sorted(devices)}, NftProtocols{[]uint8{protocolTCP}}, NftTransparent{}, NftSetMark{mask, mark}, NftReturn{})
+	c.Add("answered by a proxy already", nft.Devices{Names: sorted(devices)}, nft.Protocols{List: []uint8{protocolTCP}}, nft.Transparent{}, nft.SetMark{Mask: mask, Value: mark}, nft.Return{})
 	for i := range p.cfg.TProxies {
 		proxy := &p.cfg.TProxies[i]
 		for _, family := range Families {
@@ -57,8 +62,8 @@ func (p *planner) tproxies(c *Chain) {
 			}
 		}
 	}
-	c.add("what a proxy began only a proxy can end", NftCtMark{Mask: mask, Value: mark}, NftProtocols{[]uint8{protocolTCP}}, NftReset{})
-	c.add("what a proxy began only a proxy can end", NftCtMark{Mask: mask, Value: mark}, NftRefuse{})
+	c.Add("what a proxy began only a proxy can end", nft.CtMark{Mask: mask, Value: mark}, nft.Protocols{List: []uint8{protocolTCP}}, nft.Reset{})
+	c.Add("what a proxy began only a proxy can end", nft.CtMark{Mask: mask, Value: mark}, nft.Refuse{})
 	p.tproxyTable(devices)
 }
 
@@ -75,22 +80,22 @@ const (
 
 // tproxy adds what catches one family's packets for one proxy: those of connections that are caught already,
 // and of new ones.
-func (p *planner) tproxy(c *Chain, proxy *TProxy, family Family, mask, mark uint32) {
-	to := NftTProxy{Family: family, Port: proxy.Port}
+func (p *planner) tproxy(c *nft.Chain, proxy *TProxy, family Family, mask, mark uint32) {
+	to := nft.TProxy{Family: family, Port: proxy.Port}
 	for _, match := range proxy.Select.matches(proxy.Except, family) {
-		with := func(why string, exprs ...NftExpr) {
+		with := func(why string, exprs ...nft.Expr) {
 			all := append(match[:len(match):len(match)], exprs...)
-			c.add(why, all...)
+			c.Add(why, all...)
 		}
-		with("proxy "+proxy.Name, NftCtMark{Mask: mask, Value: mark}, to, NftSetMark{mask, mark}, NftReturn{})
-		with("new at proxy "+proxy.Name, NftNew{}, NftCtMark{Mask: mask}, to, NftSetCtMark{mask, mark}, NftSetMark{mask, mark}, NftReturn{})
+		with("proxy "+proxy.Name, nft.CtMark{Mask: mask, Value: mark}, to, nft.SetMark{Mask: mask, Value: mark}, nft.Return{})
+		with("new at proxy "+proxy.Name, nft.New{}, nft.CtMark{Mask: mask}, to, nft.SetCtMark{Mask: mask, Value: mark}, nft.SetMark{Mask: mask, Value: mark}, nft.Return{})
 		if proxy.Reject {
 			for _, protocol := range sorted(conditionOf[SelectProtocols](proxy.Select)) {
-				var end NftExpr = NftRefuse{}
+				var end nft.Expr = nft.Refuse{}
 				if protocol == protocolTCP {
-					end = NftReset{}
+					end = nft.Reset{}
 				}
-				with("nobody listens at proxy "+proxy.Name, NftProtocols{[]uint8{protocol}}, NftCounter{}, end)
+				with("nobody listens at proxy "+proxy.Name, nft.Protocols{List: []uint8{protocol}}, nft.Counter{}, end)
 			}
 		}
 	}
@@ -109,8 +114,8 @@ func (p *planner) tproxyTable(devices []string) {
 		if family == IPv6 {
 			metric = metricV6
 		}
-		p.state.Routes = append(p.state.Routes, Route{Family: family, Table: p.k.Table(id), Type: Local, Dst: family.Default(), Metric: metric,
-			Protocol: p.k.Protocol, Scope: scopeOf(family), Nexthops: []Nexthop{{Device: loopback, Weight: 1}}})
+		p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: p.k.Table(id), Type: netcfg.Local, Dst: family.Default(), Metric: metric,
+			Protocol: p.k.Protocol, Scope: scopeOf(family), Nexthops: []netcfg.Nexthop{{Device: loopback, Weight: 1}}})
 		for _, device := range sorted(devices) {
 			r := p.rule(family, prefMark+id, p.k.Table(id))
 			r.IIF, r.Mark, r.Mask = device, p.k.Mark(id), p.k.MarkMask
@@ -128,7 +133,7 @@ func (p *planner) tproxyTable(devices []string) {
 
 func scopeOf(f Family) uint8 {
 	if f == IPv4 {
-		return ScopeHost
+		return netcfg.ScopeHost
 	}
 	return 0
 }

@@ -6,101 +6,25 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
-
-// The kinds of tunnel devices, as the kernel calls them where the outer packets are of IPv4.
-const (
-	GRETAP        = "gretap"
-	VXLAN         = "vxlan"
-	WireGuardKind = "wireguard"
-)
-
-// aliasPrefix begins the alias of each device that we have made, which makes it ours.
-const aliasPrefix = "uplinkd: "
-
-// TunnelParams are what makes one tunnel device another than the next. The kernel cannot change most of them in place.
-type TunnelParams struct {
-	Kind          string
-	Local, Remote netip.Addr
-	TTL           uint8
-	Key           uint32 // GRETAP, of both directions
-	HasKey        bool
-	ID            uint32 // VXLAN
-	Port          uint16 // VXLAN, UDP
-	// Fragment lets outer packets be fragmented on their way, whatever the inner ones say: a bridge passes on frames of
-	// its own MTU, and drops without a word what its port does not take. GRETAP over IPv4 only.
-	Fragment bool
-}
 
 // Tunnel is a device that is wanted.
 type Tunnel struct {
 	Device string
 	For    string // the uplink, or what else it is for; for people
-	TunnelParams
+	encap.Params
 	MTU    int    // bytes; 0 is what fits the carrier, or with a bridge the bridge's
 	Bridge string // that the device shall be a port of; "" for none
-}
-
-// TunnelLink is a device of one of the kinds above, or one that is ours.
-type TunnelLink struct {
-	Device       string
-	TunnelParams        // of another kind: only Kind
-	MTU          int    // bytes
-	Up           bool   // administratively
-	Bridge       string // the device that it is a port of
-	Alias        string
-
-	Multicast bool // the device takes multicast
-	Floods    bool // and its bridge hands it on to it
-}
-
-// Ours reports whether we have made the device.
-func (l *TunnelLink) Ours() bool { return strings.HasPrefix(l.Alias, aliasPrefix) }
-
-func findTunnel(list []TunnelLink, device string) *TunnelLink {
-	if i := slices.IndexFunc(list, func(l TunnelLink) bool { return l.Device == device }); i >= 0 {
-		return &list[i]
-	}
-	return nil
-}
-
-// Bytes of the headers around a frame's content, the frame's own included.
-const (
-	ethernetHeader = 14
-	ipv4Header     = 20
-	ipv6Header     = 40
-	greHeader      = 4 // RFC 2784 section 2.1
-	greKey         = 4 // RFC 2890 section 2.1
-	vxlanHeaders   = 8 + 8
-	// wireguardOverhead is what the kernel itself takes off: an IPv6 header, UDP, and 32 bytes of its own.
-	wireguardOverhead = 80
-)
-
-// overhead is how many bytes each packet grows by.
-func (p *TunnelParams) overhead() int {
-	if p.Kind == WireGuardKind {
-		return wireguardOverhead
-	}
-	n := ethernetHeader + ipv4Header
-	if p.Local.Is6() {
-		n = ethernetHeader + ipv6Header
-	}
-	switch {
-	case p.Kind == VXLAN:
-		n += vxlanHeaders
-	case p.HasKey:
-		n += greHeader + greKey
-	default:
-		n += greHeader
-	}
-	return n
 }
 
 // mtu works out a device's MTU; false when what carries it is not there. A bridge hands each port what the others take,
 // so there the bridge's counts; the tunnel's packets are fragmented where they do not fit.
 func (t *Tunnel) mtu(cfg *Config, obs *Observed) (int, bool) {
 	carrier := usualMTU
-	if t.Kind != WireGuardKind {
+	if t.Spec().Ends() {
 		var ok bool
 		if carrier, ok = carrierMTU(cfg, obs, t.Local); !ok {
 			return 0, false
@@ -113,7 +37,7 @@ func (t *Tunnel) mtu(cfg *Config, obs *Observed) (int, bool) {
 		bridge, _ := obs.Link(t.Bridge)
 		return bridge.MTU, true
 	}
-	return max(carrier-t.overhead(), minMTU6), true
+	return max(carrier-t.Overhead(), minMTU6), true
 }
 
 // carrierMTU returns the MTU of the device that has an address, or is about to be given it.
@@ -137,15 +61,15 @@ func carrierMTU(cfg *Config, obs *Observed, local netip.Addr) (int, bool) {
 
 // tunnelPlan is what becomes of a device that is wanted.
 type tunnelPlan struct {
-	want    *TunnelLink // nil: nothing can be done yet
-	made    bool        // for the first time, or anew
-	problem Problem     // zero: none
+	want    *netcfg.TunnelLink // nil: nothing can be done yet
+	made    bool               // for the first time, or anew
+	problem Problem            // zero: none
 }
 
 // plan says what a device must become. Those of others are never changed, except that one which is wanted may become a
 // port of its bridge.
 func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
-	have := findTunnel(obs.Tunnels, t.Device)
+	have := netcfg.FindTunnel(obs.Tunnels, t.Device)
 	waiting := func(fix, format string, args ...any) tunnelPlan {
 		return tunnelPlan{want: have, problem: Problem{"tunnel", "warning", fmt.Sprintf(format, args...), fix}}
 	}
@@ -156,16 +80,16 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 	if !ok {
 		return waiting("it is made as soon as a device has the address", "no device has %v, where tunnel %s begins", t.Local, t.Device)
 	}
-	made := tunnelPlan{made: true, want: &TunnelLink{Device: t.Device, TunnelParams: t.TunnelParams, MTU: mtu, Up: true, Bridge: t.Bridge, Alias: aliasPrefix + t.For}}
+	made := tunnelPlan{made: true, want: &netcfg.TunnelLink{Device: t.Device, Params: t.Params, MTU: mtu, Up: true, Bridge: t.Bridge, Alias: netcfg.AliasPrefix + t.For}}
 	_, present := obs.Link(t.Device)
 	switch {
-	case have == nil && present && !obs.foreseen[t.Device], have != nil && have.TunnelParams != t.TunnelParams && !have.Ours():
+	case have == nil && present && !obs.foreseen[t.Device], have != nil && have.Params != t.Params && !have.Ours():
 		// It is tried all the same, in vain, so that the plan is not taken for carried out.
 		made.want.Up, made.want.Bridge = false, ""
 		return tunnelPlan{want: made.want, problem: Problem{"tunnel", "error",
 			fmt.Sprintf("%s is there already, made by others, and is not the %s that is wanted", t.Device, t.Kind),
 			fmt.Sprintf("remove it (ip link delete dev %s), or take its section out of the configuration", t.Device)}}
-	case have == nil, have.TunnelParams != t.TunnelParams:
+	case have == nil, have.Params != t.Params:
 		return made
 	}
 	want := *have
@@ -176,14 +100,14 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 		want.Bridge = t.Bridge
 	}
 	// What its owner has set down stays down.
-	want.Up = have.Up || slices.ContainsFunc(obs.RefusedDevices, func(r *Refusal) bool { return r.Op == Op(SetUp{t.Device}) })
+	want.Up = have.Up || slices.ContainsFunc(obs.RefusedDevices, func(r *netcfg.Refusal) bool { return r.Op == netcfg.Op(netcfg.SetUp{Device: t.Device}) })
 	return tunnelPlan{want: &want}
 }
 
 // refusedDevice returns the refusal of a change to a device, nil when there was none.
-func (o *Observed) refusedDevice(device string) *Refusal {
+func (o *Observed) refusedDevice(device string) *netcfg.Refusal {
 	for _, r := range o.RefusedDevices {
-		if op, is := r.Op.(deviceOp); is && op.device() == device {
+		if netcfg.DeviceOf(r.Op) == device {
 			return r
 		}
 	}
@@ -243,19 +167,19 @@ func toBringUp(cfg *Config, obs *Observed) []string {
 func (o *Observed) remove(device string) {
 	o.Links = slices.DeleteFunc(o.Links, func(l Link) bool { return l.Name == device })
 	o.Addrs = slices.DeleteFunc(slices.Clone(o.Addrs), func(a Addr) bool { return a.Device == device })
-	o.Routes = slices.DeleteFunc(slices.Clone(o.Routes), func(r Route) bool {
-		return slices.ContainsFunc(r.Nexthops, func(n Nexthop) bool { return n.Device == device })
+	o.Routes = slices.DeleteFunc(slices.Clone(o.Routes), func(r netcfg.Route) bool {
+		return slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == device })
 	})
 	if o.Egress != nil {
 		egress := Egress{Qdiscs: maps.Clone(o.Egress.Qdiscs), Impossible: o.Egress.Impossible}
-		egress.Filters = slices.DeleteFunc(slices.Clone(o.Egress.Filters), func(f EgressFilter) bool { return f.Device == device })
+		egress.Filters = slices.DeleteFunc(slices.Clone(o.Egress.Filters), func(f netcfg.EgressFilter) bool { return f.Device == device })
 		delete(egress.Qdiscs, device)
 		o.Egress = &egress
 	}
 }
 
 // add adds a device as the kernel makes it.
-func (o *Observed) add(l *TunnelLink) {
+func (o *Observed) add(l *netcfg.TunnelLink) {
 	o.foreseen[l.Device] = true
 	o.Links = append(o.Links, Link{Name: l.Device, Up: true, Carrier: true, MTU: l.MTU})
 	take := func(name func(device, key string) string, key string) {
@@ -269,9 +193,9 @@ func (o *Observed) add(l *TunnelLink) {
 	for _, key := range perDevice6 {
 		take(devSysctl6, key)
 	}
-	if l.Kind != WireGuardKind && !o.NoIPv6 && !o.ipv6Off(l.Device) && o.Sysctls[devSysctl6("default", addrGenMode)] != addrGenNone {
-		o.Routes = append(o.Routes, Route{Family: IPv6, Table: TableMain, Type: Unicast, Dst: linkLocal6, Metric: 256, Protocol: protocolKernel,
-			Nexthops: []Nexthop{{Device: l.Device, Weight: 1}}})
+	if l.Spec().LinkLocal && !o.NoIPv6 && !o.ipv6Off(l.Device) && o.Sysctls[devSysctl6("default", addrGenMode)] != addrGenNone {
+		o.Routes = append(o.Routes, netcfg.Route{Family: IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: linkLocal6, Metric: 256, Protocol: protocolKernel,
+			Nexthops: []netcfg.Nexthop{{Device: l.Device, Weight: 1}}})
 	}
 }
 
@@ -301,15 +225,14 @@ func (p *planner) tunnels() {
 	}
 }
 
-// ethernetTunnel reports whether a device is an Ethernet tunnel of ours, which has a link-local address in a moment when it has
-// none yet.
-func (p *planner) ethernetTunnel(device string) bool {
-	return !p.off(device, IPv6) && slices.ContainsFunc(p.cfg.Tunnels, func(t Tunnel) bool { return t.Device == device && t.Kind != WireGuardKind })
+// getsLinkLocal reports whether a device is a tunnel of ours that has a link-local address in a moment when it has none yet.
+func (p *planner) getsLinkLocal(device string) bool {
+	return !p.off(device, IPv6) && slices.ContainsFunc(p.cfg.Tunnels, func(t Tunnel) bool { return t.Device == device && t.Spec().LinkLocal })
 }
 
 // tunnelRefused names a change that the kernel has refused.
-func (p *planner) tunnelRefused(r *Refusal) {
-	if _, is := r.Op.(SetWireGuard); is {
+func (p *planner) tunnelRefused(r *netcfg.Refusal) {
+	if _, is := r.Op.(netcfg.SetWireGuard); is {
 		p.problemOnce("wireguard", "error", r.Error(), "it is tried again by itself")
 		return
 	}
@@ -321,8 +244,8 @@ var bridgeFilters = [...]string{"net/bridge/bridge-nf-call-iptables", "net/bridg
 
 // tunnelWarnings names what breaks a tunnel of Ethernet frames without a word, by the device as it is.
 func (p *planner) tunnelWarnings(t *Tunnel) {
-	device := findTunnel(p.obs.Tunnels, t.Device)
-	if device == nil || t.Kind == WireGuardKind {
+	device := netcfg.FindTunnel(p.obs.Tunnels, t.Device)
+	if device == nil || t.Spec().Carries != encap.Frames {
 		return
 	}
 	warn := func(code, fix, format string, args ...any) {

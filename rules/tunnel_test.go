@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 var (
@@ -32,17 +34,17 @@ func TestTheMTUIsWhatFitsTheCarrier(t *testing.T) {
 		carrier int
 		want    int
 	}{
-		{"GRETAP over IPv4", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1500, 1462},
-		{"GRETAP with a key", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4, HasKey: true}}, 1500, 1458},
-		{"GRETAP over IPv6", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local6}}, 1500, 1442},
-		{"GRETAP over WireGuard", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1420, 1382},
-		{"VXLAN over IPv4", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.VXLAN, Local: local4}}, 1500, 1450},
-		{"VXLAN over IPv6", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.VXLAN, Local: local6}}, 1500, 1430},
-		{"WireGuard", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}, 9000, 1420},
-		{"what is configured", rules.Tunnel{MTU: 1400, TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1500, 1400},
-		{"never less than IPv6 needs", rules.Tunnel{TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}, 1300, 1280},
-		{"the bridge's, in fragments", rules.Tunnel{Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4, Fragment: true}}, 1420, 1500},
-		{"the carrier's, on a bridge that must not fragment", rules.Tunnel{Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local6}}, 1500, 1442},
+		{"GRETAP over IPv4", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1500, 1462},
+		{"GRETAP with a key", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4, HasKey: true}}, 1500, 1458},
+		{"GRETAP over IPv6", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local6}}, 1500, 1442},
+		{"GRETAP over WireGuard", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1420, 1382},
+		{"VXLAN over IPv4", rules.Tunnel{Params: encap.Params{Kind: encap.VXLAN, Local: local4}}, 1500, 1450},
+		{"VXLAN over IPv6", rules.Tunnel{Params: encap.Params{Kind: encap.VXLAN, Local: local6}}, 1500, 1430},
+		{"WireGuard", rules.Tunnel{Params: encap.Params{Kind: encap.WireGuard}}, 9000, 1420},
+		{"what is configured", rules.Tunnel{MTU: 1400, Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1500, 1400},
+		{"never less than IPv6 needs", rules.Tunnel{Params: encap.Params{Kind: encap.GRETAP, Local: local4}}, 1300, 1280},
+		{"the bridge's, in fragments", rules.Tunnel{Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP, Local: local4, Fragment: true}}, 1420, 1500},
+		{"the carrier's, on a bridge that must not fragment", rules.Tunnel{Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP, Local: local6}}, 1500, 1442},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.tunnel.Device = "t"
@@ -56,8 +58,8 @@ func TestTheMTUIsWhatFitsTheCarrier(t *testing.T) {
 
 func TestWhatIsNotThereIsWaitedFor(t *testing.T) {
 	for name, s := range map[string]rules.Tunnel{
-		"no device has":  {Device: "t", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: remote4, Remote: local4}},
-		"the bridge br1": {Device: "t", Bridge: "br1", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4, Remote: remote4}},
+		"no device has":  {Device: "t", Params: encap.Params{Kind: encap.GRETAP, Local: remote4, Remote: local4}},
+		"the bridge br1": {Device: "t", Bridge: "br1", Params: encap.Params{Kind: encap.GRETAP, Local: local4, Remote: remote4}},
 	} {
 		w := carrying(1500, s)
 		want, report := w.plan()
@@ -69,11 +71,11 @@ func TestWhatIsNotThereIsWaitedFor(t *testing.T) {
 
 // A device of others in the place of one that is wanted is left alone, and the plan is not taken for carried out.
 func TestADeviceOfOthersInTheWayIsTriedInVain(t *testing.T) {
-	tunnel := rules.Tunnel{Device: "t", For: "x", Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.VXLAN, Local: local4, Remote: remote4, ID: 1, Port: 4789, TTL: 64}}
+	tunnel := rules.Tunnel{Device: "t", For: "x", Bridge: "br0", Params: encap.Params{Kind: encap.VXLAN, Local: local4, Remote: remote4, ID: 1, Port: 4789, TTL: 64}}
 	w := carrying(1500, tunnel)
 	w.plug(rules.Link{Name: "t", Up: true, Carrier: true, MTU: 1500})
 	want, report := w.plan()
-	ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
+	ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
 	if len(ops) != 1 || !strings.HasPrefix(ops[0].Command(), "ip link add name t ") || len(report.Problems) != 1 || !strings.Contains(report.Problems[0].Message, "made by others") {
 		t.Errorf("%s%+v", commands(ops), report.Problems)
 	}
@@ -81,23 +83,23 @@ func TestADeviceOfOthersInTheWayIsTriedInVain(t *testing.T) {
 
 func TestATunnelThatIsRefusedIsNamedAndNotCountedOn(t *testing.T) {
 	w := dual()
-	w.cfg.Tunnels = []rules.Tunnel{{Device: "wan2", For: "lte", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
+	w.cfg.Tunnels = []rules.Tunnel{{Device: "wan2", For: "lte", Params: encap.Params{Kind: encap.WireGuard}}}
 	w.unplug("wan2")
-	add, _ := rules.Diff(rules.State{}, rules.State{Tunnels: []rules.TunnelLink{{Device: "wan2"}}})[0].(rules.AddTunnel)
-	w.obs.RefusedDevices = []*rules.Refusal{{Op: add, Err: errors.New("operation not supported")}}
+	add, _ := netcfg.Diff(netcfg.State{}, netcfg.State{Tunnels: []netcfg.TunnelLink{{Device: "wan2"}}})[0].(netcfg.AddTunnel)
+	w.obs.RefusedDevices = []*netcfg.Refusal{{Op: add, Err: errors.New("operation not supported")}}
 	want, report := w.plan()
 	at := slices.IndexFunc(report.Problems, func(p rules.Problem) bool { return p.Code == "tunnel" })
 	if at < 0 || report.Problems[at].Severity != "error" || !strings.Contains(report.Problems[at].Message, "not supported") {
 		t.Errorf("%+v", report.Problems)
 	}
-	if len(want.Tunnels) != 1 || slices.ContainsFunc(want.Groups, func(g rules.LinkGroup) bool { return g.Device == "wan2" }) {
+	if len(want.Tunnels) != 1 || slices.ContainsFunc(want.Groups, func(g netcfg.LinkGroup) bool { return g.Device == "wan2" }) {
 		t.Errorf("it is not wanted, or counted on: %+v", want)
 	}
 }
 
 func TestLinesAreWhatIPTakes(t *testing.T) {
-	m := rules.AddTunnel{TunnelLink: rules.TunnelLink{Device: "gre1", Alias: "uplinkd: campus6", MTU: 1438,
-		TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local6, Remote: remote6, TTL: 64, Key: 7, HasKey: true}}}
+	m := netcfg.AddTunnel{TunnelLink: netcfg.TunnelLink{Device: "gre1", Alias: "uplinkd: campus6", MTU: 1438,
+		Params: encap.Params{Kind: encap.GRETAP, Local: local6, Remote: remote6, TTL: 64, Key: 7, HasKey: true}}}
 	want := "ip link add name gre1 mtu 1438 type ip6gretap local 2001:db8::2 remote 2001:db8:1::2 ttl 64 key 7 encaplimit none\n" +
 		`ip link set dev gre1 alias "uplinkd: campus6"`
 	if got := m.Command(); got != want {
@@ -106,29 +108,29 @@ func TestLinesAreWhatIPTakes(t *testing.T) {
 }
 
 func TestWhatBreaksATunnelWithoutAWordIsFound(t *testing.T) {
-	sound := rules.TunnelLink{Device: "t", MTU: 1500, Bridge: "br0", Multicast: true, Floods: true, Up: true,
-		TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: local4}}
-	spec := rules.Tunnel{Device: "t", Bridge: "br0", TunnelParams: sound.TunnelParams}
+	sound := netcfg.TunnelLink{Device: "t", MTU: 1500, Bridge: "br0", Multicast: true, Floods: true, Up: true,
+		Params: encap.Params{Kind: encap.GRETAP, Local: local4}}
+	spec := rules.Tunnel{Device: "t", Bridge: "br0", Params: sound.Params}
 	for _, tt := range []struct {
 		name    string
-		alter   func(device *rules.TunnelLink)
+		alter   func(device *netcfg.TunnelLink)
 		spec    func(*rules.Tunnel)
 		filters []string
 		want    []string
 	}{
 		{name: "nothing"},
-		{name: "a device without multicast", alter: func(l *rules.TunnelLink) { l.Multicast = false }, want: []string{"tunnel-multicast"}},
-		{name: "a port that gets none", alter: func(l *rules.TunnelLink) { l.Floods = false }, want: []string{"tunnel-multicast"}},
-		{name: "a port that is narrower than its bridge", alter: func(l *rules.TunnelLink) { l.MTU = 1462 }, want: []string{"bridge-mtu"}},
+		{name: "a device without multicast", alter: func(l *netcfg.TunnelLink) { l.Multicast = false }, want: []string{"tunnel-multicast"}},
+		{name: "a port that gets none", alter: func(l *netcfg.TunnelLink) { l.Floods = false }, want: []string{"tunnel-multicast"}},
+		{name: "a port that is narrower than its bridge", alter: func(l *netcfg.TunnelLink) { l.MTU = 1462 }, want: []string{"bridge-mtu"}},
 		{name: "a firewall in the bridge", filters: []string{"net/bridge/bridge-nf-call-iptables"}, want: []string{"bridge-filter"}},
-		{name: "an uplink is on no bridge", spec: func(s *rules.Tunnel) { s.Bridge = "" }, alter: func(l *rules.TunnelLink) { l.Bridge, l.MTU, l.Floods = "", 1382, false },
+		{name: "an uplink is on no bridge", spec: func(s *rules.Tunnel) { s.Bridge = "" }, alter: func(l *netcfg.TunnelLink) { l.Bridge, l.MTU, l.Floods = "", 1382, false },
 			filters: []string{"net/bridge/bridge-nf-call-iptables"}},
-		{name: "an uplink without multicast", spec: func(s *rules.Tunnel) { s.Bridge = "" }, alter: func(l *rules.TunnelLink) { l.Bridge, l.Multicast = "", false }, want: []string{"tunnel-multicast"}},
+		{name: "an uplink without multicast", spec: func(s *rules.Tunnel) { s.Bridge = "" }, alter: func(l *netcfg.TunnelLink) { l.Bridge, l.Multicast = "", false }, want: []string{"tunnel-multicast"}},
 		{name: "WireGuard carries none", spec: func(s *rules.Tunnel) {
-			*s = rules.Tunnel{Device: "t", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}
+			*s = rules.Tunnel{Device: "t", Params: encap.Params{Kind: encap.WireGuard}}
 		},
-			alter: func(l *rules.TunnelLink) {
-				l.TunnelParams, l.Bridge, l.Multicast = rules.TunnelParams{Kind: rules.WireGuardKind}, "", false
+			alter: func(l *netcfg.TunnelLink) {
+				l.Params, l.Bridge, l.Multicast = encap.Params{Kind: encap.WireGuard}, "", false
 			}},
 		{name: "a device that is not there", spec: func(s *rules.Tunnel) { s.Device = "u" }},
 	} {
@@ -141,7 +143,7 @@ func TestWhatBreaksATunnelWithoutAWordIsFound(t *testing.T) {
 				tt.spec(&s)
 			}
 			w := carrying(1500, s)
-			w.obs.Tunnels = []rules.TunnelLink{link}
+			w.obs.Tunnels = []netcfg.TunnelLink{link}
 			w.plug(rules.Link{Name: "t", Up: true, Carrier: true, MTU: link.MTU})
 			for _, f := range tt.filters {
 				w.obs.Sysctls[f] = "1"
@@ -159,15 +161,15 @@ func TestWhatBreaksATunnelWithoutAWordIsFound(t *testing.T) {
 }
 
 func TestAWireGuardPeerThatHasMovedIsLeftWhereItIs(t *testing.T) {
-	private := rules.Secret{Key: rules.Key{1}, File: "/k"}
+	private := netcfg.Secret{Key: netcfg.Key{1}, File: "/k"}
 	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
-	c := rules.WireGuard{PrivateKey: private, FwMark: 9, Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2}, Endpoint: at("192.0.2.1:1"), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}}
-	have := rules.WireGuard{PrivateKey: rules.Secret{Key: rules.Key{1}}, FwMark: 9, Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2}, Endpoint: at("192.0.2.2:2"), AllowedIPs: c.Peers[0].AllowedIPs}}}
+	c := netcfg.WireGuard{PrivateKey: private, FwMark: 9, Peers: []netcfg.WireGuardPeer{{PublicKey: netcfg.Key{2}, Endpoint: at("192.0.2.1:1"), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}}}
+	have := netcfg.WireGuard{PrivateKey: netcfg.Secret{Key: netcfg.Key{1}}, FwMark: 9, Peers: []netcfg.WireGuardPeer{{PublicKey: netcfg.Key{2}, Endpoint: at("192.0.2.2:2"), AllowedIPs: c.Peers[0].AllowedIPs}}}
 	if set, differs := c.Diff(&have); differs {
 		t.Errorf("nothing is missing, and yet %+v", set)
 	}
-	c.Peers = append(c.Peers, rules.WireGuardPeer{PublicKey: rules.Key{3}})
-	if set, differs := c.Diff(&have); !differs || len(set.Peers) != 1 || set.Peers[0].PublicKey != (rules.Key{3}) {
+	c.Peers = append(c.Peers, netcfg.WireGuardPeer{PublicKey: netcfg.Key{3}})
+	if set, differs := c.Diff(&have); !differs || len(set.Peers) != 1 || set.Peers[0].PublicKey != (netcfg.Key{3}) {
 		t.Errorf("with a second peer: %v, %+v", differs, set)
 	}
 	c.Peers = c.Peers[:1]
@@ -192,8 +194,8 @@ func TestAWireGuardPeerThatHasMovedIsLeftWhereItIs(t *testing.T) {
 
 // What is printed may be pasted into a report of a mistake.
 func TestKeysAreNeverWritten(t *testing.T) {
-	secret := rules.Secret{Key: rules.Key{0xaa, 0xbb}, File: "/etc/uplinkd/wg.key"}
-	c := rules.WireGuard{Device: "wg0", PrivateKey: secret, ListenPort: 51820, FwMark: 0x9000000, Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2},
+	secret := netcfg.Secret{Key: netcfg.Key{0xaa, 0xbb}, File: "/etc/uplinkd/wg.key"}
+	c := netcfg.WireGuard{Device: "wg0", PrivateKey: secret, ListenPort: 51820, FwMark: 0x9000000, Peers: []netcfg.WireGuardPeer{{PublicKey: netcfg.Key{2},
 		Preshared: secret, Endpoint: netip.MustParseAddrPort("[2001:db8::7]:51820"), AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::/0")}}}}
 	set, _ := c.Diff(nil)
 	want := `wg set wg0 listen-port 51820 fwmark 0x9000000 private-key /etc/uplinkd/wg.key peer AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= ` +
@@ -201,8 +203,8 @@ func TestKeysAreNeverWritten(t *testing.T) {
 	if got := set.Command(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	gone := rules.WireGuard{Device: "wg0", Peers: []rules.WireGuardPeer{}}
-	have := rules.WireGuard{Device: "wg0", FwMark: 9, Peers: c.Peers}
+	gone := netcfg.WireGuard{Device: "wg0", Peers: []netcfg.WireGuardPeer{}}
+	have := netcfg.WireGuard{Device: "wg0", FwMark: 9, Peers: c.Peers}
 	if set, _ := gone.Diff(&have); set.Command() != "wg set wg0 fwmark 0x0 peer AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= remove" {
 		t.Errorf("got %s", set.Command())
 	}

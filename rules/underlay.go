@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Underlay says who carries the encrypted packets of a tunnel. They have the mark and the table of a group of their
@@ -38,7 +41,7 @@ func (p *planner) underlays() {
 				p.setCarrier(Path{w.Uplink, family}, u.ID)
 				p.state.Routes = append(p.state.Routes, p.copied(p.k.Table(u.ID), table, family)...)
 			}
-			p.state.Routes = append(p.state.Routes, Route{Family: family, Table: table, Type: Unreachable,
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: family, Table: table, Type: netcfg.Unreachable,
 				Dst: family.Default(), Metric: metricUnreachable, Protocol: p.k.Protocol})
 		}
 	}
@@ -84,7 +87,7 @@ func (p *planner) bestCarrier(w *Underlay, candidates []*Uplink, family Family) 
 // presentCarrier returns the device by which the kernel routes what a tunnel sends, "" for none.
 func (p *planner) presentCarrier(w *Underlay, family Family) string {
 	for i := range p.obs.Routes {
-		if r := &p.obs.Routes[i]; r.Table == p.k.Table(w.ID) && r.Family == family && r.Type == Unicast && r.IsDefault() && len(r.Nexthops) == 1 {
+		if r := &p.obs.Routes[i]; r.Table == p.k.Table(w.ID) && r.Family == family && r.Type == netcfg.Unicast && r.IsDefault() && len(r.Nexthops) == 1 {
 			return r.Nexthops[0].Device
 		}
 	}
@@ -99,10 +102,10 @@ func (p *planner) setCarrier(path Path, carrier int) {
 }
 
 // copied returns what a table holds for traffic, as routes of another.
-func (p *planner) copied(from, to uint32, family Family) []Route {
-	var list []Route
+func (p *planner) copied(from, to uint32, family Family) []netcfg.Route {
+	var list []netcfg.Route
 	for _, r := range p.state.Routes {
-		if r.Table == from && r.Family == family && r.Type == Unicast {
+		if r.Table == from && r.Family == family && r.Type == netcfg.Unicast {
 			r.Table, r.Nexthops = to, slices.Clone(r.Nexthops)
 			list = append(list, r)
 		}
@@ -113,48 +116,48 @@ func (p *planner) copied(from, to uint32, family Family) []Route {
 // markRule is the rule by which marked packets find a table. It stands ahead of those that look at sources, so that
 // the kernel's WireGuard notices by itself that its route leads through another device, and forgets the source that
 // it has used so far (drivers/net/wireguard/socket.c send4).
-func (p *planner) markRule(family Family, id int, table uint32) Rule {
-	return Rule{Family: family, Priority: p.k.RulePriority + prefMark + id, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
+func (p *planner) markRule(family Family, id int, table uint32) netcfg.Rule {
+	return netcfg.Rule{Family: family, Priority: p.k.RulePriority + prefMark + id, Table: table, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: p.k.Protocol}
 }
 
 // callRules lead what a tunnel without a mark sends to the ends that it calls itself. They stand where its mark's rule
 // does, and are for this machine's own packets alone: needsDissection says why.
-func (p *planner) callRules(w *Underlay, family Family) []Rule {
-	var list []Rule
+func (p *planner) callRules(w *Underlay, family Family) []netcfg.Rule {
+	var list []netcfg.Rule
 	for _, to := range w.To {
 		if FamilyOf(to.Addr()) != family {
 			continue
 		}
 		r := p.markRule(family, w.ID, p.k.Table(w.ID))
 		r.IIF, r.To = loopback, netip.PrefixFrom(to.Addr(), to.Addr().BitLen())
-		r.Selectors.Protocol, r.Selectors.DPort = protocolUDP, Ports{to.Port(), to.Port()}
+		r.Selectors.Protocol, r.Selectors.DPort = protocolUDP, netcfg.Ports{First: to.Port(), Last: to.Port()}
 		list = append(list, r)
 	}
 	return list
 }
 
 // followUnderlays keeps a tunnel's own packets from following the pin that an answer has given them.
-func (p *planner) followUnderlays(output *Chain) {
+func (p *planner) followUnderlays(output *nft.Chain) {
 	for i := range p.cfg.Underlays {
 		w := &p.cfg.Underlays[i]
 		for _, to := range w.To {
-			output.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name),
-				NftAddresses{Dest: true, Prefixes: []netip.Prefix{netip.PrefixFrom(to.Addr(), to.Addr().BitLen())}},
-				NftProtocols{[]uint8{protocolUDP}}, NftPorts{Dest: true, List: []Ports{{to.Port(), to.Port()}}}, NftReturn{})
+			output.Add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name),
+				nft.Addresses{Dest: true, Prefixes: []netip.Prefix{netip.PrefixFrom(to.Addr(), to.Addr().BitLen())}},
+				nft.Protocols{List: []uint8{protocolUDP}}, nft.Ports{Dest: true, List: []nft.Range{{First: uint32(to.Port()), Last: uint32(to.Port())}}}, nft.Return{})
 		}
-		output.add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(w.ID)}, NftReturn{})
+		output.Add(fmt.Sprintf("carries %s: follows the underlay", p.uplink(w.Uplink).Name), nft.Mark{Mask: p.k.MarkMask, Value: p.k.Mark(w.ID)}, nft.Return{})
 	}
 }
 
 // unlessExempt makes a rule that is for none of these packets, so that they are not pinned to a carrier for life, and
 // for none with a mark that must stay as it is.
-func (p *planner) unlessExempt(marks []NftMark, match []NftExpr, then ...NftExpr) []NftExpr {
+func (p *planner) unlessExempt(marks []nft.Mark, match []nft.Expr, then ...nft.Expr) []nft.Expr {
 	exprs := match
 	for _, m := range marks {
-		exprs = append(exprs, NftMark{Mask: m.Mask, Value: m.Value, Not: true})
+		exprs = append(exprs, nft.Mark{Mask: m.Mask, Value: m.Value, Not: true})
 	}
 	for i := range p.cfg.Underlays {
-		exprs = append(exprs, NftMark{Mask: p.k.MarkMask, Value: p.k.Mark(p.cfg.Underlays[i].ID), Not: true})
+		exprs = append(exprs, nft.Mark{Mask: p.k.MarkMask, Value: p.k.Mark(p.cfg.Underlays[i].ID), Not: true})
 	}
 	return append(exprs, then...)
 }
@@ -171,7 +174,7 @@ const usualMTU = 1500
 // clampMSS has both ends of a TCP connection send segments that fit an uplink whose MTU is below that of the LANs.
 // The answers that would tell them so otherwise (RFC 1191, RFC 8201) do not pass every network. What opens a
 // connection from inside leaves by the uplink before it is pinned to it; all else that opens one is pinned.
-func (p *planner) clampMSS(u *Uplink, family Family, info PathInfo, chains ...*Chain) {
+func (p *planner) clampMSS(u *Uplink, family Family, info PathInfo, chains ...*nft.Chain) {
 	link, present := p.obs.Link(u.Device)
 	mtu := link.MTU
 	if info.MTU > 0 {
@@ -185,7 +188,7 @@ func (p *planner) clampMSS(u *Uplink, family Family, info PathInfo, chains ...*C
 		size = mtu - headers6
 	}
 	for _, c := range chains {
-		c.add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), NftSYN{}, NftFamily{family}, NftMaxSegment{uint16(size)})
+		c.Add(fmt.Sprintf("%s has an MTU of %d", u.Name, mtu), nft.SYN{}, nft.Family{Family: family}, nft.MaxSegment{Size: uint16(size)})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // carried is two providers, and a tunnel that both may carry, fiber rather than lte.
@@ -94,7 +95,7 @@ func TestATunnelNeverCarriesItself(t *testing.T) {
 			t.Fatalf("new traffic does not use the tunnel: %s", choice.Reason)
 		}
 		for _, r := range want.Routes {
-			if r.Table == numbers.Table(9) && slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == "wg0" }) {
+			if r.Table == numbers.Table(9) && slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == "wg0" }) {
 				t.Errorf("its packets would enter it again: %s", r.String())
 			}
 		}

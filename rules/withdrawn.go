@@ -3,6 +3,9 @@ package rules
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // withdrawn sees to it that hosts which go on with a prefix that its provider has taken back are told at once, by
@@ -19,8 +22,8 @@ func (p *planner) withdrawn() {
 				continue
 			}
 			p.withdrawnPrefixes = append(p.withdrawnPrefixes, w)
-			p.state.Routes = append(p.state.Routes, Route{Family: IPv6, Table: TableMain, Type: Unicast, Dst: w, Metric: metricWithdrawn,
-				Protocol: p.k.Protocol, Nexthops: []Nexthop{{Device: lan.Device, Weight: 1}}})
+			p.state.Routes = append(p.state.Routes, netcfg.Route{Family: IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: w, Metric: metricWithdrawn,
+				Protocol: p.k.Protocol, Nexthops: []netcfg.Nexthop{{Device: lan.Device, Weight: 1}}})
 		}
 	}
 }
@@ -33,13 +36,13 @@ const metricWithdrawn = 2048
 func (p *planner) inUse(prefix netip.Prefix) bool {
 	return slices.Contains(p.withdrawnPrefixes, prefix) ||
 		slices.ContainsFunc(p.report.Subnets, func(s Subnet) bool { return s.Prefix.Overlaps(prefix) }) ||
-		slices.ContainsFunc(p.state.Addrs, func(a AddrAssignment) bool { return p.devices[a.Device] && a.Prefix.Masked().Overlaps(prefix) }) ||
+		slices.ContainsFunc(p.state.Addrs, func(a netcfg.AddrAssignment) bool { return p.devices[a.Device] && a.Prefix.Masked().Overlaps(prefix) }) ||
 		slices.ContainsFunc(p.obs.Addrs, func(a Addr) bool {
 			return a.Prefix.Addr().Is6() && !a.Prefix.Addr().IsLinkLocalUnicast() && !p.obs.owns(p.k, a) && a.Prefix.Masked().Overlaps(prefix)
 		}) ||
-		slices.ContainsFunc(p.obs.Routes, func(r Route) bool {
-			return r.Family == IPv6 && r.Table == TableMain && r.Type == Unicast && r.Protocol != p.k.Protocol && r.Protocol != protocolKernel &&
-				!r.defaultLike() && r.Dst.Overlaps(prefix)
+		slices.ContainsFunc(p.obs.Routes, func(r netcfg.Route) bool {
+			return r.Family == IPv6 && r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && r.Protocol != p.k.Protocol && r.Protocol != protocolKernel &&
+				!r.DefaultLike() && r.Dst.Overlaps(prefix)
 		})
 }
 
@@ -50,6 +53,6 @@ func (p *planner) rejectWithdrawn(u *Uplink, foreign *branches) {
 		return
 	}
 	for _, part := range inSets(p.withdrawnPrefixes) {
-		foreign.of(u, "foreign").add("withdrawn by their provider: take another source", NftAddresses{Prefixes: part}, NftCounter{}, NftReject{})
+		foreign.of(u, "foreign").Add("withdrawn by their provider: take another source", nft.Addresses{Prefixes: part}, nft.Counter{}, nft.Reject{})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // delegating is two providers with a delegation each and a LAN that had a prefix of another one before.
@@ -42,8 +43,8 @@ func TestWhatHasAWithdrawnPrefixIsRejectedAndTheAnswerReachesTheHost(t *testing.
 		}, foreign: true},
 		"that somebody has put on a device": {change: func(w *world) { w.hold("lan0", "2001:db8:c00:1::5/64") }, foreign: true},
 		"that somebody routes elsewhere": {change: func(w *world) {
-			w.obs.Routes = append(w.obs.Routes, rules.Route{Family: rules.IPv6, Table: rules.TableMain, Type: rules.Unicast, Dst: netip.MustParsePrefix("2001:db8:c00::/60"), Metric: 1024,
-				Protocol: protoStatic, Nexthops: []rules.Nexthop{{Device: "lan0", Gateway: netip.MustParseAddr("fe80::9"), Weight: 1}}})
+			w.obs.Routes = append(w.obs.Routes, netcfg.Route{Family: rules.IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: netip.MustParsePrefix("2001:db8:c00::/60"), Metric: 1024,
+				Protocol: protoStatic, Nexthops: []netcfg.Nexthop{{Device: "lan0", Gateway: netip.MustParseAddr("fe80::9"), Weight: 1}}})
 		}, foreign: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -57,8 +58,8 @@ func TestWhatHasAWithdrawnPrefixIsRejectedAndTheAnswerReachesTheHost(t *testing.
 					t.Errorf("by %s: rejected is not %v:\n%s", device, c.rejected, chain)
 				}
 			}
-			back := slices.ContainsFunc(want.Routes, func(r rules.Route) bool {
-				return r.Table == rules.TableMain && r.Dst == old && r.Nexthops[0].Device == "lan0" && !r.Nexthops[0].Gateway.IsValid()
+			back := slices.ContainsFunc(want.Routes, func(r netcfg.Route) bool {
+				return r.Table == netcfg.TableMain && r.Dst == old && r.Nexthops[0].Device == "lan0" && !r.Nexthops[0].Gateway.IsValid()
 			})
 			if c.rejected && !back {
 				t.Error("the answer has no way back to the host")

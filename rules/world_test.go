@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // fataler is what helpers need of a test or of a rapid.T.
@@ -14,7 +15,7 @@ type fataler interface {
 	Errorf(format string, args ...any)
 }
 
-func (w *world) plan() (rules.State, rules.Report) {
+func (w *world) plan() (netcfg.State, rules.Report) {
 	return rules.Plan(w.cfg, w.foreseen(), w.verdicts)
 }
 
@@ -22,10 +23,10 @@ func (w *world) plan() (rules.State, rules.Report) {
 func (w *world) foreseen() *rules.Observed { return w.snapshot().Foresee(w.cfg) }
 
 // round plans once and applies the difference, and returns what was changed.
-func (w *world) round(t fataler) ([]rules.Op, rules.Report) {
+func (w *world) round(t fataler) ([]netcfg.Op, rules.Report) {
 	t.Helper()
 	want, report := w.plan()
-	ops := rules.Diff(rules.Ours(numbers, w.foreseen()), want)
+	ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
 	w.obs.Recorded.Record(ops)
 	for _, op := range ops {
 		if err := w.apply(op); err != nil {
@@ -33,7 +34,7 @@ func (w *world) round(t fataler) ([]rules.Op, rules.Report) {
 		}
 	}
 	for _, op := range ops {
-		if a, ok := op.(rules.AddAddr); ok && !w.isLocal(a.Prefix.Addr()) {
+		if a, ok := op.(netcfg.AddAddr); ok && !w.isLocal(a.Prefix.Addr()) {
 			t.Errorf("%v was assigned and is lost by the end of\n%s", a.Prefix, commands(ops))
 		}
 	}
@@ -43,11 +44,11 @@ func (w *world) round(t fataler) ([]rules.Op, rules.Report) {
 // rounds is how many rounds may be needed. The connected route and the secondaries of an address vanish
 // only when the address does, so the copies in the uplink's table follow in the next round. A route may prefer an IPv6
 // address that is there alone, and the networks of a device are local ones once its link group is given back.
-func rounds(ops []rules.Op) int {
-	if slices.ContainsFunc(ops, func(op rules.Op) bool {
-		a, added := op.(rules.AddAddr)
-		_, removed := op.(rules.DelAddr)
-		group, changed := op.(rules.SetGroup)
+func rounds(ops []netcfg.Op) int {
+	if slices.ContainsFunc(ops, func(op netcfg.Op) bool {
+		a, added := op.(netcfg.AddAddr)
+		_, removed := op.(netcfg.DelAddr)
+		group, changed := op.(netcfg.SetGroup)
 		return removed || changed && group.Restore || added && a.Prefix.Addr().Is6()
 	}) {
 		return 2
@@ -57,7 +58,7 @@ func rounds(ops []rules.Op) int {
 
 // converge plans and applies until nothing is left to do, and fails when that takes more rounds than it
 // should. It returns all that was changed, and the last report.
-func (w *world) converge(t fataler) ([]rules.Op, rules.Report) {
+func (w *world) converge(t fataler) ([]netcfg.Op, rules.Report) {
 	t.Helper()
 	ops, _ := w.round(t)
 	all := ops
@@ -75,7 +76,7 @@ func (w *world) converge(t fataler) ([]rules.Op, rules.Report) {
 	}
 }
 
-func commands(ops []rules.Op) string {
+func commands(ops []netcfg.Op) string {
 	s := ""
 	for _, op := range ops {
 		s += op.Command() + "\n"
@@ -84,12 +85,12 @@ func commands(ops []rules.Op) string {
 }
 
 // defaultRoute finds the default by which a table leads out.
-func defaultRoute(routes []rules.Route, family rules.Family, table uint32) (rules.Route, bool) {
-	i := slices.IndexFunc(routes, func(r rules.Route) bool {
-		return r.Family == family && r.Table == table && r.IsDefault() && r.Type == rules.Unicast
+func defaultRoute(routes []netcfg.Route, family rules.Family, table uint32) (netcfg.Route, bool) {
+	i := slices.IndexFunc(routes, func(r netcfg.Route) bool {
+		return r.Family == family && r.Table == table && r.IsDefault() && r.Type == netcfg.Unicast
 	})
 	if i < 0 {
-		return rules.Route{}, false
+		return netcfg.Route{}, false
 	}
 	return routes[i], true
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/offline"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func planCommand(set *flag.FlagSet) runner {
@@ -53,11 +54,11 @@ func runPlan(file string, asJSON bool, s streams) error {
 	return nil
 }
 
-func reason(op rules.Op) string {
+func reason(op netcfg.Op) string {
 	switch op := op.(type) {
-	case rules.SetSysctl:
+	case netcfg.SetSysctl:
 		return op.Why
-	case rules.SetGroup:
+	case netcfg.SetGroup:
 		return op.Why
 	}
 	return ""

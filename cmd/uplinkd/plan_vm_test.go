@@ -57,3 +57,24 @@ func TestVMThePlanOfWireGuardAndGRETAPIsWhatRunDoes(t *testing.T) {
 	newKey(t, key)
 	checkPlanOfTunnels(t, strings.NewReplacer("PEER", newKey(t, peer), "KEY", key).Replace(wireGuardAndTap))
 }
+
+// broker is IPv6 in IPv4 over fiber.
+const broker = dualWAN + `
+[[uplink]]
+name = "broker"
+kind = "sit"
+device = "he0"
+over = "fiber"
+tier = 3
+  [uplink.sit]
+  local = "LOCAL"
+  remote = "192.0.2.9"
+  [uplink.ipv6]
+  method = "static"
+  address = "2001:db8:99::2/64"
+  gateway = "2001:db8:99::1"
+  [uplink.probe]
+  targets = ["2001:db8:99::1"]
+`
+
+func TestVMThePlanOfSITIsWhatRunDoes(t *testing.T) { checkPlanOfTunnels(t, broker) }

@@ -63,7 +63,7 @@ func checkPlanOfTunnels(t *testing.T, config string) {
 	local := strings.TrimSpace(r.sh("router", "ip -4 -o address show dev wan1 | sed 's/.*inet //; s,/.*,,'"))
 	r.configure(strings.ReplaceAll(config, "LOCAL", local))
 	links := func() string {
-		return r.sh("router", "ip -br link | sed 's/@.*//; s/ .*//' | grep -vxE 'gre0|gretap0|erspan0' | sort")
+		return r.sh("router", "ip -br link | sed 's/@.*//; s/ .*//' | grep -vxE 'gre0|gretap0|erspan0|sit0' | sort")
 	}
 	before := links()
 	var plan struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -180,7 +181,7 @@ func gatewaysOf(obs *rules.Observed, device string, used netip.Addr) []netip.Add
 	var list []netip.Addr
 	for i := range obs.Routes {
 		r := &obs.Routes[i]
-		if r.Family != rules.IPv6 || r.Table != rules.TableMain || !r.IsDefault() || r.Type != rules.Unicast {
+		if r.Family != rules.IPv6 || r.Table != netcfg.TableMain || !r.IsDefault() || r.Type != netcfg.Unicast {
 			continue
 		}
 		for _, hop := range r.Nexthops {

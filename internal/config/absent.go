@@ -35,7 +35,7 @@ func (c *Config) AbsentDevices(present []string) []AbsentDevice {
 		}
 	}
 	for i := range c.Uplinks {
-		if u := &c.Uplinks[i]; u.WireGuard == nil && u.Ethernet == nil {
+		if u := &c.Uplinks[i]; u.WireGuard == nil && u.Encap == nil {
 			note("uplink "+u.Name, u.Device)
 		}
 	}

@@ -7,7 +7,7 @@ import (
 
 func TestDevicesThatAreNotThereAreNamedWithThoseLikeThem(t *testing.T) {
 	c := &Config{Uplinks: []Uplink{{Name: "fiber", Device: "enp3so"}, {Name: "lte", Device: "wwan0"}, {Name: "cable", Device: "eth1"}, {Name: "tv", Device: "eth0.20"}, {Name: "dsl", Device: "PPPoE-WAN"},
-		{Name: "vps", Device: "wg0", WireGuard: &WireGuard{}}, {Name: "campus", Device: "gre1", Ethernet: &Ethernet{}}}, LANs: []LAN{{Device: "br-lan"}}}
+		{Name: "vps", Device: "wg0", WireGuard: &WireGuard{}}, {Name: "campus", Device: "gre1", Encap: &Encap{}}}, LANs: []LAN{{Device: "br-lan"}}}
 	var got []string
 	for _, a := range c.AbsentDevices([]string{"lo", "eth1", "enp3s0", "eth0.2", "pppoe-wan"}) {
 		got = append(got, a.String())

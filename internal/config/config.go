@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // MaxUplinks is how many uplinks one configuration may hold: ids 1..62 fit into the six bits of the mark, with 0
@@ -27,6 +28,9 @@ const (
 
 // KindISP is the kind of an uplink whose interface somebody else or uplinkd configures.
 const KindISP = "isp"
+
+// KindWireGuard is an uplink that may have peers, and that uplinks may carry by turns.
+const KindWireGuard = encap.WireGuard
 
 // Method says where the addresses and the gateway of one family of an uplink come from.
 type Method string
@@ -100,7 +104,7 @@ type Kernel struct {
 // Uplink is one [[uplink]] section.
 type Uplink struct {
 	Name     string   // name: unique; a lower-case letter or digit, then up to 31 more of those, '-' and '_'
-	Kind     string   // kind: KindISP, KindWireGuard, KindGRETAP or KindVXLAN
+	Kind     string   // kind: KindISP, or the name of one of encap.Kinds
 	Device   string   // device: unique; a network interface's name, at most 15 bytes
 	Tier     int      // tier: 1..255, the lowest is used first
 	Weight   int      // weight: 1..256, share of new flows among the usable uplinks of one tier
@@ -114,13 +118,13 @@ type Uplink struct {
 
 	// What carries a tunnel. Of a chain of carriers none is its own.
 	Underlay []string // underlay: KindWireGuard only, uplinks that may carry it, best first; none: see Config.Carriers
-	Over     string   // over: KindGRETAP and KindVXLAN only, the uplink that carries it; "" does not depend on one
+	Over     string   // over: of a tunnel to one other end, the uplink that carries it; "" does not depend on one
 
 	// PeerRoutes routes what a peer is allowed only while the peer is there.
 	PeerRoutes bool // peer_routes: KindWireGuard only
 
 	WireGuard *WireGuard // [uplink.wireguard]; nil: others make the device
-	Ethernet  *Ethernet  // [uplink.gretap] or [uplink.vxlan]; nil: others make the device
+	Encap     *Encap     // [uplink.KIND] of a tunnel to one other end; nil: others make the device
 	Quality   Quality    // [uplink.quality]
 	DNS       Servers    // [uplink.dns]
 }

@@ -189,7 +189,7 @@ var everyValue = Config{
 			RequestAddress: true, Translate: true,
 		},
 		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality, DNS: Servers{Auto: true},
-	}, everyWireGuard(), everyGRETAP(), everyVXLAN()},
+	}, everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT()},
 	Tunnels: everyTunnel,
 	LANs: []LAN{{
 		Device: "br-lan", SubnetID: 65535, PrefixesFrom: []string{"tunnel"},

@@ -137,7 +137,7 @@ func (r *reader) str(v *value, name, example string) (string, bool) {
 }
 
 // integer is a whole number in lo..hi; check may know more about some number than that it is out of range.
-func integer[T int | uint32](name string, dst *T, lo, hi int64, check func(name string, n int64) string) field {
+func integer[T int | uint8 | uint32](name string, dst *T, lo, hi int64, check func(name string, n int64) string) field {
 	return field{name, func(r *reader, v *value) {
 		if v.kind != kindInteger {
 			example := strconv.FormatInt(int64(*dst), 10)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/probe"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // The sections' titles in messages.
@@ -22,11 +23,12 @@ const (
 // sections lists all of them, for messages about a key that stands in the wrong one.
 func sections() []section {
 	var u Uplink
-	return []section{
+	return append(encapSections(), []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
 		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
 		dnsSection(new(Resolution)), uplinkDNSSection(&u.DNS), setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil),
-	}
+		wireguardSection(new(WireGuard)), tunnelSection(new(Tunnel)),
+	}...)
 }
 
 // rootTitle returns the title of a section of the whole document.
@@ -157,9 +159,9 @@ type uplinksSeen struct {
 }
 
 func uplinkSection(u *Uplink) section {
-	return section{titleUplink, []field{
+	return section{titleUplink, append(encapTables(u), []field{
 		text("name", &u.Name, "fiber", checkName),
-		choice("kind", &u.Kind, []string{KindISP, KindWireGuard, KindGRETAP, KindVXLAN}, nil),
+		choice("kind", &u.Kind, append([]string{KindISP}, kindNames(func(*encap.Kind) bool { return true })...), nil),
 		text("device", &u.Device, "eth1", checkDevice),
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
@@ -179,9 +181,7 @@ func uplinkSection(u *Uplink) section {
 			u.WireGuard = new(WireGuard)
 			r.section(t, wireguardSection(u.WireGuard))
 		}),
-		ethernetTable(u, KindGRETAP, titleGRETAP, gretapSection),
-		ethernetTable(u, KindVXLAN, titleVXLAN, vxlanSection),
-	}}
+	}...)}
 }
 
 // uplink reads one uplink and what must fit together in it.

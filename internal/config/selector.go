@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // maxSelector is how many addresses a condition may list, and maxNumbers how many of anything else: a set of
@@ -216,7 +218,7 @@ func addresses(name string, dst *Addresses, sets []Set) field {
 				dst.Prefixes = append(dst.Prefixes, sets[n].Addresses...)
 			}
 		}
-		dst.Prefixes = withoutCovered(dst.Prefixes)
+		dst.Prefixes = inet.Disjoint(dst.Prefixes)
 	}}
 }
 
@@ -249,17 +251,4 @@ func parsePrefix(name, s string) (netip.Prefix, string) {
 		return netip.Prefix{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
 	}
 	return p, ""
-}
-
-// withoutCovered sorts prefixes and drops those that others cover.
-func withoutCovered(list []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(list, netip.Prefix.Compare)
-	kept := list[:0]
-	for _, p := range list {
-		// In this order a prefix stands behind those that cover it.
-		if len(kept) == 0 || !(kept[len(kept)-1].Bits() <= p.Bits() && kept[len(kept)-1].Contains(p.Addr())) {
-			kept = append(kept, p)
-		}
-	}
-	return kept
 }

@@ -4,104 +4,116 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-)
+	"strconv"
 
-// The kinds of uplinks that are tunnels, and of [[tunnel]].
-const (
-	KindWireGuard = "wireguard"
-	KindGRETAP    = "gretap" // Ethernet in GRE (RFC 2784), over IPv4 or IPv6
-	KindVXLAN     = "vxlan"  // Ethernet in UDP (RFC 7348), between two ends
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // MaxTunnels is how many [[tunnel]] sections there may be.
 const MaxTunnels = 64
 
-// Ethernet is a tunnel that carries Ethernet frames to one other end: [uplink.gretap], [uplink.vxlan], or what a
-// [[tunnel]] says of it.
-type Ethernet struct {
-	Kind   string
-	Local  netip.Addr // local: an address of this machine
-	Remote netip.Addr // remote: that of the other end, of the same family
-	TTL    int        // ttl: of the packets that carry frames; 1..255
-	Key    int64      // key: gretap only, of both directions; -1 is none
-	ID     int        // id: vxlan only, the network identifier; 1..16777215
-	Port   int        // port: vxlan only, UDP
-	MTU    int        // mtu: of the frames' content; 0 is what fits
+// Encap is a tunnel to one other end: [uplink.KIND], or what a [[tunnel]] says of it.
+type Encap struct {
+	encap.Params     // local, remote: addresses of one family, local is this machine's; ttl: 1..255; and the settings of the kind
+	MTU          int // mtu: of what is inside; 0 is what fits
 }
 
 // Tunnel is one [[tunnel]] section: the far end of somebody else's uplink, joined with a bridge of this machine.
 type Tunnel struct {
 	Device string // device: unique, and no uplink's
 	Bridge string // bridge: exists already, made by others
-	Ethernet
+	Encap         // kind: one that carries frames
 }
 
 const (
 	titleTunnel   = "[[tunnel]]"
-	titleGRETAP   = "[uplink.gretap]"
-	titleVXLAN    = "[uplink.vxlan]"
 	exampleLocal  = "198.51.100.2"
 	exampleRemote = "203.0.113.2"
 	minMTU        = 1280 // what IPv6 needs (RFC 8200 section 5)
 	maxMTU        = 65535
-	vxlanPort     = 4789 // RFC 7348 section 5
-	maxKey        = 1<<32 - 1
-	maxVNI        = 1<<24 - 1
+	defaultTTL    = 64
 )
 
-func defaultEthernet(kind string) Ethernet {
-	e := Ethernet{Kind: kind, TTL: 64, Key: -1}
-	if kind == KindVXLAN {
-		e.Port = vxlanPort
+// kindNames lists kinds, of those alone that fit.
+func kindNames(fits func(*encap.Kind) bool) (names []string) {
+	for _, k := range encap.Kinds() {
+		if fits(k) {
+			names = append(names, k.Name)
+		}
 	}
-	return e
+	return names
 }
 
-func gretapSection(e *Ethernet) section {
-	return section{titleGRETAP, append(ethernetFields(e), keyField(e))}
+func carriesFrames(k *encap.Kind) bool { return k.Carries == encap.Frames }
+
+// encapTables are the sections of an uplink of which each makes a tunnel to one other end.
+func encapTables(u *Uplink) (fields []field) {
+	for _, name := range kindNames((*encap.Kind).Ends) {
+		fields = append(fields, subtable(name, encapTitle(name), func(r *reader, t *table) {
+			u.Encap = &Encap{Params: encap.Params{Kind: name, TTL: defaultTTL}}
+			r.section(t, encapSection(u.Encap))
+		}))
+	}
+	return fields
 }
 
-func vxlanSection(e *Ethernet) section {
-	return section{titleVXLAN, append(ethernetFields(e),
-		integer("id", &e.ID, 1, maxVNI, nil),
-		integer("port", &e.Port, 1, 65535, nil))}
+func encapSection(e *Encap) section {
+	return section{encapTitle(e.Kind), encapFields(e, e.Spec().Settings)}
 }
 
-// ethernetTable is the section of an uplink that makes such a tunnel.
-func ethernetTable(u *Uplink, kind, title string, of func(*Ethernet) section) field {
-	return subtable(kind, title, func(r *reader, t *table) {
-		e := defaultEthernet(kind)
-		u.Ethernet = &e
-		r.section(t, of(&e))
-	})
+func encapSections() (list []section) {
+	for _, name := range kindNames((*encap.Kind).Ends) {
+		list = append(list, encapSection(&Encap{Params: encap.Params{Kind: name}}))
+	}
+	return list
 }
 
-func ethernetFields(e *Ethernet) []field {
-	return []field{
+func encapTitle(kind string) string { return "[uplink." + kind + "]" }
+
+func encapFields(e *Encap, settings []encap.Setting) []field {
+	fields := []field{
 		parsed("local", &e.Local, exampleLocal, parseEnd),
 		parsed("remote", &e.Remote, exampleRemote, parseEnd),
 		integer("ttl", &e.TTL, 1, 255, nil),
 		integer("mtu", &e.MTU, minMTU, maxMTU, nil),
 	}
-}
-
-func keyField(e *Ethernet) field {
-	return field{"key", func(r *reader, v *value) {
-		var key uint32
-		integer("key", &key, 0, maxKey, nil).read(r, v)
-		e.Key = int64(key)
-	}}
+	for _, s := range settings {
+		fields = append(fields, field{s.Key, func(r *reader, v *value) {
+			var n uint32
+			integer(s.Key, &n, int64(s.Min), int64(s.Max), nil).read(r, v)
+			s.Set(&e.Params, n)
+		}})
+	}
+	return fields
 }
 
 func tunnelSection(t *Tunnel) section {
-	return section{titleTunnel, append(append(ethernetFields(&t.Ethernet),
+	var settings []encap.Setting
+	for _, s := range frameSettings() {
+		settings = append(settings, s.Setting)
+	}
+	return section{titleTunnel, append(encapFields(&t.Encap, settings),
 		text("device", &t.Device, "op2-gre1", checkDevice),
 		text("bridge", &t.Bridge, "br-wan", checkDevice),
-		choice("kind", &t.Kind, []string{KindGRETAP, KindVXLAN}, nil),
-		keyField(&t.Ethernet)),
-		integer("id", &t.ID, 1, maxVNI, nil),
-		integer("port", &t.Port, 1, 65535, nil))}
+		choice("kind", &t.Kind, kindNames(carriesFrames), nil))}
+}
+
+// kindSetting is a setting with the kind that it is for.
+type kindSetting struct {
+	encap.Setting
+	kind *encap.Kind
+}
+
+// frameSettings lists the settings of all kinds that carry frames.
+func frameSettings() (list []kindSetting) {
+	for _, k := range encap.Kinds() {
+		for _, s := range k.Settings {
+			if carriesFrames(k) {
+				list = append(list, kindSetting{s, k})
+			}
+		}
+	}
+	return list
 }
 
 // parseEnd reads the address of one end of a tunnel.
@@ -116,15 +128,21 @@ func parseEnd(name, s string) (netip.Addr, string) {
 	return a, ""
 }
 
-// ethernet checks what must fit together at the two ends of a tunnel; title is where it stands.
-func (r *reader) ethernet(t *table, title string, e *Ethernet) {
+// encap checks what must fit together at the two ends of a tunnel, and sets what is not said; title is where it stands.
+func (r *reader) encap(t *table, title string, e *Encap) {
 	for _, end := range []struct{ key, example string }{{"local", exampleLocal}, {"remote", exampleRemote}} {
 		if t.values[end.key] == nil && !t.misspelled[end.key] {
 			r.errorf(t.off, "this %s has no %s: write %s = %q below, with your own", title, end.key, end.key, end.example)
 		}
 	}
-	if t.values["id"] == nil && e.Kind == KindVXLAN && t.usable("kind") {
-		r.errorf(t.off, "this %s has no id: write id = 42 below, the same at both ends", title)
+	for _, s := range e.Spec().Settings {
+		switch {
+		case t.values[s.Key] != nil:
+		case s.Required != "" && t.usable("kind"):
+			r.errorf(t.off, "this %s has no %s: write %s", title, s.Key, s.Required)
+		case s.Default != 0:
+			s.Set(&e.Params, s.Default)
+		}
 	}
 	if l, remote := t.values["local"], t.values["remote"]; l != nil && remote != nil && !l.bad && !remote.bad {
 		switch {
@@ -132,6 +150,8 @@ func (r *reader) ethernet(t *table, title string, e *Ethernet) {
 			r.fail(remote, remote.off, "remote %s is local too: a tunnel has two ends", e.Remote)
 		case e.Local.Is4() != e.Remote.Is4():
 			r.fail(remote, remote.off, "remote %s and local %s are of different families", e.Remote, e.Local)
+		case e.Local.Is6() && e.Spec().Name6 == "":
+			r.fail(l, l.off, "local %s is of IPv6, and IPv4 alone carries kind = %q", e.Local, e.Kind)
 		}
 	}
 }
@@ -141,13 +161,13 @@ type tunnelsSeen struct{ devices map[string]int }
 
 // tunnel reads one [[tunnel]].
 func (r *reader) tunnel(t *table, c *Config, seen tunnelsSeen) Tunnel {
-	x := Tunnel{Ethernet: defaultEthernet("")}
+	x := Tunnel{Encap: Encap{Params: encap.Params{TTL: defaultTTL}}}
 	r.section(t, tunnelSection(&x))
 	r.required(t, "tunnel", "device", "device", "op2-gre1", x.Device, seen.devices)
 	if v := t.values["device"]; v != nil && !v.bad && slices.ContainsFunc(c.Uplinks, func(u Uplink) bool { return u.Device == x.Device }) {
 		r.fail(v, v.off, "device %s is an uplink's: the far end of a tunnel is no uplink here", quote(x.Device))
 	}
-	for _, key := range []struct{ name, example string }{{"kind", KindGRETAP}, {"bridge", "br-wan"}} {
+	for _, key := range []struct{ name, example string }{{"kind", encap.GRETAP}, {"bridge", "br-wan"}} {
 		if t.values[key.name] == nil && !t.misspelled[key.name] {
 			r.errorf(t.off, "this tunnel has no %s: write %s = %q below, with your own", key.name, key.name, key.example)
 		}
@@ -155,41 +175,49 @@ func (r *reader) tunnel(t *table, c *Config, seen tunnelsSeen) Tunnel {
 	if v := t.values["bridge"]; v != nil && !v.bad && x.Bridge == x.Device {
 		r.fail(v, v.off, "bridge %s is the tunnel's own device", quote(x.Bridge))
 	}
-	if x.Kind == KindVXLAN && x.Port == 0 {
-		x.Port = vxlanPort
-	}
-	for _, foreign := range []struct{ key, of string }{{"key", KindGRETAP}, {"id", KindVXLAN}, {"port", KindVXLAN}} {
-		if v := t.values[foreign.key]; v != nil && !v.bad && t.values["kind"] != nil && t.usable("kind") && x.Kind != foreign.of {
-			r.fail(v, v.key, "%s is for kind = %q only, and the kind here is %q", foreign.key, foreign.of, x.Kind)
+	for _, s := range frameSettings() {
+		if v := t.values[s.Key]; v != nil && !v.bad && t.values["kind"] != nil && t.usable("kind") && x.Kind != s.kind.Name {
+			r.fail(v, v.key, "%s is for kind = %q only, and the kind here is %q", s.Key, s.kind.Name, x.Kind)
 		}
 	}
-	r.ethernet(t, "tunnel", &x.Ethernet)
+	r.encap(t, "tunnel", &x.Encap)
 	return x
 }
 
-// kindKeys are the keys that an uplink of some kind alone may have.
-var kindKeys = map[string][]string{
-	"wireguard": {KindWireGuard}, "underlay": {KindWireGuard}, "peer_routes": {KindWireGuard},
-	"gretap": {KindGRETAP}, "vxlan": {KindVXLAN}, "over": {KindGRETAP, KindVXLAN},
+// kindsOf lists the kinds of uplink that alone may have a key, nil for a key of all.
+func kindsOf(key string) []string {
+	switch key {
+	case "wireguard", "underlay", "peer_routes":
+		return []string{KindWireGuard}
+	case "over":
+		return kindNames((*encap.Kind).Ends)
+	}
+	return kindNames(func(k *encap.Kind) bool { return k.Name == key })
 }
 
 // tunnelKeys checks that an uplink has the keys of its kind, and what its tunnel's section says.
 func (r *reader) tunnelKeys(t *table, u *Uplink) {
 	for _, key := range t.names {
-		kinds, special := kindKeys[key]
-		if v := t.values[key]; special && !v.bad && t.usable("kind") && !slices.Contains(kinds, u.Kind) {
+		kinds := kindsOf(key)
+		if v := t.values[key]; kinds != nil && !v.bad && t.usable("kind") && !slices.Contains(kinds, u.Kind) {
 			words := make([]string, len(kinds))
 			for i, k := range kinds {
-				words[i] = fmt.Sprintf("%q", k)
+				words[i] = strconv.Quote(k)
 			}
-			r.fail(v, v.key, "%s is for kind = %s only, and the kind here is %q", key, strings.Join(words, " or "), u.Kind)
+			r.fail(v, v.key, "%s is for kind = %s only, and the kind here is %q", key, orList(words), u.Kind)
 		}
 	}
-	if u.Ethernet != nil && !t.values[u.Ethernet.Kind].bad {
-		r.ethernet(t.values[u.Ethernet.Kind].table, "[uplink."+u.Ethernet.Kind+"]", u.Ethernet)
+	if u.Encap != nil && !t.values[u.Encap.Kind].bad {
+		r.encap(t.values[u.Encap.Kind].table, encapTitle(u.Encap.Kind), u.Encap)
 	}
 	if u.WireGuard != nil && !t.values["wireguard"].bad {
 		r.wireguard(t, u)
+	}
+	if k := encap.Find(u.Kind); k != nil && k.Carries == encap.Packets6 {
+		if v := t.values["ipv4"]; v != nil && !v.bad && u.IPv4.Method != MethodOff {
+			r.fail(v, v.key, "kind = %q carries IPv6 alone: leave [uplink.ipv4] out", u.Kind)
+		}
+		u.IPv4.Method = MethodOff
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 const aKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
@@ -71,12 +73,12 @@ func TestTunnelsAreReadAsTheDesignWritesThem(t *testing.T) {
 	if vps.IPv4.Method != MethodAuto || vps.IPv6.Method != MethodOff {
 		t.Errorf("methods are %s and %s: a tunnel carries the families that it has addresses of", vps.IPv4.Method, vps.IPv6.Method)
 	}
-	gre := &Ethernet{Kind: KindGRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, Key: 7}
-	if d := cmp.Diff(gre, tap.Ethernet, byValue); d != "" {
+	gre := &Encap{Params: encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, Key: 7, HasKey: true}}
+	if d := cmp.Diff(gre, tap.Encap, byValue); d != "" {
 		t.Error(d)
 	}
-	far := []Tunnel{{Device: "far", Bridge: "br-wan", Ethernet: Ethernet{Kind: KindVXLAN, Local: netip.MustParseAddr("2001:db8::1"),
-		Remote: netip.MustParseAddr("2001:db8::2"), TTL: 64, Key: -1, ID: 42, Port: 4789}}}
+	far := []Tunnel{{Device: "far", Bridge: "br-wan", Encap: Encap{Params: encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("2001:db8::1"),
+		Remote: netip.MustParseAddr("2001:db8::2"), TTL: 64, ID: 42, Port: 4789}}}}
 	if d := cmp.Diff(far, c.Tunnels, byValue); d != "" {
 		t.Error(d)
 	}
@@ -169,6 +171,15 @@ remote = "10.0.31.10"
 id = 16777215
 port = 8472
 
+[[uplink]]
+name = "broker"
+kind = "sit"
+device = "he0"
+over = "office"
+[uplink.sit]
+local = "198.51.100.2"
+remote = "203.0.113.9"
+
 [[tunnel]]
 device = "far"
 kind = "gretap"
@@ -189,28 +200,35 @@ func everyWireGuard() Uplink {
 
 func everyGRETAP() Uplink {
 	u := DefaultUplink("tap", "gre2")
-	u.Kind, u.Over, u.IPv6.MasqueradeFrom = KindGRETAP, "wg", nets("fd00:7::/64")
-	u.Ethernet = &Ethernet{Kind: KindGRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, MTU: 1300}
+	u.Kind, u.Over, u.IPv6.MasqueradeFrom = encap.GRETAP, "wg", nets("fd00:7::/64")
+	u.Encap = &Encap{MTU: 1300, Params: encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, HasKey: true}}
 	return u
 }
 
 func everyVXLAN() Uplink {
 	u := DefaultUplink("vx", "vx0")
-	u.Kind = KindVXLAN
-	u.Ethernet = &Ethernet{Kind: KindVXLAN, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 64, Key: -1, ID: 16777215, Port: 8472}
+	u.Kind = encap.VXLAN
+	u.Encap = &Encap{Params: encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 64, ID: 16777215, Port: 8472}}
 	return u
 }
 
-var everyTunnel = []Tunnel{{Device: "far", Bridge: "br-wan", Ethernet: Ethernet{Kind: KindGRETAP, Local: netip.MustParseAddr("2001:db8::1"),
-	Remote: netip.MustParseAddr("2001:db8::2"), TTL: 64, Key: -1}}}
+func everySIT() Uplink {
+	u := DefaultUplink("broker", "he0")
+	u.Kind, u.Over, u.IPv4.Method = encap.SIT, "office", MethodOff
+	u.Encap = &Encap{Params: encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("203.0.113.9"), TTL: 64}}
+	return u
+}
+
+var everyTunnel = []Tunnel{{Device: "far", Bridge: "br-wan", Encap: Encap{Params: encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("2001:db8::1"),
+	Remote: netip.MustParseAddr("2001:db8::2"), TTL: 64}}}}
 
 // keepsTunnelPromises checks what the types say of an uplink's tunnel, for any text that is accepted.
 func keepsTunnelPromises(c *Config, u *Uplink) bool {
 	index := slices.IndexFunc(c.Uplinks, func(o Uplink) bool { return o.Name == u.Name })
 	ok := !slices.Contains(c.carriedBy(index, make(map[int]bool)), u.Name) &&
-		(u.Over == "" || u.Kind == KindGRETAP || u.Kind == KindVXLAN) && (len(u.Underlay) == 0 || u.Kind == KindWireGuard)
-	if e := u.Ethernet; e != nil {
-		ok = ok && e.Kind == u.Kind && e.Local.Is4() == e.Remote.Is4() && e.Local != e.Remote && e.TTL > 0 && (e.ID > 0) == (e.Kind == KindVXLAN)
+		(u.Over == "" || u.Kind != KindISP && u.Kind != KindWireGuard) && (len(u.Underlay) == 0 || u.Kind == KindWireGuard)
+	if e := u.Encap; e != nil {
+		ok = ok && e.Kind == u.Kind && e.Local.Is4() == e.Remote.Is4() && e.Local != e.Remote && e.TTL > 0 && (e.ID > 0) == (e.Kind == encap.VXLAN)
 	}
 	if w := u.WireGuard; w != nil {
 		ok = ok && u.Kind == KindWireGuard && w.PrivateKeyFile != "" && len(w.Addresses) > 0 && len(w.Peers) > 0

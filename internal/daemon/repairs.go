@@ -6,6 +6,8 @@ import (
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // repairs tells the log when somebody has taken away the packet filter. It belongs to the engine's goroutine.
@@ -22,8 +24,8 @@ func (m *repairs) observe(obs *rules.Observed) {
 		}
 		*seen = there
 	}
-	check(&m.table, obs.Table != nil, rules.TableName)
-	check(&m.policies, obs.Policies != nil, rules.PolicyTableName)
+	check(&m.table, obs.Table != nil, nft.TableName)
+	check(&m.policies, obs.Policies != nil, nft.PolicyTableName)
 }
 
 // report returns the event of a pass that has put back what was gone, false when there was nothing to put back: our own changes take tables
@@ -34,9 +36,9 @@ func (m *repairs) report(r *reconcile.Result) (e status.Event, ok bool) {
 	back := false
 	for _, op := range r.Changes {
 		switch op := op.(type) {
-		case rules.PutTable:
+		case netcfg.PutTable:
 			back = back || op.Table != nil
-		case rules.PutPolicies:
+		case netcfg.PutPolicies:
 			back = back || op.Table != nil
 		}
 	}

@@ -6,24 +6,26 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 func TestAFlushedRulesetIsTold(t *testing.T) {
-	ours := &rules.Table{}
+	ours := &nft.Table{}
 	all := rules.Observed{Table: ours, Policies: ours}
-	put, take := []rules.Op{rules.PutTable{Table: ours}}, []rules.Op{rules.PutTable{}, rules.PutPolicies{}}
+	put, take := []netcfg.Op{netcfg.PutTable{Table: ours}}, []netcfg.Op{netcfg.PutTable{}, netcfg.PutPolicies{}}
 	for name, c := range map[string]struct {
 		looks   []rules.Observed
-		changes []rules.Op
+		changes []netcfg.Op
 		gone    string // "": nothing is told
 	}{
 		"nothing happened":          {looks: []rules.Observed{all, all}},
 		"ours alone":                {looks: []rules.Observed{all, {Policies: ours}, all}, changes: put, gone: "inet uplinkd was gone"},
-		"that of policies":          {looks: []rules.Observed{all, {Table: ours}, all}, changes: []rules.Op{rules.PutPolicies{Table: ours}}, gone: "inet uplinkd_policy was gone"},
+		"that of policies":          {looks: []rules.Observed{all, {Table: ours}, all}, changes: []netcfg.Op{netcfg.PutPolicies{Table: ours}}, gone: "inet uplinkd_policy was gone"},
 		"both":                      {looks: []rules.Observed{all, {}, all}, changes: put, gone: "inet uplinkd, inet uplinkd_policy was gone"},
 		"at the start":              {looks: []rules.Observed{{}, all}, changes: put},
 		"we have taken them away":   {looks: []rules.Observed{all, {}}, changes: take},
-		"nothing of it is put back": {looks: []rules.Observed{all, {}}, changes: []rules.Op{rules.SetSysctl{}}},
+		"nothing of it is put back": {looks: []rules.Observed{all, {}}, changes: []netcfg.Op{netcfg.SetSysctl{}}},
 		"it cannot be seen":         {looks: []rules.Observed{all, {NoTables: "operation not permitted"}}, changes: put},
 	} {
 		var m repairs

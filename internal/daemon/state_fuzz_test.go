@@ -26,6 +26,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/usage"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -71,11 +72,11 @@ func stateBox() rules.Observed {
 	o := rules.Observed{Sysctls: map[string]string{"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}, SeenUp: map[int]bool{},
 		Links: []rules.Link{{Index: 1, Name: "lo", Up: true, Carrier: true, MTU: 65536, Loopback: true}},
 		Addrs: []rules.Addr{{Device: "wan2", Prefix: p("203.0.113.2/24")}, {Device: "lan0", Prefix: p("192.168.7.1/24")}, {Device: "lan0", Prefix: p("2001:db8:7::1/64")}},
-		Routes: []rules.Route{
-			{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: p("203.0.113.0/24"), Protocol: 2, Scope: 253, Src: netip.MustParseAddr("203.0.113.2"), Nexthops: []rules.Nexthop{{Device: "wan2"}}},
-			{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: p("192.168.7.0/24"), Protocol: 2, Scope: 253, Src: netip.MustParseAddr("192.168.7.1"), Nexthops: []rules.Nexthop{{Device: "lan0"}}},
-			{Family: rules.IPv6, Table: rules.TableMain, Type: rules.Unicast, Dst: p("2001:db8:7::/64"), Protocol: 2, Metric: 256, Nexthops: []rules.Nexthop{{Device: "lan0"}}},
-			{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: p("0.0.0.0/0"), Protocol: 3, Nexthops: []rules.Nexthop{{Device: "wan2", Gateway: netip.MustParseAddr("203.0.113.1")}}},
+		Routes: []netcfg.Route{
+			{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: p("203.0.113.0/24"), Protocol: 2, Scope: 253, Src: netip.MustParseAddr("203.0.113.2"), Nexthops: []netcfg.Nexthop{{Device: "wan2"}}},
+			{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: p("192.168.7.0/24"), Protocol: 2, Scope: 253, Src: netip.MustParseAddr("192.168.7.1"), Nexthops: []netcfg.Nexthop{{Device: "lan0"}}},
+			{Family: rules.IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: p("2001:db8:7::/64"), Protocol: 2, Metric: 256, Nexthops: []netcfg.Nexthop{{Device: "lan0"}}},
+			{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: p("0.0.0.0/0"), Protocol: 3, Nexthops: []netcfg.Nexthop{{Device: "wan2", Gateway: netip.MustParseAddr("203.0.113.1")}}},
 		}}
 	for i, name := range []string{"wan1", "wan2", "lan0"} {
 		o.Links = append(o.Links, rules.Link{Index: 2 + i, Name: name, Up: true, Carrier: true, MTU: 1500, Hardware: [6]byte{2, 0, 0, 0, 0, byte(i)}})
@@ -206,7 +207,7 @@ func readState(t *testing.T, c *config.Config, state *store.Dir, now time.Time) 
 		}
 		seen.Recorded = obs.Recorded
 		want, report := rules.Plan(cfg, seen, m.Verdicts(rules.ReadPaths(cfg, seen)))
-		ops := rules.Diff(rules.Ours(cfg.Kernel, seen), want)
+		ops := netcfg.Diff(rules.Ours(cfg.Kernel, seen), want)
 		judge(t, ops, &report)
 		if pass == 2 && len(ops) > 0 {
 			t.Fatalf("it does not settle: %v", ops[0].Command())
@@ -219,20 +220,20 @@ func readState(t *testing.T, c *config.Config, state *store.Dir, now time.Time) 
 }
 
 // judge looks for changes that harm the LAN, or what is not ours.
-func judge(t *testing.T, ops []rules.Op, report *rules.Report) {
+func judge(t *testing.T, ops []netcfg.Op, report *rules.Report) {
 	lans := []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("2001:db8:7::/64")}
 	for _, op := range ops {
 		switch op := op.(type) {
-		case rules.PutRoute:
+		case netcfg.PutRoute:
 			if slices.ContainsFunc(lans, func(lan netip.Prefix) bool { return lan.Overlaps(op.Route.Dst) && op.Route.Dst.Bits() >= lan.Bits() }) &&
-				slices.ContainsFunc(op.Route.Nexthops, func(n rules.Nexthop) bool { return n.Device != "lan0" }) && op.Route.Table == rules.TableMain {
+				slices.ContainsFunc(op.Route.Nexthops, func(n netcfg.Nexthop) bool { return n.Device != "lan0" }) && op.Route.Table == netcfg.TableMain {
 				t.Fatalf("it takes the LAN's traffic: %s", op.Command())
 			}
-		case rules.AddAddr:
+		case netcfg.AddAddr:
 			if slices.ContainsFunc(lans, func(lan netip.Prefix) bool { return lan.Contains(op.Prefix.Addr()) }) && op.Device != "lan0" && !op.Prefix.IsSingleIP() {
 				t.Fatalf("it has an address of the LAN elsewhere: %s", op.Command())
 			}
-		case rules.SetSysctl:
+		case netcfg.SetSysctl:
 			if !strings.HasPrefix(op.Name, "net/ipv") || strings.Contains(op.Name, "..") || strings.Contains(op.Name, "forward") {
 				t.Fatalf("it sets what is not ours: %s", op.Command())
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Discovery makes a configuration of what the kernel holds: each device with a default route in table
@@ -73,7 +74,7 @@ func (d *Discovery) Scan(obs *rules.Observed) (c *config.Config, changed bool) {
 func defaultMetrics(obs *rules.Observed, ours int) map[string]uint32 {
 	metrics := make(map[string]uint32)
 	for _, r := range obs.Routes {
-		if r.Table != rules.TableMain || int(r.Protocol) == ours || r.Type != rules.Unicast || !r.IsDefault() {
+		if r.Table != netcfg.TableMain || int(r.Protocol) == ours || r.Type != netcfg.Unicast || !r.IsDefault() {
 			continue
 		}
 		for _, hop := range r.Nexthops {

@@ -13,18 +13,19 @@ import (
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // via is a default route as a DHCP client or the kernel would leave it.
-func via(family rules.Family, metric uint32, devices ...string) rules.Route {
-	r := rules.Route{Family: family, Table: rules.TableMain, Type: rules.Unicast, Dst: family.Default(), Metric: metric, Protocol: 16}
+func via(family rules.Family, metric uint32, devices ...string) netcfg.Route {
+	r := netcfg.Route{Family: family, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: family.Default(), Metric: metric, Protocol: 16}
 	for _, d := range devices {
-		r.Nexthops = append(r.Nexthops, rules.Nexthop{Device: d, Weight: 1})
+		r.Nexthops = append(r.Nexthops, netcfg.Nexthop{Device: d, Weight: 1})
 	}
 	return r
 }
 
-func changed(r rules.Route, change func(*rules.Route)) rules.Route {
+func changed(r netcfg.Route, change func(*netcfg.Route)) netcfg.Route {
 	change(&r)
 	return r
 }
@@ -41,23 +42,23 @@ func summary(c *config.Config) string {
 func TestDevicesWithADefaultRouteAreUplinksInMetricOrder(t *testing.T) {
 	v4, v6 := rules.IPv4, rules.IPv6
 	for name, c := range map[string]struct {
-		routes []rules.Route
+		routes []netcfg.Route
 		want   string
 	}{
-		"two providers":                     {[]rules.Route{via(v4, 200, "wan2"), via(v4, 100, "wan1")}, "wan1 wan1 1, wan2 wan2 2"},
-		"both families of one device":       {[]rules.Route{via(v4, 100, "wan1"), via(v6, 1024, "wan1")}, "wan1 wan1 1"},
-		"the better family counts":          {[]rules.Route{via(v4, 500, "a"), via(v6, 20, "a"), via(v4, 100, "b")}, "a a 1, b b 2"},
-		"only IPv6":                         {[]rules.Route{via(v6, 1024, "wan1")}, "wan1 wan1 1"},
-		"equal metrics share a tier":        {[]rules.Route{via(v4, 5, "c"), via(v4, 0, "b"), via(v4, 0, "a")}, "a a 1, b b 1, c c 2"},
-		"a route over two devices":          {[]rules.Route{via(v4, 10, "b", "a")}, "a a 1, b b 1"},
+		"two providers":                     {[]netcfg.Route{via(v4, 200, "wan2"), via(v4, 100, "wan1")}, "wan1 wan1 1, wan2 wan2 2"},
+		"both families of one device":       {[]netcfg.Route{via(v4, 100, "wan1"), via(v6, 1024, "wan1")}, "wan1 wan1 1"},
+		"the better family counts":          {[]netcfg.Route{via(v4, 500, "a"), via(v6, 20, "a"), via(v4, 100, "b")}, "a a 1, b b 2"},
+		"only IPv6":                         {[]netcfg.Route{via(v6, 1024, "wan1")}, "wan1 wan1 1"},
+		"equal metrics share a tier":        {[]netcfg.Route{via(v4, 5, "c"), via(v4, 0, "b"), via(v4, 0, "a")}, "a a 1, b b 1, c c 2"},
+		"a route over two devices":          {[]netcfg.Route{via(v4, 10, "b", "a")}, "a a 1, b b 1"},
 		"nobody":                            {nil, ""},
-		"not a VLAN's dot in a name":        {[]rules.Route{via(v4, 0, "eth0.7")}, "eth0-7 eth0.7 1"},
-		"two devices that sound alike":      {[]rules.Route{via(v4, 0, "eth0.7"), via(v4, 1, "eth0-7")}, "eth0-7 eth0.7 1, eth0-7-2 eth0-7 2"},
-		"not ours":                          {[]rules.Route{changed(via(v4, 1, "wan1"), func(r *rules.Route) { r.Protocol = 117 })}, ""},
-		"not of another table":              {[]rules.Route{changed(via(v4, 1, "wan1"), func(r *rules.Route) { r.Table = 100 })}, ""},
-		"nothing unreachable":               {[]rules.Route{changed(via(v6, 1), func(r *rules.Route) { r.Type = rules.Unreachable })}, ""},
-		"not half of the Internet":          {[]rules.Route{changed(via(v4, 1, "tun0"), func(r *rules.Route) { r.Dst = netip.MustParsePrefix("0.0.0.0/1") })}, ""},
-		"not what leads to a local network": {[]rules.Route{changed(via(v4, 1, "lan0"), func(r *rules.Route) { r.Dst = netip.MustParsePrefix("203.0.113.128/25") })}, ""},
+		"not a VLAN's dot in a name":        {[]netcfg.Route{via(v4, 0, "eth0.7")}, "eth0-7 eth0.7 1"},
+		"two devices that sound alike":      {[]netcfg.Route{via(v4, 0, "eth0.7"), via(v4, 1, "eth0-7")}, "eth0-7 eth0.7 1, eth0-7-2 eth0-7 2"},
+		"not ours":                          {[]netcfg.Route{changed(via(v4, 1, "wan1"), func(r *netcfg.Route) { r.Protocol = 117 })}, ""},
+		"not of another table":              {[]netcfg.Route{changed(via(v4, 1, "wan1"), func(r *netcfg.Route) { r.Table = 100 })}, ""},
+		"nothing unreachable":               {[]netcfg.Route{changed(via(v6, 1), func(r *netcfg.Route) { r.Type = netcfg.Unreachable })}, ""},
+		"not half of the Internet":          {[]netcfg.Route{changed(via(v4, 1, "tun0"), func(r *netcfg.Route) { r.Dst = netip.MustParsePrefix("0.0.0.0/1") })}, ""},
+		"not what leads to a local network": {[]netcfg.Route{changed(via(v4, 1, "lan0"), func(r *netcfg.Route) { r.Dst = netip.MustParsePrefix("203.0.113.128/25") })}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found, _ := New(config.Default()).Scan(&rules.Observed{Routes: c.routes})
@@ -73,18 +74,18 @@ func TestWhatWasDiscoveredStaysAndWhatComesLaterTakesItsPlace(t *testing.T) {
 	fiber, lte, dsl := via(rules.IPv4, 100, "fiber"), via(rules.IPv4, 700, "lte"), via(rules.IPv4, 300, "dsl")
 	for _, step := range []struct {
 		name    string
-		routes  []rules.Route
+		routes  []netcfg.Route
 		want    string
 		changed bool
 	}{
-		{"the stick is there at start", []rules.Route{lte}, "lte lte 1", true},
-		{"the fiber comes up later", []rules.Route{lte, fiber}, "fiber fiber 1, lte lte 2", true},
-		{"nothing new", []rules.Route{fiber, lte}, "fiber fiber 1, lte lte 2", false},
-		{"the fiber loses its route", []rules.Route{lte}, "fiber fiber 1, lte lte 2", false},
-		{"a third one comes meanwhile", []rules.Route{lte, dsl}, "fiber fiber 1, dsl dsl 2, lte lte 3", true},
+		{"the stick is there at start", []netcfg.Route{lte}, "lte lte 1", true},
+		{"the fiber comes up later", []netcfg.Route{lte, fiber}, "fiber fiber 1, lte lte 2", true},
+		{"nothing new", []netcfg.Route{fiber, lte}, "fiber fiber 1, lte lte 2", false},
+		{"the fiber loses its route", []netcfg.Route{lte}, "fiber fiber 1, lte lte 2", false},
+		{"a third one comes meanwhile", []netcfg.Route{lte, dsl}, "fiber fiber 1, dsl dsl 2, lte lte 3", true},
 		{"all lose their routes", nil, "fiber fiber 1, dsl dsl 2, lte lte 3", false},
-		{"one returns with a penalty", []rules.Route{via(rules.IPv4, 20100, "fiber"), lte}, "fiber fiber 1, dsl dsl 2, lte lte 3", false},
-		{"one is preferred from now on", []rules.Route{via(rules.IPv4, 50, "lte")}, "lte lte 1, fiber fiber 2, dsl dsl 3", true},
+		{"one returns with a penalty", []netcfg.Route{via(rules.IPv4, 20100, "fiber"), lte}, "fiber fiber 1, dsl dsl 2, lte lte 3", false},
+		{"one is preferred from now on", []netcfg.Route{via(rules.IPv4, 50, "lte")}, "lte lte 1, fiber fiber 2, dsl dsl 3", true},
 	} {
 		c, changed := d.Scan(&rules.Observed{Routes: step.routes})
 		if got := summary(c); got != step.want || changed != step.changed {
@@ -95,7 +96,7 @@ func TestWhatWasDiscoveredStaysAndWhatComesLaterTakesItsPlace(t *testing.T) {
 
 func TestADiscoveredUplinkIsWhatTwoLinesOfAFileMean(t *testing.T) {
 	for _, device := range []string{"wan1", "eth0.7", "enp0s31f6", "WAN", "_x", "-", "ppp-dsl:0", "wwan0", "br@lan", "ünï"} {
-		found, _ := New(config.Default()).Scan(&rules.Observed{Routes: []rules.Route{via(rules.IPv4, 0, device)}})
+		found, _ := New(config.Default()).Scan(&rules.Observed{Routes: []netcfg.Route{via(rules.IPv4, 0, device)}})
 		name := found.Uplinks[0].Name
 		want, err := config.Parse("two lines", []byte(fmt.Sprintf("[[uplink]]\nname = %q\ndevice = \"wan1\"\n", name)))
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 type found = func(severity Severity, cause, fix string)
@@ -65,7 +66,7 @@ func undeclaredReversePath(o *Observation, found found) {
 			continue
 		}
 		out := slices.IndexFunc(o.Routing.Tables, func(r explain.TableRoute) bool {
-			return r.Family == rules.IPv4 && r.Type == rules.Unicast && r.Dst.Bits() <= 1 && r.Nexthops[0].Device == link.Name
+			return r.Family == rules.IPv4 && r.Type == netcfg.Unicast && r.Dst.Bits() <= 1 && r.Nexthops[0].Device == link.Name
 		})
 		own := slices.IndexFunc(o.Routing.Addrs, func(a rules.Addr) bool { return a.Device == link.Name && a.Prefix.Addr().Is4() })
 		if out < 0 || own < 0 {
@@ -111,7 +112,7 @@ func foreignRules(o *Observation, found found) {
 		if r.Family == rules.IPv6 {
 			flag = "-6"
 		}
-		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == (rules.RuleSelectors{}) && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
+		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == (netcfg.RuleSelectors{}) && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
 		switch {
 		case r.Priority >= k.RulePriority && r.Priority < k.RulePriority+1000:
 			found(Error, fmt.Sprintf("somebody else's rule stands among ours (%d to %d): %s", k.RulePriority, k.RulePriority+999, r),
@@ -126,7 +127,7 @@ func foreignRules(o *Observation, found found) {
 // hasDefaultRoute reports whether a table has a default route.
 func (o *Observation) hasDefaultRoute(table uint32, family rules.Family) bool {
 	return slices.ContainsFunc(o.Routing.Tables, func(r explain.TableRoute) bool {
-		return r.Table == table && r.Family == family && r.IsDefault() && r.Type != rules.Throw
+		return r.Table == table && r.Family == family && r.IsDefault() && r.Type != netcfg.Throw
 	})
 }
 

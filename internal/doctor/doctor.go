@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Severity says how bad a finding is.
@@ -36,7 +37,7 @@ type Finding struct {
 type Observation struct {
 	Config  rules.Config
 	Routing *explain.Routing
-	State   *rules.State // what the configuration wants
+	State   *netcfg.State // what the configuration wants
 	Report  rules.Report
 	// Networkd is nil where systemd-networkd is not in use.
 	Networkd *Networkd

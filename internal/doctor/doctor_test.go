@@ -11,6 +11,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func healthy() *Observation {
@@ -19,7 +20,7 @@ func healthy() *Observation {
 	obs := &rules.Observed{Sysctls: map[string]string{}, Links: []rules.Link{{Index: 1, Name: "wan1", Up: true, Carrier: true}, {Index: 2, Name: "wan2", Up: true, Carrier: true}}}
 	return &Observation{
 		Config:  rules.Config{Kernel: rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}, Uplinks: []rules.Uplink{u, v}},
-		Routing: &explain.Routing{Observed: obs}, State: &rules.State{},
+		Routing: &explain.Routing{Observed: obs}, State: &netcfg.State{},
 	}
 }
 
@@ -129,43 +130,7 @@ func TestEveryCheckHasANameOfItsOwn(t *testing.T) {
 	}
 }
 
-func FuzzEchoAnswers(f *testing.F) {
-	s4 := &echo{path: Path{Family: rules.IPv4}, id: 7, sequence: 9}
-	s6 := &echo{path: Path{Family: rules.IPv6}, id: 7, sequence: 9}
-	reply := append([]byte{0x45, 19: 0}, s4.request(64)...)
-	reply[20] = echoReply
-	f.Add(reply)
-	f.Add(s6.request(64))
-	f.Add([]byte{0x4f})
-	f.Fuzz(func(_ *testing.T, b []byte) {
-		s4.read(b)
-		s6.read(b)
-	})
-}
-
-func TestAnswersAreDistinguishedFromOthers(t *testing.T) {
-	s := &echo{path: Path{Family: rules.IPv4}, id: 7, sequence: 9}
-	header := []byte{0x45, 19: 0}
-	reply := append(append([]byte(nil), header...), s.request(64)...)
-	reply[20] = echoReply
-	if answered, _ := s.read(reply); !answered {
-		t.Error("our answer is not known")
-	}
-	quote := append(append([]byte(nil), header...), unreachable, fragNeeded, 0, 0, 0, 0, 5, 0)
-	quote = append(append(quote, header...), s.request(64)...)
-	if _, tooBig := s.read(quote); !tooBig {
-		t.Error("word that it was too large is not known")
-	}
-	s.sequence++
-	if answered, _ := s.read(reply); answered {
-		t.Error("the answer to an earlier request is taken for this one's")
-	}
-	if _, tooBig := s.read(quote); tooBig {
-		t.Error("word about an earlier request is taken for this one's")
-	}
-	if sum := checksum(s.request(65)); sum != 0 {
-		t.Errorf("the sum over a request with its sum is %#x", sum)
-	}
+func TestAProbeThatIsCancelledHasNoOutcome(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := ProbeMTU(ctx, Path{Device: "lo", Family: rules.IPv4, Target: netip.MustParseAddr("127.0.0.1"), MTU: 1500}); err == nil {

@@ -2,14 +2,16 @@ package doctor
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"github.com/uplinkd/uplinkd/internal/icmpecho"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -67,11 +69,10 @@ func ProbeMTU(ctx context.Context, p Path) (MTUProbe, error) {
 
 // echo is a raw ICMP socket of one path.
 type echo struct {
-	fd       int
-	path     Path
-	id       uint16
-	sequence uint16
-	buffer   []byte
+	fd     int
+	path   Path
+	latest icmpecho.Request
+	buffer []byte
 }
 
 func openEcho(p Path) (*echo, error) {
@@ -83,7 +84,7 @@ func openEcho(p Path) (*echo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a socket for echo requests: %w", err)
 	}
-	s := &echo{fd: fd, path: p, id: uint16(unix.Getpid()), buffer: make([]byte, 1<<16)}
+	s := &echo{fd: fd, path: p, latest: icmpecho.Request{IPv6: p.Family == rules.IPv6, ID: uint16(unix.Getpid())}, buffer: make([]byte, 1<<16)}
 	wait := unix.NsecToTimeval(probeTimeout.Nanoseconds())
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(p.Mark)),
@@ -108,8 +109,12 @@ func (s *echo) passes(ctx context.Context, size int, t *MTUProbe) (bool, error) 
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		s.sequence++
-		err := unix.Sendto(s.fd, s.request(size), 0, s.sockaddr())
+		s.latest.Seq++
+		request, err := s.latest.Message(max(size-s.headers(), 0))
+		if err != nil {
+			return false, err
+		}
+		err = unix.Sendto(s.fd, request, 0, s.sockaddr())
 		switch {
 		case errors.Is(err, unix.EPERM):
 			t.Blocked = err.Error()
@@ -120,9 +125,10 @@ func (s *echo) passes(ctx context.Context, size int, t *MTUProbe) (bool, error) 
 		case err != nil:
 			return false, nil // no route, no carrier: other checks and verdicts say so
 		}
-		if answered, tooBig := s.receive(time.Now().Add(probeTimeout)); answered {
+		switch s.receive(time.Now().Add(probeTimeout)) {
+		case icmpecho.Reply:
 			return true, nil
-		} else if tooBig {
+		case icmpecho.TooBig:
 			t.TooBig = true
 			return false, nil
 		}
@@ -137,89 +143,31 @@ func (s *echo) sockaddr() unix.Sockaddr {
 	return &unix.SockaddrInet4{Addr: s.path.Target.As4()}
 }
 
-// Types of ICMP and ICMPv6.
-const (
-	echoReply, echoRequest     = 0, 8
-	unreachable, fragNeeded    = 3, 4
-	echoReply6, echoRequest6   = 129, 128
-	packetTooBig6              = 2
-	header4, header6, icmpSize = 20, 40, 8
-)
-
-// request makes an echo request that is a packet of this many bytes.
-func (s *echo) request(size int) []byte {
-	header, typ := header4, byte(echoRequest)
+// headers is how many bytes of a packet stand before the payload of an echo request.
+func (s *echo) headers() int {
 	if s.path.Family == rules.IPv6 {
-		header, typ = header6, echoRequest6
+		return ipv6.HeaderLen + icmpecho.HeaderSize
 	}
-	b := make([]byte, max(size-header, icmpSize))
-	b[0] = typ
-	binary.BigEndian.PutUint16(b[4:], s.id)
-	binary.BigEndian.PutUint16(b[6:], s.sequence)
-	if s.path.Family == rules.IPv4 { // of ICMPv6 the kernel makes the sum, for it covers addresses
-		binary.BigEndian.PutUint16(b[2:], checksum(b))
-	}
-	return b
+	return ipv4.HeaderLen + icmpecho.HeaderSize
 }
 
-// checksum is that of RFC 1071.
-func checksum(b []byte) uint16 {
-	sum := uint32(0)
-	for i := 0; i+1 < len(b); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	if len(b)%2 == 1 {
-		sum += uint32(b[len(b)-1]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
-// receive reads until the answer to the latest request comes, or word that it was too large.
-func (s *echo) receive(deadline time.Time) (answered, tooLarge bool) {
+// receive reads until something comes for the latest request.
+func (s *echo) receive(deadline time.Time) icmpecho.Answer {
 	for time.Now().Before(deadline) {
 		n, _, err := unix.Recvfrom(s.fd, s.buffer, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return false, false
+			return icmpecho.None
 		}
-		if answered, tooLarge = s.read(s.buffer[:n]); answered || tooLarge {
-			return answered, tooLarge
+		message := s.buffer[:n]
+		if s.path.Family == rules.IPv4 { // IPv6 raw sockets give no header
+			message = icmpecho.WithoutHeader(message)
+		}
+		if answer := s.latest.Read(message); answer != icmpecho.None {
+			return answer
 		}
 	}
-	return false, false
-}
-
-// read looks at one message. IPv4 raw sockets give the IP header along, IPv6 ones do not.
-func (s *echo) read(b []byte) (answered, tooLarge bool) {
-	if s.path.Family == rules.IPv6 {
-		switch {
-		case len(b) < icmpSize:
-			return false, false
-		case b[0] == echoReply6:
-			return s.ours(b), false
-		}
-		return false, b[0] == packetTooBig6 && len(b) >= icmpSize+header6+icmpSize && s.ours(b[icmpSize+header6:])
-	}
-	if len(b) < header4 || len(b) < int(b[0]&0xf)*4+icmpSize {
-		return false, false
-	}
-	b = b[int(b[0]&0xf)*4:]
-	switch {
-	case b[0] == echoReply:
-		return s.ours(b), false
-	case b[0] != unreachable || b[1] != fragNeeded || len(b) < icmpSize+header4:
-		return false, false
-	}
-	quoted := b[icmpSize:]
-	at := int(quoted[0]&0xf) * 4
-	return false, len(quoted) >= at+icmpSize && s.ours(quoted[at:])
-}
-
-func (s *echo) ours(icmp []byte) bool {
-	return binary.BigEndian.Uint16(icmp[4:]) == s.id && binary.BigEndian.Uint16(icmp[6:]) == s.sequence
+	return icmpecho.None
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // ifaProto is IFA_PROTO of linux/if_addr.h (kernel 5.18): who installed an address.
@@ -62,7 +63,7 @@ func (k *Kernel) decodeAddr(m []byte) (rules.Addr, bool) {
 	return a, a.Device != "" && a.Prefix.IsValid()
 }
 
-func (k *Kernel) changeAddr(msgType, flags int, a rules.AddrAssignment) error {
+func (k *Kernel) changeAddr(msgType, flags int, a netcfg.AddrAssignment) error {
 	index, ok := k.devices.index[a.Device]
 	if !ok {
 		return fmt.Errorf("device %s: %w", a.Device, unix.ENODEV)

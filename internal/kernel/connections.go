@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Further attribute numbers of linux/netfilter/nfnetlink_conntrack.h.
@@ -86,8 +87,8 @@ func (k *Kernel) flushCachedRoutes() error {
 		if family == rules.IPv6 {
 			nobody = netip.IPv6Unspecified()
 		}
-		r := rules.Rule{Family: family, Priority: k.numbers.RulePriority, From: netip.PrefixFrom(nobody, nobody.BitLen()), To: netip.PrefixFrom(nobody, nobody.BitLen()),
-			Table: rules.TableMain, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: k.numbers.Protocol}
+		r := netcfg.Rule{Family: family, Priority: k.numbers.RulePriority, From: netip.PrefixFrom(nobody, nobody.BitLen()), To: netip.PrefixFrom(nobody, nobody.BitLen()),
+			Table: netcfg.TableMain, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: k.numbers.Protocol}
 		err := k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r)
 		if errors.Is(err, unix.EAFNOSUPPORT) {
 			continue

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // attr is a netlink attribute.
@@ -38,7 +39,12 @@ func FuzzNetlink(f *testing.F) {
 			transparentSocket(m, 0, unix.AF_INET, rules.IPv4)
 			transparentSocket(m, 0, unix.AF_INET6, rules.IPv4)
 		},
-		func(m []byte) { decodeParams(m); decodeFloods(m); decodeGRETAP(m); decodeVXLAN(m) },
+		func(m []byte) { decodeParams(m); decodeFloods(m) },
+		func(m []byte) {
+			for _, k := range encap.Kinds() {
+				encap.Decode(k.Name, attributes(m))
+			}
+		},
 	}
 	header := make([]byte, 12)
 	for i := range sorts {

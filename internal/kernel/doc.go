@@ -2,7 +2,7 @@
 //
 //	Watch ──> hints: "something changed", nothing more
 //	Snapshot ──> rules.Observed: what is there, ours and others'
-//	Apply <── []rules.Op: small changes, in order
+//	Apply <── []netcfg.Op: small changes, in order
 //
 // Nothing here decides. A hint may be lost without harm, because whoever is woken reads a whole
 // snapshot; a change that fails is reported and found again by the next snapshot.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Numbers of linux/pkt_sched.h and linux/pkt_cls.h that golang.org/x/sys has not.
@@ -72,7 +73,7 @@ func (k *Kernel) egress(links []rules.Link, sysctls []string) (*rules.Egress, er
 		}
 		for _, f := range filters {
 			if f.pref == uint16(k.numbers.Protocol) && f.kind == kindBPF && f.handle != 0 {
-				found.Filters = append(found.Filters, rules.EgressFilter{Device: l.Name, Pref: k.numbers.Protocol, Program: f.program})
+				found.Filters = append(found.Filters, netcfg.EgressFilter{Device: l.Name, Pref: k.numbers.Protocol, Program: f.program})
 			}
 		}
 		kind := kindClsact
@@ -119,7 +120,7 @@ type filter struct {
 	pref    uint16
 	handle  uint32 // 0: the head of a list
 	kind    string
-	program []rules.BPFInstruction
+	program []netcfg.BPFInstruction
 }
 
 func (k *Kernel) filters(index int, parent uint32) ([]filter, error) {
@@ -151,15 +152,15 @@ func decodeFilter(m []byte) (filter, bool) {
 	return f, true
 }
 
-func decodeBPF(b []byte) []rules.BPFInstruction {
-	program := make([]rules.BPFInstruction, 0, len(b)/sizeofBPF)
+func decodeBPF(b []byte) []netcfg.BPFInstruction {
+	program := make([]netcfg.BPFInstruction, 0, len(b)/sizeofBPF)
 	for ; len(b) >= sizeofBPF; b = b[sizeofBPF:] {
-		program = append(program, rules.BPFInstruction{Op: binary.NativeEndian.Uint16(b), Jt: b[2], Jf: b[3], K: binary.NativeEndian.Uint32(b[4:])})
+		program = append(program, netcfg.BPFInstruction{Op: binary.NativeEndian.Uint16(b), Jt: b[2], Jf: b[3], K: binary.NativeEndian.Uint32(b[4:])})
 	}
 	return program
 }
 
-func encodeBPF(program []rules.BPFInstruction) []byte {
+func encodeBPF(program []netcfg.BPFInstruction) []byte {
 	var b bytes.Buffer
 	for _, i := range program {
 		_ = binary.Write(&b, binary.NativeEndian, i)
@@ -169,7 +170,7 @@ func encodeBPF(program []rules.BPFInstruction) []byte {
 
 // putEgress makes a filter, or replaces ours at once: no packet meets neither of both. A kernel that cannot do it is no error:
 // the filter is a second line, and the next snapshot says that the device has none.
-func (k *Kernel) putEgress(op rules.PutEgress) error {
+func (k *Kernel) putEgress(op netcfg.PutEgress) error {
 	index, ok := k.devices.index[op.Device]
 	if !ok {
 		return unix.ENODEV
@@ -182,7 +183,7 @@ func (k *Kernel) putEgress(op rules.PutEgress) error {
 	return err
 }
 
-func (k *Kernel) replaceEgress(index int, op rules.PutEgress) error {
+func (k *Kernel) replaceEgress(index int, op netcfg.PutEgress) error {
 	if kind, err := k.ingressQdisc(index); err != nil {
 		return err
 	} else if kind == "" {
@@ -213,7 +214,7 @@ func networkOrder16(v uint16) uint32 {
 }
 
 // delEgress removes our filter, and the qdisc that we have brought unless somebody else's filters hang on it.
-func (k *Kernel) delEgress(op rules.DelEgress) error {
+func (k *Kernel) delEgress(op netcfg.DelEgress) error {
 	index, ok := k.devices.index[op.Device]
 	if !ok {
 		return unix.ENODEV

@@ -10,6 +10,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // randomRouter is a router with random uplinks, LANs and other people's rules and routes, planned and applied.
@@ -195,7 +196,7 @@ func TestExplainAgreesWithTheKernel(t *testing.T) {
 			for range 3 { // what the kernel makes of addresses follows in a second round
 				// A stranger's rule that refuses everything also keeps the kernel from finding a gateway.
 				// Whatever stands then has to be explained all the same.
-				if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), state)); err != nil {
+				if err := k.Apply(netcfg.Diff(rules.Ours(numbers, obs), state)); err != nil {
 					t.Log(err)
 				}
 				obs = snapshot(t, k, m.cfg)
@@ -224,7 +225,7 @@ func TestExplainAgreesWithTheKernel(t *testing.T) {
 
 // compare asks the kernel as Explain has asked itself: with the mark that our packet filter sets, and for a
 // socket without a source a second time with the one that it got.
-func compare(t *testing.T, k *kernel.Kernel, cfg rules.Config, rt *explain.Routing, state *rules.State, p explain.Packet, tally map[explain.Outcome]int) {
+func compare(t *testing.T, k *kernel.Kernel, cfg rules.Config, rt *explain.Routing, state *netcfg.State, p explain.Packet, tally map[explain.Outcome]int) {
 	t.Helper()
 	e, err := explain.Explain(cfg, rt, state, p)
 	if err != nil {

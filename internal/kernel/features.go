@@ -12,6 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // MissingFeature is something that this kernel cannot do.
@@ -28,8 +31,8 @@ type feature struct {
 }
 
 // features are tried in this order, in a namespace with a device "up0" that has 192.0.2.1/24 and 2001:db8::1/64.
-func features(numbers rules.Kernel, tunnels []string) []feature {
-	table := func(t rules.Table) func(*Kernel) error {
+func features(numbers rules.Kernel, tunnels []*encap.Kind) []feature {
+	table := func(t nft.Table) func(*Kernel) error {
 		return func(k *Kernel) error {
 			if err := k.replaceTable(&t); err != nil {
 				return err
@@ -37,32 +40,32 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 			return k.replaceTable(nil)
 		}
 	}
-	chain := func(c rules.Chain) func(*Kernel) error { return table(rules.Table{Chains: []rules.Chain{c}}) }
+	chain := func(c nft.Chain) func(*Kernel) error { return table(nft.Table{Chains: []nft.Chain{c}}) }
 	rule := func(family rules.Family) func(*Kernel) error {
 		return func(k *Kernel) error {
-			return k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rules.Rule{Family: family, Priority: 100, Table: rules.TableMain,
+			return k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, netcfg.Rule{Family: family, Priority: 100, Table: netcfg.TableMain,
 				Mark: 1, Mask: 1, SuppressPrefixLen: 1, SuppressGroup: 117, Protocol: numbers.Protocol})
 		}
 	}
 	shared := func(family rules.Family, a, b string) func(*Kernel) error {
 		return func(k *Kernel) error {
-			r := rules.Route{Family: family, Table: 100, Type: rules.Unicast, Dst: family.Default(), Protocol: numbers.Protocol, Nexthops: []rules.Nexthop{
+			r := netcfg.Route{Family: family, Table: 100, Type: netcfg.Unicast, Dst: family.Default(), Protocol: numbers.Protocol, Nexthops: []netcfg.Nexthop{
 				{Device: "up0", Gateway: netip.MustParseAddr(a), Weight: 1}, {Device: "up0", Gateway: netip.MustParseAddr(b), Weight: 2}}}
 			return k.changeRoute(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, r)
 		}
 	}
-	match := rules.NftCtMark{Mask: 1, Value: 1}
+	match := nft.CtMark{Mask: 1, Value: 1}
 	list := []feature{
 		{"policy rules of IPv4", "", rule(rules.IPv4)},
 		{"policy rules of IPv6", "", rule(rules.IPv6)},
 		{"shared default routes of IPv4", "", shared(rules.IPv4, "192.0.2.2", "192.0.2.3")},
 		{"shared default routes of IPv6", "", shared(rules.IPv6, "2001:db8::2", "2001:db8::3")},
-		{"nftables with connection marks", "nft_ct", chain(rules.Chain{Name: "a", Type: "filter", Hook: "prerouting", Rules: []rules.NftRule{{
-			Exprs: []rules.NftExpr{match, rules.NftSetMark{Mask: 1, Value: 1}, rules.NftSetCtMark{Mask: 1, Value: 1}, rules.NftCounter{}, rules.NftDrop{}}}}})},
-		{"nftables maps to chains", "nf_tables", table(rules.Table{Sets: []rules.Set{{Name: "m", Map: true, Devices: []string{"up0"}, Chains: []string{"d"}}},
-			Chains: []rules.Chain{{Name: "d"}, {Name: "e", Type: "filter", Hook: "forward"}}})},
-		{"nftables chains of type route", "nf_tables", chain(rules.Chain{Name: "b", Type: "route", Hook: "output"})},
-		{"masquerading", "nft_masq", chain(rules.Chain{Name: "c", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []rules.NftRule{{Exprs: []rules.NftExpr{rules.NftMasquerade{}}}}})},
+		{"nftables with connection marks", "nft_ct", chain(nft.Chain{Name: "a", Type: "filter", Hook: "prerouting", Rules: []nft.Rule{{
+			Exprs: []nft.Expr{match, nft.SetMark{Mask: 1, Value: 1}, nft.SetCtMark{Mask: 1, Value: 1}, nft.Counter{}, nft.Drop{}}}}})},
+		{"nftables maps to chains", "nf_tables", table(nft.Table{Sets: []nft.Set{{Name: "m", Map: true, Devices: []string{"up0"}, Chains: []string{"d"}}},
+			Chains: []nft.Chain{{Name: "d"}, {Name: "e", Type: "filter", Hook: "forward"}}})},
+		{"nftables chains of type route", "nf_tables", chain(nft.Chain{Name: "b", Type: "route", Hook: "output"})},
+		{"masquerading", "nft_masq", chain(nft.Chain{Name: "c", Type: "nat", Hook: "postrouting", Priority: 100, Rules: []nft.Rule{{Exprs: []nft.Expr{nft.Masquerade{}}}}})},
 		{"deleting connections by mark", "nf_conntrack_netlink", func(k *Kernel) error { return k.FlushConntrack(rules.IPv4, 1, 1) }},
 		{"listing TCP connections", "tcp_diag", func(k *Kernel) error {
 			_, err := k.DestroySockets([]netip.Addr{netip.MustParseAddr("192.0.2.1")})
@@ -70,8 +73,8 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 		}},
 	}
 	for i, kind := range tunnels {
-		list = append(list, feature{kind + " tunnels", tunnelModule(kind), func(k *Kernel) error {
-			err := k.addLink(fmt.Sprintf("try%d", i), kind)
+		list = append(list, feature{kind.Name + " tunnels", kind.Module, func(k *Kernel) error {
+			err := k.addLink(fmt.Sprintf("try%d", i), kind.Name)
 			// Who asks for more knows the kind: a VXLAN has an id, and of GRE there can be one tunnel without addresses, which the module
 			// makes by itself (net.core.fb_tunnels_only_for_init_net).
 			if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) {
@@ -83,17 +86,10 @@ func features(numbers rules.Kernel, tunnels []string) []feature {
 	return list
 }
 
-func tunnelModule(kind string) string {
-	if kind == "gretap" {
-		return "ip_gre"
-	}
-	return kind
-}
-
-// MissingFeatures tries out what uplinkd needs of a kernel, and the kinds of tunnel that are named, in a network
+// MissingFeatures tries out what uplinkd needs of a kernel, and the given kinds of tunnel, in a network
 // namespace of its own that is thrown away. Nothing else can tell: what is built in or can be loaded differs, and
 // is nowhere listed.
-func MissingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, error) {
+func MissingFeatures(numbers rules.Kernel, tunnels []*encap.Kind) ([]MissingFeature, error) {
 	type outcome struct {
 		missing []MissingFeature
 		err     error
@@ -108,7 +104,7 @@ func MissingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, 
 	return o.missing, o.err
 }
 
-func missingFeatures(numbers rules.Kernel, tunnels []string) ([]MissingFeature, error) {
+func missingFeatures(numbers rules.Kernel, tunnels []*encap.Kind) ([]MissingFeature, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("making a network namespace to try things in: %w", err)
 	}
@@ -149,7 +145,7 @@ func (k *Kernel) addTestDevice() error {
 		return err
 	}
 	for _, prefix := range []string{"192.0.2.1/24", "2001:db8::1/64"} {
-		failed = append(failed, k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE, rules.AddrAssignment{Device: "up0", Prefix: netip.MustParsePrefix(prefix)}))
+		failed = append(failed, k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE, netcfg.AddrAssignment{Device: "up0", Prefix: netip.MustParsePrefix(prefix)}))
 	}
 	return errors.Join(failed...)
 }

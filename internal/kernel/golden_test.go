@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // The machines that the goldens of package rules were written for (its golden_test.go), as a shell makes
@@ -99,6 +101,7 @@ var machines = map[string]struct {
 	"policies":   {script: dual, config: policies},
 	"vxlan":      {script: oneProvider, config: vxlan},
 	"gretap":     {script: oneProvider + "ip link add br0 type bridge; ip link set br0 up\n", config: gretap, vm: true},
+	"sit":        {script: oneProvider, config: sit, vm: true},
 	"wireguard":  {script: dual, config: wireGuard, health: []rules.Health{rules.Good, rules.Good, rules.Good}, vm: true},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
 }
@@ -107,11 +110,11 @@ func policies(c *rules.Config) {
 	c.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.7/32", "2001:db8:77::/48")}}
 	c.Policies = []rules.Policy{
 		{Name: "hosts", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: nets("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}}},
-		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}}}},
+		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}}}}},
 		{Name: "guests", Group: 4, Select: rules.Selector{rules.SelectDevices{"lan*"}, rules.SelectAddresses{Prefixes: nets("192.168.1.128/25")}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.0/24")}, rules.SelectProtocols{6, 17}}},
 		{Name: "user", Group: 4, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
 		{Name: "marked", Group: 3, Select: rules.Selector{rules.SelectMark{Value: 0x1, Mask: 0xff}}},
-		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 65535}}}}},
+		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 65535}}}}},
 		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46, 34}}},
 		{Name: "camera", Group: 4, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
 	}
@@ -132,11 +135,11 @@ func sites(c *rules.Config) {
 	tunnel.IPv4.Assign, tunnel.IPv6.Assign = peers("10.9.0.0/24", "10.9.0.7/32"), peers("fd00:9::/64", "fd00:9::7/128")
 }
 
-func tap(c *rules.Config, params rules.TunnelParams) {
+func tap(c *rules.Config, params encap.Params) {
 	assign := func(address, gateway string) *rules.Assignment {
 		return &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix(address)}}, Gateway: netip.MustParseAddr(gateway)}
 	}
-	c.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", TunnelParams: params}}
+	c.Tunnels = []rules.Tunnel{{Device: "tap0", For: "campus", Params: params}}
 	c.Uplinks[0].Weight = 3
 	u := &c.Uplinks[1]
 	u.Name, u.Device, u.Tier, u.IPv4.Managed, u.IPv6.Managed = "campus", "tap0", 2, true, true
@@ -144,22 +147,27 @@ func tap(c *rules.Config, params rules.TunnelParams) {
 }
 
 func vxlan(c *rules.Config) {
-	tap(c, rules.TunnelParams{Kind: rules.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
+	tap(c, encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, ID: 42, Port: 4789})
 }
 
 func gretap(c *rules.Config) {
-	tap(c, rules.TunnelParams{Kind: rules.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
-	c.Tunnels = append(c.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP,
+	tap(c, encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("2001:db8:a::2"), Remote: netip.MustParseAddr("2001:db8:9::9"), TTL: 64, Key: 7, HasKey: true})
+	c.Tunnels = append(c.Tunnels, rules.Tunnel{Device: "far0", For: "tunnel far0", Bridge: "br0", Params: encap.Params{Kind: encap.GRETAP,
 		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64, Fragment: true}})
+}
+
+func sit(c *rules.Config) {
+	tap(c, encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64})
+	c.Uplinks[1].IPv4 = rules.Addressing{}
 }
 
 // keyFile is where the golden's key is said to be.
 const keyFile = "/etc/uplinkd/wg.key"
 
 func wireGuard(c *rules.Config) {
-	c.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}
-	c.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: rules.Secret{Key: rules.Key{0: 8, 31: 64}, File: keyFile}, FwMark: numbers.Mark(9), UnderlayTable: numbers.Table(9),
-		Peers: []rules.WireGuardPeer{{PublicKey: rules.Key{2}, Endpoint: netip.MustParseAddrPort("192.0.2.9:51820"), Called: true, Keepalive: 25 * time.Second,
+	c.Tunnels = []rules.Tunnel{{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}}}
+	c.WireGuard = []netcfg.WireGuard{{Device: "wg0", PrivateKey: netcfg.Secret{Key: netcfg.Key{0: 8, 31: 64}, File: keyFile}, FwMark: numbers.Mark(9), UnderlayTable: numbers.Table(9),
+		Peers: []netcfg.WireGuardPeer{{PublicKey: netcfg.Key{2}, Endpoint: netip.MustParseAddrPort("192.0.2.9:51820"), Called: true, Keepalive: 25 * time.Second,
 			AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("10.9.0.0/24")}}}}}
 	c.Underlays = []rules.Underlay{{ID: 9, Uplink: 3, Carriers: []int{1, 2}}}
 	c.Uplinks = append(c.Uplinks, rules.Uplink{ID: 3, Name: "vps", Device: "wg0", Tier: 2, Weight: 1,
@@ -232,13 +240,13 @@ func checkGoldens(t *testing.T, vm bool) {
 			k := open(t)
 			obs := snapshot(t, k, cfg).Foresee(cfg)
 			want, _ := rules.Plan(cfg, obs, verdicts(health...))
-			ops := rules.Diff(rules.Ours(numbers, obs), want)
+			ops := netcfg.Diff(rules.Ours(numbers, obs), want)
 			if diff := cmp.Diff(golden, script(ops)); diff != "" {
 				t.Errorf("the machine in the namespace is another than the golden's (-golden +namespace):\n%s", diff)
 			}
 			checkNft(t, golden)
 			key := filepath.Join(t.TempDir(), "key")
-			if err := os.WriteFile(key, []byte(rules.Key{0: 8, 31: 64}.String()), 0o600); err != nil {
+			if err := os.WriteFile(key, []byte(netcfg.Key{0: 8, 31: 64}.String()), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			sh(t, strings.ReplaceAll(golden, keyFile, key))
@@ -249,14 +257,14 @@ func checkGoldens(t *testing.T, vm bool) {
 			obs = snapshot(t, k, cfg)
 			obs.Recorded = recorded
 			want, _ = rules.Plan(cfg, obs, verdicts(health...))
-			if left := rules.Diff(rules.Ours(numbers, obs), want); len(left) > 0 {
+			if left := netcfg.Diff(rules.Ours(numbers, obs), want); len(left) > 0 {
 				t.Errorf("still to do after the golden's lines:\n%s", script(left))
 			}
 		})
 	}
 }
 
-func script(ops []rules.Op) string {
+func script(ops []netcfg.Op) string {
 	var b strings.Builder
 	for _, op := range ops {
 		b.WriteString(op.Command() + "\n")
@@ -295,7 +303,7 @@ func TestAnAddressOfTheSameSubnetOutlivesTheOldOne(t *testing.T) {
 			obs := snapshot(t, k, cfg)
 			obs.Recorded = recorded.Clone()
 			want, _ := rules.Plan(cfg, obs, v)
-			ops := rules.Diff(rules.Ours(numbers, obs), want)
+			ops := netcfg.Diff(rules.Ours(numbers, obs), want)
 			if len(ops) == 0 {
 				return
 			}

@@ -7,8 +7,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
-
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // InvalidDrop is a rule of somebody else's packet filter that drops what connection tracking holds for
@@ -32,7 +31,7 @@ func (k *Kernel) InvalidDrops() ([]InvalidDrop, error) {
 	}
 	var drops []InvalidDrop
 	for _, c := range chains {
-		if c.Table.Name == rules.TableName {
+		if c.Table.Name == nft.TableName {
 			continue
 		}
 		list, err := k.nft.GetRules(c.Table, c)

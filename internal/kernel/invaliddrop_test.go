@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 func TestDropsOfInvalidPacketsAreFoundInWhateverForm(t *testing.T) {
@@ -50,11 +51,11 @@ func TestDropsOfInvalidPacketsAreFoundInWhateverForm(t *testing.T) {
 func TestWhatTheKernelCannotDoIsFoundByTrying(t *testing.T) {
 	namespace(t)
 	before := sh(t, "ip -o link")
-	missing, err := kernel.MissingFeatures(numbers, []string{"veth", "nosuchtunnel"})
+	missing, err := kernel.MissingFeatures(numbers, []*encap.Kind{{Name: "veth"}, {Name: "nosuchtunnel", Module: "nosuchmodule"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(missing) != 1 || missing[0].What != "nosuchtunnel tunnels" || missing[0].Module != "nosuchtunnel" || missing[0].Err == nil {
+	if len(missing) != 1 || missing[0].What != "nosuchtunnel tunnels" || missing[0].Module != "nosuchmodule" || missing[0].Err == nil {
 		t.Errorf("missing: %+v", missing)
 	}
 	if after := sh(t, "ip -o link"); after != before {

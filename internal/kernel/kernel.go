@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Kernel is the network namespace that it was opened in. It is not safe for concurrent use: one
@@ -72,64 +73,64 @@ func (k *Kernel) request(msgType, flags int) *nl.NetlinkRequest {
 }
 
 // Apply carries out the changes in order. A change that fails does not keep the others from being
-// tried; the joined errors are a rules.Refusal for each one that failed.
-func (k *Kernel) Apply(ops []rules.Op) error {
+// tried; the joined errors are a netcfg.Refusal for each one that failed.
+func (k *Kernel) Apply(ops []netcfg.Op) error {
 	var failed []error
 	for _, op := range ops {
 		if err := k.apply(op); err != nil {
-			failed = append(failed, &rules.Refusal{Op: op, Err: err})
+			failed = append(failed, &netcfg.Refusal{Op: op, Err: err})
 		}
 	}
 	return errors.Join(failed...)
 }
 
-func (k *Kernel) apply(op rules.Op) error {
+func (k *Kernel) apply(op netcfg.Op) error {
 	switch op := op.(type) {
-	case rules.AddAddr:
+	case netcfg.AddAddr:
 		return k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, op.AddrAssignment)
-	case rules.ChangeAddr:
+	case netcfg.ChangeAddr:
 		return k.changeAddr(unix.RTM_NEWADDR, unix.NLM_F_REPLACE, op.AddrAssignment)
-	case rules.DelAddr:
+	case netcfg.DelAddr:
 		return ignoreNotFound(k.changeAddr(unix.RTM_DELADDR, 0, op.AddrAssignment))
-	case rules.PutRoute:
+	case netcfg.PutRoute:
 		flags := unix.NLM_F_CREATE
 		if !op.Prepend {
 			flags |= unix.NLM_F_REPLACE
 		}
 		return k.changeRoute(unix.RTM_NEWROUTE, flags, op.Route)
-	case rules.DelRoute:
+	case netcfg.DelRoute:
 		return ignoreNotFound(k.changeRoute(unix.RTM_DELROUTE, 0, op.Route))
-	case rules.AddRule:
+	case netcfg.AddRule:
 		err := k.changeRule(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, op.Rule)
 		if errors.Is(err, unix.EEXIST) {
 			return nil
 		}
 		return err
-	case rules.DelRule:
+	case netcfg.DelRule:
 		return ignoreNotFound(k.changeRule(unix.RTM_DELRULE, 0, op.Rule))
-	case rules.PutTable:
+	case netcfg.PutTable:
 		return k.putTable(op.Table)
-	case rules.PutPolicies:
+	case netcfg.PutPolicies:
 		return k.putPolicies(op)
-	case rules.SetGroup:
+	case netcfg.SetGroup:
 		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(op.Group)))
-	case rules.PutEgress:
+	case netcfg.PutEgress:
 		return k.putEgress(op)
-	case rules.DelEgress:
+	case netcfg.DelEgress:
 		return ignoreNotFound(k.delEgress(op))
-	case rules.SetSysctl:
+	case netcfg.SetSysctl:
 		return writeSysctl(op.Name, op.Value)
-	case rules.AddTunnel:
+	case netcfg.AddTunnel:
 		return k.addTunnel(op)
-	case rules.DelTunnel:
+	case netcfg.DelTunnel:
 		return ignoreNotFound(k.removeLink(op.Device))
-	case rules.SetMTU:
+	case netcfg.SetMTU:
 		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(op.MTU))))
-	case rules.SetMaster:
+	case netcfg.SetMaster:
 		return k.setMaster(op)
-	case rules.SetUp:
+	case netcfg.SetUp:
 		return k.setLink(op.Device, unix.IFF_UP, unix.IFF_UP)
-	case rules.SetWireGuard:
+	case netcfg.SetWireGuard:
 		return k.wireGuard.Set(op)
 	}
 	return fmt.Errorf("unknown change %T", op)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 var numbers = rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}
@@ -96,7 +97,7 @@ func snapshot(t testing.TB, k *kernel.Kernel, cfg rules.Config) *rules.Observed 
 }
 
 // converge plans and applies once, and fails unless nothing is left to do.
-func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, v map[rules.Path]rules.Verdict) []rules.Op {
+func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, v map[rules.Path]rules.Verdict) []netcfg.Op {
 	t.Helper()
 	obs := snapshot(t, k, cfg)
 	obs.Recorded = recorded.Clone()
@@ -104,7 +105,7 @@ func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded *rules.
 	if slices.ContainsFunc(report.Problems, func(p rules.Problem) bool { return p.Code != "policy-inactive" }) { // the dead uplinks are meant
 		t.Errorf("problems: %v", report.Problems)
 	}
-	ops := rules.Diff(rules.Ours(numbers, obs), want)
+	ops := netcfg.Diff(rules.Ours(numbers, obs), want)
 	recorded.Record(ops)
 	if err := k.Apply(ops); err != nil {
 		t.Fatal(err)
@@ -112,7 +113,7 @@ func converge(t *testing.T, k *kernel.Kernel, cfg rules.Config, recorded *rules.
 	obs = snapshot(t, k, cfg)
 	obs.Recorded = recorded.Clone()
 	want, _ = rules.Plan(cfg, obs, v)
-	for _, op := range rules.Diff(rules.Ours(numbers, obs), want) {
+	for _, op := range netcfg.Diff(rules.Ours(numbers, obs), want) {
 		t.Errorf("still to do after applying: %s", op.Command())
 	}
 	return ops
@@ -143,7 +144,7 @@ func TestAppliedPlanConvergesAndCleansUp(t *testing.T) {
 	obs := snapshot(t, k, config())
 	obs.Recorded = recorded.Clone()
 	want, _ := rules.Plan(cfg, obs, nil)
-	if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), want)); err != nil {
+	if err := k.Apply(netcfg.Diff(rules.Ours(numbers, obs), want)); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, everything(t)); diff != "" {
@@ -165,7 +166,7 @@ func TestPrintedCommandsMakeTheSameState(t *testing.T) {
 		obs := snapshot(t, open(t), config())
 		want, _ := rules.Plan(config(), obs, verdicts(rules.Good, rules.Good))
 		var script strings.Builder
-		for _, op := range rules.Diff(rules.Ours(numbers, obs), want) {
+		for _, op := range netcfg.Diff(rules.Ours(numbers, obs), want) {
 			script.WriteString(op.Command() + "\n")
 		}
 		t.Log(script.String())
@@ -211,16 +212,16 @@ ip rule add pref 78 not from 192.0.2.0/24 lookup 99`)
 	if !ok || link.Group != 5 || !link.Up || !link.Carrier {
 		t.Errorf("link wan2 = %+v, %v", link, ok)
 	}
-	var foreign []rules.Rule
+	var foreign []netcfg.Rule
 	for _, r := range obs.Rules {
 		if r.Priority == 77 || r.Priority == 78 {
 			foreign = append(foreign, r)
 		}
 	}
 	from := netip.MustParsePrefix("192.0.2.0/24")
-	want := []rules.Rule{
+	want := []netcfg.Rule{
 		{Family: rules.IPv4, Priority: 77, From: from, Mark: 5, Mask: 0xff, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1},
-		{Family: rules.IPv4, Priority: 78, From: from, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1, Selectors: rules.RuleSelectors{Not: true}},
+		{Family: rules.IPv4, Priority: 78, From: from, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1, Selectors: netcfg.RuleSelectors{Not: true}},
 	}
 	if diff := cmp.Diff(want, foreign, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)

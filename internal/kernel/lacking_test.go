@@ -4,26 +4,26 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // What keeps packets in must not get lost with an expression that a kernel lacks.
 func TestWhatIsLeftOfARuleWithoutAnExpression(t *testing.T) {
-	out := rules.NftDevice{Out: true, Name: "wan1"}
+	out := nft.Device{Out: true, Name: "wan1"}
 	for name, c := range map[string]struct {
-		rule    []rules.NftExpr
+		rule    []nft.Expr
 		lacking string
 		want    string // "": it is left out
 	}{
-		"a word of refusal":         {[]rules.NftExpr{out, rules.NftReject{}}, "Reject", `oifname "wan1" drop`},
-		"one to a TCP host":         {[]rules.NftExpr{out, rules.NftReset{}}, "Reset", `oifname "wan1" drop`},
-		"a counter":                 {[]rules.NftExpr{out, rules.NftCounter{}, rules.NftDrop{}}, "Counter", `oifname "wan1" drop`},
-		"what IPsec does not cover": {[]rules.NftExpr{rules.NftIPsec{Not: true}, out, rules.NftDrop{}}, "IPsec", `oifname "wan1" drop`},
-		"what IPsec covers":         {[]rules.NftExpr{rules.NftIPsec{}, rules.NftReturn{}}, "IPsec", ""},
-		"a translation":             {[]rules.NftExpr{out, rules.NftMasquerade{}}, "Masquerade", ""},
-		"nothing":                   {[]rules.NftExpr{out, rules.NftReject{}}, "Masquerade", `oifname "wan1" reject`},
+		"a word of refusal":         {[]nft.Expr{out, nft.Reject{}}, "Reject", `oifname "wan1" drop`},
+		"one to a TCP host":         {[]nft.Expr{out, nft.Reset{}}, "Reset", `oifname "wan1" drop`},
+		"a counter":                 {[]nft.Expr{out, nft.Counter{}, nft.Drop{}}, "Counter", `oifname "wan1" drop`},
+		"what IPsec does not cover": {[]nft.Expr{nft.IPsec{Not: true}, out, nft.Drop{}}, "IPsec", `oifname "wan1" drop`},
+		"what IPsec covers":         {[]nft.Expr{nft.IPsec{}, nft.Return{}}, "IPsec", ""},
+		"a translation":             {[]nft.Expr{out, nft.Masquerade{}}, "Masquerade", ""},
+		"nothing":                   {[]nft.Expr{out, nft.Reject{}}, "Masquerade", `oifname "wan1" reject`},
 	} {
-		table := &rules.Table{Chains: []rules.Chain{{Name: "guard", Rules: []rules.NftRule{{Exprs: c.rule}}}}}
+		table := &nft.Table{Chains: []nft.Chain{{Name: "guard", Rules: []nft.Rule{{Exprs: c.rule}}}}}
 		got := ""
 		for _, r := range withoutExpressions(table, []string{c.lacking}).Chains[0].Rules {
 			got += r.String()

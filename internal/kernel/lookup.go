@@ -11,6 +11,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Attributes of linux/rtnetlink.h for RTM_GETROUTE, and the flag that has the answer name its table.
@@ -139,12 +140,12 @@ func (k *Kernel) decodeAnswer(m []byte) (explain.Answer, error) {
 			a.Source, _ = netip.AddrFromSlice(value)
 		}
 	}
-	switch rules.RouteType(msg.Type) {
-	case rules.Local, rules.Broadcast, rules.Anycast:
+	switch netcfg.RouteType(msg.Type) {
+	case netcfg.Local, netcfg.Broadcast, netcfg.Anycast:
 		a.Local = true
-	case rules.Unreachable, rules.Blackhole, rules.Prohibit:
+	case netcfg.Unreachable, netcfg.Blackhole, netcfg.Prohibit:
 		// IPv6 answers some refusals with a route that says no instead of an error.
-		a = explain.Answer{Refused: rules.RouteType(msg.Type).String() + " route"}
+		a = explain.Answer{Refused: netcfg.RouteType(msg.Type).String() + " route"}
 	}
 	return a, nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Each change of our default in main is done in one go: the kernel deletes the first of the routes that a request fits,
@@ -15,10 +16,10 @@ func TestEveryChangeOfMainsDefaultIsDoneAtOnce(t *testing.T) {
 	sh(t, router)
 	k := open(t)
 	gateway, source := netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")
-	var states []rules.Route
+	var states []netcfg.Route
 	for n := range 16 {
-		r := rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Metric: 1, Protocol: numbers.Protocol,
-			Nexthops: []rules.Nexthop{{Device: "wan1", Gateway: gateway, Weight: 1, Onlink: n&1 != 0}}}
+		r := netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv4.Default(), Metric: 1, Protocol: numbers.Protocol,
+			Nexthops: []netcfg.Nexthop{{Device: "wan1", Gateway: gateway, Weight: 1, Onlink: n&1 != 0}}}
 		if n&2 != 0 {
 			r.Src = source
 		}
@@ -30,7 +31,7 @@ func TestEveryChangeOfMainsDefaultIsDoneAtOnce(t *testing.T) {
 		}
 		states = append(states, r)
 	}
-	ours := func() []rules.Route {
+	ours := func() []netcfg.Route {
 		obs, err := k.Snapshot(rules.Query{})
 		if err != nil {
 			t.Fatal(err)
@@ -40,13 +41,13 @@ func TestEveryChangeOfMainsDefaultIsDoneAtOnce(t *testing.T) {
 	ours() // the kernel is asked for its devices
 	for _, have := range states {
 		for _, want := range states {
-			if err := k.Apply([]rules.Op{rules.PutRoute{Route: have, Prepend: true}}); err != nil {
+			if err := k.Apply([]netcfg.Op{netcfg.PutRoute{Route: have, Prepend: true}}); err != nil {
 				t.Fatal(err)
 			}
-			if err := k.Apply(rules.Diff(rules.State{Routes: ours()}, rules.State{Routes: []rules.Route{want}})); err != nil {
+			if err := k.Apply(netcfg.Diff(netcfg.State{Routes: ours()}, netcfg.State{Routes: []netcfg.Route{want}})); err != nil {
 				t.Fatalf("from %s to %s: %v", have.String(), want.String(), err)
 			}
-			if got := ours(); !slices.EqualFunc(got, []rules.Route{want}, rules.Route.Equal) {
+			if got := ours(); !slices.EqualFunc(got, []netcfg.Route{want}, netcfg.Route.Equal) {
 				t.Errorf("from %s (onlink %v)\n  to %s (onlink %v): there is %v", have.String(), have.Nexthops[0].Onlink, want.String(), want.Nexthops[0].Onlink, got)
 			}
 			sh(t, "ip route flush table main proto 117")

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // A nat chain of others that hooks into postrouting, and what its rules lead to, may translate all that leaves by a
@@ -23,7 +24,7 @@ import (
 func (k *Kernel) translations(chains []*nftables.Chain) (whole, partial []rules.Translation, err error) {
 	w := natWalk{k: k, chains: chains}
 	for _, c := range chains {
-		if c.Table.Name == rules.TableName || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookPostrouting || c.Type != nftables.ChainTypeNAT {
+		if c.Table.Name == nft.TableName || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookPostrouting || c.Type != nftables.ChainTypeNAT {
 			continue
 		}
 		var families []rules.Family

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // tableCache keeps what was read of nftables for as long as the ruleset's generation stands: the
@@ -24,7 +26,7 @@ import (
 type tableCache struct {
 	valid           bool
 	generation      uint32
-	table, policies *rules.Table
+	table, policies *nft.Table
 	// who else translates sources: of all that leaves by a device, and of some of it
 	translations, partial []rules.Translation
 }
@@ -49,9 +51,9 @@ func (k *Kernel) readTables() (*tableCache, error) {
 	read := tableCache{valid: true, generation: generation}
 	for _, t := range tables {
 		switch t.Name {
-		case rules.TableName:
+		case nft.TableName:
 			read.table, err = k.listTable(t, chains)
-		case rules.PolicyTableName:
+		case nft.PolicyTableName:
 			read.policies, err = k.listTable(t, chains)
 		}
 		if err != nil {
@@ -66,18 +68,18 @@ func (k *Kernel) readTables() (*tableCache, error) {
 }
 
 // listSets lists the sets that have names; what is in them is not read.
-func (k *Kernel) listSets(t *nftables.Table) ([]rules.Set, error) {
+func (k *Kernel) listSets(t *nftables.Table) ([]nft.Set, error) {
 	sets, err := k.nft.GetSets(t)
 	if err != nil {
 		return nil, fmt.Errorf("listing nftables sets of %s: %w", t.Name, err)
 	}
-	var list []rules.Set
+	var list []nft.Set
 	for _, s := range sets {
 		if !s.Anonymous {
-			list = append(list, rules.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()], Map: s.IsMap, Merge: s.AutoMerge})
+			list = append(list, nft.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()], Map: s.IsMap, Merge: s.AutoMerge})
 		}
 	}
-	slices.SortFunc(list, func(a, b rules.Set) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b nft.Set) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
 }
 
@@ -98,17 +100,17 @@ func (k *Kernel) generation() (uint32, error) {
 	return 0, fmt.Errorf("reading the generation of the nftables ruleset: no answer")
 }
 
-func (k *Kernel) listTable(ours *nftables.Table, chains []*nftables.Chain) (*rules.Table, error) {
+func (k *Kernel) listTable(ours *nftables.Table, chains []*nftables.Chain) (*nft.Table, error) {
 	sets, err := k.listSets(ours)
 	if err != nil {
 		return nil, err
 	}
-	table := &rules.Table{Sets: sets}
+	table := &nft.Table{Sets: sets}
 	for _, c := range chains {
 		if c.Table.Name != ours.Name || c.Table.Family != ours.Family {
 			continue
 		}
-		chain := rules.Chain{Name: c.Name, Type: string(c.Type)}
+		chain := nft.Chain{Name: c.Name, Type: string(c.Type)}
 		if c.Hooknum != nil && c.Priority != nil {
 			chain.Hook, chain.Priority = hookName(*c.Hooknum), int(*c.Priority)
 		}
@@ -121,7 +123,7 @@ func (k *Kernel) listTable(ours *nftables.Table, chains []*nftables.Chain) (*rul
 		}
 		for _, r := range list {
 			comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			chain.Rules = append(chain.Rules, rules.NftRule{Comment: strings.TrimRight(comment, "\x00")})
+			chain.Rules = append(chain.Rules, nft.Rule{Comment: strings.TrimRight(comment, "\x00")})
 		}
 		table.Chains = append(table.Chains, chain)
 	}
@@ -155,19 +157,19 @@ func openTransaction() (*nftables.Conn, error) {
 }
 
 // putTable replaces our table; nil removes it.
-func (k *Kernel) putTable(t *rules.Table) error {
-	return k.orReduced(rules.TableName, t, k.table.table, k.replaceTable)
+func (k *Kernel) putTable(t *nft.Table) error {
+	return k.orReduced(nft.TableName, t, k.table.table, k.replaceTable)
 }
 
 // replaceTable replaces our table in one transaction.
-func (k *Kernel) replaceTable(t *rules.Table) error {
+func (k *Kernel) replaceTable(t *nft.Table) error {
 	// The library keeps a marshalling error for ever: a connection of its own for each transaction.
 	conn, err := openTransaction()
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
 	defer conn.CloseLasting()
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: rules.TableName}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: nft.TableName}
 	// Adding before deleting makes the deletion succeed whether or not the table is there.
 	conn.AddTable(table)
 	conn.DelTable(table)
@@ -182,8 +184,8 @@ func (k *Kernel) replaceTable(t *rules.Table) error {
 }
 
 // putPolicies replaces the rules of our table of policies, and keeps what is in its sets.
-func (k *Kernel) putPolicies(op rules.PutPolicies) error {
-	return k.orReduced(rules.PolicyTableName, op.Table, k.table.policies, func(t *rules.Table) error {
+func (k *Kernel) putPolicies(op netcfg.PutPolicies) error {
+	return k.orReduced(nft.PolicyTableName, op.Table, k.table.policies, func(t *nft.Table) error {
 		now := op
 		now.Table = t
 		return k.replacePolicies(now)
@@ -191,13 +193,13 @@ func (k *Kernel) putPolicies(op rules.PutPolicies) error {
 }
 
 // replacePolicies replaces them in one transaction.
-func (k *Kernel) replacePolicies(op rules.PutPolicies) error {
+func (k *Kernel) replacePolicies(op netcfg.PutPolicies) error {
 	conn, err := openTransaction()
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
 	defer conn.CloseLasting()
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: rules.PolicyTableName}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: nft.PolicyTableName}
 	conn.AddTable(table)
 	if op.Table == nil {
 		conn.DelTable(table)
@@ -238,7 +240,7 @@ type builder struct {
 }
 
 // chains makes the chains before the maps that lead to them, and those before the rules that look into them.
-func (b *builder) chains(t *rules.Table) error {
+func (b *builder) chains(t *nft.Table) error {
 	chains := make([]*nftables.Chain, len(t.Chains))
 	for i, c := range t.Chains {
 		chain := &nftables.Chain{Name: c.Name, Table: b.table}
@@ -268,7 +270,7 @@ func (b *builder) chains(t *rules.Table) error {
 }
 
 // set makes a set or a map that has a name.
-func (b *builder) set(s rules.Set) error {
+func (b *builder) set(s nft.Set) error {
 	if s.Family != 0 {
 		return b.conn.AddSet(&nftables.Set{Table: b.table, Name: s.Name, KeyType: addressType(s.Family), Interval: true, HasTimeout: !s.Merge, AutoMerge: s.Merge}, nil)
 	}
@@ -292,54 +294,54 @@ func (b *builder) set(s rules.Set) error {
 }
 
 // compile turns a rule into the kernel's expressions. Register 1 carries every value.
-func (b *builder) compile(r rules.NftRule) []expr.Any {
+func (b *builder) compile(r nft.Rule) []expr.Any {
 	var out []expr.Any
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
-		case rules.NftDevice:
+		case nft.Device:
 			out = append(out, metaDevice(e.Out), equal(deviceName(e.Name)))
-		case rules.NftCtMark:
+		case nft.CtMark:
 			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), compare(e.Not, native(e.Value)))
-		case rules.NftSYN:
+		case nft.SYN:
 			out = append(out, matchSYN()...)
-		case rules.NftMaxSegment:
+		case nft.MaxSegment:
 			out = append(out, maxSegment(e.Size)...)
-		case rules.NftSetMark:
+		case nft.SetMark:
 			out = append(out, &expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, bitwise(^e.Mask, e.Value),
 				&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1})
-		case rules.NftSetCtMark:
+		case nft.SetCtMark:
 			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(^e.Mask, e.Value),
 				&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: 1})
-		case rules.NftFamily:
+		case nft.Family:
 			out = append(out, matchFamily(e.Family)...)
-		case rules.NftSource:
-			out = append(out, b.addresses(rules.NftAddresses{Prefixes: []netip.Prefix{e.Prefix}})...)
-		case rules.NftDestination:
-			out = append(out, b.addresses(rules.NftAddresses{Dest: true, Prefixes: []netip.Prefix{e.Prefix}})...)
-		case rules.NftPrefixNAT:
+		case nft.Source:
+			out = append(out, b.addresses(nft.Addresses{Prefixes: []netip.Prefix{e.Prefix}})...)
+		case nft.Destination:
+			out = append(out, b.addresses(nft.Addresses{Dest: true, Prefixes: []netip.Prefix{e.Prefix}})...)
+		case nft.PrefixNAT:
 			out = append(out, prefixNAT(e)...)
-		case rules.NftSourceNAT:
+		case nft.SourceNAT:
 			out = append(out, &expr.Immediate{Register: 1, Data: e.To.AsSlice()},
 				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(familyNumber(rules.FamilyOf(e.To))), RegAddrMin: 1})
-		case rules.NftReject:
+		case nft.Reject:
 			out = append(out, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpv6PolicyFail})
-		case rules.NftCounter:
+		case nft.Counter:
 			out = append(out, &expr.Counter{})
-		case rules.NftMasquerade:
+		case nft.Masquerade:
 			out = append(out, &expr.Masq{})
-		case rules.NftDrop:
+		case nft.Drop:
 			out = append(out, &expr.Verdict{Kind: expr.VerdictDrop})
-		case rules.NftReturn:
+		case nft.Return:
 			out = append(out, &expr.Verdict{Kind: expr.VerdictReturn})
-		case rules.NftAccept:
+		case nft.Accept:
 			out = append(out, &expr.Verdict{Kind: expr.VerdictAccept})
-		case rules.NftJump:
+		case nft.Jump:
 			out = append(out, &expr.Verdict{Kind: expr.VerdictJump, Chain: e.Chain})
-		case rules.NftGoto:
+		case nft.Goto:
 			out = append(out, &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.Chain})
-		case rules.NftBranch:
+		case nft.Branch:
 			out = append(out, metaDevice(e.Out), branch(e.MapName()))
-		case rules.NftPinBranch:
+		case nft.PinBranch:
 			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), branch(e.MapName()))
 		default:
 			out = append(out, b.compileMatch(e)...)
@@ -426,7 +428,7 @@ const icmpv6PolicyFail = 5
 
 // prefixNAT rewrites what the prefix covers and keeps the rest (NF_NAT_RANGE_NETMAP): the range of
 // addresses from the first of the prefix to its last.
-func prefixNAT(e rules.NftPrefixNAT) []expr.Any {
+func prefixNAT(e nft.PrefixNAT) []expr.Any {
 	first := e.To.Masked().Addr().AsSlice()
 	last := slices.Clone(first)
 	for bit := e.To.Bits(); bit < 128; bit++ {

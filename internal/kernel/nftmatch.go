@@ -12,53 +12,55 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // compileMatch compiles the expressions of policies, of transparent proxies, and those that look values up in
 // sets.
-func (b *builder) compileMatch(e rules.NftExpr) []expr.Any {
+func (b *builder) compileMatch(e nft.Expr) []expr.Any {
 	switch e := e.(type) {
-	case rules.NftDevices:
+	case nft.Devices:
 		return []expr.Any{metaDevice(e.Out), &expr.Lookup{SourceRegister: 1, SetName: e.SetName()}}
-	case rules.NftAddresses:
+	case nft.Addresses:
 		return b.addresses(e)
-	case rules.NftExternalSet:
+	case nft.ExternalSet:
 		return append(loadAddress(e.Family, e.Dest), &expr.Lookup{SourceRegister: 1, SetName: e.Set})
-	case rules.NftProtocols:
+	case nft.Protocols:
 		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}}, b.bytes(nftables.TypeInetProto, e.List)...)
-	case rules.NftPorts:
+	case nft.Ports:
 		offset := uint32(0)
 		if e.Dest {
 			offset = 2
 		}
 		load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
-		return append([]expr.Any{load}, b.ranges(nftables.TypeInetService, false, spans(e.List, func(p rules.Ports) (first, last []byte) {
-			return binary.BigEndian.AppendUint16(nil, p.First), binary.BigEndian.AppendUint16(nil, p.Last)
+		return append([]expr.Any{load}, b.ranges(nftables.TypeInetService, false, spans(e.List, func(p nft.Range) (first, last []byte) {
+			return binary.BigEndian.AppendUint16(nil, uint16(p.First)), binary.BigEndian.AppendUint16(nil, uint16(p.Last))
 		}))...)
-	case rules.NftOwners:
+	case nft.Owners:
 		if one := e.List[0]; len(e.List) == 1 && one.First == one.Last {
 			return []expr.Any{&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}, equal(native(one.First))}
 		}
 		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}, networkOrder()},
-			b.ranges(nftables.TypeUID, false, spans(e.List, func(u rules.UIDs) (first, last []byte) {
+			b.ranges(nftables.TypeUID, false, spans(e.List, func(u nft.Range) (first, last []byte) {
 				return binary.BigEndian.AppendUint32(nil, u.First), binary.BigEndian.AppendUint32(nil, u.Last)
 			}))...)
-	case rules.NftMark:
+	case nft.Mark:
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, bitwise(e.Mask, 0), compare(e.Not, native(e.Value))}
-	case rules.NftDSCP:
+	case nft.DSCP:
 		return append(loadDSCP(e.Family), b.codePoints(e)...)
-	case rules.NftMACs:
+	case nft.MACs:
 		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: 1}, equal(binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_ETHER)),
 			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}}, b.macs(e.List)...)
-	case rules.NftPinned:
+	case nft.Pinned:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
-	case rules.NftReply:
+	case nft.Reply:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal([]byte{1})} // IP_CT_DIR_REPLY
-	case rules.NftNew:
+	case nft.New:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, bitwise(expr.CtStateBitNEW, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
-	case rules.NftIPsec:
+	case nft.IPsec:
 		return []expr.Any{&expr.Rt{Key: rtIPsec, Register: 1}, compare(false, []byte{flag(!e.Not)})}
-	case rules.NftSourceShare:
+	case nft.SourceShare:
 		return sourceShare(e)
 	}
 	return compileProxy(e)
@@ -78,25 +80,25 @@ func flag(set bool) byte {
 }
 
 // compileProxy compiles what ends in a verdict of its own kind, and what looks at sockets.
-func compileProxy(e rules.NftExpr) []expr.Any {
+func compileProxy(e nft.Expr) []expr.Any {
 	switch e := e.(type) {
-	case rules.NftRefuse:
+	case nft.Refuse:
 		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
-	case rules.NftReset:
+	case nft.Reset:
 		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
-	case rules.NftTProxy:
+	case nft.TProxy:
 		return []expr.Any{&expr.Immediate{Register: 1, Data: binary.BigEndian.AppendUint16(nil, e.Port)},
 			&expr.TProxy{Family: familyNumber(e.Family), TableFamily: unix.NFPROTO_INET, RegPort: 1}}
-	case rules.NftTransparent:
+	case nft.Transparent:
 		return []expr.Any{&expr.Socket{Key: expr.SocketKeyTransparent, Register: 1}, equal([]byte{1}),
 			&expr.Socket{Key: expr.SocketKeyWildcard, Register: 1}, equal([]byte{0})}
-	case rules.NftRoute:
+	case nft.Route:
 		fib := &expr.Fib{Register: 1, ResultOIF: true, FlagPRESENT: true, FlagMARK: true, FlagDADDR: !e.Back, FlagSADDR: e.Back, FlagIIF: e.Back}
 		return []expr.Any{fib, equal(native(1))}
-	case rules.NftDestinationNAT:
+	case nft.DestinationNAT:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}, bitwise(ipsDestinationNAT, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
-	case rules.NftLocalDestination:
-		return []expr.Any{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native(uint32(rules.Local)))}
+	case nft.LocalDestination:
+		return []expr.Any{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native(uint32(netcfg.Local)))}
 	}
 	panic(fmt.Sprintf("nftables expression %T cannot be compiled", e))
 }
@@ -184,7 +186,7 @@ func next(n []byte) ([]byte, bool) {
 	return nil, false
 }
 
-func (b *builder) addresses(e rules.NftAddresses) []expr.Any {
+func (b *builder) addresses(e nft.Addresses) []expr.Any {
 	family := rules.FamilyOf(e.Prefixes[0].Addr())
 	if len(e.Prefixes) == 1 {
 		return matchPrefix(e.Prefixes[0], e.Dest, e.Not)
@@ -240,7 +242,7 @@ func loadDSCP(f rules.Family) []expr.Any {
 }
 
 // codePoints matches what loadDSCP has loaded.
-func (b *builder) codePoints(e rules.NftDSCP) []expr.Any {
+func (b *builder) codePoints(e nft.DSCP) []expr.Any {
 	elements := make([]nftables.SetElement, len(e.List))
 	for i, d := range e.List {
 		elements[i].Key = []byte{d << 2}
@@ -257,7 +259,7 @@ func (b *builder) codePoints(e rules.NftDSCP) []expr.Any {
 }
 
 // sourceShare hashes the source address, as "jhash ip saddr mod N seed S" does.
-func sourceShare(e rules.NftSourceShare) []expr.Any {
+func sourceShare(e nft.SourceShare) []expr.Any {
 	size := uint32(4)
 	if e.Family == rules.IPv6 {
 		size = 16

@@ -11,6 +11,8 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 func nets(list ...string) []netip.Prefix {
@@ -30,9 +32,9 @@ func selective() rules.Config {
 		{ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.0/26", "192.0.2.128/26", "2001:db8:77::/48")},
 		{ID: 5, Tiers: [][]int{{1, 2}}},
 	}
-	many := make([]rules.Ports, 0, 40)
+	many := make([]netcfg.Ports, 0, 40)
 	for n := range 40 {
-		many = append(many, rules.Ports{First: uint16(1000 + 10*n), Last: uint16(1003 + 10*n)})
+		many = append(many, netcfg.Ports{First: uint16(1000 + 10*n), Last: uint16(1003 + 10*n)})
 	}
 	for _, p := range []struct {
 		name  string
@@ -40,7 +42,7 @@ func selective() rules.Config {
 		s     rules.Selector
 	}{
 		{"addresses", 3, rules.Selector{rules.SelectAddresses{Prefixes: nets("203.0.113.128/25", "2001:db8:1::/64")}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.2/32", "192.0.2.64/26", "2001:db8:ffff::2/128")}}},
-		{"device", 3, rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 65535}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}}}},
+		{"device", 3, rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 65535}}}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}, {First: 8000, Last: 8080}}}}},
 		{"owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}, {Set: true, First: 7, Last: 7}}}},
 		{"one-owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 7, Last: 9}}}},
 		{"single-owner", 4, rules.Selector{rules.SelectUIDs{{Set: true, First: 7, Last: 7}}, rules.SelectDSCP{0}}},
@@ -60,7 +62,7 @@ func selective() rules.Config {
 	c.Policies = append(c.Policies, rules.Policy{Name: "sticky", Group: 5, Sticky: true, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.0/24", "2001:db8:ffff::/64")}}})
 	c.MergedSets = []string{"lists"}
 	c.TProxies = []rules.TProxy{
-		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}, rules.SelectMACs{{2, 5: 0x10}}}, Except: nets("192.0.2.7/32")},
+		{Name: "web", Group: 9, Port: 12345, Reject: true, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6, 17}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 443, Last: 443}}}, rules.SelectMACs{{2, 5: 0x10}}}, Except: nets("192.0.2.7/32")},
 		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}, rules.SelectProtocols{6}}},
 	}
 	return c
@@ -80,7 +82,7 @@ func TestPoliciesConvergeAndCleanUp(t *testing.T) {
 	obs.Recorded = recorded.Clone()
 	cfg.Uplinks, cfg.Policies, cfg.Groups, cfg.TProxies = nil, nil, nil, nil
 	want, _ := rules.Plan(cfg, obs, nil)
-	if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), want)); err != nil {
+	if err := k.Apply(netcfg.Diff(rules.Ours(numbers, obs), want)); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, everything(t)); diff != "" {
@@ -89,7 +91,7 @@ func TestPoliciesConvergeAndCleanUp(t *testing.T) {
 }
 
 // selected is a kernel that has the policies of selective, while both uplinks are good.
-func selected(t *testing.T) (k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, ops []rules.Op) {
+func selected(t *testing.T) (k *kernel.Kernel, cfg rules.Config, recorded *rules.Recorded, ops []netcfg.Op) {
 	t.Helper()
 	namespace(t)
 	sh(t, router)
@@ -101,10 +103,10 @@ func selected(t *testing.T) (k *kernel.Kernel, cfg rules.Config, recorded *rules
 // both.
 func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 	_, _, _, ops := selected(t)
-	ours := sh(t, "nft list table inet "+rules.PolicyTableName)
-	sh(t, "nft delete table inet "+rules.PolicyTableName)
+	ours := sh(t, "nft list table inet "+nft.PolicyTableName)
+	sh(t, "nft delete table inet "+nft.PolicyTableName)
 	for _, op := range ops {
-		if put, ok := op.(rules.PutPolicies); ok {
+		if put, ok := op.(netcfg.PutPolicies); ok {
 			cmd := exec.Command("nft", "-f", "-")
 			cmd.Stdin = strings.NewReader(put.Script())
 			if out, err := cmd.CombinedOutput(); err != nil {
@@ -112,7 +114,7 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff(strings.Split(sh(t, "nft list table inet "+rules.PolicyTableName), "\n"), strings.Split(ours, "\n")); diff != "" {
+	if diff := cmp.Diff(strings.Split(sh(t, "nft list table inet "+nft.PolicyTableName), "\n"), strings.Split(ours, "\n")); diff != "" {
 		t.Errorf("(-by nft +by us):\n%s", diff)
 	}
 }
@@ -120,11 +122,11 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 // Other programs' addresses stay when the policies change around them.
 func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
 	k, cfg, recorded, _ := selected(t)
-	sh(t, "nft add element inet "+rules.PolicyTableName+" streaming4 '{ 192.0.2.9, 192.0.2.16/28 }'; nft add element inet "+rules.PolicyTableName+" streaming6 '{ 2001:db8:ffff::9 timeout 1h }'")
+	sh(t, "nft add element inet "+nft.PolicyTableName+" streaming4 '{ 192.0.2.9, 192.0.2.16/28 }'; nft add element inet "+nft.PolicyTableName+" streaming6 '{ 2001:db8:ffff::9 timeout 1h }'")
 	cfg.Policies[0].Select[1] = rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.3/32")}
 	cfg.Policies[9].Select[1] = rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}
 	converge(t, k, cfg, recorded, verdicts(rules.Dead, rules.Good))
-	out := sh(t, "nft list table inet "+rules.PolicyTableName)
+	out := sh(t, "nft list table inet "+nft.PolicyTableName)
 	for _, kept := range []string{"192.0.2.9", "192.0.2.16/28", "2001:db8:ffff::9 timeout 1h"} {
 		if !strings.Contains(out, kept) {
 			t.Errorf("%s is lost:\n%s", kept, out)
@@ -133,9 +135,9 @@ func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
 	if strings.Contains(out, "more4") {
 		t.Errorf("a set that no policy names is still there:\n%s", out)
 	}
-	sh(t, "nft delete table inet "+rules.PolicyTableName)
+	sh(t, "nft delete table inet "+nft.PolicyTableName)
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
-	sh(t, "nft flush chain inet "+rules.PolicyTableName+" output; nft delete chain inet "+rules.PolicyTableName+" output; nft add chain inet "+rules.PolicyTableName+" mine")
+	sh(t, "nft flush chain inet "+nft.PolicyTableName+" output; nft delete chain inet "+nft.PolicyTableName+" output; nft add chain inet "+nft.PolicyTableName+" mine")
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
 }
 
@@ -175,22 +177,22 @@ func TestOnePolicysChangeTouchesItsOwnRulesAlone(t *testing.T) {
 	}
 	// An uplink's death touches the groups' routes, and none of the rules.
 	for _, op := range converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Dead)) {
-		if _, rule := op.(rules.AddRule); rule {
+		if _, rule := op.(netcfg.AddRule); rule {
 			t.Errorf("a dead uplink changes %s", op.Command())
 		}
 	}
 }
 
 // changed counts changes by their kind.
-func changed(ops []rules.Op) string {
+func changed(ops []netcfg.Op) string {
 	added, removed, table, other := 0, 0, 0, ""
 	for _, op := range ops {
 		switch op.(type) {
-		case rules.AddRule:
+		case netcfg.AddRule:
 			added++
-		case rules.DelRule:
+		case netcfg.DelRule:
 			removed++
-		case rules.PutPolicies:
+		case netcfg.PutPolicies:
 			table++
 		default:
 			other += ", " + op.Command()
@@ -207,14 +209,14 @@ func TestALongListOfAddressesIsSplit(t *testing.T) {
 	cfg := config()
 	cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}}
 	var to []netip.Prefix
-	for n := range 2*rules.MaxSet + 7 {
+	for n := range 2*nft.MaxSet + 7 {
 		cfg.Groups[0].Except = append(cfg.Groups[0].Except, nets(fmt.Sprintf("10.3.%d.%d/32", n/200, n%200), fmt.Sprintf("2001:db8:3::%x/128", n))...)
 		to = append(to, nets(fmt.Sprintf("10.2.%d.%d/31", n/120, n%120*2), fmt.Sprintf("2001:db8:2::%x/127", 2*n))...)
 	}
 	cfg.Policies = []rules.Policy{{Name: "long", Group: 3, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: to}}}}
 	var recorded rules.Recorded
 	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
-	out := sh(t, "nft list chain inet "+rules.PolicyTableName+" prerouting")
+	out := sh(t, "nft list chain inet "+nft.PolicyTableName+" prerouting")
 	for _, last := range []string{"10.2.8.92/31", "2001:db8:2::7dc/127", "10.3.5.6", "2001:db8:3::3ee"} {
 		if !strings.Contains(out, last) {
 			t.Errorf("%s is in no set", last)
@@ -233,7 +235,7 @@ func BenchmarkFirstApply(b *testing.B) {
 		obs := snapshot(b, k, cfg)
 		b.StartTimer()
 		want, _ := rules.Plan(cfg, obs, verdicts(rules.Good, rules.Good))
-		if err := k.Apply(rules.Diff(rules.Ours(numbers, obs), want)); err != nil {
+		if err := k.Apply(netcfg.Diff(rules.Ours(numbers, obs), want)); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -243,19 +245,19 @@ func BenchmarkFirstApply(b *testing.B) {
 func TestPrefixesOfAMergedSetMayOverlap(t *testing.T) {
 	k, cfg, recorded, _ := selected(t)
 	for _, list := range []string{"10.128.0.0/16", "10.128.0.7", "172.20.0.0/16, 172.20.1.0/24"} {
-		sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ "+list+" }'")
+		sh(t, "nft add element inet "+nft.PolicyTableName+" lists4 '{ "+list+" }'")
 	}
-	sh(t, "nft add element inet "+rules.PolicyTableName+" lists6 '{ 2001:db8:7::/48, 2001:db8:7:1::/64, 2001:db8:7:1::9 }'")
-	if out := sh(t, "nft list set inet "+rules.PolicyTableName+" lists6"); !strings.Contains(out, "{ 2001:db8:7::/48 }") {
+	sh(t, "nft add element inet "+nft.PolicyTableName+" lists6 '{ 2001:db8:7::/48, 2001:db8:7:1::/64, 2001:db8:7:1::9 }'")
+	if out := sh(t, "nft list set inet "+nft.PolicyTableName+" lists6"); !strings.Contains(out, "{ 2001:db8:7::/48 }") {
 		t.Error(out)
 	}
-	if out := sh(t, "nft list set inet "+rules.PolicyTableName+" lists4"); !strings.Contains(out, "10.128.0.0/16, 172.20.0.0/16 }") {
+	if out := sh(t, "nft list set inet "+nft.PolicyTableName+" lists4"); !strings.Contains(out, "10.128.0.0/16, 172.20.0.0/16 }") {
 		t.Error(out)
 	}
-	if out, err := exec.Command("nft", "add", "element", "inet", rules.PolicyTableName, "lists4", "{ 192.0.2.9 timeout 1h }").CombinedOutput(); err == nil {
+	if out, err := exec.Command("nft", "add", "element", "inet", nft.PolicyTableName, "lists4", "{ 192.0.2.9 timeout 1h }").CombinedOutput(); err == nil {
 		t.Errorf("what expires is taken, and would be merged: %s", out)
 	}
 	cfg.MergedSets = nil // another kind of set by the same name
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
-	sh(t, "nft add element inet "+rules.PolicyTableName+" lists4 '{ 192.0.2.9 timeout 1h }'")
+	sh(t, "nft add element inet "+nft.PolicyTableName+" lists4 '{ 192.0.2.9 timeout 1h }'")
 }

@@ -8,20 +8,19 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // reducedTable is a table that stands in the place of one that this kernel cannot hold as a whole.
 type reducedTable struct {
-	want, instead *rules.Table
+	want, instead *nft.Table
 	err           error
 }
 
 // orReduced puts a table, and when the kernel refuses it for an expression that it does not have, one without the rules
 // that use it: masquerading and pins are not to be lost for want of a module that counts or hashes. That is an error all
 // the same. What stands already is not put again.
-func (k *Kernel) orReduced(name string, want, installed *rules.Table, put func(*rules.Table) error) error {
+func (k *Kernel) orReduced(name string, want, installed *nft.Table, put func(*nft.Table) error) error {
 	if r := k.reduced[name]; want != nil && r != nil && k.table.valid && want.Matches(r.want) && r.instead.Matches(installed) {
 		return r.err
 	}
@@ -44,11 +43,11 @@ func (k *Kernel) orReduced(name string, want, installed *rules.Table, put func(*
 }
 
 // kindOf names the kind of an expression as package rules does, "Counter".
-func kindOf(e rules.NftExpr) string { return strings.TrimPrefix(reflect.TypeOf(e).Name(), "Nft") }
+func kindOf(e nft.Expr) string { return strings.TrimPrefix(reflect.TypeOf(e).Name(), "Nft") }
 
 // findLacking lists the kinds of expressions in a table that the kernel refuses each by itself. They are tried in transactions
 // that take back what they make, so that nothing is ever seen of them.
-func findLacking(t *rules.Table) []string {
+func findLacking(t *nft.Table) []string {
 	tried := make(map[string]bool)
 	var lacking []string
 	for i := range t.Chains {
@@ -71,53 +70,53 @@ func findLacking(t *rules.Table) []string {
 
 // needsOtherObjects reports whether an expression cannot stand alone: it needs other chains, or a set with a name. Every kernel
 // with nftables has those.
-func needsOtherObjects(e rules.NftExpr) bool {
+func needsOtherObjects(e nft.Expr) bool {
 	switch e.(type) {
-	case rules.NftJump, rules.NftGoto, rules.NftBranch, rules.NftPinBranch, rules.NftDevices, rules.NftExternalSet:
+	case nft.Jump, nft.Goto, nft.Branch, nft.PinBranch, nft.Devices, nft.ExternalSet:
 		return true
 	}
 	return false
 }
 
-func hasExpression(e rules.NftExpr) bool {
+func hasExpression(e nft.Expr) bool {
 	conn, err := openTransaction()
 	if err != nil {
 		return true // nothing is known against it
 	}
 	defer conn.CloseLasting()
-	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: rules.TableName + "_trial"}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: nft.TableName + "_trial"}
 	conn.AddTable(table)
 	chain := conn.AddChain(&nftables.Chain{Name: "trial", Table: table})
 	b := &builder{conn: conn, table: table}
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: b.compile(rules.NftRule{Exprs: []rules.NftExpr{e}})})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: b.compile(nft.Rule{Exprs: []nft.Expr{e}})})
 	conn.DelTable(table)
 	return conn.Flush() == nil && b.err == nil
 }
 
 // withoutExpressions leaves the rules out that use an expression of the kinds. What refuses packets with a word drops them
 // without one then: kill switches stay closed. Where there is no IPsec, no packet is covered by it.
-func withoutExpressions(t *rules.Table, kinds []string) *rules.Table {
-	lacks := func(e rules.NftExpr) bool { return slices.Contains(kinds, kindOf(e)) }
-	reduced := &rules.Table{Sets: t.Sets, Chains: slices.Clone(t.Chains)}
+func withoutExpressions(t *nft.Table, kinds []string) *nft.Table {
+	lacks := func(e nft.Expr) bool { return slices.Contains(kinds, kindOf(e)) }
+	reduced := &nft.Table{Sets: t.Sets, Chains: slices.Clone(t.Chains)}
 	for i := range reduced.Chains {
 		c := &reduced.Chains[i]
-		var kept []rules.NftRule
+		var kept []nft.Rule
 		for _, r := range c.Rules {
 			if !slices.ContainsFunc(r.Exprs, lacks) {
 				kept = append(kept, r)
 				continue
 			}
-			left := rules.NftRule{Comment: r.Comment + " reduced"}
+			left := nft.Rule{Comment: r.Comment + " reduced"}
 			for _, e := range r.Exprs {
 				switch e := e.(type) {
-				case rules.NftReject, rules.NftRefuse, rules.NftReset:
-					left.Exprs = append(left.Exprs, rules.NftDrop{})
+				case nft.Reject, nft.Refuse, nft.Reset:
+					left.Exprs = append(left.Exprs, nft.Drop{})
 					continue
-				case rules.NftIPsec:
+				case nft.IPsec:
 					if e.Not && lacks(e) {
 						continue
 					}
-				case rules.NftCounter:
+				case nft.Counter:
 					if lacks(e) {
 						continue
 					}

@@ -5,21 +5,23 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // A share of nothing is what no kernel hashes to, so it stands for an expression that this kernel does not have.
 func TestRulesWithAnExpressionThatTheKernelLacksAreLeftOutAndTheRestStands(t *testing.T) {
 	namespace(t)
 	k := open(t)
-	table := &rules.Table{Chains: []rules.Chain{
-		{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: 110, Rules: []rules.NftRule{
-			{Exprs: []rules.NftExpr{rules.NftSourceShare{Family: rules.IPv4}, rules.NftReturn{}}, Comment: "a share [1]"},
-			{Exprs: []rules.NftExpr{rules.NftDevice{Out: true, Name: "wan1"}, rules.NftMasquerade{}}, Comment: "masqueraded [2]"},
+	table := &nft.Table{Chains: []nft.Chain{
+		{Name: "srcnat", Type: "nat", Hook: "postrouting", Priority: 110, Rules: []nft.Rule{
+			{Exprs: []nft.Expr{nft.SourceShare{Family: rules.IPv4}, nft.Return{}}, Comment: "a share [1]"},
+			{Exprs: []nft.Expr{nft.Device{Out: true, Name: "wan1"}, nft.Masquerade{}}, Comment: "masqueraded [2]"},
 		}},
 	}}
 	var before string
 	for range 2 {
-		err := k.Apply([]rules.Op{rules.PutTable{Table: table}})
+		err := k.Apply([]netcfg.Op{netcfg.PutTable{Table: table}})
 		if err == nil || !strings.Contains(err.Error(), "SourceShare") {
 			t.Fatalf("%v", err)
 		}
@@ -38,7 +40,7 @@ func TestRulesWithAnExpressionThatTheKernelLacksAreLeftOutAndTheRestStands(t *te
 	}
 	chain := table.Chains[0]
 	chain.Rules = chain.Rules[1:]
-	if err := k.Apply([]rules.Op{rules.PutTable{Table: &rules.Table{Chains: []rules.Chain{chain}}}}); err != nil {
+	if err := k.Apply([]netcfg.Op{netcfg.PutTable{Table: &nft.Table{Chains: []nft.Chain{chain}}}}); err != nil {
 		t.Errorf("without it: %v", err)
 	}
 }

@@ -10,10 +10,11 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // routes lists what planning looks at: table main, our tables, and whatever carries our protocol number.
-func (k *Kernel) routes(family rules.Family) ([]rules.Route, error) {
+func (k *Kernel) routes(family rules.Family) ([]netcfg.Route, error) {
 	header := func() nl.NetlinkRequestData {
 		return &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(family)}}
 	}
@@ -21,11 +22,11 @@ func (k *Kernel) routes(family rules.Family) ([]rules.Route, error) {
 }
 
 func (k *Kernel) relevant(table uint32, protocol uint8) bool {
-	return table == rules.TableMain || table == k.numbers.NeighbourTable() || protocol == k.numbers.Protocol ||
+	return table == netcfg.TableMain || table == k.numbers.NeighbourTable() || protocol == k.numbers.Protocol ||
 		table >= k.numbers.TableBase && table <= k.numbers.TableBase+rules.MaxUplinks
 }
 
-func (k *Kernel) decodeRoute(m []byte) (rules.Route, bool) {
+func (k *Kernel) decodeRoute(m []byte) (netcfg.Route, bool) {
 	r, ok := k.decodeTableRoute(m)
 	return r.Route, ok && r.Table != unix.RT_TABLE_LOCAL && k.relevant(r.Table, r.Protocol)
 }
@@ -41,11 +42,11 @@ func (k *Kernel) decodeTableRoute(m []byte) (explain.TableRoute, bool) {
 		return explain.TableRoute{}, false
 	}
 	r := explain.TableRoute{TOS: msg.Tos}
-	r.Route = rules.Route{Family: family, Table: uint32(msg.Table), Type: rules.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}
+	r.Route = netcfg.Route{Family: family, Table: uint32(msg.Table), Type: netcfg.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}
 	if family == rules.IPv4 {
 		r.Scope = msg.Scope
 	}
-	single := rules.Nexthop{Weight: 1, Onlink: msg.Flags&unix.RTNH_F_ONLINK != 0}
+	single := netcfg.Nexthop{Weight: 1, Onlink: msg.Flags&unix.RTNH_F_ONLINK != 0}
 	for typ, value := range attributes(m[unix.SizeofRtMsg:]) {
 		switch typ {
 		case unix.RTA_TABLE:
@@ -84,9 +85,9 @@ func (k *Kernel) decodeTableRoute(m []byte) (explain.TableRoute, bool) {
 
 // carries reports whether routes of a type have nexthops that matter. Those that refuse are on device lo
 // in IPv6, and on none in IPv4.
-func carries(t rules.RouteType) bool {
+func carries(t netcfg.RouteType) bool {
 	switch t {
-	case rules.Unicast, rules.Local, rules.Broadcast, rules.Anycast, rules.Multicast:
+	case netcfg.Unicast, netcfg.Local, netcfg.Broadcast, netcfg.Anycast, netcfg.Multicast:
 		return true
 	}
 	return false
@@ -107,7 +108,7 @@ func (k *Kernel) decodeNexthops(b []byte, r *explain.TableRoute) {
 		if length < unix.SizeofRtNexthop || length > len(b) {
 			break
 		}
-		hop := rules.Nexthop{
+		hop := netcfg.Nexthop{
 			Onlink: b[2]&unix.RTNH_F_ONLINK != 0,
 			Weight: int(b[3]) + 1,
 			Device: k.devices.name[int(native32(b[4:]))],
@@ -122,7 +123,7 @@ func (k *Kernel) decodeNexthops(b []byte, r *explain.TableRoute) {
 	}
 }
 
-func (k *Kernel) changeRoute(msgType, flags int, r rules.Route) error {
+func (k *Kernel) changeRoute(msgType, flags int, r netcfg.Route) error {
 	req := k.request(msgType, flags|unix.NLM_F_ACK)
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Dst_len: uint8(r.Dst.Bits()),
 		Protocol: r.Protocol, Scope: r.Scope, Type: uint8(r.Type)}}
@@ -176,7 +177,7 @@ func encodeGateway(family rules.Family, gateway netip.Addr) (typ int, value []by
 	return unix.RTA_VIA, append(value, gateway.AsSlice()...)
 }
 
-func (k *Kernel) encodeNexthops(r rules.Route) ([]byte, error) {
+func (k *Kernel) encodeNexthops(r netcfg.Route) ([]byte, error) {
 	var b []byte
 	for _, hop := range r.Nexthops {
 		index, ok := k.devices.index[hop.Device]

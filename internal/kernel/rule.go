@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // sizeofRuleHeader is that of struct fib_rule_hdr, which has the layout of rtmsg: family, lengths, tos,
@@ -17,26 +18,26 @@ const sizeofRuleHeader = unix.SizeofRtMsg
 // fibRuleInvert is FIB_RULE_INVERT of linux/fib_rules.h.
 const fibRuleInvert = 0x2
 
-func (k *Kernel) rules(family rules.Family) ([]rules.Rule, error) {
+func (k *Kernel) rules(family rules.Family) ([]netcfg.Rule, error) {
 	header := func() nl.NetlinkRequestData {
 		return &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(family)}}
 	}
 	return dump(k, family.String()+" rules", unix.RTM_GETRULE, header, decodeRule)
 }
 
-func decodeRule(m []byte) (rules.Rule, bool) {
+func decodeRule(m []byte) (netcfg.Rule, bool) {
 	if len(m) < sizeofRuleHeader {
-		return rules.Rule{}, false
+		return netcfg.Rule{}, false
 	}
 	msg := nl.DeserializeRtMsg(m)
 	family, known := familyOf(msg.Family)
 	if !known {
-		return rules.Rule{}, false
+		return netcfg.Rule{}, false
 	}
-	r := rules.Rule{Family: family, Table: uint32(msg.Table), SuppressPrefixLen: -1, SuppressGroup: -1}
-	r.Selectors = rules.RuleSelectors{Not: msg.Flags&fibRuleInvert != 0, TOS: msg.Tos}
+	r := netcfg.Rule{Family: family, Table: uint32(msg.Table), SuppressPrefixLen: -1, SuppressGroup: -1}
+	r.Selectors = netcfg.RuleSelectors{Not: msg.Flags&fibRuleInvert != 0, TOS: msg.Tos}
 	if msg.Type != nl.FR_ACT_TO_TBL {
-		r.Selectors.Action = rules.Action(msg.Type)
+		r.Selectors.Action = netcfg.Action(msg.Type)
 	}
 	for typ, value := range attributes(m[sizeofRuleHeader:]) {
 		switch typ {
@@ -80,7 +81,7 @@ const (
 )
 
 // decodeSelectors reads the rarer selectors, and what rules of ours never have.
-func decodeSelectors(m *rules.RuleSelectors, typ uint16, value []byte) {
+func decodeSelectors(m *netcfg.RuleSelectors, typ uint16, value []byte) {
 	full := len(value) == 1 && value[0] == 0x3f || len(value) >= 2 && value[0] == 0xff && value[1] == 0xff
 	switch {
 	case typ == nl.FRA_FLOW, typ == nl.FRA_PAD: // a realm selects nothing
@@ -92,7 +93,7 @@ func decodeSelectors(m *rules.RuleSelectors, typ uint16, value []byte) {
 	case typ == nl.FRA_DPORT_RANGE && len(value) >= 4:
 		m.DPort = decodePorts(value)
 	case typ == nl.FRA_UID_RANGE && len(value) >= 8:
-		m.UIDs = rules.UIDs{Set: true, First: native32(value), Last: native32(value[4:])}
+		m.UIDs = netcfg.UIDs{Set: true, First: native32(value), Last: native32(value[4:])}
 	case typ == nl.FRA_GOTO:
 		m.Goto = int(native32(value))
 	case typ == fraDSCP && len(value) > 0:
@@ -102,8 +103,8 @@ func decodeSelectors(m *rules.RuleSelectors, typ uint16, value []byte) {
 	}
 }
 
-func decodePorts(value []byte) rules.Ports {
-	return rules.Ports{First: binary.NativeEndian.Uint16(value), Last: binary.NativeEndian.Uint16(value[2:])}
+func decodePorts(value []byte) netcfg.Ports {
+	return netcfg.Ports{First: binary.NativeEndian.Uint16(value), Last: binary.NativeEndian.Uint16(value[2:])}
 }
 
 func decodePrefix(value []byte, bits uint8) netip.Prefix {
@@ -111,7 +112,7 @@ func decodePrefix(value []byte, bits uint8) netip.Prefix {
 	return netip.PrefixFrom(ip, int(bits))
 }
 
-func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
+func (k *Kernel) changeRule(msgType, flags int, r netcfg.Rule) error {
 	req := k.request(msgType, flags|unix.NLM_F_ACK)
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Type: nl.FR_ACT_TO_TBL}}
 	if r.Selectors.Action != 0 {
@@ -152,17 +153,17 @@ func (k *Kernel) changeRule(msgType, flags int, r rules.Rule) error {
 }
 
 // encodeSelectors adds the selectors of policies.
-func encodeSelectors(m *rules.RuleSelectors, msg *nl.RtMsg, add func(typ int, value []byte)) {
+func encodeSelectors(m *netcfg.RuleSelectors, msg *nl.RtMsg, add func(typ int, value []byte)) {
 	if m.Not {
 		msg.Flags |= fibRuleInvert
 	}
 	if m.Protocol != 0 {
 		add(nl.FRA_IP_PROTO, []byte{m.Protocol})
 	}
-	if m.SPort != (rules.Ports{}) {
+	if m.SPort != (netcfg.Ports{}) {
 		add(nl.FRA_SPORT_RANGE, encodePorts(m.SPort))
 	}
-	if m.DPort != (rules.Ports{}) {
+	if m.DPort != (netcfg.Ports{}) {
 		add(nl.FRA_DPORT_RANGE, encodePorts(m.DPort))
 	}
 	if m.UIDs.Set {
@@ -170,6 +171,6 @@ func encodeSelectors(m *rules.RuleSelectors, msg *nl.RtMsg, add func(typ int, va
 	}
 }
 
-func encodePorts(p rules.Ports) []byte {
+func encodePorts(p netcfg.Ports) []byte {
 	return binary.NativeEndian.AppendUint16(binary.NativeEndian.AppendUint16(nil, p.First), p.Last)
 }

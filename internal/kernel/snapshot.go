@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // dumpTries bounds how often an interrupted dump is asked for again. The kernel interrupts a dump when
@@ -103,7 +104,7 @@ func dump[T any](k *Kernel, what string, msgType int, header func() nl.NetlinkRe
 }
 
 // readDevices lists the devices, and notes their indexes.
-func (k *Kernel) readDevices() ([]rules.Link, []rules.TunnelLink, error) {
+func (k *Kernel) readDevices() ([]rules.Link, []netcfg.TunnelLink, error) {
 	links, tunnels, err := k.links()
 	if err != nil {
 		return nil, nil, err
@@ -116,7 +117,7 @@ func (k *Kernel) readDevices() ([]rules.Link, []rules.TunnelLink, error) {
 	return links, tunnels, nil
 }
 
-func (k *Kernel) links() ([]rules.Link, []rules.TunnelLink, error) {
+func (k *Kernel) links() ([]rules.Link, []netcfg.TunnelLink, error) {
 	header := func() nl.NetlinkRequestData { return nl.NewIfInfomsg(unix.AF_UNSPEC) }
 	all, err := dump(k, "devices", unix.RTM_GETLINK, header, decodeLink)
 	links := make([]rules.Link, len(all))
@@ -156,7 +157,7 @@ func decodeLink(m []byte) (decodedLink, bool) {
 		case unix.IFLA_MASTER:
 			l.master = int(native32(value))
 		case unix.IFLA_LINKINFO:
-			l.tunnel.TunnelParams, l.tunnel.Floods = decodeParams(value), decodeFloods(value)
+			l.tunnel.Params, l.tunnel.Floods = decodeParams(value), decodeFloods(value)
 		case unix.IFLA_OPERSTATE:
 			// RFC 2863 states as in linux/if.h: unknown is what tunnels and PPP report for ever.
 			operational = len(value) > 0 && (value[0] == 0 || value[0] == 6)

@@ -1,43 +1,30 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"fmt"
-	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
-)
-
-// greIgnoreDF is IFLA_GRE_IGNORE_DF of linux/if_tunnel.h.
-const greIgnoreDF = 19
-
-const (
-	greKeyFlag         = 0x2000 // GRE_KEY of linux/if_tunnel.h, in network order
-	ip6IgnoreEncapFlag = 0x1    // IP6_TNL_F_IGN_ENCAP_LIMIT of linux/ip6_tunnel.h: no destination option
-	kindGRETAP6        = "ip6gretap"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // decodedLink is a device with what only tunnels have.
 type decodedLink struct {
 	rules.Link
-	tunnel rules.TunnelLink
+	tunnel netcfg.TunnelLink
 	master int // index of the device that it is a port of
 }
 
 // tunnelLinks picks those that are tunnels of kinds that we make, or ours.
-func tunnelLinks(all []decodedLink) []rules.TunnelLink {
-	var links []rules.TunnelLink
+func tunnelLinks(all []decodedLink) []netcfg.TunnelLink {
+	var links []netcfg.TunnelLink
 	for i := range all {
 		t := all[i].tunnel
-		switch t.Kind {
-		case rules.GRETAP, rules.VXLAN, rules.WireGuardKind:
-		default:
-			if !t.Ours() {
-				continue
-			}
+		if encap.Find(t.Kind) == nil && !t.Ours() {
+			continue
 		}
 		t.Device, t.MTU, t.Up = all[i].Name, all[i].MTU, all[i].Up
 		for j := range all {
@@ -51,7 +38,7 @@ func tunnelLinks(all []decodedLink) []rules.TunnelLink {
 }
 
 // decodeParams reads IFLA_LINKINFO: the kind, and the data of the kinds that we make.
-func decodeParams(b []byte) rules.TunnelParams {
+func decodeParams(b []byte) encap.Params {
 	var kind string
 	var data []byte
 	for typ, value := range attributes(b) {
@@ -62,13 +49,7 @@ func decodeParams(b []byte) rules.TunnelParams {
 			data = value
 		}
 	}
-	switch kind {
-	case rules.GRETAP, kindGRETAP6:
-		return decodeGRETAP(data)
-	case rules.VXLAN:
-		return decodeVXLAN(data)
-	}
-	return rules.TunnelParams{Kind: kind}
+	return encap.Decode(kind, attributes(data))
 }
 
 // decodeFloods reads of IFLA_LINKINFO whether a bridge hands multicast on to its port.
@@ -86,54 +67,6 @@ func decodeFloods(b []byte) bool {
 	return false
 }
 
-func decodeGRETAP(data []byte) rules.TunnelParams {
-	p := rules.TunnelParams{Kind: rules.GRETAP, Fragment: true}
-	ignoreDF := false
-	for typ, value := range attributes(data) {
-		switch typ {
-		case nl.IFLA_GRE_LOCAL:
-			p.Local, _ = netip.AddrFromSlice(value)
-		case nl.IFLA_GRE_REMOTE:
-			p.Remote, _ = netip.AddrFromSlice(value)
-		case nl.IFLA_GRE_TTL:
-			p.TTL = first(value)
-		case nl.IFLA_GRE_IFLAGS:
-			p.HasKey = len(value) == 2 && binary.BigEndian.Uint16(value)&greKeyFlag != 0
-		case nl.IFLA_GRE_IKEY:
-			if len(value) == 4 {
-				p.Key = binary.BigEndian.Uint32(value)
-			}
-		case nl.IFLA_GRE_PMTUDISC:
-			p.Fragment = first(value) == 0
-		case greIgnoreDF:
-			ignoreDF = first(value) != 0
-		}
-	}
-	p.Fragment = p.Fragment && ignoreDF && p.Local.Is4()
-	return p
-}
-
-func decodeVXLAN(data []byte) rules.TunnelParams {
-	p := rules.TunnelParams{Kind: rules.VXLAN}
-	for typ, value := range attributes(data) {
-		switch typ {
-		case nl.IFLA_VXLAN_ID:
-			p.ID = native32(value)
-		case nl.IFLA_VXLAN_LOCAL, nl.IFLA_VXLAN_LOCAL6:
-			p.Local, _ = netip.AddrFromSlice(value)
-		case nl.IFLA_VXLAN_GROUP, nl.IFLA_VXLAN_GROUP6:
-			p.Remote, _ = netip.AddrFromSlice(value)
-		case nl.IFLA_VXLAN_TTL:
-			p.TTL = first(value)
-		case nl.IFLA_VXLAN_PORT:
-			if len(value) == 2 {
-				p.Port = binary.BigEndian.Uint16(value)
-			}
-		}
-	}
-	return p
-}
-
 func first(value []byte) uint8 {
 	if len(value) == 0 {
 		return 0
@@ -141,18 +74,18 @@ func first(value []byte) uint8 {
 	return value[0]
 }
 
-func (k *Kernel) addTunnel(m rules.AddTunnel) error {
+func (k *Kernel) addTunnel(m netcfg.AddTunnel) error {
 	req := k.request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(m.Device)))
 	req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(m.MTU))))
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(m.LinkKind()))
-	switch m.Kind {
-	case rules.GRETAP:
-		encodeGRETAP(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), &m.TunnelParams)
-	case rules.VXLAN:
-		encodeVXLAN(info.AddRtAttr(nl.IFLA_INFO_DATA, nil), &m.TunnelParams)
+	if list := m.Attributes(); list != nil {
+		data := info.AddRtAttr(nl.IFLA_INFO_DATA, nil)
+		for _, a := range list {
+			data.AddRtAttr(int(a.Type), a.Value)
+		}
 	}
 	req.AddData(info)
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
@@ -167,44 +100,6 @@ func (k *Kernel) addTunnel(m rules.AddTunnel) error {
 	return err
 }
 
-func encodeGRETAP(data *nl.RtAttr, p *rules.TunnelParams) {
-	flags := make([]byte, 2)
-	if p.HasKey {
-		binary.BigEndian.PutUint16(flags, greKeyFlag)
-		key := binary.BigEndian.AppendUint32(nil, p.Key)
-		data.AddRtAttr(nl.IFLA_GRE_IKEY, key)
-		data.AddRtAttr(nl.IFLA_GRE_OKEY, key)
-	}
-	data.AddRtAttr(nl.IFLA_GRE_IFLAGS, flags)
-	data.AddRtAttr(nl.IFLA_GRE_OFLAGS, flags)
-	data.AddRtAttr(nl.IFLA_GRE_LOCAL, p.Local.AsSlice())
-	data.AddRtAttr(nl.IFLA_GRE_REMOTE, p.Remote.AsSlice())
-	data.AddRtAttr(nl.IFLA_GRE_TTL, []byte{p.TTL})
-	switch {
-	case p.Local.Is6():
-		data.AddRtAttr(nl.IFLA_GRE_FLAGS, nl.Uint32Attr(ip6IgnoreEncapFlag))
-	case p.Fragment:
-		data.AddRtAttr(nl.IFLA_GRE_PMTUDISC, []byte{0})
-		data.AddRtAttr(greIgnoreDF, []byte{1})
-	default:
-		data.AddRtAttr(nl.IFLA_GRE_PMTUDISC, []byte{1})
-	}
-}
-
-func encodeVXLAN(data *nl.RtAttr, p *rules.TunnelParams) {
-	local, remote := nl.IFLA_VXLAN_LOCAL, nl.IFLA_VXLAN_GROUP
-	if p.Local.Is6() {
-		local, remote = nl.IFLA_VXLAN_LOCAL6, nl.IFLA_VXLAN_GROUP6
-	}
-	data.AddRtAttr(nl.IFLA_VXLAN_ID, nl.Uint32Attr(p.ID))
-	data.AddRtAttr(local, p.Local.AsSlice())
-	data.AddRtAttr(remote, p.Remote.AsSlice())
-	data.AddRtAttr(nl.IFLA_VXLAN_TTL, []byte{p.TTL})
-	data.AddRtAttr(nl.IFLA_VXLAN_PORT, binary.BigEndian.AppendUint16(nil, p.Port))
-	// There is one other end: nothing is to be learned, and an address learned wrongly would mislead.
-	data.AddRtAttr(nl.IFLA_VXLAN_LEARNING, []byte{0})
-}
-
 func (k *Kernel) removeLink(device string) error {
 	req := k.request(unix.RTM_DELLINK, unix.NLM_F_ACK)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -213,7 +108,7 @@ func (k *Kernel) removeLink(device string) error {
 	return err
 }
 
-func (k *Kernel) setMaster(op rules.SetMaster) error {
+func (k *Kernel) setMaster(op netcfg.SetMaster) error {
 	bridge, ok := k.devices.index[op.Bridge]
 	if !ok {
 		return fmt.Errorf("bridge %s: %w", op.Bridge, unix.ENODEV)

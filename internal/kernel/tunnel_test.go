@@ -12,6 +12,8 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // carrierScript is a device that carries tunnels, and a bridge.
@@ -26,16 +28,16 @@ ip link set br0 up
 `
 
 // planTunnels plans for nothing but tunnels.
-func planTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) ([]rules.Op, []rules.Problem) {
+func planTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) ([]netcfg.Op, []rules.Problem) {
 	t.Helper()
 	cfg := rules.Config{Kernel: numbers, Tunnels: wanted}
 	obs := snapshot(t, k, cfg).Foresee(cfg)
 	want, report := rules.Plan(cfg, obs, nil)
-	return rules.Diff(rules.Ours(numbers, obs), want), report.Problems
+	return netcfg.Diff(rules.Ours(numbers, obs), want), report.Problems
 }
 
 // settleTunnels carries out what must change, after which nothing may be left.
-func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) []rules.Op {
+func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) []netcfg.Op {
 	t.Helper()
 	ops, problems := planTunnels(t, k, wanted...)
 	if slices.ContainsFunc(problems, func(p rules.Problem) bool { return p.Code == "tunnel" }) {
@@ -50,7 +52,7 @@ func settleTunnels(t *testing.T, k *kernel.Kernel, wanted ...rules.Tunnel) []rul
 	return ops
 }
 
-func lines(ops []rules.Op) string {
+func lines(ops []netcfg.Op) string {
 	var all []string
 	for _, op := range ops {
 		all = append(all, op.Command())
@@ -90,10 +92,12 @@ func checkTunnel(t *testing.T, spec rules.Tunnel, mtu int, shown ...string) {
 	if got := lines(settleTunnels(t, k, other)); !strings.HasPrefix(got, "ip link delete dev "+spec.Device+"; ip link add") {
 		t.Errorf("with another ttl: %s", got)
 	}
-	other.Bridge = "br0"
-	settleTunnels(t, k, other)
-	if out := sh(t, "ip link show dev "+spec.Device); !strings.Contains(out, "master br0") {
-		t.Errorf("it is no port of the bridge:\n%s", out)
+	if spec.Spec().Carries == encap.Frames {
+		other.Bridge = "br0"
+		settleTunnels(t, k, other)
+		if out := sh(t, "ip link show dev "+spec.Device); !strings.Contains(out, "master br0") {
+			t.Errorf("it is no port of the bridge:\n%s", out)
+		}
 	}
 	if got := lines(settleTunnels(t, k)); got != "ip link delete dev "+spec.Device {
 		t.Errorf("nobody wants it: %s", got)
@@ -105,27 +109,32 @@ var (
 	ends6 = [2]netip.Addr{netip.MustParseAddr("2001:db8:a::2"), netip.MustParseAddr("2001:db8:b::9")}
 )
 
-func ethernet(kind string, ends [2]netip.Addr) rules.Tunnel {
-	s := rules.Tunnel{Device: "tap0", For: "campus6", TunnelParams: rules.TunnelParams{Kind: kind, Local: ends[0], Remote: ends[1], TTL: 64}}
-	if kind == rules.VXLAN {
-		s.ID, s.Port = 42, 4789
+func tunnelOf(kind string, ends [2]netip.Addr) rules.Tunnel {
+	s := rules.Tunnel{Device: "tap0", For: "campus6", Params: encap.Params{Kind: kind, Local: ends[0], Remote: ends[1], TTL: 64}}
+	for _, setting := range s.Spec().Settings {
+		switch {
+		case setting.Default != 0:
+			setting.Set(&s.Params, setting.Default)
+		case setting.Required != "":
+			setting.Set(&s.Params, 42)
+		}
 	}
 	return s
 }
 
 func TestAVXLANIsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.VXLAN, ends4), 1450, "vxlan id 42 remote 203.0.113.9 local 198.51.100.2", "dstport 4789")
+	checkTunnel(t, tunnelOf(encap.VXLAN, ends4), 1450, "vxlan id 42 remote 203.0.113.9 local 198.51.100.2", "dstport 4789")
 }
 
 func TestAVXLANOverIPv6IsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.VXLAN, ends6), 1430, "vxlan id 42 remote 2001:db8:b::9 local 2001:db8:a::2")
+	checkTunnel(t, tunnelOf(encap.VXLAN, ends6), 1430, "vxlan id 42 remote 2001:db8:b::9 local 2001:db8:a::2")
 }
 
 func TestADeviceOfOthersIsUsedAsItIsAndNeverChanged(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript+"ip link add tap0 type vxlan id 42 dstport 4789 local 198.51.100.2 remote 203.0.113.9 ttl 64 nolearning; ip link set tap0 up mtu 1300\n")
 	k := open(t)
-	spec := ethernet(rules.VXLAN, ends4)
+	spec := tunnelOf(encap.VXLAN, ends4)
 	if got := lines(settleTunnels(t, k, spec)); got != "" {
 		t.Errorf("a device of others was changed: %s", got)
 	}

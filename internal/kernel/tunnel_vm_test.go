@@ -16,6 +16,8 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
@@ -23,32 +25,36 @@ func TestVMGoldensOfTunnelsDoWhatTheySay(t *testing.T) { checkGoldens(t, true) }
 // With the module comes a tunnel of that kind in each network namespace, and there can be but one without addresses.
 func TestVMTunnelsThatTheKernelCanDoAreNotMissed(t *testing.T) {
 	namespace(t)
-	sh(t, "modprobe ip_gre; ip link show dev gretap0")
-	missing, err := kernel.MissingFeatures(numbers, []string{"gretap", "vxlan", "wireguard"})
+	sh(t, "modprobe -a ip_gre sit; ip link show dev gretap0; ip link show dev sit0")
+	missing, err := kernel.MissingFeatures(numbers, encap.Kinds())
 	if err != nil || len(missing) > 0 {
 		t.Errorf("%+v, %v", missing, err)
 	}
 }
 
 func TestVMAGRETAPIsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
+	checkTunnel(t, tunnelOf(encap.GRETAP, ends4), 1462, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
 
 func TestVMAGRETAPWithAKeyIsMadeAndKept(t *testing.T) {
-	s := ethernet(rules.GRETAP, ends4)
+	s := tunnelOf(encap.GRETAP, ends4)
 	s.Key, s.HasKey = 7, true
 	checkTunnel(t, s, 1458, "gretap remote 203.0.113.9 local 198.51.100.2 ttl 64", "ikey 0.0.0.7 okey 0.0.0.7")
 }
 
 func TestVMAGRETAPOverIPv6IsMadeAndKept(t *testing.T) {
-	checkTunnel(t, ethernet(rules.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
+	checkTunnel(t, tunnelOf(encap.GRETAP, ends6), 1442, "ip6gretap remote 2001:db8:b::9 local 2001:db8:a::2", "encaplimit none")
+}
+
+func TestVMASITIsMadeAndKept(t *testing.T) {
+	checkTunnel(t, tunnelOf(encap.SIT, ends4), 1480, "sit ip6ip remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
 
 func TestVMAGRETAPOnABridgeTakesWhatTheBridgeDoes(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(rules.GRETAP, ends4)
+	s := tunnelOf(encap.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	out := sh(t, "ip -d link show dev tap0")
@@ -63,7 +69,7 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)
 	k := open(t)
-	s := ethernet(rules.GRETAP, ends4)
+	s := tunnelOf(encap.GRETAP, ends4)
 	s.Bridge, s.Fragment = "br0", true
 	settleTunnels(t, k, s)
 	for _, step := range []struct{ script, want string }{
@@ -87,35 +93,35 @@ func TestVMWhatBreaksABridgedTunnelIsSeen(t *testing.T) {
 }
 
 // wgKey runs wg, whose answer is a key.
-func wgKey(t *testing.T, script string) rules.Key {
+func wgKey(t *testing.T, script string) netcfg.Key {
 	t.Helper()
 	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(sh(t, script)))
 	if err != nil || len(b) != 32 {
 		t.Fatalf("%s: %v", script, err)
 	}
-	return rules.Key(b)
+	return netcfg.Key(b)
 }
 
 func TestVMAWireGuardDeviceIsWhatWgShows(t *testing.T) {
 	namespace(t)
 	k := open(t)
-	cfg := rules.Config{Kernel: numbers, Tunnels: []rules.Tunnel{{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}}}}
+	cfg := rules.Config{Kernel: numbers, Tunnels: []rules.Tunnel{{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}}}}
 	dir := t.TempDir()
-	secret := func(name, make string) rules.Secret {
+	secret := func(name, make string) netcfg.Secret {
 		file := filepath.Join(dir, name)
-		return rules.Secret{Key: wgKey(t, "umask 077; "+make+" | tee "+file), File: file}
+		return netcfg.Secret{Key: wgKey(t, "umask 077; "+make+" | tee "+file), File: file}
 	}
 	peer := wgKey(t, "wg genkey | wg pubkey")
-	cfg.WireGuard = []rules.WireGuard{{Device: "wg0", PrivateKey: secret("key", "wg genkey"), ListenPort: 51820, FwMark: 0x9000000, Peers: []rules.WireGuardPeer{{PublicKey: peer,
+	cfg.WireGuard = []netcfg.WireGuard{{Device: "wg0", PrivateKey: secret("key", "wg genkey"), ListenPort: 51820, FwMark: 0x9000000, Peers: []netcfg.WireGuardPeer{{PublicKey: peer,
 		Preshared: secret("psk", "wg genpsk"), Endpoint: netip.MustParseAddrPort("[2001:db8::7]:51820"), Keepalive: 25 * time.Second,
 		AllowedIPs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("2001:db8:7::/64")}}}}}
-	missing := func() []rules.Op {
+	missing := func() []netcfg.Op {
 		t.Helper()
 		obs := snapshot(t, k, cfg).Foresee(cfg)
 		want, _ := rules.Plan(cfg, obs, nil)
-		return rules.Diff(rules.Ours(numbers, obs), want)
+		return netcfg.Diff(rules.Ours(numbers, obs), want)
 	}
-	apply := func(ops []rules.Op) {
+	apply := func(ops []netcfg.Op) {
 		t.Helper()
 		if err := k.Apply(ops); err != nil {
 			t.Fatal(err)
@@ -150,9 +156,9 @@ func TestVMAWireGuardDeviceIsWhatWgShows(t *testing.T) {
 		t.Errorf("a new endpoint: %s", got)
 	}
 	apply(missing())
-	cfg.WireGuard[0].Peers[0].Preshared, cfg.WireGuard[0].Peers[0].Keepalive = rules.Secret{}, 0
+	cfg.WireGuard[0].Peers[0].Preshared, cfg.WireGuard[0].Peers[0].Keepalive = netcfg.Secret{}, 0
 	apply(missing())
-	cfg.WireGuard[0].Peers = []rules.WireGuardPeer{}
+	cfg.WireGuard[0].Peers = []netcfg.WireGuardPeer{}
 	apply(missing())
 	if out := sh(t, "wg show wg0 peers"); out != "" {
 		t.Errorf("peers are left: %s", out)

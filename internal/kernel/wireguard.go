@@ -10,6 +10,7 @@ import (
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // WireGuard speaks to the WireGuard devices of the network namespace that it is used in, and to user-space ones of this
@@ -58,9 +59,9 @@ func (w *WireGuard) Device(device string) (*rules.WireGuardDevice, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading WireGuard device %s: %w", device, err)
 	}
-	s := &rules.WireGuardDevice{Device: device, PrivateKey: rules.Key(d.PrivateKey), ListenPort: d.ListenPort, FwMark: uint32(d.FirewallMark)}
+	s := &rules.WireGuardDevice{Device: device, PrivateKey: netcfg.Key(d.PrivateKey), ListenPort: d.ListenPort, FwMark: uint32(d.FirewallMark)}
 	for _, p := range d.Peers {
-		peer := rules.WireGuardPeerState{WireGuardPeer: rules.WireGuardPeer{PublicKey: rules.Key(p.PublicKey), Preshared: rules.Secret{Key: rules.Key(p.PresharedKey)},
+		peer := rules.WireGuardPeerState{WireGuardPeer: netcfg.WireGuardPeer{PublicKey: netcfg.Key(p.PublicKey), Preshared: netcfg.Secret{Key: netcfg.Key(p.PresharedKey)},
 			Keepalive: p.PersistentKeepaliveInterval}, Handshake: p.LastHandshakeTime, Received: uint64(p.ReceiveBytes), Sent: uint64(p.TransmitBytes)}
 		if p.Endpoint != nil {
 			a := p.Endpoint.AddrPort()
@@ -78,7 +79,7 @@ func (w *WireGuard) Device(device string) (*rules.WireGuardDevice, error) {
 }
 
 // Set carries out a change.
-func (w *WireGuard) Set(op rules.SetWireGuard) error {
+func (w *WireGuard) Set(op netcfg.SetWireGuard) error {
 	var cfg wgtypes.Config
 	if op.FwMark != nil {
 		mark := int(*op.FwMark)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // securityPolicies lists what IPsec does with packets that leave.
@@ -87,10 +88,10 @@ func selected(f rules.Family, a nl.XfrmAddress, bits uint8) netip.Prefix {
 }
 
 // selectedPorts reads a port in network order. A mask that is not whole is for a range that begins at a multiple of its size.
-func selectedPorts(port, mask uint16) rules.Ports {
+func selectedPorts(port, mask uint16) netcfg.Ports {
 	host := func(v uint16) uint16 { return binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)) }
 	if mask == 0 {
-		return rules.Ports{}
+		return netcfg.Ports{}
 	}
-	return rules.Ports{First: host(port) & host(mask), Last: host(port) | ^host(mask)}
+	return netcfg.Ports{First: host(port) & host(mask), Last: host(port) | ^host(mask)}
 }

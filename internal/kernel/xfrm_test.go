@@ -8,6 +8,8 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 func TestIPsecPoliciesAreRead(t *testing.T) {
@@ -26,7 +28,7 @@ ip xfrm policy add src 203.0.113.2/32 dst 192.0.2.7/32 dev wan2 dir out tmpl pro
 	want := map[netip.Prefix]explain.IPsecPolicy{
 		prefix("192.0.2.128/25"): {From: prefix("203.0.113.128/25"), To: prefix("192.0.2.128/25"), Priority: 7,
 			Transforms: true, TunnelFrom: addr("203.0.113.2"), TunnelTo: addr("192.0.2.9")},
-		prefix("2001:db8:9::/64"): {From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Protocol: 6, DPort: rules.Ports{First: 443, Last: 443},
+		prefix("2001:db8:9::/64"): {From: prefix("2001:db8:1::/64"), To: prefix("2001:db8:9::/64"), Protocol: 6, DPort: netcfg.Ports{First: 443, Last: 443},
 			Block: true, Mark: 5, Mask: 0xff},
 		prefix("192.0.2.7/32"): {From: prefix("203.0.113.2/32"), To: prefix("192.0.2.7/32"), Device: "wan2", Transforms: true},
 	}
@@ -52,7 +54,7 @@ nft 'table inet t {
 }'`)
 	for _, source := range []string{"127.0.0.1", "127.0.0.2", "127.3.0.9", "127.77.1.254", "127.100.7.3", "::1", "2001:db8::1"} {
 		packet := explain.Packet{From: netip.MustParseAddr(source)}
-		low := rules.NftSourceShare{Family: rules.FamilyOf(packet.From), Total: 7, First: 0, Last: 2}
+		low := nft.SourceShare{Family: rules.FamilyOf(packet.From), Total: 7, First: 0, Last: 2}
 		before := sh(t, `nft list chain inet t o | grep low | grep -o 'packets [0-9]*'`)
 		sh(t, "ping -c 1 -W 1 -I "+source+" "+map[bool]string{true: "127.0.0.1", false: "::1"}[packet.From.Is4()])
 		if after := sh(t, `nft list chain inet t o | grep low | grep -o 'packets [0-9]*'`); (after != before) != low.Has(packet.From) {

@@ -10,6 +10,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -154,8 +155,8 @@ func TestTheStatusShowsTheWholeChain(t *testing.T) {
 	cfg := planinput.Build(w, ids, planinput.Learned{}, netip.Prefix{})
 	obs := &rules.Observed{Links: []rules.Link{{Name: "wwan0", Index: 2, Up: true, Carrier: true, MTU: 1500}},
 		Addrs: []rules.Addr{{Device: "wwan0", Prefix: netip.MustParsePrefix("198.51.100.2/24")}},
-		Routes: []rules.Route{{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Protocol: 16,
-			Nexthops: []rules.Nexthop{{Device: "wwan0", Gateway: netip.MustParseAddr("198.51.100.1"), Weight: 1}}}}}
+		Routes: []netcfg.Route{{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv4.Default(), Protocol: 16,
+			Nexthops: []netcfg.Nexthop{{Device: "wwan0", Gateway: netip.MustParseAddr("198.51.100.1"), Weight: 1}}}}}
 	_, report := rules.Plan(cfg, obs, nil)
 	if got := CarrierChain(w, ids, &report, &w.Uplinks[3]); !slices.Equal(got, []string{"vps", "lte"}) {
 		t.Errorf("tap is carried by %q", got)

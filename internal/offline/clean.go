@@ -15,6 +15,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // ErrRunning means that a daemon is at work, which would undo what was asked for.
@@ -22,7 +23,7 @@ var ErrRunning = errors.New("uplinkd is running; stop it first")
 
 // Clean removes all that is ours from the kernel and gives back what stood there before. It returns the
 // changes that it made.
-func Clean(configFile string, log *slog.Logger) ([]rules.Op, error) {
+func Clean(configFile string, log *slog.Logger) ([]netcfg.Op, error) {
 	c, err := config.Load(configFile)
 	if err != nil {
 		return nil, err

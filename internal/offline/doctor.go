@@ -13,6 +13,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/doctor"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // DoctorOptions say what the doctor looks at.
@@ -72,10 +73,11 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 	}
 	liberal, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
 	obs.Liberal = err == nil && strings.TrimSpace(string(liberal)) != "0"
-	var tunnels []string
-	for i := range in.config.Uplinks {
-		if kind := in.config.Uplinks[i].Kind; kind != config.KindISP && !slices.Contains(tunnels, kind) {
-			tunnels = append(tunnels, kind)
+	var tunnels []*encap.Kind
+	for _, k := range encap.Kinds() {
+		if slices.ContainsFunc(in.config.Uplinks, func(u config.Uplink) bool { return u.Kind == k.Name }) ||
+			slices.ContainsFunc(in.config.Tunnels, func(t config.Tunnel) bool { return t.Kind == k.Name }) {
+			tunnels = append(tunnels, k)
 		}
 	}
 	missing, err := kernel.MissingFeatures(in.cfg.Kernel, tunnels)

@@ -5,11 +5,12 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Guard closes the kill switches of a configuration before the daemon runs, and before there is any network. It
 // returns the changes that it made. The daemon finds them and opens what may be open.
-func Guard(configFile string) ([]rules.Op, error) {
+func Guard(configFile string) ([]netcfg.Op, error) {
 	in, err := open(configFile)
 	if err != nil {
 		return nil, err
@@ -21,6 +22,6 @@ func Guard(configFile string) ([]rules.Op, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := rules.BootKillSwitchOps(in.cfg, rules.Diff(rules.Ours(in.cfg.Kernel, obs), want))
+	changes := rules.BootKillSwitchOps(in.cfg, netcfg.Diff(rules.Ours(in.cfg.Kernel, obs), want))
 	return changes, errors.Join(in.kernel.Apply(changes), saved)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Init looks at this machine and proposes a configuration, as text with comments. It changes nothing.
@@ -76,7 +77,7 @@ func describeDevice(obs *rules.Observed, u *config.Uplink) string {
 		}
 	}
 	for _, r := range obs.Routes {
-		if r.Table != rules.TableMain || !r.IsDefault() || r.Type != rules.Unicast {
+		if r.Table != netcfg.TableMain || !r.IsDefault() || r.Type != netcfg.Unicast {
 			continue
 		}
 		for _, hop := range r.Nexthops {
@@ -115,7 +116,7 @@ func writeFamilies(b *strings.Builder, obs *rules.Observed, u *config.Uplink) {
 	has := make(map[rules.Family]bool)
 	for _, r := range obs.Routes {
 		for _, hop := range r.Nexthops {
-			if r.Table == rules.TableMain && r.IsDefault() && hop.Device == u.Device {
+			if r.Table == netcfg.TableMain && r.IsDefault() && hop.Device == u.Device {
 				has[r.Family] = true
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/discovery"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // machineWith is a machine with these devices, each with a default route of a family.
@@ -19,8 +20,8 @@ func machineWith(devices ...string) *rules.Observed {
 	obs := &rules.Observed{}
 	for i, device := range devices {
 		obs.Links = append(obs.Links, rules.Link{Index: i + 1, Name: device, Up: true, Carrier: true})
-		obs.Routes = append(obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv4.Default(), Metric: uint32(100 * (i + 1)),
-			Protocol: 16, Nexthops: []rules.Nexthop{{Device: device, Gateway: netip.MustParseAddr("198.51.100.1"), Weight: 1}}})
+		obs.Routes = append(obs.Routes, netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv4.Default(), Metric: uint32(100 * (i + 1)),
+			Protocol: 16, Nexthops: []netcfg.Nexthop{{Device: device, Gateway: netip.MustParseAddr("198.51.100.1"), Weight: 1}}})
 	}
 	return obs
 }
@@ -44,8 +45,8 @@ type fatal interface {
 func TestTheStarterConfigurationSaysWhatWasFound(t *testing.T) {
 	obs := machineWith("eth0.7", "wwan0")
 	obs.Addrs = []rules.Addr{{Device: "eth0.7", Prefix: netip.MustParsePrefix("198.51.100.2/26")}, {Device: "eth0.7", Prefix: netip.MustParsePrefix("fe80::1/64"), LinkScope: true}}
-	obs.Routes = append(obs.Routes, rules.Route{Family: rules.IPv6, Table: rules.TableMain, Type: rules.Unicast, Dst: rules.IPv6.Default(), Metric: 1024,
-		Protocol: 9, Nexthops: []rules.Nexthop{{Device: "eth0.7", Gateway: netip.MustParseAddr("fe80::2"), Weight: 1}}})
+	obs.Routes = append(obs.Routes, netcfg.Route{Family: rules.IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv6.Default(), Metric: 1024,
+		Protocol: 9, Nexthops: []netcfg.Nexthop{{Device: "eth0.7", Gateway: netip.MustParseAddr("fe80::2"), Weight: 1}}})
 	text, c := proposed(t, obs)
 	for _, want := range []string{
 		"# eth0.7: 198.51.100.2/26; ipv4 default via 198.51.100.1, metric 100 (DHCP); ipv6 default via fe80::2, metric 1024 (router advertisement)\n",

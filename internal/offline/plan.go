@@ -1,10 +1,13 @@
 package offline
 
-import "github.com/uplinkd/uplinkd/rules"
+import (
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+)
 
 // Preview is what a plan would change, and why.
 type Preview struct {
-	Changes []rules.Op
+	Changes []netcfg.Op
 	Report  rules.Report
 	Names   map[int]string // uplink names by id
 }
@@ -26,7 +29,7 @@ func Plan(configFile string) (*Preview, error) {
 		report.Problems = append(report.Problems, rules.Problem{Code: "wireguard", Severity: "error", Message: in.keys.Error(),
 			Fix: "the daemon does not take this configuration before that is right"})
 	}
-	p := &Preview{Changes: rules.Diff(rules.Ours(in.cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
+	p := &Preview{Changes: netcfg.Diff(rules.Ours(in.cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
 	for i := range in.cfg.Uplinks {
 		p.Names[in.cfg.Uplinks[i].ID] = in.cfg.Uplinks[i].Name
 	}
@@ -34,10 +37,10 @@ func Plan(configFile string) (*Preview, error) {
 }
 
 // plan plans for what the kernel holds, and for what it will hold when the tunnel devices are there.
-func (in *session) plan() (*rules.Observed, rules.State, rules.Report, error) {
+func (in *session) plan() (*rules.Observed, netcfg.State, rules.Report, error) {
 	obs, err := in.kernel.Snapshot(rules.QueryOf(in.cfg, in.saved.recorded))
 	if err != nil {
-		return nil, rules.State{}, rules.Report{}, err
+		return nil, netcfg.State{}, rules.Report{}, err
 	}
 	obs.Recorded = in.saved.recorded
 	obs = obs.Foresee(in.cfg)

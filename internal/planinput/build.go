@@ -6,6 +6,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // KernelNumbers picks the numbers that planning needs out of the configuration.
@@ -134,15 +135,15 @@ func selector(m *config.Match) (s rules.Selector) {
 	add(len(m.Protocols) > 0, rules.SelectProtocols(m.Protocols))
 	add(len(m.SPorts) > 0, rules.SelectPorts{List: ranges(m.SPorts, port)})
 	add(len(m.DPorts) > 0, rules.SelectPorts{Dest: true, List: ranges(m.DPorts, port)})
-	add(len(m.UIDs) > 0, rules.SelectUIDs(ranges(m.UIDs, func(r config.Range) rules.UIDs { return rules.UIDs{Set: true, First: r.First, Last: r.Last} })))
+	add(len(m.UIDs) > 0, rules.SelectUIDs(ranges(m.UIDs, func(r config.Range) netcfg.UIDs { return netcfg.UIDs{Set: true, First: r.First, Last: r.Last} })))
 	add(m.MarkMask != 0, rules.SelectMark{Value: m.Mark, Mask: m.MarkMask})
 	add(len(m.DSCP) > 0, rules.SelectDSCP(m.DSCP))
 	add(len(m.MACs) > 0, rules.SelectMACs(m.MACs))
 	return s
 }
 
-func port(r config.Range) rules.Ports {
-	return rules.Ports{First: uint16(r.First), Last: uint16(r.Last)}
+func port(r config.Range) netcfg.Ports {
+	return netcfg.Ports{First: uint16(r.First), Last: uint16(r.Last)}
 }
 
 func ranges[T any](list []config.Range, as func(config.Range) T) (out []T) {

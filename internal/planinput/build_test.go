@@ -12,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // named is a configuration with uplinks of these names, each on a device that is called alike.
@@ -217,12 +218,12 @@ on_failure = "reject"
 			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{
 				rules.SelectDevices{"lan0"}, rules.SelectAddresses{Prefixes: nets("192.168.1.0/24")},
 				rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.1/32", "2001:db8::/32")}, rules.SelectProtocols{6},
-				rules.SelectPorts{List: []rules.Ports{{First: 1024, Last: 2048}}}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 25, Last: 25}}},
+				rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 2048}}}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}}},
 				rules.SelectMark{Value: 1, Mask: 0xf}, rules.SelectDSCP{46}, rules.SelectMACs{{2, 5: 0x10}}}},
 			{Name: "own", Group: 10, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
 		},
 		TProxies: []rules.TProxy{{Name: "web", Group: 11, Port: 12345, Reject: true, Except: nets("192.0.2.7/32"),
-			Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []rules.Ports{{First: 443, Last: 443}}}}}},
+			Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 443, Last: 443}}}}}},
 		MergedSets: []string{"merged"},
 	}
 	got.Kernel, got.Uplinks = want.Kernel, want.Uplinks

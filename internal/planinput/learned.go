@@ -6,6 +6,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Learned is, per uplink name, what leases, routers and tunnels give it.
@@ -19,7 +20,7 @@ type LearnedUplink struct {
 	Resolvers   []Resolver // the first to be asked first
 	// Calls are the other ends that a WireGuard device calls whose packets have no mark.
 	Calls     []netip.AddrPort
-	WireGuard *rules.WireGuard // what the device holds; nil: it is none
+	WireGuard *netcfg.WireGuard // what the device holds; nil: it is none
 }
 
 // Resolver is a DNS server of an uplink, and who says that it is one.

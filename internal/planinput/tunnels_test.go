@@ -8,6 +8,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
 // chained is a tap over WireGuard over one of two providers, and the far end of another one.
@@ -60,9 +61,9 @@ func TestDevicesAndUnderlaysAreThoseOfTheConfiguration(t *testing.T) {
 	}
 	a := netip.MustParseAddr
 	want := []rules.Tunnel{
-		{Device: "wg0", For: "vps", TunnelParams: rules.TunnelParams{Kind: rules.WireGuardKind}},
-		{Device: "gre1", For: "tap", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: a("10.0.31.2"), Remote: a("10.0.31.10"), TTL: 64}},
-		{Device: "far", For: "tunnel far", Bridge: "br-wan", TunnelParams: rules.TunnelParams{Kind: rules.GRETAP, Local: a("192.0.2.1"), Remote: a("192.0.2.2"), TTL: 64, Fragment: true}},
+		{Device: "wg0", For: "vps", Params: encap.Params{Kind: encap.WireGuard}},
+		{Device: "gre1", For: "tap", Params: encap.Params{Kind: encap.GRETAP, Local: a("10.0.31.2"), Remote: a("10.0.31.10"), TTL: 64}},
+		{Device: "far", For: "tunnel far", Bridge: "br-wan", Params: encap.Params{Kind: encap.GRETAP, Local: a("192.0.2.1"), Remote: a("192.0.2.2"), TTL: 64, Fragment: true}},
 	}
 	if d := cmp.Diff(want, tunnelsOf(c), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 		t.Error(d)

@@ -13,12 +13,13 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Kernel is what the engine needs of the kernel.
 type Kernel interface {
 	Snapshot(rules.Query) (*rules.Observed, error)
-	Apply(ops []rules.Op) error
+	Apply(ops []netcfg.Op) error
 	FlushConntrack(family rules.Family, mark, mask uint32) error
 	DestroySockets(local []netip.Addr) (int, error)
 	// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it.
@@ -96,8 +97,8 @@ type Engine struct {
 	addrs         map[rules.Path][]netip.Prefix // last seen, for when they go with the link
 	uplinks       map[int]bool                  // ids of the latest configuration
 	sysctls       map[string]refusedSysctl
-	devices       []*rules.Refusal // of the latest changes
-	loggedFailure string           // that was logged last
+	devices       []*netcfg.Refusal // of the latest changes
+	loggedFailure string            // that was logged last
 	generation    uint64
 	renewing      bool // connections are to be looked at
 }
@@ -109,13 +110,13 @@ type Result struct {
 	Config     rules.Config
 	Report     rules.Report
 	Verdicts   map[rules.Path]rules.Verdict
-	Changes    []rules.Op // carried out in this pass
-	Converged  bool       // nothing is left to do
-	Settled    bool       // nothing is left to do but what the kernel refuses
-	Generation uint64     // counts passes that changed the kernel
-	Err        error      // joined, refusals as rules.Refusal; nil when all went well
+	Changes    []netcfg.Op // carried out in this pass
+	Converged  bool        // nothing is left to do
+	Settled    bool        // nothing is left to do but what the kernel refuses
+	Generation uint64      // counts passes that changed the kernel
+	Err        error       // joined, refusals as netcfg.Refusal; nil when all went well
 
-	left []rules.Op // still to do
+	left []netcfg.Op // still to do
 }
 
 // New makes an engine. Nothing happens before Run.
@@ -226,7 +227,7 @@ func (e *Engine) logFailure(err error) {
 func (e *Engine) pass(cfg rules.Config) Result {
 	var r Result
 	var failed []error
-	var refused []*rules.Refusal
+	var refused []*netcfg.Refusal
 	var obs *rules.Observed
 	for round := 0; ; round++ {
 		var err error
@@ -243,7 +244,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		foreseen := obs.Foresee(cfg)
 		want, report := rules.Plan(cfg, foreseen, r.Verdicts)
 		r.Report = report
-		r.left = rules.Diff(rules.Ours(cfg.Kernel, foreseen), want)
+		r.left = netcfg.Diff(rules.Ours(cfg.Kernel, foreseen), want)
 		if len(r.left) == 0 {
 			r.Converged, refused = true, nil
 			e.unsaved = e.recorded.Prune(&want) || e.unsaved
@@ -270,15 +271,15 @@ func (e *Engine) pass(cfg rules.Config) Result {
 }
 
 // allRefused reports whether every change is one that the kernel has refused.
-func allRefused(ops []rules.Op, refused []*rules.Refusal) bool {
-	return !slices.ContainsFunc(ops, func(op rules.Op) bool { return !wasRefused(op, refused) })
+func allRefused(ops []netcfg.Op, refused []*netcfg.Refusal) bool {
+	return !slices.ContainsFunc(ops, func(op netcfg.Op) bool { return !wasRefused(op, refused) })
 }
 
-func wasRefused(op rules.Op, refused []*rules.Refusal) bool {
-	return slices.ContainsFunc(refused, func(r *rules.Refusal) bool { return r.Op.Command() == op.Command() })
+func wasRefused(op netcfg.Op, refused []*netcfg.Refusal) bool {
+	return slices.ContainsFunc(refused, func(r *netcfg.Refusal) bool { return r.Op.Command() == op.Command() })
 }
 
-func asErrors(refused []*rules.Refusal) []error {
+func asErrors(refused []*netcfg.Refusal) []error {
 	list := make([]error, len(refused))
 	for i, r := range refused {
 		list[i] = r
@@ -314,7 +315,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 
 // record notes down what the changes overwrite. A record that cannot be written does not keep traffic from being routed; it is
 // tried again with every pass.
-func (e *Engine) record(ops []rules.Op) []error {
+func (e *Engine) record(ops []netcfg.Op) []error {
 	if !e.recorded.Record(ops) {
 		return nil
 	}
@@ -323,20 +324,20 @@ func (e *Engine) record(ops []rules.Op) []error {
 }
 
 // apply carries the changes out, and returns those that the kernel refuses.
-func (e *Engine) apply(ops []rules.Op) []*rules.Refusal {
+func (e *Engine) apply(ops []netcfg.Op) []*netcfg.Refusal {
 	for _, op := range ops {
 		e.o.Log.Debug("changing the kernel", "change", op.Command())
 	}
 	e.o.Log.Info("changing the kernel", "changes", len(ops), "first", firstLine(ops[0].Command()))
 	err := e.o.Kernel.Apply(ops)
-	refused := rules.Refusals(err)
+	refused := netcfg.Refusals(err)
 	if err != nil && len(refused) == 0 {
-		refused = []*rules.Refusal{{Op: ops[0], Err: err}}
+		refused = []*netcfg.Refusal{{Op: ops[0], Err: err}}
 	}
 	// All that is wanted of devices is among the changes each time, until it is done.
-	e.devices = slices.DeleteFunc(slices.Clone(refused), func(r *rules.Refusal) bool { return !rules.ChangesDevice(r.Op) })
-	return slices.DeleteFunc(refused, func(r *rules.Refusal) bool {
-		op, is := r.Op.(rules.SetSysctl)
+	e.devices = slices.DeleteFunc(slices.Clone(refused), func(r *netcfg.Refusal) bool { return netcfg.DeviceOf(r.Op) == "" })
+	return slices.DeleteFunc(refused, func(r *netcfg.Refusal) bool {
+		op, is := r.Op.(netcfg.SetSysctl)
 		// The next plan does without it and says so. One that is not there has gone with its device, and comes back with it.
 		if is && !errors.Is(r.Err, fs.ErrNotExist) {
 			e.sysctls[op.Name] = refusedSysctl{r.Err.Error(), time.Now()}

@@ -18,6 +18,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel/fakekernel"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 var (
@@ -52,9 +53,9 @@ func dualWAN() rules.Observed {
 		obs.Routes = append(obs.Routes, fakekernel.Connected(device, p))
 	}
 	for i, gw := range []string{"198.51.100.1", "203.0.113.1"} {
-		obs.Routes = append(obs.Routes, rules.Route{Family: rules.IPv4, Table: rules.TableMain, Type: rules.Unicast,
+		obs.Routes = append(obs.Routes, netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast,
 			Dst: rules.IPv4.Default(), Metric: uint32(100 * (i + 1)), Protocol: 16,
-			Nexthops: []rules.Nexthop{{Device: []string{"wan1", "wan2"}[i], Gateway: netip.MustParseAddr(gw), Weight: 1}}})
+			Nexthops: []netcfg.Nexthop{{Device: []string{"wan1", "wan2"}[i], Gateway: netip.MustParseAddr(gw), Weight: 1}}})
 	}
 	return obs
 }
@@ -126,7 +127,7 @@ func (b *bench) pass(t *testing.T) reconcile.Result {
 	return r
 }
 
-func commands(ops []rules.Op) []string {
+func commands(ops []netcfg.Op) []string {
 	var out []string
 	for _, op := range ops {
 		out = append(out, op.Command())
@@ -150,8 +151,8 @@ func TestWhatOthersDeleteIsPutBackAndNothingElseTouched(t *testing.T) {
 	b.pass(t)
 	b.kernel.Applied()
 	b.kernel.Change(func(o *rules.Observed) {
-		o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r.Priority == 10900 && r.Family == rules.IPv4 })
-		o.Rules = append(o.Rules, rules.Rule{Family: rules.IPv4, Priority: 10950, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: 4})
+		o.Rules = slices.DeleteFunc(o.Rules, func(r netcfg.Rule) bool { return r.Priority == 10900 && r.Family == rules.IPv4 })
+		o.Rules = append(o.Rules, netcfg.Rule{Family: rules.IPv4, Priority: 10950, Table: 99, SuppressPrefixLen: -1, SuppressGroup: -1, Protocol: 4})
 		o.Table = nil
 	})
 	b.pass(t)
@@ -269,8 +270,8 @@ func TestAFullDiskDoesNotKeepTrafficFromBeingRouted(t *testing.T) {
 func TestARefusedChangeIsTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(config())
-		b.kernel.Refuse(func(op rules.Op) error {
-			if r, ok := op.(rules.AddRule); ok && r.Priority == 10900 {
+		b.kernel.Refuse(func(op netcfg.Op) error {
+			if r, ok := op.(netcfg.AddRule); ok && r.Priority == 10900 {
 				return unix.ENOBUFS
 			}
 			return nil
@@ -298,23 +299,23 @@ func TestARefusedChangeIsTriedAgain(t *testing.T) {
 func TestFlowsOfADeadPathMoveWhateverElseTheKernelRefuses(t *testing.T) {
 	third := rules.Path{Uplink: 3, Family: rules.IPv4}
 	for name, c := range map[string]struct {
-		refuse func(rules.Op) bool
+		refuse func(netcfg.Op) bool
 		moved  bool
 	}{
-		"a parameter": {func(op rules.Op) bool { _, is := op.(rules.SetSysctl); return is }, true},
-		"a route of another uplink": {func(op rules.Op) bool {
-			r, is := op.(rules.PutRoute)
+		"a parameter": {func(op netcfg.Op) bool { _, is := op.(netcfg.SetSysctl); return is }, true},
+		"a route of another uplink": {func(op netcfg.Op) bool {
+			r, is := op.(netcfg.PutRoute)
 			return is && r.Table == numbers.Table(3)
 		}, true},
-		"an address of another uplink": {func(op rules.Op) bool { _, is := op.(rules.AddAddr); return is }, true},
-		"a rule of another uplink": {func(op rules.Op) bool {
-			r, is := op.(rules.AddRule)
+		"an address of another uplink": {func(op netcfg.Op) bool { _, is := op.(netcfg.AddAddr); return is }, true},
+		"a rule of another uplink": {func(op netcfg.Op) bool {
+			r, is := op.(netcfg.AddRule)
 			return is && r.Table == numbers.Table(3)
 		}, true},
-		"the default in main":       {func(op rules.Op) bool { r, is := op.(rules.PutRoute); return is && r.Table == rules.TableMain }, true},
-		"the packet filter":         {func(op rules.Op) bool { _, is := op.(rules.PutTable); return is }, true},
-		"the shared default":        {func(op rules.Op) bool { r, is := op.(rules.PutRoute); return is && r.Table == numbers.TableBase }, false},
-		"the rule that leads there": {func(op rules.Op) bool { r, is := op.(rules.AddRule); return is && r.Table == numbers.TableBase }, false},
+		"the default in main":       {func(op netcfg.Op) bool { r, is := op.(netcfg.PutRoute); return is && r.Table == netcfg.TableMain }, true},
+		"the packet filter":         {func(op netcfg.Op) bool { _, is := op.(netcfg.PutTable); return is }, true},
+		"the shared default":        {func(op netcfg.Op) bool { r, is := op.(netcfg.PutRoute); return is && r.Table == numbers.TableBase }, false},
+		"the rule that leads there": {func(op netcfg.Op) bool { r, is := op.(netcfg.AddRule); return is && r.Table == numbers.TableBase }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config()
@@ -325,7 +326,7 @@ func TestFlowsOfADeadPathMoveWhateverElseTheKernelRefuses(t *testing.T) {
 			if !c.moved { // it stood before: somebody has taken it away when it cannot be put back
 				b.pass(t)
 			}
-			b.kernel.Refuse(func(op rules.Op) error {
+			b.kernel.Refuse(func(op netcfg.Op) error {
 				if c.refuse(op) {
 					return unix.EINVAL
 				}
@@ -335,8 +336,8 @@ func TestFlowsOfADeadPathMoveWhateverElseTheKernelRefuses(t *testing.T) {
 			b.verdicts.set(fiber4, rules.Dead)
 			if !c.moved {
 				b.kernel.Change(func(o *rules.Observed) {
-					o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r.Table == numbers.TableBase })
-					o.Routes = slices.DeleteFunc(o.Routes, func(r rules.Route) bool { return r.Table == numbers.TableBase })
+					o.Rules = slices.DeleteFunc(o.Rules, func(r netcfg.Rule) bool { return r.Table == numbers.TableBase })
+					o.Routes = slices.DeleteFunc(o.Routes, func(r netcfg.Route) bool { return r.Table == numbers.TableBase })
 				})
 			}
 			b.Pass()
@@ -356,8 +357,8 @@ func TestFlowsOfADeadPathMoveWhateverElseTheKernelRefuses(t *testing.T) {
 func TestWhatTheKernelRefusesIsNotTriedAgainInTheSamePass(t *testing.T) {
 	b := newBench(config())
 	tried := 0
-	b.kernel.Refuse(func(op rules.Op) error {
-		if r, ok := op.(rules.AddRule); ok && r.Priority == 10010 {
+	b.kernel.Refuse(func(op netcfg.Op) error {
+		if r, ok := op.(netcfg.AddRule); ok && r.Priority == 10010 {
 			tried++
 			return unix.EINVAL
 		}
@@ -372,8 +373,8 @@ func TestWhatTheKernelRefusesIsNotTriedAgainInTheSamePass(t *testing.T) {
 func TestAParameterThatCannotBeSetIsTriedAgainAfterAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(config())
-		b.kernel.Refuse(func(op rules.Op) error {
-			if _, ok := op.(rules.SetSysctl); ok {
+		b.kernel.Refuse(func(op netcfg.Op) error {
+			if _, ok := op.(netcfg.SetSysctl); ok {
 				return unix.EROFS
 			}
 			return nil
@@ -442,7 +443,7 @@ func TestAManagedDeviceIsBroughtUpOnce(t *testing.T) {
 	pass := func() {
 		t.Helper()
 		b.pass(t)
-		ups += len(slices.DeleteFunc(b.kernel.Applied(), func(op rules.Op) bool { _, is := op.(rules.SetUp); return !is }))
+		ups += len(slices.DeleteFunc(b.kernel.Applied(), func(op netcfg.Op) bool { _, is := op.(netcfg.SetUp); return !is }))
 	}
 	b.kernel.Change(down)
 	pass()
@@ -463,7 +464,7 @@ func TestAPassThatTookLongKeepsTheNextOneWaitingForHalfASecondOnly(t *testing.T)
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(config())
 		slow := true
-		b.kernel.Refuse(func(rules.Op) error {
+		b.kernel.Refuse(func(netcfg.Op) error {
 			if slow {
 				time.Sleep(time.Second) // each change of the first pass: a busy machine
 			}
@@ -491,8 +492,8 @@ func TestAPassThatTookLongKeepsTheNextOneWaitingForHalfASecondOnly(t *testing.T)
 // A device that goes takes its parameters along; the one that comes back in its place is not waited for.
 func TestAParameterThatWasNotThereIsSetAsSoonAsItIs(t *testing.T) {
 	b := newBench(config())
-	b.kernel.Refuse(func(op rules.Op) error {
-		if _, is := op.(rules.SetSysctl); is {
+	b.kernel.Refuse(func(op netcfg.Op) error {
+		if _, is := op.(netcfg.SetSysctl); is {
 			return unix.ENOENT
 		}
 		return nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // flowCleanup is what remains to be done for a path that died: its flows have to be told.
@@ -83,11 +84,11 @@ func (e *Engine) cleanUpFlows(cfg rules.Config, r *Result) []error {
 // renew has connections begin anew that the packet filter of before has let begin, or that began while there was none: it is
 // not asked about them again. It looks when the packet filter has changed.
 func (e *Engine) renew(r *Result) error {
-	changed := slices.ContainsFunc(r.Changes, func(op rules.Op) bool {
+	changed := slices.ContainsFunc(r.Changes, func(op netcfg.Op) bool {
 		switch op := op.(type) {
-		case rules.PutTable:
+		case netcfg.PutTable:
 			return op.Table != nil
-		case rules.PutPolicies:
+		case netcfg.PutPolicies:
 			return op.Table != nil
 		}
 		return false
@@ -114,13 +115,13 @@ func (r *Result) lacksRoutes(k rules.Kernel, family rules.Family) bool {
 	needed := func(table uint32) bool {
 		return table == k.TableBase || slices.ContainsFunc(choice.Members, func(m rules.Member) bool { return k.Table(m.Uplink) == table })
 	}
-	return slices.ContainsFunc(r.left, func(op rules.Op) bool {
+	return slices.ContainsFunc(r.left, func(op netcfg.Op) bool {
 		switch op := op.(type) {
-		case rules.PutRoute:
+		case netcfg.PutRoute:
 			return op.Family == family && op.IsDefault() && needed(op.Table)
-		case rules.AddRule:
-			return op.Family == family && (op.Table == rules.TableMain || needed(op.Table))
-		case rules.PutTable:
+		case netcfg.AddRule:
+			return op.Family == family && (op.Table == netcfg.TableMain || needed(op.Table))
+		case netcfg.PutTable:
 			return !r.Settled
 		}
 		return false

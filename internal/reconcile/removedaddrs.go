@@ -6,14 +6,15 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // abortRemovedAddrs aborts local connections on addresses that have just been taken away, and that this machine has nowhere else: no
 // answer reaches them any more, and their packets would go on leaving with a source that nobody here has.
-func (e *Engine) abortRemovedAddrs(changes []rules.Op, obs *rules.Observed) error {
+func (e *Engine) abortRemovedAddrs(changes []netcfg.Op, obs *rules.Observed) error {
 	var removed []netip.Addr
 	for _, op := range changes {
-		if del, ok := op.(rules.DelAddr); ok && !slices.Contains(removed, del.Prefix.Addr()) {
+		if del, ok := op.(netcfg.DelAddr); ok && !slices.Contains(removed, del.Prefix.Addr()) {
 			removed = append(removed, del.Prefix.Addr())
 		}
 	}

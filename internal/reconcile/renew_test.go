@@ -10,6 +10,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel/fakekernel"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // tracking is a kernel that counts how often its connections are looked through.
@@ -41,7 +42,7 @@ func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) 
 		{"nothing has changed", func() {}, 0},
 		{"a route was away", func() {
 			k.Change(func(o *rules.Observed) {
-				o.Routes = slices.DeleteFunc(o.Routes, func(r rules.Route) bool { return r.Table == numbers.TableBase })
+				o.Routes = slices.DeleteFunc(o.Routes, func(r netcfg.Route) bool { return r.Table == numbers.TableBase })
 			})
 		}, 0},
 		{"our table was away", func() { k.Change(func(o *rules.Observed) { o.Table = nil }) }, 1},
@@ -50,15 +51,15 @@ func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) 
 		{"it is tried again", func() { k.err = nil }, 1},
 		{"and that was it", func() {}, 0},
 		{"a rule is refused meanwhile", func() {
-			k.Refuse(func(op rules.Op) error {
-				if _, is := op.(rules.AddRule); is {
+			k.Refuse(func(op netcfg.Op) error {
+				if _, is := op.(netcfg.AddRule); is {
 					return unix.EINVAL
 				}
 				return nil
 			})
 			k.Change(func(o *rules.Observed) {
 				o.Table = nil
-				o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r.Priority == 10010 })
+				o.Rules = slices.DeleteFunc(o.Rules, func(r netcfg.Rule) bool { return r.Priority == 10010 })
 			})
 		}, 1},
 	} {

@@ -11,12 +11,14 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // tunnelled is the usual configuration with an Ethernet tunnel over wan1, which has addresses of ours.
 func tunnelled() rules.Config {
 	cfg := config()
-	cfg.Tunnels = []rules.Tunnel{{Device: "vx0", For: "campus", MTU: 1400, TunnelParams: rules.TunnelParams{Kind: rules.VXLAN,
+	cfg.Tunnels = []rules.Tunnel{{Device: "vx0", For: "campus", MTU: 1400, Params: encap.Params{Kind: encap.VXLAN,
 		Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), ID: 42, Port: 4789, TTL: 64}}}
 	cfg.Uplinks = append(cfg.Uplinks, rules.Uplink{ID: 3, Name: "campus", Device: "vx0", Tier: 3, Weight: 1, IPv4: rules.Addressing{Enabled: true, Managed: true,
 		Assign: &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("10.99.0.2/24")}}, Gateway: netip.MustParseAddr("10.99.0.1")}}})
@@ -52,16 +54,16 @@ func TestATunnelIsMadeWithAllThatItCarriesAndRemovedLast(t *testing.T) {
 
 // Whatever of a tunnel the kernel refuses is named, keeps the daemon from being healthy, and keeps nothing else waiting.
 func TestATunnelThatCannotBeMadeHoldsNothingUp(t *testing.T) {
-	for name, refuse := range map[string]func(rules.Op) bool{
-		"the device": func(op rules.Op) bool { _, is := op.(rules.AddTunnel); return is },
-		"its being up": func(op rules.Op) bool {
-			_, is := op.(rules.SetUp)
+	for name, refuse := range map[string]func(netcfg.Op) bool{
+		"the device": func(op netcfg.Op) bool { _, is := op.(netcfg.AddTunnel); return is },
+		"its being up": func(op netcfg.Op) bool {
+			_, is := op.(netcfg.SetUp)
 			return is
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newTunnelBench()
-			b.kernel.Refuse(func(op rules.Op) error {
+			b.kernel.Refuse(func(op netcfg.Op) error {
 				if refuse(op) {
 					return unix.EOPNOTSUPP
 				}

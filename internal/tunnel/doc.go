@@ -2,7 +2,7 @@
 // keys of WireGuard uplinks, resolves the names of endpoints, and follows which peers are there.
 //
 //	configuration, key files ──┐
-//	snapshots ─────────────────┼─> Engine ──> Learn: rules.WireGuard, addresses, networks of peers ──> the plan
+//	snapshots ─────────────────┼─> Engine ──> Learn: netcfg.WireGuard, addresses, networks of peers ──> the plan
 //	resolver ──────────────────┤         └──> events, status, evidence
 //	handshakes, echoes ────────┘
 //

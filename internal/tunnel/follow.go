@@ -13,6 +13,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 // peerProbe is an echo for a peer.
 type peerProbe struct {
 	uplink string
-	peer   rules.Key
+	peer   netcfg.Key
 	path   probe.Binding
 	target netip.Addr
 }
@@ -113,7 +114,7 @@ func (e *Engine) observePeers(name string, state *rules.WireGuardDevice, now tim
 	if w == nil || !w.follows {
 		return nil, nil, false
 	}
-	before := make(map[rules.Key]bool, len(state.Peers))
+	before := make(map[netcfg.Key]bool, len(state.Peers))
 	for _, p := range state.Peers {
 		before[p.PublicKey] = w.present.Alive(p.PublicKey)
 	}
@@ -129,7 +130,7 @@ func (e *Engine) observePeers(name string, state *rules.WireGuardDevice, now tim
 	return ask, events, w.present.Asking()
 }
 
-func peerNews(p *rules.WireGuardPeer, alive bool) string {
+func peerNews(p *netcfg.WireGuardPeer, alive bool) string {
 	what := "is gone: its networks are not routed to it any more"
 	if alive {
 		what = "is here: its networks are routed to it"
@@ -142,7 +143,7 @@ func peerNews(p *rules.WireGuardPeer, alive bool) string {
 }
 
 // answered notes that a peer has answered an echo.
-func (e *Engine) answered(name string, peer rules.Key) {
+func (e *Engine) answered(name string, peer netcfg.Key) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if w := e.uplinks[name]; w != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 func TestAPeerIsAskedAtAnAddressOfItsOwn(t *testing.T) {
@@ -19,7 +20,7 @@ func TestAPeerIsAskedAtAnAddressOfItsOwn(t *testing.T) {
 		{"::/0 fd00:8::/64", "fd00:8::1", "fd00:31::2"},
 		{"0.0.0.0/0", "invalid IP", "invalid IP"},
 	} {
-		var p rules.WireGuardPeer
+		var p netcfg.WireGuardPeer
 		for _, s := range strings.Fields(tt.allowed) {
 			p.AllowedIPs = append(p.AllowedIPs, netip.MustParsePrefix(s))
 		}

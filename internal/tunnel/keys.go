@@ -6,12 +6,12 @@ import (
 	"os"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // clamped is what the kernel makes of a private key (RFC 7748 section 5).
-func clamped(k rules.Key) rules.Key {
-	if k != (rules.Key{}) {
+func clamped(k netcfg.Key) netcfg.Key {
+	if k != (netcfg.Key{}) {
 		k[0] &= 248
 		k[31] = k[31]&127 | 64
 	}
@@ -19,8 +19,8 @@ func clamped(k rules.Key) rules.Key {
 }
 
 // readKey reads a key that nobody else may read. An empty name is no key.
-func readKey(file string) (rules.Secret, error) {
-	s := rules.Secret{File: file}
+func readKey(file string) (netcfg.Secret, error) {
+	s := netcfg.Secret{File: file}
 	if file == "" {
 		return s, nil
 	}
@@ -39,6 +39,6 @@ func readKey(file string) (rules.Secret, error) {
 	if err != nil || len(b) != len(s.Key) {
 		return s, fmt.Errorf("%s holds no key: it is what \"wg genkey\" prints", file)
 	}
-	s.Key = rules.Key(b)
+	s.Key = netcfg.Key(b)
 	return s, nil
 }

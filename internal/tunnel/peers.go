@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 // A peer is there when it is heard, and until it leaves something unanswered: echoes, where it is known to answer those,
 // or else WireGuard's own handshakes. Idle peers are asked nothing, which spares the batteries of phones.
 type Peers struct {
-	lives map[rules.Key]*peerLife
+	lives map[netcfg.Key]*peerLife
 }
 
 type peerLife struct {
@@ -40,7 +41,7 @@ type peerLife struct {
 // is no change to go by; but a session that is good has somebody at its other end.
 func (p *Peers) Begin(now time.Time, s *rules.WireGuardDevice) (changed bool) {
 	if p.lives == nil {
-		p.lives = make(map[rules.Key]*peerLife)
+		p.lives = make(map[netcfg.Key]*peerLife)
 	}
 	for i := range s.Peers {
 		peer := &s.Peers[i]
@@ -57,7 +58,7 @@ func (p *Peers) Begin(now time.Time, s *rules.WireGuardDevice) (changed bool) {
 // Observe takes in a look at the device. It returns the peers to send an echo now, and whether others are there than
 // before. HasEndpoint tells which ones can be looked for at an endpoint: to ask another one that is gone would have the
 // kernel send handshakes to where it was last.
-func (p *Peers) Observe(now time.Time, s *rules.WireGuardDevice, hasEndpoint func(rules.Key) bool) (ask []rules.Key, changed bool) {
+func (p *Peers) Observe(now time.Time, s *rules.WireGuardDevice, hasEndpoint func(netcfg.Key) bool) (ask []netcfg.Key, changed bool) {
 	changed = p.Begin(now, s)
 	for i := range s.Peers {
 		peer := &s.Peers[i]
@@ -68,7 +69,7 @@ func (p *Peers) Observe(now time.Time, s *rules.WireGuardDevice, hasEndpoint fun
 		}
 		changed = changed || l.alive != before
 	}
-	maps.DeleteFunc(p.lives, func(k rules.Key, l *peerLife) bool {
+	maps.DeleteFunc(p.lives, func(k netcfg.Key, l *peerLife) bool {
 		gone := !slices.ContainsFunc(s.Peers, func(peer rules.WireGuardPeerState) bool { return peer.PublicKey == k })
 		changed = changed || gone && l.alive
 		return gone
@@ -108,14 +109,14 @@ func (l *peerLife) observe(now time.Time, peer *rules.WireGuardPeerState, search
 }
 
 // Answered notes that a peer has answered an echo.
-func (p *Peers) Answered(k rules.Key) {
+func (p *Peers) Answered(k netcfg.Key) {
 	if l := p.lives[k]; l != nil {
 		l.answers = true
 	}
 }
 
 // Alive reports whether a peer is there.
-func (p *Peers) Alive(k rules.Key) bool {
+func (p *Peers) Alive(k netcfg.Key) bool {
 	l := p.lives[k]
 	return l != nil && l.alive
 }

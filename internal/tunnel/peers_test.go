@@ -7,6 +7,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // far is a peer, and what passes between it and us, seen by one who looks every half second.
@@ -23,14 +24,14 @@ const pace = 500 * time.Millisecond
 
 func newFar(t *testing.T) *far {
 	f := &far{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	f.state.PublicKey = rules.Key{1}
+	f.state.PublicKey = netcfg.Key{1}
 	f.look()
 	return f
 }
 
 func (f *far) look() {
 	f.now = f.now.Add(pace)
-	ask, _ := f.peers.Observe(f.now, &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{f.state}}, func(rules.Key) bool { return f.seek })
+	ask, _ := f.peers.Observe(f.now, &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{f.state}}, func(netcfg.Key) bool { return f.seek })
 	f.asked += len(ask)
 	if len(ask) > 0 {
 		f.state.Sent += 128
@@ -154,19 +155,19 @@ func TestAGoodSessionCountsAtTheFirstLookAndNothingOfADeviceMadeAnew(t *testing.
 		alive bool
 	}{{170 * time.Second, true}, {200 * time.Second, false}} {
 		var peers tunnel.Peers
-		s := rules.WireGuardPeerState{WireGuardPeer: rules.WireGuardPeer{PublicKey: rules.Key{1}}, Handshake: f.now.Add(-tt.age), Received: 500, Sent: 500}
+		s := rules.WireGuardPeerState{WireGuardPeer: netcfg.WireGuardPeer{PublicKey: netcfg.Key{1}}, Handshake: f.now.Add(-tt.age), Received: 500, Sent: 500}
 		look := func() bool {
-			_, changed := peers.Observe(f.now, &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{s}}, func(rules.Key) bool { return false })
+			_, changed := peers.Observe(f.now, &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{s}}, func(netcfg.Key) bool { return false })
 			return changed
 		}
-		if changed := look(); changed != tt.alive || peers.Alive(rules.Key{1}) != tt.alive {
-			t.Errorf("a handshake %v ago: there %v", tt.age, peers.Alive(rules.Key{1}))
+		if changed := look(); changed != tt.alive || peers.Alive(netcfg.Key{1}) != tt.alive {
+			t.Errorf("a handshake %v ago: there %v", tt.age, peers.Alive(netcfg.Key{1}))
 		}
 		s.Handshake, s.Received, s.Sent = time.Time{}, 0, 0
-		if look(); peers.Alive(rules.Key{1}) {
+		if look(); peers.Alive(netcfg.Key{1}) {
 			t.Error("the device is a new one, and the peer is there")
 		}
-		if ask, changed := peers.Observe(f.now, &rules.WireGuardDevice{}, nil); len(ask) > 0 || changed || slices.Contains([]bool{peers.Asking(), peers.Alive(rules.Key{1})}, true) {
+		if ask, changed := peers.Observe(f.now, &rules.WireGuardDevice{}, nil); len(ask) > 0 || changed || slices.Contains([]bool{peers.Asking(), peers.Alive(netcfg.Key{1})}, true) {
 			t.Error("a peer that is no peer any more is there")
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // nudged counts the echoes that are sent; nobody answers them.
@@ -32,7 +33,7 @@ func TestAPeerThatAnswersNothingButWireGuardIsJudgedByThat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		peer := rules.WireGuardPeerState{WireGuardPeer: rules.WireGuardPeer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.31.0/24")}}}
+		peer := rules.WireGuardPeerState{WireGuardPeer: netcfg.WireGuardPeer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix("10.0.31.0/24")}}}
 		var dead bool
 		nudges := 0
 		var answer time.Time // when the peer answers data, by an empty packet

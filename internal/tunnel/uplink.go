@@ -9,6 +9,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // wgUplink is a WireGuard uplink.
@@ -20,20 +21,20 @@ type wgUplink struct {
 	mark      uint32 // of the underlay
 	table     uint32 // of the underlay
 	addresses []netip.Prefix
-	private   rules.Secret
+	private   netcfg.Secret
 	port      int
 	peers     []wgPeer
 	carrier   [2]int       // id of the uplink that carries it, by family, by the latest plan
 	leaves    []rules.Path // by what its packets leave, in the families of its peers' endpoints
 	state     *rules.WireGuardDevice
 	resolved  map[string]netip.AddrPort // endpoints, by how they are written
-	stale     []rules.Key               // peers whose endpoint has a new address
+	stale     []netcfg.Key              // peers whose endpoint has a new address
 	follows   bool                      // peers' networks are routed only while the peer is there
 	present   *Peers                    // of one that follows them
 }
 
 type wgPeer struct {
-	rules.WireGuardPeer
+	netcfg.WireGuardPeer
 	endpoint string // as written; "" for none
 }
 
@@ -50,7 +51,7 @@ func newWGUplink(u *config.Uplink, ids map[string]int, k rules.Kernel) *wgUplink
 		if a, err := netip.ParseAddrPort(p.Endpoint); err == nil {
 			w.resolved[p.Endpoint] = a
 		}
-		w.peers = append(w.peers, wgPeer{endpoint: p.Endpoint, WireGuardPeer: rules.WireGuardPeer{PublicKey: rules.Key(p.PublicKey),
+		w.peers = append(w.peers, wgPeer{endpoint: p.Endpoint, WireGuardPeer: netcfg.WireGuardPeer{PublicKey: netcfg.Key(p.PublicKey),
 			AllowedIPs: p.AllowedIPs, Keepalive: p.Keepalive, Called: p.Endpoint != ""}})
 	}
 	return w
@@ -98,15 +99,15 @@ func (w *wgUplink) calls() []netip.AddrPort {
 }
 
 // config is what the device shall hold.
-func (w *wgUplink) config() *rules.WireGuard {
-	c := &rules.WireGuard{Device: w.device, UnderlayTable: w.table}
+func (w *wgUplink) config() *netcfg.WireGuard {
+	c := &netcfg.WireGuard{Device: w.device, UnderlayTable: w.table}
 	if w.marked() {
 		c.FwMark = w.mark
 	}
 	if !w.made {
 		return c
 	}
-	c.PrivateKey, c.ListenPort, c.Peers = w.private, w.port, make([]rules.WireGuardPeer, 0, len(w.peers))
+	c.PrivateKey, c.ListenPort, c.Peers = w.private, w.port, make([]netcfg.WireGuardPeer, 0, len(w.peers))
 	for _, p := range w.peers {
 		p.Endpoint, p.ResetEndpoint = w.endpointOf(p.endpoint), slices.Contains(w.stale, p.PublicKey)
 		c.Peers = append(c.Peers, p.WireGuardPeer)
@@ -129,7 +130,7 @@ func (w *wgUplink) observe(state *rules.WireGuardDevice) {
 	if state == nil {
 		return
 	}
-	w.stale = slices.DeleteFunc(w.stale, func(key rules.Key) bool {
+	w.stale = slices.DeleteFunc(w.stale, func(key netcfg.Key) bool {
 		at := slices.IndexFunc(w.peers, func(p wgPeer) bool { return p.PublicKey == key })
 		if at < 0 {
 			return true
@@ -203,8 +204,8 @@ func (w *wgUplink) assignment(family rules.Family) *rules.Assignment {
 }
 
 // known lists the peers: those that are configured, or of a device of others those that it has.
-func (w *wgUplink) known() []rules.WireGuardPeer {
-	var list []rules.WireGuardPeer
+func (w *wgUplink) known() []netcfg.WireGuardPeer {
+	var list []netcfg.WireGuardPeer
 	switch {
 	case w.made:
 		for _, p := range w.peers {
@@ -232,12 +233,12 @@ func (w *wgUplink) connected(n netip.Prefix) bool {
 }
 
 // hasEndpoint reports whether it is known where to look for a peer, wherever it was last.
-func (w *wgUplink) hasEndpoint(key rules.Key) bool {
+func (w *wgUplink) hasEndpoint(key netcfg.Key) bool {
 	return slices.ContainsFunc(w.peers, func(p wgPeer) bool { return p.PublicKey == key && p.Called })
 }
 
 // innerAddress returns an address that a peer has inside the tunnel, or one of its network's, and ours of that family.
-func (w *wgUplink) innerAddress(p *rules.WireGuardPeer) (target, source netip.Addr, ok bool) {
+func (w *wgUplink) innerAddress(p *netcfg.WireGuardPeer) (target, source netip.Addr, ok bool) {
 	for _, n := range p.AllowedIPs {
 		a := n.Addr()
 		if !n.IsSingleIP() {

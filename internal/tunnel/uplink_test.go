@@ -7,6 +7,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // The kernel forgets which of our addresses a peer has called when the mark leads by another device.
@@ -43,7 +44,7 @@ func TestATunnelThatOthersCallHasNoMarkAndCallsItsOwnPeersByRules(t *testing.T) 
 			t.Errorf("%s: calls %v, want %v", name, got, want)
 		}
 		for i, e := range c.endpoints {
-			if p := w.config().Peers[i]; p.PublicKey != (rules.Key{byte(i + 1)}) || p.Called != (e != "") {
+			if p := w.config().Peers[i]; p.PublicKey != (netcfg.Key{byte(i + 1)}) || p.Called != (e != "") {
 				t.Errorf("%s: peer %d is called: %v", name, i, p.Called)
 			}
 		}
@@ -57,7 +58,7 @@ func TestADeviceOfOthersHasTheMarkWhileItLeadsToTheInternet(t *testing.T) {
 		if w.config().FwMark != 0 {
 			t.Error("a mark before its peers are known")
 		}
-		w.state = &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{{WireGuardPeer: rules.WireGuardPeer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix(network)}}}}}
+		w.state = &rules.WireGuardDevice{Peers: []rules.WireGuardPeerState{{WireGuardPeer: netcfg.WireGuardPeer{AllowedIPs: []netip.Prefix{netip.MustParsePrefix(network)}}}}}
 		if got := w.config().FwMark; got != mark {
 			t.Errorf("%s: mark %d, want %d", network, got, mark)
 		}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Packet is what a route is looked up for.
@@ -35,7 +37,7 @@ type Routing struct {
 
 // TableRoute is a route as a lookup meets it: with what decides whether it is used.
 type TableRoute struct {
-	rules.Route
+	netcfg.Route
 	From     netip.Prefix // IPv6: only for packets with such a source; zero for all
 	TOS      uint8        // IPv4: only for packets with this field; 0 for all
 	Unusable []bool       // by nexthop: the kernel has marked it dead, as on a device that is down
@@ -43,7 +45,7 @@ type TableRoute struct {
 }
 
 // AddNexthop appends a nexthop and what the kernel says of it.
-func (r *TableRoute) AddNexthop(n rules.Nexthop, dead, linkdown bool) {
+func (r *TableRoute) AddNexthop(n netcfg.Nexthop, dead, linkdown bool) {
 	r.Nexthops = append(r.Nexthops, n)
 	r.Unusable, r.Linkdown = append(r.Unusable, dead), append(r.Linkdown, linkdown)
 }
@@ -149,7 +151,7 @@ var ErrPacket = errors.New("no such packet")
 
 // Explain walks a packet over the rules and tables as the kernel does, through our packet filter on the
 // way in and out. State is the plan in force, of which the packet filter is taken.
-func Explain(cfg rules.Config, rt *Routing, state *rules.State, p Packet) (*Explanation, error) {
+func Explain(cfg rules.Config, rt *Routing, state *netcfg.State, p Packet) (*Explanation, error) {
 	p.From, p.To = p.From.Unmap(), p.To.Unmap()
 	if err := rt.check(&p); err != nil {
 		return nil, err
@@ -166,8 +168,8 @@ func Explain(cfg rules.Config, rt *Routing, state *rules.State, p Packet) (*Expl
 type explainer struct {
 	cfg      *rules.Config
 	rt       *Routing
-	table    *rules.Table
-	policies *rules.Table
+	table    *nft.Table
+	policies *nft.Table
 	out      *Explanation
 	quiet    bool // the steps are those of a lookup beside the one that is explained
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // loopback is the name that rules know this machine's own packets by.
@@ -17,8 +18,8 @@ type answer struct {
 	outcome  Outcome
 	egresses []Egress
 	reason   string
-	typ      rules.RouteType // of the route that decided, 0 when none did
-	devices  []string        // of all its nexthops, usable or not
+	typ      netcfg.RouteType // of the route that decided, 0 when none did
+	devices  []string         // of all its nexthops, usable or not
 }
 
 // walk is fib_rules_lookup of net/core/fib_rules.c.
@@ -30,14 +31,14 @@ func (e *explainer) walk(p Packet) answer {
 		// destination is on link."
 		e.step(Step{Kind: StepRoute, What: p.To.String() + " dev " + p.Out, Counts: true,
 			Why: "no route leads there, and IPv4 takes the destination of a socket that is bound to a device for a neighbour"})
-		return answer{outcome: Leaves, typ: rules.Unicast, reason: "the socket is bound to " + p.Out + ", where the destination is taken for a neighbour",
+		return answer{outcome: Leaves, typ: netcfg.Unicast, reason: "the socket is bound to " + p.Out + ", where the destination is taken for a neighbour",
 			egresses: []Egress{{Device: p.Out, Weight: 1}}, devices: []string{p.Out}}
 	}
 	return a
 }
 
-func (rt *Routing) rulesOf(family rules.Family) []*rules.Rule {
-	var list []*rules.Rule
+func (rt *Routing) rulesOf(family rules.Family) []*netcfg.Rule {
+	var list []*netcfg.Rule
 	for i := range rt.Rules {
 		if rt.Rules[i].Family == family {
 			list = append(list, &rt.Rules[i])
@@ -46,7 +47,7 @@ func (rt *Routing) rulesOf(family rules.Family) []*rules.Rule {
 	return list
 }
 
-func (e *explainer) walkFrom(list []*rules.Rule, from int, p Packet) answer {
+func (e *explainer) walkFrom(list []*netcfg.Rule, from int, p Packet) answer {
 	for i := from; i < len(list); i++ {
 		r := list[i]
 		because := e.cfg.OriginOfRule(r)
@@ -63,16 +64,16 @@ func (e *explainer) walkFrom(list []*rules.Rule, from int, p Packet) answer {
 			continue
 		}
 		switch r.Selectors.Action {
-		case rules.Nop:
+		case netcfg.Nop:
 			continue
-		case rules.Jump:
-			target := slices.IndexFunc(list, func(o *rules.Rule) bool { return o.Priority == r.Selectors.Goto })
+		case netcfg.Jump:
+			target := slices.IndexFunc(list, func(o *netcfg.Rule) bool { return o.Priority == r.Selectors.Goto })
 			if target > i { // the kernel refuses jumps backwards; a target that is not there goes on
 				e.step(Step{Kind: StepRule, What: r.String(), Counts: true, Why: "matches: on to that rule", Because: because})
 				i = target - 1
 			}
 			continue
-		case rules.RefuseSilently, rules.RefuseNoRoute, rules.RefuseProhibited:
+		case netcfg.RefuseSilently, netcfg.RefuseNoRoute, netcfg.RefuseProhibited:
 			e.step(Step{Kind: StepRule, What: r.String(), Counts: true, Why: "matches, and refuses", Because: because})
 			return answer{outcome: Refused, reason: "a rule refuses: " + r.String()}
 		}
@@ -85,7 +86,7 @@ func (e *explainer) walkFrom(list []*rules.Rule, from int, p Packet) answer {
 }
 
 // ask looks the packet up in the table of a rule; not decided means that the next rule is asked.
-func (e *explainer) ask(list []*rules.Rule, at int, r *rules.Rule, p Packet) (a answer, decided bool) {
+func (e *explainer) ask(list []*netcfg.Rule, at int, r *netcfg.Rule, p Packet) (a answer, decided bool) {
 	a, found := e.tableLookup(r.Table, p)
 	if !found {
 		return a, false
@@ -113,7 +114,7 @@ func (e *explainer) ask(list []*rules.Rule, at int, r *rules.Rule, p Packet) (a 
 }
 
 // mismatch is fib_rule_match without its inversion: it returns why the rule is not for the packet, "" when it is.
-func mismatch(r *rules.Rule, p *Packet) string {
+func mismatch(r *netcfg.Rule, p *Packet) string {
 	in := p.In
 	if in == "" {
 		in = loopback
@@ -148,7 +149,7 @@ func mismatch(r *rules.Rule, p *Packet) string {
 }
 
 // matchesTOS is fib4_rule_dscp_match and fib6_rule_dscp_match: IPv4 compares a rule's "tos" with three bits.
-func matchesTOS(m *rules.RuleSelectors, family rules.Family, tos uint8) bool {
+func matchesTOS(m *netcfg.RuleSelectors, family rules.Family, tos uint8) bool {
 	switch {
 	case m.DSCP:
 		return m.TOS>>2 == tos>>2
@@ -161,7 +162,7 @@ func matchesTOS(m *rules.RuleSelectors, family rules.Family, tos uint8) bool {
 }
 
 // selectedBy says which selectors matched.
-func selectedBy(r *rules.Rule) string {
+func selectedBy(r *netcfg.Rule) string {
 	var by []string
 	for _, s := range []struct {
 		has  bool
@@ -179,7 +180,7 @@ func selectedBy(r *rules.Rule) string {
 }
 
 // suppressed is fib4_rule_suppress and fib6_rule_suppress: it returns why a way does not count for the rule.
-func (rt *Routing) suppressed(r *rules.Rule, family rules.Family, w *Egress) string {
+func (rt *Routing) suppressed(r *netcfg.Rule, family rules.Family, w *Egress) string {
 	if w.bits <= r.SuppressPrefixLen {
 		return fmt.Sprintf("its prefix has %d bits, %d or fewer are passed over", w.bits, r.SuppressPrefixLen)
 	}
@@ -198,7 +199,7 @@ func (rt *Routing) suppressed(r *rules.Rule, family rules.Family, w *Egress) str
 func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 	candidates := e.rt.candidates(table, &p)
 	for i, r := range candidates {
-		if r.Type == rules.Throw {
+		if r.Type == netcfg.Throw {
 			e.step(Step{Kind: StepRoute, What: r.String(), Counts: true, Why: "sends back to the rules", Because: e.cfg.OriginOfRoute(&r.Route)})
 			return a, false
 		}
@@ -219,7 +220,7 @@ func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 		for _, n := range r.Nexthops {
 			a.devices = append(a.devices, n.Device)
 		}
-		if r.Type != rules.Unicast {
+		if r.Type != netcfg.Unicast {
 			a.outcome, a.egresses = Delivered, []Egress{{Device: r.Nexthops[0].Device, Table: r.Table, bits: r.Dst.Bits(), first: r.Nexthops[0].Device}}
 		}
 		a.reason = e.choice(r, &a)
@@ -230,8 +231,8 @@ func (e *explainer) tableLookup(table uint32, p Packet) (a answer, found bool) {
 	return a, false
 }
 
-func refuses(t rules.RouteType) bool {
-	return t == rules.Blackhole || t == rules.Unreachable || t == rules.Prohibit
+func refuses(t netcfg.RouteType) bool {
+	return t == netcfg.Blackhole || t == netcfg.Unreachable || t == netcfg.Prohibit
 }
 
 func unusable(out string) string {
@@ -282,7 +283,7 @@ func (rt *Routing) usable(r *TableRoute, out string) []Egress {
 func (rt *Routing) equalRoutes(first *TableRoute, rest []*TableRoute, out string) []Egress {
 	var egresses []Egress
 	for _, r := range rest {
-		same := r.Type == rules.Unicast && first.Type == rules.Unicast && r.Dst == first.Dst && r.From == first.From && r.Metric == first.Metric && r.TOS == first.TOS
+		same := r.Type == netcfg.Unicast && first.Type == netcfg.Unicast && r.Dst == first.Dst && r.From == first.From && r.Metric == first.Metric && r.TOS == first.TOS
 		if same && (r.Family == rules.IPv6 || r.IsDefault()) {
 			egresses = append(egresses, rt.usable(r, out)...)
 		}
@@ -293,7 +294,7 @@ func (rt *Routing) equalRoutes(first *TableRoute, rest []*TableRoute, out string
 // choice says why the route decides.
 func (e *explainer) choice(r *TableRoute, a *answer) string {
 	switch {
-	case r.Type != rules.Unicast:
+	case r.Type != netcfg.Unicast:
 		return "is an address of this machine"
 	case len(a.egresses) > 1 && len(r.Nexthops) > 1:
 		return "shares new flows among " + e.names(a.egresses) + ", by a hash of each flow"

@@ -5,13 +5,14 @@ import (
 	"net/netip"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // IPsecPolicy is an entry of the kernel's security policy database for what leaves (ip-xfrm(8)).
 type IPsecPolicy struct {
 	From, To     netip.Prefix
-	Protocol     uint8       // 0: any
-	SPort, DPort rules.Ports // zero: any
+	Protocol     uint8        // 0: any
+	SPort, DPort netcfg.Ports // zero: any
 	Device       string
 	Mark, Mask   uint32
 	Priority     uint32 // the least decides

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // flow is a new connection, which no packet filter has seen yet, on its way through our chains.
@@ -43,12 +44,12 @@ func (e *explainer) prerouting(p *Packet) {
 		return
 	}
 	if f.proxy != 0 {
-		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + rules.PolicyTableName, Counts: true,
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + nft.PolicyTableName, Counts: true,
 			Why: fmt.Sprintf("the transparent proxy at port %d takes it: the mark is %#x from here on", f.proxy, p.Mark)})
 		return
 	}
 	if f.policy != "" {
-		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + rules.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
+		e.step(Step{Kind: StepMark, What: "nftables chain prerouting of " + nft.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
 			Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 		return
 	}
@@ -86,7 +87,7 @@ func (e *explainer) reroute(p *Packet, a *answer) bool {
 	if p.Mark == before || f.policy == "" {
 		return false
 	}
-	e.step(Step{Kind: StepMark, What: "nftables chain output of " + rules.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
+	e.step(Step{Kind: StepMark, What: "nftables chain output of " + nft.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
 		Why: fmt.Sprintf("policy %s is for it: the mark is %#x from here on", f.policy, p.Mark)})
 	return true
 }
@@ -107,7 +108,7 @@ func (e *explainer) postrouting(p Packet) {
 		}
 		if f.dropped && f.policy != "" {
 			why = "policy " + f.policy + " is a kill switch, and its connections leave by no other uplink"
-			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + rules.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
+			e.step(Step{Kind: StepFilter, What: "nftables chain forward of " + nft.PolicyTableName, Counts: true, Because: rules.Origin{Policy: f.policy},
 				Why: fmt.Sprintf("policy %s is a kill switch: its traffic never leaves by %s", f.policy, w.Device)})
 			continue
 		}
@@ -149,11 +150,11 @@ func (e *explainer) postrouting(p Packet) {
 // run evaluates our chains of a hook, in the order of their priorities.
 func (e *explainer) run(hook string, f *flow) {
 	type base struct {
-		table *rules.Table
-		*rules.Chain
+		table *nft.Table
+		*nft.Chain
 	}
 	var chains []base
-	for _, table := range []*rules.Table{e.table, e.policies} {
+	for _, table := range []*nft.Table{e.table, e.policies} {
 		for i := 0; table != nil && i < len(table.Chains); i++ {
 			if c := &table.Chains[i]; c.Hook == hook {
 				chains = append(chains, base{table, c})
@@ -182,13 +183,13 @@ const (
 )
 
 // through runs the packet through a chain and those that it leads to.
-func (f *flow) through(t *rules.Table, c *rules.Chain) nftVerdict {
+func (f *flow) through(t *nft.Table, c *nft.Chain) nftVerdict {
 	for i := range c.Rules {
 		r := &c.Rules[i]
 		v, to := f.rule(r)
 		if to != "" {
 			next := t.Chain(to)
-			if _, comes := r.Exprs[len(r.Exprs)-1].(rules.NftJump); !comes {
+			if _, comes := r.Exprs[len(r.Exprs)-1].(nft.Jump); !comes {
 				return f.through(t, next)
 			}
 			v = f.through(t, next)
@@ -204,60 +205,60 @@ func (f *flow) through(t *rules.Table, c *rules.Chain) nftVerdict {
 }
 
 // rule evaluates one rule: its verdict, or the chain that it leads to.
-func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
+func (f *flow) rule(r *nft.Rule) (v nftVerdict, to string) {
 	for _, x := range r.Exprs {
 		switch x := x.(type) {
-		case rules.NftDevice:
+		case nft.Device:
 			if x.Out && !x.Matches(f.out) || !x.Out && !x.Matches(f.in) {
 				return nftContinue, ""
 			}
-		case rules.NftCtMark:
+		case nft.CtMark:
 			if (f.pin&x.Mask == x.Value) == x.Not {
 				return nftContinue, ""
 			}
-		case rules.NftSource:
+		case nft.Source:
 			if f.snat || !f.source.IsValid() || !x.Prefix.Contains(f.source) {
 				return nftContinue, ""
 			}
-		case rules.NftFamily:
+		case nft.Family:
 			if rules.FamilyOf(f.packet.To) != x.Family {
 				return nftContinue, ""
 			}
-		case rules.NftSetMark:
+		case nft.SetMark:
 			f.packet.Mark, f.policy = f.packet.Mark&^x.Mask|x.Value, r.Policy
-		case rules.NftSetCtMark:
+		case nft.SetCtMark:
 			f.pin = f.pin&^x.Mask | x.Value
-		case rules.NftCounter, rules.NftMaxSegment:
-		case rules.NftMasquerade:
+		case nft.Counter, nft.MaxSegment:
+		case nft.Masquerade:
 			f.snat = true
 			return nftEnd, ""
-		case rules.NftSourceNAT:
+		case nft.SourceNAT:
 			f.snat, f.translated = true, netip.PrefixFrom(x.To, x.To.BitLen())
 			return nftEnd, ""
-		case rules.NftPrefixNAT:
+		case nft.PrefixNAT:
 			if x.Dest {
 				f.packet.To = inPrefix(x.To, f.packet.To)
 			} else {
 				f.snat, f.translated = true, x.To
 			}
 			return nftEnd, ""
-		case rules.NftTProxy:
+		case nft.TProxy:
 			if rules.FamilyOf(f.packet.To) != x.Family {
 				return nftContinue, ""
 			}
 			f.proxy, f.unseen = x.Port, fmt.Sprintf("whether a program listens at port %d is not looked at: it is taken for granted", x.Port)
-		case rules.NftDrop, rules.NftReject, rules.NftRefuse, rules.NftReset:
+		case nft.Drop, nft.Reject, nft.Refuse, nft.Reset:
 			f.dropped, f.policy = true, r.Policy
 			return nftEnd, ""
-		case rules.NftAccept:
+		case nft.Accept:
 			return nftEnd, ""
-		case rules.NftReturn:
+		case nft.Return:
 			return nftReturn, ""
-		case rules.NftJump:
+		case nft.Jump:
 			return nftContinue, x.Chain
-		case rules.NftGoto:
+		case nft.Goto:
 			return nftContinue, x.Chain
-		case rules.NftBranch:
+		case nft.Branch:
 			device := f.in
 			if x.Out {
 				device = f.out
@@ -265,11 +266,11 @@ func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
 			if i := slices.Index(x.Devices, device); i >= 0 {
 				return nftContinue, x.Chains[i]
 			}
-		case rules.NftPinBranch:
+		case nft.PinBranch:
 			if i := slices.Index(x.Pins, f.pin&x.Mask); i >= 0 {
 				return nftContinue, x.Chains[i]
 			}
-		case rules.NftExternalSet:
+		case nft.ExternalSet:
 			f.unseen = "what other programs have put into the set " + x.Set + " is not looked at: it is taken for empty"
 			return nftContinue, ""
 		default:
@@ -282,63 +283,63 @@ func (f *flow) rule(r *rules.NftRule) (v nftVerdict, to string) {
 }
 
 // meets evaluates the conditions of policies.
-func (f *flow) meets(x rules.NftExpr) bool {
+func (f *flow) meets(x nft.Expr) bool {
 	switch x := x.(type) {
-	case rules.NftDevices:
+	case nft.Devices:
 		device := f.in
 		if x.Out {
 			device = f.out
 		}
 		return slices.Contains(x.Names, device)
-	case rules.NftAddresses:
+	case nft.Addresses:
 		addr := f.packet.To
 		if !x.Dest {
 			addr = f.source
 		}
 		family := rules.FamilyOf(x.Prefixes[0].Addr())
 		return addr.IsValid() && rules.FamilyOf(addr) == family && x.Contains(addr) != x.Not && (x.Dest || !f.snat)
-	case rules.NftProtocols:
+	case nft.Protocols:
 		return slices.Contains(x.List, f.packet.Protocol)
-	case rules.NftPorts:
+	case nft.Ports:
 		port := f.packet.SPort
 		if x.Dest {
 			port = f.packet.DPort
 		}
-		return slices.ContainsFunc(x.List, func(p rules.Ports) bool { return p.Has(port) })
-	case rules.NftOwners:
-		return f.in == "" && slices.ContainsFunc(x.List, func(u rules.UIDs) bool { return u.First <= f.packet.UID && f.packet.UID <= u.Last })
-	case rules.NftMark:
+		return slices.ContainsFunc(x.List, func(p nft.Range) bool { return p.Has(uint32(port)) })
+	case nft.Owners:
+		return f.in == "" && slices.ContainsFunc(x.List, func(u nft.Range) bool { return u.Has(f.packet.UID) })
+	case nft.Mark:
 		return (f.packet.Mark&x.Mask == x.Value) != x.Not
-	case rules.NftDSCP:
+	case nft.DSCP:
 		return slices.Contains(x.List, f.packet.TOS>>2)
-	case rules.NftMACs:
+	case nft.MACs:
 		link, _ := f.rt.Link(f.in)
 		if link.Hardware != [6]byte{} && f.packet.MAC == [6]byte{} {
 			f.unseen = "a policy looks at the hardware address, and none is given (mac): it is taken for another host's"
 		}
 		return link.Hardware != [6]byte{} && slices.Contains(x.List, f.packet.MAC)
-	case rules.NftPinned:
+	case nft.Pinned:
 		return f.pin&x.Mask != 0
-	case rules.NftIPsec:
+	case nft.IPsec:
 		return f.ipsec != x.Not
-	case rules.NftSourceShare:
+	case nft.SourceShare:
 		return x.Has(f.source)
-	case rules.NftDestination:
+	case nft.Destination:
 		return x.Prefix.Contains(f.packet.To)
-	case rules.NftLocalDestination:
+	case nft.LocalDestination:
 		return f.rt.isLocal(f.packet.To)
-	case rules.NftRoute:
+	case nft.Route:
 		p := Packet{From: f.packet.From, To: f.packet.To, Mark: f.packet.Mark, Protocol: f.packet.Protocol, TOS: f.packet.TOS}
 		if !x.Back {
 			return len(f.routes(p)) > 0
 		}
 		p.From, p.To = p.To, p.From
 		return slices.Contains(f.routes(p), f.in)
-	case rules.NftSYN:
+	case nft.SYN:
 		return f.packet.Protocol == protocolTCP
-	case rules.NftNew:
+	case nft.New:
 		return true
-	case rules.NftReply, rules.NftTransparent, rules.NftDestinationNAT: // of connections that exist
+	case nft.Reply, nft.Transparent, nft.DestinationNAT: // of connections that exist
 		return false
 	}
 	f.unseen = fmt.Sprintf("the packet filter of uplinkd has a condition that is not understood here (%T) and is taken for one that does not hold", x)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // departure follows a packet that a socket of this machine makes. A socket without a source asks twice:
@@ -140,7 +141,7 @@ func (e *explainer) rpFilter(p Packet, onward *answer) string {
 	local := e.rt.sysctl(sysctl4("all", "accept_local"))+e.rt.sysctl(sysctl4(p.In, "accept_local")) != 0
 	noAddress := !slices.ContainsFunc(e.rt.Addrs, func(a rules.Addr) bool { return a.Device == p.In && a.Prefix.Addr().Is4() })
 	switch {
-	case a.typ == rules.Broadcast, a.typ == rules.Local && !local:
+	case a.typ == netcfg.Broadcast, a.typ == netcfg.Local && !local:
 		return verdict(true, "it is an address of this machine itself")
 	case a.outcome == Refused && filter != 0:
 		return verdict(true, "no route leads back: "+a.reason)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Kernel is a kernel in memory. Its methods may be called from any goroutine.
@@ -20,9 +21,9 @@ type Kernel struct {
 	mu      sync.Mutex
 	numbers rules.Kernel
 	obs     rules.Observed
-	applied []rules.Op
+	applied []netcfg.Op
 	log     []string
-	refuse  func(rules.Op) error
+	refuse  func(netcfg.Op) error
 }
 
 // New makes a kernel that shows the given state.
@@ -50,14 +51,14 @@ func (k *Kernel) Change(fn func(*rules.Observed)) {
 }
 
 // Refuse makes every change fail for which fn returns an error; nil ends that.
-func (k *Kernel) Refuse(fn func(rules.Op) error) {
+func (k *Kernel) Refuse(fn func(netcfg.Op) error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.refuse = fn
 }
 
 // Applied returns the changes carried out since the last call.
-func (k *Kernel) Applied() []rules.Op {
+func (k *Kernel) Applied() []netcfg.Op {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	ops := k.applied
@@ -104,7 +105,7 @@ func (k *Kernel) note(format string, args ...any) {
 }
 
 // Apply carries out the changes in order.
-func (k *Kernel) Apply(ops []rules.Op) error {
+func (k *Kernel) Apply(ops []netcfg.Op) error {
 	k.note("apply")
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -112,7 +113,7 @@ func (k *Kernel) Apply(ops []rules.Op) error {
 	for _, op := range ops {
 		err := k.apply(op)
 		if err != nil {
-			failed = append(failed, &rules.Refusal{Op: op, Err: err})
+			failed = append(failed, &netcfg.Refusal{Op: op, Err: err})
 			continue
 		}
 		k.applied = append(k.applied, op)
@@ -120,7 +121,7 @@ func (k *Kernel) Apply(ops []rules.Op) error {
 	return errors.Join(failed...)
 }
 
-func (k *Kernel) apply(op rules.Op) error {
+func (k *Kernel) apply(op netcfg.Op) error {
 	if k.refuse != nil {
 		if err := k.refuse(op); err != nil {
 			return err
@@ -128,64 +129,64 @@ func (k *Kernel) apply(op rules.Op) error {
 	}
 	o := &k.obs
 	switch op := op.(type) {
-	case rules.AddAddr:
+	case netcfg.AddAddr:
 		return k.addAddr(op)
-	case rules.ChangeAddr:
+	case netcfg.ChangeAddr:
 		i := slices.IndexFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == op.Device && a.Prefix == op.Prefix })
 		if i < 0 {
 			return unix.EADDRNOTAVAIL
 		}
 		o.Addrs[i].Deprecated = op.Deprecated
-	case rules.DelAddr:
+	case netcfg.DelAddr:
 		o.Addrs = slices.DeleteFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == op.Device && a.Prefix == op.Prefix })
-	case rules.PutRoute:
+	case netcfg.PutRoute:
 		return k.putRoute(op)
-	case rules.DelRoute:
+	case netcfg.DelRoute:
 		removes := op.Equal
 		if op.Family == rules.IPv4 {
-			removes = func(r rules.Route) bool { return op.Removes(&r) }
+			removes = func(r netcfg.Route) bool { return op.Removes(&r) }
 		}
 		i := slices.IndexFunc(o.Routes, removes)
 		if i >= 0 {
 			o.Routes = slices.Delete(o.Routes, i, i+1)
 		}
-	case rules.AddRule:
+	case netcfg.AddRule:
 		if !slices.Contains(o.Rules, op.Rule) {
 			o.Rules = append(o.Rules, op.Rule)
 		}
-	case rules.DelRule:
-		o.Rules = slices.DeleteFunc(o.Rules, func(r rules.Rule) bool { return r == op.Rule })
-	case rules.PutTable:
+	case netcfg.DelRule:
+		o.Rules = slices.DeleteFunc(o.Rules, func(r netcfg.Rule) bool { return r == op.Rule })
+	case netcfg.PutTable:
 		o.Table = op.Table
-	case rules.PutPolicies:
+	case netcfg.PutPolicies:
 		o.Policies = op.Table
-	case rules.PutEgress:
+	case netcfg.PutEgress:
 		o.Egress = withoutFilter(o.Egress, op.Device)
 		o.Egress.Filters, o.Egress.Qdiscs[op.Device] = append(o.Egress.Filters, op.EgressFilter), true
-	case rules.DelEgress:
+	case netcfg.DelEgress:
 		o.Egress = withoutFilter(o.Egress, op.Device)
 		if op.Qdisc {
 			delete(o.Egress.Qdiscs, op.Device)
 		}
-	case rules.SetGroup:
+	case netcfg.SetGroup:
 		for i := range o.Links {
 			if o.Links[i].Name == op.Device {
 				o.Links[i].Group = op.Group
 			}
 		}
-	case rules.SetSysctl:
+	case netcfg.SetSysctl:
 		o.Sysctls[op.Name] = op.Value
-	case rules.AddTunnel:
+	case netcfg.AddTunnel:
 		return k.addTunnel(op)
-	case rules.DelTunnel:
+	case netcfg.DelTunnel:
 		k.delTunnel(op.Device)
-	case rules.SetMTU:
-		return k.changeTunnel(op.Device, func(l *rules.Link, t *rules.TunnelLink) { l.MTU, t.MTU = op.MTU, op.MTU })
-	case rules.SetMaster:
-		return k.changeTunnel(op.Device, func(_ *rules.Link, t *rules.TunnelLink) { t.Bridge, t.Floods = op.Bridge, true })
-	case rules.SetUp:
+	case netcfg.SetMTU:
+		return k.changeTunnel(op.Device, func(l *rules.Link, t *netcfg.TunnelLink) { l.MTU, t.MTU = op.MTU, op.MTU })
+	case netcfg.SetMaster:
+		return k.changeTunnel(op.Device, func(_ *rules.Link, t *netcfg.TunnelLink) { t.Bridge, t.Floods = op.Bridge, true })
+	case netcfg.SetUp:
 		return k.setUp(op.Device)
-	case rules.SetWireGuard:
+	case netcfg.SetWireGuard:
 		return k.setWireGuard(op)
 	default:
 		return fmt.Errorf("unknown change %T", op)
@@ -208,7 +209,7 @@ func withoutFilter(e *rules.Egress, device string) *rules.Egress {
 }
 
 // addAddr also makes the connected route, as the kernel does.
-func (k *Kernel) addAddr(op rules.AddAddr) error {
+func (k *Kernel) addAddr(op netcfg.AddAddr) error {
 	if _, ok := k.obs.Link(op.Device); !ok {
 		return unix.ENODEV
 	}
@@ -221,7 +222,7 @@ func (k *Kernel) addAddr(op rules.AddAddr) error {
 
 // putRoute refuses routes through devices that are not there or not up. A replacing change takes the
 // place of the first route with the same family, table, destination and metric.
-func (k *Kernel) putRoute(op rules.PutRoute) error {
+func (k *Kernel) putRoute(op netcfg.PutRoute) error {
 	for _, hop := range op.Nexthops {
 		link, ok := k.obs.Link(hop.Device)
 		if !ok {
@@ -231,7 +232,7 @@ func (k *Kernel) putRoute(op rules.PutRoute) error {
 			return unix.ENETDOWN
 		}
 	}
-	same := func(r rules.Route) bool {
+	same := func(r netcfg.Route) bool {
 		return r.Family == op.Family && r.Table == op.Table && r.Dst == op.Dst && r.Metric == op.Metric
 	}
 	i := slices.IndexFunc(k.obs.Routes, same)
@@ -247,12 +248,12 @@ func (k *Kernel) putRoute(op rules.PutRoute) error {
 }
 
 // Connected is the route that the kernel installs with an address.
-func Connected(device string, address netip.Prefix) rules.Route {
+func Connected(device string, address netip.Prefix) netcfg.Route {
 	const protoKernel = 2 // RTPROT_KERNEL
-	r := rules.Route{Family: rules.FamilyOf(address.Addr()), Table: rules.TableMain, Type: rules.Unicast, Dst: address.Masked(),
-		Protocol: protoKernel, Nexthops: []rules.Nexthop{{Device: device, Weight: 1}}}
+	r := netcfg.Route{Family: rules.FamilyOf(address.Addr()), Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: address.Masked(),
+		Protocol: protoKernel, Nexthops: []netcfg.Nexthop{{Device: device, Weight: 1}}}
 	if r.Family == rules.IPv4 {
-		r.Scope, r.Src = rules.ScopeLink, address.Addr()
+		r.Scope, r.Src = netcfg.ScopeLink, address.Addr()
 	} else {
 		r.Metric = 256
 	}

@@ -7,10 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // addTunnel makes a device; there is one of each name.
-func (k *Kernel) addTunnel(op rules.AddTunnel) error {
+func (k *Kernel) addTunnel(op netcfg.AddTunnel) error {
 	if _, exists := k.obs.Link(op.Device); exists {
 		return unix.EEXIST
 	}
@@ -22,7 +24,7 @@ func (k *Kernel) addTunnel(op rules.AddTunnel) error {
 	t := op.TunnelLink
 	t.Up, t.Bridge, t.Multicast = false, "", true
 	k.obs.Tunnels = append(k.obs.Tunnels, t)
-	if op.Kind == rules.WireGuardKind {
+	if op.Kind == encap.WireGuard {
 		k.obs.WireGuard = append(k.obs.WireGuard, rules.WireGuardDevice{Device: op.Device})
 	}
 	return nil
@@ -32,17 +34,17 @@ func (k *Kernel) addTunnel(op rules.AddTunnel) error {
 func (k *Kernel) delTunnel(device string) {
 	o := &k.obs
 	o.Links = slices.DeleteFunc(o.Links, func(l rules.Link) bool { return l.Name == device })
-	o.Tunnels = slices.DeleteFunc(o.Tunnels, func(t rules.TunnelLink) bool { return t.Device == device })
+	o.Tunnels = slices.DeleteFunc(o.Tunnels, func(t netcfg.TunnelLink) bool { return t.Device == device })
 	o.WireGuard = slices.DeleteFunc(o.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == device })
 	o.Addrs = slices.DeleteFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == device })
-	o.Routes = slices.DeleteFunc(o.Routes, func(r rules.Route) bool {
-		return slices.ContainsFunc(r.Nexthops, func(n rules.Nexthop) bool { return n.Device == device })
+	o.Routes = slices.DeleteFunc(o.Routes, func(r netcfg.Route) bool {
+		return slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == device })
 	})
 }
 
-func (k *Kernel) changeTunnel(device string, change func(*rules.Link, *rules.TunnelLink)) error {
+func (k *Kernel) changeTunnel(device string, change func(*rules.Link, *netcfg.TunnelLink)) error {
 	l := slices.IndexFunc(k.obs.Links, func(l rules.Link) bool { return l.Name == device })
-	t := slices.IndexFunc(k.obs.Tunnels, func(t rules.TunnelLink) bool { return t.Device == device })
+	t := slices.IndexFunc(k.obs.Tunnels, func(t netcfg.TunnelLink) bool { return t.Device == device })
 	if l < 0 || t < 0 {
 		return unix.ENODEV
 	}
@@ -64,7 +66,7 @@ func (k *Kernel) setUp(device string) error {
 	return unix.ENODEV
 }
 
-func (k *Kernel) setWireGuard(op rules.SetWireGuard) error {
+func (k *Kernel) setWireGuard(op netcfg.SetWireGuard) error {
 	at := slices.IndexFunc(k.obs.WireGuard, func(d rules.WireGuardDevice) bool { return d.Device == op.Device })
 	if at < 0 {
 		return unix.ENODEV
@@ -74,7 +76,7 @@ func (k *Kernel) setWireGuard(op rules.SetWireGuard) error {
 }
 
 // SetWireGuard does to a device what the kernel does.
-func SetWireGuard(d *rules.WireGuardDevice, op rules.SetWireGuard) {
+func SetWireGuard(d *rules.WireGuardDevice, op netcfg.SetWireGuard) {
 	if op.FwMark != nil {
 		d.FwMark = *op.FwMark
 	}
@@ -92,7 +94,7 @@ func SetWireGuard(d *rules.WireGuardDevice, op rules.SetWireGuard) {
 			continue
 		case at < 0:
 			at = len(peers)
-			peers = append(peers, rules.WireGuardPeerState{WireGuardPeer: rules.WireGuardPeer{PublicKey: c.PublicKey}})
+			peers = append(peers, rules.WireGuardPeerState{WireGuardPeer: netcfg.WireGuardPeer{PublicKey: c.PublicKey}})
 		case c.Remove:
 			peers = slices.Delete(peers, at, at+1)
 			continue
@@ -102,7 +104,7 @@ func SetWireGuard(d *rules.WireGuardDevice, op rules.SetWireGuard) {
 			p.Endpoint = c.Endpoint
 		}
 		if !c.EndpointOnly {
-			p.Preshared, p.Keepalive, p.AllowedIPs = rules.Secret{Key: c.Preshared.Key}, c.Keepalive, c.AllowedIPs
+			p.Preshared, p.Keepalive, p.AllowedIPs = netcfg.Secret{Key: c.Preshared.Key}, c.Keepalive, c.AllowedIPs
 			for i := range peers { // a network is one peer's
 				if i != at {
 					peers[i].AllowedIPs = slices.DeleteFunc(slices.Clone(peers[i].AllowedIPs), func(n netip.Prefix) bool { return slices.Contains(c.AllowedIPs, n) })

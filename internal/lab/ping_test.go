@@ -9,19 +9,15 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/net/icmp"
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
+	"github.com/uplinkd/uplinkd/internal/icmpecho"
 )
 
 // Ping sends one ICMP echo request from the host and waits for its reply until ctx ends. It uses a raw socket, whose
 // right the lab has everywhere.
 func (h *Host) Ping(ctx context.Context, target netip.Addr) (rtt time.Duration, err error) {
-	network, proto, request := "ip4:icmp", 1, icmp.Type(ipv4.ICMPTypeEcho)
-	reply := icmp.Type(ipv4.ICMPTypeEchoReply)
+	network := "ip4:icmp"
 	if target.Is6() {
-		network, proto, request = "ip6:ipv6-icmp", 58, ipv6.ICMPTypeEchoRequest
-		reply = ipv6.ICMPTypeEchoReply
+		network = "ip6:ipv6-icmp"
 	}
 	to := &net.IPAddr{IP: target.AsSlice()}
 	if zone := target.Zone(); zone != "" {
@@ -44,10 +40,10 @@ func (h *Host) Ping(ctx context.Context, target netip.Addr) (rtt time.Duration, 
 			_ = pc.Close()
 		}
 	}()
-	echo := &icmp.Echo{ID: rand.IntN(1 << 16), Seq: rand.IntN(1 << 16), Data: []byte("uplinkd lab")}
-	packet, err := (&icmp.Message{Type: request, Body: echo}).Marshal(nil)
+	request := icmpecho.Request{IPv6: target.Is6(), ID: uint16(rand.IntN(1 << 16)), Seq: uint16(rand.IntN(1 << 16))}
+	packet, err := request.Message(8)
 	if err != nil {
-		return 0, fmt.Errorf("marshalling an echo request: %w", err)
+		return 0, err
 	}
 	start := time.Now()
 	if _, err := pc.WriteTo(packet, to); err != nil {
@@ -62,19 +58,10 @@ func (h *Host) Ping(ctx context.Context, target netip.Addr) (rtt time.Duration, 
 			}
 			return 0, fmt.Errorf("pinging %s from %s: %w", target, h.name, err)
 		}
-		if isReply(buf[:n], proto, reply, echo) && sameAddress(from, target) {
+		if request.Read(buf[:n]) == icmpecho.Reply && sameAddress(from, target) {
 			return time.Since(start), nil
 		}
 	}
-}
-
-func isReply(packet []byte, proto int, reply icmp.Type, want *icmp.Echo) bool {
-	m, err := icmp.ParseMessage(proto, packet)
-	if err != nil || m.Type != reply {
-		return false
-	}
-	got, ok := m.Body.(*icmp.Echo)
-	return ok && got.ID == want.ID && got.Seq == want.Seq
 }
 
 func sameAddress(from net.Addr, want netip.Addr) bool {

@@ -1,10 +1,13 @@
-package rules
+package netcfg
 
 import (
 	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // State is kernel state that is ours: what Plan wants, or what Ours found.
@@ -12,8 +15,8 @@ type State struct {
 	Addrs    []AddrAssignment
 	Routes   []Route
 	Rules    []Rule
-	Table    *Table // nftables; nil for none
-	Policies *Table // nftables for policies and proxies; nil for none
+	Table    *nft.Table // nftables; nil for none
+	Policies *nft.Table // nftables for policies and proxies; nil for none
 	Groups   []LinkGroup
 	Sysctls  []Sysctl
 	Egress   []EgressFilter // by device
@@ -35,8 +38,8 @@ type AddrAssignment struct {
 	NoPrefixRoute bool `json:"-"`
 }
 
-// key returns what identifies the assignment, whatever its lifetimes.
-func (a AddrAssignment) key() AddrAssignment {
+// Key returns what identifies the assignment, whatever its lifetimes.
+func (a AddrAssignment) Key() AddrAssignment {
 	return AddrAssignment{Device: a.Device, Prefix: a.Prefix}
 }
 
@@ -90,7 +93,7 @@ type Nexthop struct {
 
 // Route is a route as the kernel identifies it (family, table, destination, metric) and where it leads.
 type Route struct {
-	Family   Family
+	Family   inet.Family
 	Table    uint32
 	Type     RouteType
 	Dst      netip.Prefix
@@ -102,24 +105,25 @@ type Route struct {
 	Nexthops []Nexthop  // empty unless Unicast
 }
 
-// routeKey is what makes two routes the same object to "ip route replace".
-type routeKey struct {
-	Family Family
+// RouteKey is what makes two routes the same object to "ip route replace".
+type RouteKey struct {
+	Family inet.Family
 	Table  uint32
 	Dst    netip.Prefix
 	Metric uint32
 }
 
 // SameKey reports whether the kernel has room for only one of the two.
-func (r *Route) SameKey(o *Route) bool { return r.key() == o.key() }
+func (r *Route) SameKey(o *Route) bool { return r.Key() == o.Key() }
 
-func (r *Route) key() routeKey { return routeKey{r.Family, r.Table, r.Dst, r.Metric} }
+// Key is what the kernel has room for once.
+func (r *Route) Key() RouteKey { return RouteKey{r.Family, r.Table, r.Dst, r.Metric} }
 
 // Equal reports whether both routes would forward alike and carry the same tag.
 func (r Route) Equal(o Route) bool { return r.equal(&o) }
 
 func (r *Route) equal(o *Route) bool {
-	return r.key() == o.key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
+	return r.Key() == o.Key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
 		r.Src == o.Src && r.MTU == o.MTU && slices.Equal(r.Nexthops, o.Nexthops)
 }
 
@@ -127,7 +131,7 @@ func (r *Route) equal(o *Route) bool {
 // the request says, and not whether a gateway needs no connected route (net/ipv4/fib_trie.c fib_table_delete,
 // fib_semantics.c fib_nh_match and fib_metrics_match).
 func (r *Route) Removes(o *Route) bool {
-	return r.key() == o.key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
+	return r.Key() == o.Key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
 		(!r.Src.IsValid() || r.Src == o.Src) && (r.MTU == 0 || r.MTU == o.MTU) &&
 		slices.EqualFunc(r.Nexthops, o.Nexthops, func(a, b Nexthop) bool {
 			return a.Device == b.Device && (!a.Gateway.IsValid() || a.Gateway == b.Gateway) && (len(r.Nexthops) == 1 || a.Weight == b.Weight)
@@ -137,16 +141,9 @@ func (r *Route) Removes(o *Route) bool {
 // IsDefault reports whether the route is a default route proper.
 func (r *Route) IsDefault() bool { return r.Dst.Bits() == 0 }
 
-// defaultLike reports whether the route covers so much that it stands for "the Internet": the default
+// DefaultLike reports whether the route covers so much that it stands for "the Internet": the default
 // itself, the 0/1 + 128/1 pair and 2000::/3 that VPN clients install.
-func (r *Route) defaultLike() bool { return r.Dst.Bits() <= r.Family.suppressLen() }
-
-func (f Family) suppressLen() int {
-	if f == IPv6 {
-		return 3
-	}
-	return 1
-}
+func (r *Route) DefaultLike() bool { return r.Dst.Bits() <= r.Family.DefaultBits() }
 
 // Rule is a policy routing rule that looks up a table. Rules of other programs may have actions that ours
 // never have, and selectors that nobody here understands.
@@ -158,7 +155,7 @@ type Rule struct {
 	SuppressGroup     int64  // -1: none; else routes through devices of this group do not count
 	Mark, Mask        uint32 // Mask 0: no mark selector
 	Table             uint32
-	Family            Family
+	Family            inet.Family
 	Protocol          uint8
 	Selectors         RuleSelectors
 }
@@ -172,10 +169,10 @@ func compareRules(a, b *Rule) int {
 	if c := cmp.Compare(a.Priority, b.Priority); c != 0 {
 		return c
 	}
-	if c := comparePrefixes(a.From, b.From); c != 0 {
+	if c := ComparePrefixes(a.From, b.From); c != 0 {
 		return c
 	}
-	return cmp.Or(cmp.Compare(a.Table, b.Table), comparePrefixes(a.To, b.To),
+	return cmp.Or(cmp.Compare(a.Table, b.Table), ComparePrefixes(a.To, b.To),
 		strings.Compare(a.IIF, b.IIF), strings.Compare(a.OIF, b.OIF), cmp.Compare(a.Mask, b.Mask), cmp.Compare(a.Mark, b.Mark),
 		a.Selectors.compare(&b.Selectors))
 }
@@ -198,7 +195,7 @@ func sortRules(list []Rule) {
 	next := make([]int, 2*width+1) // where the next rule of a family and a preference goes
 	to := make([]int, len(list))
 	for i := range list {
-		to[i] = list[i].Family.index()*width + list[i].Priority - lowest
+		to[i] = list[i].Family.Index()*width + list[i].Priority - lowest
 		next[to[i]+1]++
 	}
 	for at := 1; at < len(next); at++ {
@@ -241,7 +238,8 @@ func permute[T any](list []T, to []int) {
 	}
 }
 
-func comparePrefixes(a, b netip.Prefix) int {
+// ComparePrefixes orders by address, then by length.
+func ComparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
@@ -303,8 +301,8 @@ func sortRoutes(list []Route, base uint32) {
 	permute(list, to)
 }
 
-// sort puts the state into its canonical order, so that equal states are equal values.
-func (s *State) sort(base uint32) {
+// Sort puts the state into its canonical order, so that equal states are equal values.
+func (s *State) Sort(base uint32) {
 	slices.SortFunc(s.Addrs, func(a, b AddrAssignment) int {
 		return cmp.Or(cmp.Compare(a.Device, b.Device), a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
 	})

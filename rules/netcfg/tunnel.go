@@ -1,10 +1,39 @@
-package rules
+package netcfg
 
 import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/encap"
 )
+
+// AliasPrefix begins the alias of each device that we have made, which makes it ours.
+const AliasPrefix = "uplinkd: "
+
+// TunnelLink is a device of one of encap.Kinds, or one that is ours.
+type TunnelLink struct {
+	Device       string
+	encap.Params        // of another kind: only Kind
+	MTU          int    // bytes
+	Up           bool   // administratively
+	Bridge       string // the device that it is a port of
+	Alias        string
+
+	Multicast bool // the device takes multicast
+	Floods    bool // and its bridge hands it on to it
+}
+
+// Ours reports whether we have made the device.
+func (l *TunnelLink) Ours() bool { return strings.HasPrefix(l.Alias, AliasPrefix) }
+
+// FindTunnel returns the tunnel of a device, nil when there is none.
+func FindTunnel(list []TunnelLink, device string) *TunnelLink {
+	if i := slices.IndexFunc(list, func(l TunnelLink) bool { return l.Device == device }); i >= 0 {
+		return &list[i]
+	}
+	return nil
+}
 
 // The changes to tunnel devices.
 type (
@@ -24,10 +53,7 @@ type (
 )
 
 // deviceOp is a change to a device.
-type deviceOp interface {
-	Op
-	device() string
-}
+type deviceOp interface{ device() string }
 
 func (o AddTunnel) device() string    { return o.Device }
 func (o DelTunnel) device() string    { return o.Device }
@@ -36,49 +62,17 @@ func (o SetMaster) device() string    { return o.Device }
 func (o SetUp) device() string        { return o.Device }
 func (o SetWireGuard) device() string { return o.Device }
 
-// ChangesDevice reports whether a change is one to a device itself.
-func ChangesDevice(op Op) bool {
-	_, is := op.(deviceOp)
-	return is
-}
-
-// LinkKind is the kernel's word for the kind of device, which for GRETAP depends on the family of the outer packets.
-func (p *TunnelParams) LinkKind() string {
-	if p.Kind == GRETAP && p.Local.Is6() {
-		return "ip6gretap"
+// DeviceOf returns the device that a change is one to, "" when it is none to a device itself.
+func DeviceOf(op Op) string {
+	if op, is := op.(deviceOp); is {
+		return op.device()
 	}
-	return p.Kind
+	return ""
 }
 
 // Command writes the change as lines for a shell.
 func (o AddTunnel) Command() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "ip link add name %s mtu %d type %s", o.Device, o.MTU, o.LinkKind())
-	switch o.Kind {
-	case GRETAP, VXLAN:
-		o.writeEnds(&b)
-	}
-	fmt.Fprintf(&b, "\nip link set dev %s alias %q", o.Device, o.Alias)
-	return b.String()
-}
-
-func (p *TunnelParams) writeEnds(b *strings.Builder) {
-	if p.Kind == VXLAN {
-		fmt.Fprintf(b, " id %d dstport %d", p.ID, p.Port)
-	}
-	fmt.Fprintf(b, " local %v remote %v ttl %d", p.Local, p.Remote, p.TTL)
-	switch {
-	case p.Kind == VXLAN:
-		b.WriteString(" nolearning")
-	case p.HasKey:
-		fmt.Fprintf(b, " key %d", p.Key)
-	}
-	switch {
-	case p.Fragment:
-		b.WriteString(" nopmtudisc ignore-df")
-	case p.LinkKind() == "ip6gretap":
-		b.WriteString(" encaplimit none")
-	}
+	return fmt.Sprintf("ip link add name %s mtu %d type %s%s\nip link set dev %s alias %q", o.Device, o.MTU, o.LinkKind(), o.Args(), o.Device, o.Alias)
 }
 
 // Command writes the change as a line for a shell.
@@ -101,11 +95,11 @@ func (o SetUp) Command() string { return "ip link set dev " + o.Device + " up" }
 func (d *differ) addTunnels(have, want State) (up, unwanted []Op) {
 	for i := range have.Tunnels {
 		h := &have.Tunnels[i]
-		if !h.Ours() || findTunnel(want.Tunnels, h.Device) != nil {
+		if !h.Ours() || FindTunnel(want.Tunnels, h.Device) != nil {
 			continue
 		}
 		same := func(w TunnelLink) bool {
-			return w.TunnelParams == h.TunnelParams && h.Kind != WireGuardKind && findTunnel(have.Tunnels, w.Device) == nil
+			return w.Params == h.Params && h.Spec().Ends() && FindTunnel(have.Tunnels, w.Device) == nil
 		}
 		if slices.ContainsFunc(want.Tunnels, same) {
 			d.ops = append(d.ops, DelTunnel{h.Device})
@@ -114,8 +108,8 @@ func (d *differ) addTunnels(have, want State) (up, unwanted []Op) {
 		}
 	}
 	for _, w := range want.Tunnels {
-		h := findTunnel(have.Tunnels, w.Device)
-		if h != nil && h.TunnelParams != w.TunnelParams {
+		h := FindTunnel(have.Tunnels, w.Device)
+		if h != nil && h.Params != w.Params {
 			if h.Ours() {
 				d.ops = append(d.ops, DelTunnel{w.Device})
 			}

@@ -1,4 +1,4 @@
-package rules
+package nft
 
 import (
 	"fmt"
@@ -6,10 +6,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // TableName is the name of our nftables table, of family inet.
 const TableName = "uplinkd"
+
+// PolicyTableName is the name of the nftables table of policies, of family inet. It is one of its own because
+// other programs fill sets of it: its rules are replaced while its sets stay.
+const PolicyTableName = "uplinkd_policy"
 
 // Table is an nftables table of ours. Its chains are few and their rules use few expressions, so that an
 // adapter can compile each of them and String can write each of them for "nft -f".
@@ -23,16 +29,16 @@ type Table struct {
 // with cannot say of nameless ones in which byte order they are to be shown.
 type Set struct {
 	Name    string
-	Family  Family // of addresses; 0 for devices and marks
-	Merge   bool   // overlapping prefixes become one, by whoever adds them; else elements may expire
-	Map     bool   // to chains
+	Family  inet.Family // of addresses; 0 for devices and marks
+	Merge   bool        // overlapping prefixes become one, by whoever adds them; else elements may expire
+	Map     bool        // to chains
 	Devices []string
 	Marks   []uint32
 	Chains  []string // of a map: where packets of each of the devices or marks go on
 }
 
-// What is in a set is no part of one that was read back: the name of a set that we fill has a digest of it.
-func (s Set) same(o Set) bool {
+// Same compares what can be read back. What is in a set is no part of one that was read back: the name of a set that we fill has a digest of it.
+func (s Set) Same(o Set) bool {
 	return s.Name == o.Name && s.Family == o.Family && s.Map == o.Map && s.Merge == o.Merge
 }
 
@@ -61,11 +67,11 @@ func (s Set) String() string {
 	return "type " + key + "; size " + strconv.Itoa(len(words)) + "; elements = { " + strings.Join(words, ", ") + " };"
 }
 
-// addSets adds the sets that rules look values up in.
-func (t *Table) addSets() {
+// AddSets adds the sets that rules look values up in.
+func (t *Table) AddSets() {
 	known := make(map[*string]bool) // lists of devices that have been looked at: many rules share one
 	add := func(s Set) {
-		if !slices.ContainsFunc(t.Sets, s.same) {
+		if !slices.ContainsFunc(t.Sets, s.Same) {
 			t.Sets = append(t.Sets, s)
 		}
 	}
@@ -73,14 +79,14 @@ func (t *Table) addSets() {
 		for i := range c.Rules {
 			for _, e := range c.Rules[i].Exprs {
 				switch e := e.(type) {
-				case NftDevices:
+				case Devices:
 					if !known[&e.Names[0]] {
 						known[&e.Names[0]] = true
 						add(Set{Name: e.SetName(), Devices: e.Names})
 					}
-				case NftBranch:
+				case Branch:
 					add(Set{Name: e.MapName(), Map: true, Devices: e.Devices, Chains: e.Chains})
-				case NftPinBranch:
+				case PinBranch:
 					add(Set{Name: e.MapName(), Map: true, Marks: e.Pins, Chains: e.Chains})
 				}
 			}
@@ -95,100 +101,106 @@ type Chain struct {
 	Type     string // "filter", "route" or "nat"
 	Hook     string // "prerouting", "forward", "output" or "postrouting"
 	Priority int
-	Rules    []NftRule
+	Rules    []Rule
 }
 
-// NftRule is a rule: expressions from left to right, and a comment that ends in a digest of them.
-type NftRule struct {
-	Exprs   []NftExpr
+// Rule is a rule: expressions from left to right, and a comment that ends in a digest of them.
+type Rule struct {
+	Exprs   []Expr
 	Comment string
 	// Policy is the name of the policy that the rule is for, "" for none. It is not read back.
 	Policy string
 }
 
-// NftExpr is one expression of an nftables rule.
-type NftExpr interface {
-	appendTo([]byte) []byte // in nft's syntax
+// Expr is one expression of an nftables rule.
+type Expr interface {
+	AppendTo([]byte) []byte // in nft's syntax
 }
 
 // The expressions that our rules are made of.
 type (
-	// NftDevice matches the input or output device by name.
-	NftDevice struct {
+	// Device matches the input or output device by name.
+	Device struct {
 		Out  bool
 		Name string
 	}
-	// NftCtMark matches the connection mark under a mask; Not is for any other value.
-	NftCtMark struct {
+	// CtMark matches the connection mark under a mask; Not is for any other value.
+	CtMark struct {
 		Mask, Value uint32
 		Not         bool
 	}
-	// NftSYN matches what opens a TCP connection, from either end.
-	NftSYN struct{}
-	// NftMaxSegment lowers the segment size that such a packet announces to a number of bytes; it never raises it.
-	NftMaxSegment struct{ Size uint16 }
-	// NftSource matches the source address.
-	NftSource struct{ Prefix netip.Prefix }
-	// NftSetMark replaces the bits of Mask in the packet mark.
-	NftSetMark struct{ Mask, Value uint32 }
-	// NftSetCtMark replaces the bits of Mask in the connection mark.
-	NftSetCtMark struct{ Mask, Value uint32 }
-	// NftFamily matches the network protocol.
-	NftFamily struct{ Family Family }
-	// NftCounter counts packets and bytes.
-	NftCounter struct{}
-	// NftMasquerade rewrites the source to an address of the output device.
-	NftMasquerade struct{}
-	// NftSourceNAT rewrites the source to an address.
-	NftSourceNAT struct{ To netip.Addr }
-	// NftDestination matches the destination address.
-	NftDestination struct{ Prefix netip.Prefix }
-	// NftPrefixNAT rewrites the prefix of the IPv6 source, or of the destination, and keeps the rest of it.
-	NftPrefixNAT struct {
+	// SYN matches what opens a TCP connection, from either end.
+	SYN struct{}
+	// MaxSegment lowers the segment size that such a packet announces to a number of bytes; it never raises it.
+	MaxSegment struct{ Size uint16 }
+	// Source matches the source address.
+	Source struct{ Prefix netip.Prefix }
+	// SetMark replaces the bits of Mask in the packet mark.
+	SetMark struct{ Mask, Value uint32 }
+	// SetCtMark replaces the bits of Mask in the connection mark.
+	SetCtMark struct{ Mask, Value uint32 }
+	// Family matches the network protocol.
+	Family struct{ Family inet.Family }
+	// Counter counts packets and bytes.
+	Counter struct{}
+	// Masquerade rewrites the source to an address of the output device.
+	Masquerade struct{}
+	// SourceNAT rewrites the source to an address.
+	SourceNAT struct{ To netip.Addr }
+	// Destination matches the destination address.
+	Destination struct{ Prefix netip.Prefix }
+	// PrefixNAT rewrites the prefix of the IPv6 source, or of the destination, and keeps the rest of it.
+	PrefixNAT struct {
 		To   netip.Prefix
 		Dest bool
 	}
-	// NftDrop drops the packet.
-	NftDrop struct{}
-	// NftReject drops the IPv6 packet and tells its sender that the source failed a policy.
-	NftReject struct{}
-	// NftReturn ends the chain for this packet.
-	NftReturn struct{}
-	// NftAccept ends the base chain for this packet, from whatever chain that it has led to.
-	NftAccept struct{}
-	// NftJump goes through another chain and comes back.
-	NftJump struct{ Chain string }
-	// NftGoto goes on in another chain, and does not come back.
-	NftGoto struct{ Chain string }
-	// NftBranch goes on in the chain of the input or output device, if that has one. Every forwarded packet passes
+	// Drop drops the packet.
+	Drop struct{}
+	// Reject drops the IPv6 packet and tells its sender that the source failed a policy.
+	Reject struct{}
+	// Return ends the chain for this packet.
+	Return struct{}
+	// Accept ends the base chain for this packet, from whatever chain that it has led to.
+	Accept struct{}
+	// Jump goes through another chain and comes back.
+	Jump struct{ Chain string }
+	// Goto goes on in another chain, and does not come back.
+	Goto struct{ Chain string }
+	// Branch goes on in the chain of the input or output device, if that has one. Every forwarded packet passes
 	// our base chains: what they cost does not grow with the uplinks.
-	NftBranch struct {
+	Branch struct {
 		Out             bool
 		Devices, Chains []string
 	}
-	// NftPinBranch goes on in the chain of the pin.
-	NftPinBranch struct {
+	// PinBranch goes on in the chain of the pin.
+	PinBranch struct {
 		Mask   uint32
 		Pins   []uint32
 		Chains []string
 	}
 )
 
-func (e NftDevice) appendTo(b []byte) []byte {
+// Matches reports whether a device has the name, or fits the pattern that ends in an asterisk.
+func (e Device) Matches(device string) bool {
+	prefix, pattern := strings.CutSuffix(e.Name, "*")
+	return e.Name == device || pattern && strings.HasPrefix(device, prefix)
+}
+
+func (e Device) AppendTo(b []byte) []byte {
 	if e.Out {
 		return strconv.AppendQuote(append(b, "oifname "...), e.Name)
 	}
 	return strconv.AppendQuote(append(b, "iifname "...), e.Name)
 }
-func (e NftSource) appendTo(b []byte) []byte      { return appendMatch(b, "saddr ", e.Prefix) }
-func (e NftDestination) appendTo(b []byte) []byte { return appendMatch(b, "daddr ", e.Prefix) }
+func (e Source) AppendTo(b []byte) []byte      { return appendMatch(b, "saddr ", e.Prefix) }
+func (e Destination) AppendTo(b []byte) []byte { return appendMatch(b, "daddr ", e.Prefix) }
 
 func appendMatch(b []byte, field string, prefix netip.Prefix) []byte {
-	b = append(append(b, FamilyOf(prefix.Addr()).nft()...), ' ')
+	b = append(append(b, inet.Of(prefix.Addr()).Header()...), ' ')
 	return appendPrefix(append(b, field...), prefix)
 }
 
-// appendPrefix writes a prefix as nft does.
+// AppendPrefix writes a prefix as nft does.
 func appendPrefix(b []byte, prefix netip.Prefix) []byte {
 	if prefix.IsSingleIP() {
 		return prefix.Addr().AppendTo(b)
@@ -210,52 +222,52 @@ func appendMasked(b []byte, what string, mask uint32, operator string, value uin
 	return appendHex(append(appendHex(append(b, what+" & "...), mask), operator...), value)
 }
 
-func (e NftPrefixNAT) appendTo(b []byte) []byte {
+func (e PrefixNAT) AppendTo(b []byte) []byte {
 	return e.To.AppendTo(append(b, direction(e.Dest, "snat ip6 prefix to ", "dnat ip6 prefix to ")...))
 }
-func (e NftSourceNAT) appendTo(b []byte) []byte {
-	return e.To.AppendTo(append(append(append(b, "snat "...), FamilyOf(e.To).nft()...), " to "...))
+func (e SourceNAT) AppendTo(b []byte) []byte {
+	return e.To.AppendTo(append(append(append(b, "snat "...), inet.Of(e.To).Header()...), " to "...))
 }
-func (NftReject) appendTo(b []byte) []byte {
+func (Reject) AppendTo(b []byte) []byte {
 	return append(b, "reject with icmpv6 type policy-fail"...)
 }
-func (e NftCtMark) appendTo(b []byte) []byte {
+func (e CtMark) AppendTo(b []byte) []byte {
 	return appendMasked(b, "ct mark", e.Mask, direction(e.Not, " == ", " != "), e.Value)
 }
-func (e NftSetMark) appendTo(b []byte) []byte {
+func (e SetMark) AppendTo(b []byte) []byte {
 	return appendMasked(b, "meta mark set meta mark", ^e.Mask, " | ", e.Value)
 }
-func (e NftSetCtMark) appendTo(b []byte) []byte {
+func (e SetCtMark) AppendTo(b []byte) []byte {
 	return appendMasked(b, "ct mark set ct mark", ^e.Mask, " | ", e.Value)
 }
-func (NftSYN) appendTo(b []byte) []byte { return append(b, "tcp flags & (syn | rst) == syn"...) }
-func (e NftMaxSegment) appendTo(b []byte) []byte {
+func (SYN) AppendTo(b []byte) []byte { return append(b, "tcp flags & (syn | rst) == syn"...) }
+func (e MaxSegment) AppendTo(b []byte) []byte {
 	return strconv.AppendUint(append(b, "tcp option maxseg size set "...), uint64(e.Size), 10)
 }
-func (e NftFamily) appendTo(b []byte) []byte {
+func (e Family) AppendTo(b []byte) []byte {
 	return append(append(b, "meta nfproto "...), e.Family.String()...)
 }
-func (NftCounter) appendTo(b []byte) []byte    { return append(b, "counter"...) }
-func (NftMasquerade) appendTo(b []byte) []byte { return append(b, "masquerade"...) }
-func (NftDrop) appendTo(b []byte) []byte       { return append(b, "drop"...) }
-func (NftReturn) appendTo(b []byte) []byte     { return append(b, "return"...) }
-func (NftAccept) appendTo(b []byte) []byte     { return append(b, "accept"...) }
-func (e NftJump) appendTo(b []byte) []byte     { return append(append(b, "jump "...), e.Chain...) }
-func (e NftGoto) appendTo(b []byte) []byte     { return append(append(b, "goto "...), e.Chain...) }
-func (e NftBranch) appendTo(b []byte) []byte {
+func (Counter) AppendTo(b []byte) []byte    { return append(b, "counter"...) }
+func (Masquerade) AppendTo(b []byte) []byte { return append(b, "masquerade"...) }
+func (Drop) AppendTo(b []byte) []byte       { return append(b, "drop"...) }
+func (Return) AppendTo(b []byte) []byte     { return append(b, "return"...) }
+func (Accept) AppendTo(b []byte) []byte     { return append(b, "accept"...) }
+func (e Jump) AppendTo(b []byte) []byte     { return append(append(b, "jump "...), e.Chain...) }
+func (e Goto) AppendTo(b []byte) []byte     { return append(append(b, "goto "...), e.Chain...) }
+func (e Branch) AppendTo(b []byte) []byte {
 	return append(append(b, direction(e.Out, "iifname vmap @", "oifname vmap @")...), e.MapName()...)
 }
-func (e NftPinBranch) appendTo(b []byte) []byte {
+func (e PinBranch) AppendTo(b []byte) []byte {
 	return append(append(appendHex(append(b, "ct mark & "...), e.Mask), " vmap @"...), e.MapName()...)
 }
 
 // MapName returns the name of the map that holds the chains of devices.
-func (e NftBranch) MapName() string {
+func (e Branch) MapName() string {
 	return string(appendDigest([]byte("branches_"), []byte(strings.Join(e.Devices, "/")+"//"+strings.Join(e.Chains, "/"))))
 }
 
 // MapName returns the name of the map that holds the chains of pins.
-func (e NftPinBranch) MapName() string {
+func (e PinBranch) MapName() string {
 	var of []byte
 	for i, pin := range e.Pins {
 		of = append(appendHex(of, pin), e.Chains[i]...)
@@ -263,10 +275,10 @@ func (e NftPinBranch) MapName() string {
 	return string(appendDigest([]byte("pins_"), of))
 }
 
-// sign ends the comments, which say what each rule is for, with a digest of its expressions. The
+// Sign ends the comments, which say what each rule is for, with a digest of its expressions. The
 // digest is how a later snapshot knows the rule again: the kernel keeps comments to the letter, while
 // an expression need not read back in the form in which it was written.
-func (t *Table) sign() {
+func (t *Table) Sign() {
 	var body, comment []byte // for all rules in turn
 	for _, c := range t.Chains {
 		for i := range c.Rules {
@@ -296,14 +308,14 @@ const (
 )
 
 // String writes the rule in nft's syntax, without its comment.
-func (r NftRule) String() string { return string(r.appendBody(nil)) }
+func (r Rule) String() string { return string(r.appendBody(nil)) }
 
-func (r *NftRule) appendBody(b []byte) []byte {
+func (r *Rule) appendBody(b []byte) []byte {
 	for i, e := range r.Exprs {
 		if i > 0 {
 			b = append(b, ' ')
 		}
-		b = e.appendTo(b)
+		b = e.AppendTo(b)
 	}
 	return b
 }
@@ -312,29 +324,40 @@ func (r *NftRule) appendBody(b []byte) []byte {
 // much as three or four comparisons do (measured by BenchmarkThroughput of cmd/uplinkd).
 const fewBranches = 4
 
-// dispatchByDevice adds what leads packets that meet the conditions to the chain of their device.
-func (c *Chain) dispatchByDevice(why string, by NftBranch, conditions ...NftExpr) {
+// DispatchByDevice adds what leads packets that meet the conditions to the chain of their device.
+func (c *Chain) DispatchByDevice(why string, by Branch, conditions ...Expr) {
 	if len(by.Devices) > fewBranches {
-		c.add(why, append(conditions, by)...)
+		c.Add(why, append(conditions, by)...)
 		return
 	}
 	for i, device := range by.Devices {
-		c.add(why, append(conditions[:len(conditions):len(conditions)], NftDevice{Out: by.Out, Name: device}, NftGoto{by.Chains[i]})...)
+		c.Add(why, append(conditions[:len(conditions):len(conditions)], Device{Out: by.Out, Name: device}, Goto{by.Chains[i]})...)
 	}
 }
 
-// dispatchByPin adds what leads packets to the chain of their pin.
-func (c *Chain) dispatchByPin(why string, by NftPinBranch) {
+// DispatchByPin adds what leads packets to the chain of their pin.
+func (c *Chain) DispatchByPin(why string, by PinBranch) {
 	if len(by.Pins) > fewBranches {
-		c.add(why, by)
+		c.Add(why, by)
 		return
 	}
 	for i, pin := range by.Pins {
-		c.add(why, NftCtMark{Mask: by.Mask, Value: pin}, NftGoto{by.Chains[i]})
+		c.Add(why, CtMark{Mask: by.Mask, Value: pin}, Goto{by.Chains[i]})
 	}
 }
 
-func (c *Chain) sameHead(o *Chain) bool {
+// Add adds a rule; why is its comment.
+func (c *Chain) Add(why string, exprs ...Expr) {
+	c.Rules = append(c.Rules, Rule{Exprs: exprs, Comment: why})
+}
+
+// AddFor adds a rule that is for a policy; what says what it does, "" where that is plain.
+func (c *Chain) AddFor(policy, what string, exprs ...Expr) {
+	c.Rules = append(c.Rules, Rule{Exprs: exprs, Comment: "policy " + policy + what, Policy: policy})
+}
+
+// SameHead reports whether the chains have one name and hang at the same place.
+func (c *Chain) SameHead(o *Chain) bool {
 	return c.Name == o.Name && c.Type == o.Type && c.Hook == o.Hook && c.Priority == o.Priority
 }
 
@@ -354,13 +377,13 @@ func (t *Table) Matches(have *Table) bool {
 	if t == nil || have == nil {
 		return t == have
 	}
-	if len(t.Chains) != len(have.Chains) || !slices.EqualFunc(t.Sets, have.Sets, Set.same) {
+	if len(t.Chains) != len(have.Chains) || !slices.EqualFunc(t.Sets, have.Sets, Set.Same) {
 		return false
 	}
 	for i := range t.Chains {
 		a := &t.Chains[i]
 		b := have.Chain(a.Name) // a chain that was added to a table later is its last
-		if b == nil || !a.sameHead(b) || !slices.EqualFunc(a.Rules, b.Rules, func(x, y NftRule) bool { return x.Comment == y.Comment }) {
+		if b == nil || !a.SameHead(b) || !slices.EqualFunc(a.Rules, b.Rules, func(x, y Rule) bool { return x.Comment == y.Comment }) {
 			return false
 		}
 	}
@@ -375,15 +398,15 @@ func (t *Table) String() string {
 	if t == nil {
 		return b.String()
 	}
-	t.write(&b, TableName)
+	t.Write(&b, TableName)
 	return b.String()
 }
 
-// write writes the table with all that is in it.
-func (t *Table) write(b *strings.Builder, name string) {
+// Write writes the table with all that is in it.
+func (t *Table) Write(b *strings.Builder, name string) {
 	fmt.Fprintf(b, "table inet %s {\n", name)
 	for _, s := range t.Sets {
-		fmt.Fprintf(b, "\t%s %s {\n\t\t%s\n\t}\n", s.kind(), s.Name, s)
+		fmt.Fprintf(b, "\t%s %s {\n\t\t%s\n\t}\n", s.Kind(), s.Name, s)
 	}
 	for _, c := range t.Chains {
 		fmt.Fprintf(b, "\tchain %s {\n", c.Name)
@@ -398,7 +421,8 @@ func (t *Table) write(b *strings.Builder, name string) {
 	b.WriteString("}\n")
 }
 
-func (s Set) kind() string {
+// Kind is "set" or "map".
+func (s Set) Kind() string {
 	if s.Map {
 		return "map"
 	}

@@ -1,27 +1,22 @@
-package rules
+package netcfg
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
-)
 
-// family flag of iproute2.
-func (f Family) flag() string {
-	if f == IPv6 {
-		return "-6"
-	}
-	return "-4"
-}
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/nft"
+)
 
 // Command writes the change as a line for a shell.
 func (o AddAddr) Command() string {
-	return "ip " + FamilyOf(o.Prefix.Addr()).flag() + " address add " + o.String()
+	return "ip " + inet.Of(o.Prefix.Addr()).Flag() + " address add " + o.String()
 }
 
 // Command writes the change as a line for a shell.
 func (o ChangeAddr) Command() string {
-	return "ip " + FamilyOf(o.Prefix.Addr()).flag() + " address change " + o.String()
+	return "ip " + inet.Of(o.Prefix.Addr()).Flag() + " address change " + o.String()
 }
 
 // String writes the assignment in iproute2's syntax.
@@ -38,7 +33,7 @@ func (a AddrAssignment) String() string {
 
 // Command writes the change as a line for a shell.
 func (o DelAddr) Command() string {
-	return fmt.Sprintf("ip %s address del %s dev %s", FamilyOf(o.Prefix.Addr()).flag(), o.Prefix, o.Device)
+	return fmt.Sprintf("ip %s address del %s dev %s", inet.Of(o.Prefix.Addr()).Flag(), o.Prefix, o.Device)
 }
 
 // Command writes the change as a line for a shell.
@@ -47,19 +42,19 @@ func (o PutRoute) Command() string {
 	if o.Prepend {
 		verb = "prepend"
 	}
-	return fmt.Sprintf("ip %s route %s %s", o.Family.flag(), verb, o.Route)
+	return fmt.Sprintf("ip %s route %s %s", o.Family.Flag(), verb, o.Route)
 }
 
 // Command writes the change as a line for a shell.
 func (o DelRoute) Command() string {
-	return fmt.Sprintf("ip %s route del %s", o.Family.flag(), o.Route)
+	return fmt.Sprintf("ip %s route del %s", o.Family.Flag(), o.Route)
 }
 
 // Command writes the change as a line for a shell.
-func (o AddRule) Command() string { return fmt.Sprintf("ip %s rule add %s", o.Family.flag(), o.Rule) }
+func (o AddRule) Command() string { return fmt.Sprintf("ip %s rule add %s", o.Family.Flag(), o.Rule) }
 
 // Command writes the change as a line for a shell.
-func (o DelRule) Command() string { return fmt.Sprintf("ip %s rule del %s", o.Family.flag(), o.Rule) }
+func (o DelRule) Command() string { return fmt.Sprintf("ip %s rule del %s", o.Family.Flag(), o.Rule) }
 
 // Command writes the change as a here-document for nft.
 func (o PutTable) Command() string { return "nft -f - <<'EOF'\n" + o.Table.String() + "EOF" }
@@ -70,19 +65,19 @@ func (o PutPolicies) Command() string { return "nft -f - <<'EOF'\n" + o.Script()
 // Script writes the change in nft's syntax.
 func (o PutPolicies) Script() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s\n", PolicyTableName)
+	fmt.Fprintf(&b, "table inet %s\n", nft.PolicyTableName)
 	if o.Table == nil {
-		fmt.Fprintf(&b, "delete table inet %s\n", PolicyTableName)
+		fmt.Fprintf(&b, "delete table inet %s\n", nft.PolicyTableName)
 		return b.String()
 	}
-	fmt.Fprintf(&b, "flush table inet %s\n", PolicyTableName)
+	fmt.Fprintf(&b, "flush table inet %s\n", nft.PolicyTableName)
 	for _, set := range o.DropSets { // a map leads to chains
-		fmt.Fprintf(&b, "delete %s inet %s %s\n", set.kind(), PolicyTableName, set.Name)
+		fmt.Fprintf(&b, "delete %s inet %s %s\n", set.Kind(), nft.PolicyTableName, set.Name)
 	}
 	for _, chain := range o.DropChains {
-		fmt.Fprintf(&b, "delete chain inet %s %s\n", PolicyTableName, chain)
+		fmt.Fprintf(&b, "delete chain inet %s %s\n", nft.PolicyTableName, chain)
 	}
-	o.write(&b, PolicyTableName)
+	o.Write(&b, nft.PolicyTableName)
 	return b.String()
 }
 
@@ -113,7 +108,7 @@ func (r Route) String() string {
 	if r.Metric != 0 {
 		fmt.Fprintf(&b, " metric %d", r.Metric)
 	}
-	if r.Family == IPv4 && r.Scope != ScopeUniverse {
+	if r.Family == inet.IPv4 && r.Scope != ScopeUniverse {
 		fmt.Fprintf(&b, " scope %d", r.Scope)
 	}
 	if r.Src.IsValid() {

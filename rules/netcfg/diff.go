@@ -1,9 +1,11 @@
-package rules
+package netcfg
 
 import (
-	"maps"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Op is one change to the kernel. Command writes it as a line for people's shells.
@@ -32,13 +34,13 @@ type (
 	// DelRule removes a rule of ours.
 	DelRule struct{ Rule }
 	// PutTable replaces our nftables table as a whole, in one transaction; nil removes it.
-	PutTable struct{ *Table }
+	PutTable struct{ *nft.Table }
 	// PutPolicies replaces the rules of our nftables table of policies in one transaction, and leaves in its
 	// sets what is there; nil removes the table. What stands there and is not wanted any more is dropped: sets, and
 	// chains, also those that are to be at another hook.
 	PutPolicies struct {
-		*Table
-		DropSets   []Set
+		*nft.Table
+		DropSets   []nft.Set
 		DropChains []string
 	}
 	// SetGroup moves a device into a link group. From is the group that it was in.
@@ -52,57 +54,6 @@ type (
 		From string
 	}
 )
-
-// Ours picks the state that is ours out of a snapshot. Groups and sysctls, which carry no tag, are
-// listed as they are: Diff looks only at those that are wanted.
-func Ours(k Kernel, obs *Observed) State {
-	s := State{Table: obs.Table, Policies: obs.Policies}
-	for _, a := range obs.Addrs {
-		if obs.owns(k, a) {
-			s.Addrs = append(s.Addrs, AddrAssignment{Device: a.Device, Prefix: a.Prefix, Deprecated: a.Deprecated, NoPrefixRoute: a.NoPrefixRoute})
-		}
-	}
-	s.Routes = pick(obs.Routes, func(r *Route) bool { return r.Protocol == k.Protocol })
-	s.Rules = pick(obs.Rules, func(r *Rule) bool { return r.Protocol == k.Protocol })
-	s.Groups = slices.Grow(s.Groups, len(obs.Links))
-	for _, l := range obs.Links {
-		s.Groups = append(s.Groups, LinkGroup{Device: l.Name, Group: l.Group})
-	}
-	s.Sysctls = slices.Grow(s.Sysctls, len(obs.Sysctls))
-	for _, name := range slices.SortedFunc(maps.Keys(obs.Sysctls), strings.Compare) { // names are easier to sort
-		s.Sysctls = append(s.Sysctls, Sysctl{Name: name, Value: obs.Sysctls[name]})
-	}
-	if obs.Egress != nil {
-		s.Egress = slices.Clone(obs.Egress.Filters)
-		s.Qdiscs = slices.Sorted(maps.Keys(obs.Egress.Qdiscs))
-	}
-	s.Tunnels = obs.Tunnels
-	for i := range obs.WireGuard {
-		s.WireGuard = append(s.WireGuard, obs.WireGuard[i].state())
-	}
-	s.sort(k.TableBase)
-	return s
-}
-
-// pick copies those that are ours, nil for none. They are large: a list that grew would cost as much again.
-func pick[T any](list []T, ours func(*T) bool) []T {
-	n := 0
-	for i := range list {
-		if ours(&list[i]) {
-			n++
-		}
-	}
-	if n == 0 {
-		return nil
-	}
-	picked := make([]T, 0, n)
-	for i := range list {
-		if ours(&list[i]) {
-			picked = append(picked, list[i])
-		}
-	}
-	return picked
-}
 
 // Diff lists the changes that turn have into want, in an order in which every step is safe. What makes
 // way is added before what it replaces is removed, and each part stands before what sends packets to it:
@@ -181,19 +132,19 @@ func Diff(have, want State) []Op {
 	return append(d.ops, unwanted...)
 }
 
-func putPolicies(have, want *Table) PutPolicies {
+func putPolicies(have, want *nft.Table) PutPolicies {
 	op := PutPolicies{Table: want}
 	if have == nil {
 		return op
 	}
 	for _, s := range have.Sets {
-		if !slices.ContainsFunc(want.Sets, s.same) {
+		if !slices.ContainsFunc(want.Sets, s.Same) {
 			op.DropSets = append(op.DropSets, s)
 		}
 	}
 	for i := range have.Chains {
 		c := &have.Chains[i]
-		if w := want.Chain(c.Name); w == nil || !w.sameHead(c) {
+		if w := want.Chain(c.Name); w == nil || !w.SameHead(c) {
 			op.DropChains = append(op.DropChains, c.Name)
 		}
 	}
@@ -296,19 +247,19 @@ func missing(a, b []Rule) []*Rule {
 func (d *differ) addrs(have, want []AddrAssignment) (remove []AddrAssignment) {
 	before := make(map[AddrAssignment]AddrAssignment, len(have))
 	for _, a := range have {
-		before[a.key()] = a
+		before[a.Key()] = a
 	}
 	wanted := make(map[AddrAssignment]bool, len(want))
 	for _, a := range want {
-		wanted[a.key()] = true
-		switch now, exists := before[a.key()]; {
+		wanted[a.Key()] = true
+		switch now, exists := before[a.Key()]; {
 		case !exists:
 			d.ops = append(d.ops, AddAddr{a})
 		case now.Deprecated != a.Deprecated, now.NoPrefixRoute != a.NoPrefixRoute && a.Prefix.Addr().Is6(): // IPv4 keeps it for life
 			d.ops = append(d.ops, ChangeAddr{a})
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(have), func(a AddrAssignment) bool { return wanted[a.key()] })
+	return slices.DeleteFunc(slices.Clone(have), func(a AddrAssignment) bool { return wanted[a.Key()] })
 }
 
 func (d *differ) addRules(list []*Rule) {
@@ -322,7 +273,7 @@ func (d *differ) addRules(list []*Rule) {
 func changed(have, want []*Route) []*Route {
 	have, want = trimEqual(have, want)
 	index := indexRoutes(have)
-	return slices.DeleteFunc(slices.Clone(want), func(w *Route) bool { return slices.ContainsFunc(index[w.key()], w.equal) })
+	return slices.DeleteFunc(slices.Clone(want), func(w *Route) bool { return slices.ContainsFunc(index[w.Key()], w.equal) })
 }
 
 // putRoutes installs what is missing or different. Diff never replaces a route in main: an IPv4 route
@@ -360,7 +311,7 @@ func trimEqual(a, b []*Route) (restA, restB []*Route) {
 	return a, b
 }
 
-func prepends(r *Route) bool { return r.Table == TableMain && r.Family == IPv4 }
+func prepends(r *Route) bool { return r.Table == TableMain && r.Family == inet.IPv4 }
 
 // delRoutes removes what is not wanted, except what a put has replaced by then: the first in its place.
 // RuleSelectors specific routes go first of the last table first, the mirror image of how they came.
@@ -368,13 +319,13 @@ func (d *differ) delRoutes(have, want []*Route) {
 	have, want = trimEqual(have, want)
 	wanted := indexRoutes(want)
 	index := indexRoutes(have)
-	replaced := make(map[routeKey]bool)
+	replaced := make(map[RouteKey]bool)
 	for _, w := range want {
-		replaced[w.key()] = !prepends(w) && !slices.ContainsFunc(index[w.key()], w.equal)
+		replaced[w.Key()] = !prepends(w) && !slices.ContainsFunc(index[w.Key()], w.equal)
 	}
 	var removed []Op
 	for _, h := range have {
-		key := h.key()
+		key := h.Key()
 		switch {
 		case slices.ContainsFunc(wanted[key], h.equal):
 		case replaced[key]:
@@ -387,10 +338,10 @@ func (d *differ) delRoutes(have, want []*Route) {
 	d.ops = append(d.ops, removed...)
 }
 
-func indexRoutes(routes []*Route) map[routeKey][]*Route {
-	index := make(map[routeKey][]*Route, len(routes))
+func indexRoutes(routes []*Route) map[RouteKey][]*Route {
+	index := make(map[RouteKey][]*Route, len(routes))
 	for _, r := range routes {
-		index[r.key()] = append(index[r.key()], r)
+		index[r.Key()] = append(index[r.Key()], r)
 	}
 	return index
 }

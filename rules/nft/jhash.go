@@ -1,9 +1,11 @@
-package rules
+package nft
 
 import (
 	"encoding/binary"
 	"math/bits"
 	"net/netip"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // jhash is that of linux/jhash.h, by which nftables shares sources among uplinks.
@@ -56,8 +58,8 @@ func jhashFinal(a, b, c uint32) uint32 {
 }
 
 // Has reports whether a source falls to the share (net/netfilter/nft_hash.c nft_jhash_eval).
-func (e NftSourceShare) Has(source netip.Addr) bool {
-	if !source.IsValid() || FamilyOf(source) != e.Family {
+func (e SourceShare) Has(source netip.Addr) bool {
+	if !source.IsValid() || inet.Of(source) != e.Family {
 		return false
 	}
 	share := uint32(uint64(jhash(source.AsSlice(), sourceHashSeed)) * uint64(e.Total) >> 32) // reciprocal_scale

@@ -1,4 +1,4 @@
-package rules
+package netcfg
 
 import (
 	"cmp"
@@ -22,6 +22,9 @@ type RuleSelectors struct {
 
 // Ports is a range of ports; the zero value selects nothing.
 type Ports struct{ First, Last uint16 }
+
+// Has reports whether a port is in the range; the zero range has all.
+func (p Ports) Has(port uint16) bool { return p == Ports{} || port >= p.First && port <= p.Last }
 
 // UIDs is a range of socket owners.
 type UIDs struct {
