@@ -10,13 +10,15 @@ PKGS     := $(shell $(GO) list ./... | grep -v '/cmd/uplinkd$$')
 # one to three each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
 VMPKGS   := ./internal/kernel ./cmd/uplinkd
 VMSKIP   ?= ^TestVM(ADormitory|ThePlansOf|APPPoE|AProgram|ThreeSites|EachLevel|SitesByOSPF|Policies)
+# Scenes with other programs that mostly wait: make field.
+FIELD    := ^Test(UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo)
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
 SOAK_SEED ?= 1
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e vm fuzz bench soak simulate lint cross check install clean
+.PHONY: build demo deps test e2e field vm fuzz bench soak simulate lint cross check install clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(BIN) ./cmd/uplinkd
@@ -31,7 +33,10 @@ test: deps ## every package but the end-to-end tests, with the race detector
 	$(GO) test -race -timeout 10m $(PKGS)
 
 e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
-	GORACE=halt_on_error=1 $(GO) test -race -timeout 25m -parallel 3 $(E2E)
+	GORACE=halt_on_error=1 $(GO) test -race -timeout 25m -parallel 3 -skip '$(FIELD)' $(E2E)
+
+field: deps ## scenes with other programs that take longer
+	$(GO) test -timeout 25m -parallel 3 -run '$(FIELD)' $(E2E)
 
 vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
 	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server $(if $(filter none,$(VMSKIP)),frr:/usr/lib/frr/ospfd)

@@ -37,6 +37,7 @@ type router struct {
 	process *exec.Cmd
 	log     *bytes.Buffer
 
+	env       []string      // of its programs, besides that of the test
 	namespace string        // of a router without a world
 	pace      time.Duration // of looks while something is awaited, where each is expensive
 }
@@ -139,7 +140,7 @@ func (r *router) program(args ...string) *exec.Cmd {
 	if r.World != nil {
 		cmd = r.Host("router").Command(context.Background(), self, args...)
 	}
-	cmd.Env = append(os.Environ(), actAsProgram+"=1")
+	cmd.Env = append(append(os.Environ(), actAsProgram+"=1"), r.env...)
 	return cmd
 }
 

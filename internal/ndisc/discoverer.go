@@ -112,7 +112,7 @@ func (d *Discoverer) Run(ctx context.Context) error {
 	said := ""
 	told := newBudget(changesAtOnce, time.Second)
 	heard, heardOfChosen := newBudget(messagesAtOnce, time.Second/messagesPerSecond), newBudget(messagesAtOnce, time.Second/messagesPerSecond)
-	deadline := m.deadline()
+	var deadline time.Time
 	var e linksession.Event[Packet]
 	for ; !e.Ended; e = d.socket.Next(ctx, deadline) {
 		now := time.Now()
