@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
@@ -42,6 +43,7 @@ func statusCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
 	asJSON := set.Bool("json", false, "print JSON")
 	watch := set.Bool("watch", false, "show it anew every second")
+	check := set.Bool("check", false, "print one line for monitoring: exit 0 all well, 3 on a spare or with a problem, 1 offline")
 	return func(ctx context.Context, _ []string, s streams) error {
 		client := dial(*socket)
 		for seen := false; ; seen = true {
@@ -56,6 +58,9 @@ func statusCommand(set *flag.FlagSet) runner {
 			if err != nil {
 				return err
 			}
+			if *check {
+				return checkStatus(s, &status)
+			}
 			if *watch && !*asJSON {
 				fmt.Fprint(s.out, "\x1b[H\x1b[2J")
 			}
@@ -67,6 +72,28 @@ func statusCommand(set *flag.FlagSet) runner {
 			}
 		}
 	}
+}
+
+// checkStatus prints what monitoring has to know.
+func checkStatus(s streams, st *status.Status) error {
+	var problems []string
+	for _, p := range st.Problems {
+		if p.Severity != "notice" {
+			problems = append(problems, p.Code)
+		}
+	}
+	line := st.Headline
+	if len(problems) > 0 {
+		line += " Problems: " + strings.Join(problems, ", ") + "."
+	}
+	fmt.Fprintln(s.out, line)
+	switch st.Health() {
+	case status.NotOnline:
+		return exitError{exitFailed}
+	case status.Unsettled:
+		return exitError{exitWarnings}
+	}
+	return nil
 }
 
 // waitRedraw waits until it is time to look again; false when the watch is over.

@@ -36,7 +36,8 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 func sampleStatus() status.Status {
 	return status.Status{
-		Version: "1.2.3", Started: status.At(noon.Add(-50 * time.Hour)), Converged: true, Generation: 7,
+		Headline: "Online by fiber; lte drained. IPv6 by fiber.",
+		Version:  "1.2.3", Started: status.At(noon.Add(-50 * time.Hour)), Converged: true, Generation: 7,
 		Uplinks: []status.Uplink{
 			{
 				Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 3, Table: 11701, Mark: 0x01000000,

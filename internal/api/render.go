@@ -77,6 +77,10 @@ func writeProblems(b *strings.Builder, problems []rules.Problem, color bool) {
 }
 
 func writeSummary(b *strings.Builder, s status.Status, opt RenderOptions) {
+	if s.Headline != "" {
+		tint := map[status.Health]string{status.AllWell: colorGreen, status.Unsettled: colorYellow, status.NotOnline: colorRed}[s.Health()]
+		b.WriteString(paint(clean(s.Headline), tint, opt.Color) + "\n\n")
+	}
 	fmt.Fprintf(b, "uplinkd %s", clean(or(s.Version, "(unknown version)")))
 	if !s.Started.IsZero() {
 		fmt.Fprintf(b, ", running for %s", age(opt.Now, s.Started.Time))

@@ -64,7 +64,7 @@ func TestStatusSurvivesItsJSON(t *testing.T) {
 }
 
 func TestStatusOfANewerDaemonIsKept(t *testing.T) {
-	const newer = `{"version":"9","started":"","converged":true,"generation":1,"config":{"file":"","loaded":"","error":"","confirm_until":""},"uplinks":[],"dns":{"resolvers":[],"outputs":[]},"lans":[{"device":"br-lan"}],"policies":[],"problems":[]}`
+	const newer = `{"headline":"Online.","version":"9","started":"","converged":true,"generation":1,"config":{"file":"","loaded":"","error":"","confirm_until":""},"uplinks":[],"dns":{"resolvers":[],"outputs":[]},"lans":[{"device":"br-lan"}],"policies":[],"problems":[]}`
 	var s status.Status
 	if err := json.Unmarshal([]byte(newer), &s); err != nil {
 		t.Fatal(err)

@@ -40,6 +40,10 @@ func (d *Daemon) Status() status.Status {
 	family := func(ip config.IP, path rules.Path) status.FamilyStatus {
 		return paths[path].Family(ip, path, &last.Report)
 	}
+	sites := make(map[int]bool)
+	for i := range last.Config.Uplinks {
+		sites[last.Config.Uplinks[i].ID] = last.Config.Uplinks[i].Site
+	}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		id := ids[u.Name]
@@ -48,7 +52,7 @@ func (d *Daemon) Status() status.Status {
 		s.Uplinks = append(s.Uplinks, status.Uplink{
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
 			Table: int(numbers.Table(id)), Mark: status.Mark(numbers.Mark(id)),
-			Drained: drained[u.Name], Metered: u.Metered,
+			Default: u.Default && !sites[id], Drained: drained[u.Name], Metered: u.Metered,
 			Failback: string(u.Failback), ProbeBytesToday: probeBytes.Bytes[u.Name],
 			BytesToday: day, BytesMonth: month, QuotaBytes: u.Quota, OverQuota: over[u.Name],
 			IPv4: family(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}),
@@ -66,6 +70,7 @@ func (d *Daemon) Status() status.Status {
 	s.DNS = d.dns.Status()
 	s.Lans = d.addressing.LANs(now)
 	s.Policies = policyStatus(c, ids, &last.Report)
+	s.Headline = s.Summary()
 	return s
 }
 

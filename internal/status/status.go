@@ -11,6 +11,7 @@ import (
 // Status is all that the daemon tells about itself. Its JSON is a contract: a
 // field is always there, and an array is never null.
 type Status struct {
+	Headline   string       `json:"headline"` // one line for people
 	Version    string       `json:"version"`
 	Started    Time         `json:"started"`
 	Converged  bool         `json:"converged"`  // the kernel has what the latest plan wants
@@ -44,6 +45,7 @@ type Uplink struct {
 	Weight          int          `json:"weight"`
 	Table           int          `json:"table"`
 	Mark            Mark         `json:"mark"`
+	Default         bool         `json:"default"` // may carry the default; false: what policies send there, or its peers, alone
 	Drained         bool         `json:"drained"`
 	Metered         bool         `json:"metered"`
 	Failback        string       `json:"failback"`          // "after-stable", "immediate", "new-flows-only" or "manual"
