@@ -231,20 +231,6 @@ func (e *Engine) onDelegation(name string, c dhcp6.Change) {
 	log("delegation", "uplink", name, "reason", string(c.Reason), "parts", strings.Join(parts, ", "), "note", c.Note)
 }
 
-// Prefixes lists all delegations, for a scrape.
-func (e *Engine) Prefixes() []status.UplinkPrefix {
-	now := time.Now()
-	c, _ := e.configuration()
-	var list []status.UplinkPrefix
-	for i := range c.Uplinks {
-		for _, prefix := range e.Delegated(&c.Uplinks[i], now) {
-			list = append(list, status.UplinkPrefix{Uplink: c.Uplinks[i].Name, Delegated: prefix})
-		}
-	}
-	slices.SortStableFunc(list, func(a, b status.UplinkPrefix) int { return strings.Compare(a.Uplink, b.Uplink) })
-	return list
-}
-
 // Delegated lists the prefixes of an uplink with what remains of their lifetimes.
 func (e *Engine) Delegated(u *config.Uplink, now time.Time) []status.Delegated {
 	var list []status.Delegated

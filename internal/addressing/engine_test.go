@@ -76,7 +76,7 @@ func TestConfigurationsAndEventsMayComeAtOnce(t *testing.T) {
 			now := time.Now()
 			e.Problems(now)
 			e.LANs(now)
-			e.Prefixes()
+			e.Delegated(&configs[0].Uplinks[0], now)
 			e.AddWithdrawn(&rules.Config{LANs: []rules.LAN{{Device: "lan0"}}}, now)
 		},
 	} {

@@ -22,7 +22,6 @@ const scrapes = 4
 type Metrics struct {
 	version     string
 	source      func() []status.PathVerdict
-	leases      func() []status.UplinkPrefix // nil: nobody asks for prefixes
 	started     time.Time
 	scrapeSlots chan struct{} // one for each scrape that is answered
 
@@ -107,9 +106,6 @@ func (m *Metrics) ObserveReconcile(d time.Duration) {
 	m.reconcile.observe(d)
 }
 
-// SetPrefixes tells whom to ask for the delegated prefixes at each scrape. It is to be called before the first.
-func (m *Metrics) SetPrefixes(source func() []status.UplinkPrefix) { m.leases = source }
-
 // RemoveUplink drops what is kept about an uplink that left the configuration.
 func (m *Metrics) RemoveUplink(name string) {
 	m.mu.Lock()
@@ -126,8 +122,8 @@ func (m *Metrics) RemoveUplink(name string) {
 	}
 }
 
-// handler answers scrapes, a few at once.
-func (m *Metrics) handler() http.HandlerFunc {
+// handler answers scrapes, a few at once, with what the status says at the time.
+func (m *Metrics) handler(now func() status.Status) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		select {
 		case m.scrapeSlots <- struct{}{}:
@@ -138,17 +134,14 @@ func (m *Metrics) handler() http.HandlerFunc {
 		}
 		w.Header().Set("Content-Type", expositionType)
 		// A client that is gone is no fault of ours; net/http closes the connection.
-		_, _ = w.Write(m.expose())
+		st := now()
+		_, _ = w.Write(m.expose(&st))
 	}
 }
 
-// expose writes every metric, in the order of their names.
-func (m *Metrics) expose() []byte {
+// expose writes every metric.
+func (m *Metrics) expose(st *status.Status) []byte {
 	verdicts := m.verdicts() // asked for without the lock: the watchers may be observing
-	var leases []status.UplinkPrefix
-	if m.leases != nil {
-		leases = m.leases()
-	}
 	var e exposition
 	e.runtime()
 	e.process(m.started)
@@ -162,7 +155,7 @@ func (m *Metrics) expose() []byte {
 		successful = 0
 	}
 	e.sample("uplinkd_config_last_reload_successful", successful)
-	e.prefixes(leases)
+	e.status(st)
 	e.family("uplinkd_failover_duration_seconds", "histogram", "Time from the evidence against an uplink to new flows on another.")
 	e.histogram("uplinkd_failover_duration_seconds", m.failover)
 	e.probes(verdicts)
@@ -206,19 +199,67 @@ func (m *Metrics) verdicts() []status.PathVerdict {
 	return list
 }
 
-// prefixes writes what is left of the delegated prefixes.
-func (e *exposition) prefixes(list []status.UplinkPrefix) {
-	if len(list) == 0 {
-		return
+// status writes what is known of uplinks besides verdicts, of policies, and what is wrong.
+func (e *exposition) status(st *status.Status) {
+	gauge := func(name, help string, each func(sample func(value float64, labels ...string))) {
+		described := false
+		each(func(value float64, labels ...string) {
+			if !described {
+				e.family(name, "gauge", help)
+				described = true
+			}
+			e.sample(name, value, labels...)
+		})
 	}
-	e.family("uplinkd_delegated_prefix_preferred_seconds", "gauge", "What is left of the preferred lifetime of a delegated prefix.")
-	for _, p := range list {
-		e.sample("uplinkd_delegated_prefix_preferred_seconds", float64(p.PreferredS), "prefix", p.Prefix.String(), "uplink", p.Uplink)
+	uplinks := slices.SortedFunc(slices.Values(st.Uplinks), func(a, b status.Uplink) int { return cmp.Compare(a.Name, b.Name) })
+	prefixes := func(left func(status.Delegated) int64) func(func(float64, ...string)) {
+		return func(sample func(float64, ...string)) {
+			for i := range uplinks {
+				for _, d := range uplinks[i].IPv6.Delegated {
+					sample(float64(left(d)), "prefix", d.Prefix.String(), "uplink", uplinks[i].Name)
+				}
+			}
+		}
 	}
-	e.family("uplinkd_delegated_prefix_valid_seconds", "gauge", "What is left of the valid lifetime of a delegated prefix.")
-	for _, p := range list {
-		e.sample("uplinkd_delegated_prefix_valid_seconds", float64(p.ValidS), "prefix", p.Prefix.String(), "uplink", p.Uplink)
-	}
+	gauge("uplinkd_delegated_prefix_preferred_seconds", "What is left of the preferred lifetime of a delegated prefix.", prefixes(func(d status.Delegated) int64 { return d.PreferredS }))
+	gauge("uplinkd_delegated_prefix_valid_seconds", "What is left of the valid lifetime of a delegated prefix.", prefixes(func(d status.Delegated) int64 { return d.ValidS }))
+	gauge("uplinkd_on_spare", "1 while new traffic uses a tier behind one that has uplinks.", func(sample func(float64, ...string)) {
+		for _, f := range rules.Families {
+			sample(oneIf(st.OnSpare(f)), "family", f.String())
+		}
+	})
+	gauge("uplinkd_policy_active", "1 while uplinks of a policy carry its traffic, 0 while its fallback has it.", func(sample func(float64, ...string)) {
+		for _, p := range st.PolicyList() {
+			if p.IPv4.Applies {
+				sample(oneIf(len(p.IPv4.Shares) > 0), "family", rules.IPv4.String(), "policy", p.Name)
+			}
+			if p.IPv6.Applies {
+				sample(oneIf(len(p.IPv6.Shares) > 0), "family", rules.IPv6.String(), "policy", p.Name)
+			}
+		}
+	})
+	gauge("uplinkd_problem", "How many problems of a code there are.", func(sample func(float64, ...string)) {
+		type kind struct{ code, severity string }
+		count := make(map[kind]int)
+		for _, p := range st.Problems {
+			count[kind{p.Code, p.Severity}]++
+		}
+		for _, k := range sortedKeys(count, func(a, b kind) int { return cmp.Or(cmp.Compare(a.code, b.code), cmp.Compare(a.severity, b.severity)) }) {
+			sample(float64(count[k]), "code", k.code, "severity", k.severity)
+		}
+	})
+	gauge("uplinkd_uplink_drained", "1 while new flows leave the uplink because of drain.", func(sample func(float64, ...string)) {
+		for i := range uplinks {
+			sample(oneIf(uplinks[i].Drained), "uplink", uplinks[i].Name)
+		}
+	})
+	gauge("uplinkd_uplink_share", "Part of the new flows without a policy that the uplink carries, 0 to 1.", func(sample func(float64, ...string)) {
+		for i := range uplinks {
+			for _, f := range rules.Families {
+				sample(uplinks[i].Family(f).Share, "family", f.String(), "uplink", uplinks[i].Name)
+			}
+		}
+	})
 }
 
 // probes writes what the watchers count.

@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -35,9 +34,6 @@ func verdicts() []status.PathVerdict {
 
 func fullMetrics() *Metrics {
 	m := NewMetrics("1.2.3", verdicts)
-	m.SetPrefixes(func() []status.UplinkPrefix {
-		return []status.UplinkPrefix{{Uplink: "fiber", Delegated: status.Delegated{Prefix: netip.MustParsePrefix("2001:db8:a00::/56"), PreferredS: 1800, ValidS: 3600}}}
-	})
 	for _, reason := range []uplink.Reason{{Code: uplink.CodeSilence, Text: "4 of 4 probes to 2 targets unanswered for 400 ms"}, {Code: uplink.CodeSilence, Text: "3 of 4 probes to 2 targets unanswered for 377 ms"}, uplink.ReasonCarrier} {
 		m.ObserveTransition(uplink.Transition{Uplink: "fiber", Family: rules.IPv4, From: uplink.Up, To: uplink.Suspect, Reason: reason})
 	}
@@ -48,13 +44,7 @@ func fullMetrics() *Metrics {
 }
 
 func TestMetricsOfThePaths(t *testing.T) {
-	want := `# HELP uplinkd_delegated_prefix_preferred_seconds What is left of the preferred lifetime of a delegated prefix.
-# TYPE uplinkd_delegated_prefix_preferred_seconds gauge
-uplinkd_delegated_prefix_preferred_seconds{prefix="2001:db8:a00::/56",uplink="fiber"} 1800
-# HELP uplinkd_delegated_prefix_valid_seconds What is left of the valid lifetime of a delegated prefix.
-# TYPE uplinkd_delegated_prefix_valid_seconds gauge
-uplinkd_delegated_prefix_valid_seconds{prefix="2001:db8:a00::/56",uplink="fiber"} 3600
-# HELP uplinkd_probe_replies_total Probes answered, late ones included.
+	want := `# HELP uplinkd_probe_replies_total Probes answered, late ones included.
 # TYPE uplinkd_probe_replies_total counter
 uplinkd_probe_replies_total{family="ipv4",uplink="fiber"} 30
 uplinkd_probe_replies_total{family="ipv6",uplink="fiber"} 0
@@ -88,7 +78,6 @@ uplinkd_uplink_state{family="ipv6",state="up",uplink="fiber"} 0
 `
 	var e exposition
 	m := fullMetrics()
-	e.prefixes(m.leases())
 	e.probes(m.verdicts())
 	e.verdicts(m.verdicts())
 	if diff := cmp.Diff(want, e.String()); diff != "" {
@@ -96,8 +85,47 @@ uplinkd_uplink_state{family="ipv6",state="up",uplink="fiber"} 0
 	}
 }
 
+func TestMetricsOfTheStatus(t *testing.T) {
+	st := sampleStatus()
+	st.Uplinks[0].Default, st.Uplinks[1].Default = true, true
+	st.Policies = append(st.Policies, status.Policy{Name: "work", IPv4: status.PolicyFamily{Applies: true, Shares: map[string]float64{"lte": 1}}}.Raw())
+	want := `# HELP uplinkd_delegated_prefix_preferred_seconds What is left of the preferred lifetime of a delegated prefix.
+# TYPE uplinkd_delegated_prefix_preferred_seconds gauge
+uplinkd_delegated_prefix_preferred_seconds{prefix="2001:db8:a000::/56",uplink="fiber"} 2700
+# HELP uplinkd_delegated_prefix_valid_seconds What is left of the valid lifetime of a delegated prefix.
+# TYPE uplinkd_delegated_prefix_valid_seconds gauge
+uplinkd_delegated_prefix_valid_seconds{prefix="2001:db8:a000::/56",uplink="fiber"} 5400
+# HELP uplinkd_on_spare 1 while new traffic uses a tier behind one that has uplinks.
+# TYPE uplinkd_on_spare gauge
+uplinkd_on_spare{family="ipv4"} 1
+uplinkd_on_spare{family="ipv6"} 0
+# HELP uplinkd_policy_active 1 while uplinks of a policy carry its traffic, 0 while its fallback has it.
+# TYPE uplinkd_policy_active gauge
+uplinkd_policy_active{family="ipv4",policy="work"} 1
+# HELP uplinkd_problem How many problems of a code there are.
+# TYPE uplinkd_problem gauge
+uplinkd_problem{code="no-default",severity="error"} 1
+uplinkd_problem{code="strict-rp-filter",severity="warning"} 1
+# HELP uplinkd_uplink_drained 1 while new flows leave the uplink because of drain.
+# TYPE uplinkd_uplink_drained gauge
+uplinkd_uplink_drained{uplink="fiber"} 0
+uplinkd_uplink_drained{uplink="lte"} 1
+# HELP uplinkd_uplink_share Part of the new flows without a policy that the uplink carries, 0 to 1.
+# TYPE uplinkd_uplink_share gauge
+uplinkd_uplink_share{family="ipv4",uplink="fiber"} 0.996
+uplinkd_uplink_share{family="ipv6",uplink="fiber"} 1
+uplinkd_uplink_share{family="ipv4",uplink="lte"} 0.004
+uplinkd_uplink_share{family="ipv6",uplink="lte"} 0
+`
+	var e exposition
+	e.status(&st)
+	if diff := cmp.Diff(want, e.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestMetricsKeepTheRulesOfPrometheus(t *testing.T) {
-	families := parsed(t, fullMetrics().expose())
+	families := parsed(t, fullMetrics().expose(new(status.Status)))
 	problems, err := promlint.NewWithMetricFamilies(families).Lint()
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +167,7 @@ func TestHistogramsCountUp(t *testing.T) {
 	for _, d := range []time.Duration{time.Millisecond, time.Millisecond, 3 * time.Millisecond, time.Hour} {
 		m.ObserveReconcile(d)
 	}
-	for _, f := range parsed(t, m.expose()) {
+	for _, f := range parsed(t, m.expose(new(status.Status))) {
 		if f.GetName() != "uplinkd_reconcile_duration_seconds" {
 			continue
 		}
@@ -161,9 +189,9 @@ func TestScrapesAreBounded(t *testing.T) {
 	for range scrapes {
 		m.scrapeSlots <- struct{}{}
 	}
-	wantError(t, ask(m.handler(), "GET", "/metrics"), 503, "no more are served")
+	wantError(t, ask(m.handler(sampleStatus), "GET", "/metrics"), 503, "no more are served")
 	<-m.scrapeSlots
-	wantCode(t, ask(m.handler(), "GET", "/metrics"), 200)
+	wantCode(t, ask(m.handler(sampleStatus), "GET", "/metrics"), 200)
 }
 
 func TestMetricsAreServed(t *testing.T) {
@@ -191,7 +219,7 @@ func TestMetricsForgetAnUplink(t *testing.T) {
 	m := fullMetrics()
 	m.ObserveRTT("lte", rules.IPv4, time.Millisecond)
 	m.RemoveUplink("fiber")
-	w := ask(m.handler(), "GET", "/metrics")
+	w := ask(m.handler(sampleStatus), "GET", "/metrics")
 	for _, name := range []string{"uplinkd_uplink_transitions_total{", "uplinkd_probe_rtt_seconds_count{"} {
 		for line := range strings.Lines(w.Body.String()) {
 			if strings.HasPrefix(line, name) && strings.Contains(line, `uplink="fiber"`) {
@@ -211,10 +239,10 @@ func TestMetricsWhileTheyAreScraped(t *testing.T) {
 		all.Go(func() {
 			for range 50 {
 				m.ObserveRTT("fiber", rules.IPv6, time.Millisecond)
-				m.expose()
+				m.expose(new(status.Status))
 			}
 		})
 	}
 	all.Wait()
-	parsed(t, m.expose())
+	parsed(t, m.expose(new(status.Status)))
 }

@@ -166,7 +166,7 @@ func (l *listenerHandler) routes() map[string]http.Handler {
 		"/healthz":                       get(l.healthz),
 	}
 	if l.o.Metrics != nil {
-		routes["/metrics"] = get(l.o.Metrics.handler())
+		routes["/metrics"] = get(l.o.Metrics.handler(l.o.Source.Status))
 	}
 	return routes
 }

@@ -152,7 +152,6 @@ func New(o Options) (_ *Daemon, err error) {
 		},
 		ProbeNow: func(path rules.Path) { d.monitor.ProbeNow([]rules.Path{path}) }})
 	d.dns = dns.New(dns.Options{Log: d.log, Phase: d.started, Prober: d.o.Prober, Changed: d.replan, OnEvent: d.event, Save: d.save})
-	d.metrics.SetPrefixes(d.addressing.Prefixes)
 	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Devices: d.devices,
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save})
 	var recorded rules.Recorded

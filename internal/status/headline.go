@@ -1,7 +1,6 @@
 package status
 
 import (
-	"encoding/json"
 	"slices"
 	"strings"
 
@@ -62,7 +61,7 @@ func (s *Status) Health() Health {
 		return NotOnline
 	}
 	problem := func(p rules.Problem) bool { return p.Severity != "notice" }
-	if has4 && len(v4) == 0 || has6 && len(v6) == 0 || s.onSpare(rules.IPv4) || s.onSpare(rules.IPv6) || len(s.closed()) > 0 ||
+	if has4 && len(v4) == 0 || has6 && len(v6) == 0 || s.OnSpare(rules.IPv4) || s.OnSpare(rules.IPv6) || len(s.closed()) > 0 ||
 		slices.ContainsFunc(s.Problems, problem) {
 		return Unsettled
 	}
@@ -85,8 +84,8 @@ func (s *Status) carriers(f rules.Family) (names []string, has bool) {
 	return names, has
 }
 
-// onSpare reports whether a tier is in use though a lower one has uplinks.
-func (s *Status) onSpare(f rules.Family) bool {
+// OnSpare reports whether new traffic of a family uses a tier behind one that has uplinks.
+func (s *Status) OnSpare(f rules.Family) bool {
 	lowest, used := 0, 0
 	for i := range s.Uplinks {
 		u := &s.Uplinks[i]
@@ -142,12 +141,8 @@ func condition(u *Uplink, of *FamilyStatus) string {
 
 // closed lists the policies whose traffic is refused, in every family that they are about, because no uplink of theirs works.
 func (s *Status) closed() (names []string) {
-	for _, raw := range s.Policies {
-		var p Policy
-		if json.Unmarshal(raw, &p) != nil || p.Fallback != "unreachable" {
-			continue
-		}
-		if (p.IPv4.Applies || p.IPv6.Applies) && len(p.IPv4.Shares)+len(p.IPv6.Shares) == 0 {
+	for _, p := range s.PolicyList() {
+		if p.Fallback == "unreachable" && (p.IPv4.Applies || p.IPv6.Applies) && len(p.IPv4.Shares)+len(p.IPv6.Shares) == 0 {
 			names = append(names, p.Name)
 		}
 	}

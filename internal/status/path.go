@@ -11,9 +11,3 @@ type PathVerdict struct {
 	Family  rules.Family
 	Verdict uplink.Verdict
 }
-
-// UplinkPrefix is a prefix that is delegated by an uplink.
-type UplinkPrefix struct {
-	Uplink string
-	Delegated
-}

@@ -24,3 +24,14 @@ func (p Policy) Raw() json.RawMessage {
 	text, _ := json.Marshal(p) // there is nothing in it that JSON cannot say
 	return text
 }
+
+// PolicyList returns the policies; those of a newer daemon that cannot be read are left out.
+func (s *Status) PolicyList() (list []Policy) {
+	for _, raw := range s.Policies {
+		var p Policy
+		if json.Unmarshal(raw, &p) == nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
