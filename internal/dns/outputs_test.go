@@ -147,7 +147,7 @@ func TestADnsmasqIsKnownByItsConfiguration(t *testing.T) {
 // A process that does not catch SIGHUP yet would be killed by it.
 func TestOnlyAProcessThatCatchesSIGHUPIsToldByIt(t *testing.T) {
 	for script, want := range map[string]bool{"trap : HUP; echo; read x": true, "trap - HUP; echo; read x": false} {
-		cmd := exec.Command("sh", "-c", script)
+		cmd := exec.Command("env", "--default-signal=HUP", "sh", "-c", script) // nohup(1) would have it ignored for good
 		in, inErr := cmd.StdinPipe()
 		out, outErr := cmd.StdoutPipe()
 		if err := errors.Join(inErr, outErr, cmd.Start()); err != nil {

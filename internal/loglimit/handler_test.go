@@ -6,12 +6,25 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-func logger(b *bytes.Buffer) *slog.Logger {
+// output is written by the timers of a handler too.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func logger(b *output) *slog.Logger {
 	return slog.New(New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}
@@ -21,14 +34,17 @@ func logger(b *bytes.Buffer) *slog.Logger {
 }
 
 // take returns the lines that were written since.
-func take(b *bytes.Buffer) []string {
-	defer b.Reset()
-	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+func take(o *output) []string {
+	synctest.Wait()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	defer o.b.Reset()
+	return strings.Split(strings.TrimSuffix(o.b.String(), "\n"), "\n")
 }
 
 func TestAFloodIsOneLineAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b output
 		log := logger(&b)
 		fiber := log.With("uplink", "fiber")
 		for range 10 * 60 * 100 {
@@ -63,7 +79,7 @@ func TestAFloodIsOneLineAMinute(t *testing.T) {
 
 func TestWhatIsOfAnotherKindIsNotHeldBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b output
 		log := logger(&b)
 		for range 100 {
 			log.Warn("flood", "uplink", "fiber")
@@ -97,20 +113,26 @@ func TestWhatIsOfAnotherKindIsNotHeldBack(t *testing.T) {
 
 func TestStrangersMakeNoNumberOfKinds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b output
 		h := New(slog.NewTextHandler(&b, nil))
 		log := slog.New(h)
 		for n := range 100_000 {
 			log.Warn("strange", "device", n)
 		}
-		if n := len(h.kinds.by); n > maxKinds+1 {
+		known := func() int {
+			h.kinds.mu.Lock()
+			defer h.kinds.mu.Unlock()
+			return len(h.kinds.by)
+		}
+		if n := known(); n > maxKinds+1 {
 			t.Errorf("%d kinds", n)
 		}
 		if n := len(take(&b)); n > maxKinds+warnings {
 			t.Errorf("%d lines", n)
 		}
 		time.Sleep(3 * window)
-		if n := len(h.kinds.by); n != 0 {
+		synctest.Wait()
+		if n := known(); n != 0 {
 			t.Errorf("%d kinds are remembered", n)
 		}
 	})

@@ -14,21 +14,26 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// segments is the socket of a line by which one connection acknowledges more with every tenth of a second, while it gets on.
+// line is one by which a connection acknowledges more with every tenth of a second, while it gets on.
+type line struct {
+	getsOn atomic.Bool
+	open   atomic.Int32
+}
+
+func (l *line) listen(int, rules.Family) (net.PacketConn, error) {
+	l.open.Add(1)
+	return &segments{line: l}, nil
+}
+
+// segments is a socket for what comes in by a line.
 type segments struct {
 	net.PacketConn
-	getsOn   atomic.Bool
-	open     atomic.Int32
+	line     *line
 	deadline time.Time
 }
 
-func (s *segments) listen(int, rules.Family) (net.PacketConn, error) {
-	s.open.Add(1)
-	return s, nil
-}
-
 func (s *segments) Close() error {
-	s.open.Add(-1)
+	s.line.open.Add(-1)
 	return nil
 }
 
@@ -39,7 +44,7 @@ func (s *segments) SetReadDeadline(at time.Time) error {
 
 func (s *segments) ReadFrom(b []byte) (int, net.Addr, error) {
 	time.Sleep(time.Until(s.deadline))
-	if !s.getsOn.Load() {
+	if !s.line.getsOn.Load() {
 		return 0, nil, os.ErrDeadlineExceeded
 	}
 	packet := make([]byte, 40) // RFC 791, RFC 9293
@@ -55,21 +60,21 @@ func TestConnectionsThatGetOnKeepASilentUplink(t *testing.T) {
 		c := newRig(t, nil)
 		c.pass()
 		after(10 * time.Second)
-		if n := c.segments.open.Load(); n != 0 {
+		if n := c.line.open.Load(); n != 0 {
 			t.Errorf("%d sockets look while targets answer", n)
 		}
-		c.segments.getsOn.Store(true)
+		c.line.getsOn.Store(true)
 		c.internet.set("fiber", false)
 		after(5 * time.Second)
 		c.pass()
 		c.wants(fiber4, uplink.Degraded)
-		if n := c.segments.open.Load(); n != 1 {
+		if n := c.line.open.Load(); n != 1 {
 			t.Errorf("%d sockets look while they are silent", n)
 		}
-		c.segments.getsOn.Store(false)
+		c.line.getsOn.Store(false)
 		after(40 * time.Second)
 		c.wants(fiber4, uplink.Down)
-		if n := c.segments.open.Load(); n != 0 {
+		if n := c.line.open.Load(); n != 0 {
 			t.Errorf("%d sockets look at a line that is down", n)
 		}
 		c.internet.set("lte", false)

@@ -67,8 +67,8 @@ type rig struct {
 	ids   map[string]int
 	paths map[rules.Path]rules.PathInfo
 
-	saved    sync.Map // what was saved last, by document
-	segments segments // of every path
+	saved sync.Map // what was saved last, by document
+	line  line     // of every path
 }
 
 // saves returns what a call saves of a document, nil for nothing.
@@ -120,7 +120,7 @@ func newRig(t *testing.T, restored map[string]savedVerdict) *rig {
 	c := &rig{internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2}, paths: map[rules.Path]rules.PathInfo{fiber4: complete(2, 2), lte4: complete(3, 3)}}
 	c.Monitor = New(Options{Prober: net, Phase: time.Now(), Log: slog.New(slog.DiscardHandler), Saved: Saved{verdicts: restored},
 		Counters:    func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil },
-		TCPSegments: c.segments.listen, OverQuota: func() map[string]bool { return nil }, Save: func(document string, read func() any) { c.saved.Store(document, read()) },
+		TCPSegments: c.line.listen, OverQuota: func() map[string]bool { return nil }, Save: func(document string, read func() any) { c.saved.Store(document, read()) },
 		OnTransition: func(uplink.Transition) {}, OnRTT: func(string, rules.Family, time.Duration) {}, OnEvent: func(status.Event) {}, Wake: func() {}})
 	c.reload(nil)
 	ctx, cancel := context.WithCancel(t.Context())
