@@ -23,6 +23,9 @@ const (
 	connectionPause = time.Second
 )
 
+// segmentOpener is that of [Options].
+type segmentOpener func(index int, family rules.Family) (net.PacketConn, error)
+
 // watchConnections looks, while the targets of a path are silent, whether TCP connections by it get on in both directions.
 // Then the uplink works, and cutting them would do the harm that it is meant to end.
 func (m *Monitor) watchConnections(name string, family rules.Family) {
@@ -35,54 +38,70 @@ func (m *Monitor) watchConnections(name string, family rules.Family) {
 		p.connectionsWatched = true
 		info, ctx := m.planned[path], m.ctx
 		m.running.Go(func() {
-			if err := p.watchConnections(ctx, m.o.TCPSegments, family, info); err != nil {
-				m.o.Log.Warn("connections by an uplink cannot be watched", "uplink", name, "family", family, "err", err)
+			for silent := true; silent; {
+				err := p.watchConnections(ctx, m.o.TCPSegments, family, info)
+				if err != nil {
+					m.o.Log.Warn("connections by an uplink cannot be watched", "uplink", name, "family", family, "err", err)
+				}
+				m.mu.Lock()
+				silent = err == nil && ctx.Err() == nil && p.Silent() // again, since a moment ago
+				p.connectionsWatched = silent
+				m.mu.Unlock()
 			}
-			m.mu.Lock()
-			p.connectionsWatched = false
-			m.mu.Unlock()
 		})
 	}
 }
 
-func (p *monitoredPath) watchConnections(ctx context.Context, open func(int, rules.Family) (net.PacketConn, error), family rules.Family, info rules.PathInfo) error {
+func (p *monitoredPath) watchConnections(ctx context.Context, open segmentOpener, family rules.Family, info rules.PathInfo) error {
+	for ctx.Err() == nil && p.Silent() {
+		getsOn, err := p.connectionGetsOn(ctx, open, family, info)
+		if err != nil {
+			return err
+		}
+		if getsOn {
+			p.Connected(time.Now())
+			select {
+			case <-ctx.Done():
+			case <-time.After(connectionPause):
+			}
+		}
+	}
+	return nil
+}
+
+// connectionGetsOn looks until a connection gets on, or that is no question any more. It has a socket of its own: what waits in one
+// that was not read meanwhile says nothing about now.
+func (p *monitoredPath) connectionGetsOn(ctx context.Context, open segmentOpener, family rules.Family, info rules.PathInfo) (bool, error) {
 	conn, err := open(info.Index, family)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { _ = conn.Close() }()
 	progress := uplink.NewTCPProgress()
 	// What was acknowledged before the silence may still be under way.
 	settled := time.Now().Add(p.RTT() + p.RTT()/2)
 	buffer := make([]byte, 128)
-	for read := 1; ctx.Err() == nil; read++ {
+	for read := 1; ctx.Err() == nil && p.Silent(); read++ {
 		if read%segmentBatch == 0 {
 			time.Sleep(segmentPause)
 		}
 		now := time.Now()
 		if err := conn.SetReadDeadline(now.Add(segmentWait)); err != nil {
-			return err
+			return false, err
 		}
 		n, _, err := conn.ReadFrom(buffer)
-		if errors.Is(err, os.ErrDeadlineExceeded) || read%segmentBatch == 0 {
-			if !p.Silent() {
-				return nil
-			}
-		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		segment, ok := uplink.ParseTCPSegment(buffer[:max(n, 0)])
-		if !ok || !fromInternet(segment.Source.Addr(), info) || !progress.Observe(segment) || now.Before(settled) {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
 		}
-		p.Connected(time.Now())
-		select {
-		case <-ctx.Done():
-		case <-time.After(connectionPause):
+		if err != nil {
+			return false, err
+		}
+		segment, ok := uplink.ParseTCPSegment(buffer[:n])
+		if ok && fromInternet(segment.Source.Addr(), info) && progress.Observe(segment) && !now.Before(settled) {
+			return true, nil
 		}
 	}
-	return nil
+	return false, nil
 }
 
 // fromInternet reports whether an address is beyond the provider, as far as that can be told: a modem or a neighbour on the line

@@ -5,7 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,26 +14,45 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// line is one by which a connection acknowledges more with every tenth of a second, while it gets on.
+// line is one by which a connection acknowledges more with every tenth of a second, until it ends.
 type line struct {
-	getsOn atomic.Bool
-	open   atomic.Int32
+	mu     sync.Mutex
+	begins time.Time // zero: nothing comes in
+	ends   time.Time
+	open   int
 }
 
 func (l *line) listen(int, rules.Family) (net.PacketConn, error) {
-	l.open.Add(1)
-	return &segments{line: l}, nil
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open++
+	return &segments{line: l, next: time.Now()}, nil
 }
 
-// segments is a socket for what comes in by a line.
+func (l *line) opened() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open
+}
+
+func (l *line) getsOn(span time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begins, l.ends = time.Now(), time.Now().Add(span)
+}
+
+// segments is a socket for what comes in by a line. What comes in waits until it is read.
 type segments struct {
 	net.PacketConn
 	line     *line
+	next     time.Time // when what is read next came in
 	deadline time.Time
 }
 
 func (s *segments) Close() error {
-	s.line.open.Add(-1)
+	s.line.mu.Lock()
+	defer s.line.mu.Unlock()
+	s.line.open--
 	return nil
 }
 
@@ -43,14 +62,22 @@ func (s *segments) SetReadDeadline(at time.Time) error {
 }
 
 func (s *segments) ReadFrom(b []byte) (int, net.Addr, error) {
-	time.Sleep(time.Until(s.deadline))
-	if !s.line.getsOn.Load() {
+	s.line.mu.Lock()
+	comes := !s.line.begins.IsZero() && s.next.Before(s.line.ends)
+	s.line.mu.Unlock()
+	if !comes || s.next.After(s.deadline) {
+		time.Sleep(time.Until(s.deadline))
+		if !comes {
+			s.next = time.Now()
+		}
 		return 0, nil, os.ErrDeadlineExceeded
 	}
+	time.Sleep(time.Until(s.next))
 	packet := make([]byte, 40) // RFC 791, RFC 9293
 	packet[0], packet[3], packet[9] = 0x45, 40, 6
 	copy(packet[12:], []byte{192, 0, 2, 1, 198, 51, 100, 2})
-	binary.BigEndian.PutUint32(packet[28:], uint32(time.Now().UnixMilli()))
+	binary.BigEndian.PutUint32(packet[28:], uint32(s.next.UnixMilli()))
+	s.next = s.next.Add(100 * time.Millisecond)
 	packet[32], packet[33] = 0x50, 0x10
 	return copy(b, packet), nil, nil
 }
@@ -60,21 +87,22 @@ func TestConnectionsThatGetOnKeepASilentUplink(t *testing.T) {
 		c := newRig(t, nil)
 		c.pass()
 		after(10 * time.Second)
-		if n := c.line.open.Load(); n != 0 {
+		if n := c.line.opened(); n != 0 {
 			t.Errorf("%d sockets look while targets answer", n)
 		}
-		c.line.getsOn.Store(true)
+		c.line.getsOn(25 * time.Second)
 		c.internet.set("fiber", false)
 		after(5 * time.Second)
 		c.pass()
 		c.wants(fiber4, uplink.Degraded)
-		if n := c.line.open.Load(); n != 1 {
+		if n := c.line.opened(); n > 1 {
 			t.Errorf("%d sockets look while they are silent", n)
 		}
-		c.line.getsOn.Store(false)
-		after(40 * time.Second)
+		after(20*time.Second + 29*time.Second)
+		c.wants(fiber4, uplink.Degraded)
+		after(3 * time.Second) // what came in before the end of the connections is no evidence after it
 		c.wants(fiber4, uplink.Down)
-		if n := c.line.open.Load(); n != 0 {
+		if n := c.line.opened(); n != 0 {
 			t.Errorf("%d sockets look at a line that is down", n)
 		}
 		c.internet.set("lte", false)
