@@ -32,11 +32,11 @@ func (m *Monitor) watchConnections(name string, family rules.Family) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for path, p := range m.paths {
-		if p.uplink.Name != name || path.Family != family || p.connectionsWatched || m.planned[path].Index == 0 {
+		if p.uplink.Name != name || path.Family != family || p.connectionsWatched || p.ctx == nil || m.planned[path].Index == 0 {
 			continue
 		}
 		p.connectionsWatched = true
-		info, ctx := m.planned[path], m.ctx
+		info, ctx := m.planned[path], p.ctx
 		m.running.Go(func() {
 			for silent := true; silent; {
 				err := p.watchConnections(ctx, m.o.TCPSegments, family, info)

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -108,6 +109,26 @@ func TestConnectionsThatGetOnKeepASilentUplink(t *testing.T) {
 		c.internet.set("lte", false)
 		after(10 * time.Second)
 		c.wants(lte4, uplink.Down)
+	})
+}
+
+func TestNobodyLooksForAnUplinkThatAReloadHasMadeAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newRig(t, nil)
+		c.pass()
+		after(10 * time.Second)
+		c.line.getsOn(5 * time.Second)
+		c.internet.set("fiber", false)
+		after(8 * time.Second)
+		c.pass()
+		c.wants(fiber4, uplink.Degraded)
+		c.internet.set("fiber", true)
+		c.reload(func(c *config.Config) { c.Uplinks[0].Probe.Interval = 2 * time.Second })
+		c.pass()
+		after(3 * time.Second)
+		if n := c.line.opened(); n != 0 {
+			t.Errorf("%d sockets look for what is not watched any more", n)
+		}
 	})
 }
 

@@ -119,7 +119,7 @@ func (m *Monitor) start(p *monitoredPath) {
 		return
 	}
 	ctx, stop := context.WithCancel(m.ctx)
-	p.stop = stop
+	p.ctx, p.stop = ctx, stop
 	m.running.Go(func() { _ = p.Run(ctx) }) // nil, when the context ends
 }
 

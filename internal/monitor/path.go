@@ -17,7 +17,8 @@ type monitoredPath struct {
 	*uplink.Watcher
 	uplink   config.Uplink // as configured now
 	settings probeSettings
-	stop     context.CancelFunc // nil before the watcher runs
+	ctx      context.Context    // of the watcher, and of who looks at its connections; nil before it runs
+	stop     context.CancelFunc // ends it; nil before it runs
 
 	bytesPerProbe float64       // mean
 	interval      time.Duration // in force
