@@ -19,6 +19,7 @@ type request struct {
 	elapsed time.Duration
 	rapid   bool
 	ias     []iaKey
+	class   Class
 	// include lists the prefixes of an association, as bindings or as hints.
 	include func(iaKey) []netip.Prefix
 }
@@ -38,6 +39,7 @@ func (r *request) bytes() []byte {
 	pd := slices.ContainsFunc(r.ias, func(k iaKey) bool { return k.pd })
 	if r.kind != dhcpv6.MessageTypeConfirm && r.kind != dhcpv6.MessageTypeRelease {
 		m.AddOption(dhcpv6.OptRequestedOption(wantedOptions(pd)...))
+		r.class.addTo(m)
 	}
 	for _, k := range r.ias {
 		m.AddOption(association(k, r.include(k)))

@@ -37,6 +37,8 @@ type Config struct {
 	DUID   DUID     // of this router, from NewDUID once
 	IAPD   []IAPD   // a prefix, or several, is asked for with each
 	IANA   []uint32 // IAIDs of addresses for the uplink itself
+	// Class is told to servers that tell customers' routers apart by it.
+	Class Class
 	// RapidCommit lets servers answer a Solicit at once. With several servers on the link all but one
 	// commit a prefix in vain.
 	RapidCommit bool
@@ -122,7 +124,7 @@ func (c *Client) Release(ctx context.Context) error {
 // nothing. It may be called once.
 func (c *Client) Run(ctx context.Context) error {
 	defer close(c.ended)
-	w := iaConfig{duid: c.cfg.DUID, iapd: c.cfg.IAPD, iana: c.cfg.IANA, rapid: c.cfg.RapidCommit}
+	w := iaConfig{duid: c.cfg.DUID, iapd: c.cfg.IAPD, iana: c.cfg.IANA, class: c.cfg.Class, rapid: c.cfg.RapidCommit}
 	if err := w.check(); err != nil {
 		return fmt.Errorf("DHCPv6 on %s: %w", c.cfg.Device, err)
 	}
@@ -161,6 +163,9 @@ func (w *iaConfig) check() error {
 			}
 			seen[k] = true
 		}
+	}
+	if n := w.class.size(); n > maxClass {
+		return fmt.Errorf("the classes have %d octets, want %d at most", n, maxClass)
 	}
 	for _, pd := range w.iapd {
 		if pd.Hint.IsValid() && !pd.Hint.Addr().Is6() {

@@ -371,7 +371,7 @@ func TestALinkFlapIsAnsweredByRebindAndKeepsThePrefix(t *testing.T) {
 		sleep(12 * time.Second)
 		b.wantKinds("REBIND")
 		b.wantHeard()
-		b.wantLog("the lease holds")
+		b.wantLog("the lease is kept")
 		sleep(8 * time.Minute)
 		b.wantKinds("") // silence of ten seconds has not touched T1
 		b.script(generous(1000, 2000))

@@ -38,6 +38,7 @@ type iaConfig struct {
 	duid  DUID
 	iapd  []IAPD
 	iana  []uint32
+	class Class
 	rapid bool
 }
 
@@ -279,7 +280,7 @@ func (m *machine) fail(now instant) {
 	case renewing:
 		m.begin(rebinding, now)
 	case verifying:
-		m.note("no server answers since the link came up: the lease holds, by its lifetimes")
+		m.note("no server has answered since the link came up: the lease is kept for its lifetime")
 		m.resume(now)
 	case releasing:
 		m.note("no server answered the Release")
@@ -353,7 +354,7 @@ func (m *machine) transmit(now instant) {
 
 // request makes the message of the present state.
 func (m *machine) request(now instant) *request {
-	r := &request{xid: m.ex.xid, client: m.duid, elapsed: now.mono - m.ex.began, ias: m.keys()}
+	r := &request{xid: m.ex.xid, client: m.duid, elapsed: now.mono - m.ex.began, ias: m.keys(), class: m.class}
 	entries, hints := m.held.entries, true
 	switch m.state {
 	case soliciting:

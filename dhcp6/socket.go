@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -35,7 +34,7 @@ type udpConn struct {
 var _ Conn = (*udpConn)(nil)
 
 func openUDP(device string) (Conn, error) {
-	ifc, err := net.InterfaceByName(device)
+	ifc, err := linksession.InterfaceByName(device)
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", device, err)
 	}

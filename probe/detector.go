@@ -345,7 +345,7 @@ func (d *Detector) Miss(id uint64, at time.Time, err error) Signal {
 		return None
 	}
 	if t := &d.targets[f.target]; err != nil && !f.sent.Before(t.answeredSent) {
-		t.fault = err.Error()
+		t.fault = faultOf(err)
 	}
 	if f.missed {
 		return None
@@ -364,7 +364,7 @@ func (d *Detector) Local(id uint64, at time.Time, err error, noPath bool) Signal
 	t := &d.targets[f.target]
 	t.local++
 	if err != nil {
-		t.fault = err.Error()
+		t.fault = faultOf(err)
 	}
 	if f.missed || !f.votes {
 		return None

@@ -18,7 +18,7 @@ var nameQuery = kind{name: DNS, ports: true, port: 53, example: "dns://192.0.2.5
 func parseQuery(t *Target, rest string) error {
 	path, query, _ := strings.Cut(rest, "?")
 	if path != "" {
-		return fmt.Errorf("has a path, %s: write ?name= and a name right behind the address", quote(path))
+		return fmt.Errorf("has a path, %s: write ?name= and a name right after the address", quote(path))
 	}
 	if query == "" {
 		return fmt.Errorf("has no name to ask for: write one, as in %q", t.kind.example)
@@ -34,9 +34,9 @@ func parseQuery(t *Target, rest string) error {
 		case key != "name":
 			return fmt.Errorf("has an unknown parameter %s: a dns target has name and answer, as in %q", quote(key), t.kind.example)
 		case t.name != "":
-			return errors.New("has two names: give each a target of its own")
+			return errors.New("has two names: write one target for each")
 		case !validDomain(value):
-			return fmt.Errorf("asks for %s, which is no domain name", quote(value))
+			return fmt.Errorf("asks for %s, which is not a domain name", quote(value))
 		}
 		t.name = strings.ToLower(strings.TrimSuffix(value, ".")) + "."
 	}

@@ -11,7 +11,7 @@
 //	                  each target
 //
 // [Net] is the only part that touches the network: one probe, one socket, gone
-// afterwards. [Detector] is pure: it starts no goroutine, owns no
+// afterwards, unless it is an echo request in calm: those share one. [Detector] is pure: it starts no goroutine, owns no
 // timer and takes the time as an argument, so a week of probing is simulated in a second.
 //
 // # How silence is found

@@ -53,12 +53,29 @@ type Error struct {
 	Err    error  // what happened; may be nil
 }
 
-func (e *Error) Error() string {
-	s := "probing " + e.Target + ": " + e.Class.Error()
-	if e.Err != nil {
-		s += ": " + e.Err.Error()
+func (e *Error) Error() string { return "probing " + e.Target + ": " + e.Fault() }
+
+// Fault is the error without its target, for people: the class, and what the kernel or the other end said. That a deadline
+// has passed says nothing beyond the class.
+func (e *Error) Fault() string {
+	s := e.Class.Error()
+	var errno syscall.Errno
+	switch {
+	case e.Err == nil, e.Class == ErrTimeout:
+		return s
+	case errors.As(e.Err, &errno):
+		return s + ": " + errno.Error()
 	}
-	return s
+	return s + ": " + e.Err.Error()
+}
+
+// faultOf is the text of a failed probe.
+func faultOf(err error) string {
+	var failed *Error
+	if errors.As(err, &failed) {
+		return failed.Fault()
+	}
+	return err.Error()
 }
 
 // Unwrap lets errors.Is and errors.As see the class and the cause.

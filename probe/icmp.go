@@ -20,18 +20,48 @@ const echoSize = 24
 var echo = kind{name: ICMP, example: "192.0.2.1", probe: probeICMP,
 	size: func(Target) (packets, payload int) { return 2, 2 * (8 + echoSize) }}
 
-// probeICMP runs one pinger for one packet. Everything beyond that is avoided:
+// A pinger waits this long for the signal that its reply is there: one that was missed is then found by polling.
+const (
+	pollInterval = 100 * time.Millisecond
+	// After lateAnswer it polls at latePollInterval: few answers come so late, and a dead line has ten waited for.
+	lateAnswer       = 2 * time.Second
+	latePollInterval = time.Second
+)
+
+// probeICMP asks by the socket that a family's calm probes share, while whatever was asked before by the same uplink was
+// answered, and else by a pinger of its own. So what costs is there when something is in doubt, and no fault of
+// the shared socket, nor a device that holds what it should send, makes an uplink look dead: the second probe has nothing
+// to do with it.
+func probeICMP(ctx context.Context, n *Net, b Binding, t Target) (time.Duration, error) {
+	path, id := calmKey{b.Mark, t.addr.Is4()}, uint16(n.nextEcho.Add(1))
+	socket := n.echoes.forTarget(t.addr)
+	calm := n.echoes.asks(path)
+	rtt, sent, err := time.Duration(0), false, error(nil)
+	// What has to be bound to its device, and link-local addresses, are for pingers.
+	if calm && socket != nil && b.Mark != 0 && b.Device == "" && !t.addr.IsLinkLocalUnicast() && !b.Source.IsLinkLocalUnicast() {
+		rtt, sent, err = socket.probe(ctx, id, b, t)
+	}
+	if !sent { // a pinger says why
+		rtt, err = ping(ctx, n, socket, id, b, t)
+	}
+	if err == nil {
+		n.echoes.answered(path)
+	}
+	return rtt, err
+}
+
+// ping runs one pinger for one packet. Everything beyond that is avoided:
 // a pinger has one interval and no timeout per packet, measures by the wall
 // clock, remembers a device index that goes stale, and looks at its end only
 // every 100 ms. So the times are ours, and the answer is returned as soon as it
 // is there while the pinger ends in the background (see [Net.Close]). Between two
-// polls of its socket it waits for an [echoListener] of ours.
+// polls of its socket it waits for a signal of the shared one, which is nil where that cannot be opened.
 //
 // pro-bing cannot bind to a device (SO_BINDTODEVICE); it gives the index with
 // the packet (IP_PKTINFO), for which it has all devices of the machine listed, and the
 // mark chooses the table. ICMP errors are invisible to it: an unreachable target is a
 // silent one.
-func probeICMP(ctx context.Context, n *Net, b Binding, t Target) (time.Duration, error) {
+func ping(ctx context.Context, n *Net, shared *echoSocket, id uint16, b Binding, t Target) (time.Duration, error) {
 	var (
 		sent    time.Time // written and read on the pinger's send loop only
 		answer  = make(chan time.Duration, 1)
@@ -43,7 +73,6 @@ func probeICMP(ctx context.Context, n *Net, b Binding, t Target) (time.Duration,
 	pinger.SetIPAddr(&net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()})
 	pinger.SetPrivileged(true)
 	pinger.SetLogger(breaker)
-	id := uint16(n.echo.Add(1))
 	pinger.SetID(int(id))
 	pinger.SetMark(uint(b.Mark))
 	pinger.InterfaceName = b.Device
@@ -65,8 +94,8 @@ func probeICMP(ctx context.Context, n *Net, b Binding, t Target) (time.Duration,
 
 	running, stop := context.WithCancel(ctx)
 	defer stop()
-	if listener := n.listeners.forTarget(t.addr); listener != nil {
-		received, cancel := listener.expect(id)
+	if shared != nil {
+		received, cancel := shared.expect(id, nil)
 		defer cancel()
 		// It is called when a poll has found nothing; the next one waits for it to return.
 		pinger.OnRecvError = func(error) {

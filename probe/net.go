@@ -44,15 +44,15 @@ type Net struct {
 	// many goroutines.
 	LeavesByDevice func(b Binding, target netip.Addr) bool
 
-	echo      atomic.Uint32  // the next ICMP id; 16 bits of it are used
-	closing   sync.WaitGroup // pingers that still have to notice their end
-	listeners echoListeners
+	nextEcho atomic.Uint32  // the next ICMP id; 16 bits of it are used
+	closing  sync.WaitGroup // pingers that still have to notice their end
+	echoes   echoSockets
 }
 
 // New returns a prober with real sockets.
 func New() *Net {
 	n := new(Net)
-	n.echo.Store(rand.Uint32())
+	n.nextEcho.Store(rand.Uint32())
 	return n
 }
 
@@ -60,7 +60,7 @@ func New() *Net {
 // 100 ms after Probe has returned. No Probe may start after Close.
 func (n *Net) Close() error {
 	n.closing.Wait()
-	return n.listeners.close()
+	return n.echoes.close()
 }
 
 // Probe asks t once over p and returns the time to its answer: for HTTP until

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
+	"github.com/uplinkd/uplinkd/internal/icmpecho"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 )
 
@@ -55,7 +57,8 @@ func TestNet(t *testing.T) {
 	if diff := cmp.Diff(map[bool]int{false: len(targets)}, led); diff != "" {
 		t.Errorf("led by the second uplink in spite of the foreign rule (-want +got):\n%s", diff)
 	}
-	t.Run("the listener signals each answer", func(t *testing.T) { testEchoListener(t, n) })
+	t.Run("the shared socket signals each answer", func(t *testing.T) { testSignals(t, n) })
+	t.Run("calm probes share a socket", func(t *testing.T) { testCalm(t, n) })
 	t.Run("answers are judged", func(t *testing.T) { testAnswers(t, n) })
 	t.Run("silence is a timeout", func(t *testing.T) { testSilence(t, n) })
 	t.Run("reports of unreachability are told apart", func(t *testing.T) { testUnreachable(t, n) })
@@ -67,7 +70,7 @@ func TestNet(t *testing.T) {
 		check(t, n.Close())
 		before := goleak.IgnoreCurrent()
 		n := New()
-		for _, target := range []string{"203.0.113.1", "203.0.113.99", "tcp://203.0.113.1:7", "http://203.0.113.1/endless", "dns://203.0.113.1?name=forged.example"} {
+		for _, target := range []string{"203.0.113.1", "203.0.113.1", "203.0.113.99", "tcp://203.0.113.1:7", "http://203.0.113.1/endless", "dns://203.0.113.1?name=forged.example"} {
 			_, _ = ask(t, n, path4(1), target, 50*time.Millisecond)
 		}
 		check(t, n.Close())
@@ -138,12 +141,13 @@ func eventually(t *testing.T, w *world, want [2]map[string]int) [2]map[string]in
 	}
 }
 
-func testEchoListener(t *testing.T, n *Net) {
+// testSignals has the shared socket signal the answer to a pinger, and no other.
+func testSignals(t *testing.T, n *Net) {
 	for family, target := range targets {
-		l := must(listenEcho(target.Addr().Is4()))(t)
-		id := uint16(n.echo.Load() + 1)
-		received, cancel := l.expect(id)
-		other, forget := l.expect(id + 1)
+		s := must(openEcho(target.Addr().Is4()))(t)
+		id := uint16(n.nextEcho.Load() + 1)
+		received, cancel := s.expect(id, nil)
+		other, forget := s.expect(id+1, nil)
 		if _, err := ask(t, n, []Binding{path4(0), path6(0)}[family], target.Addr().String(), window); err != nil {
 			t.Fatal(err)
 		}
@@ -159,10 +163,102 @@ func testEchoListener(t *testing.T, n *Net) {
 		}
 		cancel()
 		forget()
-		if len(l.expected) > 0 {
-			t.Errorf("%d are still waited for", len(l.expected))
+		if len(s.expected) > 0 {
+			t.Errorf("%d are still waited for", len(s.expected))
 		}
-		check(t, l.close())
+		check(t, s.close())
+	}
+}
+
+// testCalm follows which socket is asked by: the shared one, as long as nothing is unanswered.
+func testCalm(t *testing.T, n *Net) {
+	for family, target := range targets {
+		binding := []Binding{path4(1), path6(1)}[family]
+		never := must(ParseTarget(silent[family].Addr().String()))(t)
+		answered := func() {
+			t.Helper()
+			if _, err := ask(t, n, binding, target.Addr().String(), window); err != nil {
+				t.Fatal(err)
+			}
+		}
+		answered()
+		ctx, cancel := context.WithCancel(context.Background())
+		var asking sync.WaitGroup
+		for i, wantShared := range []bool{true, false, false} { // whoever has asked before is unanswered
+			id := uint16(n.nextEcho.Load() + 1)
+			asking.Go(func() { _, _ = n.Probe(ctx, binding, never) })
+			if shared := waitsByShared(t, n, target.Addr(), id); shared != wantShared {
+				t.Errorf("%v: probe %d: by the shared socket: %v", target.Addr(), i, shared)
+			}
+		}
+		cancel()
+		asking.Wait()
+		answered()
+		// A socket that sends nothing is no reason to miss anything.
+		check(t, n.echoes.forTarget(target.Addr()).conn.Close())
+		answered()
+		answered()
+		_ = n.echoes.close() // it was closed above
+		answered()           // another one was opened
+	}
+}
+
+// waitsByShared reports whether an echo request that is waited for was sent by the shared socket.
+func waitsByShared(t *testing.T, n *Net, target netip.Addr, id uint16) bool {
+	t.Helper()
+	s := n.echoes.forTarget(target)
+	for deadline := time.Now().Add(window); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		e, ok := s.expected[id]
+		s.mu.Unlock()
+		if ok {
+			return e.payload != nil
+		}
+	}
+	t.Fatal("nobody asks")
+	return false
+}
+
+func TestAReplyBringsItsPayloadBack(t *testing.T) {
+	for _, is4 := range []bool{true, false} {
+		const id = 0x1234
+		payload, request := []byte("what was sent"), icmpecho.Request{IPv6: !is4, ID: id}
+		reply := func(r icmpecho.Request, payload string, typ byte) []byte {
+			message := must(r.Carrying([]byte(payload)))(t)
+			message[0] = typ
+			if is4 {
+				message = append([]byte{0x45, 19: 0}, message...)
+			}
+			return message
+		}
+		typ, errorType := byte(echoReply4), byte(3)
+		if !is4 {
+			typ, errorType = echoReply6, 1
+		}
+		s := &echoSocket{is4: is4, expected: make(map[uint16]*expectedReply)}
+		received, cancel := s.expect(id, payload)
+		for name, forged := range map[string][]byte{
+			"another payload":  reply(request, "what was sens", typ),
+			"no payload":       reply(request, "", typ),
+			"more than that":   reply(request, "what was sent, and more", typ),
+			"another id":       reply(icmpecho.Request{IPv6: !is4, ID: id + 1}, string(payload), typ),
+			"another sequence": reply(icmpecho.Request{IPv6: !is4, ID: id, Seq: 1}, string(payload), typ),
+			"no reply":         reply(request, string(payload), errorType),
+			"cut short":        reply(request, string(payload), typ)[:7],
+			"nothing":          nil,
+		} {
+			s.signal(forged, time.Now())
+			if len(received) > 0 {
+				t.Fatalf("IPv4 %v: %s was taken for the reply", is4, name)
+			}
+		}
+		now := time.Now()
+		s.signal(reply(request, string(payload), typ), now)
+		s.signal(reply(request, string(payload), typ), now.Add(time.Second)) // twice is once
+		if at := <-received; at != now {
+			t.Errorf("IPv4 %v: received at %v, want %v", is4, at, now)
+		}
+		cancel()
 	}
 }
 
@@ -283,7 +379,7 @@ func testProhibit(t *testing.T, w *world, n *Net) {
 	check(t, w.handle.RouteAdd(prohibit))
 	ctx, cancel := context.WithTimeout(context.Background(), window)
 	defer cancel()
-	_, err := probeICMP(ctx, n, Binding{}, must(ParseTarget("203.0.113.97"))(t))
+	_, err := ping(ctx, n, nil, 0, Binding{}, must(ParseTarget("203.0.113.97"))(t))
 	if !errors.Is(err, ErrNoPath) || !errors.Is(err, syscall.EACCES) {
 		t.Errorf("got %v", err)
 	}

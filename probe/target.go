@@ -66,7 +66,7 @@ func (e UnknownScheme) Error() string {
 		schemes[i] += "://"
 	}
 	last := len(schemes) - 1
-	return msg + ": write an address alone to ping it, or " + strings.Join(schemes[:last], ", ") + " or " + schemes[last] + " before it"
+	return msg + ": write only an address to ping it, or " + strings.Join(schemes[:last], ", ") + " or " + schemes[last] + " before it"
 }
 
 func parseTarget(s string) (Target, error) {
@@ -91,7 +91,7 @@ func parseTarget(s string) (Target, error) {
 	}
 	authority, tail := rest[:end], rest[end:]
 	if strings.Contains(authority, "@") {
-		return wrong("has a user in it: leave out what stands before the @")
+		return wrong("contains a user: remove what precedes the @")
 	}
 	host, port, err := splitAuthority(authority, scheme)
 	if err != nil {
@@ -103,7 +103,7 @@ func parseTarget(s string) (Target, error) {
 	}
 	switch {
 	case !k.ports && (port != "" || tail != ""):
-		return wrong("has something behind the address: write nothing but that, as in %q", k.example)
+		return wrong("has something after the address: write only that, as in %q", k.example)
 	case k.ports && port != "":
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {
@@ -114,7 +114,7 @@ func parseTarget(s string) (Target, error) {
 		return wrong("has no port: write one, as in %q", k.example)
 	}
 	if strings.Contains(tail, "#") {
-		return wrong("has a fragment, which is never sent: leave out the # and what follows")
+		return wrong("has a fragment, which is never sent: remove the # and what follows")
 	}
 	if k.rest != nil {
 		if err := k.rest(&t, tail); err != nil {
@@ -170,12 +170,12 @@ func splitAuthority(s, scheme string) (host, port string, err error) {
 		if inner := s[1 : len(s)-1]; strings.Contains(inner, ":") {
 			return inner, "", nil
 		}
-		return "", "", errors.New("has brackets around something that is no IPv6 address")
+		return "", "", errors.New("has brackets around something that is not an IPv6 address")
 	}
 	host, port, split := SplitHostPort(s)
 	switch {
 	case split && port == "":
-		return "", "", errors.New("has a colon but no port behind it")
+		return "", "", errors.New("has a colon but no port after it")
 	case split:
 		return host, port, nil
 	case strings.Contains(s, ":"):
@@ -208,19 +208,19 @@ func parseHost(s string) (netip.Addr, error) {
 	case s == "":
 		return a, errNoAddress
 	case err != nil:
-		return a, fmt.Errorf("must have a literal IP address, and %s is none: a probe that needs name resolution first fails with it", quote(s))
+		return a, fmt.Errorf("must be an IP address, not the name %s: a probe that depends on DNS fails with it", quote(s))
 	case a.Zone() != "":
-		return a, fmt.Errorf("has a zone, but the device is known: leave out the %% and what follows")
+		return a, fmt.Errorf("needs no zone, for the device is known: remove the %% and what follows")
 	case a.Is4In6():
 		return a, fmt.Errorf("is an IPv4 address in IPv6 form: write %s", a.Unmap())
 	case a.IsUnspecified():
-		return a, errors.New("is the address that means none")
+		return a, errors.New("is the unspecified address")
 	case a.IsLoopback():
 		return a, errors.New("is a loopback address, which never leaves the router")
 	case a.IsMulticast():
-		return a, errors.New("is a multicast address, not that of one host")
+		return a, errors.New("is a multicast address")
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return a, errors.New("is the broadcast address, not that of one host")
+		return a, errors.New("is the broadcast address")
 	}
 	return a, nil
 }

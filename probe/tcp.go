@@ -14,7 +14,7 @@ import (
 var connection = kind{name: TCP, ports: true, retransmits: true, example: "tcp://192.0.2.2:443", probe: probeTCP,
 	rest: func(_ *Target, rest string) error {
 		if rest != "" {
-			return fmt.Errorf("has %s behind the port: a tcp target is an address and a port only", quote(rest))
+			return fmt.Errorf("has %s after the port: a tcp target is only an address and a port", quote(rest))
 		}
 		return nil
 	},

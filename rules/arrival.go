@@ -85,6 +85,7 @@ func (p *planner) pinArrivals(prerouting *nft.Chain, u *Uplink, family [2]bool, 
 		behind.Add("all others", nft.Goto{Chain: routedChain})
 		to, chains = behind.Name, append(chains, behind)
 	}
+	arrival.Add("new flow", nft.New{}, nft.ToThisHost{}, nft.NamedCounter{Name: flowsIn + u.Name})
 	arrival.Add("for this machine: pin to "+u.Name, append([]nft.Expr{nft.LocalDestination{}}, pin...)...)
 	for _, f := range Families {
 		if family[f.Index()] {

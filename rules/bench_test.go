@@ -16,7 +16,7 @@ func full(uplinks, policies, lanRoutes int) *world {
 	w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true, MTU: 1500})
 	w.hold("lan1", "192.168.1.1/24", "2001:db8:1::1/64")
 	for n := range lanRoutes {
-		w.obs.Routes = append(w.obs.Routes, static(fmt.Sprintf("10.%d.%d.0/24", n/250, n%250), "lan1", lanHost(1, rules.IPv4, 2), 0))
+		w.obs.Routes = append(w.obs.Routes, static(netip.PrefixFrom(netip.AddrFrom4([4]byte{10 + byte(n>>16), byte(n >> 8), byte(n)}), 24).String(), "lan1", lanHost(1, rules.IPv4, 2), 0))
 	}
 	for n := range uplinks {
 		device := fmt.Sprintf("wan%d", n+1)
@@ -61,6 +61,23 @@ func BenchmarkPlanAndDiff(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				want, _ := rules.Plan(c.cfg, obs, c.verdicts)
+				netcfg.Diff(rules.Ours(numbers, obs), want)
+			}
+		})
+	}
+}
+
+// A routing daemon has put 100 000 routes behind the LAN.
+func BenchmarkPlanWithManyRoutes(b *testing.B) {
+	w := full(4, 0, 100_000)
+	w.converge(b)
+	listed, collected := w.snapshot(), w.snapshot()
+	split(collected, w.cfg)
+	for name, obs := range map[string]*rules.Observed{"listed": listed, "collected": collected} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				want, _ := rules.Plan(w.cfg, obs, w.verdicts)
 				netcfg.Diff(rules.Ours(numbers, obs), want)
 			}
 		})

@@ -3,6 +3,7 @@ package rules
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
@@ -67,11 +68,17 @@ type Config struct {
 	Policies []Policy
 	Groups   []Group
 	TProxies []TProxy
+	// Forwards are ports that lead to hosts behind this machine. No two have a protocol and port of an uplink's family in common.
+	Forwards []Forward
 	// IngressQdisc leaves the place of the ingress qdisc of uplinks to other programs: no egress filter can hang there.
 	IngressQdisc bool
 	// MergedSets are those of the sets that other programs fill whose prefixes may overlap. Elements that expire would be
 	// merged with others that do not: none of these takes any.
 	MergedSets []string
+	// MPTCP makes the sources of paths that work endpoints of Multipath TCP.
+	MPTCP bool
+	// Offload has a flowtable carry what is established.
+	Offload bool
 	// Underlays are those of the tunnels among the uplinks.
 	Underlays []Underlay
 	// Tunnels are the devices that we make, of uplinks and of others.
@@ -93,10 +100,14 @@ type Uplink struct {
 	Weight int // 1..256, the share among uplinks of one tier
 	// PoliciesOnly is true for an uplink that never carries the default: policies and tunnels alone use it.
 	PoliciesOnly bool
+	// Overflows is true for an uplink that may be full: the next tier is used beside its own then.
+	Overflows bool
 	// NewFlowsOnly is true when what has left the uplink does not come back to it, tunnels that it carried included.
 	NewFlowsOnly bool
-	IPv4         Addressing
-	IPv6         Addressing
+	// TakesBack is true when it ends, elsewhere, what it would carry, as soon as it carries new traffic again.
+	TakesBack bool
+	IPv4      Addressing
+	IPv6      Addressing
 	// Delegations are the IPv6 prefixes that the provider routes to us by this uplink.
 	Delegations []Delegation
 	// Resolvers are the DNS servers that the uplink is given, the first to be asked first; none has a zone.
@@ -212,4 +223,11 @@ type Verdict struct {
 	Health  Health
 	State   string // the word shown to people, for example "suspect"
 	Drained bool   // new traffic goes elsewhere as long as there is an elsewhere
+	Ended   uint   // how often what runs there was to end since it was drained; 0: it may finish
+	// Slower is true where another path of the tier, which is balanced by latency, has the new flows of the default; RTT is what they
+	// were compared by, for people, 0 where they are not.
+	Slower bool
+	RTT    time.Duration
+	// Full is true while the line carries more than the overflow of its tier: others are used too.
+	Full bool
 }

@@ -31,32 +31,32 @@ func (p *planner) foreignRules() {
 		switch behind := r.Priority > p.k.RulePriority+prefDefault; {
 		case r.Priority >= p.k.RulePriority && !behind:
 			p.problem("foreign-rule", "warning",
-				fmt.Sprintf("a rule of another program stands among ours, which lie from %d to %d: %s", p.k.RulePriority, p.k.RulePriority+prefDefault, r),
-				"give it another preference, or choose another [kernel] rule_priority")
+				fmt.Sprintf("another program has a rule in our range of priorities (%d to %d): %s", p.k.RulePriority, p.k.RulePriority+prefDefault, r),
+				"give it another priority, or change [kernel] rule_priority")
 		case !behind && elsewhere && fullTunnel(r):
 			p.problemOnce("foreign-full-tunnel", "warning",
-				fmt.Sprintf("a full tunnel of another program, such as wg-quick, precedes our rules and takes all traffic, answers to what comes in included: %s", r),
+				fmt.Sprintf("the full tunnel of another program (wg-quick, for example) precedes our rules and takes all traffic, replies to incoming connections included: %s", r),
 				makeUplink)
 		case !behind && elsewhere && wholeProtocol(r):
 			p.problemOnce("foreign-rule-before", "warning",
-				fmt.Sprintf("a rule of another program precedes ours and takes all of a protocol, answers to what comes in by an uplink included: %s", r),
-				"delete it, and write a [[policy]] for its traffic: that leaves answers alone")
+				fmt.Sprintf("a rule of another program precedes ours and takes all traffic of a protocol, replies to incoming connections included: %s", r),
+				"delete it and write a [[policy]] for its traffic, which leaves replies alone")
 		case behind && elsewhere && (whole(r) || fullTunnel(r)):
 			p.problemOnce("foreign-default", "warning",
-				fmt.Sprintf("a rule of another program, such as wg-quick's for a full tunnel, is never reached, so nothing takes that way: our default precedes it: %s", r),
+				fmt.Sprintf("a rule of another program (wg-quick's full tunnel, for example) is never reached: our default precedes it: %s", r),
 				makeUplink)
 		case behind && elsewhere:
-			cure := fmt.Sprintf("give it a preference below %d, or write a [[policy]] for its traffic", p.k.RulePriority)
+			cure := fmt.Sprintf("give it a priority below %d, or write a [[policy]] for its traffic", p.k.RulePriority)
 			if wholeProtocol(r) {
-				cure = "write a [[policy]] for its traffic; before ours it would take the answers to what comes in by an uplink too"
+				cure = "write a [[policy]] for its traffic; ahead of our rules it would take replies to incoming connections too"
 			}
 			p.problemOnce("foreign-rule-behind", "warning", fmt.Sprintf("a rule of another program is never reached: our default precedes it: %s", r), cure)
 		}
 		// A mark that is compared as a whole means a packet without any of our bits: see foreignMarks.
 		if shared := r.Mask & p.k.MarkMask; shared != 0 && (r.Mask != 1<<32-1 || r.Mark&p.k.MarkMask != 0) {
 			p.problem("foreign-mark", "warning",
-				fmt.Sprintf("a rule of another program looks at the bits %#x of the mark, which are ours: %s", shared, r),
-				"have one of both use other bits: ours are [kernel] mark_mask")
+				fmt.Sprintf("a rule of another program matches mark bits %#x, which uplinkd uses: %s", shared, r),
+				"use other bits there, or change [kernel] mark_mask")
 		}
 	}
 }

@@ -13,27 +13,46 @@ type Connection struct {
 	Family       Family
 	Source, Dest netip.Addr // of the first packet, as it came in
 	ReplyDest    netip.Addr // where answers go: another than Source when that is translated
+	ReplySource  netip.Addr // where they come from: another than Dest when that is translated; zero: not known
 	Protocol     uint8
 	SPort, DPort uint16
 	Mark         uint32
 }
 
 // OldState tells connections that what was planned has no place for: they began before it was in force, and what connection tracking has
-// decided for a connection it never decides again.
-type OldState struct {
+// decided for a connection it never decides again. What it looks at is collected when it is first asked, which it is after few plans.
+type OldState struct{ collected func() *oldState }
+
+// Old reports whether the connection must begin anew, and says why. Its next packet is then routed, translated and filtered as that of
+// a new one.
+func (o *OldState) Old(c *Connection) (why string) { return o.collected().old(c) }
+
+// MovesTo reports whether a connection is by another uplink than it would be if it began now, which would be by the given one. Those
+// that began outside are where their other ends want them, and those whose source is the other uplink's own cannot move. Where
+// connection tracking does not know whether a policy is about a connection, or this machine would choose another source, what the policy
+// wants counts as well. Only plans with an uplink that TakesBack can tell.
+func (o *OldState) MovesTo(uplink int, c *Connection) bool { return o.collected().movesTo(uplink, c) }
+
+type oldState struct {
 	k       Kernel
 	uplinks map[int]*Uplink
-	// local is where hosts behind this machine are, and outside what is not: uplinks, by id and family, with the sources that leave by them.
-	local       map[Family][]netip.Prefix
+	// local and routed, by index of the family, are where hosts behind this machine are.
+	local  map[Family][]netip.Prefix
+	routed [2]*RoutedNetworks
+	// uplinkPaths are outside, with the sources that leave by them.
 	uplinkPaths map[Path]oldPath
 	translates  [2]bool // some uplink of the family
 	policies    []oldPolicy
+	addresses   map[netip.Addr]bool // of this machine
+	defaults    map[Family]Choice
 }
 
 type oldPath struct {
 	translates bool
 	own        []netip.Prefix
 	to         []netip.Prefix // what prefixes are translated to; nil: they are not
+	near       []netip.Prefix // what is reached by this uplink, whoever carries the default
+	isDefault  bool           // it may carry the default
 }
 
 // oldPolicy is a policy that may take a connection, and what its kill switch allows.
@@ -44,20 +63,26 @@ type oldPolicy struct {
 	tracked []func(*Connection) bool
 	unknown bool
 	active  [2]bool // families in which some uplink carries it, or none may
+	choice  map[Family]Choice
 }
 
 // oldState collects what Old looks at.
-func (p *planner) oldState() *OldState {
-	o := &OldState{k: p.k, uplinks: make(map[int]*Uplink, len(p.cfg.Uplinks)), local: make(map[Family][]netip.Prefix, len(Families)),
-		uplinkPaths: make(map[Path]oldPath, len(p.paths))}
+func (p *planner) oldState() *oldState {
+	o := &oldState{k: p.k, routed: p.obs.Routed, uplinks: make(map[int]*Uplink, len(p.cfg.Uplinks)), local: make(map[Family][]netip.Prefix, len(Families)),
+		uplinkPaths: make(map[Path]oldPath, len(p.paths)), defaults: p.report.Defaults}
 	for i := range p.cfg.Uplinks {
 		o.uplinks[p.cfg.Uplinks[i].ID] = &p.cfg.Uplinks[i]
+	}
+	o.addresses = make(map[netip.Addr]bool, len(p.obs.Addrs))
+	for i := range p.obs.Addrs {
+		o.addresses[p.obs.Addrs[i].Prefix.Addr()] = true
 	}
 	for _, net := range append(p.localNetworks(), p.routedNetworks()...) {
 		o.local[FamilyOf(net.Addr())] = append(o.local[FamilyOf(net.Addr())], net)
 	}
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
-		at := oldPath{translates: p.translates(u, family) && !u.Site && !u.hasPeers(), own: p.sourcesBehind(u, family, info)}
+		at := oldPath{translates: p.translates(u, family) && !u.Site && !u.hasPeers(), own: p.sourcesBehind(u, family, info),
+			isDefault: !u.PoliciesOnly && !u.Site}
 		if family == IPv6 {
 			at.to = p.translations(u)
 		}
@@ -70,23 +95,34 @@ func (p *planner) oldState() *OldState {
 			last = i
 		}
 	}
+	if p.takesBack() {
+		last = len(p.cfg.Policies) - 1
+		p.findNear(o)
+	}
+	conditions := 0
+	for i := range last + 1 {
+		conditions += len(p.cfg.Policies[i].Select)
+	}
+	o.policies = make([]oldPolicy, 0, last+1)
+	all := make([]func(*Connection) bool, 0, conditions)
 	for i := range last + 1 {
 		policy := &p.cfg.Policies[i]
-		old := oldPolicy{Policy: policy, group: p.groups[policy.Group].Group}
+		old := oldPolicy{Policy: policy, group: p.groups[policy.Group].Group, choice: p.report.Policies[i].Choice}
 		for _, family := range Families {
 			choice, about := p.report.Policies[i].Choice[family]
-			old.active[family.Index()] = about && (len(choice.Members) > 0 || old.group.KillSwitch)
+			old.active[family.Index()] = about && old.group.decides(&choice)
 		}
 		for _, c := range policy.Select {
 			tracked := c.tracked(p)
-			old.tracked, old.unknown = append(old.tracked, tracked), old.unknown || tracked == nil
+			all, old.unknown = append(all, tracked), old.unknown || tracked == nil
 		}
+		old.tracked = all[len(all)-len(policy.Select):]
 		o.policies = append(o.policies, old)
 	}
 	return o
 }
 
-// networksBehind lists the networks of devices.
+// networksBehind lists the networks of devices, but for those of Observed.Routed.
 func (p *planner) networksBehind(devices []string) []netip.Prefix {
 	nets := []netip.Prefix{}
 	for _, a := range p.obs.Addrs {
@@ -103,11 +139,15 @@ func (p *planner) networksBehind(devices []string) []netip.Prefix {
 	return nets
 }
 
-// Old reports whether the connection must begin anew, and says why. Its next packet is then routed, translated and filtered as that of
-// a new one.
-func (o *OldState) Old(c *Connection) (why string) {
-	local := o.local[c.Family]
-	if !inet.Within(local, c.Source) || inet.Within(local, c.Dest) || !c.Dest.IsGlobalUnicast() {
+func (o *oldState) old(c *Connection) (why string) {
+	if !c.Dest.IsGlobalUnicast() || !o.isLocal(c.Source) || o.isLocal(c.Dest) {
+		return ""
+	}
+	answers := c.Dest // who does
+	if c.ReplySource.IsValid() {
+		answers = c.ReplySource
+	}
+	if o.addresses[answers] || o.isLocal(answers) { // a service of this machine, or a port that it forwards to another network behind it
 		return ""
 	}
 	pin := o.k.ID(c.Mark)
@@ -125,8 +165,14 @@ func (o *OldState) Old(c *Connection) (why string) {
 	return ""
 }
 
+// isLocal reports whether an address is behind this machine.
+func (o *oldState) isLocal(a netip.Addr) bool {
+	family := FamilyOf(a)
+	return inet.Within(o.local[family], a) || o.routed[family.Index()].has(a, nil)
+}
+
 // forbidden reports whether the first policy that a connection belongs to is a kill switch that does not know its uplink.
-func (o *OldState) forbidden(uplink int, c *Connection) bool {
+func (o *oldState) forbidden(uplink int, c *Connection) bool {
 	for i := range o.policies {
 		if p := &o.policies[i]; p.active[c.Family.Index()] && p.takes(c) {
 			return p.group.KillSwitch && p.group.tier(uplink) == 0
@@ -138,5 +184,11 @@ func (o *OldState) forbidden(uplink int, c *Connection) bool {
 // takes reports whether a policy is about a connection, as far as connection tracking tells. What it does not, such as the owner of a
 // socket or what is in a set, is taken for a difference.
 func (p *oldPolicy) takes(c *Connection) bool {
-	return !p.unknown && !inet.Within(p.group.Except, c.Dest) && !slices.ContainsFunc(p.tracked, func(meets func(*Connection) bool) bool { return !meets(c) })
+	return !p.unknown && p.mayTake(c)
+}
+
+// mayTake reports whether a policy may be about a connection.
+func (p *oldPolicy) mayTake(c *Connection) bool {
+	return !inet.Within(p.group.Except, c.Dest) &&
+		!slices.ContainsFunc(p.tracked, func(meets func(*Connection) bool) bool { return meets != nil && !meets(c) })
 }

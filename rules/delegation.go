@@ -17,6 +17,8 @@ type Delegation struct {
 	// Elsewhere is true while another router than the one in use has given it, which would drop what has such a source
 	// (RFC 8028 section 3).
 	Elsewhere bool
+	// Shared is true for the network of the uplink's own link, which is to serve a LAN (RFC 7278).
+	Shared bool
 	// Configured is true for a prefix that the owner says is routed here; others are leased, and checked.
 	Configured bool
 }
@@ -92,8 +94,8 @@ func (p *planner) subnets() {
 		for _, d := range u.Delegations {
 			if d.Elsewhere {
 				p.problem("delegation-elsewhere", "warning",
-					fmt.Sprintf("%v was delegated to %s by way of another router than the one that is used now: what has such a source is refused", d.Prefix, u.Name),
-					"nothing needs to be done when that router comes back, or its successor knows the delegation: it is being asked; else look which routers are on that link")
+					fmt.Sprintf("%v was delegated to %s through another router than the one in use now: packets from it are rejected", d.Prefix, u.Name),
+					"nothing, if that router returns or its successor knows the delegation (it is being asked); otherwise check which routers are on that link")
 			}
 			for _, lan := range p.lansFrom(u.ID) {
 				if p.obs.ipv6Off(lan.Device) {
@@ -125,12 +127,12 @@ func (p *planner) subnets() {
 // sourceOf chooses among the uplinks that delegate something to a LAN. What hosts send with such a source leaves by its
 // uplink, whichever one carries other traffic: one that loses much, or has a higher tier, is better than none.
 func (p *planner) sourceOf(lan *LAN) Choice {
-	return p.selectBest(IPv6, func(u *Uplink) int {
+	return p.selectBest(IPv6, preference{weight: (*Uplink).ownWeight, fastest: true, tier: func(u *Uplink) int {
 		if len(u.usableDelegations()) == 0 || !slices.Contains(lan.From, u.ID) {
 			return 0
 		}
 		return u.defaultTier()
-	})
+	}})
 }
 
 // subnet returns the part of a delegation that is a LAN's. A single /64 goes to the LAN of the lowest
@@ -154,12 +156,12 @@ func (p *planner) numbered(u *Uplink, d Delegation, lan *LAN) (netip.Prefix, boo
 
 // noSubnet says why a LAN has nothing of a delegation.
 func (p *planner) noSubnet(u *Uplink, d Delegation, lan *LAN) {
-	const more = "choose another subnet_id for the LAN, or ask the provider for more by prefix_hint"
+	const more = "choose another subnet_id for the LAN, or ask the provider for a shorter prefix with prefix_hint"
 	what, fix := fmt.Sprintf("%s delegates %v, which has no subnet %d for %s", u.Name, d.Prefix, lan.SubnetID, lan.Device), more
 	if wanted, ok := p.numbered(u, d, lan); ok {
 		if by := p.occupant(wanted, lan); by != "" {
-			what = fmt.Sprintf("%s delegates %v, of which %v is the network of %s already, and nothing else is left for %s", u.Name, d.Prefix, wanted, by, lan.Device)
-			fix = "ask the provider for more, by prefix_hint = \"::/56\" for example, or for another prefix on the line"
+			what = fmt.Sprintf("%s delegates %v, but %v of it is already the network of %s, and nothing is left for %s", u.Name, d.Prefix, wanted, by, lan.Device)
+			fix = "ask the provider for a shorter prefix, with prefix_hint = \"::/56\" for example, or for another prefix on the link"
 		}
 	}
 	p.problem("subnet-unavailable", "warning", what, fix)
@@ -231,12 +233,13 @@ func (u *Uplink) rewritesIPv6() bool { return u.IPv6.Masquerade || u.IPv6.Prefix
 // packets would go to the provider and come back until their hop limit ends (RFC 7084 WPD-5).
 func (p *planner) lans() {
 	if value, known := p.obs.Sysctls[forwarding6]; known && value == "0" && len(p.cfg.LANs) > 0 {
-		p.problem("forwarding-off", "error", "this machine does not forward IPv6: hosts in the LANs have prefixes and no way out",
-			"sysctl -w net.ipv6.conf.all.forwarding=1, and the same in a file of /etc/sysctl.d")
+		p.problem("forwarding-off", "error", "IPv6 forwarding is off: LAN hosts have prefixes but no way out",
+			"sysctl -w net.ipv6.conf.all.forwarding=1, and the same in a file in /etc/sysctl.d")
 	}
 	for _, s := range p.report.Subnets {
 		usable := slices.ContainsFunc(p.report.Subnets, func(o Subnet) bool { return o.Device == s.Device && o.Prefix == s.Prefix && o.Usable })
 		p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !usable)
+		p.answerFor(&s)
 	}
 	for i := range p.cfg.LANs {
 		if lan := &p.cfg.LANs[i]; lan.ULA.IsValid() && !p.obs.NoIPv6 {

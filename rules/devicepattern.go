@@ -30,18 +30,18 @@ func (p *planner) absentDevices() {
 			if slices.ContainsFunc(p.obs.Links, func(l Link) bool {
 				is := matchesDevice([]string{name}, l.Name)
 				if is && hosts && l.Hardware == [6]byte{} {
-					is, lacks = false, "its packets have no hardware addresses"
+					is, lacks = false, "its packets carry no hardware address"
 				}
 				return is
 			}) {
 				continue
 			}
-			severity, meaning := "warning", "it selects nothing"
+			severity, meaning := "warning", "it matches nothing"
 			if p.groups[policy.Group].KillSwitch {
-				severity, meaning = "error", "its kill switch keeps nothing in"
+				severity, meaning = "error", "its kill switch blocks nothing"
 			}
 			p.report.Absent = append(p.report.Absent, Problem{"policy-device", severity,
-				fmt.Sprintf("policy %s is about what comes in by %s, and %s: %s", policy.Name, name, lacks, meaning),
+				fmt.Sprintf("policy %s selects what comes in on %s, and %s: %s", policy.Name, name, lacks, meaning),
 				"name the device that the hosts are behind" + p.similarDevices()})
 		}
 	}

@@ -19,7 +19,7 @@ import (
 )
 
 // byValue lets addresses be compared as what they are.
-var byValue = gocmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()}
+var byValue = gocmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}, netip.AddrPort{}), cmpopts.EquateEmpty()}
 
 func TestNothingIsToDoBetweenEqualStates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

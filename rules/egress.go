@@ -125,8 +125,8 @@ func (p *planner) egressFilters(sources map[string]*egressSources) {
 		}
 		if why := p.obs.Egress.Impossible[u.Device]; why != "" {
 			p.problem("no-egress-filter", "notice",
-				fmt.Sprintf("%s has no filter of sources behind nftables: %s. When somebody flushes the nftables ruleset, some packets of the LAN leave it untranslated before our table is back", u.Device, why),
-				"set [kernel] ingress_qdisc = true where that is as it should be; else load the kernel's modules sch_ingress and cls_bpf, use clsact in the place of an ingress qdisc, and restart uplinkd")
+				fmt.Sprintf("%s has no source filter behind nftables: %s. If the nftables ruleset is flushed, some LAN packets leave untranslated until our table is back", u.Device, why),
+				"set [kernel] ingress_qdisc = true if that is intended; otherwise load the kernel modules sch_ingress and cls_bpf, use clsact in place of the ingress qdisc, and restart uplinkd")
 			continue
 		}
 		p.state.Egress = append(p.state.Egress, netcfg.EgressFilter{Device: u.Device, Pref: p.k.Protocol, Program: egressProgram(inet.Disjoint(slices.Concat(s.own...)), s.beside, foreign, inet.Disjoint(s.networks), hidden)})

@@ -19,7 +19,8 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 	},
 	"renumbering": func(t *rapid.T, w *world, n int) { w.renumber(t, &w.cfg.Uplinks[n]) },
 	"delegation": func(t *rapid.T, w *world, n int) {
-		if u := &w.cfg.Uplinks[n]; u.IPv6.Enabled {
+		shared := func(d rules.Delegation) bool { return d.Shared } // of a line that is asked for no other
+		if u := &w.cfg.Uplinks[n]; u.IPv6.Enabled && !slices.ContainsFunc(u.Delegations, shared) {
 			if u.Delegations = nil; often(t, "delegates") {
 				u.Delegations = drawDelegations(t, n)
 			}

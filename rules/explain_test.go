@@ -89,6 +89,7 @@ func TestExplanations(t *testing.T) {
 	npt.cfg.Uplinks[0].IPv6.PrefixNAT = true
 	proxied := lanBox(dual())
 	proxied.cfg.TProxies = []rules.TProxy{{Name: "web", Group: 9, Port: 12345, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 443, Last: 443}}}}}}
+	forwarded := lanBox(forwarding())
 	for name, c := range map[string]struct {
 		world  *world
 		packet explain.Packet
@@ -97,6 +98,14 @@ func TestExplanations(t *testing.T) {
 		step string // that must be among the steps that count: what | why
 		made rules.Origin
 	}{
+		"a call of a forwarded port": {forwarded, explain.Packet{To: addr("198.51.100.2"), From: addr("192.0.2.1"), In: "wan1", Protocol: 6, DPort: 443},
+			[]string{"leaves", "leads to lan0", ""},
+			"nftables chain dstnat | forward web is for it: the destination is 192.168.1.10:8443 from here on", rules.Origin{Key: "forward/web"}},
+		"a call of a port of another uplink": {forwarded, explain.Packet{To: addr("203.0.113.2"), From: addr("192.0.2.1"), In: "wan2", Protocol: 6, DPort: 25},
+			[]string{"local", "is an address of this machine", "lte"}, "nftables chain prerouting | a connection that begins at wan2", rules.Origin{Uplink: "lte", Key: "device"}},
+		"a neighbour of the host calls": {forwarded, explain.Packet{To: addr("2001:db8:a::2"), From: addr("fd00:77:0:1::7"), In: "lan0", Protocol: 6, DPort: 443},
+			[]string{"leaves", "leads to lan0", ""},
+			"nftables chain srcnat | what leaves by lan0 gets an address of that device", rules.Origin{Key: "ipv6"}},
 		"a policy by a rule": {choosing, explain.Packet{To: addr("192.0.2.1"), Protocol: 6, DPort: 25},
 			[]string{"leaves", "leads to fiber", "fiber"},
 			"iif lo ipproto 6 dport 25 lookup 11703 protocol 117 | matches by its incoming device and protocol", rules.Origin{Policy: "mail"}},
@@ -128,13 +137,13 @@ func TestExplanations(t *testing.T) {
 			[]string{"leaves", "leads to lte", "lte"},
 			"203.0.113.2 | is the source that this way gives the socket; with it, the route is looked up once more", rules.Origin{}},
 		"a mark pins, and the egress filter keeps foreign sources in": {plain, explain.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2"), Mark: numbers.Mark(1)},
-			[]string{"filtered", "its source belongs to another network than the one that it would leave by"},
+			[]string{"filtered", "its source belongs to another uplink than the one it would leave by"},
 			"fwmark 0x1000000/0x3f000000 lookup 11701 protocol 117 | matches by its mark", rules.Origin{Uplink: "fiber", Key: "name"}},
 		"a reply follows its source": {dual(), explain.Packet{To: addr("192.0.2.1"), From: addr("203.0.113.2")},
 			[]string{"leaves", "leads to lte", "lte"},
 			"from 203.0.113.2/32 lookup 11702 protocol 117 | matches by its source", rules.Origin{Uplink: "lte", Key: "ipv4"}},
 		"a dead uplink's traffic leaves by no other": {dead, explain.Packet{To: addr("2001:db8:ffff::1"), Mark: numbers.Mark(1)},
-			[]string{"refused", "uplink fiber has no way to the Internet, and what belongs to it leaves by no other"},
+			[]string{"refused", "uplink fiber has no way to the Internet, and its traffic may not leave by another"},
 			"unreachable default table 11701", rules.Origin{Uplink: "fiber", Key: "ipv6"}},
 		"a bound socket uses its device": {dual(), explain.Packet{To: addr("2001:db8:ffff::1"), Out: "wan2"},
 			[]string{"leaves", "leads to lte", "lte"},
@@ -161,11 +170,11 @@ func TestExplanations(t *testing.T) {
 			"local 198.51.100.2/32 dev wan1 table 255 proto 2 | is an address", rules.Origin{}},
 		"a strict filter refuses foreign sources": {strict, explain.Packet{In: "lan0", From: addr("192.0.2.9"), To: addr("192.0.2.1")},
 			[]string{"refused", "the source is refused: leads through wan1, wan2 and not through lan0"},
-			"rp_filter 1 on lan0: the way back to 192.0.2.9 | leads through", rules.Origin{}},
+			"rp_filter 1 on lan0: the route back to 192.0.2.9 | leads through", rules.Origin{}},
 		"forwarding that is off": {off, explain.Packet{In: "lan0", From: addr("192.168.1.7"), To: addr("192.0.2.1")},
 			[]string{"refused", "forwarding is off on lan0"}, "forwarding of lan0 | is off", rules.Origin{}},
 		"a source that is nobody's": {dual(), explain.Packet{From: addr("192.0.2.77"), To: addr("192.0.2.1")},
-			[]string{"refused", "192.0.2.77 is no address of this machine"}, "192.0.2.77 | is no address", rules.Origin{}},
+			[]string{"refused", "192.0.2.77 is not an address of this machine"}, "192.0.2.77 | is not an address", rules.Origin{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := c.world.explained(t, c.packet)
@@ -205,6 +214,38 @@ func TestAnExplanationWithoutAHardwareAddressIsNotCertain(t *testing.T) {
 	p.MAC = [6]byte{2, 5: 0x11}
 	if e := w.explained(t, p); e.Uncertain != "" {
 		t.Errorf("it is another host's: %s", e.Uncertain)
+	}
+}
+
+// What another program's packet filter gives another source is not dropped for the one that it has.
+func TestTranslationByOthersIsExplained(t *testing.T) {
+	host := []netip.Prefix{netip.MustParsePrefix("192.168.1.9/32")}
+	other := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	p := explain.Packet{To: netip.MustParseAddr("192.0.2.1"), From: host[0].Addr(), In: "lan0"}
+	for name, c := range map[string]struct {
+		whole, partial []rules.Translation
+		outcome        explain.Outcome
+		step           string // what it counts by
+		uncertain      bool
+	}{
+		"nobody":                     {nil, nil, explain.Filtered, "nftables chain forward", false},
+		"all":                        {[]rules.Translation{{Family: rules.IPv4, By: "ip fw"}}, nil, explain.Leaves, "nftables table ip fw of another program", false},
+		"by another device":          {[]rules.Translation{{Family: rules.IPv4, Only: []string{"wan2"}, By: "ip fw"}}, nil, explain.Filtered, "nftables chain forward", false},
+		"of the other family":        {[]rules.Translation{{Family: rules.IPv6, By: "ip6 fw"}}, nil, explain.Filtered, "nftables chain forward", false},
+		"its source":                 {nil, []rules.Translation{{Family: rules.IPv4, By: "ip fw", Sources: host}}, explain.Leaves, "nftables table ip fw of another program", true},
+		"other sources":              {nil, []rules.Translation{{Family: rules.IPv4, By: "ip fw", Sources: other}}, explain.Filtered, "nftables chain forward", false},
+		"some, nobody knows of whom": {nil, []rules.Translation{{Family: rules.IPv4, By: "ip fw"}}, explain.Filtered, "nftables chain egress_filter", true},
+	} {
+		w := lanBox(dual())
+		for i := range w.cfg.Uplinks {
+			w.cfg.Uplinks[i].IPv4.Masquerade, w.cfg.Uplinks[i].Tier = false, 1+i
+		}
+		w.obs.Translations, w.obs.PartialTranslations = c.whole, c.partial
+		e := w.explained(t, p)
+		by := slices.ContainsFunc(e.Steps, func(s explain.Step) bool { return s.What == c.step && s.Counts })
+		if e.Outcome != c.outcome || !by || (e.Uncertain != "") != c.uncertain {
+			t.Errorf("%s: %s, %q, uncertain %q: %+v", name, e.Outcome, e.Reason, e.Uncertain, e.Steps[len(e.Steps)-1])
+		}
 	}
 }
 

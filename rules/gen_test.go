@@ -56,7 +56,7 @@ func (w *world) String() string {
 			a := u.Family(f)
 			if a.Enabled {
 				v := w.verdicts[rules.Path{Uplink: u.ID, Family: f}]
-				fmt.Fprintf(&b, "\n  %v masquerade %v managed %v health %d drained %v", f, a.Masquerade, a.Managed, v.Health, v.Drained)
+				fmt.Fprintf(&b, "\n  %v masquerade %v managed %v health %d drained %v slower %v full %v", f, a.Masquerade, a.Managed, v.Health, v.Drained, v.Slower, v.Full)
 				for _, d := range u.Delegations {
 					fmt.Fprintf(&b, "\n  delegates %v but %v deprecated %v translate %v", d.Prefix, d.Exclude, d.Deprecated, a.PrefixNAT)
 				}
@@ -71,6 +71,9 @@ func (w *world) String() string {
 	}
 	for _, p := range w.cfg.Policies {
 		fmt.Fprintf(&b, "\npolicy %+v", p)
+	}
+	for _, f := range w.cfg.Forwards {
+		fmt.Fprintf(&b, "\nforward %+v", f)
 	}
 	for _, lan := range w.cfg.LANs {
 		fmt.Fprintf(&b, "\nlan %s subnet %d from %v ula %v", lan.Device, lan.SubnetID, lan.From, lan.ULA)
@@ -141,6 +144,7 @@ func worlds() *rapid.Generator[*world] {
 			w.drawTunnels(t)
 		}
 		w.drawPolicies(t)
+		w.drawForwards(t)
 		if flip(t, "has resolvers") {
 			w.drawResolvers(t)
 		}
@@ -172,6 +176,8 @@ func (w *world) drawDelegations(t *rapid.T) {
 		if u.IPv6.Enabled && flip(t, "delegates") {
 			u.Delegations = drawDelegations(t, i)
 			u.IPv6.PrefixNAT = seldom(t, "translate")
+		} else if a := u.IPv6.Assign; u.IPv6.Enabled && a != nil && a.Addresses[0].Prefix.Bits() == 64 && w.sharable(u.Device) && !w.isElsewhere(u, a.Addresses[0].Prefix) && flip(t, "shares") {
+			u.Delegations = []rules.Delegation{{Prefix: a.Addresses[0].Prefix.Masked(), Deprecated: seldom(t, "deprecated"), Shared: true}}
 		}
 	}
 	for n, device := range w.lans {
@@ -186,6 +192,22 @@ func (w *world) drawDelegations(t *rapid.T) {
 		}
 		w.cfg.LANs = append(w.cfg.LANs, lan)
 	}
+}
+
+// sharable reports whether nobody on a device asks for neighbours.
+func (w *world) sharable(device string) bool {
+	link, _ := w.obs.Link(device)
+	return link.NoNeighbours
+}
+
+// isElsewhere reports whether another uplink is in the network of one, as twins are: a line that shares its network has it to itself.
+func (w *world) isElsewhere(u *rules.Uplink, network netip.Prefix) bool {
+	for i := range w.cfg.Uplinks {
+		if a := w.cfg.Uplinks[i].IPv6.Assign; &w.cfg.Uplinks[i] != u && a != nil && slices.ContainsFunc(a.Addresses, func(other rules.Address) bool { return other.Prefix.Overlaps(network) }) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device != u.Device && a.Prefix.Overlaps(network) })
 }
 
 // drawDelegations draws what the nth provider delegates: a network, a single /64, or two of them.
@@ -233,6 +255,7 @@ func (w *world) addUplink(t *rapid.T, n int) {
 		u.ID = rules.MaxUplinks - n
 	}
 	link := rules.Link{Name: device, Up: true, Carrier: true, MTU: 1500, PointToPoint: seldom(t, "ppp")}
+	link.NoNeighbours = link.PointToPoint || seldom(t, "noarp")
 	w.providers[device] = provider{rules.IPv4: drawIPv4(t, link.PointToPoint), rules.IPv6: drawIPv6(t, n, link.PointToPoint)}
 	for _, f := range rules.Families {
 		a := w.drawAddressing(t, device, f)
@@ -320,7 +343,7 @@ func (s *supply) assignment() *rules.Assignment {
 
 func drawVerdict(t *rapid.T) rules.Verdict {
 	return rules.Verdict{Health: rapid.SampledFrom([]rules.Health{rules.Good, rules.Dead, rules.Doubtful, rules.Unknown}).Draw(t, "health"),
-		Drained: seldom(t, "drained")}
+		Drained: seldom(t, "drained"), Slower: seldom(t, "slower"), Full: seldom(t, "full")}
 }
 
 // drawExtras gives a device more addresses, and routes that an owner may have put on it.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
@@ -25,7 +26,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -78,7 +79,7 @@ func box(link rules.Link, names ...string) *world {
 	for i, device := range names {
 		link.Name, link.Up, link.Carrier, link.MTU = device, true, true, 1500
 		w.plug(link)
-		u := rules.Uplink{ID: i + 1, Name: []string{"fiber", "lte"}[i], Device: device, Tier: 1, Weight: 3 - 2*i,
+		u := rules.Uplink{ID: i + 1, Name: []string{"fiber", "lte", "third", "fourth"}[i], Device: device, Tier: 1, Weight: max(1, 3-2*i),
 			IPv4: rules.Addressing{Enabled: true, Masquerade: true}, IPv6: rules.Addressing{Enabled: true}}
 		w.cfg.Uplinks = append(w.cfg.Uplinks, u)
 		for _, f := range rules.Families {
@@ -186,6 +187,17 @@ func delegated() *world {
 	return w
 }
 
+// forwarding is the same with ports that lead to hosts of the LAN.
+func forwarding() *world {
+	w := delegated()
+	w.cfg.Forwards = []rules.Forward{
+		{Name: "web", Protocols: []uint8{6}, Ports: netcfg.Ports{First: 443, Last: 443}, ToPort: 8443, Device: "lan0", To4: netip.MustParseAddr("192.168.1.10"), ID6: 0x10},
+		{Name: "game", Protocols: []uint8{17, 6}, Ports: netcfg.Ports{First: 27000, Last: 27010}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.11")},
+		{Name: "mail", Protocols: []uint8{6}, Ports: netcfg.Ports{First: 25, Last: 25}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.12"), ID6: 0x12, Uplinks: []int{1}},
+	}
+	return w
+}
+
 // translated is the same for hosts that cannot be told to change their addresses.
 func translated() *world {
 	w := delegated()
@@ -217,7 +229,8 @@ func chosen() *world {
 		}
 		return out
 	}
-	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: prefixes("192.0.2.7/32", "2001:db8:77::/48")}}
+	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: prefixes("192.0.2.7/32", "2001:db8:77::/48")},
+		{ID: 5, LeftTo: rules.LeftToMain}, {ID: 6, LeftTo: rules.LeftToDefault}}
 	w.cfg.Policies = []rules.Policy{
 		{Name: "hosts", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: prefixes("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}}},
 		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}}}}},
@@ -227,6 +240,10 @@ func chosen() *world {
 		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 65535}}}}},
 		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46, 34}}},
 		{Name: "camera", Group: 4, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
+		{Name: "alone", Group: 5, Select: rules.Selector{to("192.0.2.128/25")}},
+		{Name: "usual", Group: 6, Select: rules.Selector{to("192.0.2.64/26"), rules.SelectProtocols{6}}},
+		{Name: "country", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Lists: []rules.List{{Name: "country", Set: inet.NewSet([]inet.Range{
+			inet.RangeOf(netip.MustParsePrefix("192.0.2.0/27")), {First: netip.MustParseAddr("192.0.2.40"), Last: netip.MustParseAddr("192.0.2.50")}, inet.RangeOf(netip.MustParsePrefix("2001:db8:99::/48"))})}}}}},
 	}
 	return w
 }

@@ -12,20 +12,23 @@ func (p *planner) inactivePolicies() {
 		var families, names []string
 		for _, f := range Families {
 			choice, about := p.report.Policies[i].Choice[f]
-			if all := p.carriersOf(group.Group, f); about && len(choice.Members) == 0 && len(all) > 0 { // a kill switch is about both families
-				families, names = append(families, f.String()), append(names, all...)
+			if !about || len(choice.Members) > 0 {
+				continue
+			}
+			if all := p.carriersOf(group.Group, f); len(all) > 0 { // a kill switch is about both families
+				families, names = append(families, f.Name()), append(names, all...)
 			}
 		}
 		if len(families) == 0 {
 			continue
 		}
-		becomes, cure := "leaves as if there were no such policy", `; to have it refused instead, fallback = "unreachable"`
+		becomes, cure := "leaves as if the policy did not exist", `; to have it refused instead, fallback = "unreachable"`
 		if group.KillSwitch {
 			becomes, cure = "is refused", ""
 		}
 		p.problem("policy-inactive", "warning",
-			fmt.Sprintf("policy %s: none of its uplinks (%s) works in %s, so what it selects %s", p.report.Policies[i].Name, strings.Join(sorted(names), ", "), strings.Join(families, " and "), becomes),
-			"uplinkd status says what its uplinks lack"+cure)
+			fmt.Sprintf("policy %s: none of its uplinks (%s) works in %s, so its traffic %s", p.report.Policies[i].Name, strings.Join(sorted(names), ", "), strings.Join(families, " and "), becomes),
+			"see uplinkd status for what its uplinks lack"+cure)
 	}
 }
 
@@ -34,7 +37,10 @@ func (p *planner) carriersOf(g *Group, f Family) []string {
 	var names []string
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		if info := p.info(u, f); g.tier(u.ID) > 0 && u.Family(f).Enabled && (f == IPv4 || info.Source().IsValid()) {
+		if g.tier(u.ID) == 0 || !u.Family(f).Enabled {
+			continue
+		}
+		if info := p.info(u, f); f == IPv4 || info.Source().IsValid() {
 			names = append(names, u.Name)
 		}
 	}

@@ -24,7 +24,7 @@ func TestAPolicyThatNoneOfItsUplinksCarriesIsNamed(t *testing.T) {
 		want       []string
 	}{
 		"its uplink works":                 {func(*world) {}, false, nil},
-		"its uplink has no default":        {gone("wan2"), false, []string{"policy work", "lte", "ipv4 and ipv6", "leaves as if"}},
+		"its uplink has no default":        {gone("wan2"), false, []string{"policy work", "lte", "IPv4 and IPv6", "leaves as if"}},
 		"its uplink has none, kill switch": {gone("wan2"), true, []string{"policy work", "is refused"}},
 		"another uplink has none":          {gone("wan1"), false, nil},
 		"its provider has no IPv6": {func(w *world) {
@@ -34,7 +34,7 @@ func TestAPolicyThatNoneOfItsUplinksCarriesIsNamed(t *testing.T) {
 			})
 		}, false, nil},
 		"its uplink has no IPv6":            {func(w *world) { w.cfg.Uplinks[1].IPv6.Enabled = false }, true, nil},
-		"its uplink has no IPv6 and is off": {func(w *world) { w.cfg.Uplinks[1].IPv6.Enabled = false; gone("wan2")(w) }, true, []string{"ipv4,"}},
+		"its uplink has no IPv6 and is off": {func(w *world) { w.cfg.Uplinks[1].IPv6.Enabled = false; gone("wan2")(w) }, true, []string{"IPv4,"}},
 	} {
 		w := dual()
 		w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2, 9}}, KillSwitch: c.killSwitch}} // 9 is an uplink that was removed

@@ -53,6 +53,7 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 				cfg.Uplinks[i].IPv4.Assign = checked
 			}
 		}
+		o.share(&cfg.Uplinks[i])
 	}
 	return cfg, o.problems
 }
@@ -64,7 +65,7 @@ func (o *inputCheck) delegations(u *Uplink) []Delegation {
 		if i < 0 || d.Configured {
 			return false
 		}
-		o.report("unusable-prefix", fmt.Sprintf("%s is given the prefix %v, which holds the target %v: it is not used", u.Name, d.Prefix, o.cfg.Targets[i]), u)
+		o.report("unusable-prefix", fmt.Sprintf("%s was given the prefix %v, which contains the target %v: ignored", u.Name, d.Prefix, o.cfg.Targets[i]), u)
 		return true
 	})
 }
@@ -76,7 +77,7 @@ func (o *inputCheck) assignment(u *Uplink, a *Assignment) *Assignment {
 	checked.Addresses = slices.DeleteFunc(slices.Clone(a.Addresses), func(address Address) bool {
 		why := o.addressFault(u, address.Prefix)
 		if why != "" {
-			o.report("unusable-address", fmt.Sprintf("%s is given the address %v, which is %s: it is not used", u.Name, address.Prefix, why), u)
+			o.report("unusable-address", fmt.Sprintf("%s was given the address %v, which is %s: ignored", u.Name, address.Prefix, why), u)
 		}
 		return why != ""
 	})
@@ -84,26 +85,26 @@ func (o *inputCheck) assignment(u *Uplink, a *Assignment) *Assignment {
 	for _, address := range checked.Addresses {
 		if network := address.Prefix.Masked(); network.Addr().Is4() && withoutConnected(u, IPv4, address.Prefix) {
 			o.problems = append(o.problems, Problem{"wide-network", "notice",
-				fmt.Sprintf("%s is given the network %v, which covers what other uplinks carry: %v alone is taken for its neighbours", u.Name, network, segmentOf(network, address.Prefix.Addr(), false)),
-				"nothing, unless hosts there are missed: then give it the mask that its network has"})
+				fmt.Sprintf("%s was given the network %v, which covers destinations of other uplinks: only %v is treated as on-link", u.Name, network, segmentOf(network, address.Prefix.Addr(), false)),
+				"nothing, unless hosts there are unreachable: then set the netmask that the network really has"})
 		}
 	}
 	if why := o.gatewayFault(u, a, a.Gateway); why != "" {
-		o.report("unusable-gateway", fmt.Sprintf("%s is given the gateway %v, which is %s: it has no way to the Internet", u.Name, a.Gateway, why), u)
+		o.report("unusable-gateway", fmt.Sprintf("%s was given the gateway %v, which is %s: it has no way to the Internet", u.Name, a.Gateway, why), u)
 		checked.Gateway, checked.NoDefault, changed = netip.Addr{}, true, true
 	}
 	checked.Routes = slices.DeleteFunc(slices.Clone(a.Routes), func(r AssignedRoute) bool {
 		why := o.gatewayFault(u, a, r.Gateway)
 		if why != "" {
-			o.report("unusable-gateway", fmt.Sprintf("%s is given a route to %v by %v, which is %s: it is not used", u.Name, r.Dst, r.Gateway, why), u)
+			o.report("unusable-gateway", fmt.Sprintf("%s was given a route to %v via %v, which is %s: ignored", u.Name, r.Dst, r.Gateway, why), u)
 		} else if why = o.routeFault(r.Dst); why != "" {
-			o.report("unusable-route", fmt.Sprintf("%s is given a route to %v, which is %s: it is not used", u.Name, r.Dst, why), u)
+			o.report("unusable-route", fmt.Sprintf("%s was given a route to %v, which is %s: ignored", u.Name, r.Dst, why), u)
 		}
 		return why != ""
 	})
 	changed = changed || len(checked.Routes) != len(a.Routes)
 	if why := o.mtuFault(u, a); why != "" {
-		o.report("unusable-mtu", fmt.Sprintf("%s is given an MTU of %d bytes, which is %s: that of the device counts", u.Name, a.MTU, why), u)
+		o.report("unusable-mtu", fmt.Sprintf("%s was given an MTU of %d bytes, which is %s: the device's MTU is used", u.Name, a.MTU, why), u)
 		checked.MTU, changed = 0, true
 	}
 	if !changed {
@@ -118,14 +119,14 @@ func (o *inputCheck) report(code, message string, u *Uplink) {
 		severity = "notice"
 	}
 	o.problems = append(o.problems, Problem{code, severity, message,
-		fmt.Sprintf("set right what %s is given: by its DHCP server, its router or its own section of the configuration", u.Name)})
+		fmt.Sprintf("correct what %s is given: by its DHCP server, its router, or its section in the configuration", u.Name)})
 }
 
 // noHost says why no host can have an address, "" when one can.
 func noHost(a netip.Addr) string {
 	switch {
 	case a.IsUnspecified():
-		return "no address at all"
+		return "the unspecified address"
 	case a.IsLoopback():
 		return "a loopback address"
 	case a.IsMulticast():
@@ -186,7 +187,7 @@ func (o *inputCheck) onLAN(address netip.Addr, bits int) string {
 		network := a.segment()
 		switch {
 		case a.Prefix.Addr() == address:
-			return "this machine's own on " + a.Device
+			return "this machine's own address on " + a.Device
 		case network.Contains(address) && (network.Bits() >= bits || bits >= address.BitLen()-1):
 			return fmt.Sprintf("in the network %v behind %s", network, a.Device)
 		}
@@ -229,7 +230,7 @@ func (o *inputCheck) gatewayFault(u *Uplink, a *Assignment, gateway netip.Addr) 
 		return why
 	}
 	if slices.Contains(o.assigned, gateway) || o.obs.isOurs(gateway, u.Device) {
-		return "an address of this machine itself"
+		return "one of this machine's own addresses"
 	}
 	bits := 0 // of the narrowest network that the gateway is a neighbour in
 	for _, address := range a.Addresses {
@@ -265,7 +266,7 @@ func (o *inputCheck) mtuFault(u *Uplink, a *Assignment) string {
 	case a.MTU == 0:
 		return ""
 	case a.MTU < least:
-		return fmt.Sprintf("less than the %d that any line carries", least)
+		return fmt.Sprintf("less than the minimum of %d", least)
 	case present && link.MTU > 0 && a.MTU > link.MTU:
 		return fmt.Sprintf("more than the %d of %s", link.MTU, u.Device)
 	}
@@ -289,8 +290,8 @@ func (p *planner) strayDefaults() {
 			return
 		}
 		if d := defaults[deviceFamily{u.Device, family}]; d.ownGateway(p.obs) {
-			p.problem("unusable-gateway", "warning", fmt.Sprintf("the default route of %s leads to %v, which is an address of this machine itself: it has no way to the Internet", u.Name, d.hop.Gateway),
-				"take that address off this machine, or set right what installs the route")
+			p.problem("unusable-gateway", "warning", fmt.Sprintf("the default route of %s leads to %v, which is one of this machine's own addresses: it has no way to the Internet", u.Name, d.hop.Gateway),
+				"remove that address from this machine, or correct what installs the route")
 		}
 	})
 }

@@ -28,7 +28,7 @@ func (p *planner) devices6() {
 		case p.obs.ipv6Off(lan.Device):
 			p.switchedOff(lan.Device, "its hosts are given no IPv6", "take the [[lan]] out")
 		default:
-			p.duplicates(lan.Device, "hosts hear no router advertisements", true)
+			p.duplicates(lan.Device, "hosts get no router advertisements", true)
 		}
 	}
 	for i := range p.cfg.Uplinks {
@@ -40,7 +40,7 @@ func (p *planner) devices6() {
 				p.switchedOff(u.Device, u.Name+" has no IPv6", `write method = "off" in its [uplink.ipv6]`)
 			}
 		default:
-			p.duplicates(u.Device, "neither its routers nor DHCPv6 servers can be spoken to", !u.IPv6.Discovers)
+			p.duplicates(u.Device, "its routers and DHCPv6 servers cannot be reached", !u.IPv6.Discovers)
 		}
 	}
 }
@@ -51,7 +51,7 @@ func (p *planner) switchedOff(device, consequence, instead string) {
 	}
 	name := devSysctl6(device, disable6)
 	p.problemOnce("ipv6-disabled", "warning", fmt.Sprintf("IPv6 is switched off on %s (%s = 1): %s", device, name, consequence),
-		fmt.Sprintf("sysctl -w %s=0, and look for who sets it (libvirt, Docker, NetworkManager's ipv6.method); or %s", name, instead))
+		fmt.Sprintf("sysctl -w %s=0, and find what sets it (libvirt, Docker, NetworkManager's ipv6.method); or %s", name, instead))
 }
 
 // duplicates names the addresses of a device that another machine on the link has too. Without a link-local one the device
@@ -69,7 +69,7 @@ func (p *planner) duplicates(device, consequence string, others bool) {
 			consequence = "the kernel does not use it"
 		}
 		p.problemOnce("duplicate-address", "error",
-			fmt.Sprintf("another machine on the link of %s has the address %v too (duplicate address detection): %s", device, a.Prefix.Addr(), consequence),
-			fmt.Sprintf("look for a cloned machine, a copied MAC address or a loop on that link; then ip link set %[1]s down && ip link set %[1]s up", device))
+			fmt.Sprintf("another machine on the link of %s uses the address %v as well (duplicate address detection): %s", device, a.Prefix.Addr(), consequence),
+			fmt.Sprintf("look for a cloned machine, a copied MAC address or a loop on that link, then ip link set %[1]s down && ip link set %[1]s up", device))
 	}
 }

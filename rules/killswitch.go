@@ -31,15 +31,16 @@ func (p *planner) localKillSwitch() []nft.Chain {
 	return p.killSwitchChains(base, "localkillswitch", owned, map[Family]nft.Expr{IPv4: nft.Drop{}, IPv6: nft.Drop{}})
 }
 
-// killSwitchRun is a row of policies of one group, as a chain. It is for packets that leave by one of the
-// group's uplinks or, behind a kill switch, by none of them.
+// killSwitchRun is a row of policies of one group, as a chain. It refuses what would leave by none of the group's uplinks, or
+// lets pass what leaves by one of them, before a kill switch that comes later.
 type killSwitchRun struct {
-	group *plannedGroup
-	chain nft.Chain
+	group   *plannedGroup
+	refuses bool
+	chain   nft.Chain
 }
 
 func (r *killSwitchRun) concerns(u *Uplink) bool {
-	return r.group.KillSwitch != (r.group.tier(u.ID) > 0)
+	return r.refuses != (r.group.tier(u.ID) > 0) || r.group.LeftTo != LeftToNobody
 }
 
 // killSwitchChains makes the chains that keep the traffic of kill switches in, as far as it concerns the given policies. The
@@ -60,7 +61,7 @@ func (p *planner) killSwitchChains(base nft.Chain, kind string, concerned func(*
 				continue
 			}
 			rows = append(rows, j)
-			if runs[j].group.KillSwitch {
+			if runs[j].refuses {
 				locked = len(rows)
 			}
 		}
@@ -103,15 +104,25 @@ func (p *planner) killSwitchChains(base nft.Chain, kind string, concerned func(*
 
 // killSwitchRuns makes the rows: what kill switches refuse, and what policies before them let pass.
 func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end map[Family]nft.Expr) []killSwitchRun {
-	last := map[Family]int{IPv4: -1, IPv6: -1} // kill switch
+	last := map[Family]int{IPv4: -1, IPv6: -1}   // kill switch
+	before := map[Family]int{IPv4: -1, IPv6: -1} // the last one of another group than that
 	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
 		if !concerned(policy) || !p.groups[policy.Group].KillSwitch {
 			continue
 		}
 		for family := range p.report.Policies[i].Choice {
+			if n := last[family]; n >= 0 && p.cfg.Policies[n].Group != policy.Group {
+				before[family] = n
+			}
 			last[family] = i
 		}
+	}
+	lastOther := func(family Family, group int) int { // the last kill switch that may refuse what a policy of the group sends by its uplinks
+		if n := last[family]; n < 0 || p.cfg.Policies[n].Group != group {
+			return n
+		}
+		return before[family]
 	}
 	var runs []killSwitchRun
 	for i := 0; i <= max(last[IPv4], last[IPv6]); i++ {
@@ -129,20 +140,26 @@ func (p *planner) killSwitchRuns(kind string, concerned func(*Policy) bool, end 
 			}
 			i += n
 		}
-		if len(runs) == 0 || runs[len(runs)-1].group != group {
-			runs = append(runs, killSwitchRun{group, nft.Chain{Name: kind + "_" + policy.Name}})
+		row := func(name string, refuses bool) *nft.Chain { // policies of one group share a row, and a kill switch has one of each sort
+			for j := len(runs) - 1; j >= 0 && runs[j].group == group; j-- {
+				if runs[j].refuses == refuses {
+					return &runs[j].chain
+				}
+			}
+			runs = append(runs, killSwitchRun{group, refuses, nft.Chain{Name: name}})
+			return &runs[len(runs)-1].chain
 		}
-		c := &runs[len(runs)-1].chain
 		for _, family := range Families {
 			choice, about := choices[family]
-			if i > last[family] && !group.KillSwitch || !about || len(choice.Members) == 0 && !group.KillSwitch {
+			if !about || !group.decides(&choice) {
 				continue
 			}
 			for _, match := range all.matches(group.Except, family) {
 				if group.KillSwitch {
-					c.AddFor(policy.Name, more+": by no other uplink", append(match, nft.Counter{}, end[family])...)
-				} else {
-					c.AddFor(policy.Name, more+" first", append(match, nft.Accept{})...)
+					row(kind+"_"+policy.Name, true).AddFor(policy.Name, more+": by no other uplink", append(slices.Clip(match), nft.Counter{}, end[family])...)
+				}
+				if i < lastOther(family, policy.Group) {
+					row(kind+"own_"+policy.Name, false).AddFor(policy.Name, more+" first", append(slices.Clip(match), nft.Accept{})...)
 				}
 			}
 		}

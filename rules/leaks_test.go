@@ -19,6 +19,30 @@ func sealed(devices ...string) *world {
 	return w
 }
 
+// Of two kill switches that are about a packet the first decides: a host by the one line, and its network by the other.
+func TestAKillSwitchLetsPassWhatOneBeforeItDecides(t *testing.T) {
+	w := lanBox(dual())
+	w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{1}}, KillSwitch: true}, {ID: 4, Tiers: [][]int{{2}}, KillSwitch: true}, {ID: 5, Tiers: [][]int{{1}}}}
+	from := func(prefix string) rules.Selector {
+		return rules.Selector{rules.SelectAddresses{Prefixes: []netip.Prefix{netip.MustParsePrefix(prefix)}}}
+	}
+	w.cfg.Policies = []rules.Policy{{Name: "host", Group: 3, Select: from("192.168.1.7/32")}, {Name: "soft", Group: 5, Select: from("192.168.1.8/32")},
+		{Name: "network", Group: 4, Select: from("192.168.1.0/24")}, {Name: "all", Group: 3, Select: from("192.168.0.0/16")}}
+	for source, want := range map[string]string{"192.168.1.7": "wan1", "192.168.1.8": "wan1", "192.168.1.9": "wan2"} {
+		e := w.explained(t, explain.Packet{To: netip.MustParseAddr("192.0.2.1"), From: netip.MustParseAddr(source), In: "lan0"})
+		if e.Outcome != explain.Leaves || len(e.Egresses) != 1 || e.Egresses[0].Device != want {
+			t.Errorf("%s: %s by %v, want %s: %s", source, e.Outcome, e.Egresses, want, e.Reason)
+		}
+	}
+	for _, dead := range []string{"wan1", "wan2"} {
+		w.setDown(dead)
+		source := map[string]string{"wan1": "192.168.1.7", "wan2": "192.168.1.9"}[dead]
+		if e := w.explained(t, explain.Packet{To: netip.MustParseAddr("192.0.2.1"), From: netip.MustParseAddr(source), In: "lan0"}); e.Outcome != explain.Refused {
+			t.Errorf("%s while %s is down: %s", source, dead, e.Outcome)
+		}
+	}
+}
+
 func TestAPatternIsForDevicesThatComeLaterToo(t *testing.T) {
 	for pattern, matches := range map[string]bool{"lan*": true, "lan0*": true, "l*": true, "br*": false, "lan00*": false} {
 		w := sealed(pattern)
@@ -60,7 +84,7 @@ func TestAKillSwitchForHostsOfADeviceWithoutHardwareAddressesIsNamed(t *testing.
 	w := sealed("lan0")
 	w.cfg.Policies[0].Select = append(w.cfg.Policies[0].Select, rules.SelectMACs{{2, 5: 0x10}})
 	_, report := w.plan()
-	if len(report.Absent) != 1 || report.Absent[0].Severity != "error" || !strings.Contains(report.Absent[0].Message, "its packets have no hardware addresses: its kill switch keeps nothing in") {
+	if len(report.Absent) != 1 || report.Absent[0].Severity != "error" || !strings.Contains(report.Absent[0].Message, "its packets carry no hardware address: its kill switch blocks nothing") {
 		t.Errorf("%+v", report.Absent)
 	}
 	w.ethernet("lan0")
@@ -211,6 +235,26 @@ func TestAFormerAddressLeavesNoMore(t *testing.T) {
 }
 
 // The address for a modem's page is no source on the Internet, as long as there is a public one.
+// What was sent just before somebody else took an address away leaves by no uplink, its own included. One that is back is as before.
+func TestAnAddressThatAnUplinkHasLostLeavesNoMore(t *testing.T) {
+	w := dual()
+	lost := []netip.Addr{netip.MustParseAddr("198.51.100.77"), netip.MustParseAddr("203.0.113.2"), netip.MustParseAddr("2001:db8:77::2")}
+	w.obs.Former = lost
+	want, _ := w.plan()
+	chain := want.Table.String()
+	for _, ip := range lost {
+		for _, filter := range want.Egress {
+			has := filter.Device == "wan2" && ip == lost[1]
+			if got := runBPF(t, filter.Program, ip); got != has {
+				t.Errorf("%v passes by %s: %v", ip, filter.Device, got)
+			}
+		}
+		if !strings.Contains(chain, ip.String()) {
+			t.Errorf("%v is not in our table", ip)
+		}
+	}
+}
+
 func TestWhatHasTheAddressForAModemGoesToTheModemAlone(t *testing.T) {
 	for _, c := range []struct {
 		provider string
@@ -326,7 +370,7 @@ func TestExplainFollowsIPsecPolicies(t *testing.T) {
 	}{
 		"what a policy covers":          {explain.Packet{To: addr("10.9.0.1")}, explain.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
 		"what an earlier one lets pass": {explain.Packet{To: addr("10.9.0.5")}, explain.Leaves, "leads to fiber", "fiber"},
-		"what one blocks":               {explain.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 25}, explain.Filtered, "an IPsec policy takes it, and it has no way", ""},
+		"what one blocks":               {explain.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 25}, explain.Filtered, "an IPsec policy covers it, but the encrypted packet has no route", ""},
 		"another port than it blocks":   {explain.Packet{To: addr("10.9.0.6"), Protocol: 6, DPort: 26}, explain.Leaves, "IPsec carries it, and the packets that carry it lead to lte", "lte"},
 		"what none covers":              {explain.Packet{To: addr("192.0.2.1")}, explain.Leaves, "leads to fiber", "fiber"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/uplinkd/uplinkd/internal/neighbours"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
@@ -18,13 +19,6 @@ const (
 	MainDefaultAlways
 	MainDefaultNever
 )
-
-// routingDaemons are the protocol numbers by which routing daemons tag what they put into the kernel
-// (linux/rtnetlink.h RTPROT_*, and /etc/iproute2/rt_protos.d of FRR). They take a default of somebody else for one that
-// is better than their own, and withdraw that (FRR, zebra/rib: a kernel route has distance 0).
-var routingDaemons = map[uint8]string{8: "gated", 10: "mrt", 11: "zebra", 12: "bird", 13: "dnrouted", 14: "xorp", 15: "ntk", 17: "mrouted", 42: "babeld", 99: "openr",
-	186: "FRR (BGP)", 187: "FRR (IS-IS)", 188: "FRR (OSPF)", 189: "FRR (RIP)", 190: "FRR (RIPng)", 191: "FRR (NHRP)", 192: "FRR (EIGRP)",
-	193: "FRR (LDP)", 194: "FRR (SHARP)", 195: "FRR (PBR)", 196: "FRR (static)", 197: "FRR (OpenFabric)", 198: "FRR (SRTE)"}
 
 // mainDefault adds a default of ours to table main unless the one that others installed and that the
 // kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
@@ -61,14 +55,14 @@ func (p *planner) mainDefault(family Family, mtu int, hops []netcfg.Nexthop) {
 func (p *planner) mainLeft(family Family) bool {
 	if owner, owned := p.obs.Recorded.MainOwners[family.String()]; owned && p.cfg.MainDefault == MainDefaultAuto {
 		p.problem("main-default-left", "notice",
-			fmt.Sprintf("%s has a default in table main in %v and would withdraw it if ours stood there: programs that read main alone do not follow a failover", routingDaemons[owner], family),
-			"nothing needs to be done; [kernel] main_default = true puts ours there all the same")
+			fmt.Sprintf("%s has the %v default route in table main and would withdraw it if ours were added: programs that read only main do not follow a failover", neighbours.RoutingDaemon(owner), family),
+			"nothing; [kernel] main_default = true adds ours all the same")
 		return true
 	}
 	if p.obs.MainContested[family.Index()] {
 		p.problem("main-default-contested", "warning",
-			fmt.Sprintf("another program withdraws its default from table main in %v whenever ours stands there: ours stays out for a while", family),
-			"[kernel] main_default = false, where that program shall keep its default")
+			fmt.Sprintf("another program withdraws its %v default route from table main whenever ours is there: ours stays out for a while", family),
+			"[kernel] main_default = false, to leave the default route in main to that program")
 		return true
 	}
 	return false
@@ -104,7 +98,7 @@ func (r *Recorded) RecordMainOwners(k Kernel, obs *Observed) bool {
 	changed := false
 	for i := range obs.Routes {
 		route := &obs.Routes[i]
-		if routingDaemons[route.Protocol] != "" && k.foreignDefault(route) {
+		if k.foreignDefault(route) && neighbours.RoutingDaemon(route.Protocol) != "" {
 			changed = record(&r.MainOwners, route.Family.String(), route.Protocol) || changed
 		}
 	}

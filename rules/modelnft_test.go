@@ -162,7 +162,11 @@ func (m *machine) rule(r nft.Rule, p *packet, nth int) string {
 				return ""
 			}
 			p.conn.mark = p.conn.mark&^e.Mask | e.Value
-		case nft.Counter:
+		case nft.Counter, nft.NamedCounter, nft.Offload, nft.ToThisHost:
+		case nft.New:
+			if p.conn == nil || p.conn.reply {
+				return ""
+			}
 		case nft.Masquerade:
 			if !m.masquerade(p, nth) {
 				return "drop"
@@ -170,6 +174,12 @@ func (m *machine) rule(r nft.Rule, p *packet, nth int) string {
 			return "accept"
 		case nft.SourceNAT:
 			p.src, p.conn.source = e.To, e.To
+			return "accept"
+		case nft.DestNAT:
+			p.dst, p.conn.forwarded = e.To, true
+			if e.Port != 0 {
+				p.dport = e.Port
+			}
 			return "accept"
 		case nft.Destination:
 			if !e.Prefix.Contains(p.dst) {
@@ -197,6 +207,14 @@ func (m *machine) rule(r nft.Rule, p *packet, nth int) string {
 				addr = p.dst
 			}
 			if rules.FamilyOf(addr) != rules.FamilyOf(e.Prefixes[0].Addr()) || e.Not == slices.ContainsFunc(e.Prefixes, func(x netip.Prefix) bool { return x.Contains(addr) }) {
+				return ""
+			}
+		case nft.ExternalSet:
+			addr := p.src
+			if e.Dest {
+				addr = p.dst
+			}
+			if rules.FamilyOf(addr) != e.Family || e.Known == nil || e.Known.Contains(addr) == e.Not {
 				return ""
 			}
 		case nft.Pinned:

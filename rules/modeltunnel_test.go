@@ -38,6 +38,8 @@ func (m *machine) applyTunnel(op netcfg.Op) error {
 			return errors.New("no such device")
 		}
 		fakekernel.SetWireGuard(&m.obs.WireGuard[i], op)
+	case netcfg.AddEndpoint, netcfg.ChangeEndpoint, netcfg.DelEndpoint, netcfg.SetSubflows:
+		m.obs.MPTCP = fakekernel.ChangeMPTCP(m.obs.MPTCP, op)
 	default:
 		return fmt.Errorf("unknown change %T", op)
 	}

@@ -136,9 +136,13 @@ func (p *planner) behindUplinks(family Family) (routes []netcfg.Route, less bool
 			c.Dst = segmentOf(whole, address, advertised)
 			less = less || c.Dst != whole
 			if c.Dst != whole && family == IPv4 {
+				kept := "nothing of it"
+				if c.Dst.IsValid() {
+					kept = "only " + c.Dst.String()
+				}
 				p.problemOnce("wide-network", "notice",
-					fmt.Sprintf("the network %v of uplink device %s covers what other uplinks carry: %v alone is taken for its neighbours", whole, r.Nexthops[0].Device, c.Dst),
-					"nothing, unless hosts there are missed: then give it the mask that its network has")
+					fmt.Sprintf("the network %v of uplink device %s covers destinations of other uplinks: %s is treated as on-link", whole, r.Nexthops[0].Device, kept),
+					"nothing, unless hosts there are unreachable: then set the netmask that the network really has")
 			}
 			if !c.Dst.IsValid() || c.Dst.IsSingleIP() && c.Dst.Addr() == address {
 				return
@@ -198,6 +202,13 @@ func (p *planner) connectedBy(r *netcfg.Route) (address netip.Addr, advertised, 
 		}
 		address, advertised, connected = a.Prefix.Addr(), a.Dynamic, true
 	}
+	// systemd-networkd has a route to the gateway itself. It leads to a host of a segment that is there anyway.
+	for k := 0; connected && !address.IsValid() && r.Dst.IsSingleIP() && k < len(p.obs.Addrs); k++ {
+		a := &p.obs.Addrs[k]
+		if a.Device == r.Nexthops[0].Device && segmentOf(a.segment(), a.Prefix.Addr(), a.Dynamic).Contains(r.Dst.Addr()) {
+			address = a.Prefix.Addr()
+		}
+	}
 	return address, advertised, connected
 }
 
@@ -240,20 +251,21 @@ func (p *planner) overlap(outer, inner ownedNetwork) {
 	switch {
 	case outer.uplink && inner.uplink && outer.Bits() < inner.Bits():
 		p.problemOnce("network-overlap", "notice",
-			fmt.Sprintf("the network %v of %s covers %v of %s, whose hosts are looked for at %s", outer.Prefix, outer.device, inner.Prefix, inner.device, inner.device),
-			"nothing, unless hosts there are missed: then give one of both another range")
+			fmt.Sprintf("the network %v of %s covers %v of %s: hosts there are reached through %s", outer.Prefix, outer.device, inner.Prefix, inner.device, inner.device),
+			"nothing, unless hosts there are unreachable: then renumber one of the two")
 	case !outer.uplink && inner.uplink:
 		where := "behind"
 		if outer.routed {
 			where = "which is reached through"
 		}
 		p.problemOnce("network-overlap", "warning",
-			fmt.Sprintf("the network %v of uplink device %s lies in %v %s %s: hosts there are looked for on the wrong side", inner.Prefix, inner.device, outer.Prefix, where, outer.device),
+			fmt.Sprintf("the network %v of uplink device %s lies within %v %s %s: hosts there are looked up on the wrong interface", inner.Prefix, inner.device, outer.Prefix, where, outer.device),
 			"renumber the LAN, or the modem")
 	}
 }
 
-// ownedNetworks lists what the devices are connected to, and what is reached by gateways behind those that are no uplinks.
+// ownedNetworks lists the networks that uplinks are connected to, and those that cover one: what other devices are connected to, and
+// what is reached by gateways behind these.
 func (p *planner) ownedNetworks() []ownedNetwork {
 	loopback := make(map[string]bool, 1)
 	for i := range p.obs.Links {
@@ -261,11 +273,27 @@ func (p *planner) ownedNetworks() []ownedNetwork {
 			loopback[p.obs.Links[i].Name] = true
 		}
 	}
+	connected := func(a *Addr) bool {
+		return !a.LinkScope && !loopback[a.Device] && a.Prefix.Addr().IsGlobalUnicast() && !a.segment().IsSingleIP()
+	}
 	var list []ownedNetwork
 	for i := range p.obs.Addrs {
-		a := &p.obs.Addrs[i]
-		if network := a.segment(); !a.LinkScope && !loopback[a.Device] && a.Prefix.Addr().IsGlobalUnicast() && !network.IsSingleIP() {
-			list = append(list, ownedNetwork{Prefix: network, device: a.Device, uplink: p.devices[a.Device]})
+		if a := &p.obs.Addrs[i]; p.devices[a.Device] && connected(a) {
+			list = append(list, ownedNetwork{Prefix: a.segment(), device: a.Device, uplink: true})
+		}
+	}
+	slices.SortFunc(list, func(a, b ownedNetwork) int { return netcfg.ComparePrefixes(a.Prefix, b.Prefix) })
+	ofUplinks := list
+	add := func(n ownedNetwork) {
+		// What a network covers does not stand before it, and nothing else is between.
+		at, _ := slices.BinarySearchFunc(ofUplinks, n.Prefix, func(u ownedNetwork, p netip.Prefix) int { return netcfg.ComparePrefixes(u.Prefix, p) })
+		if at < len(ofUplinks) && n.Contains(ofUplinks[at].Addr()) {
+			list = append(list, n)
+		}
+	}
+	for i := range p.obs.Addrs {
+		if a := &p.obs.Addrs[i]; !p.devices[a.Device] && connected(a) {
+			add(ownedNetwork{Prefix: a.segment(), device: a.Device})
 		}
 	}
 	for i := range p.obs.Routes {
@@ -274,7 +302,14 @@ func (p *planner) ownedNetworks() []ownedNetwork {
 			continue
 		}
 		if n := &r.Nexthops[0]; n.Gateway.IsValid() && !p.devices[n.Device] {
-			list = append(list, ownedNetwork{Prefix: r.Dst, device: n.Device, routed: true})
+			add(ownedNetwork{Prefix: r.Dst, device: n.Device, routed: true})
+		}
+	}
+	for _, n := range ofUplinks {
+		routed := p.obs.Routed[FamilyOf(n.Addr()).Index()]
+		for i := range routed.covering(n.Prefix) {
+			r := routed.route(i)
+			list = append(list, ownedNetwork{Prefix: r.Dst, device: r.Nexthops[0].Device, routed: true})
 		}
 	}
 	return list

@@ -89,6 +89,16 @@ func TestNetworksThatOverlapAreNamed(t *testing.T) {
 		"in a network behind a LAN": {func(w *world) {
 			w.addForeignRoute(static("198.51.0.0/16", "lan0", netip.MustParseAddr("192.168.1.7"), 0))
 		}, []string{"network-overlap"}},
+		"a route to the gateway itself, as networkd has it": {func(w *world) {
+			r := static("203.0.113.1/32", "wan2", netip.Addr{}, 0)
+			r.Protocol = 16
+			w.addForeignRoute(r)
+		}, nil},
+		"a host elsewhere that a DHCP server says to be on the link": {func(w *world) {
+			r := static("192.0.2.1/32", "wan2", netip.Addr{}, 0)
+			r.Protocol = 16
+			w.addForeignRoute(r)
+		}, []string{"wide-network"}},
 		"a mask that covers other uplinks": {func(w *world) { w.hold("wan2", "10.0.0.2/8") }, []string{"wide-network"}},
 	} {
 		t.Run(name, func(t *testing.T) {

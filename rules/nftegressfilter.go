@@ -13,8 +13,8 @@ import (
 func (p *planner) localNetworks() []netip.Prefix {
 	var nets []netip.Prefix
 	add := func(device string, address netip.Prefix) {
-		if net := address.Masked(); p.isLocal(device, address) && !slices.Contains(nets, net) {
-			nets = append(nets, net)
+		if p.isLocal(device, address) {
+			nets = append(nets, address.Masked())
 		}
 	}
 	for _, a := range p.obs.Addrs {
@@ -24,19 +24,19 @@ func (p *planner) localNetworks() []netip.Prefix {
 		add(a.Device, a.Prefix)
 	}
 	slices.SortFunc(nets, netip.Prefix.Compare)
-	return nets
+	return slices.Compact(nets)
 }
 
 // isLocal reports whether an address is one of a local network.
 func (p *planner) isLocal(device string, address netip.Prefix) bool {
-	if p.devices[device] || !address.Addr().IsGlobalUnicast() {
+	if p.devices[device] || !address.Addr().IsGlobalUnicast() || p.keptByUplink(address) {
 		return false
 	}
 	link, _ := p.obs.Link(device)
 	return !link.Loopback
 }
 
-// routedNetworks lists the networks that are reached through those.
+// routedNetworks lists the networks that are reached through those, but for those of Observed.Routed.
 func (p *planner) routedNetworks() []netip.Prefix {
 	var nets []netip.Prefix
 	for i := range p.obs.Routes {
@@ -54,21 +54,26 @@ func (p *planner) routedNetworks() []netip.Prefix {
 func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	all := make(map[Family][]netip.Prefix, len(Families))
 	seen := make(map[netip.Prefix]bool, len(p.paths))
+	add := func(family Family, source netip.Prefix) {
+		if !seen[source] {
+			seen[source] = true
+			all[family] = append(all[family], source)
+		}
+	}
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		for _, source := range p.sourcesBehind(u, family, info) {
 			covered := source.IsSingleIP() && slices.ContainsFunc(u.Delegations, func(d Delegation) bool { return d.Prefix.Contains(source.Addr()) })
-			if !seen[source] && !covered {
-				seen[source] = true
-				all[family] = append(all[family], source)
+			if !covered {
+				add(family, source)
 			}
 		}
 		for _, source := range p.former[deviceFamily{u.Device, family}] {
-			if !seen[source] {
-				seen[source] = true
-				all[family] = append(all[family], source)
-			}
+			add(family, source)
 		}
 	})
+	for _, ip := range p.obs.Former {
+		add(FamilyOf(ip), netip.PrefixFrom(ip, ip.BitLen()))
+	}
 	return all
 }
 
@@ -214,6 +219,11 @@ func (p *planner) filterSources(leaving *branches, chain *nft.Chain) map[string]
 	var routed []netip.Prefix
 	if len(p.obs.Translations) > 0 {
 		routed = p.routedNetworks()
+		for _, many := range p.obs.Routed {
+			for r := range many.Routes() {
+				routed = append(routed, r.Dst)
+			}
+		}
 	}
 	filters := make(map[string]*egressSources, len(p.cfg.Uplinks))
 	devices, rewriting, public := make(map[Family][]string), make(map[Family][]string), make(map[Family][]string)

@@ -70,7 +70,7 @@ func (p *planner) nftables() {
 		if tells != [2]bool{} {
 			unpinned = append(unpinned, nft.Mark{Mask: mask, Value: p.k.Mark(routedID), Not: true})
 		}
-		leaving.of(u, "egress").Add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, unpinned, nft.SetCtMark{Mask: mask, Value: mark})...)
+		leaving.of(u, "egress").Add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, unpinned, append([]nft.Expr{nft.SetCtMark{Mask: mask, Value: mark}}, p.countOutgoing(u)...)...)...)
 	}
 	if tells != [2]bool{} {
 		prerouting.Add("not pinned", nft.Goto{Chain: routedChain})
@@ -82,6 +82,7 @@ func (p *planner) nftables() {
 	})
 	filters := p.filterSources(&leaving, &egressFilter)
 	p.returnIPsec(&srcnat)
+	forwards := p.forwards(&dstnat, &srcnat)
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		p.sourceNAT(u, family, info, &srcnat, &dstnat)
 	})
@@ -98,7 +99,8 @@ func (p *planner) nftables() {
 	if len(egressFilter.Rules) > 0 {
 		t.Chains = append(t.Chains, egressFilter)
 	}
-	t.Chains = slices.Concat(t.Chains, arrivals, pinned.chains, foreign, p.peerChains(&leaving, tells != [2]bool{}))
+	t.Chains = slices.Concat(t.Chains, forwards, arrivals, pinned.chains, foreign, p.peerChains(&leaving, tells != [2]bool{}))
+	p.offload(t)
 	t.AddSets()
 	t.Sign()
 	p.state.Table = t
@@ -140,8 +142,8 @@ func (p *planner) sourceNAT(u *Uplink, family Family, info PathInfo, srcnat, dst
 	masquerade, translate := u.Family(family).Masquerade, family == IPv6 && u.IPv6.PrefixNAT
 	if by := p.obs.TranslatedBy(u.Device, family); by != "" && masquerade {
 		masquerade = false
-		p.problem("foreign-masquerade", "notice", fmt.Sprintf("the nftables table %s rewrites all sources that leave by %s in %v, so %s is not masqueraded a second time", by, u.Device, family, u.Name),
-			fmt.Sprintf("none is needed; to have uplinkd do it, take the masquerading of %s out of that table", u.Device))
+		p.problem("foreign-masquerade", "notice", fmt.Sprintf("the nftables table %s already rewrites the source of everything that leaves by %s (%v), so %s is not masqueraded again", by, u.Device, family, u.Name),
+			fmt.Sprintf("nothing; to have uplinkd masquerade instead, remove the masquerading of %s from that table", u.Device))
 	}
 	var out nft.Expr = nft.Device{Out: true, Name: u.Device}
 	if masquerade {

@@ -9,7 +9,7 @@ import (
 )
 
 // rejectForeign tells hosts at once when they have chosen a source that is of no use behind an uplink: a
-// prefix of another provider, a private address, or the prefix of an uplink which is down while another is
+// prefix of another provider, a private address, or the prefix of an uplink which is down, or whose flows are to end, while another is
 // not. ICMPv6 type 1 code 5 makes them choose again (RFC 4443 section 3.1), where silence would cost a timeout.
 // It returns the chains that forward leads to.
 func (p *planner) rejectForeign(forward *nft.Chain) []nft.Chain {
@@ -28,6 +28,9 @@ func (p *planner) rejectForeign(forward *nft.Chain) []nft.Chain {
 		})
 		if len(foreign.chains) == 0 {
 			continue
+		}
+		if family == IPv6 && slices.ContainsFunc(p.cfg.Forwards, func(f Forward) bool { return f.about(IPv6) }) {
+			forward.Add("answers of forwarded ports get the address back that was called", nft.Reply{}, nft.DestinationNAT{}, nft.Return{})
 		}
 		forward.DispatchByDevice("sources that may leave", foreign.branch(), nft.Family{Family: family})
 		chains = append(append(chains, foreign.chains...), private.chains...)
@@ -70,11 +73,14 @@ func (p *planner) rejectPrefixes(u *Uplink, info PathInfo, foreign *branches, so
 		foreign.of(u, "foreign").Add(why, nft.Source{Prefix: source}, nft.Counter{}, nft.Reject{})
 	}
 	p.rejectWithdrawn(u, foreign)
-	choice := p.report.Defaults[IPv6]
-	if p.verdicts[Path{u.ID, IPv6}].Health == Dead && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
+	choice, verdict := p.report.Defaults[IPv6], p.verdicts[Path{u.ID, IPv6}]
+	if (verdict.Health == Dead || verdict.Ended > 0) && len(choice.Members) > 0 && !choice.LastResort && !choice.Has(u.ID) {
 		for _, d := range u.Delegations {
 			if !p.livesElsewhere(u, d.Prefix) { // else its connections move there as they are
-				reject(u.Name+" is down: take another source", d.Prefix)
+				if !d.Elsewhere {
+					foreign.of(u, "foreign").Add("answers to who calls by "+u.Name, nft.Source{Prefix: d.Prefix}, nft.Reply{}, nft.Return{})
+				}
+				reject(u.Name+" is left: take another source", d.Prefix)
 			}
 		}
 	}

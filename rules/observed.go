@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
@@ -13,9 +14,11 @@ import (
 type Observed struct {
 	Links []Link
 	Addrs []Addr
-	// Routes holds every route of table main and every route that carries our protocol number, in
+	// Routes holds every route of table main, but for those of Routed, and every route that carries our protocol number, in
 	// any table, and foreign routes in our tables.
 	Routes []netcfg.Route
+	// Routed holds, by index of the family, further routes of main: where there are very many, those that are not in Routes.
+	Routed [2]*RoutedNetworks
 	// Rules holds every rule of both families.
 	Rules []netcfg.Rule
 	// Neighbours holds the hosts whose hardware addresses are known, when it was asked for.
@@ -49,6 +52,12 @@ type Observed struct {
 	WireGuard []WireGuardDevice
 	// RefusedDevices are the changes to devices that the kernel has refused a moment ago.
 	RefusedDevices []*netcfg.Refusal
+	// MPTCP is nil where it was not asked for.
+	MPTCP *MPTCP
+	// NoOffload says why the kernel has no flowtables, "" when it has some, or where nobody asked.
+	NoOffload string
+	// Former are addresses that uplinks had a moment ago, and nobody here has now: packets that were sent before may still be on their way out.
+	Former []netip.Addr
 	// SeenUp holds the interface indexes of devices that were up once: what its owner has set down since stays down.
 	SeenUp map[int]bool
 
@@ -62,12 +71,23 @@ type Query struct {
 	WireGuard []string // devices
 	// Neighbours is true when policies are about hardware addresses.
 	Neighbours bool
+	// MPTCP is true when endpoints of Multipath TCP are ours, or were.
+	MPTCP bool
+	// Offload is true where it must be known whether there are flowtables.
+	Offload bool
+	// Near are the devices whose routes must be known as they are now, where there are too many to list all each time: the uplinks'.
+	Near []string
 }
 
 // QueryOf asks for what Plan needs.
 func QueryOf(cfg Config, r Recorded) Query {
 	q := Query{Sysctls: slices.AppendSeq(sysctlNames(cfg), maps.Keys(r.Sysctls))}
 	q.Neighbours = slices.ContainsFunc(cfg.Policies, func(p Policy) bool { return len(conditionOf[SelectMACs](p.Select)) > 0 })
+	q.Offload = cfg.Offload
+	q.MPTCP = cfg.MPTCP || r.MPTCP || r.Subflows != nil
+	for i := range cfg.Uplinks {
+		q.Near = append(q.Near, cfg.Uplinks[i].Device)
+	}
 	for i := range cfg.WireGuard {
 		q.WireGuard = append(q.WireGuard, cfg.WireGuard[i].Device)
 	}
@@ -97,6 +117,21 @@ func (o *Observed) TranslatedBy(device string, f Family) string {
 	return ""
 }
 
+// MayTranslate returns who rewrites the sources of some of what leaves by a device, "" for nobody; listed is true when that is said to be
+// for this source.
+func (o *Observed) MayTranslate(device string, source netip.Addr) (by string, listed bool) {
+	for i := range o.PartialTranslations {
+		switch t := &o.PartialTranslations[i]; {
+		case !t.concerns(device, FamilyOf(source)):
+		case inet.Within(t.Sources, source):
+			return t.By, true
+		case t.Sources == nil:
+			by = t.By
+		}
+	}
+	return by, false
+}
+
 // mayTranslate returns which sources others may rewrite when they leave by a device, besides those that they rewrite for certain; any is
 // true for all of them.
 func (o *Observed) mayTranslate(device string, f Family) (sources []netip.Prefix, any bool) {
@@ -118,6 +153,9 @@ type Recorded struct {
 	MainOwners map[string]uint8 `json:"main_owners,omitempty"`
 	// Qdiscs are the devices that egress filters of ours have brought the qdisc they hang on.
 	Qdiscs []string `json:"qdiscs,omitempty"`
+	// MPTCP is true when there may be endpoints of ours. Subflows is how many further subflows a connection might have; nil: we did not change that.
+	MPTCP    bool    `json:"mptcp,omitempty"`
+	Subflows *uint32 `json:"mptcp_subflows,omitempty"`
 }
 
 // Record records what the changes are about to overwrite, and reports whether that is anything new. It
@@ -133,6 +171,12 @@ func (r *Recorded) Record(ops []netcfg.Op) bool {
 		case netcfg.AddAddr:
 			if at := op.Key(); !slices.Contains(r.Addrs, at) {
 				r.Addrs, changed = append(r.Addrs, at), true
+			}
+		case netcfg.AddEndpoint:
+			r.MPTCP, changed = true, changed || !r.MPTCP
+		case netcfg.SetSubflows:
+			if r.Subflows == nil {
+				r.Subflows, changed = &op.From, true
 			}
 		case netcfg.PutEgress:
 			if op.Qdisc && !slices.Contains(r.Qdiscs, op.Device) {
@@ -173,12 +217,16 @@ func (r *Recorded) Prune(want *netcfg.State) bool {
 	r.Qdiscs = slices.DeleteFunc(r.Qdiscs, func(device string) bool {
 		return !slices.ContainsFunc(want.Egress, func(f netcfg.EgressFilter) bool { return f.Device == device })
 	})
-	return len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners)+len(r.Qdiscs) != before
+	unused := len(want.Endpoints) == 0 && (r.MPTCP || r.Subflows != nil) && (r.Subflows == nil || want.Subflows != nil && *want.Subflows == *r.Subflows)
+	if unused {
+		r.MPTCP, r.Subflows = false, nil
+	}
+	return unused || len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners)+len(r.Qdiscs) != before
 }
 
 // Clone returns a copy that shares nothing with r.
 func (r Recorded) Clone() Recorded {
-	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners), slices.Clone(r.Qdiscs)}
+	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners), slices.Clone(r.Qdiscs), r.MPTCP, r.Subflows}
 }
 
 // Link is a network device.
@@ -191,7 +239,11 @@ type Link struct {
 	MTU          int
 	Loopback     bool
 	PointToPoint bool
+	NoNeighbours bool    // nobody on it is asked for: point-to-point, or without neighbour discovery
 	Hardware     [6]byte // the link-layer address; zero: it has none, or another sort
+	Kind         string  // of a software device, as ip(8) says it: "bridge", "vlan", "wireguard"; "" for hardware
+	Master       int     // index of the bridge or the bond that it is a port of; 0: none
+	Parent       int     // index of the device below a VLAN, a tunnel or PPPoE; 0: none, or in another namespace
 }
 
 // Neighbour is a host on a link, which has the address.

@@ -22,7 +22,7 @@ func (p *planner) occupant(subnet netip.Prefix, lan *LAN) string {
 	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
-		if assign := u.IPv6.Assign; assign != nil && u.IPv6.Enabled && slices.ContainsFunc(assign.Addresses, func(a Address) bool { return occupies(a.Prefix, subnet) }) {
+		if assign := u.IPv6.Assign; assign != nil && u.IPv6.Enabled && slices.ContainsFunc(assign.Addresses, func(a Address) bool { return occupies(a.Prefix, subnet) && !u.shares(a.Prefix.Addr()) }) {
 			return u.Device
 		}
 	}
@@ -72,7 +72,7 @@ func (p *planner) reportOccupied(u *Uplink, d Delegation, lan *LAN, has netip.Pr
 	}
 	if by := p.occupant(wanted, lan); by != "" {
 		p.problemOnce("subnet-occupied", "notice",
-			fmt.Sprintf("subnet %d of what %s delegates, %v, is the network of %s: %s has %v instead", lan.SubnetID, u.Name, wanted, by, lan.Device, has),
-			fmt.Sprintf("nothing needs to be done; to choose the subnet yourself, write another subnet_id for %s", lan.Device))
+			fmt.Sprintf("subnet %d of %s's delegation, %v, is already the network of %s: %s has %v instead", lan.SubnetID, u.Name, wanted, by, lan.Device, has),
+			fmt.Sprintf("nothing; to choose the subnet yourself, set another subnet_id for %s", lan.Device))
 	}
 }

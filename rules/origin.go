@@ -56,7 +56,8 @@ func (c *Config) OriginOfRule(r *netcfg.Rule) Origin {
 func (c *Config) originOfPolicyRule(r *netcfg.Rule) Origin {
 	for i := range c.Policies {
 		policy := &c.Policies[i]
-		if c.Kernel.Table(policy.Group) != r.Table {
+		at := slices.IndexFunc(c.Groups, func(g Group) bool { return g.ID == policy.Group })
+		if at < 0 || c.Groups[at].leads(c.Kernel) != r.Table {
 			continue
 		}
 		like := *r

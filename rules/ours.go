@@ -31,6 +31,9 @@ func Ours(k Kernel, obs *Observed) netcfg.State {
 		s.Egress = slices.Clone(obs.Egress.Filters)
 		s.Qdiscs = slices.Sorted(maps.Keys(obs.Egress.Qdiscs))
 	}
+	if obs.MPTCP != nil {
+		s.Endpoints, s.Subflows = pick(obs.MPTCP.Endpoints, func(e *netcfg.Endpoint) bool { return isOurEndpoint(*e) }), &obs.MPTCP.Subflows
+	}
 	s.Tunnels = obs.Tunnels
 	for i := range obs.WireGuard {
 		s.WireGuard = append(s.WireGuard, obs.WireGuard[i].state())

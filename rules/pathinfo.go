@@ -278,3 +278,13 @@ func UsableAddresses(family Family, addrs []Addr) (usable []netip.Prefix, linkLo
 	}
 	return usable, linkLocal
 }
+
+// HasAddress reports whether an uplink has an address.
+func (r *Report) HasAddress(family Family, a netip.Addr) bool {
+	for path, info := range r.Paths {
+		if path.Family == family && slices.ContainsFunc(info.Addresses, func(o netip.Prefix) bool { return o.Addr() == a }) {
+			return true
+		}
+	}
+	return false
+}

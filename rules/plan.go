@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
@@ -21,6 +22,7 @@ type Report struct {
 	Defaults map[Family]Choice
 	Policies []PolicyReport  // in the order of the configuration
 	Proxies  []ProxyListener // what transparent proxies are to take
+	Forwards []ForwardReport // in the order of the configuration
 	// Resolvers are the DNS servers of all uplinks, those of the best and foremost first.
 	Resolvers []Resolver
 	Subnets   []Subnet        // what the LANs have of the delegations
@@ -49,12 +51,26 @@ type Choice struct {
 // Member is an uplink that carries new traffic.
 type Member struct {
 	Uplink int
-	Share  float64 // 0..1
+	Weight int     // 1..256
+	Share  float64 // 0..1, by weight among the members
 }
 
 // Has reports whether the uplink carries new traffic.
 func (c *Choice) Has(uplink int) bool {
 	return slices.ContainsFunc(c.Members, func(m Member) bool { return m.Uplink == uplink })
+}
+
+// Why says why those uplinks carry a family of what a table leads out, "" for a table that leaves no choice.
+func (r *Report) Why(k Kernel, table uint32, family Family) string {
+	if table == k.TableBase {
+		return r.Defaults[family].Reason
+	}
+	for i := range r.Policies {
+		if p := &r.Policies[i]; k.Table(p.Group) == table {
+			return p.Choice[family].Reason
+		}
+	}
+	return ""
 }
 
 // Problem is something that the owner of the box should know, and what to do about it.
@@ -101,7 +117,10 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (netcfg.State, R
 		p.policyTable()
 		p.markRules()
 		p.nftables()
-		p.report.Old = p.oldState()
+		p.report.Old = &OldState{sync.OnceValue(p.oldState)}
+		if p.takesBack() {
+			p.report.Old.collected() // of the plan as it is by now
+		}
 		p.needTables()
 		p.linkGroups()
 		p.sysctls()
@@ -111,6 +130,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (netcfg.State, R
 	}
 	p.tunnels()
 	p.wireGuard()
+	p.multipath()
 	p.state.Up = append(slices.Clone(obs.up), toBringUp(&cfg, obs)...)
 	p.restore()
 	p.dropRefused()
@@ -295,7 +315,7 @@ func (p *planner) members(family Family, choice *Choice) (mtu int, hops []netcfg
 	for i, m := range choice.Members {
 		u := p.uplink(m.Uplink)
 		info := p.info(u, family)
-		hops[i] = hop(u, info, u.Weight)
+		hops[i] = hop(u, info, m.Weight)
 		if mtu == 0 || info.MTU != 0 && info.MTU < mtu {
 			mtu = info.MTU
 		}
@@ -472,10 +492,15 @@ func (p *planner) avoidForeignRoutes() {
 	}
 	p.state.Routes = slices.DeleteFunc(p.state.Routes, func(want netcfg.Route) bool {
 		foreign, ok := taken[want.Key()]
+		if !ok && want.Table == netcfg.TableMain && want.Family == IPv6 {
+			if r, found := p.obs.Routed[IPv6.Index()].find(want.Key()); found {
+				foreign, ok = &r, true
+			}
+		}
 		if ok {
 			p.problem("foreign-route", "error",
-				fmt.Sprintf("a route that is not ours stands where ours belongs: %s (protocol %d)", foreign.String(), foreign.Protocol),
-				"remove it, or choose another [kernel] table_base")
+				fmt.Sprintf("a route of another program is where ours belongs: %s (protocol %d)", foreign.String(), foreign.Protocol),
+				"remove it, or change [kernel] table_base")
 		}
 		return ok
 	})
@@ -494,11 +519,11 @@ func (p *planner) restore() {
 		former, ours := p.obs.Recorded.Groups[l.Name]
 		switch {
 		case ours:
-			p.state.Groups = append(p.state.Groups, netcfg.LinkGroup{Device: l.Name, Group: former, Why: "is no uplink any more", Restore: true})
+			p.state.Groups = append(p.state.Groups, netcfg.LinkGroup{Device: l.Name, Group: former, Why: "no longer an uplink", Restore: true})
 		case len(p.cfg.Uplinks) > 0:
 			p.problem("foreign-link-group", "error",
-				fmt.Sprintf("%s is no uplink, yet somebody put it into link group %d: its networks are taken for an uplink's", l.Name, l.Group),
-				fmt.Sprintf("ip link set dev %s group default, or choose another [kernel] link_group", l.Name))
+				fmt.Sprintf("%s is not an uplink but is in link group %d, so its networks are treated as an uplink's", l.Name, l.Group),
+				fmt.Sprintf("ip link set dev %s group default, or change [kernel] link_group", l.Name))
 		}
 	}
 	clear(wanted)

@@ -484,7 +484,7 @@ func (w *world) better(p, c *path) string {
 		return "alive"
 	case alive(vp) && !vp.Drained && vc.Drained:
 		return "not drained"
-	case vp == vc && p.Carrier == c.Carrier && p.Tier < c.Tier:
+	case vp == vc && !vp.Slower && p.Carrier == c.Carrier && p.Tier < c.Tier:
 		return "of a better tier"
 	}
 	return ""

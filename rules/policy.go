@@ -3,6 +3,7 @@ package rules
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -21,16 +22,54 @@ type Policy struct {
 // Group is a choice of uplinks that policies share: those of the same uplinks, exceptions and fallback.
 type Group struct {
 	ID    int     // 1..MaxUplinks, no uplink's
-	Tiers [][]int // ids of uplinks, the best tier first; a tier shares by the uplinks' weights
+	Tiers [][]int // ids of uplinks, the best tier first
+	// Weights are by which the uplinks share a tier, by id, 1..256; those without one have the uplink's own.
+	Weights map[int]int
+	// LeftTo is what its policies leave their traffic to; there are no Tiers then, no KillSwitch and nothing in Except.
+	LeftTo LeftTo
 	// KillSwitch refuses traffic that none of the uplinks can carry, where others leave it to later policies
 	// and to the default.
 	KillSwitch bool
 	Except     []netip.Prefix // destinations that the policies of this group are not about
 }
 
+// LeftTo is what decides about traffic that policies leave alone.
+type LeftTo uint8
+
+// What traffic may be left to.
+const (
+	LeftToNobody  LeftTo = iota // the group has uplinks
+	LeftToMain                  // what table main says
+	LeftToDefault               // the default, and no later policy
+)
+
+// leads returns the table that the group's policies lead to.
+func (g *Group) leads(k Kernel) uint32 {
+	switch g.LeftTo {
+	case LeftToMain:
+		return netcfg.TableMain
+	case LeftToDefault:
+		return k.TableBase
+	}
+	return k.Table(g.ID)
+}
+
+// decides reports whether a policy of the group has the last word about its traffic, where a choice of uplinks is the given one.
+func (g *Group) decides(c *Choice) bool {
+	return len(c.Members) > 0 || g.KillSwitch || g.LeftTo != LeftToNobody
+}
+
 // tier returns where in the group an uplink stands, counted from 1, and 0 when it is no part of it.
 func (g *Group) tier(uplink int) int {
 	return 1 + slices.IndexFunc(g.Tiers, func(ids []int) bool { return slices.Contains(ids, uplink) })
+}
+
+// weight returns by which an uplink shares its tier of the group.
+func (g *Group) weight(u *Uplink) int {
+	if w := g.Weights[u.ID]; w > 0 {
+		return w
+	}
+	return u.Weight
 }
 
 // PolicyReport says how a policy was compiled, and who carries its traffic.
@@ -101,7 +140,7 @@ func (p *planner) policies() {
 			p.baseRules(family)
 			pl.of(p, policy, family)
 			if !pl.needsNft[family.Index()] && !policy.Sticky {
-				p.state.Rules = policy.Select.appendRules(p.state.Rules, p.rule(family, prefs[i]-p.k.RulePriority, p.k.Table(policy.Group)))
+				p.state.Rules = policy.Select.appendRules(p.state.Rules, p.rule(family, prefs[i]-p.k.RulePriority, group.leads(p.k)))
 			}
 		}
 		p.report.Policies[i] = PolicyReport{Name: policy.Name, Group: policy.Group, Choice: choice, Reason: pl.describe(policy, list)}
@@ -142,7 +181,7 @@ func (p *planner) planGroup(g *Group) *plannedGroup {
 		}
 	}
 	for f, family := range Families {
-		planned.possible[f] = (planned.possible[f] || g.KillSwitch) && !(family == IPv6 && p.obs.NoIPv6)
+		planned.possible[f] = (planned.possible[f] || g.KillSwitch || g.LeftTo != LeftToNobody) && !(family == IPv6 && p.obs.NoIPv6)
 	}
 	return planned
 }
@@ -153,6 +192,10 @@ func (p *planner) groupTables(g *plannedGroup) {
 	table := p.k.Table(g.ID)
 	for _, family := range Families {
 		if family == IPv6 && p.obs.NoIPv6 {
+			continue
+		}
+		if g.LeftTo != LeftToNobody {
+			g.choice[family] = p.choiceLeftTo(g.LeftTo, family)
 			continue
 		}
 		choice := p.selectForGroup(g.Group, family)
@@ -174,24 +217,49 @@ func (p *planner) groupTables(g *plannedGroup) {
 	}
 }
 
+// choiceLeftTo says who carries what is left to others. What main says is main's to know.
+func (p *planner) choiceLeftTo(to LeftTo, family Family) Choice {
+	if to == LeftToMain {
+		return Choice{Reason: "left to what table main says"}
+	}
+	choice := p.report.Defaults[family]
+	choice.Reason = "left to the default: " + choice.Reason
+	return choice
+}
+
 // selectForGroup picks the uplinks that carry a group's traffic, by the rules of the default: those of the best
 // class, and of these the best tier. None is picked when all are dead, or when the default, which the
 // traffic falls back to, is in a better state than whatever is doubtful here.
 func (p *planner) selectForGroup(g *Group, family Family) Choice {
-	choice := p.selectBest(family, func(u *Uplink) int { return g.tier(u.ID) })
-	otherwise := "left to later policies and the default"
-	if g.KillSwitch {
-		otherwise = "refused"
-	}
+	choice := p.selectBest(family, preference{tier: func(u *Uplink) int { return g.tier(u.ID) }, weight: g.weight})
 	switch {
 	case len(choice.Members) == 0:
-		choice.Reason = "none of its uplinks has a default route: " + otherwise
+		choice.Reason = p.unusedReason(g, "without a default route")
 	case choice.class <= classDead:
-		choice.Members, choice.Reason = nil, "its uplinks are dead: "+otherwise
+		choice.Members, choice.Reason = nil, p.unusedReason(g, "down")
 	case !g.KillSwitch && choice.class < classImpaired && choice.class < p.report.Defaults[family].class:
-		choice.Members, choice.Reason = nil, "it is not sure that its uplinks work, and the default does: "+otherwise
+		choice.Members, choice.Reason = nil, p.unusedReason(g, "not confirmed up")
 	}
 	return choice
+}
+
+// unusedReason says what becomes of a group's traffic while its uplinks lack something.
+func (p *planner) unusedReason(g *Group, lack string) string {
+	var names []string
+	for i := range p.cfg.Uplinks {
+		if u := &p.cfg.Uplinks[i]; g.tier(u.ID) > 0 {
+			names = append(names, u.Name)
+		}
+	}
+	verb := " is "
+	if len(names) > 1 {
+		verb = " are "
+	}
+	why := strings.Join(names, ", ") + verb + lack
+	if g.KillSwitch {
+		return "closed: " + why + ", its traffic is refused"
+	}
+	return why + ": its traffic takes later policies or the default"
 }
 
 // markRules leads the marks that groups have in our packet filter to their tables.
@@ -200,7 +268,7 @@ func (p *planner) markRules() {
 		id := p.cfg.Groups[i].ID
 		for _, family := range Families {
 			if group := p.groups[id]; group != nil && group.marked[family.Index()] {
-				r := p.rule(family, prefMark+id, p.k.Table(id))
+				r := p.rule(family, prefMark+id, group.leads(p.k))
 				r.Mark, r.Mask = p.k.Mark(id), p.k.MarkMask
 				p.state.Rules = append(p.state.Rules, r)
 			}
@@ -217,7 +285,7 @@ func (n *placement) describe(policy *Policy, list []Family) string {
 		case policy.Sticky || n.needsNft[family.Index()]:
 			how = append(how, marks+why)
 		case why == dissectionReason:
-			how = append(how, kernelRules+" for what this machine sends itself, and "+marks+why)
+			how = append(how, kernelRules+" for the router's own traffic, and "+marks+why)
 		case why != "":
 			how = append(how, kernelRules+", and in "+family.String()+" "+marks+why)
 		default:
@@ -226,7 +294,7 @@ func (n *placement) describe(policy *Policy, list []Family) string {
 	}
 	switch {
 	case len(how) == 0:
-		return "nothing: none of its uplinks carries the family that it selects"
+		return "nothing: none of its uplinks carries the address family that it selects"
 	case len(how) == 1 || how[0] == how[1] || how[1] == kernelRules:
 		return how[0]
 	case how[0] == kernelRules:

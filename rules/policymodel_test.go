@@ -3,6 +3,7 @@ package rules_test
 import (
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
@@ -25,7 +27,13 @@ const firstGroup = 20 // id; those of generated uplinks are 1 to 6 and 57 to 62
 func (w *world) drawPolicies(t *rapid.T) {
 	w.cfg.Groups, w.cfg.Policies = nil, nil
 	for n := range draw(t, "groups", 4) {
-		g := rules.Group{ID: firstGroup + n, KillSwitch: flip(t, "kill switch")}
+		g := rules.Group{ID: firstGroup + n}
+		if seldom(t, "left alone") {
+			g.LeftTo = rapid.SampledFrom([]rules.LeftTo{rules.LeftToMain, rules.LeftToDefault}).Draw(t, "left to")
+			w.cfg.Groups = append(w.cfg.Groups, g)
+			continue
+		}
+		g.KillSwitch = flip(t, "kill switch")
 		if seldom(t, "except") {
 			g.Except = []netip.Prefix{netip.MustParsePrefix("192.0.2.32/28"), netip.MustParsePrefix("2001:db8:7777::/48")}
 		}
@@ -39,6 +47,11 @@ func (w *world) drawPolicies(t *rapid.T) {
 				g.Tiers = append(g.Tiers, []int{id})
 			}
 		}
+		for _, tier := range g.Tiers {
+			if len(tier) > 1 && flip(t, "own weight") {
+				g.Weights = map[int]int{tier[0]: 1 + draw(t, "weight in the group", 9)}
+			}
+		}
 		if len(g.Tiers) > 0 {
 			w.cfg.Groups = append(w.cfg.Groups, g)
 		}
@@ -47,7 +60,8 @@ func (w *world) drawPolicies(t *rapid.T) {
 		if len(w.cfg.Groups) == 0 {
 			return
 		}
-		p := rules.Policy{Name: fmt.Sprintf("p%d", n), Group: w.cfg.Groups[draw(t, "group", len(w.cfg.Groups))].ID, Sticky: seldom(t, "sticky")}
+		g := &w.cfg.Groups[draw(t, "group", len(w.cfg.Groups))]
+		p := rules.Policy{Name: fmt.Sprintf("p%d", n), Group: g.ID, Sticky: seldom(t, "sticky") && g.LeftTo == rules.LeftToNobody}
 		for _, kind := range rules.Conditions() {
 			if key := kind.Key(); key == "to" || key == "iif" && len(w.lans) > 0 && flip(t, key) || key != "iif" && seldom(t, key) {
 				p.Select = append(p.Select, drawn[key].draw(t, w))
@@ -69,20 +83,20 @@ var drawn = map[string]struct {
 		func(c rules.Condition, q query) bool { return slices.Contains(c.(rules.SelectDevices), q.iif) },
 	},
 	"from": {
-		func(*rapid.T, *world) rules.Condition {
+		func(t *rapid.T, _ *world) rules.Condition {
 			list := []string{"2001:db8::/32"}
 			for i := range 40 { // of which odd hosts are some
 				list = append(list, fmt.Sprintf("192.168.1.%d/32", 1+2*i))
 			}
-			return from(list...)
+			return asLists(t, from(list...))
 		},
-		func(c rules.Condition, q query) bool { return covers(c.(rules.SelectAddresses).Prefixes, q.src) },
+		func(c rules.Condition, q query) bool { return inAddresses(c, q.src) },
 	},
 	"to": {
-		func(*rapid.T, *world) rules.Condition {
-			return to(selected[rules.IPv4].String()+"/32", selected[rules.IPv6].String()+"/128")
+		func(t *rapid.T, _ *world) rules.Condition {
+			return asLists(t, to(selected[rules.IPv4].String()+"/32", selected[rules.IPv6].String()+"/128"))
 		},
-		func(c rules.Condition, q query) bool { return covers(c.(rules.SelectAddresses).Prefixes, q.dst) },
+		func(c rules.Condition, q query) bool { return inAddresses(c, q.dst) },
 	},
 	"protocol": {
 		func(*rapid.T, *world) rules.Condition { return rules.SelectProtocols{6} },
@@ -119,6 +133,42 @@ var drawn = map[string]struct {
 			return q.iif != "lo" && slices.Contains(c.(rules.SelectMACs), q.mac)
 		},
 	},
+}
+
+// asLists puts some of the addresses into lists: all, those of one family, or none.
+func asLists(t *rapid.T, a rules.SelectAddresses) rules.SelectAddresses {
+	moved := rapid.SampledFrom([]func(netip.Prefix) bool{
+		func(netip.Prefix) bool { return false }, func(netip.Prefix) bool { return true }, func(p netip.Prefix) bool { return p.Addr().Is4() },
+	}).Draw(t, "in lists")
+	var kept []netip.Prefix
+	var first, second []inet.Range
+	for i, p := range a.Prefixes {
+		switch {
+		case !moved(p):
+			kept = append(kept, p)
+		case i%3 == 0:
+			first = append(first, inet.RangeOf(p))
+		default:
+			second = append(second, inet.RangeOf(p))
+		}
+	}
+	if a.Prefixes = kept; len(first)+len(second) > 0 {
+		a.Lists = []rules.List{{Name: "first", Set: inet.NewSet(first)}, {Name: "second", Set: inet.NewSet(second)}}
+	}
+	return a
+}
+
+// inAddresses looks for an address one by one.
+func inAddresses(c rules.Condition, a netip.Addr) bool {
+	s := c.(rules.SelectAddresses)
+	for _, l := range s.Lists {
+		for _, r := range l.Ranges(rules.FamilyOf(a)) {
+			if r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0 {
+				return true
+			}
+		}
+	}
+	return covers(s.Prefixes, a)
 }
 
 var someMAC = [6]byte{2, 5: 0x10}
@@ -159,7 +209,7 @@ func TestConditionsOfEveryKindAreDrawn(t *testing.T) {
 func (w *world) about(p *rules.Policy, q query) bool {
 	family := rules.FamilyOf(q.dst)
 	g := w.group(p.Group)
-	carried := g.KillSwitch
+	carried := g.KillSwitch || g.LeftTo != rules.LeftToNobody
 	for i := range w.cfg.Uplinks {
 		u := &w.cfg.Uplinks[i]
 		carried = carried || u.Family(family).Enabled && inGroup(g, u.ID)
@@ -195,7 +245,7 @@ func (w *world) eachSelected(report *rules.Report, fn func(q query, closed bool,
 }
 
 // allowed finds where a packet of a new connection may go by the policies: the uplinks of the first one that is
-// about it and has any, or of a kill switch before that. Closed is true when a kill switch decides.
+// about it and has any, or of a kill switch before that; none where that one leaves it alone. Closed is true when a kill switch decides.
 func (w *world) allowed(report *rules.Report, q query, fn func(q query, closed bool, devices []string)) {
 	for i := range w.cfg.Policies {
 		p := &w.cfg.Policies[i]
@@ -203,7 +253,11 @@ func (w *world) allowed(report *rules.Report, q query, fn func(q query, closed b
 			continue
 		}
 		choice := report.Policies[i].Choice[rules.FamilyOf(q.dst)]
-		if g := w.group(p.Group); len(choice.Members) > 0 || g.KillSwitch {
+		g := w.group(p.Group)
+		if g.LeftTo != rules.LeftToNobody {
+			return // it may go anywhere
+		}
+		if len(choice.Members) > 0 || g.KillSwitch {
 			var devices []string
 			for i := range w.cfg.Uplinks {
 				if u := &w.cfg.Uplinks[i]; inGroup(g, u.ID) {
@@ -226,6 +280,28 @@ func TestPoliciesDecideWhereNewConnectionsLeave(t *testing.T) {
 				}
 			}
 		})
+	})
+}
+
+// What is left to main or to the default takes the way that it would take without policies, whatever later ones say.
+func TestWhatIsLeftAloneGoesAsIfThereWereNoPolicies(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := worlds().Draw(t, "world")
+		g := rules.Group{ID: firstGroup + 9, LeftTo: rules.LeftToDefault}
+		w.cfg.Groups = append(w.cfg.Groups, g)
+		alone := rules.Policy{Name: "alone", Group: g.ID, Select: rules.Selector{asLists(t, to(selected[rules.IPv4].String()+"/32", selected[rules.IPv6].String()+"/128"))}}
+		w.cfg.Policies = append([]rules.Policy{alone}, w.cfg.Policies...)
+		w.converge(t)
+		_, report := w.plan()
+		for f, dst := range selected {
+			w.eachLANHost(f, func(lan string, host netip.Addr) {
+				for _, d := range w.sent(query{dst: dst, src: host, iif: lan, protocol: 6, sport: 40000, dport: 443}, &connection{fresh: true}) {
+					if u := w.cfg.UplinkOn(d.device); u != nil && len(report.Defaults[f].Members) > 0 && !slices.ContainsFunc(report.Defaults[f].Members, func(m rules.Member) bool { return m.Uplink == u.ID }) && !displaced(&report) {
+						t.Errorf("%v: %v, and the default is %v", dst, d, report.Defaults[f])
+					}
+				}
+			})
+		}
 	})
 }
 
@@ -255,7 +331,7 @@ func TestThePoliciesChoicesAreCarriedOut(t *testing.T) {
 	planned(t, func(t *rapid.T, w *world, report rules.Report) {
 		for i := range w.cfg.Policies {
 			for f, choice := range report.Policies[i].Choice {
-				if len(choice.Members) == 0 || displaced(&report) {
+				if len(choice.Members) == 0 || displaced(&report) || w.group(w.cfg.Policies[i].Group).LeftTo != rules.LeftToNobody {
 					continue
 				}
 				want := devices(memberWays(w, choice))
@@ -283,21 +359,21 @@ func TestKillSwitchesHoldAtEveryStep(t *testing.T) {
 		ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
 		w.obs.Recorded.Record(ops)
 		w.checkKillSwitches(t, &report, name, true)
-		for _, op := range ops {
+		for i, op := range ops {
 			if err := w.apply(op); err != nil {
 				t.Fatalf("%v", err)
 			}
-			w.checkKillSwitches(t, &report, name+", then "+op.Command(), false)
+			w.checkKillSwitches(t, &report, name+", then "+op.Command(), i < len(ops)-1)
 		}
 	})
 }
 
-// checkKillSwitches checks what leaves; unseen says that we have not looked since: the kernel's own route to a network that a provider claims
-// attracts what it likes until then.
-func (w *world) checkKillSwitches(t *rapid.T, report *rules.Report, when string, unseen bool) {
+// checkKillSwitches checks what leaves; unfinished says that the plan is not carried out yet: the kernel's own route to a network that a
+// provider claims attracts what it likes until the rule for main is out of its way, which is the last change.
+func (w *world) checkKillSwitches(t *rapid.T, report *rules.Report, when string, unfinished bool) {
 	w.eachSelected(report, func(q query, closed bool, devices []string) {
 		claimed := slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool { return w.uplinkOn(a.Device) != nil && a.Prefix.Contains(q.dst) })
-		if !closed || w.anyBefore(q) || unseen && claimed {
+		if !closed || w.anyBefore(q) || unfinished && claimed {
 			return
 		}
 		connections := map[string]*connection{"new": {fresh: true}}
@@ -331,4 +407,33 @@ func (w *world) pins() map[string]*connection {
 		list["pinned to "+w.cfg.Uplinks[i].Name] = &connection{mark: numbers.Mark(w.cfg.Uplinks[i].ID)}
 	}
 	return list
+}
+
+// Uplinks share a tier of a policy by the weights that stand there, and else by their own.
+func TestAPolicysTierIsSharedByItsWeights(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		for i := range w.cfg.Policies {
+			g := w.group(w.cfg.Policies[i].Group)
+			if g.LeftTo != rules.LeftToNobody {
+				continue
+			}
+			for f, choice := range report.Policies[i].Choice {
+				total := 0
+				weight := func(id int) int {
+					if own := g.Weights[id]; own > 0 {
+						return own
+					}
+					return w.cfg.Uplinks[slices.IndexFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id })].Weight
+				}
+				for _, m := range choice.Members {
+					total += weight(m.Uplink)
+				}
+				for _, m := range choice.Members {
+					if want := float64(weight(m.Uplink)) / float64(total); math.Abs(m.Share-want) > 1e-9 {
+						t.Errorf("%v: uplink %d has the share %v of %s, want %v", f, m.Uplink, m.Share, w.cfg.Policies[i].Name, want)
+					}
+				}
+			}
+		}
+	})
 }

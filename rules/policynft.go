@@ -47,7 +47,7 @@ func (n *placement) of(p *planner, policy *Policy, f Family) {
 // groupTranslates reports whether what leaves by an uplink of a group gets a source of that uplink, whatever it has.
 func (p *planner) groupTranslates(g *plannedGroup, f Family) bool {
 	for i := range p.cfg.Uplinks {
-		if u := &p.cfg.Uplinks[i]; g.tier(u.ID) > 0 && u.Family(f).Enabled && !p.translates(u, f) {
+		if u := &p.cfg.Uplinks[i]; (g.tier(u.ID) > 0 || g.LeftTo != LeftToNobody) && u.Family(f).Enabled && !p.translates(u, f) {
 			return false
 		}
 	}
@@ -133,7 +133,7 @@ func (p *planner) mark(c *nft.Chain, family Family, marked func(int) bool, local
 		policy := &p.cfg.Policies[i]
 		choice, about := p.report.Policies[i].Choice[family]
 		group := p.groups[policy.Group]
-		if !about || policy.Select.about()&origin == 0 || len(choice.Members) == 0 && !group.KillSwitch {
+		if !about || policy.Select.about()&origin == 0 || !group.decides(&choice) {
 			continue
 		}
 		for _, match := range policy.Select.matches(group.Except, family) {
@@ -151,12 +151,12 @@ func (p *planner) mark(c *nft.Chain, family Family, marked func(int) bool, local
 func (p *planner) hashSources(c *nft.Chain, policy *Policy, family Family, choice *Choice, match []nft.Expr) {
 	total, from := uint32(0), uint32(0)
 	for _, m := range choice.Members {
-		total += uint32(p.uplink(m.Uplink).Weight)
+		total += uint32(m.Weight)
 	}
 	for _, m := range choice.Members {
 		u := p.uplink(m.Uplink)
-		share := nft.SourceShare{Family: family, Total: total, First: from, Last: from + uint32(u.Weight) - 1}
-		from += uint32(u.Weight)
+		share := nft.SourceShare{Family: family, Total: total, First: from, Last: from + uint32(m.Weight) - 1}
+		from += uint32(m.Weight)
 		c.AddFor(policy.Name, ": these sources by "+u.Name, append(slices.Clone(match), share, nft.SetMark{Mask: p.k.MarkMask, Value: p.k.Mark(u.ID)}, nft.Return{})...)
 	}
 }

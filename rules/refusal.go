@@ -16,7 +16,7 @@ func (p *planner) dropRefused() {
 			return false
 		}
 		p.problem("sysctl-refused", "warning", fmt.Sprintf("%s cannot be set to %s: %s (%s)", s.Name, s.Value, why, s.Why),
-			fmt.Sprintf("let uplinkd write to /proc/sys, or set it from outside of the container: sysctl -w %s=%s", s.Name, s.Value))
+			fmt.Sprintf("let uplinkd write to /proc/sys, or set it from outside the container: sysctl -w %s=%s", s.Name, s.Value))
 		return true
 	})
 }
@@ -28,6 +28,6 @@ func (p *planner) needTables() {
 		return
 	}
 	p.state.Table, p.state.Policies = nil, nil
-	p.problem("no-nftables", "error", "the packet filter of the kernel cannot be read, so nothing is masqueraded, pinned or filtered: "+p.obs.NoTables,
-		"modprobe nf_tables, or use a kernel that has it; uplinkd doctor tells what else is missing")
+	p.problem("no-nftables", "error", "nftables cannot be read, so nothing is masqueraded, filtered or kept on its uplink: "+p.obs.NoTables,
+		"run uplinkd as root; modprobe nf_tables, or use a kernel that has it (uplinkd doctor lists what else is missing)")
 }

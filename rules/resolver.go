@@ -41,7 +41,7 @@ func (o *inputCheck) resolvers(u *Uplink) []netip.Addr {
 			why = fmt.Sprintf("one more than the %d that are used", MaxResolvers)
 		}
 		if why != "" {
-			o.report("unusable-resolver", fmt.Sprintf("%s is given the DNS server %v, which is %s: it is not used", u.Name, a, why), u)
+			o.report("unusable-resolver", fmt.Sprintf("%s was given the DNS server %v, which is %s: ignored", u.Name, a, why), u)
 			continue
 		}
 		list = append(list, a)
@@ -59,7 +59,7 @@ func (o *inputCheck) resolverFault(u *Uplink, a netip.Addr) string {
 	case a.Zone() != "" && a.Zone() != u.Device:
 		return "on another link"
 	case a.Is4() && a.IsLinkLocalUnicast(): // IPv6 knows the link by the zone, IPv4 has none
-		return "a link-local address, of no link in particular"
+		return "a link-local address without a zone"
 	case slices.Contains(o.assigned, a.WithZone("")) || o.obs.isOurs(a.WithZone(""), u.Device):
 		return "this machine's own"
 	case a.IsLinkLocalUnicast() || u.Site || u.hasPeers():
@@ -154,10 +154,15 @@ func (p *planner) nearAnother(u *Uplink, a netip.Addr) bool {
 		if slices.ContainsFunc(p.neighbours[deviceFamily{other.Device, family}], func(n netip.Prefix) bool { return n.Contains(a) }) {
 			return true
 		}
-		if !other.Family(family).Enabled {
-			continue
+		owned := p.addressesOf(other, family, p.info(other, family))
+		if !other.Family(family).Enabled { // but the kernel still has it
+			for j := range p.obs.Addrs {
+				if held := &p.obs.Addrs[j]; held.Device == other.Device && FamilyOf(held.Prefix.Addr()) == family {
+					owned = append(owned, held.Prefix)
+				}
+			}
 		}
-		for _, own := range p.addressesOf(other, family, p.info(other, family)) {
+		for _, own := range owned {
 			if segment := segmentOf(own.Masked(), own.Addr(), false); segment.IsValid() && segment.Contains(a) {
 				return true
 			}

@@ -112,7 +112,7 @@ func TestADNSServerThatNobodyCanAskIsNamedAndCostsNothingElse(t *testing.T) {
 	for server, why := range map[string]string{
 		"127.0.0.53":        "a loopback address",
 		"::1":               "a loopback address",
-		"0.0.0.0":           "no address at all",
+		"0.0.0.0":           "the unspecified address",
 		"224.0.0.251":       "a multicast address",
 		"ff02::fb":          "a multicast address",
 		"255.255.255.255":   "the broadcast address",

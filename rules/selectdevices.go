@@ -41,6 +41,8 @@ func (d SelectDevices) expressions(Family) (list []nft.Expr) {
 
 // Connection tracking keeps no devices: what is behind them stands for them.
 func (d SelectDevices) tracked(p *planner) func(*Connection) bool {
-	sources := p.networksBehind(d)
-	return func(c *Connection) bool { return inet.Within(sources, c.Source) }
+	sources, routed := p.networksBehind(d), p.obs.Routed
+	return func(c *Connection) bool {
+		return inet.Within(sources, c.Source) || routed[c.Family.Index()].has(c.Source, func(device string) bool { return matchesDevice(d, device) })
+	}
 }

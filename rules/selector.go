@@ -143,9 +143,8 @@ func (s Selector) matches(except []netip.Prefix, family Family) [][]nft.Expr {
 		}
 		told = told || slices.ContainsFunc(conditions[i], tellsFamily)
 	}
-	for _, part := range inSets(except) {
-		conditions = slices.Insert(conditions, excepted, []nft.Expr{nft.Addresses{Dest: true, Not: true, Prefixes: part}})
-		excepted++
+	if len(except) > 0 {
+		conditions = slices.Insert(conditions, excepted, []nft.Expr{oneOf(except, family, true, true)})
 	}
 	all := [][]nft.Expr{nil}
 	if !told {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
@@ -17,6 +18,10 @@ func TestConditionsOfEveryKindAreListedAndSayWhatTheySelect(t *testing.T) {
 		SelectDevices{"lan0"}, SelectAddresses{Prefixes: elsewhere}, SelectAddresses{Dest: true, Prefixes: elsewhere}, SelectProtocols{132},
 		SelectPorts{List: []netcfg.Ports{{First: 1, Last: 1}}}, SelectPorts{Dest: true, List: []netcfg.Ports{{First: 1, Last: 1}}}, SelectUIDs{{Set: true, First: 1, Last: 1}},
 		SelectMark{1, 1}, SelectDSCP{46}, SelectMACs{{2, 5: 1}},
+	}
+	list := SelectAddresses{Lists: []List{{"cn", inet.NewSet([]inet.Range{inet.RangeOf(elsewhere[0])})}}}
+	if list.inRules(IPv4).cannot == "" || (Selector{list}).covers(IPv6) || len(list.expressions(IPv4)) != 1 || len(list.expressions(IPv6)) != 0 {
+		t.Error("a list of IPv4 prefixes is about IPv4 alone, and no rule of the kernel")
 	}
 	connection := &Connection{Family: IPv4, Source: netip.MustParseAddr("192.168.1.2"), Dest: netip.MustParseAddr("192.0.2.1"), Protocol: 6, SPort: 40000, DPort: 443}
 	like := netcfg.Rule{Family: IPv4}

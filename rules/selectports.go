@@ -36,7 +36,11 @@ func (s SelectPorts) expressions(Family) []nft.Expr {
 	for _, p := range s.List {
 		list = append(list, nft.Range{First: uint32(p.First), Last: uint32(p.Last)})
 	}
-	return []nft.Expr{nft.Ports{Dest: s.Dest, List: nft.Merged(list)}}
+	var all []nft.Expr
+	for _, part := range nft.Apart(list) {
+		all = append(all, nft.Ports{Dest: s.Dest, List: part})
+	}
+	return all
 }
 
 func (s SelectPorts) tracked(*planner) func(*Connection) bool {

@@ -22,7 +22,11 @@ func (s SelectUIDs) expressions(Family) []nft.Expr {
 	for _, u := range s {
 		list = append(list, nft.Range{First: u.First, Last: u.Last})
 	}
-	return []nft.Expr{nft.Owners{List: nft.Merged(list)}}
+	var all []nft.Expr
+	for _, part := range nft.Apart(list) {
+		all = append(all, nft.Owners{List: part})
+	}
+	return all
 }
 
 func (SelectUIDs) tracked(*planner) func(*Connection) bool { return nil }

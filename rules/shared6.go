@@ -34,12 +34,12 @@ func (p *planner) carriesShared(u *Uplink, prefix netip.Prefix) bool {
 	if !p.heldElsewhere(u, prefix) {
 		return true
 	}
-	choice := p.selectBest(IPv6, func(o *Uplink) int {
+	choice := p.selectBest(IPv6, preference{weight: (*Uplink).ownWeight, tier: func(o *Uplink) int {
 		if !o.holds(prefix) {
 			return 0
 		}
 		return o.defaultTier()
-	})
+	}})
 	if len(choice.Members) == 0 {
 		return p.earlierHolders(u, prefix) == 0
 	}

@@ -58,8 +58,8 @@ func (p *planner) bypassedVPN() {
 	}
 	for _, device := range slices.Sorted(maps.Keys(byDevice)) {
 		p.problem("vpn-bypassed", "warning",
-			fmt.Sprintf("%s has routes for great parts of the Internet (%s), as VPN clients install them: our default precedes them, and traffic bypasses %s", device, strings.Join(byDevice[device], ", "), device),
-			fmt.Sprintf("to send all traffic there, add an [[uplink]] with device = %[1]q in a tier before the others; to send some, the same with default = false and a [[policy]]; "+
-				"to send none, keep the client from installing them (OpenVPN: pull-filter ignore redirect-gateway)", device))
+			fmt.Sprintf("%s has routes for large parts of the Internet (%s), as VPN clients install them, but our default precedes them: traffic bypasses %s", device, strings.Join(byDevice[device], ", "), device),
+			fmt.Sprintf("to send all traffic there, add an [[uplink]] with device = %[1]q in a lower tier than the others; to send some of it, the same with default = false and a [[policy]]; "+
+				"to send none, stop the client from installing them (OpenVPN: pull-filter ignore redirect-gateway)", device))
 	}
 }

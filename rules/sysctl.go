@@ -129,8 +129,22 @@ func (p *planner) multipathHash() {
 	}
 }
 
-// usesMultipath reports whether two uplinks have a family and a tier in common, in the default or in a group.
+// usesMultipath reports whether two uplinks have a family and a tier in common, in the default or in a group, or may share because one is full.
 func (p *planner) usesMultipath(family Family) bool {
+	last, overflows := 0, 0 // tiers of the default: the last, and the first that may be full
+	for i := range p.cfg.Uplinks {
+		u := &p.cfg.Uplinks[i]
+		tier := u.defaultTier()
+		if tier == 0 || !u.Family(family).Enabled {
+			continue
+		}
+		if last = max(last, tier); u.Overflows && (overflows == 0 || tier < overflows) {
+			overflows = tier
+		}
+	}
+	if overflows > 0 && last > overflows {
+		return true
+	}
 	shared := func(tierOf func(*Uplink) int) bool {
 		seen := make(map[int]bool)
 		for i := range p.cfg.Uplinks {

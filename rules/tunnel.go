@@ -74,11 +74,11 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 		return tunnelPlan{want: have, problem: Problem{"tunnel", "warning", fmt.Sprintf(format, args...), fix}}
 	}
 	if _, present := obs.Link(t.Bridge); t.Bridge != "" && !present {
-		return waiting("make it, or name another", "the bridge %s of tunnel %s is not there", t.Bridge, t.Device)
+		return waiting("create it, or name another", "the bridge %s of tunnel %s does not exist", t.Bridge, t.Device)
 	}
 	mtu, ok := t.mtu(cfg, obs)
 	if !ok {
-		return waiting("it is made as soon as a device has the address", "no device has %v, where tunnel %s begins", t.Local, t.Device)
+		return waiting("nothing: the tunnel is created as soon as a device has the address", "no device has the address %v, the local end of tunnel %s", t.Local, t.Device)
 	}
 	made := tunnelPlan{made: true, want: &netcfg.TunnelLink{Device: t.Device, Params: t.Params, MTU: mtu, Up: true, Bridge: t.Bridge, Alias: netcfg.AliasPrefix + t.For}}
 	_, present := obs.Link(t.Device)
@@ -87,8 +87,8 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 		// It is tried all the same, in vain, so that the plan is not taken for carried out.
 		made.want.Up, made.want.Bridge = false, ""
 		return tunnelPlan{want: made.want, problem: Problem{"tunnel", "error",
-			fmt.Sprintf("%s is there already, made by others, and is not the %s that is wanted", t.Device, t.Kind),
-			fmt.Sprintf("remove it (ip link delete dev %s), or take its section out of the configuration", t.Device)}}
+			fmt.Sprintf("%s already exists and is not the %s that the configuration describes", t.Device, t.Kind),
+			fmt.Sprintf("delete it (ip link delete dev %s), or remove its section from the configuration", t.Device)}}
 	case have == nil, have.Params != t.Params:
 		return made
 	}
@@ -170,6 +170,9 @@ func (o *Observed) remove(device string) {
 	o.Routes = slices.DeleteFunc(slices.Clone(o.Routes), func(r netcfg.Route) bool {
 		return slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return n.Device == device })
 	})
+	for i := range o.Routed {
+		o.Routed[i] = o.Routed[i].without(device)
+	}
 	if o.Egress != nil {
 		egress := Egress{Qdiscs: maps.Clone(o.Egress.Qdiscs), Impossible: o.Egress.Impossible}
 		egress.Filters = slices.DeleteFunc(slices.Clone(o.Egress.Filters), func(f netcfg.EgressFilter) bool { return f.Device == device })
@@ -233,10 +236,10 @@ func (p *planner) getsLinkLocal(device string) bool {
 // tunnelRefused names a change that the kernel has refused.
 func (p *planner) tunnelRefused(r *netcfg.Refusal) {
 	if _, is := r.Op.(netcfg.SetWireGuard); is {
-		p.problemOnce("wireguard", "error", r.Error(), "it is tried again by itself")
+		p.problemOnce("wireguard", "error", r.Error(), "it is retried")
 		return
 	}
-	p.problemOnce("tunnel", "error", r.Error(), "look whether the kernel has a module for it (modprobe); it is tried again by itself")
+	p.problemOnce("tunnel", "error", r.Error(), "check that the kernel has the module for it (modprobe); it is retried")
 }
 
 // bridgeFilters are the parameters by which bridged traffic goes through the firewall of routed traffic (br_netfilter).
@@ -251,16 +254,16 @@ func (p *planner) tunnelWarnings(t *Tunnel) {
 	warn := func(code, fix, format string, args ...any) {
 		p.problem(code, "warning", fmt.Sprintf(format, args...), fix)
 	}
-	const lost = "neighbour discovery, router advertisements and DHCPv6 do not get through, and with them IPv6"
+	const lost = "neighbour discovery, router advertisements and DHCPv6 cannot pass, so IPv6 does not work"
 	if !device.Multicast {
-		warn("tunnel-multicast", "ip link set dev "+t.Device+" multicast on", "%s takes no multicast: %s", t.Device, lost)
+		warn("tunnel-multicast", "ip link set dev "+t.Device+" multicast on", "%s accepts no multicast: %s", t.Device, lost)
 	}
 	bridge, present := p.obs.Link(t.Bridge)
 	if !present {
 		return
 	}
 	if device.Bridge == t.Bridge && !device.Floods {
-		warn("tunnel-multicast", "bridge link set dev "+t.Device+" mcast_flood on", "%s passes no multicast on to %s: %s", t.Bridge, t.Device, lost)
+		warn("tunnel-multicast", "bridge link set dev "+t.Device+" mcast_flood on", "%s forwards no multicast to %s: %s", t.Bridge, t.Device, lost)
 	}
 	var filters []string
 	for _, name := range bridgeFilters {
@@ -270,10 +273,10 @@ func (p *planner) tunnelWarnings(t *Tunnel) {
 	}
 	if len(filters) > 0 {
 		warn("bridge-filter", "sysctl -w "+strings.ReplaceAll(strings.Join(filters, "=0 "), "/", ".")+"=0, or accept it there",
-			"what %s bridges goes through the firewall's forward chain, which may drop it without a word: %s", t.Bridge, strings.Join(filters, " and "))
+			"what %s bridges passes the firewall's forward chain, which may drop it silently: %s", t.Bridge, strings.Join(filters, " and "))
 	}
 	if device.MTU < bridge.MTU {
-		warn("bridge-mtu", "use kind gretap over IPv4, which fragments what does not fit, or lower the bridge's MTU and all of its hosts'",
-			"%s takes %d bytes and %s passes on %d: longer frames are dropped without a word", t.Device, device.MTU, t.Bridge, bridge.MTU)
+		warn("bridge-mtu", "use kind = \"gretap\" over IPv4, which fragments what does not fit, or lower the MTU of the bridge and all its hosts",
+			"%s carries %d bytes and %s sends up to %d: longer frames are dropped silently", t.Device, device.MTU, t.Bridge, bridge.MTU)
 	}
 }

@@ -76,7 +76,7 @@ func TestADeviceOfOthersInTheWayIsTriedInVain(t *testing.T) {
 	w.plug(rules.Link{Name: "t", Up: true, Carrier: true, MTU: 1500})
 	want, report := w.plan()
 	ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
-	if len(ops) != 1 || !strings.HasPrefix(ops[0].Command(), "ip link add name t ") || len(report.Problems) != 1 || !strings.Contains(report.Problems[0].Message, "made by others") {
+	if len(ops) != 1 || !strings.HasPrefix(ops[0].Command(), "ip link add name t ") || len(report.Problems) != 1 || !strings.Contains(report.Problems[0].Message, "already exists and is not") {
 		t.Errorf("%s%+v", commands(ops), report.Problems)
 	}
 }

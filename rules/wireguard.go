@@ -71,7 +71,7 @@ func (p *planner) wireGuard() {
 			continue
 		}
 		if at := slices.IndexFunc(p.obs.WireGuard, func(d WireGuardDevice) bool { return d.Device == w.Device && d.Err != "" }); at >= 0 {
-			p.problem("wireguard", "error", p.obs.WireGuard[at].Err, "look whether the device is a WireGuard one; it is tried again by itself")
+			p.problem("wireguard", "error", p.obs.WireGuard[at].Err, "check that the device is a WireGuard device; it is retried")
 			continue
 		}
 		if p.obs.WireGuardDevice(w.Device) != nil || p.obs.foreseen[w.Device] {

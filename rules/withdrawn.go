@@ -43,7 +43,7 @@ func (p *planner) inUse(prefix netip.Prefix) bool {
 		slices.ContainsFunc(p.obs.Routes, func(r netcfg.Route) bool {
 			return r.Family == IPv6 && r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && r.Protocol != p.k.Protocol && r.Protocol != protocolKernel &&
 				!r.DefaultLike() && r.Dst.Overlaps(prefix)
-		})
+		}) || p.obs.Routed[IPv6.Index()].overlaps(prefix)
 }
 
 // rejectWithdrawn keeps withdrawn prefixes from leaving by an uplink that would send them as they are: no provider routes the

@@ -137,11 +137,11 @@ func (q *Quality) Reason() string {
 	case c == Good:
 		return ""
 	case c == q.loss.Class():
-		return fmt.Sprintf("%v: loss beyond %.3g %%", c, 100*q.limit(c).Loss)
+		return fmt.Sprintf("%v: loss above %.3g %%", c, 100*q.limit(c).Loss)
 	case c == q.rtt.class:
-		return fmt.Sprintf("%v: rtt of %d ms beyond %d ms", c, q.lastRTT.Milliseconds(), q.limit(c).RTT.Milliseconds())
+		return fmt.Sprintf("%v: RTT %d ms (limit %d ms)", c, q.lastRTT.Milliseconds(), q.limit(c).RTT.Milliseconds())
 	default:
-		return fmt.Sprintf("%v: jitter of %d ms beyond %d ms", c, q.lastJitter.Milliseconds(), q.limit(c).Jitter.Milliseconds())
+		return fmt.Sprintf("%v: jitter %d ms (limit %d ms)", c, q.lastJitter.Milliseconds(), q.limit(c).Jitter.Milliseconds())
 	}
 }
 

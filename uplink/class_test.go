@@ -21,12 +21,12 @@ func TestQualityClassesOfTimes(t *testing.T) {
 		{20 * ms, ms, time.Minute, Good, ""},
 		{200 * ms, ms, 9 * time.Second, Good, ""}, // not for long enough
 		{20 * ms, ms, time.Second, Good, ""},      // so it begins anew
-		{200 * ms, ms, 11 * time.Second, Fair, "fair: rtt of 200 ms beyond 150 ms"},
-		{140 * ms, ms, time.Minute, Fair, "fair: rtt of 140 ms beyond 150 ms"}, // leaving takes 120 ms
-		{119 * ms, ms, 29 * time.Second, Fair, "fair: rtt of 119 ms beyond 150 ms"},
+		{200 * ms, ms, 11 * time.Second, Fair, "fair: RTT 200 ms (limit 150 ms)"},
+		{140 * ms, ms, time.Minute, Fair, "fair: RTT 140 ms (limit 150 ms)"}, // leaving takes 120 ms
+		{119 * ms, ms, 29 * time.Second, Fair, "fair: RTT 119 ms (limit 150 ms)"},
 		{119 * ms, ms, 2 * time.Second, Good, ""},
-		{20 * ms, 70 * ms, 11 * time.Second, Poor, "poor: jitter of 70 ms beyond 60 ms"},
-		{400 * ms, 10 * ms, 31 * time.Second, Poor, "poor: rtt of 400 ms beyond 300 ms"},
+		{20 * ms, 70 * ms, 11 * time.Second, Poor, "poor: jitter 70 ms (limit 60 ms)"},
+		{400 * ms, 10 * ms, 31 * time.Second, Poor, "poor: RTT 400 ms (limit 300 ms)"},
 	} {
 		for end := now.Add(step.span); now.Before(end); now = now.Add(time.Second) {
 			q.Times(step.rtt, step.jitter, now)

@@ -133,7 +133,7 @@ func (c *Congestion) update(now time.Time) {
 	}
 	inflated := c.inflated()
 	if loaded && inflated {
-		c.reason = fmt.Sprintf("congested by its own traffic: rtt of %v instead of %v at %.3g Mbit/s", c.rtt.Round(time.Millisecond), base.Round(100*time.Microsecond), load/1e6)
+		c.reason = fmt.Sprintf("congested by its own traffic: RTT %v at %.3g Mbit/s, %v when idle", c.rtt.Round(time.Millisecond), load/1e6, base.Round(100*time.Microsecond))
 	}
 	begin, after := &c.since, congestedAfter
 	if c.congested {

@@ -186,7 +186,7 @@ func (c *Correlator) decide(path rules.Path, r PathReport, paths map[rules.Path]
 	s := c.tracked[path]
 	own := Decision{Health: r.State.Health()}
 	if s.cleared && own.Health < s.trusted && r.State == Recovering {
-		return Decision{Health: s.trusted, Deferred: true, Note: "trusted at once, for nothing was proven against it"}
+		return Decision{Health: s.trusted, Deferred: true, Note: "trusted at once: its failure was never confirmed"}
 	}
 	if s.silentSince.IsZero() || s.confirmed || own.Health >= s.trusted {
 		s.deferredAt = time.Time{}
@@ -203,7 +203,7 @@ func (c *Correlator) decide(path rules.Path, r PathReport, paths map[rules.Path]
 		case o.Unprobed, !peer.answeredAt.IsZero() && !peer.answeredAt.Before(s.silentSince) && !peer.silent:
 			settled := peer.backAt.Add(ReturnGrace)
 			if peer.backAt.Before(s.silentSince) || !now.Before(settled) {
-				return s.confirm(own, o.Name+" answers meanwhile")
+				return s.confirm(own, o.Name+" still answers")
 			}
 			due(settled)
 		case !peer.silent:
@@ -212,7 +212,7 @@ func (c *Correlator) decide(path rules.Path, r PathReport, paths map[rules.Path]
 	}
 	if others == 0 {
 		s.deferredAt = time.Time{}
-		own.Note = "there is no other uplink to compare with, so it may be the targets"
+		own.Note = "no other uplink to compare with, so the targets may be at fault"
 		return own
 	}
 	if s.deferredAt.IsZero() {
@@ -220,12 +220,12 @@ func (c *Correlator) decide(path rules.Path, r PathReport, paths map[rules.Path]
 	}
 	limit := s.deferredAt.Add(DecisionTimeout)
 	if undecided && !now.Before(limit) {
-		return s.confirm(own, "the others have neither answered nor failed")
+		return s.confirm(own, "not confirmed by another uplink in time")
 	}
 	due(limit)
-	deferred := Decision{Health: s.trusted, Deferred: true, Note: "nothing moves before another uplink has answered"}
+	deferred := Decision{Health: s.trusted, Deferred: true, Note: "traffic stays until another uplink has answered"}
 	if _, common := c.outages[path.Family]; common {
-		deferred.Note = "common cause: no uplink answers, so nothing moves"
+		deferred.Note = "no uplink answers (common cause), so traffic stays where it is"
 	}
 	return deferred
 }

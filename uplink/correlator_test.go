@@ -62,7 +62,7 @@ func TestASilentPathIsConfirmedOnceAnotherHasAnsweredSince(t *testing.T) {
 		t.Error("an answer decides while nobody is silent")
 	}
 	s.says(fiberPath, Suspect)
-	s.wants(fiberPath, HealthGood, "nothing moves before another uplink has answered")
+	s.wants(fiberPath, HealthGood, "traffic stays until another uplink has answered")
 	if !s.DeferredSince(rules.IPv4).Equal(s.now) || !s.DeferredSince(rules.IPv6).IsZero() {
 		t.Error("somebody is waited for in the wrong family")
 	}
@@ -70,17 +70,17 @@ func TestASilentPathIsConfirmedOnceAnotherHasAnsweredSince(t *testing.T) {
 	if decides, _ := s.answers(ltePath, 200*time.Millisecond); decides {
 		t.Error("an answer to a probe that was sent before the silence was noticed decides")
 	}
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	if decides, _ := s.answers(ltePath, 50*time.Millisecond); !decides {
 		t.Error("an answer to a later probe does not decide")
 	}
-	s.wants(fiberPath, HealthDoubtful, "lte answers meanwhile")
+	s.wants(fiberPath, HealthDoubtful, "lte still answers")
 	s.says(fiberPath, Down)
 	s.wants(fiberPath, HealthDead, "")
 	// What is proven stays proven, even when the other falls silent too.
 	s.says(ltePath, Suspect)
 	s.wants(fiberPath, HealthDead, "")
-	s.wants(ltePath, HealthGood, "nothing moves")
+	s.wants(ltePath, HealthGood, "traffic stays")
 	s.says(fiberPath, Recovering)
 	s.wants(fiberPath, HealthDoubtful, "")
 }
@@ -117,11 +117,11 @@ func TestWhenEveryPathIsSilentNothingMovesUntilOneAnswersAndTheOthersDoNot(t *te
 	s := newScene(t, fiberPath, ltePath)
 	s.says(fiberPath, Suspect)
 	s.says(ltePath, Suspect)
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	s.pass(640 * time.Millisecond)
 	s.says(fiberPath, Down)
 	s.says(ltePath, Down)
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	if len(s.Outages()) != 0 {
 		t.Error("a common cause before its time")
 	}
@@ -143,23 +143,23 @@ func TestWhenEveryPathIsSilentNothingMovesUntilOneAnswersAndTheOthersDoNot(t *te
 		t.Errorf("%v, %v", decides, ask)
 	}
 	s.says(ltePath, Recovering)
-	s.wants(fiberPath, HealthGood, "nothing moves") // it may answer any moment
+	s.wants(fiberPath, HealthGood, "traffic stays") // it may answer any moment
 	if len(s.Outages()) != 0 {
 		t.Error("the common cause outlives an answer")
 	}
 	s.pass(ReturnGrace)
-	s.wants(fiberPath, HealthDead, "lte answers meanwhile")
+	s.wants(fiberPath, HealthDead, "lte still answers")
 }
 
 func TestWhatComesBackTogetherIsBelievedTogether(t *testing.T) {
 	s := newScene(t, fiberPath, ltePath)
 	s.says(fiberPath, Suspect)
 	s.says(ltePath, Suspect)
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	s.pass(300 * time.Millisecond) // an outage too short to be called by its name
 	s.answers(ltePath, 20*time.Millisecond)
 	s.says(ltePath, Up)
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	s.pass(time.Second)
 	s.answers(fiberPath, 20*time.Millisecond)
 	s.says(fiberPath, Up)
@@ -172,23 +172,23 @@ func TestWhatWasNotToBlameIsTrustedAtOnce(t *testing.T) {
 	for p := range s.paths {
 		s.says(p, Down)
 	}
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	s.pass(time.Minute)
 	s.wants(fiberPath, HealthGood, "common cause")
 	for p := range s.paths {
 		s.answers(p, 10*time.Millisecond)
 		s.says(p, Recovering)
 	}
-	s.wants(fiberPath, HealthGood, "nothing was proven")
-	s.wants(ltePath, HealthGood, "nothing was proven")
+	s.wants(fiberPath, HealthGood, "never confirmed")
+	s.wants(ltePath, HealthGood, "never confirmed")
 	s.says(ltePath, Up)
-	s.wants(fiberPath, HealthGood, "nothing was proven")
+	s.wants(fiberPath, HealthGood, "never confirmed")
 	s.pass(time.Second)
 	s.says(fiberPath, Down)
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	s.pass(time.Second)
 	s.answers(ltePath, 10*time.Millisecond)
-	s.wants(fiberPath, HealthDead, "lte answers")
+	s.wants(fiberPath, HealthDead, "lte still answers")
 	s.says(fiberPath, Recovering)
 	s.wants(fiberPath, HealthDoubtful, "")
 }
@@ -196,13 +196,13 @@ func TestWhatWasNotToBlameIsTrustedAtOnce(t *testing.T) {
 func TestAnUndecidedPathIsWaitedForOnlyAWhile(t *testing.T) {
 	s := newScene(t, fiberPath, ltePath)
 	s.says(fiberPath, Down)
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	_, next := s.Decide(s.paths, s.now)
 	if !next.Equal(s.now.Add(DecisionTimeout)) {
 		t.Errorf("next at %v", next.Sub(s.now))
 	}
 	s.now = next
-	s.wants(fiberPath, HealthDead, "neither answered nor failed")
+	s.wants(fiberPath, HealthDead, "not confirmed by another uplink")
 }
 
 func TestAVerdictOfAnEarlierRunStands(t *testing.T) {
@@ -220,8 +220,8 @@ func TestAPathThatWasNotTrustedYetIsHeldAtWhatItWas(t *testing.T) {
 	for p := range s.paths {
 		s.says(p, Down)
 	}
-	s.wants(ltePath, HealthDoubtful, "nothing moves")
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(ltePath, HealthDoubtful, "traffic stays")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 }
 
 func TestAPathWithoutTargetsVouchesForItself(t *testing.T) {
@@ -230,7 +230,7 @@ func TestAPathWithoutTargetsVouchesForItself(t *testing.T) {
 	unprobed.Unprobed = true
 	s.paths[ltePath] = unprobed
 	s.says(fiberPath, Suspect)
-	s.wants(fiberPath, HealthDoubtful, "lte answers meanwhile")
+	s.wants(fiberPath, HealthDoubtful, "lte still answers")
 }
 
 func TestFamiliesAreJudgedApart(t *testing.T) {
@@ -238,7 +238,7 @@ func TestFamiliesAreJudgedApart(t *testing.T) {
 	s.paths[rules.Path{Uplink: 1, Family: rules.IPv6}] = PathReport{Name: "fiber", State: Up, Complete: true}
 	s.Decide(s.paths, s.now)
 	s.says(fiberPath, Suspect)
-	s.wants(fiberPath, HealthGood, "nothing moves")
+	s.wants(fiberPath, HealthGood, "traffic stays")
 	if decides, _ := s.answers(rules.Path{Uplink: 1, Family: rules.IPv6}, 0); decides {
 		t.Error("an answer of another family decides")
 	}

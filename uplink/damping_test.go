@@ -101,7 +101,7 @@ func TestALineThatIsGivenAnotherAddressHasNotFailed(t *testing.T) {
 		if failed := m.damping.Penalty(now) > 0; failed != (what == "carrier") {
 			t.Errorf("losing the %s counts as a failure: %v", what, failed)
 		}
-		if _, changed := m.SetLink(Link{Carrier: true, HasAddress: true, HasGateway: true}, now); changed || m.Reason() != reasonWhole {
+		if _, changed := m.SetLink(Link{Carrier: true, HasAddress: true, HasGateway: true}, now); changed || m.Reason().Code != CodeComplete || !strings.Contains(m.Reason().Text, "since the "+what+" came back at ") {
 			t.Errorf("with the %s there again it says %q", what, m.Reason())
 		}
 	}

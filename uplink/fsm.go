@@ -58,23 +58,28 @@ type Link struct {
 	Carrier    bool // up and running
 	HasAddress bool
 	HasGateway bool // a default route or a configured gateway; true for point-to-point devices
+	// Lack says for people what is missing, with names and addresses; "" for the usual words.
+	Lack string
 }
 
 // Complete reports whether nothing is missing.
 func (l Link) Complete() bool { return !l.NoDevice && l.Carrier && l.HasAddress && l.HasGateway }
 
-func (l Link) missing() Reason {
+func (l Link) missing() (r Reason) {
 	switch {
 	case l.NoDevice:
-		return ReasonDevice
+		r = ReasonDevice
 	case !l.Carrier:
-		return ReasonCarrier
+		r = ReasonCarrier
 	case !l.HasAddress:
-		return ReasonAddress
+		r = ReasonAddress
 	case !l.HasGateway:
-		return ReasonGateway
+		r = ReasonGateway
 	}
-	return Reason{}
+	if l.Lack != "" {
+		r.Text = l.Lack
+	}
+	return r
 }
 
 // FSMConfig configures an [FSM]. Zero values take the defaults.
@@ -135,8 +140,7 @@ type FSM struct {
 	quality *Quality
 	damping Damping
 	confirm time.Duration // in force
-	bursts  time.Duration // that it follows from; 0 for none
-	queue   time.Duration // likewise
+	silence unansweredSpan
 
 	// connected is true while it is degraded because connections get on and no target answers.
 	connected   bool
@@ -201,7 +205,7 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 		m.stableAt = time.Time{}
 		if p.HasAddress || p.HasGateway {
 			m.offered = true
-		} else if p.Carrier && m.state == Down && m.reason == ReasonAddress && now.Sub(m.since) >= absentLimit {
+		} else if p.Carrier && m.state == Down && m.reason.Code == CodeNoAddress && now.Sub(m.since) >= absentLimit {
 			m.offered, m.known = false, false
 		}
 		if m.cfg.Optional && !m.offered {
@@ -211,7 +215,7 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 			m.known = false
 		}
 		reason := p.missing()
-		if reason.Code == CodeNoCarrier && !m.known {
+		if reason == ReasonCarrier && !m.known {
 			reason = reasonNeverCarrier
 		}
 		if m.state == Down {
@@ -238,7 +242,7 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 	case first:
 		return m.to(Init, reasonInit, now), true
 	default:
-		m.reason = reasonWhole
+		m.reason = completeAgain(before.missing().Code, now)
 		m.stableAt = now.Add(m.cfg.Stable)
 		if m.cfg.Unprobed {
 			m.stableAt = now.Add(max(m.cfg.Stable, m.damping.HoldDown()))
@@ -379,9 +383,9 @@ func (m *FSM) updateLoss(now time.Time) (Transition, bool) {
 }
 
 func (m *FSM) failing(o ProbeEvent, now time.Time) (Transition, bool) {
-	m.confirm, m.bursts, m.queue = m.cfg.Confirm, 0, o.Queue
+	m.confirm, m.silence = m.cfg.Confirm, unansweredSpan{o.Burst.Targets, now.Add(-o.Burst.Span), 0, o.Queue}
 	if o.Confirm > 0 && o.Confirm != m.cfg.Confirm {
-		m.confirm, m.bursts = o.Confirm, o.Bursts
+		m.confirm, m.silence.bursts = o.Confirm, o.Bursts
 	}
 	switch m.state {
 	case Init:
@@ -456,7 +460,7 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 				m.confirmAt = until
 				return Transition{}, false
 			}
-			return m.to(Down, reason(CodeSilence, "no target answers, and no connection has got on for %v", connectionSpan), now), true
+			return m.to(Down, reason(CodeSilence, "no target answers, and no TCP connection has made progress for %v", connectionSpan), now), true
 		}
 		if fresh := m.streamAt.Add(freshSpan); fresh.After(now) && now.Sub(m.silentAt) < streamHoldLimit {
 			m.confirmAt = fresh
@@ -477,7 +481,7 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 			m.confirmAt = filled
 			return Transition{}, false
 		}
-		return m.to(Down, silent(now.Sub(m.silentAt), m.bursts, m.queue, m.confirm, now.Sub(m.receivedAt) < freshSpan), now), true
+		return m.to(Down, m.silence.down(m.confirm, now.Sub(m.receivedAt) < freshSpan, now), now), true
 	case Init:
 		return m.to(Down, Reason{m.reason.Code, "never answered: " + m.reason.Text}, now), true
 	case Down: // unprobed

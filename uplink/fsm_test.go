@@ -115,7 +115,7 @@ func TestFSM(t *testing.T) {
 			s.see(10450*ms, probe.Failing)
 			s.see(10600*ms, probe.Missed)
 			s.tick(20000 * ms)
-		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + noAnswer, "11.09s suspect>down: no answer for another 640 ms"}},
+		}, []string{"0s init>up: first answer", "10.45s up>suspect: " + noAnswer, "11.09s suspect>down: no answer from 3 targets since 00:00:10 (1.1 s)"}},
 
 		{"any answer clears suspicion", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -231,7 +231,7 @@ func TestFSM(t *testing.T) {
 			s.loss(1101*time.Second, 10, 1000)
 			s.loss(2101*time.Second, 0, 200)
 		}, []string{"0s init>up: first answer",
-			"17m21s up>degraded: 11 of the last 41 probes lost (27 %); class poor: loss beyond 3 %",
+			"17m21s up>degraded: 11 of the last 41 probes lost (27 %); class poor: loss above 3 %",
 			"36m16s degraded>up: 0 of the last 85 probes lost (0 %)"}},
 
 		{"suspicion does not hide that it was degraded", FSMConfig{}, func(s *script) {
@@ -241,7 +241,7 @@ func TestFSM(t *testing.T) {
 			s.see(70*time.Second, probe.Failing)
 			s.see(70500*ms, probe.Alive)
 		}, []string{"0s init>up: first answer",
-			"12s up>degraded: 7 of the last 13 probes lost (54 %); class poor: loss beyond 3 %",
+			"12s up>degraded: 7 of the last 13 probes lost (54 %); class poor: loss above 3 %",
 			"1m10s degraded>suspect: " + noAnswer, "1m10.5s suspect>degraded: answered again 500 ms after it became suspect"}},
 
 		{"one hole is no gray loss however many probes fall into it", FSMConfig{}, func(s *script) {
@@ -260,7 +260,7 @@ func TestFSM(t *testing.T) {
 			s.note(s.m.Observe(ProbeEvent{Signal: probe.Failing, Burst: fourMisses, Confirm: 1740 * ms, Bursts: 210 * ms}, begin.Add(time.Second)))
 			s.tick(5000 * ms)
 		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer,
-			"2.74s suspect>down: no answer for another 1740 ms, where loss comes in bursts of 210 ms and 1740 ms are waited"}},
+			"2.74s suspect>down: no answer from 3 targets since 00:00:00 (2.2 s); 1740 ms of it to confirm, for this link loses packets in bursts of 210 ms"}},
 
 		{"what arrives puts off a down", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -271,7 +271,7 @@ func TestFSM(t *testing.T) {
 				s.m.Received(begin.Add(at))
 			}
 			s.tick(20000 * ms)
-		}, []string{"0s init>up: first answer", "10s up>suspect: " + noAnswer, "12.2s suspect>down: no answer for another 2200 ms"}},
+		}, []string{"0s init>up: first answer", "10s up>suspect: " + noAnswer, "12.2s suspect>down: no answer from 3 targets since 00:00:09 (2.6 s)"}},
 
 		{"what arrives does not put it off for ever", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -282,7 +282,7 @@ func TestFSM(t *testing.T) {
 				s.m.Received(begin.Add(at))
 			}
 		}, []string{"0s init>up: first answer", "10s up>suspect: " + noAnswer,
-			"20.7s suspect>down: no answer for another 10700 ms, although packets have come in for 10s"}},
+			"20.7s suspect>down: no answer from 3 targets since 00:00:09 (11.2 s); other packets still come in"}},
 
 		{"the second failure within an hour is held down", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -299,12 +299,12 @@ func TestFSM(t *testing.T) {
 				}
 			}
 		}, []string{"0s init>up: first answer",
-			"10m0s up>suspect: " + noAnswer, "10m0.64s suspect>down: no answer for another 640 ms",
+			"10m0s up>suspect: " + noAnswer, "10m0.64s suspect>down: no answer from 3 targets since 00:09:59 (1.1 s)",
 			"11m0s down>recovering: answers again after 59s down", "11m10s recovering>up: 11 answers in a row over 10s",
-			"20m0s up>suspect: " + noAnswer, "20m0.64s suspect>down: no answer for another 640 ms",
+			"20m0s up>suspect: " + noAnswer, "20m0.64s suspect>down: no answer from 3 targets since 00:19:59 (1.1 s)",
 			"21m0s down>recovering: answers again after 59s down",
 			"21m30s recovering>up: 15 answers in a row over 14s, held down for 30s after 2 failures",
-			"1h30m0s up>suspect: " + noAnswer, "1h30m0.64s suspect>down: no answer for another 640 ms",
+			"1h30m0s up>suspect: " + noAnswer, "1h30m0.64s suspect>down: no answer from 3 targets since 01:29:59 (1.1 s)",
 			"1h31m0s down>recovering: answers again after 59s down", "1h31m10s recovering>up: 11 answers in a row over 10s",
 		}},
 
@@ -324,7 +324,7 @@ func TestFSM(t *testing.T) {
 			s.see(1000*ms, probe.Failing)
 			s.m.PathChanged(begin.Add(1500 * ms))
 			s.tick(5000 * ms)
-		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "2.14s suspect>down: no answer for another 1140 ms"}},
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "2.14s suspect>down: no answer from 3 targets since 00:00:00 (1.6 s)"}},
 
 		{"without targets the path decides", FSMConfig{Unprobed: true}, func(s *script) {
 			s.path(0, whole)
@@ -350,7 +350,7 @@ func TestFSM(t *testing.T) {
 			s.tick(32 * time.Second)
 			s.tick(50 * time.Second)
 		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "1.64s suspect>degraded: " + reasonConnected.Text,
-			"50s degraded>down: no target answers, and no connection has got on for 30s"}},
+			"50s degraded>down: no target answers, and no TCP connection has made progress for 30s"}},
 
 		{"the connections got on before the silence", FSMConfig{}, func(s *script) {
 			s.path(0, whole)
@@ -358,7 +358,7 @@ func TestFSM(t *testing.T) {
 			s.m.Connected(begin.Add(900 * ms))
 			s.see(1000*ms, probe.Failing)
 			s.tick(1640 * ms)
-		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "1.64s suspect>down: no answer for another 640 ms"}},
+		}, []string{"0s init>up: first answer", "1s up>suspect: " + noAnswer, "1.64s suspect>down: no answer from 3 targets since 00:00:00 (1.1 s)"}},
 
 		{"its targets answer again while connections get on", FSMConfig{Rise: 3, Hold: time.Second}, func(s *script) {
 			s.path(0, whole)

@@ -44,7 +44,7 @@ type Reason struct {
 // String returns the sentence.
 func (r Reason) String() string { return r.Text }
 
-// The reasons of a link that is not complete, exact so that the decision log can be searched.
+// The reasons of a link that is not complete, where it does not say more itself ([Link.Lack]).
 var (
 	ReasonDevice  = Reason{CodeNoDevice, "no such device"}
 	ReasonCarrier = Reason{CodeNoCarrier, "carrier lost"}
@@ -55,9 +55,8 @@ var (
 	reasonNeverCarrier = Reason{CodeNoCarrier, "no carrier"}
 	reasonStart        = Reason{CodeStart, "not looked at yet"}
 	reasonInit         = Reason{CodeComplete, "carrier, address and gateway present; waiting for the first answer"}
-	reasonWhole        = Reason{CodeComplete, "carrier, address and gateway present again; waiting for answers"}
-	reasonUnprobed     = Reason{CodeUnprobed, "carrier, address and gateway present; there are no probe targets"}
-	reasonConnected    = Reason{CodeConnected, "no target answers, while TCP connections get on in both directions"}
+	reasonUnprobed     = Reason{CodeUnprobed, "carrier, address and gateway present; no probe targets are configured"}
+	reasonConnected    = Reason{CodeConnected, "no target answers, but TCP connections make progress in both directions"}
 	reasonFirst        = Reason{CodeAnswer, "first answer"}
 )
 
@@ -70,23 +69,48 @@ func unanswered(o ProbeEvent) Reason {
 	if o.Outcomes < 20 || o.Loss < 0.05 {
 		return Reason{CodeSilence, o.Burst.String()}
 	}
-	return reason(CodeSilence, "%v, on a link that lost %.0f %% of the last %d before", o.Burst, 100*o.Loss, o.Outcomes)
+	return reason(CodeSilence, "%v; %.0f %% of the %d probes before were lost too", o.Burst, 100*o.Loss, o.Outcomes)
 }
 
-// silent is the reason of a confirmed down: how long, and why that long. Bursts is the mean length of the link's bursts of loss, 0 for
-// none; queue is how late answers came through one before, 0 for none; confirm is what is waited for either; received says that packets
-// have come in meanwhile.
-func silent(span, bursts, queue, confirm time.Duration, received bool) Reason {
-	r := reason(CodeSilence, "no answer for another %d ms", span.Milliseconds())
-	if queue > 0 {
-		r.Text += fmt.Sprintf(", where answers took up to %d ms through a queue", queue.Milliseconds())
-	} else if bursts > 0 {
-		r.Text += fmt.Sprintf(", where loss comes in bursts of %d ms and %d ms are waited", bursts.Milliseconds(), confirm.Milliseconds())
+// timeOfDay is how sentences tell a time; the decision log has the date.
+const timeOfDay = time.TimeOnly
+
+// completeAgain is the reason of a path that is complete again and has not answered since; lost is what it lacked before.
+func completeAgain(lost Code, at time.Time) Reason {
+	what := map[Code]string{CodeNoDevice: "device", CodeNoCarrier: "carrier", CodeNoAddress: "address", CodeNoGateway: "gateway"}[lost]
+	if what == "" {
+		what = "link"
+	}
+	return reason(CodeComplete, "no answer yet since the %s came back at %s", what, at.Format(timeOfDay))
+}
+
+// unansweredSpan is what is known of a silence that is not over.
+type unansweredSpan struct {
+	targets int           // that were asked
+	since   time.Time     // when the first probe left that is unanswered
+	bursts  time.Duration // the mean length of the link's bursts of loss, where that is waited for; else 0
+	queue   time.Duration // how late answers have come through a queue, where that is waited for; else 0
+}
+
+// down is the reason of a silence that has been confirmed; received says that packets have come in meanwhile.
+func (s unansweredSpan) down(confirm time.Duration, received bool, now time.Time) Reason {
+	r := reason(CodeSilence, "no answer from %s since %s (%.1f s)", targetCount(s.targets), s.since.Format(timeOfDay), now.Sub(s.since).Seconds())
+	if s.queue > 0 {
+		r.Text += fmt.Sprintf("; answers took up to %d ms before, through a queue", s.queue.Milliseconds())
+	} else if s.bursts > 0 {
+		r.Text += fmt.Sprintf("; %d ms of it to confirm, for this link loses packets in bursts of %d ms", confirm.Milliseconds(), s.bursts.Milliseconds())
 	}
 	if received {
-		r.Text += fmt.Sprintf(", although packets have come in for %v", rxHoldLimit)
+		r.Text += "; other packets still come in"
 	}
 	return r
+}
+
+func targetCount(n int) string {
+	if n == 1 {
+		return "1 target"
+	}
+	return fmt.Sprintf("%d targets", n)
 }
 
 // steady is the reason of trust after answers in a row; hold is the hold-down after so many failures, 0 when it was the usual one.

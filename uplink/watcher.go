@@ -112,7 +112,7 @@ type Watcher struct {
 	probing  bool // the path is complete and not quiet
 	inFlight map[uint64]context.CancelFunc
 	blocked  blockedSends
-	timer    *time.Timer // of the scheduler; nil before Run
+	timer    *time.Timer // wakes the scheduler; nil before Run
 	armed    time.Time   // when it wakes by itself; zero for never
 	changes  []Transition
 	missed   bool // OnMiss is to be called
@@ -157,19 +157,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 		notifier.Wait()
 	}()
 
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	w.mu.Lock()
-	w.timer = timer
-	w.mu.Unlock()
 	for {
+		w.schedule(ctx, &probes)
 		select {
 		case <-ctx.Done():
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.arm(time.Time{})
 			return nil
 		case <-w.wake:
-		case <-timer.C:
 		}
-		w.schedule(ctx, &probes)
 	}
 }
 
@@ -191,12 +188,16 @@ func (w *Watcher) schedule(ctx context.Context, probes *sync.WaitGroup) {
 }
 
 // arm sets the timer for a time; zero is never. The lock is held.
+//
+// Each answer puts off when silence would be noticed. A timer that is put off still wakes the processor when it was due
+// before: Go's heap of timers learns of it then. It takes one out that was stopped as soon as another is put in.
 func (w *Watcher) arm(at time.Time) {
 	w.armed = at
-	if at.IsZero() {
+	if w.timer != nil {
 		w.timer.Stop()
-	} else {
-		w.timer.Reset(time.Until(at))
+	}
+	if !at.IsZero() {
+		w.timer = time.AfterFunc(time.Until(at), func() { signal(w.wake) })
 	}
 }
 
@@ -507,10 +508,10 @@ func evidence(stats []probe.TargetStats) []string {
 	for _, s := range stats {
 		line := fmt.Sprintf("%v: %d sent, %d answered", s.Target, s.Sent, s.Answered)
 		if s.Answered > 0 {
-			line += fmt.Sprintf(", last rtt %.1f ms", float64(s.LastRTT)/float64(time.Millisecond))
+			line += fmt.Sprintf(", last RTT %.1f ms", float64(s.LastRTT)/float64(time.Millisecond))
 		}
 		if s.Dead {
-			line += ", dead while others answer"
+			line += ", silent while others answer"
 		}
 		if s.Fault != "" {
 			line += ", " + s.Fault

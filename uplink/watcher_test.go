@@ -168,9 +168,9 @@ func TestWatcherBlackhole(t *testing.T) {
 			t.Errorf("%+v", tr)
 		}
 		wantEvidence := []string{
-			"192.0.2.1: 13 sent, 11 answered, last rtt 20.0 ms",
-			"192.0.2.2: 13 sent, 11 answered, last rtt 20.0 ms",
-			"192.0.2.3: 13 sent, 11 answered, last rtt 20.0 ms",
+			"192.0.2.1: 13 sent, 11 answered, last RTT 20.0 ms",
+			"192.0.2.2: 13 sent, 11 answered, last RTT 20.0 ms",
+			"192.0.2.3: 13 sent, 11 answered, last RTT 20.0 ms",
 		}
 		if diff := cmp.Diff(wantEvidence, tr.Evidence); diff != "" {
 			t.Errorf("evidence (-want +got):\n%s", diff)
@@ -494,7 +494,7 @@ func TestWatcherGrayLossIsFoundAndShown(t *testing.T) {
 			return 20 * ms, nil
 		})
 		b.until(70 * time.Second)
-		if v := b.Verdict(); v.State != Degraded || v.Class != Poor || b.eval.fsm.quality.Reason() != "poor: loss beyond 3 %" {
+		if v := b.Verdict(); v.State != Degraded || v.Class != Poor || b.eval.fsm.quality.Reason() != "poor: loss above 3 %" {
 			t.Errorf("%v, %v (%s)", v.State, v.Class, b.eval.fsm.quality.Reason())
 		}
 		b.end(t)

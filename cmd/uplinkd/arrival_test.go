@@ -183,7 +183,11 @@ func TestRepliesKeepTheirUplinkWhileEverythingFlaps(t *testing.T) {
 // service still echoes on it.
 func (r *router) longLived(t *testing.T, to netip.AddrPort) func() {
 	t.Helper()
-	conn, err := r.Host("inet").Dial(t.Context(), "tcp", lab.Client4, to.String())
+	source := lab.Client4
+	if to.Addr().Is6() {
+		source = lab.Client6
+	}
+	conn, err := r.Host("inet").Dial(t.Context(), "tcp", source, to.String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -77,6 +80,55 @@ func stalledBy(b *testing.B, kind, config string) time.Duration {
 		longest = max(longest, p.Stall(since))
 	}
 	return longest
+}
+
+// BenchmarkStart measures how long a LAN host's first packets wait, of both families, from the moment that the daemon is started on a
+// machine that it has left nothing on, as after a boot. It has 62 uplinks, two of which lead to the Internet. The bar is 150 ms.
+func BenchmarkStart(b *testing.B) {
+	devices, config := deadUplinks(rules.MaxUplinks - 2)
+	r := newRouter(b, lab.Options{}, dualWAN+config)
+	r.sh("router", devices)
+	for b.Loop() {
+		var waits distribution
+		for range tries {
+			waits = append(waits, r.firstAnswer())
+			r.kill()
+			r.command("clean", "-c", r.config)
+			if err := os.RemoveAll(filepath.Join(r.dir, "state")); err != nil {
+				b.Fatal(err)
+			}
+		}
+		waits.report(b)
+	}
+}
+
+// firstAnswer starts the daemon, and returns how long it was until a new flow of a LAN host was answered, in the slower family.
+func (r *router) firstAnswer() time.Duration {
+	r.Helper()
+	var probes []*lab.FlowProbe
+	for _, target := range []string{"192.0.2.1:7", "[2001:db8:ffff::1]:7"} {
+		p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(target), Interval: 5 * time.Millisecond}
+		defer r.probe(p)()
+		probes = append(probes, p)
+	}
+	rest(context.Background(), 100*time.Millisecond)
+	began, slower := time.Now(), time.Duration(0)
+	r.launch()
+	for _, p := range probes {
+		r.awaitFlow(p, "fiber")
+		first := time.Time{}
+		for _, f := range p.Flows() {
+			switch {
+			case f.Err != nil:
+			case f.Start.Before(began):
+				r.Fatal("a LAN host had an answer before the daemon was started")
+			case first.IsZero() || f.End().Before(first):
+				first = f.End()
+			}
+		}
+		slower = max(slower, first.Sub(began))
+	}
+	return slower
 }
 
 // distribution is a set of measured times.

@@ -16,6 +16,7 @@ import (
 // TestScripts runs the command line as people and scripts do. Beside the commands of package testscript
 // there is "exits N COMMAND...", which wants that very exit code.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -22,11 +22,11 @@ func socketFlag(set *flag.FlagSet) *string {
 	return set.String("socket", "", "control socket `PATH` of the daemon")
 }
 
-func socketPath(named string) string {
+func socketPath(named, file string) string {
 	if named != "" {
 		return named
 	}
-	if file := configFile(""); file != "" {
+	if file = configFile(file); file != "" {
 		if c, err := config.Load(file); err == nil {
 			return c.Daemon.Socket
 		}
@@ -34,7 +34,7 @@ func socketPath(named string) string {
 	return config.Default().Daemon.Socket
 }
 
-func dial(socket string) *api.Client { return api.Dial(socketPath(socket)) }
+func dial(socket string) *api.Client { return api.Dial(socketPath(socket, "")) }
 
 // redrawEvery is the pace of status --watch.
 const redrawEvery = time.Second
@@ -42,7 +42,7 @@ const redrawEvery = time.Second
 func statusCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
 	asJSON := set.Bool("json", false, "print JSON")
-	watch := set.Bool("watch", false, "show it anew every second")
+	watch := set.Bool("watch", false, "refresh every second")
 	check := set.Bool("check", false, "print one line for monitoring: exit 0 all well, 3 on a spare or with a problem, 1 offline")
 	return func(ctx context.Context, _ []string, s streams) error {
 		client := dial(*socket)
@@ -127,21 +127,34 @@ func colorful(s streams) bool {
 
 func eventsCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
-	follow := set.Bool("follow", false, "wait for further ones")
+	follow := set.Bool("follow", false, "wait for new events")
+	n := set.Int("n", 0, "only the last `N` events")
+	asJSON := set.Bool("json", false, "print a JSON object a line")
 	return func(ctx context.Context, _ []string, s streams) error {
+		if *n < 0 {
+			return usagef("-n %d: write how many events, as in -n 20", *n)
+		}
+		write := func(e status.Event) error { return api.WriteEvent(s.out, e) }
+		if *asJSON {
+			write = func(e status.Event) error { return json.NewEncoder(s.out).Encode(e) }
+		}
 		var past []status.Event
-		err := dial(*socket).Events(ctx, 0, *follow, func(e status.Event) error {
-			if *follow {
-				return api.WriteEvent(s.out, e)
-			}
-			past = slices.Insert(past, insertionIndex(past, e), e)
+		last := uint64(0)
+		err := dial(*socket).Events(ctx, 0, false, func(e status.Event) error {
+			past, last = slices.Insert(past, insertionIndex(past, e), e), max(last, e.ID)
 			return nil
 		})
-		if ctx.Err() != nil {
-			return nil
+		if *n > 0 {
+			past = past[max(0, len(past)-*n):]
 		}
 		for _, e := range past {
-			err = errors.Join(err, api.WriteEvent(s.out, e))
+			err = errors.Join(err, write(e))
+		}
+		if err == nil && *follow {
+			err = dial(*socket).Events(ctx, last, true, write)
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		return err
 	}
@@ -157,28 +170,38 @@ func insertionIndex(past []status.Event, e status.Event) int {
 	return i
 }
 
-func drainCommand(drained bool) func(*flag.FlagSet) runner {
-	return func(set *flag.FlagSet) runner {
-		socket := socketFlag(set)
-		return func(ctx context.Context, rest []string, _ streams) error {
-			return dial(*socket).Drain(ctx, rest[0], drained)
+func drainCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	now := set.Bool("now", false, "end existing flows too, so that they begin again elsewhere")
+	return func(ctx context.Context, rest []string, _ streams) error {
+		d := status.Drained
+		if *now {
+			d = status.DrainedNow
 		}
+		return dial(*socket).Drain(ctx, rest[0], d)
+	}
+}
+
+func undrainCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	return func(ctx context.Context, rest []string, _ streams) error {
+		return dial(*socket).Drain(ctx, rest[0], status.Undrained)
 	}
 }
 
 func reloadCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
-	confirm := set.Duration("confirm", 0, "take it back after this `TIME`, such as 60s, unless it is confirmed")
+	confirm := set.Duration("confirm", 0, "revert after this `TIME` (60s, for example) unless confirmed")
 	return func(ctx context.Context, _ []string, s streams) error {
 		waits := false
 		set.Visit(func(f *flag.Flag) { waits = waits || f.Name == "confirm" })
 		if waits && *confirm <= 0 {
-			return usagef("--confirm: %v is no time to wait, like 60s", *confirm)
+			return usagef("--confirm: %v is not a time to wait: write 60s, for example", *confirm)
 		}
 		if err := dial(*socket).Reload(ctx, *confirm); err != nil || !waits {
 			return err
 		}
-		fmt.Fprintf(s.out, "it is taken back at %s unless you say: uplinkd confirm\n", time.Now().Add(*confirm).Format(time.TimeOnly))
+		fmt.Fprintf(s.out, "to be reverted at %s unless you run: uplinkd confirm\n", time.Now().Add(*confirm).Format(time.TimeOnly))
 		return nil
 	}
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/uplinkd/uplinkd/internal/lab"
 )
 
-// neighbours is what other programs keep on a router: rules and a table as Tailscale makes them, a full tunnel as
+// keptByOthers is what other programs keep on a router: rules and a table as Tailscale makes them, a full tunnel as
 // wg-quick does, and a bridge with a container and its own translation as Docker does.
-const neighbours = `
+const keptByOthers = `
 ip link add ts0 type veth peer name ts-far; ip link set ts0 up; ip link set ts-far up
 ip route add 198.51.100.192/26 dev ts0 table 52
 for f in -4 -6; do
@@ -43,9 +43,10 @@ X
 `
 
 func TestOtherProgramsOnTheRouterAreLeftAlone(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN+"\n[[policy]]\nname = \"tight\"\nto = \"192.0.2.2\"\nuplinks = [\"fiber\"]\nfallback = \"unreachable\"\n")
 	pid := r.unshareNet("router")
-	r.sh("router", strings.ReplaceAll(neighbours, "$BOX", pid))
+	r.sh("router", strings.ReplaceAll(keptByOthers, "$BOX", pid))
 	theirs := func() string {
 		return r.sh("router", `for f in -4 -6; do ip $f rule | grep -v 'proto 117'; done; ip route show table 52; ip route show table 51820
 			nft list table ip boxes; ip -o address show dev br-box; ip route show dev br-box`)
@@ -189,6 +190,7 @@ func (r *router) byFrom(pid string) (uplink string, err error) {
 // A far office comes in by a VXLAN that LTE carries. The kernel leaves a packet the mark that its carrier was pinned
 // by (net/ipv4/ip_tunnel_core.c __iptunnel_pull_header, within a namespace), which is no reason to leave by LTE.
 func TestWhatATunnelBringsDoesNotLeaveByItsCarrier(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN+`
 [[tunnel]]
 kind = "vxlan"
@@ -237,8 +239,8 @@ func TestAFirewallThatMasqueradesIsLeftToIt(t *testing.T) {
 		reported = append(reported, p.Code+": "+p.Message)
 	}
 	if want := []string{
-		"foreign-masquerade: the nftables table inet fw4 rewrites all sources that leave by wan1 in ipv4, so fiber is not masqueraded a second time",
-		"foreign-masquerade: the nftables table inet fw4 rewrites all sources that leave by wan2 in ipv4, so lte is not masqueraded a second time",
+		"foreign-masquerade: the nftables table inet fw4 already rewrites the source of everything that leaves by wan1 (ipv4), so fiber is not masqueraded again",
+		"foreign-masquerade: the nftables table inet fw4 already rewrites the source of everything that leaves by wan2 (ipv4), so lte is not masqueraded again",
 	}; !slices.Equal(reported, want) {
 		t.Errorf("problems: %q", reported)
 	}

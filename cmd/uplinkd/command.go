@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/api"
@@ -49,23 +50,27 @@ func commands() []command {
 		{"run", nil, "run the daemon; without a file, every device with a default route is an uplink",
 			"SIGHUP makes it read its configuration again, SIGTERM ends it and leaves the kernel as it is, so that a restart interrupts no traffic.", runCommand},
 		{"init", nil, "look at this machine and propose a configuration", "The proposal is printed, with comments; nothing is changed.", initCommand},
+		{"import", []string{"SYSTEM", "FILE..."}, "translate a configuration of mwan3, pbr or vyos; touches nothing",
+			"What was lost or does something else is a comment in what it prints, and a line on stderr. Exit code 3 then, and 2 when no way out is in the files.", importCommand},
 		{"check", nil, "validate a configuration; touches nothing", "Every mistake is named with its line and column. Exit code 2.", checkCommand},
 		{"plan", nil, "show what run would change in the kernel; changes nothing", "Each change is a line for a shell: ip, nft or sysctl.", planCommand},
 		{"status", nil, "show each uplink's verdict and why", "Colours appear on terminals only, and not when NO_COLOR is set.", statusCommand},
-		{"explain", nil, "say what becomes of a packet: which rule, table and uplink, and why",
+		{"explain", nil, "show where a packet goes: which rule, table and uplink, and why",
 			"It walks the policy rules and tables as the kernel does, names the line of the configuration that made each step, and compares with the kernel's own answer. It works without a running daemon too. Exit code 1 when the kernel says something else.", explainCommand},
-		{"doctor", nil, "find what breaks setups with several uplinks here, and say the fix",
+		{"doctor", nil, "find what breaks multi-uplink setups here, and how to fix it",
 			"It changes nothing and sends a few echo requests by every uplink. It works without a running daemon too. Exit code 1 when there is an error, 3 when there are only warnings.", doctorCommand},
 		{"events", nil, "show the decision log", "", eventsCommand},
 		{"usage", nil, "show what metered uplinks have carried, by day and month", "", usageCommand},
-		{"drain", []string{"NAME"}, "send new traffic elsewhere; old flows finish", "It lasts over restarts, until undrain.", drainCommand(true)},
-		{"undrain", []string{"NAME"}, "take new traffic again", "", drainCommand(false)},
+		{"report", nil, "show how the uplinks were in a month: availability, each outage with its cause, latency",
+			"What uplinkd did not see, because it did not run, is neither up nor down. --html is a page for the provider.", reportCommand},
+		{"drain", []string{"NAME"}, "move new traffic to other uplinks; existing flows finish", "It lasts over restarts, until undrain. With --now, what runs there ends, as soon as there is somewhere else to go; what others have begun to hosts of the LAN may go on.", drainCommand},
+		{"undrain", []string{"NAME"}, "accept new traffic again", "", undrainCommand},
 		{"reload", nil, "read the configuration again; a mistake in it changes nothing",
 			"With --confirm, what is in force now comes back after that time, over crashes and power cuts too, unless uplinkd confirm is typed before: for changes that may cut you off. While it waits, another reload takes its place and waits in turn.", reloadCommand},
 		{"confirm", nil, "keep the configuration that reload --confirm has taken over", "Exit code 1 when none waits.", confirmCommand},
-		{"guard", nil, "close the kill switches of policies, before there is a network",
+		{"guard", nil, "close kill switches at boot, before the network is up",
 			"It is for the boot: what a policy with fallback = \"unreachable\" selects is refused until run knows an uplink for it. It prints what it changed.", guardCommand},
-		{"clean", nil, "remove all that is ours from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
+		{"clean", nil, "remove all of uplinkd's state from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
 		{"completion", []string{"SHELL"}, "print completion for bash, zsh or fish", "", completionCommand},
 		{"man", nil, "print the manual page", "", manCommand},
 		{"version", nil, "show the version", "", versionCommand},
@@ -88,6 +93,9 @@ func run(ctx context.Context, args []string, s streams) int {
 		}
 		return exitOK
 	}
+	if asksVersion(args[:1]) {
+		args = []string{"version"}
+	}
 	if args[0] == "lab" {
 		return lab.Run(ctx, args[1:], s.in, s.out, s.err)
 	}
@@ -96,7 +104,7 @@ func run(ctx context.Context, args []string, s streams) int {
 			return report(c.run(ctx, args[1:], s), s.err)
 		}
 	}
-	return report(usagef("there is no command %q; \"uplinkd help\" lists them", args[0]), s.err)
+	return report(usagef("unknown command %q: \"uplinkd help\" lists them", args[0]), s.err)
 }
 
 // report prints an error and turns it into an exit code.
@@ -127,7 +135,7 @@ func usage(w io.Writer) {
 	}
 	fmt.Fprintf(w, "  %-50s %s\n", "uplinkd "+labUsage, labDoes)
 	fmt.Fprintf(w, "\nFILE is %s unless named; status, explain, events, drain, reload and confirm also take --socket PATH.\n"+
-		"\"uplinkd COMMAND --help\" lists the options of a command.\n", defaultConfigFile)
+		"\"uplinkd COMMAND --help\" lists the options of a command; they may stand before or after its words.\n", defaultConfigFile)
 }
 
 // options makes the command's set of options, empty of values.
@@ -138,19 +146,106 @@ func (c *command) options() (*flag.FlagSet, runner) {
 
 // run parses the options and does the work.
 func (c *command) run(ctx context.Context, args []string, s streams) error {
+	if asksVersion(args) {
+		printVersion(s)
+		return nil
+	}
 	set, work := c.options()
 	set.SetOutput(s.err)
 	set.Usage = func() { c.help(set, s.err) }
-	if err := set.Parse(args); err != nil {
+	words, err := c.parse(set, args)
+	if err != nil {
+		return err
+	}
+	return needsRoot(c.name, work(ctx, words, s))
+}
+
+// parse reads the options of c, and returns its words, which are as many as it takes.
+func (c *command) parse(set *flag.FlagSet, args []string) ([]string, error) {
+	words, err := parseOptions(set, args)
+	if err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			return err
+			return nil, err
 		}
-		return usageError{err}
+		return nil, usageError{err}
 	}
-	if set.NArg() != len(c.words) {
-		return usagef("%s takes %d words after its options, not %d", c.name, len(c.words), set.NArg())
+	if many := len(c.words) > 0 && strings.HasSuffix(c.words[len(c.words)-1], "..."); len(words) != len(c.words) && !(many && len(words) > len(c.words)) {
+		return nil, usagef("%s", c.wanted(words))
 	}
-	return work(ctx, set.Args(), s)
+	return words, nil
+}
+
+// parseOptions reads options before, between and behind words, which it returns. What follows "--" is words.
+func parseOptions(set *flag.FlagSet, args []string) (words []string, err error) {
+	for {
+		if err := set.Parse(args); err != nil {
+			return nil, err
+		}
+		rest := set.Args()
+		if len(rest) == 0 {
+			return words, nil
+		}
+		if read := len(args) - len(rest); read > 0 && args[read-1] == "--" {
+			return append(words, rest...), nil
+		}
+		words, args = append(words, rest[0]), rest[1:]
+	}
+}
+
+// asksVersion reports whether --version is among the options.
+func asksVersion(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--version", "-version":
+			return true
+		case "--":
+			return false
+		}
+	}
+	return false
+}
+
+// needsRoot says so where an ordinary user was refused something that root may do. A file is named: its mode may be the fault.
+func needsRoot(command string, err error) error {
+	var file *fs.PathError
+	switch {
+	case os.Geteuid() == 0, !errors.Is(err, fs.ErrPermission), errors.Is(err, api.ErrForbidden):
+		return err
+	case errors.As(err, &file):
+		return fmt.Errorf("needs root: sudo uplinkd %s (%w)", command, err)
+	}
+	return errors.New("needs root: sudo uplinkd " + command)
+}
+
+// wanted says how a command is written whose words are too few or too many.
+func (c *command) wanted(words []string) string {
+	switch {
+	case c.name == "explain" && len(words) == 1:
+		return "write: uplinkd explain --to " + words[0]
+	case slices.Contains(c.words, "NAME"):
+		if names := configuredUplinks(); len(names) > 0 {
+			return fmt.Sprintf("usage: %s (%s)", c.synopsis(), strings.Join(names, ", "))
+		}
+	case len(c.words) == 0:
+		return fmt.Sprintf("%s takes nothing after its options, and %q is too much: usage: %s", c.name, words[0], c.synopsis())
+	}
+	return "usage: " + c.synopsis()
+}
+
+// configuredUplinks lists the uplinks of the configuration, as far as it can be read.
+func configuredUplinks() (names []string) {
+	file := configFile("")
+	if file == "" {
+		return nil
+	}
+	c, err := config.Load(file)
+	if err != nil {
+		return nil
+	}
+	for i := range c.Uplinks {
+		names = append(names, c.Uplinks[i].Name)
+	}
+	return names
 }
 
 // help says what a command does and what its options are.
@@ -206,8 +301,14 @@ func configFile(named string) string {
 	return defaultConfigFile
 }
 
-// version is that of the module, or of the commit that was built.
+// release is set where there is no repository that the compiler could ask: -ldflags "-X main.release=v1.2.3".
+var release string
+
+// version is that of the release, the module, or the commit that was built.
 func version() string {
+	if release != "" {
+		return release
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
@@ -225,7 +326,9 @@ func version() string {
 
 func versionCommand(*flag.FlagSet) runner {
 	return func(_ context.Context, _ []string, s streams) error {
-		fmt.Fprintln(s.out, "uplinkd", version())
+		printVersion(s)
 		return nil
 	}
 }
+
+func printVersion(s streams) { fmt.Fprintln(s.out, "uplinkd", version()) }

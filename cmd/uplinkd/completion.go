@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/uplinkd/uplinkd/internal/importer"
 )
 
 // documentedCommand is a command as completion and the manual page see it.
@@ -88,7 +90,11 @@ func bashCompletion(w io.Writer, all []documentedCommand) {
 		case slices.Contains(c.words, "SHELL"):
 			choices = "'bash zsh fish'"
 		}
-		fmt.Fprintf(w, "\t\tCOMPREPLY=($(compgen -W %s -- \"$cur\")) ;;\n", choices)
+		more := ""
+		if slices.Contains(c.words, "SYSTEM") {
+			choices, more = "'"+strings.Join(append(options, importer.Systems...), " ")+"'", ` $(compgen -f -- "$cur")`
+		}
+		fmt.Fprintf(w, "\t\tCOMPREPLY=($(compgen -W %s -- \"$cur\")%s) ;;\n", choices, more)
 	}
 	fmt.Fprintf(w, "\tlab)\n\t\t[ \"$COMP_CWORD\" -eq 2 ] && COMPREPLY=($(compgen -W '%s' -- \"$cur\")) ;;\n\tesac\n}\ncomplete -F _uplinkd uplinkd\n", labCommands)
 }
@@ -123,6 +129,8 @@ func zshCompletion(w io.Writer, all []documentedCommand) {
 			fmt.Fprintf(w, " \"1:uplink:($(%s))\"", uplinkNames) // quoting begins anew within $( )
 		case slices.Contains(c.words, "SHELL"):
 			io.WriteString(w, " '1:shell:(bash zsh fish)'")
+		case slices.Contains(c.words, "SYSTEM"):
+			fmt.Fprintf(w, " '1:system:(%s)' '*:file:_files'", strings.Join(importer.Systems, " "))
 		}
 		io.WriteString(w, " ;;\n")
 	}
@@ -162,6 +170,8 @@ func fishCompletion(w io.Writer, all []documentedCommand) {
 			fmt.Fprintf(w, "complete -c uplinkd %s -a %s\n", seen, fishQuote("("+uplinkNames+")"))
 		case slices.Contains(c.words, "SHELL"):
 			fmt.Fprintf(w, "complete -c uplinkd %s -a 'bash zsh fish'\n", seen)
+		case slices.Contains(c.words, "SYSTEM"):
+			fmt.Fprintf(w, "complete -c uplinkd %s -F -a '%s'\n", seen, strings.Join(importer.Systems, " "))
 		}
 	}
 	fmt.Fprintf(w, "complete -c uplinkd -n '__fish_seen_subcommand_from lab' -a '%s'\n", labCommands)

@@ -13,7 +13,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/uplinkd/uplinkd/docs"
+	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // regexpOverstrike finds what terminals of paper make bold.
@@ -88,7 +91,7 @@ func TestShellsComplete(t *testing.T) {
 	if got := asked(t, "zsh", zsh, "uplinkd", "st"); !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "status:") }) {
 		t.Errorf("zsh completes commands with %q", got)
 	}
-	if got := asked(t, "zsh", zsh, "uplinkd", "status", "--w"); !slices.Contains(got, "--watch[show it anew every second]") {
+	if got := asked(t, "zsh", zsh, "uplinkd", "status", "--w"); !slices.Contains(got, "--watch[refresh every second]") {
 		t.Errorf("zsh completes options with %q", got)
 	}
 	if got := asked(t, "zsh", zsh, "uplinkd", "drain", ""); !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "1:uplink:(fiber") }) {
@@ -96,13 +99,15 @@ func TestShellsComplete(t *testing.T) {
 	}
 }
 
-func TestTheManualNamesEveryCommandAndOption(t *testing.T) {
+// formatted is a manual page as readers see it, in one line a paragraph. A warning of troff fails the test.
+func formatted(t *testing.T, args ...string) string {
+	t.Helper()
 	tool, err := exec.LookPath("man")
 	if err != nil {
 		t.Fatal("the Debian package man-db is needed: run make deps")
 	}
-	page := filepath.Join(t.TempDir(), "uplinkd.8")
-	if err := os.WriteFile(page, []byte(printed(t, "man")), 0o600); err != nil {
+	page := filepath.Join(t.TempDir(), "page")
+	if err := os.WriteFile(page, []byte(printed(t, args...)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(tool, "--warnings=all", "-Tascii", "-l", page)
@@ -112,7 +117,11 @@ func TestTheManualNamesEveryCommandAndOption(t *testing.T) {
 	if err := cmd.Run(); err != nil || warnings.Len() > 0 {
 		t.Fatalf("%v\n%s", err, warnings.String())
 	}
-	plain := regexpOverstrike.ReplaceAllString(text.String(), "")
+	return regexpOverstrike.ReplaceAllString(text.String(), "")
+}
+
+func TestTheManualNamesEveryCommandAndOption(t *testing.T) {
+	plain := formatted(t, "man")
 	for _, w := range commandsWithOptions(commands()) {
 		if !strings.Contains(plain, "uplinkd "+w.name) {
 			t.Errorf("it does not name %s", w.name)
@@ -125,18 +134,58 @@ func TestTheManualNamesEveryCommandAndOption(t *testing.T) {
 	}
 }
 
-func TestTheStarterConfigurationPassesCheckOnARouter(t *testing.T) {
-	r := newRouter(t, lab.Options{}, "")
-	text := r.command("init")
-	file := filepath.Join(r.dir, "proposed.toml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+// TestTheDocumentationHasEveryKeyAndNoOther compares its tables, which uplinkd.toml(5) is made from, with what check goes by.
+func TestTheDocumentationHasEveryKeyAndNoOther(t *testing.T) {
+	documented := make(map[string][]string) // keys by section
+	for _, page := range []string{docs.Configuration, docs.Policies, docs.Tunnels, docs.Notify} {
+		for _, s := range markdownSections(page) {
+			for _, table := range s.keyTables() {
+				for _, title := range table.titles {
+					for _, row := range table.rows {
+						documented[title] = append(documented[title], row.keys...)
+					}
+				}
+			}
+		}
 	}
-	if out := r.command("check", "-c", file); !strings.Contains(out, "fine, 2 uplinks") {
-		t.Errorf("check says %q of\n%s", out, text)
+	documented["peers"] = documented["[uplink.wireguard]"] // one table for both
+	known := make(map[string]bool)
+	for _, s := range config.Sections() {
+		for _, k := range s.Keys {
+			known[s.Title+k.Name] = true
+			if !slices.Contains(documented[s.Title], k.Name) {
+				t.Errorf("no table of docs/ has the key %s of %s", k.Name, s.Title)
+			}
+			if s.Title == "peers" {
+				known["[uplink.wireguard]"+k.Name] = true
+			}
+		}
 	}
-	if !strings.Contains(text, "# wan1: 198.51.100.2/26; 2001:db8:a::2/64; ipv4 default via 198.51.100.1, metric 100 (DHCP)") {
-		t.Errorf("it says\n%s", text)
+	// These tables say which family, kind or list a key is for.
+	shared := map[string][]string{
+		"[uplink.ipv4]":   {"[uplink.ipv6]"},
+		"[uplink.gretap]": {"[uplink.vxlan]", "[uplink.sit]"},
+		"peers":           {"[uplink.wireguard]"},
+	}
+	for title, keys := range documented {
+		for _, key := range keys {
+			ok := known[title+key]
+			for first, others := range shared {
+				all := append([]string{first}, others...)
+				if slices.Contains(all, title) {
+					ok = ok || slices.ContainsFunc(all, func(other string) bool { return known[other+key] })
+				}
+			}
+			if !ok {
+				t.Errorf("docs/ has a key %s of %s that check does not know", key, title)
+			}
+		}
+	}
+	plain := strings.Join(strings.Fields(formatted(t, "man", "--config")), " ")
+	for _, want := range []string{" tier (1 to 255; default: 1) ", "failback (\"after-stable\", \"immediate\", \"immediate-all\", \"new-flows-only\" or \"manual\"; default", " [[lan]] ", "allowed_ips (", "on_failure (", "secret_file ("} {
+		if !strings.Contains(plain, want) {
+			t.Errorf("uplinkd.toml(5) lacks %q", want)
+		}
 	}
 }
 
@@ -159,6 +208,29 @@ func (l *lines) has(words string) error {
 		return fmt.Errorf("it shows %q", l.text.String())
 	}
 	return nil
+}
+
+func TestEventsAreFollowedAfterTheLastOnes(t *testing.T) {
+	r := newRouter(t, lab.Options{}, dualWAN)
+	r.start()
+	r.awaitState("lte", uplink.Up)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var out, errs lines
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"events", "--follow", "-n", "1", "--json", "--socket", filepath.Join(r.dir, "s")}, streams{strings.NewReader(""), &out, &errs})
+	}()
+	r.await("the last event", func() error { return out.has(`{"id":`) })
+	if out.has(`"kind":"start"`) == nil {
+		t.Error("it begins with the first event")
+	}
+	r.command("drain", "--socket", filepath.Join(r.dir, "s"), "lte")
+	r.await("the new event", func() error { return out.has(`"kind":"drain","uplink":"lte"`) })
+	cancel()
+	if code := <-ended; code != exitOK {
+		t.Errorf("exit code %d: %s", code, errs.text.String())
+	}
 }
 
 func TestAWatchOutlivesARestartAndIsWithoutColourInAFile(t *testing.T) {

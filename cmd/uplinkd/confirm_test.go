@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
@@ -126,8 +128,8 @@ func TestAConfirmedConfigurationStays(t *testing.T) {
 	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
-	r.fails(exitFailed, "no configuration waits to be confirmed", "confirm", "--socket", r.socket())
-	r.fails(exitUsage, "no time to wait", "reload", "--socket", r.socket(), "--confirm", "0s")
+	r.fails(exitFailed, "no configuration is waiting to be confirmed", "confirm", "--socket", r.socket())
+	r.fails(exitUsage, "not a time to wait", "reload", "--socket", r.socket(), "--confirm", "0s")
 	r.fails(exitUsage, "24h0m0s", "reload", "--socket", r.socket(), "--confirm", "25h")
 	r.configure(strings.Replace(dualWAN, "tier = 2", "tier = 7", 1))
 	if out := r.command("reload", "--socket", r.socket(), "--confirm", "2s"); !strings.Contains(out, "uplinkd confirm") {
@@ -136,7 +138,7 @@ func TestAConfirmedConfigurationStays(t *testing.T) {
 	r.kill() // it waits on, for the rest of its time
 	r.start()
 	r.command("confirm", "--socket", r.socket())
-	r.fails(exitFailed, "no configuration waits to be confirmed", "confirm", "--socket", r.socket())
+	r.fails(exitFailed, "no configuration is waiting to be confirmed", "confirm", "--socket", r.socket())
 	tier := func() {
 		t.Helper()
 		if u, err := r.uplinkStatus("lte"); err != nil || u.Tier != 7 {
@@ -162,7 +164,11 @@ func TestNothingWaitsWhereTheStateCannotBeKept(t *testing.T) {
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	state := r.dir + "/state"
-	r.sh("router", fmt.Sprintf("mv %[1]s %[1]s.old && touch %[1]s", state))
+	r.sh("router", fmt.Sprintf("touch %s.file", state))
+	// At once: the daemon makes a directory again that is missing when it saves something.
+	if err := unix.Renameat2(unix.AT_FDCWD, state, unix.AT_FDCWD, state+".file", unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
 	r.configure(dualWAN + cutOff)
 	r.fails(exitUsage, "nothing was changed", "reload", "--socket", r.socket(), "--confirm", "60s")
 	if s := r.status(); len(s.Uplinks) != 2 {

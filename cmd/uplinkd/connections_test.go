@@ -71,7 +71,7 @@ func TestSilentTargetsEndNoConnectionThatGetsOn(t *testing.T) {
 		r.silence("192.0.2.1-192.0.2.53", "2001:db8:ffff::1-2001:db8:ffff::53", "ip saddr "+fiber[0].String(), "ip6 saddr "+fiber[1].String())
 	}
 	silence()
-	r.awaitProblem("silent-targets", "fiber answers in ipv4", "fiber answers in ipv6")
+	r.awaitProblem("silent-targets", "fiber (IPv4) answers", "fiber (IPv6) answers")
 	if u := r.status().Uplinks[0]; u.IPv4.State != uplink.Degraded || u.IPv6.Code != uplink.CodeConnected {
 		t.Errorf("%s, %s", u.IPv4.State, u.IPv6.Code)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"slices"
@@ -18,7 +17,10 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/daemon"
+	"github.com/uplinkd/uplinkd/internal/hooks"
 	"github.com/uplinkd/uplinkd/internal/loglimit"
+	"github.com/uplinkd/uplinkd/internal/sets"
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 func runCommand(set *flag.FlagSet) runner {
@@ -37,7 +39,9 @@ func runDaemon(ctx context.Context, file, level string, s streams) error {
 	}
 	reduceWakeups()
 	notify, watchdog := serviceManager()
-	d, err := daemon.New(daemon.Options{ConfigFile: configFile(file), Version: version(), Log: log, Notify: notify, Watchdog: watchdog})
+	file = configFile(file)
+	d, err := daemon.New(daemon.Options{ConfigFile: file, Version: version(), Log: log, Notify: notify, Watchdog: watchdog,
+		Examine: func(ctx context.Context, s *status.Status) (status.Examination, error) { return examine(ctx, file, s) }})
 	if err != nil {
 		return err
 	}
@@ -91,31 +95,29 @@ func serviceManager() (notify func(string), watchdog time.Duration) {
 	return func(state string) { _ = n.Notify(state) }, watchdog
 }
 
-// devices lists the network devices of this machine, as far as they are known.
-func devices() []string {
-	var names []string
-	list, _ := net.Interfaces() // without it all are absent, which is a warning
-	for i := range list {
-		names = append(names, list[i].Name)
-	}
-	return names
-}
-
 func checkCommand(set *flag.FlagSet) runner {
 	file := configFlag(set)
 	return func(_ context.Context, _ []string, s streams) error {
 		path := configFile(*file)
 		if path == "" {
-			return usagef("there is no %s; name a file with -c (run works without one)", defaultConfigFile)
+			return usagef("there is no %s: name a file with -c (run works without one)", defaultConfigFile)
 		}
 		c, err := config.Load(path)
 		if err != nil {
 			return err
 		}
-		here := devices()
+		here := config.PresentDevices()
 		for _, absent := range slices.Concat(c.AbsentDevices(here), c.AbsentPolicyDevices(here)) {
 			// It may be checked on another machine, or before a modem is plugged in.
 			fmt.Fprintf(s.err, "%s: warning: %v\n", path, absent)
+		}
+		for _, wrong := range sets.CheckFiles(c.Config) {
+			fmt.Fprintf(s.err, "%s: warning: %v\n", path, wrong)
+		}
+		for _, p := range c.Programs() {
+			if err := hooks.Runnable(p.Path); err != nil {
+				fmt.Fprintf(s.err, "%s: warning: %s would not be run: %v\n", path, p.User, err)
+			}
 		}
 		fmt.Fprintf(s.out, "%s: fine, %d uplinks\n", path, len(c.Uplinks))
 		return nil

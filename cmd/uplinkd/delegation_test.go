@@ -57,8 +57,13 @@ type delegationServer struct {
 }
 
 // delegateByKea starts kea-dhcp6 at the provider of fiber. A server that is started again has forgotten all leases.
-func (r *router) delegateByKea(pool netip.Prefix, l lifetimes) *delegationServer {
+// With an expression of Kea's it serves those alone that meet it.
+func (r *router) delegateByKea(pool netip.Prefix, l lifetimes, only ...string) *delegationServer {
 	r.Helper()
+	class, member := "", ""
+	if len(only) > 0 {
+		class, member = fmt.Sprintf(`"client-classes": [{"name": "customer", "test": %q}],`, only[0]), `"client-class": "customer",`
+	}
 	dir := r.scratch("kea-")
 	conf := filepath.Join(dir, "kea.json")
 	r.write(conf, fmt.Sprintf(`{"Dhcp6": {
@@ -66,11 +71,11 @@ func (r *router) delegateByKea(pool netip.Prefix, l lifetimes) *delegationServer
 		"lease-database": {"type": "memfile", "persist": false},
 		"server-id": {"type": "EN", "enterprise-id": 32473, "identifier": "0001", "persist": false},
 		"renew-timer": %d, "rebind-timer": %d, "preferred-lifetime": %d, "valid-lifetime": %d,
-		"option-data": [{"name": "dns-servers", "data": "2001:db8:ffff::53"}],
-		"subnet6": [{"subnet": "2001:db8:a::/64", "interface": "cust1",
+		"option-data": [{"name": "dns-servers", "data": "2001:db8:ffff::53"}], %s
+		"subnet6": [{"subnet": "2001:db8:a::/64", "interface": "cust1", %s
 			"pd-pools": [{"prefix": "%v", "prefix-len": %d, "delegated-len": 56}]}],
 		"loggers": [{"name": "kea-dhcp6", "severity": "INFO", "output_options": [{"output": "stdout"}]}]}}`,
-		l.renew, l.rebind, l.preferred, l.valid, pool.Addr(), pool.Bits()))
+		l.renew, l.rebind, l.preferred, l.valid, class, member, pool.Addr(), pool.Bits()))
 	cmd, log, stop := r.background("isp1", "env", "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir, "kea-dhcp6", "-c", conf)
 	r.delegate("fiber", pool)
 	return &delegationServer{cmd.Process.Pid, log, stop}
@@ -172,6 +177,43 @@ func (r *router) hostFlow() *lab.FlowProbe {
 	f := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("[2001:db8:ffff::1]:7"), Interval: 20 * time.Millisecond, Timeout: unhurried}
 	r.probe(f)
 	return f
+}
+
+// A provider that knows its customers by what their routers say.
+func TestAProviderIsToldWhatItExpects(t *testing.T) {
+	t.Parallel()
+	const identity = `  duid = "00:03:00:01:02:00:00:00:00:01"
+  iaid = 7
+  vendor_class = "3561:dslforum.org"
+  user_class = "home"
+`
+	with := func(more string) string {
+		return strings.Replace(twoDelegations, "  delegation = true\n", "  delegation = true\n"+more, 1)
+	}
+	r := newRouter(t, lab.Options{}, with(strings.Replace(identity, "home", "office", 1)))
+	kea := r.delegateByKea(pools["fiber"], anHour,
+		`option[1].hex == 0x00030001020000000001 and vendor-class[3561].data == 'dslforum.org' and option[15].hex == 0x0004686f6d65 and substring(option[25].hex,0,4) == 0x00000007`)
+	delegated := func() int {
+		u, err := r.uplinkStatus("fiber")
+		if err != nil {
+			return 0
+		}
+		return len(u.IPv6.Delegated)
+	}
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitProblem("no-delegation", "fiber")
+	if delegated() != 0 {
+		t.Error("the server takes anybody")
+	}
+	r.configure(with(identity))
+	r.command("reload", "--socket", r.socket())
+	r.await("a prefix", func() error {
+		if delegated() != 1 {
+			return errors.New(kea.log.String())
+		}
+		return nil
+	})
 }
 
 // The scene of a house with two providers: each delegates a prefix, a host has an address of each and uses the

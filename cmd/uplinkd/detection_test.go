@@ -103,7 +103,7 @@ func TestDeadTargetsMoveNoTraffic(t *testing.T) {
 	r.silence(all4, all6, "", "")
 	r.awaitState("fiber", uplink.Down)
 	r.awaitState("lte", uplink.Down)
-	r.awaitProblem("common-cause", "common cause: no target answers by any of fiber, lte in ipv4", "fiber, lte in ipv6")
+	r.awaitProblem("common-cause", "common cause: no target answers by any of fiber, lte (IPv4)", "fiber, lte (IPv6)")
 	if reason := r.status().Uplinks[0].IPv4.Reason; !strings.Contains(reason, "common cause") {
 		t.Errorf("the reason does not say it: %s", reason)
 	}
@@ -242,7 +242,7 @@ func TestAFirewallThatDropsProbesIsNamed(t *testing.T) {
 	r.sh("router", `nft add table ip own
 nft add chain ip own output '{ type filter hook output priority 0; }'
 nft add rule ip own output oifname wan1 icmp type echo-request drop`)
-	r.awaitProblem("probe-blocked", "probes of fiber in ipv4", "operation not permitted")
+	r.awaitProblem("probe-blocked", "probes of fiber (IPv4)")
 	r.sh("router", "nft delete table ip own")
 	r.awaitProblem("probe-blocked")
 }

@@ -56,6 +56,13 @@ func newNameServer(r *router, name, addr, says string) *nameServer {
 	return s
 }
 
+// serves makes customers of more networks.
+func (s *nameServer) serves(networks ...netip.Prefix) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.customers = append(s.customers, networks...)
+}
+
 func (s *nameServer) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -326,9 +333,9 @@ tier = 2
 	link := newNameServer(r, "fiber", "fe80::1%cust1", "192.0.2.11")
 	server := newNameServer(r, "fiber", "2001:db8:53::54", "192.0.2.11")
 	for _, s := range []*nameServer{router, server} { // the router forms an address of its own
-		s.customers = append(s.customers, r.Uplink("fiber").Address6.Masked())
+		s.serves(r.Uplink("fiber").Address6.Masked())
 	}
-	link.customers = append(link.customers, netip.MustParsePrefix("fe80::/10"), r.Uplink("fiber").Address6.Masked())
+	link.serves(netip.MustParsePrefix("fe80::/10"), r.Uplink("fiber").Address6.Masked())
 	r.start()
 	r.awaitState("fiber", uplink.Up)
 	r.awaitNameservers(path, "2001:db8:53::53", "fe80::1%wan1", "2001:db8:53::54")

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +20,7 @@ import (
 // doctor runs the command and returns what it found, and how it ended.
 func (r *router) doctor(args ...string) ([]doctor.Finding, int) {
 	r.Helper()
-	cmd := r.program(append([]string{"doctor", "-c", r.config, "--socket", filepath.Join(r.dir, "s"), "--json"}, args...)...)
+	cmd := r.program(append([]string{"doctor", "-c", r.config, "--json"}, args...)...)
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -46,9 +48,26 @@ func wantFinding(t *testing.T, findings []doctor.Finding, check, words string) d
 	return doctor.Finding{}
 }
 
+// sendInvalid has the router's connection tracking see a segment that can begin nothing. Without it what drops such segments is a notice
+// alone, unless a stray one came by: both happen on a router that is left to itself.
+func (r *router) sendInvalid() {
+	r.Helper()
+	conn, err := r.Host("router").ListenPacket("ip4:tcp", "127.0.0.1")
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	const synFIN = 3
+	segment := []byte{0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, synFIN, 16, 0, 0, 0, 0, 0}
+	if _, err := conn.WriteTo(segment, &net.IPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+		r.Fatal(err)
+	}
+}
+
 // TestTheDoctorFindsEachTrapAndIsSilentWithoutIt makes one trap after the other on a router where all is well,
 // looks, takes it away, and looks again.
 func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -71,21 +90,22 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 		}
 	}
 	silent()
+	r.sendInvalid()
 	for _, trap := range []struct {
 		name, host, make, unmake string
 		check, cause, fix        string
 		code                     int
 	}{
 		{"half of the Internet by a VPN", "router", "ip link add vpn0 type veth peer name vpn1; ip link set vpn0 up; ip link set vpn1 up; ip route add 0.0.0.0/1 dev vpn0; ip route add 128.0.0.0/1 dev vpn0", "ip link del vpn0",
-			"vpn-bypassed", "vpn0 has routes for great parts of the Internet (0.0.0.0/1, 128.0.0.0/1)", "add an [[uplink]] with device = \"vpn0\"", 3},
+			"vpn-bypassed", "vpn0 has routes for large parts of the Internet (0.0.0.0/1, 128.0.0.0/1)", "add an [[uplink]] with device = \"vpn0\"", 3},
 		{"a VPN for what has a mark, filtered strictly", "router", "ip link add vpn0 type veth peer name vpn1; ip address add 10.9.0.1/24 dev vpn0; ip link set vpn0 up; ip link set vpn1 up; ip route add default via 10.9.0.2 dev vpn0 table 77; ip rule add pref 900 fwmark 0x77 lookup 77",
-			"ip link del vpn0; ip rule del pref 900", "rp-filter", "by vpn0, which is no uplink, and by which table 77 leads there", "sysctl -w net.ipv4.conf.vpn0.rp_filter=2", 3},
+			"ip link del vpn0; ip rule del pref 900", "rp-filter", "on vpn0, which is not an uplink but the default route of table 77", "sysctl -w net.ipv4.conf.vpn0.rp_filter=2", 3},
 		{"a rule among ours", "router", "ip rule add pref 10150 from 192.168.77.0/24 lookup main", "ip rule del pref 10150",
-			"foreign-rules", "somebody else's rule stands among ours (10000 to 10999): pref 10150 from 192.168.77.0/24", "ip -4 rule del pref 10150", 1},
+			"foreign-rules", "another program has a rule in our range of priorities (10000 to 10999): pref 10150 from 192.168.77.0/24", "ip -4 rule del pref 10150", 1},
 		{"a rule before ours that takes everything", "router", "ip route add default via 198.51.100.1 dev wan1 table 77; ip rule add pref 9000 lookup 77", "ip rule del pref 9000; ip route flush table 77",
-			"foreign-rules", "comes before ours and takes every packet: pref 9000", "ip -4 rule del pref 9000", 1},
+			"foreign-rules", "precedes ours and takes every packet: pref 9000", "ip -4 rule del pref 9000", 1},
 		{"overlapping uplinks", "router", "ip address add 198.51.100.50/26 dev wan2", "ip address del 198.51.100.50/26 dev wan2",
-			"overlapping-subnets", "two uplinks are in overlapping networks: wan1 (198.51.100.0/26) and wan2 (198.51.100.0/26)", "another address range", 3},
+			"overlapping-subnets", "two uplinks are in overlapping networks: wan1 (198.51.100.0/26) and wan2 (198.51.100.0/26)", "address range of one modem", 0},
 		{"a LAN like the modem's", "router", "ip address add 203.0.113.20/28 dev lan0", "ip address del 203.0.113.20/28 dev lan0",
 			"overlapping-subnets", "an uplink and a network behind this machine overlap", "renumber the LAN", 1},
 		{"what is invalid is dropped", "router", "nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 0; }'; nft add rule inet fw forward ct state invalid drop", "nft delete table inet fw",
@@ -93,11 +113,14 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 		{"what is invalid is dropped by a map", "router", "nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 0; }'; nft 'add rule inet fw forward ct state vmap { established : accept, invalid : drop }'", "nft delete table inet fw",
 			"ct-invalid-drop", "nftables inet fw, chain forward", "drop_invalid=0", 3},
 		{"a line that loses large packets", "isp1", "nft add table ip hole; nft 'add chain ip hole f { type filter hook forward priority 0; }'; nft add rule ip hole f ip length gt 1400 drop", "nft delete table ip hole",
-			"mtu-blackhole", "fiber in ipv4 loses packets above 1400 bytes and nobody says so", "ip link set dev wan1 mtu 1400", 1},
+			"mtu-blackhole", "fiber (IPv4) silently loses packets above 1400 bytes", "ip link set dev wan1 mtu 1400", 1},
 		{"probes that do not leave", "router", "nft add table inet fw; nft 'add chain inet fw output { type filter hook output priority 0; }'; nft add rule inet fw output meta mark and 0x3f000000 == 0x02000000 icmp type echo-request drop", "nft delete table inet fw",
-			"probe-blocked", "keeps probes of lte in ipv4 from leaving", "meta mark and 0x3f000000 == 0x2000000 accept", 1},
+			"probe-blocked", "blocks outgoing probes of lte (IPv4)", "meta mark and 0x3f000000 == 0x2000000 accept", 1},
 		{"forwarding that is off", "router", "sysctl -qw net.ipv4.ip_forward=0", "sysctl -qw net.ipv4.ip_forward=1",
 			"forwarding", "does not forward IPv4", "net.ipv4.ip_forward=1", 3},
+		{"a firewall that knows one provider", "router", "nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 0; policy drop; }'; nft add rule inet fw forward ct state established,related accept; nft add rule inet fw forward iifname lan0 oifname wan1 accept",
+			"nft delete table inet fw", "lan-not-forwarded", "no new IPv4 connection from lan0 to lte (wan2): its hosts are offline while new traffic uses it (nftables inet fw, chain forward)",
+			`nft insert rule inet fw forward iifname "lan0" oifname "wan2" accept`, 3},
 	} {
 		t.Run(trap.name, func(t *testing.T) {
 			r.sh(trap.host, trap.make)
@@ -137,7 +160,7 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 func TestTheDoctorSaysWhatAStrictFilterDropsWhereNoDaemonRuns(t *testing.T) {
 	r := newRouter(t, lab.Options{}, dualWAN) // strict, and nothing but what a DHCP client left
 	findings, code := r.doctor()
-	f := wantFinding(t, findings, "rp-filter", "drops what arrives at lte (wan2) for 203.0.113.2")
+	f := wantFinding(t, findings, "rp-filter", "drops packets that arrive on lte (wan2) for 203.0.113.2")
 	if code != 1 || !strings.Contains(f.Fix, "sysctl -w net.ipv4.conf.wan2.rp_filter=2") {
 		t.Errorf("%d, %q", code, f.Fix)
 	}
@@ -149,13 +172,14 @@ func TestTheDoctorSaysWhatAStrictFilterDropsWhereNoDaemonRuns(t *testing.T) {
 		t.Errorf("after the fix: %d, %+v", code, findings)
 	}
 	out, err := r.program("doctor", "-c", r.config, "--socket", filepath.Join(r.dir, "s"), "--quiet").Output()
-	if err != nil || string(out) != "nothing found by 11 checks\n" {
+	if err != nil || string(out) != fmt.Sprintf("no problems found by %d checks\n", len(doctor.Names())) {
 		t.Errorf("%s, %v", out, err)
 	}
 }
 
 // A device that a policy is about and a prefix that LANs wait for: who looks hears that they are not there, of the first before the start too.
 func TestWhatIsNotThereIsNamed(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, strings.Replace(dualWAN, "masquerade = true", "delegation = true", 1)+`
 [[policy]]
 name = "guests"
@@ -163,8 +187,8 @@ iif = ["lan0", "guest*"]
 uplinks = ["lte"]
 fallback = "unreachable"
 `)
-	const absent = "comes in by guest*, and there is no such device: its kill switch keeps nothing in"
-	if plan := r.command("plan", "-c", r.config); !strings.Contains(plan, "# error: policy guests is about what "+absent) {
+	const absent = "comes in on guest*, and there is no such device: its kill switch blocks nothing"
+	if plan := r.command("plan", "-c", r.config); !strings.Contains(plan, "# error: policy guests selects what "+absent) {
 		t.Errorf("the plan: %s", plan)
 	}
 	findings, _ := r.doctor("--quiet")
@@ -173,5 +197,5 @@ fallback = "unreachable"
 	}
 	r.start()
 	r.awaitProblem("policy-device", absent)
-	r.awaitProblem("no-delegation", "no prefix is delegated to fiber, so LANs have no IPv6 by it: no DHCPv6 server answers on wan1")
+	r.awaitProblem("no-delegation", "fiber has no delegated prefix, so LANs get no IPv6 from it: no DHCPv6 server answers on wan1")
 }

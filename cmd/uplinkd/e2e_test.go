@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -139,6 +141,7 @@ func (r *router) echoConnection(t *testing.T, from, to string) func() error {
 }
 
 func TestWhenEveryProviderIsDeadNothingIsTornDownAndTheFirstToReturnIsUsed(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -160,34 +163,75 @@ func TestWhenEveryProviderIsDeadNothingIsTornDownAndTheFirstToReturnIsUsed(t *te
 	r.awaitFlow(probe, "lte")
 }
 
+// expectShare opens 400 flows from the LAN host, and checks which part of them the fiber has.
+func (r *router) expectShare(target string, want float64) {
+	r.Helper()
+	r.expectShareBut(target, want, 0)
+}
+
+// expectShareBut is expectShare where a full line may lose some.
+func (r *router) expectShareBut(target string, want float64, lost int) {
+	r.Helper()
+	probe := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(target), Interval: time.Millisecond}
+	stop := r.probe(probe)
+	r.await("400 flows", func() error {
+		if n := len(probe.Flows()); n < 400 {
+			return fmt.Errorf("%d so far", n)
+		}
+		return nil
+	})
+	stop()
+	count := make(map[string]int)
+	for _, f := range probe.Flows() {
+		if f.Err != nil {
+			if lost--; lost < 0 {
+				r.Errorf("a flow failed: %v", f.Err)
+			}
+			continue
+		}
+		count[r.UplinkOf(f.Source.Addr())]++
+	}
+	// Give or take six standard deviations of 400 flows.
+	if share := float64(count["fiber"]) / float64(count["fiber"]+count["lte"]); math.Abs(share-want) > 0.13 {
+		r.Errorf("flows to %s: %v, of which fiber should have %v", target, count, want)
+	}
+}
+
+// TestWeightsOfAPolicyAreItsOwn has a policy share the lines the other way round than the default.
+func TestWeightsOfAPolicyAreItsOwn(t *testing.T) {
+	balanced := strings.Replace(strings.Replace(dualWAN, "tier = 2", "", 1), `device = "wan1"`, "device = \"wan1\"\nweight = 3", 1)
+	r := newRouter(t, lab.Options{}, balanced+`
+[[policy]]
+name = "other-way-round"
+to = ["192.0.2.2", "2001:db8:ffff::2"]
+uplinks = [["fiber:1", "lte:3"]]
+`)
+	for _, target := range []string{selected4, selected6} {
+		if err := r.Host("inet").ServeUDPEcho(context.Background(), addrPort(target)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.up()
+	for target, want := range map[string]float64{selected4: 0.25, selected6: 0.25, other4: 0.75, other6: 0.75} {
+		r.expectShare(target, want)
+	}
+	s := r.status()
+	for _, p := range s.PolicyList() {
+		want := map[string]float64{"fiber": 0.25, "lte": 0.75}
+		if !maps.Equal(p.IPv4.Shares, want) || !maps.Equal(p.IPv6.Shares, want) {
+			t.Errorf("%s: shares %v and %v in the status, want %v", p.Name, p.IPv4.Shares, p.IPv6.Shares, want)
+		}
+	}
+}
+
 func TestWeightsShareNewFlows(t *testing.T) {
 	balanced := strings.Replace(strings.Replace(dualWAN, "tier = 2", "", 1), `device = "wan1"`, "device = \"wan1\"\nweight = 3", 1)
 	r := newRouter(t, lab.Options{}, balanced)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
-	for _, target := range []string{"192.0.2.1:7", "[2001:db8:ffff::1]:7"} {
-		probe := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(target), Interval: time.Millisecond}
-		stop := r.probe(probe)
-		r.await("400 flows", func() error {
-			if n := len(probe.Flows()); n < 400 {
-				return fmt.Errorf("%d so far", n)
-			}
-			return nil
-		})
-		stop()
-		count := make(map[string]int)
-		for _, f := range probe.Flows() {
-			if f.Err != nil {
-				t.Errorf("a flow failed: %v", f.Err)
-			}
-			count[r.UplinkOf(f.Source.Addr())]++
-		}
-		// Three quarters, give or take six standard deviations of 400 flows.
-		if share := float64(count["fiber"]) / float64(count["fiber"]+count["lte"]); share < 0.62 || share > 0.88 {
-			t.Errorf("flows to %s: %v, of which fiber should have 0.75", target, count)
-		}
-	}
+	r.expectShare("192.0.2.1:7", 0.75)
+	r.expectShare("[2001:db8:ffff::1]:7", 0.75)
 	for _, u := range r.status().Uplinks {
 		want := map[string]float64{"fiber": 0.75, "lte": 0.25}[u.Name]
 		if u.IPv4.Share != want || u.IPv6.Share != want {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/config"
@@ -110,11 +111,12 @@ func (r *router) example(file string) string {
 		r.Fatal(err)
 	}
 	text = keyFiles.ReplaceAll(text, fmt.Appendf(nil, "${1}_key_file = %q", key))
-	preamble := fmt.Sprintf("[daemon]\nstate_dir = %q\nhooks = \"\"\n", filepath.Join(r.dir, "state"))
-	if strings.Contains(string(text), "[daemon]") {
-		r.Fatalf("%s has a [daemon] section: teach this test about it", file)
+	section := fmt.Sprintf("[daemon]\nstate_dir = %q\nhooks = \"\"\n", filepath.Join(r.dir, "state"))
+	before, after, has := strings.Cut(string(text), "[daemon]\n")
+	if !has {
+		before, after = "", string(text)
 	}
-	if err := os.WriteFile(r.config, append([]byte(preamble), text...), 0o600); err != nil {
+	if err := os.WriteFile(r.config, []byte(before+section+after), 0o600); err != nil {
 		r.Fatal(err)
 	}
 	return r.config
@@ -139,7 +141,7 @@ func deviceOf(u *config.Uplink, i int) string {
 // TestTheServicesOfSystemdAreSome lets systemd itself read the units, which it does tolerantly: what it
 // does not know is a warning, and an error here.
 func TestTheServicesOfSystemdAreSome(t *testing.T) {
-	for _, service := range []struct{ unit, command string }{{"uplinkd.service", "run"}, {"uplinkd-guard.service", "guard"}} {
+	for _, service := range []struct{ unit, command string }{{"uplinkd.service", "run $UPLINKD_OPTIONS"}, {"uplinkd-guard.service", "guard"}} {
 		t.Run(service.unit, func(t *testing.T) { isService(t, service.unit, service.command) })
 	}
 }
@@ -196,6 +198,7 @@ func (r *router) launchConfined() {
 // gives it: for everything that it does in the kernel, and for a lease that is renewed from port 68.
 func TestTheCapabilitiesOfTheServiceAreEnough(t *testing.T) {
 	r := newRouter(t, lab.Options{DNAT: true}, dhcpFiber)
+	r.amend("socket_group = \"nogroup\"\nhooks = \"\"\n")
 	r.serve()
 	r.sh("router", "ip address flush dev wan1; ip link set wan1 down")
 	r.sh("isp1", `nft 'table inet watch { counter renewed { }; chain input { type filter hook input priority 0;
@@ -208,6 +211,9 @@ func TestTheCapabilitiesOfTheServiceAreEnough(t *testing.T) {
 	r.awaitState("lte", uplink.Up)
 	if s := r.status(); len(s.Problems) != 0 {
 		t.Errorf("%+v", s.Problems)
+	}
+	if info, err := os.Stat(filepath.Join(r.dir, "s")); err != nil || info.Sys().(*syscall.Stat_t).Gid != 65534 {
+		t.Errorf("the socket is not of its group: %+v, %v", info, err)
 	}
 	stream, _ := r.streamFrom("lan", "192.0.2.1:7")
 	r.awaitCount(server, "DHCPACK", 2)

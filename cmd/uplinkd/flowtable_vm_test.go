@@ -17,11 +17,59 @@ import (
 // Somebody's flowtable carries connections past every chain. A kill switch that a reload brings ends them all the same, and so does an uplink
 // that dies.
 func TestVMWhatAFlowtableCarriesEndsWithAKillSwitch(t *testing.T) {
-	const config = "[[uplink]]\nname = \"fiber\"\ndevice = \"wan1\"\n" + families + unhurriedProbes + "[[uplink]]\nname = \"lte\"\ndevice = \"wan2\"\ntier = 2\n" + families + unhurriedProbes
+	flowtableCarries(t, "", `nft 'table inet fast { flowtable f { hook ingress priority 0; devices = { lan0, wan1, wan2 }; };
+		chain forward { type filter hook forward priority 0; ct state established meta l4proto { tcp, udp } flow add @f; }; }'`)
+}
+
+// Our own flowtable does as well, what it carries is counted, and what somebody drops it does not carry.
+func TestVMOffloadIsLikeNoOffload(t *testing.T) {
+	r := flowtableCarries(t, "offload = true\n", "true") // the preamble ends in [kernel]
+	sent := func() (sum int64) {
+		for _, name := range []string{"fiber", "lte"} {
+			u, err := r.reportOf(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += u.SentBytes
+		}
+		return sum
+	}
+	before := sent()
+	if before == 0 {
+		t.Error("nothing is counted of what the flowtable carries")
+	}
+	if out := r.sh("router", "nft list table inet uplinkd"); !strings.Contains(out, "flowtable fast") || !strings.Contains(out, "lan0") {
+		t.Errorf("no flowtable in %s", out)
+	}
+	for _, p := range r.status().Problems {
+		t.Errorf("a problem: %+v", p)
+	}
+	// A device goes, and comes back.
+	r.sh("router", "ip link add lan9 type veth peer name far9; ip address add 192.168.99.1/24 dev lan9; ip link set lan9 up")
+	devices := func(want bool) func() error {
+		return func() error {
+			out := r.sh("router", "nft list flowtables")
+			if strings.Contains(out, "lan9") != want {
+				return errors.New(out)
+			}
+			return nil
+		}
+	}
+	r.await("a new network in the flowtable", devices(true))
+	r.sh("router", "ip link del lan9")
+	r.await("the flowtable without it", devices(false))
+	r.stop()
+	r.command("clean", "-c", r.config)
+	if out := r.sh("router", "nft list ruleset"); strings.Contains(out, "flowtable") {
+		t.Errorf("left behind: %s", out)
+	}
+}
+
+func flowtableCarries(t *testing.T, kernel, others string) *router {
+	config := kernel + "[[uplink]]\nname = \"fiber\"\ndevice = \"wan1\"\n" + families + unhurriedProbes + "[[uplink]]\nname = \"lte\"\ndevice = \"wan2\"\ntier = 2\n" + families + unhurriedProbes
 	r := newRouter(t, lab.Options{}, config)
 	r.pace = emulated
-	r.sh("router", `modprobe nf_flow_table; modprobe nft_flow_offload; nft 'table inet fast { flowtable f { hook ingress priority 0; devices = { lan0, wan1, wan2 }; };
-		chain forward { type filter hook forward priority 0; ct state established meta l4proto { tcp, udp } flow add @f; }; }'`)
+	r.sh("router", "modprobe nf_flow_table; modprobe nft_flow_offload; "+others)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
 	r.awaitState("lte", uplink.Up)
@@ -67,4 +115,15 @@ func TestVMWhatAFlowtableCarriesEndsWithAKillSwitch(t *testing.T) {
 	if n := r.foreign(); n != 0 {
 		t.Errorf("%d packets left with a foreign source: %s", n, r.foreignSources())
 	}
+	return r
+}
+
+// BenchmarkVMOffload compares what a router forwards with and without a flowtable.
+func BenchmarkVMOffload(b *testing.B) {
+	with, without := newRouter(b, lab.Options{}, "offload = true\n"+everything), newRouter(b, lab.Options{}, everything)
+	for _, r := range []*router{with, without} {
+		r.pace = emulated
+		r.ready()
+	}
+	compareThroughput(b, with, without)
 }

@@ -22,13 +22,12 @@ const howto = "../../docs/howto"
 
 var (
 	// fenced finds the code blocks of a page: what their fence says, and what is in them.
-	fenced = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
-	// linked finds the links of a page to other files here, without the part behind #.
-	linked = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	fenced = regexp.MustCompile("(?ms)^ *```([a-z]*)\n(.*?)^ *```$")
 	// testNames finds what a page names as a test, testFunctions those of a file.
 	testNames     = regexp.MustCompile(`\bTest[A-Z]\w+`)
 	testFunctions = regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	separators    = regexp.MustCompile(`\s*(?:\|\|?|&&|;)\s*`)
+	redirections  = regexp.MustCompile(`\s\d?>>?\s*\S+`)
 )
 
 // howtoPages are the pages by name, without the index.
@@ -81,14 +80,14 @@ func TestHowtoConfigurationsPassCheck(t *testing.T) {
 	}
 }
 
-// TestHowtoCommandsAreThoseOfTheProgram parses every call of uplinkd in the pages as the program would, and runs none.
-func TestHowtoCommandsAreThoseOfTheProgram(t *testing.T) {
-	for name, page := range howtoPages(t) {
+// TestCommandsOfThePagesAreThoseOfTheProgram parses every call of uplinkd in all pages as the program would, and runs none.
+func TestCommandsOfThePagesAreThoseOfTheProgram(t *testing.T) {
+	for name, page := range allPages(t) {
 		calls := 0
 		for _, block := range blocks(page, "sh") {
 			for line := range strings.Lines(block) {
 				line, _, _ = strings.Cut(line, " #")
-				for _, part := range separators.Split(strings.TrimSpace(line), -1) {
+				for _, part := range separators.Split(strings.TrimSpace(redirections.ReplaceAllString(line, "")), -1) {
 					words := strings.Fields(strings.TrimPrefix(part, "sudo "))
 					if len(words) == 0 || words[0] != "uplinkd" {
 						continue
@@ -100,7 +99,7 @@ func TestHowtoCommandsAreThoseOfTheProgram(t *testing.T) {
 				}
 			}
 		}
-		if calls == 0 {
+		if calls == 0 && strings.HasPrefix(name, "docs/howto/") && name != "docs/howto/README.md" {
 			t.Errorf("%s says nothing to check: no call of uplinkd", name)
 		}
 	}
@@ -119,11 +118,8 @@ func parseCall(args []string) error {
 	set, _ := all[i].options()
 	set.SetOutput(io.Discard)
 	set.Usage = func() {}
-	if err := set.Parse(args[1:]); err != nil {
+	if _, err := all[i].parse(set, args[1:]); err != nil {
 		return err
-	}
-	if set.NArg() != len(all[i].words) {
-		return fmt.Errorf("%d words after the options, not %d", set.NArg(), len(all[i].words))
 	}
 	if all[i].name != "explain" {
 		return nil
@@ -149,7 +145,7 @@ func TestHowtoCallsWithMistakesAreFound(t *testing.T) {
 	}
 }
 
-// TestHowtoIndexNamesEveryPageAndTestsThatExist checks the table of situations, and the links of all pages.
+// TestHowtoIndexNamesEveryPageAndTestsThatExist checks the table of situations.
 func TestHowtoIndexNamesEveryPageAndTestsThatExist(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(howto, "README.md"))
 	if err != nil {
@@ -196,12 +192,4 @@ func TestHowtoIndexNamesEveryPageAndTestsThatExist(t *testing.T) {
 		t.Errorf("README.md has %d situations for %d pages", rows, len(pages))
 	}
 
-	pages["README.md"] = index
-	for name, page := range pages {
-		for _, link := range linked.FindAllStringSubmatch(page, -1) {
-			if _, err := os.Stat(filepath.Join(howto, link[1])); err != nil {
-				t.Errorf("%s leads to a file that does not exist: %v", name, err)
-			}
-		}
-	}
 }

@@ -289,8 +289,8 @@ func (r *router) routerLinkLocal() string {
 	return strings.Split(strings.Fields(out)[3], "/")[0]
 }
 
-// advertise starts radvd on a device of a host.
-func (r *router) advertise(host, device, body string) {
+// advertise starts radvd on a device of a host, and returns what stops it.
+func (r *router) advertise(host, device, body string) (stop func()) {
 	r.Helper()
 	dir := r.scratch("radvd-")
 	r.write(filepath.Join(dir, "conf"), fmt.Sprintf("interface %s { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; %s };", device, body))
@@ -298,7 +298,8 @@ func (r *router) advertise(host, device, body string) {
 	if host == "lan" { // radvd insists
 		forwarding = "sysctl -qw net.ipv6.conf.all.forwarding=1; "
 	}
-	r.background(host, "sh", "-c", forwarding+fmt.Sprintf("exec radvd -n -C %s/conf -p %[1]s/pid -m stderr -d 1", dir))
+	_, _, stop = r.background(host, "sh", "-c", forwarding+fmt.Sprintf("exec radvd -n -C %s/conf -p %[1]s/pid -m stderr -d 1", dir))
+	return stop
 }
 
 // Hosts that cannot be told: whoever carries them, they keep their addresses and appear by the delegation.

@@ -24,7 +24,7 @@ func TestNothingLeavesUntranslatedWhileTheRulesetIsFlushed(t *testing.T) {
 		r.probe(&lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(target), Timeout: unhurried})
 	}
 	whole := r.settled()
-	for range 200 {
+	for range 40 {
 		r.sh("router", "nft flush ruleset")
 		r.await("our table to be back", func() error {
 			if out := r.sh("router", "nft list tables"); !strings.Contains(out, "table inet uplinkd") {
@@ -51,6 +51,7 @@ func TestNothingLeavesUntranslatedWhileTheRulesetIsFlushed(t *testing.T) {
 
 // What the filters hang on goes with them, unless it was there before or others use it.
 func TestTheFiltersOfSourcesComeAndGoWithUplinkd(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.sh("router", "tc qdisc add dev wan2 clsact")
 	hooks := func() string {
@@ -101,6 +102,7 @@ func TestAnIngressQdiscOfOthersStays(t *testing.T) {
 
 // A flow of one port that began while nobody translated stays as it began in the eyes of connection tracking, for as long as it sends.
 func TestAFlowFromBeforeTheStartIsTranslated(t *testing.T) {
+	t.Parallel()
 	for name, others := range map[string]string{
 		"nobody has a nat chain": "true",
 		"a container host has":   `nft 'table ip nat { chain post { type nat hook postrouting priority srcnat; ip saddr 172.17.0.0/16 oifname != "docker0" masquerade; }; }'`,

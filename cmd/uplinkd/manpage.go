@@ -8,18 +8,28 @@ import (
 	"strings"
 )
 
-func manCommand(*flag.FlagSet) runner {
+func manCommand(set *flag.FlagSet) runner {
+	ofFile := set.Bool("config", false, "print uplinkd.toml(5), on the configuration file, instead of uplinkd(8)")
 	return func(_ context.Context, _ []string, s streams) error {
+		if *ofFile {
+			configManPage(s.out)
+			return nil
+		}
 		manPage(s.out, commandsWithOptions(commands()))
 		return nil
 	}
 }
 
 // roff escapes a text for man(7): hyphens that are typed, backslashes, and what begins a line like a request.
-func roff(text string) string {
-	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
+func roff(text string) string { return guarded(escaped(text)) }
+
+func escaped(text string) string {
+	return strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
+}
+
+func guarded(text string) string {
 	if strings.HasPrefix(text, ".") || strings.HasPrefix(text, "'") {
-		text = `\&` + text
+		return `\&` + text
 	}
 	return text
 }
@@ -55,11 +65,11 @@ func manPage(w io.Writer, all []documentedCommand) {
 	}
 	line(".SS lab\n%s.\n\"uplinkd lab\" lists its commands.", roff(strings.ToUpper(labDoes[:1])+labDoes[1:]))
 	line(".SH EXIT STATUS")
-	for _, e := range []struct{ code, means string }{{"0", "Fine."}, {"1", "Failed; doctor: an error was found."}, {"2", "Wrong usage or configuration."}, {"3", "doctor: warnings were found, and no error."}} {
+	for _, e := range []struct{ code, means string }{{"0", "Fine."}, {"1", "Failed; doctor: an error was found."}, {"2", "Wrong usage or configuration."}, {"3", "doctor: warnings were found, and no error; import: something was lost or does something else; status --check: on a spare, or with a problem."}} {
 		line(".TP\n.B %s\n%s", e.code, roff(e.means))
 	}
 	line(".SH ENVIRONMENT\n.TP\n.B NO_COLOR\nWhen it is not empty, nothing is coloured.")
 	line(".SH FILES\n.TP\n.I %s\nThe configuration, unless another is named.", roff(defaultConfigFile))
 	line(".TP\n.I /run/uplinkd/uplinkd.sock\nThe control socket.\n.TP\n.I /var/lib/uplinkd\nWhat is kept over restarts.")
-	line(".SH SEE ALSO\n.BR ip\\-rule (8),\n.BR ip\\-route (8),\n.BR nft (8)")
+	line(".SH SEE ALSO\n.BR uplinkd.toml (5),\n.BR ip\\-rule (8),\n.BR ip\\-route (8),\n.BR nft (8)")
 }

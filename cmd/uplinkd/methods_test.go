@@ -149,6 +149,31 @@ func (r *router) awaitMore(s *lab.Stream) {
 	r.await("further answers to the stream", func() error { return answers(s, want) })
 }
 
+// awaitSourceOf waits until a stream leaves with an address.
+func (r *router) awaitSourceOf(s *lab.Stream, want netip.Addr) {
+	r.Helper()
+	r.await(fmt.Sprintf("the stream to have %v", want), func() error {
+		moves := s.Stats().Moves
+		if last := moves[len(moves)-1].Source.Addr(); last != want {
+			return fmt.Errorf("it has %v", last)
+		}
+		return nil
+	})
+}
+
+// awaitEnd waits until all of some connections, by name, have been silent for a while.
+func (r *router) awaitEnd(since map[string]func() time.Duration) {
+	r.Helper()
+	r.await("the connections to end", func() error {
+		for name, silent := range since {
+			if silent() < 2*time.Second {
+				return fmt.Errorf("%s goes on", name)
+			}
+		}
+		return nil
+	})
+}
+
 func TestAutoFollowsARenumberedUplinkAndBack(t *testing.T) {
 	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
@@ -204,14 +229,180 @@ func TestALongFlowSurvivesRenumbering(t *testing.T) {
 	}
 	now := r.addresses("fiber")
 	for i, s := range []*lab.Stream{s4, s6} {
-		r.await("the stream to take the new address", func() error {
-			moves := s.Stats().Moves
-			if last := moves[len(moves)-1].Source.Addr(); last != now[i] {
-				return fmt.Errorf("it has %v", last)
-			}
-			return nil
-		})
+		r.awaitSourceOf(s, now[i])
 		r.awaitMore(s)
+	}
+}
+
+// TestDrainEndsWhatRunsWhenToldTo ends, at a spare that works: flows that were translated to it, the router's own, and those that came in by
+// it to the router. What came in by the other line goes on.
+func TestDrainEndsWhatRunsWhenToldTo(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
+	r.serve()
+	if err := r.Host("inet").ServeTCPEcho(t.Context(), addrPort("192.0.2.1:7002")); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	drain := func(args ...string) { r.command(append(args, "--socket", r.socket())...) }
+	drain("drain", "fiber")
+	v4, v6 := r.lanProbes()
+	r.awaitFlow(v4, "lte")
+	r.awaitFlow(v6, "lte")
+	s4, _ := r.streamFrom("lan", "192.0.2.1:7")
+	s6, _ := r.streamFrom("lan", "[2001:db8:ffff::1]:7")
+	lte := r.addresses("lte")
+	alive := map[string]func() time.Duration{
+		"the router's own":    r.typing("router", lte[0].String()+":0", addrPort("192.0.2.1:7002")),
+		"to the router, IPv4": r.typing("inet", lab.Client4, netip.AddrPortFrom(lte[0], services[0].port)),
+		"to the router, IPv6": r.typing("inet", lab.Client6, netip.AddrPortFrom(lte[1], services[0].port)),
+	}
+	other := r.typing("inet", lab.Client4, netip.AddrPortFrom(r.addresses("fiber")[0], lab.ForwardedTCP))
+	drain("undrain", "fiber")
+	r.awaitFlow(v4, "fiber")
+	r.awaitFlow(v6, "fiber")
+	drain("drain", "lte")
+	r.awaitMore(s4)
+	r.awaitMore(s6)
+	for name, since := range alive {
+		if since() > time.Second {
+			t.Errorf("drain alone ended %s", name)
+		}
+	}
+	for _, s := range []*lab.Stream{s4, s6} {
+		if moves := s.Stats().Moves; len(moves) != 1 {
+			t.Errorf("drain alone moved a stream: %v", moves)
+		}
+	}
+	drain("drain", "--now", "lte")
+	for i, s := range []*lab.Stream{s4, s6} {
+		r.awaitSourceOf(s, r.addresses("fiber")[i])
+	}
+	r.awaitEnd(alive)
+	if other() > time.Second {
+		t.Error("what came in by fiber was ended")
+	}
+	if n := r.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source", n)
+	}
+}
+
+// TestImmediateAllTakesBackWhatTheSpareCarries ends, when fiber is back, what LAN hosts and the router began at the spare meanwhile, and what
+// began there before, whatever keeps it alive. What a policy sends by the spare, and sessions from outside, go on.
+func TestImmediateAllTakesBackWhatTheSpareCarries(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{DNAT: true}, strings.Replace(dualWAN, `device = "wan1"`, "device = \"wan1\"\nfailback = \"immediate-all\"", 1)+`
+[[policy]]
+name = "camera"
+to = "192.0.2.2"
+uplinks = ["lte"]
+`)
+	r.serve()
+	for _, at := range []string{"192.0.2.1:7002", "192.0.2.2:7002", "[2001:db8:ffff::1]:7002"} {
+		if err := r.Host("inet").ServeTCPEcho(t.Context(), addrPort(at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	v4, v6 := r.lanProbes()
+	r.awaitFlow(v4, "fiber")
+	r.awaitFlow(v6, "fiber")
+	if err := r.Break(lab.Blackhole, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitFlow(v4, "lte")
+	r.awaitFlow(v6, "lte")
+	s4, _ := r.streamFrom("lan", "192.0.2.1:7")
+	s6, _ := r.streamFrom("lan", "[2001:db8:ffff::1]:7")
+	lte := r.addresses("lte")
+	ends := map[string]func() time.Duration{
+		"of the LAN":        r.typing("lan", "", addrPort("192.0.2.1:7002")),
+		"the router's":      r.typing("router", "", addrPort("192.0.2.1:7002")),
+		"the router's IPv6": r.typing("router", "", addrPort("[2001:db8:ffff::1]:7002")),
+	}
+	stays := map[string]func() time.Duration{
+		"of a policy":           r.typing("lan", "", addrPort("192.0.2.2:7002")),
+		"the router's policy":   r.typing("router", "", addrPort("192.0.2.2:7002")),
+		"to the router, IPv4":   r.typing("inet", lab.Client4, netip.AddrPortFrom(lte[0], services[0].port)),
+		"to the router, IPv6":   r.typing("inet", lab.Client6, netip.AddrPortFrom(lte[1], services[0].port)),
+		"to the LAN, forwarded": r.typing("inet", lab.Client4, netip.AddrPortFrom(lte[0], lab.ForwardedTCP)),
+	}
+	if err := r.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitFlow(v4, "fiber")
+	r.awaitFlow(v6, "fiber")
+	for i, s := range []*lab.Stream{s4, s6} {
+		r.awaitSourceOf(s, r.addresses("fiber")[i])
+	}
+	r.awaitEnd(ends)
+	for name, since := range stays {
+		if since() > time.Second {
+			t.Errorf("%s was ended", name)
+		}
+	}
+	if n := r.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, r.foreignSources())
+	}
+}
+
+// TestNothingLeavesWithAFormerAddress renumbers a line while packets wait for its gateway to be found, and while a connection of the
+// router's own, and one to a host of the LAN, have something to send again.
+func TestNothingLeavesWithAFormerAddress(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
+	r.serve()
+	if err := r.Host("inet").ServeTCPEcho(t.Context(), addrPort("192.0.2.1:7002")); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	v4, v6 := r.lanProbes()
+	r.awaitFlow(v4, "fiber")
+	r.awaitFlow(v6, "fiber")
+	former := r.addresses("fiber")
+	r.typing("router", former[0].String()+":0", addrPort("192.0.2.1:7002"))
+	for i, client := range []string{lab.Client4, lab.Client6} {
+		r.typing("inet", client, netip.AddrPortFrom(former[i], lab.ForwardedTCP))
+	}
+	uses := func() string {
+		return r.sh("router", fmt.Sprintf("{ conntrack -L; conntrack -L -f ipv6; } 2>/dev/null | grep -e '=%[1]v ' -e '=%[2]v ' || true; ss -Htan '( src %[1]v or src [%[2]v] )'", former[0], former[1]))
+	}
+	if lines := strings.Count(uses(), "\n"); lines < 4 {
+		t.Fatalf("%d connections use the addresses: %s", lines, uses())
+	}
+	r.sh("inet", fmt.Sprintf("nft 'table inet deaf { chain input { type filter hook input priority 0; tcp sport { 7002, %d } drop; }; }'", lab.ForwardedTCP))
+	r.sh("isp1", `nft 'table netdev still { chain fiber { type filter hook ingress device "cust1" priority -20; icmpv6 type nd-neighbor-solicit drop; }; }'`)
+	r.sh("router", "ip -6 neigh flush dev wan1 2>/dev/null; true")
+	time.Sleep(200 * time.Millisecond) // some wait by now
+	if err := r.Break(lab.Prefix, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the rules of the new addresses", func() error {
+		if now := r.addresses("fiber"); !r.hasSourceRule(now[0]) || !r.hasSourceRule(now[1]) {
+			return errors.New("they are not there")
+		}
+		return r.converged()
+	})
+	foreign := r.foreign()
+	r.sh("isp1", "nft delete table netdev still")
+	for i, now := range r.addresses("fiber") {
+		r.awaitSource("fiber", now)
+		r.awaitFlow([]*lab.FlowProbe{v4, v6}[i], "fiber")
+	}
+	r.await("the end of what uses the former addresses", func() error {
+		if left := uses(); left != "" {
+			return errors.New(left)
+		}
+		return nil
+	})
+	if n := r.foreign() - foreign; n != 0 {
+		t.Errorf("%d packets left with a former address: %s", n, r.foreignSources())
 	}
 }
 
@@ -383,8 +574,14 @@ device = "wan2"
 // background runs a server on a host until the test ends or the returned function is called.
 func (r *router) background(host, name string, args ...string) (cmd *exec.Cmd, log *safeBuffer, stop func()) {
 	r.Helper()
-	log = new(safeBuffer)
-	cmd = r.Host(host).Command(context.Background(), name, args...)
+	return r.runBeside(r.Host(host).Command(context.Background(), name, args...))
+}
+
+// runBeside is background for a command.
+func (r *router) runBeside(server *exec.Cmd) (cmd *exec.Cmd, log *safeBuffer, stop func()) {
+	r.Helper()
+	log, cmd = new(safeBuffer), server
+	cmd.WaitDelay = 5 * time.Second // a child of it may keep its output open
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		r.Fatal(err)
@@ -393,7 +590,7 @@ func (r *router) background(host, name string, args ...string) (cmd *exec.Cmd, l
 	r.Cleanup(func() {
 		stop()
 		if r.Failed() {
-			r.Logf("%s says:\n%s", name, log)
+			r.Logf("%s says:\n%s", strings.Join(cmd.Args, " "), log)
 		}
 	})
 	return cmd, log, stop
@@ -832,5 +1029,42 @@ func TestAStaticAddressThatIsThereAlreadyIsUsedAndStays(t *testing.T) {
 	_ = stop()
 	if after := r.sh("router", "ip address; ip route; ip -6 route; ip rule; ip -6 rule; nft list ruleset"); before != after {
 		t.Errorf("before:\n%s\nafter clean:\n%s", before, after)
+	}
+}
+
+// Names are as their owners write them: capitals, fifteen bytes, digits and marks, wherever they are shown or used.
+func TestNamesMayBeAsLongAndAsMixedAsDevices(t *testing.T) {
+	t.Parallel()
+	const name, set, policy = "_Fiber-ISP_2of3", "List_A", "WORK-hosts"
+	config := strings.Replace(dualWAN, `"fiber"`, `"`+name+`"`, 1) + fmt.Sprintf(`
+[[set]]
+name = %[1]q
+addresses = ["192.0.2.53"]
+[[policy]]
+name = %[2]q
+to = "@%[1]s"
+uplinks = [%[3]q]
+fallback = "unreachable"
+`, set, policy, name)
+	r := newRouter(t, lab.Options{}, config)
+	r.start()
+	r.awaitState(name, uplink.Up)
+	r.await("convergence", r.converged)
+	if out := r.sh("router", "cat "+r.dir+"/names.conf"); !strings.Contains(out, name) {
+		t.Errorf("ip is told of %s", out)
+	}
+	if out := r.command("explain", "--socket", r.socket(), "--to", "192.0.2.53"); !strings.Contains(out, name) || !strings.Contains(out, policy) {
+		t.Errorf("explain: %s", out)
+	}
+	r.command("drain", "--socket", r.socket(), name)
+	r.await("the other line to carry new traffic", func() error {
+		if u, err := r.uplinkStatus(name); err != nil || u.IPv4.Share != 0 {
+			return fmt.Errorf("%+v, %v", u.IPv4, err)
+		}
+		return r.converged()
+	})
+	r.command("undrain", "--socket", r.socket(), name)
+	if out := r.command("status", "--socket", r.socket()); !strings.Contains(out, name) {
+		t.Errorf("status: %s", out)
 	}
 }

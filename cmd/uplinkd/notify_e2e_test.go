@@ -31,6 +31,7 @@ func (r *router) amend(lines string) {
 }
 
 func TestProgramsAndAWebServiceAreToldOfAnOutage(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	dir, out := filepath.Join(r.dir, "hooks"), filepath.Join(r.dir, "told")
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -153,13 +154,9 @@ func TestTheStatusOf62UplinksIsThere(t *testing.T) {
 // would be more than a busy machine can do.
 func many(t testing.TB) *router {
 	t.Helper()
-	var devices, config strings.Builder
-	for i := range 62 {
-		fmt.Fprintf(&devices, "ip link add up%[1]d type veth peer name nowhere%[1]d\nip link set up%[1]d up\nip link set nowhere%[1]d up\nip address add 10.77.%[1]d.2/24 dev up%[1]d\nip route add default via 10.77.%[1]d.1 dev up%[1]d metric %[2]d\n", i, 1000+i)
-		fmt.Fprintf(&config, "[[uplink]]\nname = \"u%d\"\ndevice = \"up%d\"\n  [uplink.probe]\n  interval = \"10s\"\n  fast_interval = \"2s\"\n  targets = [\"192.0.2.1\", \"2001:db8:ffff::1\"]\n", i, i)
-	}
-	r := newRouter(t, lab.Options{}, config.String())
-	r.sh("router", devices.String())
+	devices, config := deadUplinks(62)
+	r := newRouter(t, lab.Options{}, config)
+	r.sh("router", devices)
 	r.launch()
 	r.await("the daemon to answer", func() error {
 		s, err := r.client.Status(t.Context())
@@ -169,6 +166,16 @@ func many(t testing.TB) *router {
 		return err
 	})
 	return r
+}
+
+// deadUplinks returns commands that make so many devices, and the uplinks of them in a configuration.
+func deadUplinks(n int) (devices, config string) {
+	var d, c strings.Builder
+	for i := range n {
+		fmt.Fprintf(&d, "ip link add up%[1]d type veth peer name nowhere%[1]d\nip link set up%[1]d up\nip link set nowhere%[1]d up\nip address add 10.77.%[1]d.2/24 dev up%[1]d\nip route add default via 10.77.%[1]d.1 dev up%[1]d metric %[2]d\n", i, 1000+i)
+		fmt.Fprintf(&c, "[[uplink]]\nname = \"u%[1]d\"\ndevice = \"up%[1]d\"\ntier = 3\n  [uplink.probe]\n  interval = \"10s\"\n  fast_interval = \"2s\"\n  targets = [\"192.0.2.1\", \"2001:db8:ffff::1\"]\n", i)
+	}
+	return d.String(), c.String()
 }
 
 // BenchmarkStatusOf62Uplinks measures the command from its start to its end; the bar is 50 ms.

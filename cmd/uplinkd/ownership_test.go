@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,7 +22,7 @@ func (r *router) everything() string {
 	r.Helper()
 	return r.sh("router", `
 for f in -4 -6; do ip $f rule; ip $f route show table all | sort; done
-ip -o address; ip -d -o link; nft list ruleset
+ip -o address; ip -d -o link; nft -s list ruleset
 find /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/fib_multipath_hash_policy -type f ! -name stable_secret | sort | xargs grep -s .`)
 }
 
@@ -37,6 +41,7 @@ nft add rule inet somebody input meta mark 0x5 counter
 `
 
 func TestCleanLeavesTheKernelByteForByteAsItWas(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
 	r.sh("router", foreignState)
 	before := r.everything()
@@ -61,6 +66,7 @@ func TestCleanLeavesTheKernelByteForByteAsItWas(t *testing.T) {
 
 // TestWhatIsTakenAwayIsPutBack takes away, one after the other, each kind of thing that is ours.
 func TestWhatIsTakenAwayIsPutBack(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.sh("router", foreignState)
 	r.start()
@@ -101,7 +107,7 @@ func TestWhatIsTakenAwayIsPutBack(t *testing.T) {
 // settled is everything that our plan and our neighbours hold, without counters.
 func (r *router) settled() string {
 	r.Helper()
-	return regexp.MustCompile(`counter packets \d+ bytes \d+|# handle \d+`).ReplaceAllString(r.sh("router", `
+	return regexp.MustCompile(`(counter )?packets \d+ bytes \d+|# handle \d+`).ReplaceAllString(r.sh("router", `
 for f in -4 -6; do ip -N $f rule; ip -N $f route show table all | grep -v 'table 255' | sort; done
 ip -o link | sed 's/^[0-9]*: \([a-z0-9]*\).* group \([0-9a-z]*\) .*/\1 \2/'
 for t in $(nft list tables | sed 's/table //; s/ /,/' | sort); do nft list table ${t%,*} ${t#*,}; done`), "")
@@ -166,4 +172,29 @@ seq 20000 20080 | sed 's/^/route flush table /' | ip -batch -`)
 		}
 		return nil
 	})
+}
+
+// Two daemons of two files, with a socket and a state directory each, would undo each other's routes for ever.
+func TestASecondDaemonIsRefusedWhateverItsFile(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, dualWAN)
+	r.ready()
+	own := func(name string) string { return filepath.Join(r.dir, name) + `"` }
+	other := filepath.Join(r.dir, "other.toml")
+	text := strings.NewReplacer(own("s"), own("other"), own("state"), own("other-state"), "tier = 2", "").Replace(r.configured())
+	if err := os.WriteFile(other, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	second := r.program("run", "-c", other)
+	stop := context.AfterFunc(ctx, func() { _ = second.Process.Kill() })
+	defer stop()
+	out, err := second.CombinedOutput()
+	if want := fmt.Sprintf("another uplinkd manages this network namespace: process %d", r.process.Process.Pid); err == nil || !strings.Contains(string(out), want) {
+		t.Errorf("%v, %s", err, out)
+	}
+	r.awaitNoChange()
+	r.kill() // which ends the claim
+	r.start()
 }

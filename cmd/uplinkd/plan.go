@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/offline"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -29,18 +29,18 @@ func runPlan(file string, asJSON bool, s streams) error {
 		return planJSON(p, s)
 	}
 	for _, family := range rules.Families {
-		fmt.Fprintf(s.out, "# new %s traffic: %s\n", family, p.Report.Defaults[family].Reason)
+		fmt.Fprintf(s.out, "# %s: %s\n", family.Name(), p.Report.Defaults[family].Reason)
 	}
 	for _, policy := range p.Report.Policies {
 		for _, family := range rules.Families {
 			if choice, ok := policy.Choice[family]; ok {
-				fmt.Fprintf(s.out, "# policy %s, %s traffic: %s\n", policy.Name, family, choice.Reason)
+				fmt.Fprintf(s.out, "# policy %s, %s: %s\n", policy.Name, family.Name(), choice.Reason)
 			}
 		}
-		fmt.Fprintf(s.out, "# policy %s is compiled to %s\n", policy.Name, policy.Reason)
+		fmt.Fprintf(s.out, "# policy %s is made of %s\n", policy.Name, policy.Reason)
 	}
 	for _, problem := range p.Report.Problems {
-		fmt.Fprintf(s.out, "# %s: %s; %s\n", problem.Severity, problem.Message, problem.Fix)
+		fmt.Fprintln(s.out, comment(fmt.Sprintf("%s: %s; %s", problem.Severity, problem.Message, problem.Fix)))
 	}
 	if len(p.Changes) == 0 {
 		fmt.Fprintln(s.out, "# nothing to change")
@@ -53,6 +53,9 @@ func runPlan(file string, asJSON bool, s streams) error {
 	}
 	return nil
 }
+
+// comment is a comment for a shell, also where joined errors have several lines.
+func comment(text string) string { return "# " + strings.ReplaceAll(text, "\n", "\n# ") }
 
 func reason(op netcfg.Op) string {
 	switch op := op.(type) {
@@ -104,19 +107,21 @@ func cleanCommand(set *flag.FlagSet) runner {
 }
 
 func runClean(ctx context.Context, file string, s streams) error {
-	path := configFile(file)
-	c, err := config.Load(path)
-	if err != nil {
-		return err
-	}
-	if err := notRunning(ctx, c.Daemon.Socket); err != nil {
-		return err
-	}
 	log, err := logger(s.err, "warn")
 	if err != nil {
 		return err
 	}
-	changes, err := offline.Clean(path, log)
+	c, mistake := offline.InForce(configFile(file))
+	if mistake != nil && file != "" {
+		return mistake // a file that is named
+	}
+	if mistake != nil {
+		log.Warn("the configuration cannot be used: what was changed by the default numbers is removed", "err", mistake)
+	}
+	if err := notRunning(ctx, c.Daemon.Socket); err != nil {
+		return err
+	}
+	changes, err := offline.Clean(c, log)
 	for _, op := range changes {
 		fmt.Fprintln(s.out, op.Command())
 	}

@@ -144,3 +144,12 @@ func TestATunnelThatCannotBeMadeIsNamedAndFlowsMoveAllTheSame(t *testing.T) {
 		t.Errorf("healthz: %s", text)
 	}
 }
+
+// A plan is a shell script: whatever an error says is no command of it.
+func TestWhatAPlanSaysOfAnErrorIsAComment(t *testing.T) {
+	for line := range strings.SplitSeq(comment("error: refused: bad\nip link del wan1\n\nreboot"), "\n") {
+		if !strings.HasPrefix(line, "# ") {
+			t.Errorf("%q", line)
+		}
+	}
+}

@@ -112,6 +112,7 @@ func (r *router) ready() {
 }
 
 func TestAPolicySendsSomeDestinationsElsewhereAndFallsBack(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN+`
 [[policy]]
 name = "by-lte"
@@ -148,6 +149,7 @@ uplinks = ["lte"]
 // A LAN whose traffic is to leave by fiber and by nothing else: whatever happens to fiber, to the daemon and to
 // the configuration, the other provider never sees a packet of it.
 func TestAKillSwitchLeaksNothing(t *testing.T) {
+	t.Parallel()
 	const rounds = 4 // two kinds of breaks, and each disturbance; BenchmarkKillSwitch has more
 	r := newRouter(t, lab.Options{}, killed)
 	leaks := r.watch("lte", selected4, selected6)
@@ -210,6 +212,7 @@ func (r *router) killSwitchRounds(rounds int, leaks func() int) {
 
 // From the boot on: before the daemon runs, nothing of it leaves by any uplink, and all else does.
 func TestAGuardedKillSwitchIsClosedBeforeTheDaemonRuns(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, killed)
 	leaks := []func() int{r.watch("fiber", selected4, selected6), r.watch("lte", selected4, selected6)}
 	session := r.sessionTo(t, "203.0.113.129:22")
@@ -245,6 +248,27 @@ func TestAGuardedKillSwitchIsClosedBeforeTheDaemonRuns(t *testing.T) {
 	}
 }
 
+// A typing error in the file must neither open a kill switch at boot, nor keep clean from cleaning: like the daemon, both
+// stand by the last good configuration.
+func TestWithAMistakeInTheFileGuardAndCleanGoByTheLastGoodOne(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, killed)
+	ours := func() string { return r.sh("router", "ip rule; ip -6 rule; nft list tables") }
+	before := ours()
+	r.ready()
+	r.stop()
+	r.configure(strings.Replace(killed, "device", "devcie", 1))
+	r.command("clean", "-c", r.config)
+	if after := ours(); after != before {
+		t.Errorf("before:\n%s\nafter clean:\n%s", before, after)
+	}
+	r.command("guard", "-c", r.config)
+	r.awaitRefused("lan", selected4)
+	r.awaitRefused("router", selected6)
+	r.start()
+	r.awaitBy("lan", selected4, "fiber")
+}
+
 // BenchmarkKillSwitch counts leaked packets over 200 failovers, kill -9 and reloads among them, in several worlds at a
 // time, because a round mostly waits.
 func BenchmarkKillSwitch(b *testing.B) {
@@ -271,6 +295,7 @@ func BenchmarkKillSwitch(b *testing.B) {
 // A host has an address of each provider. A policy asks for lte: what comes from the prefix of fiber is refused in
 // words that make the host choose again, and never leaves.
 func TestAPolicyAndDelegatedSources(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, strings.Replace(twoDelegations, "tier = 2", "", 1)+`
 [[policy]]
 name = "by-lte"

@@ -95,6 +95,7 @@ func (r *router) awaitAll(wants []want) {
 // TestEveryExampleOfPoliciesKeepsItsPromise checks who carries what, while all is well, when the policy's uplink is
 // dead, and after its return. Packets that must never take the other uplink are counted at its provider.
 func TestEveryExampleOfPoliciesKeepsItsPromise(t *testing.T) {
+	t.Parallel()
 	both := func(from, network string, well, dead string, targets ...string) (up, down []want) {
 		for _, target := range targets {
 			up = append(up, want{from, network, target, well})
@@ -212,6 +213,7 @@ func TestTheExampleOfAUserKeepsItsPromise(t *testing.T) {
 
 // Mail is what goes to a port, and every other port is free to go by LTE.
 func TestTheExampleOfMailKeepsItsPromise(t *testing.T) {
+	t.Parallel()
 	r := promised(t, "policy-mail.toml")
 	if err := r.Host("inet").ServeTCPEcho(context.Background(), addrPort("192.0.2.2:25")); err != nil {
 		t.Fatal(err)

@@ -68,6 +68,7 @@ func (r *router) awaitByHost(source, network, target, uplink string) {
 
 // One host of the LAN goes by LTE and by nothing else, in both families and whatever addresses it takes; the others are left alone.
 func TestAHostIsSelectedByItsHardwareAddressAndNeverLeaks(t *testing.T) {
+	t.Parallel()
 	r := promised(t, "policy-device.toml")
 	r.addCamera()
 	leaked := r.watch("fiber", selected4, selected6)

@@ -22,7 +22,7 @@ import (
 // ours is all kernel state of the router that the daemon may touch.
 func (r *router) ours() string {
 	r.Helper()
-	return r.sh("router", `ip rule; ip -6 rule; ip route show table all; ip -6 route show table all proto 117; nft list table inet uplinkd
+	return r.sh("router", `ip rule; ip -6 rule; ip route show table all; ip -6 route show table all proto 117; nft -s list table inet uplinkd
 		ip link show group 117; grep . /proc/sys/net/ipv4/conf/*/src_valid_mark`)
 }
 
@@ -71,7 +71,7 @@ func TestAReloadOfAFileWithAMistakeChangesNothing(t *testing.T) {
 	}
 	above, _, _ := strings.Cut(string(text), "tear")
 	where := fmt.Sprintf("%s:%d:1: ", r.config, 1+strings.Count(above, "\n"))
-	if e := r.hangup(); !strings.HasPrefix(e.Message, "configuration left as it was: "+where) {
+	if e := r.hangup(); !strings.HasPrefix(e.Message, "reload failed, configuration unchanged: "+where) {
 		t.Errorf("%+v", e)
 	}
 	r.fails(exitUsage, where, "reload", "--socket", r.socket())
@@ -105,10 +105,10 @@ func TestSectionsThatNeedARestartAreRefusedByAReload(t *testing.T) {
 		if err := os.WriteFile(r.config, []byte(strings.Replace(text, "tier = 2", "tier = 3", 1)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if e := r.hangup(); !strings.Contains(e.Message, "[daemon] and [kernel] change only with a restart") {
+		if e := r.hangup(); !strings.Contains(e.Message, "[daemon] and [kernel] need a restart") {
 			t.Errorf("%s: %+v", what, e)
 		}
-		r.fails(exitUsage, "change only with a restart", "reload", "--socket", r.socket())
+		r.fails(exitUsage, "need a restart", "reload", "--socket", r.socket())
 		if s := r.status(); s.Uplinks[1].Tier != 2 {
 			t.Errorf("%s: refused, and yet tier %d was taken over", what, s.Uplinks[1].Tier)
 		}
@@ -144,7 +144,7 @@ func TestAReloadAddsRemovesAndWeighsUplinksWithoutLosingAPacket(t *testing.T) {
 	reload := func(config string) {
 		t.Helper()
 		r.configure(config)
-		if e := r.hangup(); e.Message != "configuration read again" {
+		if e := r.hangup(); e.Message != "configuration reloaded" {
 			t.Fatalf("%+v", e)
 		}
 		r.await("the daemon to converge", r.converged)

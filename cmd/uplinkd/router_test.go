@@ -39,6 +39,7 @@ type router struct {
 
 	env       []string      // of its programs, besides that of the test
 	namespace string        // of a router without a world
+	mounts    string        // a process whose mounts its programs have; "" for the machine's
 	pace      time.Duration // of looks while something is awaited, where each is expensive
 }
 
@@ -137,7 +138,10 @@ func (r *router) program(args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command("ip", append([]string{"netns", "exec", r.namespace, self}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if r.World != nil {
+	switch {
+	case r.mounts != "":
+		cmd = r.mounted(append([]string{self}, args...)...)
+	case r.World != nil:
 		cmd = r.Host("router").Command(context.Background(), self, args...)
 	}
 	cmd.Env = append(append(os.Environ(), actAsProgram+"=1"), r.env...)
@@ -211,7 +215,13 @@ func (r *router) stop() { r.end(syscall.SIGTERM) }
 // await waits until check succeeds.
 func (r *router) await(what string, check func() error) {
 	r.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	r.awaitFor(patience, what, check)
+}
+
+// awaitFor is await with a bound of its own.
+func (r *router) awaitFor(bound time.Duration, what string, check func() error) {
+	r.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
 	defer cancel()
 	err := lab.Until(ctx, what, func() error {
 		err := check()

@@ -221,7 +221,8 @@ func (c *chaos) sequence(name string, faults []fault) {
 		step("undo", &undo[i], undo[i].undo)
 	}
 	c.launchIfStopped()
-	c.await("a world that is healed to be taken for that", c.planned)
+	// An uplink that has failed three times on a busy machine is held down for a minute.
+	c.awaitFor(3*patience, "a world that is healed to be taken for that", c.planned)
 	c.falseAlarms(began, harmed, silent)
 	c.restartFresh()
 	if n := c.foreign(); n != c.foreign0 {

@@ -245,8 +245,8 @@ func TestATransparentProxySeesWhatHostsAskFor(t *testing.T) {
 			}
 
 			p.stop()
-			if problem, becomes := reported(), map[string]string{"bypass": "goes on without it", "reject": "is refused"}[onFailure]; !strings.Contains(problem,
-				"proxy proxy, port 12345, for tcp of ipv4, udp of ipv4, tcp of ipv6, udp of ipv6") || !strings.Contains(problem, becomes) {
+			if problem, becomes := reported(), map[string]string{"bypass": "bypass it", "reject": "are rejected"}[onFailure]; !strings.Contains(problem,
+				"port 12345 for transparent proxy proxy (tcp of ipv4, udp of ipv4, tcp of ipv6, udp of ipv6)") || !strings.Contains(problem, becomes) {
 				t.Errorf("while the proxy is down the status says %q", problem)
 			}
 			if err := old(); err == nil {

@@ -94,6 +94,7 @@ func TestAVPNOfHalfRoutesCarriesAllTrafficAsAnUplink(t *testing.T) {
 
 // Or the same with default = false and a [[policy]].
 func TestAVPNOfHalfRoutesCarriesWhatAPolicySends(t *testing.T) {
+	t.Parallel()
 	r := withVPN(t, dualWAN+fmt.Sprintf(vpnUplink, "default = false")+`
 [[policy]]
 name = "some"
@@ -132,6 +133,7 @@ const rival = `while :; do
 done`
 
 func TestADefaultOfARivalIsNotFoughtFor(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, strings.Replace(strings.Replace(dualWAN, "tier = 2", "tier = 1", 1), "device = \"wan1\"", "device = \"wan1\"\ntier = 2", 1))
 	r.sh("router", "ip route del default dev wan2; ip route replace default via 198.51.100.1 dev wan1 metric 100")
 	_, out, _ := r.background("router", "sh", "-c", rival)

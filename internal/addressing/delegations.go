@@ -40,7 +40,10 @@ func newDelegations(log *slog.Logger, save saver, changed func(string, dhcp6.Cha
 
 // request is what a client is configured to ask for.
 type request struct {
-	id         int // of the uplink, which is the IAID: kept for life, and no other uplink's
+	duid       string // "": this router's own
+	id         uint32 // the IAID: that of the uplink is kept for life, and is no other uplink's
+	vendor     string
+	user       string // a line for each class
 	delegation bool
 	hint       netip.Prefix
 	address    bool
@@ -51,7 +54,10 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6
 	specs := make(map[string]spec[*dhcp6.Client])
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
-		r := request{ids[u.Name], u.IPv6.Delegation, u.IPv6.PrefixHint, u.IPv6.RequestAddress}
+		r := request{u.IPv6.DUID, uint32(ids[u.Name]), u.IPv6.VendorClass, strings.Join(u.IPv6.UserClass, "\n"), u.IPv6.Delegation, u.IPv6.PrefixHint, u.IPv6.RequestAddress}
+		if u.IPv6.IAID != nil {
+			r.id = *u.IPv6.IAID
+		}
 		if r.delegation || r.address {
 			specs[u.Name] = spec[*dhcp6.Client]{device: u.Device, key: r, onRemove: release,
 				make: func(current func() bool) *dhcp6.Client { return l.client(u.Name, u.Device, r, duid, current) }}
@@ -64,6 +70,15 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6
 	l.apply(specs)
 }
 
+func (r *request) class() dhcp6.Class {
+	var c dhcp6.Class
+	c.Enterprise, c.Vendor = config.VendorClass(r.vendor)
+	if r.user != "" {
+		c.User = strings.Split(r.user, "\n")
+	}
+	return c
+}
+
 // release gives back what the configuration no longer asks for. A restart does not: the prefix shall be there
 // afterwards.
 func release(ctx context.Context, c *dhcp6.Client) {
@@ -74,12 +89,17 @@ func release(ctx context.Context, c *dhcp6.Client) {
 
 // client makes the client of an uplink. The lock is held.
 func (l *delegations) client(name, device string, r request, duid dhcp6.DUID, current func() bool) *dhcp6.Client {
-	cfg := dhcp6.Config{Device: device, DUID: duid, Log: l.log.With("uplink", name), OnChange: func(c dhcp6.Change) { l.update(name, c, current) }}
+	if r.duid != "" {
+		if err := duid.UnmarshalText([]byte(r.duid)); err != nil {
+			l.log.Error("a DUID that was checked cannot be read", "uplink", name, "err", err)
+		}
+	}
+	cfg := dhcp6.Config{Device: device, DUID: duid, Class: r.class(), Log: l.log.With("uplink", name), OnChange: func(c dhcp6.Change) { l.update(name, c, current) }}
 	if r.delegation {
-		cfg.IAPD = []dhcp6.IAPD{{ID: uint32(r.id), Hint: r.hint}}
+		cfg.IAPD = []dhcp6.IAPD{{ID: r.id, Hint: r.hint}}
 	}
 	if r.address {
-		cfg.IANA = []uint32{uint32(r.id)}
+		cfg.IANA = []uint32{r.id}
 	}
 	if held, ok := l.held[name]; ok {
 		cfg.Last = &held
@@ -198,9 +218,9 @@ func lackProblem(name, device string, lack *dhcp6.Lack, now time.Time) (rules.Pr
 		what = fmt.Sprintf("no DHCPv6 server answers on %s, asked since %s", device, lack.Since.Format(time.TimeOnly))
 	}
 	return rules.Problem{Code: "no-delegation", Severity: "warning",
-		Message: fmt.Sprintf("no prefix is delegated to %s, so LANs have no IPv6 by it: %s", name, what),
-		Fix: "ask the provider whether the contract has a prefix (DHCPv6-PD), set a modem that routes itself to bridge mode, or look for the right VLAN; " +
-			"if there is none to be had, take delegation = true out"}, true
+		Message: fmt.Sprintf("%s has no delegated prefix, so LANs get no IPv6 from it: %s", name, what),
+		Fix: "ask the provider whether your contract includes a prefix (DHCPv6-PD), put a routing modem into bridge mode, or check the VLAN; " +
+			"if there is none, remove delegation = true"}, true
 }
 
 // onDelegation hears of a changed lease.
@@ -236,6 +256,13 @@ func (e *Engine) Delegated(u *config.Uplink, now time.Time) []status.Delegated {
 	var list []status.Delegated
 	if lease, ok := e.delegations.lease(u.Name); ok {
 		list = delegated(lease, now)
+	}
+	if u.IPv6.Share {
+		for _, own := range sharedNetworks(e.routers.view(u.Name)) {
+			if unexpired(own.Valid, now) {
+				list = append(list, status.Delegated{Prefix: own.Address.Masked(), PreferredS: remaining(own.Preferred, now), ValidS: remaining(own.Valid, now)})
+			}
+		}
 	}
 	if prefix := u.IPv6.Prefix; prefix.IsValid() {
 		list = slices.DeleteFunc(list, func(have status.Delegated) bool { return have.Prefix == prefix })

@@ -131,7 +131,11 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // expireLeases has lifetimes end, for planning and for the hosts of LANs.
 func (e *Engine) expireLeases(ctx context.Context) {
+	var clock schedule.Clock
 	schedule.Every(ctx, e.o.Phase, expiryInterval, func(now time.Time) {
+		if clock.Set(now) {
+			e.clockSet(now)
+		}
 		e.UpdateVerdicts()
 		if c, _ := e.configuration(); len(c.LANs) > 0 || slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool {
 			return u.IPv6.Method == config.MethodRA || u.IPv6.Delegation
@@ -141,6 +145,15 @@ func (e *Engine) expireLeases(ctx context.Context) {
 			e.updateRA()
 		}
 	})
+}
+
+// clockSet saves anew what says when it ends. Until the next start the monotonic clock decides that; what is on the disk has the time of
+// day, and would end hours too soon or too late. DHCPv6 sees to that itself.
+func (e *Engine) clockSet(now time.Time) {
+	e.o.Log.Info("the clock was set: leases are saved anew")
+	e.leases.keep()
+	e.routers.clockSet(now)
+	e.lans.clockSet(now)
 }
 
 // Observe tells the clients of their devices.
@@ -173,6 +186,7 @@ func (e *Engine) Learned(now time.Time) planinput.Learned {
 			given.Delegations[i].Elsewhere = !e.routers.carries(name, e.delegations.delegating(name))
 		}
 	}
+	e.routers.share(learned, now)
 	return learned
 }
 
@@ -208,9 +222,18 @@ func (e *Engine) updateRA() {
 // lanSource gathers what hosts may be told of an uplink.
 func (e *Engine) lanSource(u *config.Uplink, mtu int) lanSource {
 	lease, _ := e.delegations.lease(u.Name)
+	var shared []ndisc.Address
+	if u.IPv6.Share {
+		shared = sharedNetworks(e.routers.view(u.Name))
+	}
 	s := lanSource{mtu: mtu, dns: slices.Clone(lease.DNS), lifetimes: func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
 		if prefix == u.IPv6.Prefix {
 			return time.Time{}, time.Time{}, false, true // it never ends
+		}
+		for _, own := range shared {
+			if own.Address.Masked() == prefix {
+				return own.Preferred, own.Valid, ndisc.IsBrief(own.Preferred.Sub(own.Heard)), true
+			}
 		}
 		for _, p := range lease.Prefixes {
 			if p.Prefix == prefix {

@@ -65,6 +65,13 @@ func (l *lans) restore(now time.Time) {
 	}
 }
 
+// clockSet has what hosts were told say its ends by the time of day as it is now. The next update saves it.
+func (l *lans) clockSet(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.restore(now)
+}
+
 // configure starts and stops advertisers so that each LAN that is to have one has one.
 func (l *lans) configure(c *config.Config) {
 	specs := make(map[string]spec[*ndisc.Advertiser])
@@ -136,7 +143,7 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 		content.HopLimit, content.MTU = hopLimit, mtu
 		if i := l.get(lan.Device); i != nil {
 			if err := i.client.SetContent(content); err != nil {
-				l.log.Error("hosts are not told", "lan", lan.Device, "err", err)
+				l.log.Error("cannot update router advertisements", "lan", lan.Device, "err", err)
 			}
 		}
 		if text, err := json.Marshal(adv); err == nil && !bytes.Equal(text, l.kept[lan.Device]) {
@@ -261,8 +268,8 @@ func (l *lans) problems() []rules.Problem {
 	for _, device := range slices.Sorted(maps.Keys(l.others)) {
 		for _, o := range l.others[device] {
 			p := rules.Problem{Code: "other-router", Severity: "warning",
-				Message: fmt.Sprintf("another router, %v, advertises on %s", o.Router, device),
-				Fix:     fmt.Sprintf("stop it (radvd, dnsmasq, odhcpd or systemd-networkd on this box, or a router among the hosts), or leave it the job: write advertise = false for %s", device)}
+				Message: fmt.Sprintf("another router, %v, sends router advertisements on %s", o.Router, device),
+				Fix:     fmt.Sprintf("stop it (radvd, dnsmasq, odhcpd or systemd-networkd on this box, or a router among the hosts), or leave the LAN to it: advertise = false for %s", device)}
 			for _, c := range o.Conflicts {
 				p.Message += "; " + c
 			}

@@ -96,12 +96,23 @@ func (l *leases) update(name string, lease *dhcp4.Lease, current func() bool) {
 		delete(l.refused, name)
 	}
 	l.mu.Unlock()
+	l.keep()
+	l.changed(name, lease)
+}
+
+// keep saves the leases, with their ends by the time of day as it is now.
+func (l *leases) keep() {
 	l.save(docLeases4, func() any {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		return maps.Clone(l.held)
+		now, kept := time.Now(), make(map[string]dhcp4.Lease, len(l.held))
+		for name, lease := range l.held {
+			if lease, ok := lease.Usable(now); ok {
+				kept[name] = lease
+			}
+		}
+		return kept
 	})
-	l.changed(name, lease)
 }
 
 // learned adds what the leases give.
@@ -130,7 +141,7 @@ func (l *leases) problems(now time.Time) []rules.Problem {
 	for _, name := range slices.Sorted(maps.Keys(l.refused)) {
 		if r := l.refused[name]; now.Sub(r.at) < refusalAge {
 			problems = append(problems, rules.Problem{Code: "lease-refused", Severity: "warning",
-				Message: fmt.Sprintf("what the DHCP server of %s offers is not used: %s", name, r.reason), Fix: "look at the modem or the provider's server"})
+				Message: fmt.Sprintf("the DHCP server of %s offers nothing usable: %s", name, r.reason), Fix: "check the modem or the provider's server"})
 		}
 	}
 	return problems

@@ -3,7 +3,6 @@ package addressing
 import (
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -146,8 +145,20 @@ func (r *routers) flush(now time.Time) {
 	r.save(docRouters, func() any {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return maps.Clone(r.kept)
+		now, kept := time.Now(), make(map[string]ndisc.State, len(r.kept))
+		for name, state := range r.kept {
+			kept[name] = state.Usable(now) // its ends by the time of day as it is now
+		}
+		return kept
 	})
+}
+
+// clockSet saves what was learned, which says when it ends.
+func (r *routers) clockSet(now time.Time) {
+	r.mu.Lock()
+	r.dirty = len(r.kept) > 0
+	r.mu.Unlock()
+	r.flush(now)
 }
 
 // view returns what an uplink's routers say.
@@ -252,6 +263,40 @@ func (r *routers) learned(out planinput.Learned, now time.Time) {
 			out.Of(name).IPv6 = a
 		}
 	}
+}
+
+// share adds the networks of uplinks' own lines, which those with share give to a LAN.
+func (r *routers) share(out planinput.Learned, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, v := range r.views {
+		if r.followed[name] {
+			continue
+		}
+		shared, given := sharedNetworks(v), out.Of(name)
+		for _, own := range v.Addresses {
+			if !slices.ContainsFunc(shared, func(o ndisc.Address) bool { return o.Address == own.Address }) {
+				given.Stale = append(given.Stale, own.Address.Addr())
+			}
+		}
+		for _, own := range shared {
+			if unexpired(own.Valid, now) {
+				given.Delegations = append(given.Delegations, rules.Delegation{Prefix: own.Address.Masked(), Deprecated: !unexpired(own.Preferred, now), Shared: true})
+			}
+		}
+	}
+}
+
+// sharedNetworks lists the addresses whose networks the line has. Mobile networks announce them for ever (3GPP TS 29.061 section 11.2.1.3.2), and
+// another one after the line was dialed again: those that the latest advertisement does not have are gone.
+func sharedNetworks(v ndisc.View) []ndisc.Address {
+	var latest time.Time
+	for _, own := range v.Addresses {
+		if own.Heard.After(latest) {
+			latest = own.Heard
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(v.Addresses), func(own ndisc.Address) bool { return own.Heard.Before(latest) })
 }
 
 // watchedRouters is what planning takes of routers that others follow; nil when that is nothing.

@@ -59,7 +59,7 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 	}
 	obs, err := snapshot()
 	if err != nil {
-		log.Warn("hosts are not told", "err", err)
+		log.Warn("cannot update router advertisements", "err", err)
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -76,7 +76,7 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 			within, cancel := context.WithTimeout(ctx, withdrawTimeout)
 			defer cancel()
 			if err := a.Withdraw(within, adv.Content().Withdrawn()); err != nil {
-				log.Warn("hosts are not told", "lan", device, "err", err)
+				log.Warn("cannot update router advertisements", "lan", device, "err", err)
 			}
 		})
 	}
@@ -85,7 +85,7 @@ func WithdrawRA(state Store, snapshot func() (*rules.Observed, error), log *slog
 		cancel()
 		running.Wait()
 		if err := state.Save(docLANs, struct{}{}); err != nil {
-			log.Warn("what hosts were told is not forgotten", "err", err)
+			log.Warn("cannot forget what was advertised", "err", err)
 		}
 	}
 }

@@ -12,9 +12,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os/user"
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/status"
 )
@@ -22,6 +25,8 @@ import (
 var (
 	// ErrNotRunning is the error of every call when nobody answers on the socket.
 	ErrNotRunning = errors.New("no uplinkd answers")
+	// ErrForbidden is the error of every call of a user who may not use the socket.
+	ErrForbidden = errors.New("no permission")
 	// ErrBadConfig is the error of Reload when the configuration is wrong.
 	ErrBadConfig = errors.New("wrong configuration")
 	// ErrBadPacket is the error of Explain when there is no such packet.
@@ -88,13 +93,10 @@ func (c *Client) get(ctx context.Context, path, what string, v any) error {
 	return nil
 }
 
-// Drain moves new flows away from an uplink, or ends that. For a name that the
+// Drain moves the flows of an uplink away, or ends that. For a name that the
 // daemon does not know the error is [ErrUnknownUplink].
-func (c *Client) Drain(ctx context.Context, name string, drained bool) error {
-	verb := "undrain"
-	if drained {
-		verb = "drain"
-	}
+func (c *Client) Drain(ctx context.Context, name string, d status.Drain) error {
+	verb := map[status.Drain]string{status.Undrained: "undrain", status.Drained: "drain", status.DrainedNow: "drain?" + nowKey + "=true"}[d]
 	return c.change(ctx, "/api/v1/uplinks/"+url.PathEscape(name)+"/"+verb)
 }
 
@@ -202,13 +204,26 @@ func (c *Client) do(ctx context.Context, method, path string) (*http.Response, e
 	return nil, refusal(resp)
 }
 
+// groupHint says how to be of the group that may use a socket, where there is one.
+func groupHint(socket string) string {
+	var st unix.Stat_t
+	if unix.Stat(socket, &st) != nil || st.Gid == 0 {
+		return ""
+	}
+	g, err := user.LookupGroupId(strconv.Itoa(int(st.Gid)))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(", or be of its group: sudo usermod --append --groups %s NAME, and log in again", g.Name)
+}
+
 // unreachable says in an operator's words why there was no answer.
 func (c *Client) unreachable(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return &operatorError{"no uplinkd answers on " + c.socket + ": is it running?", []error{ErrNotRunning, err}}
+		return &operatorError{"no uplinkd answers on " + c.socket + ": is it running? start it: systemctl start uplinkd", []error{ErrNotRunning, err}}
 	case errors.Is(err, fs.ErrPermission):
-		return &operatorError{"no permission to use " + c.socket + ": be root, or a member of the socket's group", []error{err}}
+		return &operatorError{"no permission to use " + c.socket + ": use sudo" + groupHint(c.socket), []error{ErrForbidden, err}}
 	}
 	var wrapped *url.Error // its text has a URL that nobody wrote
 	if errors.As(err, &wrapped) {

@@ -31,10 +31,10 @@ func TestClientAndServer(t *testing.T) {
 	if got.Uplinks[0].Mark != 0x01000000 || !got.Started.Equal(noon.AddDate(0, 0, -2).Add(-2*60*60*1e9)) {
 		t.Errorf("got %+v", got)
 	}
-	if err := errors.Join(c.Drain(t.Context(), "lte", true), c.Drain(t.Context(), "fiber", false), c.Reload(t.Context(), time.Minute), c.Confirm(t.Context()), c.Reload(t.Context(), 0)); err != nil {
+	if err := errors.Join(c.Drain(t.Context(), "lte", status.DrainedNow), c.Drain(t.Context(), "fiber", status.Undrained), c.Reload(t.Context(), time.Minute), c.Confirm(t.Context()), c.Reload(t.Context(), 0)); err != nil {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(map[string]bool{"lte": true, "fiber": false}, d.drained); diff != "" || d.reloads != 2 {
+	if diff := cmp.Diff(map[string]status.Drain{"lte": status.DrainedNow, "fiber": status.Undrained}, d.drained); diff != "" || d.reloads != 2 {
 		t.Errorf("%d reloads, %s", d.reloads, diff)
 	}
 }
@@ -44,18 +44,18 @@ func TestClientRepeatsTheDaemonsWords(t *testing.T) {
 	_, socket, _ := serve(t, newServer(d))
 	c := Dial(socket)
 	for _, name := range []string{"adsl", "../../reload", "a/b", "ä ?#%2f"} {
-		if err := c.Drain(t.Context(), name, true); !errors.Is(err, ErrUnknownUplink) {
+		if err := c.Drain(t.Context(), name, status.Drained); !errors.Is(err, ErrUnknownUplink) {
 			t.Errorf("draining %q: %v", name, err)
 		}
 	}
-	if err := c.Drain(t.Context(), "broken", true); err == nil || err.Error() != "the state directory is read-only" {
+	if err := c.Drain(t.Context(), "broken", status.Drained); err == nil || err.Error() != "the state directory is read-only" {
 		t.Errorf("got %v", err)
 	}
 	d.set(func(d *daemon) { d.reloadErr = errors.New("line 3: no") })
 	if err := c.Reload(t.Context(), 0); !errors.Is(err, ErrBadConfig) || err.Error() != "line 3: no" {
 		t.Errorf("got %v", err)
 	}
-	if err := c.Confirm(t.Context()); err == nil || err.Error() != "no configuration waits to be confirmed" {
+	if err := c.Confirm(t.Context()); err == nil || err.Error() != "no configuration is waiting to be confirmed" {
 		t.Errorf("got %v", err)
 	}
 	if d.reloads != 1 {
@@ -70,12 +70,12 @@ func TestClientWithoutADaemon(t *testing.T) {
 	} {
 		for call, do := range map[string]func(*Client) error{
 			"Status": func(c *Client) error { _, err := c.Status(t.Context()); return err },
-			"Drain":  func(c *Client) error { return c.Drain(t.Context(), "lte", true) },
+			"Drain":  func(c *Client) error { return c.Drain(t.Context(), "lte", status.DrainedNow) },
 			"Reload": func(c *Client) error { return c.Reload(t.Context(), 0) },
 			"Events": func(c *Client) error { return c.Events(t.Context(), 0, true, func(status.Event) error { return nil }) },
 		} {
 			err := do(Dial(socket))
-			if want := "no uplinkd answers on " + socket + ": is it running?"; !errors.Is(err, ErrNotRunning) || err.Error() != want {
+			if want := "no uplinkd answers on " + socket + ": is it running? start it: systemctl start uplinkd"; !errors.Is(err, ErrNotRunning) || err.Error() != want {
 				t.Errorf("%s, %s: %v", name, call, err)
 			}
 		}
@@ -86,7 +86,7 @@ func TestClientWithoutPermission(t *testing.T) {
 	// Root, who runs many tests, may use every socket, so the error is made up.
 	denied := &url.Error{Op: "Get", URL: "http://localhost/", Err: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EACCES)}}
 	err := Dial("/run/u.sock").unreachable(denied)
-	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), "be root, or a member") {
+	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, ErrNotRunning) || !strings.HasSuffix(err.Error(), "/run/u.sock: use sudo") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -46,9 +46,9 @@ func (s *shares) take(client netip.Prefix) (release func(), err error) {
 	defer s.mu.Unlock()
 	switch {
 	case s.sum >= s.all:
-		return nil, fmt.Errorf("%d clients follow the events already, no more are served", s.sum)
+		return nil, fmt.Errorf("%d clients already follow events, which is the limit", s.sum)
 	case s.taken[client] >= s.each:
-		return nil, fmt.Errorf("you follow the events %d times already, no more of you are served", s.each)
+		return nil, fmt.Errorf("you already follow events on %d connections, which is the limit", s.each)
 	}
 	s.sum++
 	s.taken[client]++

@@ -17,8 +17,10 @@
 //	GET  /api/v1/history                 History; ?range=5m|1h|24h, ?after=SECONDS
 //	GET  /api/v1/explain                 Explanation; ?to=ADDRESS and more
 //	GET  /api/v1/usage                   Usage
+//	GET  /api/v1/doctor                  Examination
+//	GET  /api/v1/report                  Report; ?month=2026-11
 //	GET  /api/v1/openapi.json            all of this, for machines
-//	POST /api/v1/uplinks/{name}/drain    204; undrain likewise
+//	POST /api/v1/uplinks/{name}/drain    204; ?now=true; undrain likewise
 //	POST /api/v1/reload                  204; 422 when the configuration is wrong
 //	GET  /metrics                        Prometheus
 //	GET  /healthz                        200 "ok", or 503

@@ -210,7 +210,7 @@ func (l *EventLog) after(pos uint64, limit int) []status.Event {
 	if lost > 0 {
 		events = append(events, status.Event{
 			ID: kept[0].ID - 1, Time: status.At(time.Now()), Kind: status.EventGap, Lost: lost,
-			Message: fmt.Sprintf("%d older events are not kept any more", lost),
+			Message: fmt.Sprintf("%d older events are no longer kept", lost),
 		})
 	}
 	for i := range kept {

@@ -23,6 +23,7 @@ type Explanation struct {
 	Without   string              `json:"without"` // the uplink whose cable is thought to be pulled; "" for none
 	Outcome   explain.Outcome     `json:"outcome"` // "leaves", "local", "refused" or "filtered"
 	Reason    string              `json:"reason"`
+	Choice    string              `json:"choice"`    // why those uplinks, where several might carry it; "" where none might
 	Uncertain string              `json:"uncertain"` // what the kernel may do differently; "" when nothing
 	Egresses  status.List[Egress] `json:"ways"`
 	Steps     status.List[Step]   `json:"steps"`
@@ -175,7 +176,7 @@ func ParsePacket(query url.Values) (explain.Packet, error) {
 func address(a *netip.Addr, text string) error {
 	ip, err := netip.ParseAddr(text)
 	if err != nil || ip.Zone() != "" {
-		return errors.New("is no address: write it in digits, without a prefix length or zone")
+		return errors.New("is not an address: write it without name, prefix length or zone")
 	}
 	*a = ip.Unmap()
 	return nil
@@ -184,7 +185,7 @@ func address(a *netip.Addr, text string) error {
 func hardwareAddress(mac *[6]byte, text string) error {
 	a, err := net.ParseMAC(text)
 	if err != nil || len(a) != len(mac) {
-		return errors.New(`is no hardware address: write one as in "02:00:00:00:00:10"`)
+		return errors.New(`is not a hardware address: write one as in "02:00:00:00:00:10"`)
 	}
 	*mac = [6]byte(a)
 	return nil
@@ -193,7 +194,7 @@ func hardwareAddress(mac *[6]byte, text string) error {
 func number[T uint8 | uint16 | uint32](n *T, text string, bits int) error {
 	v, err := strconv.ParseUint(text, 0, bits)
 	if err != nil {
-		return fmt.Errorf("is no number of %d bits", bits)
+		return fmt.Errorf("is not a number of %d bits", bits)
 	}
 	*n = T(v)
 	return nil
@@ -207,7 +208,7 @@ func protocol(n *uint8, text string) error {
 		}
 	}
 	if number(n, text, 8) != nil {
-		return errors.New("is no protocol: write tcp, udp, icmp, icmpv6 or a number")
+		return errors.New("is not a protocol: write tcp, udp, icmp, icmpv6 or a number")
 	}
 	return nil
 }

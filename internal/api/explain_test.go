@@ -44,14 +44,14 @@ func TestPacketsAreReadFromAQuery(t *testing.T) {
 	for query, want := range map[string]string{
 		"":                          "to, the packet's destination, is missing",
 		"from=192.0.2.1":            "to, the packet's destination, is missing",
-		"to=example.net":            `to="example.net" is no address: write it in digits, without a prefix length or zone`,
-		"to=192.0.2.1/32":           `to="192.0.2.1/32" is no address`,
-		"to=fe80::1%25wan1":         `is no address`,
+		"to=example.net":            `to="example.net" is not an address: write it without name, prefix length or zone`,
+		"to=192.0.2.1/32":           `to="192.0.2.1/32" is not an address`,
+		"to=fe80::1%25wan1":         `is not an address`,
 		"to=192.0.2.1&to=192.0.2.2": "to is given 2 times",
-		"to=192.0.2.1&dport=70000":  `dport="70000" is no number of 16 bits`,
-		"to=192.0.2.1&mark=x":       `mark="x" is no number of 32 bits`,
-		"to=192.0.2.1&proto=http":   `proto="http" is no protocol: write tcp, udp, icmp, icmpv6 or a number`,
-		"to=192.0.2.1&mac=02:00:00:00:00:00:00:10": `mac="02:00:00:00:00:00:00:10" is no hardware address: write one as in "02:00:00:00:00:10"`,
+		"to=192.0.2.1&dport=70000":  `dport="70000" is not a number of 16 bits`,
+		"to=192.0.2.1&mark=x":       `mark="x" is not a number of 32 bits`,
+		"to=192.0.2.1&proto=http":   `proto="http" is not a protocol: write tcp, udp, icmp, icmpv6 or a number`,
+		"to=192.0.2.1&mac=02:00:00:00:00:00:00:10": `mac="02:00:00:00:00:00:00:10" is not a hardware address: write one as in "02:00:00:00:00:10"`,
 		"to=192.0.2.1&destination=1":               `there is no parameter "destination"`,
 	} {
 		values, err := url.ParseQuery(query)

@@ -38,6 +38,9 @@ func WriteExplanation(w io.Writer, e Explanation, opt ExplainOptions) error {
 		for _, egress := range e.Egresses {
 			b.WriteString("  by " + egressText(egress) + "\n")
 		}
+		if e.Choice != "" {
+			b.WriteString("  " + clean(e.Choice) + "\n")
+		}
 	}
 	if e.Uncertain != "" {
 		fmt.Fprintf(&b, "%s: %s\n", paint("not certain", colorYellow, opt.Color), clean(e.Uncertain))
@@ -133,7 +136,7 @@ func egressText(e Egress) string {
 
 func writeKernel(b *strings.Builder, k *KernelAnswer, color bool) {
 	if !k.Asked {
-		b.WriteString("the kernel cannot be asked for such a packet\n")
+		b.WriteString("the kernel cannot be asked about such a packet\n")
 		return
 	}
 	said := "local"
@@ -147,5 +150,5 @@ func writeKernel(b *strings.Builder, k *KernelAnswer, color bool) {
 		fmt.Fprintf(b, "%s: %s\n", paint("the kernel says the same", colorGreen, color), clean(said))
 		return
 	}
-	fmt.Fprintf(b, "%s: %s\n", paint("the kernel says something else, please report it", colorRed, color), clean(said))
+	fmt.Fprintf(b, "%s: %s\n", paint("the kernel's own answer differs (please report this)", colorRed, color), clean(said))
 }

@@ -38,6 +38,11 @@ func sampleStatus() status.Status {
 	return status.Status{
 		Headline: "Online by fiber; lte drained. IPv6 by fiber.",
 		Version:  "1.2.3", Started: status.At(noon.Add(-50 * time.Hour)), Converged: true, Generation: 7,
+		Forwards: []status.Forward{
+			{Name: "web", Protocols: []string{"tcp", "udp"}, Port: "443", ToPort: 8443, LAN: "br-lan", To4: netip.MustParseAddr("192.168.7.10"), To6: netip.MustParseAddr("fd12:3456:789a::10")},
+			{Name: "game", Protocols: []string{"udp"}, Port: "27000-27010", LAN: "br-lan", To4: netip.MustParseAddr("192.168.7.20"), Uplinks: []string{"fiber"}},
+			{Name: "later", Protocols: []string{"tcp"}, Port: "22", LAN: "br-lan"},
+		},
 		Uplinks: []status.Uplink{
 			{
 				Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 3, Table: 11701, Mark: 0x01000000,
@@ -59,8 +64,9 @@ func sampleStatus() status.Status {
 			{
 				Name: "lte", Kind: "isp", Device: "wwan0", Tier: 2, Weight: 1, Table: 11702, Mark: 0x02000000,
 				Drained: true, Metered: true, Failback: "manual", ProbeBytesToday: 45678,
-				IPv4: status.FamilyStatus{State: uplink.Down, Code: uplink.CodeNoCarrier, Reason: "carrier lost", Since: status.At(noon.Add(-8 * time.Second)), Share: 0.004, AwaitsUndrain: true, Portal: true},
-				IPv6: status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff, Reason: "ipv6 is off by configuration"},
+				Recover: &status.Recovery{RunsToday: 2, MaxPerDay: 6, Last: status.At(noon.Add(-time.Hour)), Held: "operator"},
+				IPv4:    status.FamilyStatus{State: uplink.Down, Code: uplink.CodeNoCarrier, Reason: "carrier lost", Since: status.At(noon.Add(-8 * time.Second)), Share: 0.004, AwaitsUndrain: true, Portal: true},
+				IPv6:    status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff, Reason: "ipv6 is off by configuration"},
 			},
 		},
 		DNS: status.DNS{
@@ -108,7 +114,7 @@ func sampleHistory() status.History {
 type daemon struct {
 	mu        sync.Mutex
 	status    status.Status
-	drained   map[string]bool
+	drained   map[string]status.Drain
 	reloads   int
 	wait      time.Duration // of the latest reload, until it is confirmed
 	reloadErr error
@@ -117,7 +123,9 @@ type daemon struct {
 
 var _ Source = (*daemon)(nil)
 
-func newDaemon() *daemon { return &daemon{status: sampleStatus(), drained: make(map[string]bool)} }
+func newDaemon() *daemon {
+	return &daemon{status: sampleStatus(), drained: make(map[string]status.Drain)}
+}
 
 func (d *daemon) Status() status.Status {
 	d.mu.Lock()
@@ -125,12 +133,12 @@ func (d *daemon) Status() status.Status {
 	return d.status
 }
 
-func (d *daemon) Drain(name string, drained bool) error {
+func (d *daemon) Drain(name string, how status.Drain) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch name {
 	case "fiber", "lte":
-		d.drained[name] = drained
+		d.drained[name] = how
 		return nil
 	case "broken":
 		return errors.New("the state directory is read-only")
@@ -150,7 +158,7 @@ func (d *daemon) Confirm() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.wait == 0 {
-		return errors.New("no configuration waits to be confirmed")
+		return errors.New("no configuration is waiting to be confirmed")
 	}
 	d.wait = 0
 	return nil
@@ -177,6 +185,29 @@ func (d *daemon) History(name string, after time.Time) (status.History, bool) {
 		h.Uplinks, h.Samples = nil, 0
 	}
 	return h, true
+}
+
+func (d *daemon) Report(month string) (status.Report, bool) {
+	if month != "" && month != "2026-11" {
+		return status.Report{}, false
+	}
+	return sampleReport(), true
+}
+
+func sampleReport() status.Report {
+	part, none := 0.99987, (*float64)(nil)
+	return status.Report{Month: "2026-11", Months: []string{"2026-11", "2026-10"}, Until: status.At(noon), Uplinks: status.List[status.ReportedUplink]{
+		{Name: "fiber", ReceivedBytes: 123_456_789_012, SentBytes: 4_000_000, FlowsOut: 81_234, FlowsIn: 12, Families: status.List[status.ReportedFamily]{
+			{Family: "ipv4", Availability: &part, UpS: 1_600_000, DownS: 208, UnwatchedS: 4000, RTTp50ms: 11.2, RTTp95ms: 18, RTTp99ms: 44.5, Outages: status.List[status.Outage]{
+				{Begin: status.At(noon.Add(-48 * time.Hour)), End: status.At(noon.Add(-48*time.Hour + 205*time.Second)), LengthS: 205.25, EndSeen: true, Code: "silence",
+					Cause: "no answer to 9 probes <b>", Evidence: []string{"192.0.2.1: silent", "gateway 198.51.100.1: neighbour REACHABLE"}},
+				{Begin: status.At(noon.Add(-2 * time.Hour)), End: status.At(noon.Add(-time.Hour)), LengthS: 3, Code: "no-carrier", Cause: "carrier lost"},
+				{Begin: status.At(noon.Add(-time.Minute)), LengthS: 60, Code: "silence", Cause: "=cmd()", Common: true},
+			}},
+			{Family: "ipv6", Availability: none, UnwatchedS: 1_604_208},
+		}},
+		{Name: "lte"},
+	}}
 }
 
 func (d *daemon) Usage() status.Usage {

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -123,6 +125,20 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	return listener, nil
 }
 
+// ShareSocket gives a socket to a group of users; its mode lets them do what root may do by it. Without such a group
+// the error is a [user.UnknownGroupError], and the socket stays as it was.
+func ShareSocket(path, group string) error {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		return fmt.Errorf("giving the socket to group %s: %w", group, err)
+	}
+	id, err := strconv.Atoi(g.Gid)
+	if err != nil {
+		return fmt.Errorf("giving the socket to group %s: its number is %q", group, g.Gid)
+	}
+	return os.Lchown(path, -1, id)
+}
+
 // lock keeps two daemons that start at once from taking each other's new socket for a stale one. Only we may open the file, so
 // nobody else can hold the lock; one of somebody else's in its place gives way.
 func lock(path string) (unlock func(), err error) {
@@ -166,7 +182,7 @@ func removeStale(ctx context.Context, path string) error {
 		_ = conn.Close() // nothing was sent
 		return &operatorError{"another uplinkd answers on " + path, []error{ErrRunning}}
 	case errors.Is(err, syscall.EAGAIN):
-		return &operatorError{"another uplinkd is there, and busy, on " + path, []error{ErrRunning, err}}
+		return &operatorError{"another uplinkd is running, but busy, on " + path, []error{ErrRunning, err}}
 	case !errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("finding out whether %s is in use: %w", path, reason(err))
 	}
@@ -247,12 +263,14 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, local bool) e
 	if !local {
 		limited = newFairListener(listener, s.limits.connections, s.limits.clientConnections)
 	}
+	taken := s.taken(ctx, listener)
 	go func() { ended <- server.Serve(limited) }()
 	var failed error
 	select {
 	case err := <-ended:
 		failed = fmt.Errorf("serving on %s: %w", listener.Addr(), err)
-	case failed = <-s.taken(ctx, listener):
+	case failed = <-taken:
+		listener.(*net.UnixListener).SetUnlinkOnClose(false) // what is there now is not ours
 	case <-ctx.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.limits.grace)
@@ -270,7 +288,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, local bool) e
 }
 
 // errTaken means that nobody can reach the socket any more.
-var errTaken = errors.New("the socket was taken away")
+var errTaken = errors.New("the control socket was removed")
 
 // taken tells when somebody has removed the file of a socket, or put another in its place: who connects there does not
 // reach us.
@@ -290,11 +308,11 @@ func (s *Server) taken(ctx context.Context, listener net.Listener) <-chan error 
 			case <-time.After(s.limits.look):
 			}
 			var now os.FileInfo
-			if now, err = os.Lstat(path); err == nil && !os.SameFile(bound, now) {
+			// Of a file system that gives an inode's number away again at once, only the time of making tells two apart.
+			if now, err = os.Lstat(path); err == nil && !(os.SameFile(bound, now) && now.Mode().Type() == fs.ModeSocket && now.ModTime().Equal(bound.ModTime())) {
 				err = errors.New("another is there")
 			}
 		}
-		l.SetUnlinkOnClose(false)
 		gone <- fmt.Errorf("%s: %w: %w", path, errTaken, err)
 	}()
 	return gone

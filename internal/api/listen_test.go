@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -37,6 +38,32 @@ func TestSocketHasItsModeAndGoesAway(t *testing.T) {
 	stop()
 	if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestTheSocketMayBeGivenToAGroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("only root can give files away: run the tests as root, as the others of the kernel are")
+	}
+	_, socket, _ := serve(t, newServer(newDaemon()))
+	if err := os.Chmod(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := ShareSocket(socket, "nobody-made-this"); !errors.Is(err, user.UnknownGroupError("nobody-made-this")) {
+		t.Errorf("got %v", err)
+	}
+	if hint := groupHint(socket); hint != "" {
+		t.Errorf("a socket of root alone: %q", hint)
+	}
+	if err := ShareSocket(socket, "nogroup"); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(socket, &st); err != nil || st.Uid != 0 || st.Gid != 65534 || st.Mode&0o777 != 0o660 {
+		t.Errorf("uid %d, gid %d, mode %o, %v", st.Uid, st.Gid, st.Mode, err)
+	}
+	if hint := groupHint(socket); !strings.Contains(hint, "--groups nogroup ") {
+		t.Errorf("the hint is %q", hint)
 	}
 }
 

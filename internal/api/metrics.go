@@ -223,7 +223,7 @@ func (e *exposition) status(st *status.Status) {
 	}
 	gauge("uplinkd_delegated_prefix_preferred_seconds", "What is left of the preferred lifetime of a delegated prefix.", prefixes(func(d status.Delegated) int64 { return d.PreferredS }))
 	gauge("uplinkd_delegated_prefix_valid_seconds", "What is left of the valid lifetime of a delegated prefix.", prefixes(func(d status.Delegated) int64 { return d.ValidS }))
-	gauge("uplinkd_on_spare", "1 while new traffic uses a tier behind one that has uplinks.", func(sample func(float64, ...string)) {
+	gauge("uplinkd_on_spare", "1 while all new traffic uses tiers behind one that has uplinks.", func(sample func(float64, ...string)) {
 		for _, f := range rules.Families {
 			sample(oneIf(st.OnSpare(f)), "family", f.String())
 		}
@@ -248,9 +248,50 @@ func (e *exposition) status(st *status.Status) {
 			sample(float64(count[k]), "code", k.code, "severity", k.severity)
 		}
 	})
+	gauge("uplinkd_recover_runs", "How often a line that stayed dead was helped in the last 24 hours.", func(sample func(float64, ...string)) {
+		for i := range uplinks {
+			if r := uplinks[i].Recover; r != nil {
+				sample(float64(r.RunsToday), "uplink", uplinks[i].Name)
+			}
+		}
+	})
+	gauge("uplinkd_set_entries", "Ranges of addresses in a set that comes from a file, a URL or the name service.", func(sample func(float64, ...string)) {
+		for _, s := range st.Sets {
+			if s.IPv4 != nil && s.IPv6 != nil {
+				sample(float64(*s.IPv4), "family", rules.IPv4.String(), "set", s.Name)
+				sample(float64(*s.IPv6), "family", rules.IPv6.String(), "set", s.Name)
+			}
+		}
+	})
+	gauge("uplinkd_set_failed", "1 while the source of a set cannot be used as it is.", func(sample func(float64, ...string)) {
+		for _, s := range st.Sets {
+			sample(oneIf(s.Error != ""), "set", s.Name)
+		}
+	})
+	gauge("uplinkd_set_loaded_timestamp_seconds", "When the source of a set was read last and found good.", func(sample func(float64, ...string)) {
+		for _, s := range st.Sets {
+			if !s.Loaded.IsZero() {
+				sample(float64(s.Loaded.Unix()), "set", s.Name)
+			}
+		}
+	})
 	gauge("uplinkd_uplink_drained", "1 while new flows leave the uplink because of drain.", func(sample func(float64, ...string)) {
 		for i := range uplinks {
 			sample(oneIf(uplinks[i].Drained), "uplink", uplinks[i].Name)
+		}
+	})
+	gauge("uplinkd_uplink_full", "1 while the uplink carries more than the overflow of its tier, and new flows use others too.", func(sample func(float64, ...string)) {
+		for i := range uplinks {
+			if uplinks[i].Load != nil {
+				sample(oneIf(uplinks[i].Full), "uplink", uplinks[i].Name)
+			}
+		}
+	})
+	gauge("uplinkd_uplink_load_ratio", "What the uplink carries of its bandwidth, over some seconds.", func(sample func(float64, ...string)) {
+		for i := range uplinks {
+			if load := uplinks[i].Load; load != nil {
+				sample(*load, "uplink", uplinks[i].Name)
+			}
 		}
 	})
 	gauge("uplinkd_uplink_share", "Part of the new flows without a policy that the uplink carries, 0 to 1.", func(sample func(float64, ...string)) {

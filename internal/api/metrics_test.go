@@ -95,9 +95,9 @@ uplinkd_delegated_prefix_preferred_seconds{prefix="2001:db8:a000::/56",uplink="f
 # HELP uplinkd_delegated_prefix_valid_seconds What is left of the valid lifetime of a delegated prefix.
 # TYPE uplinkd_delegated_prefix_valid_seconds gauge
 uplinkd_delegated_prefix_valid_seconds{prefix="2001:db8:a000::/56",uplink="fiber"} 5400
-# HELP uplinkd_on_spare 1 while new traffic uses a tier behind one that has uplinks.
+# HELP uplinkd_on_spare 1 while all new traffic uses tiers behind one that has uplinks.
 # TYPE uplinkd_on_spare gauge
-uplinkd_on_spare{family="ipv4"} 1
+uplinkd_on_spare{family="ipv4"} 0
 uplinkd_on_spare{family="ipv6"} 0
 # HELP uplinkd_policy_active 1 while uplinks of a policy carry its traffic, 0 while its fallback has it.
 # TYPE uplinkd_policy_active gauge
@@ -106,6 +106,9 @@ uplinkd_policy_active{family="ipv4",policy="work"} 1
 # TYPE uplinkd_problem gauge
 uplinkd_problem{code="no-default",severity="error"} 1
 uplinkd_problem{code="strict-rp-filter",severity="warning"} 1
+# HELP uplinkd_recover_runs How often a line that stayed dead was helped in the last 24 hours.
+# TYPE uplinkd_recover_runs gauge
+uplinkd_recover_runs{uplink="lte"} 2
 # HELP uplinkd_uplink_drained 1 while new flows leave the uplink because of drain.
 # TYPE uplinkd_uplink_drained gauge
 uplinkd_uplink_drained{uplink="fiber"} 0

@@ -29,7 +29,7 @@ func (l *listenerHandler) middleware(next http.Handler) http.Handler {
 		if !l.local {
 			if !l.allowedHost(r) {
 				writeError(w, http.StatusForbidden, fmt.Sprintf(
-					"host %q is not known to be this machine: ask by address, or add the name to the allowed hosts", r.Host))
+					"host %q is not a known name of this router: use its address, or add the name to [daemon] hosts", r.Host))
 				return
 			}
 			if l.crossSite(r) {
@@ -75,7 +75,7 @@ func (l *listenerHandler) post(h http.HandlerFunc) http.Handler {
 // answers it if not.
 func (l *listenerHandler) authorized(w http.ResponseWriter, r *http.Request) bool {
 	if l.o.Token == "" {
-		writeError(w, http.StatusForbidden, "this listener is read-only: use the unix socket, or configure a token")
+		writeError(w, http.StatusForbidden, "this listener is read-only: use the control socket, or set [daemon] token_file")
 		return false
 	}
 	client := clientOf(r.RemoteAddr)
@@ -91,7 +91,7 @@ func (l *listenerHandler) authorized(w http.ResponseWriter, r *http.Request) boo
 		return true
 	}
 	if token != "" && l.guesses.failed(client, time.Now()) {
-		l.log.Warn("wrong tokens: this client is not heard for a while", "path", r.URL.Path, "from", l.client(r), "guesses", l.limits.guesses)
+		l.log.Warn("too many wrong tokens: this client is ignored for a while", "path", r.URL.Path, "from", l.client(r), "guesses", l.limits.guesses)
 	} else {
 		l.log.Warn("change refused: no valid token", "path", r.URL.Path, "from", l.client(r))
 	}

@@ -112,7 +112,7 @@ func TestOtherSitesAreRefused(t *testing.T) {
 func TestChangesOverTCPNeedTheToken(t *testing.T) {
 	d := newDaemon()
 	readOnly := newServer(d).handler(false)
-	for _, path := range []string{"/api/v1/reload", "/api/v1/uplinks/lte/drain", "/api/v1/uplinks/lte/undrain"} {
+	for _, path := range []string{"/api/v1/reload", "/api/v1/uplinks/lte/drain", "/api/v1/uplinks/lte/undrain", "/api/v1/token"} {
 		wantError(t, ask(readOnly, "POST", path), 403, "read-only")
 		wantError(t, ask(readOnly, "POST", path, "Authorization: Bearer "), 403, "read-only")
 	}
@@ -123,12 +123,14 @@ func TestChangesOverTCPNeedTheToken(t *testing.T) {
 		"X-No: thing", "Authorization: Bearer", "Authorization: Bearer wrong", "Authorization: Basic " + token,
 		"Authorization: " + token, "Authorization: Bearer " + token + "x", "Authorization: Bearer " + token[1:],
 	} {
+		wantError(t, ask(h, "POST", "/api/v1/token", header), 401, "Bearer TOKEN")
 		w := ask(h, "POST", "/api/v1/reload", header)
 		wantError(t, w, 401, "Bearer TOKEN")
 		if w.Header().Get("WWW-Authenticate") != "Bearer" {
 			t.Error("401 without a challenge")
 		}
 	}
+	wantCode(t, ask(h, "POST", "/api/v1/token", "Authorization: Bearer "+token), 204)
 	if d.reloads != 0 || len(d.drained) != 0 {
 		t.Fatal("a refused request has changed something")
 	}

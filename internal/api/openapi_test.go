@@ -140,7 +140,9 @@ func TestTheDescriptionNamesEveryCodeOfAVerdict(t *testing.T) {
 
 func TestTheDescriptionNamesEveryRouteAndNoOther(t *testing.T) {
 	d := readDescription(t)
-	s := newServer(newDaemon(), func(o *Options) { o.Metrics = NewMetrics("test", func() []status.PathVerdict { return nil }) })
+	s := newServer(newDaemon(), func(o *Options) {
+		o.Metrics, o.Examine = NewMetrics("test", func() []status.PathVerdict { return nil }), found
+	})
 	f := &listenerHandler{Server: s}
 	var served []string
 	for path := range f.routes() {
@@ -187,7 +189,7 @@ func TestTheDescriptionNamesEveryRouteAndNoOther(t *testing.T) {
 func TestAnswersAreAsDescribed(t *testing.T) {
 	d := readDescription(t)
 	source := newDaemon()
-	s := newServer(source, func(o *Options) { o.Token = "the token of this test" })
+	s := newServer(source, func(o *Options) { o.Token, o.Examine = "the token of this test", found })
 	for i := range 20 {
 		s.o.Events.Append(status.Event{Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down", Evidence: []string{fmt.Sprint(i)}})
 	}
@@ -206,14 +208,19 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"GET", "/api/v1/history", "", 200, "", nil},
 		{"GET", "/api/v1/history", "/api/v1/history?range=1y", 400, "", nil},
 		{"GET", "/api/v1/explain", "/api/v1/explain?to=192.0.2.1", 200, "", nil},
+		{"GET", "/api/v1/doctor", "", 200, "", nil},
 		{"GET", "/api/v1/explain", "/api/v1/explain?to=x", 400, "", nil},
 		{"GET", "/api/v1/explain", "/api/v1/explain?to=192.0.2.1&without=dsl", 404, "", nil},
 		{"POST", "/api/v1/uplinks/{name}/drain", "/api/v1/uplinks/fiber/drain", 401, "", nil},
 		{"POST", "/api/v1/uplinks/{name}/drain", "/api/v1/uplinks/fiber/drain", 403, "Origin: http://evil.example", nil},
+		{"POST", "/api/v1/uplinks/{name}/drain", "/api/v1/uplinks/fiber/drain?now=perhaps", 400, "Authorization: Bearer the token of this test", nil},
 		{"POST", "/api/v1/uplinks/{name}/undrain", "/api/v1/uplinks/nobody/undrain", 404, "Authorization: Bearer the token of this test", nil},
 		{"POST", "/api/v1/reload", "", 204, "Authorization: Bearer the token of this test", nil},
 		{"POST", "/api/v1/reload", "", 422, "Authorization: Bearer the token of this test", func() { source.reloadErr = ErrBadConfig }},
 		{"GET", "/api/v1/usage", "", 200, "", nil},
+		{"GET", "/api/v1/report", "", 200, "", nil},
+		{"GET", "/api/v1/report", "/api/v1/report?month=2026-11", 200, "", nil},
+		{"GET", "/api/v1/report", "/api/v1/report?month=November", 400, "", nil},
 		{"GET", "/healthz", "", 200, "", nil},
 		{"GET", "/healthz", "", 503, "", func() { source.health = ErrNotRunning }},
 	} {

@@ -16,8 +16,12 @@ var page string
 
 // dashboard serves the page under a policy that lets it run its own script and style, known by their
 // digests, talk to where it came from, and do nothing else. Should a text of somebody else's ever become
-// markup by a mistake, it could not run.
-func dashboard() http.HandlerFunc {
+// markup by a mistake, it could not run. With changes it offers to take the token that they need.
+func dashboard(changes bool) http.HandlerFunc {
+	page := page
+	if changes {
+		page = strings.Replace(page, `data-changes=""`, `data-changes="token"`, 1)
+	}
 	policy := fmt.Sprintf("default-src 'none'; script-src '%s'; style-src '%s'; connect-src 'self'; img-src data:; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'", digest("script"), digest("style"))
 	sum := sha256.Sum256([]byte(page))

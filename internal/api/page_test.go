@@ -3,7 +3,10 @@ package api
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"math"
+	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -32,7 +35,49 @@ func TestTheDashboardIsOneSmallFileThatFetchesNothingElsewhere(t *testing.T) {
 	}
 	tag := w.Header().Get("ETag")
 	wantCode(t, ask(newServer(newDaemon()).handler(true), "GET", "/", "If-None-Match: "+tag), 304)
-	wantError(t, ask(newServer(newDaemon()).handler(false), "GET", "/", "Host: evil.example"), 403, "is not known to be this machine")
+	wantError(t, ask(newServer(newDaemon()).handler(false), "GET", "/", "Host: evil.example"), 403, "is not a known name of this router")
+}
+
+// contrast is that of WCAG 2, for colours such as "#1d1f1e".
+func contrast(a, b string) float64 {
+	luminance := func(color string) float64 {
+		n, _ := strconv.ParseUint(strings.TrimPrefix(color, "#"), 16, 32)
+		linear := func(v uint64) float64 {
+			s := float64(v&255) / 255
+			if s <= 0.03928 {
+				return s / 12.92
+			}
+			return math.Pow((s+0.055)/1.055, 2.4)
+		}
+		return 0.2126*linear(n>>16) + 0.7152*linear(n>>8) + 0.0722*linear(n)
+	}
+	x, y := luminance(a), luminance(b)
+	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
+}
+
+// Every colour of text has a contrast of 4.5 on what it stands on, in light and in dark (WCAG 2 AA).
+func TestThePagesTextIsLegible(t *testing.T) {
+	page := ask(newServer(newDaemon()).handler(false), "GET", "/").Body.String()
+	blocks := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllStringSubmatch(page, -1)
+	if len(blocks) != 2 {
+		t.Fatalf("%d sets of colours", len(blocks))
+	}
+	for i, theme := range []string{"light", "dark"} {
+		colors := make(map[string]string)
+		for _, m := range regexp.MustCompile(`--([a-z0-9-]+): (#[0-9a-f]{6})`).FindAllStringSubmatch(blocks[i][1], -1) {
+			colors[m[1]] = m[2]
+		}
+		for text, grounds := range map[string][]string{
+			"ink": {"bg", "panel"}, "soft": {"bg", "panel", "off-bg"}, "faint": {"bg", "panel"}, "good": {"good-bg", "panel"},
+			"warn": {"warn-bg", "panel"}, "bad": {"bad-bg", "panel"}, "calm": {"calm-bg", "panel"}, "off": {"off-bg", "panel"},
+		} {
+			for _, ground := range grounds {
+				if c := contrast(colors[text], colors[ground]); colors[text] == "" || colors[ground] == "" || c < 4.5 {
+					t.Errorf("%s: %s (%s) on %s (%s) has %.2f", theme, text, colors[text], ground, colors[ground], c)
+				}
+			}
+		}
+	}
 }
 
 func TestThePagesPolicyAllowsItsOwnScriptAlone(t *testing.T) {
@@ -54,6 +99,36 @@ func TestThePagesPolicyAllowsItsOwnScriptAlone(t *testing.T) {
 		sum := sha256.Sum256([]byte(found[0][1]))
 		if want := directive + " 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(policy, want) {
 			t.Errorf("the policy %q lacks %q", policy, want)
+		}
+	}
+}
+
+// A follower of events hears only of the kinds that it names, so the page names all.
+func TestThePageHearsOfEveryKindOfEvent(t *testing.T) {
+	source, err := os.ReadFile("../status/event.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := regexp.MustCompile(`EventKind = "([a-z-]+)"`).FindAllStringSubmatch(string(source), -1)
+	_, follow, _ := strings.Cut(page, "function follow()")
+	list, _, _ := strings.Cut(follow, "addEventListener")
+	for _, kind := range kinds {
+		if !strings.Contains(list, `"`+kind[1]+`"`) {
+			t.Errorf("the page does not hear of %s", kind[1])
+		}
+	}
+	if len(kinds) < 15 {
+		t.Errorf("%d kinds were found", len(kinds))
+	}
+}
+
+func TestThePageOffersToUnlockOnlyWhereThereIsAToken(t *testing.T) {
+	s := newServer(newDaemon())
+	for _, token := range []string{"", "a token that nobody guesses"} {
+		s.o.Token = token
+		body := ask(s.handler(false), "GET", "/").Body.String()
+		if got := strings.Contains(body, `data-changes="token"`); got != (token != "") {
+			t.Errorf("with the token %q: %v", token, got)
 		}
 	}
 }

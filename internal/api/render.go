@@ -45,6 +45,8 @@ func WriteStatus(w io.Writer, s status.Status, opt RenderOptions) error {
 		writeTable(&b, uplinkTable(s, opt), opt.Color)
 		writeProbeBytes(&b, s)
 		writeDNS(&b, s.DNS)
+		writeSets(&b, s.Sets, opt.Now)
+		writeForwards(&b, s.Forwards)
 	}
 	writeProblems(&b, s.Problems, opt.Color)
 	_, err := io.WriteString(w, b.String())
@@ -126,6 +128,46 @@ func writeDNS(b *strings.Builder, d status.DNS) {
 	fmt.Fprintf(b, "names: %s, told to %s\n", or(strings.Join(servers, ", "), "no server known"), strings.Join(outputs, ", "))
 }
 
+// writeSets says what is in sets, and since when.
+func writeSets(b *strings.Builder, list []status.Set, now time.Time) {
+	for _, s := range list {
+		held := "nothing yet"
+		if s.IPv4 != nil && s.IPv6 != nil {
+			held = fmt.Sprintf("%d ranges of IPv4, %d of IPv6", *s.IPv4, *s.IPv6)
+		}
+		if !s.Loaded.IsZero() {
+			held += ", as of " + age(now, s.Loaded.Time) + " ago"
+		}
+		if s.Cached {
+			held += ", from before the start"
+		}
+		fmt.Fprintf(b, "set %s: %s, from %s\n", clean(s.Name), held, clean(s.From))
+	}
+}
+
+// writeForwards says where ports lead.
+func writeForwards(b *strings.Builder, list []status.Forward) {
+	for _, f := range list {
+		var hosts []string
+		for _, a := range []netip.Addr{f.To4, f.To6} {
+			switch {
+			case a.IsValid() && f.ToPort != 0:
+				hosts = append(hosts, netip.AddrPortFrom(a, uint16(f.ToPort)).String())
+			case a.IsValid():
+				hosts = append(hosts, a.String())
+			}
+		}
+		if len(hosts) == 0 {
+			hosts = append(hosts, "nowhere yet")
+		}
+		of := ""
+		if len(f.Uplinks) > 0 {
+			of = " of " + strings.Join(f.Uplinks, ", ")
+		}
+		fmt.Fprintf(b, "forward %s: %s %s%s to %s\n", clean(f.Name), clean(strings.Join(f.Protocols, " and ")), clean(f.Port), clean(of), strings.Join(hosts, " and "))
+	}
+}
+
 // amount writes a number of bytes in powers of ten, as providers count.
 func amount(n int64) string {
 	switch {
@@ -186,6 +228,17 @@ func familyLine(u *status.Uplink, family rules.Family, f *status.FamilyStatus, n
 	}
 	if u.OverQuota {
 		marks = append(marks, "quota used up")
+	}
+	if u.Full {
+		marks = append(marks, "full")
+	}
+	if f.Slower {
+		marks = append(marks, "slower")
+	}
+	if r := u.Recover; r != nil && r.Running {
+		marks = append(marks, "being helped")
+	} else if r != nil && r.RunsToday > 0 {
+		marks = append(marks, fmt.Sprintf("helped %d of %d times", r.RunsToday, r.MaxPerDay))
 	}
 	if u.Metered {
 		marks = append(marks, "metered")

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -27,7 +28,7 @@ type Source interface {
 	Status() status.Status
 	// Drain moves new flows away from an uplink, or ends that. An unknown name
 	// is an error that is [ErrUnknownUplink].
-	Drain(name string, drained bool) error
+	Drain(name string, d status.Drain) error
 	// Reload reads the configuration again; with a wait, it is taken back after that unless Confirm is called. An error
 	// means that the new one is wrong and that nothing has changed; its text is shown to the operator.
 	Reload(wait time.Duration) error
@@ -39,6 +40,8 @@ type Source interface {
 	// History returns what was seen after a time; false when there is no range of that name. "" is the
 	// shortest.
 	History(name string, after time.Time) (status.History, bool)
+	// Report tells of a month, "" for the present one; false for what is no month.
+	Report(month string) (status.Report, bool)
 	// Usage returns what metered uplinks have carried.
 	Usage() status.Usage
 	// Healthy returns why the daemon does not do its work, or nil.
@@ -51,6 +54,9 @@ type Options struct {
 	Events  *EventLog
 	Metrics *Metrics     // nil: no /metrics
 	Log     *slog.Logger // nil: slog.Default
+
+	// Examine is the doctor, as far as it can be called from within the daemon; nil: no /api/v1/doctor.
+	Examine func(context.Context) (status.Examination, error)
 
 	// Token allows changes over TCP; "" makes that listener read-only.
 	Token string
@@ -103,15 +109,16 @@ func defaultLimits() limits {
 
 // Server answers requests. Make one with [NewServer].
 type Server struct {
-	o      Options
-	log    *slog.Logger
-	limits limits
-	hosts  map[string]bool
+	o        Options
+	log      *slog.Logger
+	limits   limits
+	hosts    map[string]bool
+	examined examinations
 }
 
 // NewServer returns a Server that does nothing until Serve.
 func NewServer(o Options) *Server {
-	s := &Server{o: o, log: o.Log, limits: defaultLimits(), hosts: map[string]bool{"localhost": true}}
+	s := &Server{o: o, log: o.Log, limits: defaultLimits(), hosts: map[string]bool{"localhost": true}, examined: examinations{turn: make(chan struct{}, 1)}}
 	if s.log == nil {
 		s.log = slog.Default()
 	}
@@ -123,6 +130,9 @@ func NewServer(o Options) *Server {
 
 // confirmKey is the parameter of a reload that has to be confirmed.
 const confirmKey = "confirm"
+
+// nowKey is the parameter of a drain that ends what runs.
+const nowKey = "now"
 
 // listenerHandler serves one listener: the routes with its own rights and bounds.
 type listenerHandler struct {
@@ -143,7 +153,7 @@ func (s *Server) handler(local bool) http.Handler {
 		mux.Handle(path, h)
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotFound, fmt.Sprintf("there is nothing at %q", r.URL.Path))
+		writeError(w, http.StatusNotFound, fmt.Sprintf("no such page: %q", r.URL.Path))
 	})
 	return l.middleware(mux)
 }
@@ -151,19 +161,24 @@ func (s *Server) handler(local bool) http.Handler {
 // routes are all that there is; openapi.json describes each.
 func (l *listenerHandler) routes() map[string]http.Handler {
 	routes := map[string]http.Handler{
-		"/{$}":                           get(dashboard()),
+		"/{$}":                           get(dashboard(l.o.Token != "")),
 		"/api/v1/status":                 get(l.status),
 		"/api/v1/uplinks/{name}":         get(l.uplink),
 		"/api/v1/events":                 only(l.events, http.MethodGet),
 		"/api/v1/history":                get(l.history),
+		"/api/v1/report":                 get(l.report),
 		"/api/v1/usage":                  get(l.usage),
 		"/api/v1/explain":                get(l.explain),
 		"/api/v1/openapi.json":           get(describe),
-		"/api/v1/uplinks/{name}/drain":   l.post(l.drain(true)),
-		"/api/v1/uplinks/{name}/undrain": l.post(l.drain(false)),
+		"/api/v1/uplinks/{name}/drain":   l.post(l.drain),
+		"/api/v1/uplinks/{name}/undrain": l.post(l.undrain),
 		"/api/v1/reload":                 l.post(l.reload),
 		"/api/v1/confirm":                l.post(l.confirm),
+		"/api/v1/token":                  l.post(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }),
 		"/healthz":                       get(l.healthz),
+	}
+	if l.o.Examine != nil {
+		routes["/api/v1/doctor"] = get(l.doctor)
 	}
 	if l.o.Metrics != nil {
 		routes["/metrics"] = get(l.o.Metrics.handler(l.o.Source.Status))
@@ -236,17 +251,31 @@ func (l *listenerHandler) uplink(w http.ResponseWriter, r *http.Request) {
 	writeError(w, http.StatusNotFound, fmt.Sprintf("%v %q", ErrUnknownUplink, name))
 }
 
-func (l *listenerHandler) drain(drained bool) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		err := l.o.Source.Drain(r.PathValue("name"), drained)
-		switch {
-		case errors.Is(err, ErrUnknownUplink):
-			writeError(w, http.StatusNotFound, err.Error())
-		case err != nil:
-			l.fail(w, r, err)
-		default:
-			l.done(w, r)
+func (l *listenerHandler) drain(w http.ResponseWriter, r *http.Request) {
+	d := status.Drained
+	for key, values := range r.URL.Query() {
+		if key != nowKey || len(values) != 1 || values[0] != "true" {
+			writeError(w, http.StatusBadRequest, fmt.Sprintf("drain knows %s=true, once, and no %q", nowKey, key+"="+strings.Join(values, ",")))
+			return
 		}
+		d = status.DrainedNow
+	}
+	l.setDrain(w, r, d)
+}
+
+func (l *listenerHandler) undrain(w http.ResponseWriter, r *http.Request) {
+	l.setDrain(w, r, status.Undrained)
+}
+
+func (l *listenerHandler) setDrain(w http.ResponseWriter, r *http.Request, d status.Drain) {
+	err := l.o.Source.Drain(r.PathValue("name"), d)
+	switch {
+	case errors.Is(err, ErrUnknownUplink):
+		writeError(w, http.StatusNotFound, err.Error())
+	case err != nil:
+		l.fail(w, r, err)
+	default:
+		l.done(w, r)
 	}
 }
 

@@ -72,8 +72,18 @@ func TestDrain(t *testing.T) {
 	h := newServer(d).handler(true)
 	wantCode(t, ask(h, "POST", "/api/v1/uplinks/lte/drain"), 204)
 	wantCode(t, ask(h, "POST", "/api/v1/uplinks/fiber/undrain"), 204)
-	if diff := cmp.Diff(map[string]bool{"lte": true, "fiber": false}, d.drained); diff != "" {
+	if diff := cmp.Diff(map[string]status.Drain{"lte": status.Drained, "fiber": status.Undrained}, d.drained); diff != "" {
 		t.Error(diff)
+	}
+	for _, query := range []string{"now=1", "now=true&now=true", "then=true", "now"} {
+		wantError(t, ask(h, "POST", "/api/v1/uplinks/lte/drain?"+query), 400, "now=true")
+	}
+	if d.drained["lte"] != status.Drained {
+		t.Error("a query that is not understood was obeyed")
+	}
+	wantCode(t, ask(h, "POST", "/api/v1/uplinks/lte/drain?now=true"), 204)
+	if d.drained["lte"] != status.DrainedNow {
+		t.Error("what runs does not end")
 	}
 	wantError(t, ask(h, "POST", "/api/v1/uplinks/adsl/drain"), 404, `unknown uplink "adsl"`)
 	wantError(t, ask(h, "POST", "/api/v1/uplinks/broken/drain"), 500, "read-only")
@@ -108,8 +118,8 @@ func TestUnknownPaths(t *testing.T) {
 		"/index.html", "/api", "/api/v1/", "/api/v2/status", "/api/v1/explained", "/api/v1/uplinks/",
 		"/api/v1/uplinks/fiber/drain/x", "/api/v1/status/", "/metrics", "/debug/pprof/",
 	} {
-		wantError(t, ask(h, "GET", path), 404, "there is nothing at")
-		wantError(t, ask(h, "POST", path), 404, "there is nothing at")
+		wantError(t, ask(h, "GET", path), 404, "no such page")
+		wantError(t, ask(h, "POST", path), 404, "no such page")
 	}
 }
 

@@ -39,9 +39,9 @@ const (
 
 var (
 	// ErrTakenBack means that the file holds what was not confirmed in time.
-	ErrTakenBack = errors.New("what the file holds was not confirmed in time and was taken back")
+	ErrTakenBack = errors.New("the configuration file was not confirmed in time and has been reverted")
 	// ErrNotWaiting means that there is nothing to confirm.
-	ErrNotWaiting = errors.New("no configuration waits to be confirmed")
+	ErrNotWaiting = errors.New("no configuration is waiting to be confirmed")
 )
 
 // Clock tells the time.
@@ -180,7 +180,7 @@ func errChangedMeanwhile(usable bool) error {
 	if !usable {
 		return nil
 	}
-	return errors.New("[daemon] or [kernel] has been changed while a configuration waits to be confirmed")
+	return errors.New("[daemon] or [kernel] was changed while a configuration is waiting to be confirmed")
 }
 
 // NeedsRestart reports whether two configurations differ in what only a start can change.
@@ -192,7 +192,7 @@ func NeedsRestart(a, b *config.Config) bool {
 func (k *Keeper) Read() (config.File, error) {
 	if k.file != "" {
 		if info, err := os.Stat(k.file); err == nil && !info.Mode().IsRegular() { // a FIFO would wait for ever
-			return config.File{}, fmt.Errorf("reading the configuration: %s is no regular file", k.file)
+			return config.File{}, fmt.Errorf("reading the configuration: %s is not a regular file", k.file)
 		}
 	}
 	return config.Load(k.file)
@@ -220,7 +220,7 @@ func (k *Keeper) Good(failure error) (Config, error) {
 	}
 	kept, err := parse(k.file, k.good.Text)
 	if err != nil { // by a daemon that knew other keys
-		return Config{}, errors.Join(failure, fmt.Errorf("the configuration of %v cannot be used either: %w", k.good.Taken, err))
+		return Config{}, errors.Join(failure, fmt.Errorf("the configuration of %v is unusable too: %w", k.good.Taken, err))
 	}
 	return Config{File: kept, Taken: k.good.Taken, Failure: failure}, nil
 }
@@ -263,11 +263,11 @@ func (k *Keeper) Begin(next config.File, wait time.Duration) (abort func(), err 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.good.Text == "" {
-		return nil, errors.New("there is nothing to go back to: no configuration was taken over before")
+		return nil, errors.New("there is no earlier configuration to revert to")
 	}
 	w := unconfirmed{Good: k.good, Text: string(next.Text), Boot: k.clock.Boot, Until: k.clock.Uptime() + wait}
 	if err := k.dir.Save(docUnconfirmed, w); err != nil {
-		return nil, fmt.Errorf("what is in force cannot be kept for going back to it, so nothing was changed: %w", err)
+		return nil, fmt.Errorf("the running configuration cannot be saved for reverting, so nothing was changed: %w", err)
 	}
 	before := k.wait
 	k.wait = w
@@ -306,7 +306,7 @@ func (k *Keeper) Confirm() error {
 	}
 	good := goodText{k.file, k.wait.Text, k.clock.Now()}
 	if err := k.dir.Save(docGood, good); err != nil { // this is the moment that counts, see resume
-		return fmt.Errorf("it is not confirmed, for that cannot be kept: %w", err)
+		return fmt.Errorf("not confirmed, because that cannot be saved: %w", err)
 	}
 	k.good, k.wait = good, unconfirmed{}
 	return nil

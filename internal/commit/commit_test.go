@@ -129,7 +129,7 @@ func TestWhatStandsInThePlaceOfTheFileIsAMistakeToo(t *testing.T) {
 	b := newBox(t)
 	must(t, os.Remove(b.file()))
 	must(t, unix.Mkfifo(b.file(), 0o600))
-	if _, err := b.keeper.Read(); err == nil || !strings.Contains(err.Error(), "is no regular file") {
+	if _, err := b.keeper.Read(); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
 		t.Errorf("%v", err)
 	}
 }

@@ -12,8 +12,8 @@ func TestDevicesThatAreNotThereAreNamedWithThoseLikeThem(t *testing.T) {
 	for _, a := range c.AbsentDevices([]string{"lo", "eth1", "enp3s0", "eth0.2", "pppoe-wan"}) {
 		got = append(got, a.String())
 	}
-	want := []string{"uplink fiber: there is no device enp3so, but enp3s0 is like it", "uplink lte: there is no device wwan0",
-		"uplink tv: there is no device eth0.20, but eth0.2 is like it", "uplink dsl: there is no device PPPoE-WAN, but pppoe-wan is like it", "lan br-lan: there is no device br-lan"}
+	want := []string{"uplink fiber: there is no device enp3so (there are enp3s0, eth0.2, eth1, pppoe-wan); did you mean enp3s0?", "uplink lte: there is no device wwan0 (there are enp3s0, eth0.2, eth1, pppoe-wan)",
+		"uplink tv: there is no device eth0.20 (there are enp3s0, eth0.2, eth1, pppoe-wan); did you mean eth0.2?", "uplink dsl: there is no device PPPoE-WAN (there are enp3s0, eth0.2, eth1, pppoe-wan); did you mean pppoe-wan?", "lan br-lan: there is no device br-lan (there are enp3s0, eth0.2, eth1, pppoe-wan)"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
@@ -29,9 +29,9 @@ func TestDevicesOfPoliciesThatAreNotThereAreNamed(t *testing.T) {
 		got = append(got, a.String())
 	}
 	want := []string{
-		"policy tight: there is no device lna0, but lan0 is like it: its kill switch keeps nothing in",
-		"policy tight: there is no device guest*: its kill switch keeps nothing in",
-		"policy video: there is no device tv0",
+		"policy tight: there is no device lna0 (there are br-lan, lan0): its kill switch blocks nothing; did you mean lan0?",
+		"policy tight: there is no device guest* (there are br-lan, lan0): its kill switch blocks nothing",
+		"policy video: there is no device tv0 (there are br-lan, lan0)",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)

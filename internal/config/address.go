@@ -40,7 +40,7 @@ func parseAddress(name, s, family, example string) (netip.Prefix, string) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, fmt.Sprintf("%s %s is no address with a prefix length: write one as in %q",
+		return netip.Prefix{}, fmt.Sprintf("%s %s is not an address with a prefix length: write one as in %q",
 			name, quote(s), example)
 	}
 	a := p.Addr()
@@ -78,13 +78,13 @@ func parseGateway(name, s, family, example string) (netip.Addr, string) {
 				hint = fmt.Sprintf("write it without the prefix length, %q", addr)
 			}
 		}
-		return netip.Addr{}, fmt.Sprintf("%s %s is no address: %s", name, quote(s), hint)
+		return netip.Addr{}, fmt.Sprintf("%s %s is not an address: %s", name, quote(s), hint)
 	}
 	if msg := checkFamily(name, a, family, example); msg != "" {
 		return netip.Addr{}, msg
 	}
 	if a.Zone() != "" {
-		return netip.Addr{}, fmt.Sprintf("%s %s has a zone, but the device is known: write %q", name, quote(s),
+		return netip.Addr{}, fmt.Sprintf("%s %s needs no zone, for the device is known: write %q", name, quote(s),
 			a.WithZone("").String())
 	}
 	if what := unusable(a); what != "" {
@@ -98,13 +98,13 @@ func checkFamily(name string, a netip.Addr, family, example string) string {
 	is := "IPv6"
 	switch {
 	case a.Is4In6():
-		return fmt.Sprintf("%s %s is an IPv4 address in IPv6 clothes: write it as IPv4, %s, in [uplink.ipv4]", name,
+		return fmt.Sprintf("%s %s is an IPv4-mapped address: write it as IPv4, %s, in [uplink.ipv4]", name,
 			quote(a.String()), a.Unmap())
 	case a.Is4():
 		is = "IPv4"
 	}
 	if a.Is4() != (family == "ipv4") {
-		return fmt.Sprintf("%s %s is an %s address, and this is the section of %s: write one as in %q", name,
+		return fmt.Sprintf("%s %s is an %s address, but this is [uplink.%s]: write one as in %q", name,
 			quote(a.String()), is, family, example)
 	}
 	return ""
@@ -114,13 +114,13 @@ func checkFamily(name string, a netip.Addr, family, example string) string {
 func unusable(a netip.Addr) string {
 	switch {
 	case a.IsUnspecified():
-		return "is the address that means none"
+		return "is the unspecified address"
 	case a.IsLoopback():
 		return "is a loopback address, which never leaves the router"
 	case a.IsMulticast():
-		return "is a multicast address, not that of one host"
+		return "is a multicast address"
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "is the broadcast address, not that of one host"
+		return "is the broadcast address"
 	}
 	return ""
 }
@@ -129,14 +129,14 @@ func unusable(a netip.Addr) string {
 func checkGateway(gw netip.Addr, address netip.Prefix) string {
 	switch {
 	case gw == address.Addr():
-		return fmt.Sprintf("gateway %s is the address of this router itself: write the provider's router", gw)
+		return fmt.Sprintf("gateway %s is this router's own address: write the provider's router", gw)
 	case gw.Is6() && gw.IsLinkLocalUnicast():
 		return ""
 	case !address.Contains(gw):
-		return fmt.Sprintf("gateway %s is not in the network of address %s: correct one of them, or leave the gateway out "+
+		return fmt.Sprintf("gateway %s is not in the network of address %s: correct one of them, or omit the gateway "+
 			"on a point-to-point device", gw, address)
 	case isBroadcast(address, gw) || gw.Is4() && address.Bits() < 31 && address.Masked().Addr() == gw:
-		return fmt.Sprintf("gateway %s is no host in the network of address %s: write the provider's router", gw, address)
+		return fmt.Sprintf("gateway %s is not a host address in the network of %s: write the provider's router", gw, address)
 	}
 	return ""
 }

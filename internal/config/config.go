@@ -44,13 +44,14 @@ const (
 	MethodOff    Method = "off"    // the uplink does not carry this family
 )
 
-// Failback says when an uplink that was down carries new traffic again. Flows that have moved elsewhere stay there.
+// Failback says when an uplink that was down carries new traffic again. Flows that have moved elsewhere stay there, but for FailbackImmediateAll.
 type Failback string
 
 // The failback policies.
 const (
 	FailbackAfterStable  Failback = "after-stable"   // when it is up: Probe.Rise answers in a row over ten seconds
 	FailbackImmediate    Failback = "immediate"      // at the first answer
+	FailbackImmediateAll Failback = "immediate-all"  // likewise, and what others carry in its place ends there
 	FailbackNewFlowsOnly Failback = "new-flows-only" // when it is up, but tunnels that it carried stay where they are
 	FailbackManual       Failback = "manual"         // when the operator says so, or nothing else is usable
 )
@@ -62,25 +63,34 @@ type Config struct {
 	Kernel  Kernel
 	DNS     Resolution
 	Uplinks []Uplink // in the order of the file; at most MaxUplinks; none if the file names none
+	Tiers   []Tier   // in the order of the file; at most MaxUplinks; others are BalanceWeight without overflow
 	LANs    []LAN    // in the order of the file; at most MaxLANs
 	Tunnels []Tunnel // in the order of the file; at most MaxTunnels
 	Sets    []Set    // in the order of the file; at most MaxSets
 	// Policies are in the order of the file, in which they are asked; at most MaxPolicies.
 	Policies []Policy
-	TProxies []TProxy // in the order of the file, in which they are asked; at most MaxTProxies
+	TProxies []TProxy  // in the order of the file, in which they are asked; at most MaxTProxies
+	Forwards []Forward // in the order of the file; at most MaxForwards
+	Notify   []Notify  // in the order of the file; at most MaxNotify
+	Disabled Disabled
 }
 
 // Daemon is the [daemon] section: where the daemon keeps things and listens.
 type Daemon struct {
-	StateDir  string   // state_dir: absolute path of a directory
-	Socket    string   // socket: absolute path of the control socket, at most 107 bytes (sun_path, unix(7))
-	Listen    string   // listen: IP:PORT or localhost:PORT of the TCP listener; "" is off
-	TokenFile string   // token_file: absolute path of a file that holds the token for changes over TCP; "" is none
-	Hosts     []string // hosts: names under which the TCP listener may be asked for, besides localhost and its addresses
-	Hooks     string   // hooks: absolute path of a directory of programs that are run on events; "" is none
-	Webhook   string   // webhook: URL that events are posted to; "" is none
-	ULA       ULA      // ula: the prefix of addresses that hold without any provider
+	StateDir    string   // state_dir: absolute path of a directory
+	Socket      string   // socket: absolute path of the control socket, at most 107 bytes (sun_path, unix(7))
+	SocketGroup string   // socket_group: members may use the control socket; "" is DefaultSocketGroup where it exists
+	Listen      string   // listen: IP:PORT or localhost:PORT of the TCP listener; "" is off
+	TokenFile   string   // token_file: absolute path of a file that holds the token for changes over TCP; "" is none
+	Hosts       []string // hosts: names under which the TCP listener may be asked for, besides localhost and its addresses
+	Hooks       string   // hooks: absolute path of a directory of programs that are run on events; "" is none
+	Webhook     string   // webhook: URL that events are posted to; "" is none
+	ULA         ULA      // ula: the prefix of addresses that hold without any provider
+	MPTCP       bool     // mptcp: addresses of uplinks are endpoints of Multipath TCP for this machine's own connections
 }
+
+// DefaultSocketGroup is the group that packages make. Where nobody has made it, the socket is root's alone.
+const DefaultSocketGroup = "uplinkd"
 
 // ULA is the unique-local prefix (RFC 4193) that each LAN has a /64 of.
 type ULA struct {
@@ -98,23 +108,27 @@ type Kernel struct {
 	MainDefault  Auto   // main_default: whether a default of ours stands in table main
 	// IngressQdisc is true when other programs shape what comes in by an uplink, with a qdisc that stands where ours would.
 	IngressQdisc bool   // ingress_qdisc
+	Offload      bool   // offload: a flowtable carries what is established
 	TableNames   string // table_names: absolute path of the file with our table names, ending in .conf; "" is none
 }
 
 // Uplink is one [[uplink]] section.
 type Uplink struct {
-	Name     string   // name: unique; a lower-case letter or digit, then up to 31 more of those, '-' and '_'
-	Kind     string   // kind: KindISP, or the name of one of encap.Kinds
-	Device   string   // device: unique; a network interface's name, at most 15 bytes
-	Tier     int      // tier: 1..255, the lowest is used first
-	Weight   int      // weight: 1..256, share of new flows among the usable uplinks of one tier
-	Default  bool     // default: may carry the default; without it policies and tunnels alone use the uplink
-	Metered  bool     // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default
-	Quota    int64    // quota: bytes a calendar month, both directions, above which new flows go elsewhere; 0 is none
-	Failback Failback // failback: when the uplink carries new traffic again after it was down
-	IPv4     IP       // [uplink.ipv4]
-	IPv6     IP       // [uplink.ipv6]; not off if IPv4 is off
-	Probe    Probe    // [uplink.probe]
+	Name    string // name: unique; 1 to MaxUplinkName letters, digits, - and _
+	Kind    string // kind: KindISP, or the name of one of encap.Kinds
+	Device  string // device: unique; a network interface's name, at most 15 bytes
+	Tier    int    // tier: 1..255, the lowest is used first
+	Weight  int    // weight: 1..256, share of new flows among the usable uplinks of one tier
+	Enabled bool   // enabled: what is not is in Config.Disabled
+	Default bool   // default: may carry the default; without it policies and tunnels alone use the uplink
+	// Bandwidth is what the line carries. Down is what is received.
+	Bandwidth Bandwidth // [uplink.bandwidth]
+	Metered   bool      // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default
+	Quota     int64     // quota: bytes a calendar month, both directions, above which new flows go elsewhere; 0 is none
+	Failback  Failback  // failback: when the uplink carries new traffic again after it was down
+	IPv4      IP        // [uplink.ipv4]
+	IPv6      IP        // [uplink.ipv6]; not off if IPv4 is off
+	Probe     Probe     // [uplink.probe]
 
 	// What carries a tunnel. Of a chain of carriers none is its own.
 	Underlay []string // underlay: KindWireGuard only, uplinks that may carry it, best first; none: see Config.Carriers
@@ -127,6 +141,7 @@ type Uplink struct {
 	Encap     *Encap     // [uplink.KIND] of a tunnel to one other end; nil: others make the device
 	Quality   Quality    // [uplink.quality]
 	DNS       Servers    // [uplink.dns]
+	Recover   Recover    // [uplink.recover]
 }
 
 // IP is one family of an uplink, [uplink.ipv4] or [uplink.ipv6].
@@ -152,15 +167,23 @@ type IP struct {
 	PrefixHint netip.Prefix // prefix_hint: length 1..64
 	// Prefix is routed to us without being asked for: by contract, a tunnel broker, 6rd. It is a delegation that never ends.
 	Prefix netip.Prefix // prefix: global, length 1..64
+	// DUID, IAID and the classes are what the DHCPv6 client says that it is, for providers that expect something.
+	DUID        string   // duid: 3..130 octets in hexadecimal digits with colons; "" is this router's own
+	IAID        *uint32  // iaid; nil is the uplink's own number
+	VendorClass string   // vendor_class: up to 255 bytes, behind "NUMBER:" of an enterprise if that is not 0
+	UserClass   []string // user_class: up to 8 of up to 63 bytes
 	// RequestAddress asks by DHCPv6 for an address of the uplink's own too (IA_NA). For MethodRA only.
 	RequestAddress bool // request_address
 	// Translate gives forwarded traffic the delegation's prefix (NPTv6, RFC 6296) instead of telling hosts of it. Needs
 	// Delegation or Prefix; not together with Masquerade.
 	Translate bool // translate
+	// Share gives a LAN the /64 of the uplink's own line, where the provider delegates none (RFC 7278). For MethodRA only, without
+	// Delegation or Prefix.
+	Share bool // share
 }
 
 // Delegates reports whether the uplink has a prefix for LANs, or asks for one.
-func (ip *IP) Delegates() bool { return ip.Delegation || ip.Prefix.IsValid() }
+func (ip *IP) Delegates() bool { return ip.Delegation || ip.Prefix.IsValid() || ip.Share }
 
 // Probe is [uplink.probe]: how the health of an uplink is found out.
 type Probe struct {
@@ -208,6 +231,7 @@ func DefaultUplink(name, device string) Uplink {
 		Device:   device,
 		Tier:     1,
 		Weight:   1,
+		Enabled:  true,
 		Default:  true,
 		Failback: FailbackAfterStable,
 		IPv4:     IP{Method: MethodAuto, Masquerade: Automatic},
@@ -223,6 +247,7 @@ func DefaultUplink(name, device string) Uplink {
 		},
 		Quality: defaultQuality(),
 		DNS:     Servers{Auto: true},
+		Recover: defaultRecover(),
 	}
 }
 

@@ -173,7 +173,7 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []Uplink{{
-		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1, Default: true, Failback: FailbackAfterStable,
+		Name: "fiber", Kind: "isp", Device: "eth1", Tier: 1, Weight: 1, Enabled: true, Default: true, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: Automatic},
 		IPv6: IP{Method: MethodAuto},
 		Probe: Probe{
@@ -184,6 +184,7 @@ func TestAnUplinkNeedsOnlyANameAndADevice(t *testing.T) {
 		},
 		Quality: Quality{Good: Limits{150 * time.Millisecond, 30 * time.Millisecond, 0.01}, Fair: Limits{300 * time.Millisecond, 60 * time.Millisecond, 0.03}},
 		DNS:     Servers{Auto: true},
+		Recover: Recover{After: 5 * time.Minute, MaxPerDay: 6},
 	}}
 	if diff := cmp.Diff(want, got.Uplinks, byValue, byPrefix); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -237,8 +238,8 @@ func TestEveryKeyIsHonoured(t *testing.T) {
 	same := make(map[string]bool)
 	sameFields(same, "", reflect.ValueOf(*plain), reflect.ValueOf(*got))
 	for field, always := range same {
-		otherWord := field == ".Uplinks.Kind" || field == ".Daemon.ULA.Off"
-		otherFamily := strings.HasPrefix(field, ".Uplinks.IPv4.") && slices.Contains([]string{"Delegation", "PrefixHint", "Prefix", "RequestAddress", "Translate"}, field[len(".Uplinks.IPv4."):])
+		otherWord := field == ".Uplinks.Kind" || field == ".Uplinks.Enabled" || field == ".Daemon.ULA.Off"
+		otherFamily := strings.HasPrefix(field, ".Uplinks.IPv4.") && slices.Contains([]string{"Delegation", "PrefixHint", "Prefix", "RequestAddress", "Translate", "Share", "DUID", "IAID", "VendorClass", "UserClass"}, field[len(".Uplinks.IPv4."):])
 		if always && !otherWord && !otherFamily {
 			t.Errorf("%s has its default value in everyKey", field)
 		}
@@ -334,7 +335,7 @@ func checkPromises(t *testing.T, c *Config) {
 	}
 	for i := range c.Policies {
 		p := &c.Policies[i]
-		ok = ok && p.Name != "" && len(p.Uplinks) > 0 && (p.Fallback == FallbackDefault || p.Fallback == FallbackUnreachable) &&
+		ok = ok && p.Name != "" && (p.LeftTo == LeftToNobody || len(p.Uplinks) == 0) && (p.Fallback == FallbackDefault || p.Fallback == FallbackUnreachable) &&
 			(p.Sticky == StickyFlow || p.Sticky == StickySource) && matchHolds(c, &p.Match)
 		for _, tier := range p.Uplinks {
 			ok = ok && len(tier) > 0 && !slices.ContainsFunc(tier, func(name string) bool { return !names[name] })
@@ -415,7 +416,7 @@ func TestLoad(t *testing.T) {
 	t.Run("a file that is too large", func(t *testing.T) {
 		path := write("larger.toml", []byte(strings.Repeat("#", MaxSize+1)))
 		_, err := Load(path)
-		want := path + ":1:1: the file is larger than 1048576 bytes: this is no configuration of uplinkd"
+		want := path + ":1:1: the file is larger than 1048576 bytes: this is not a configuration of uplinkd"
 		if err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}

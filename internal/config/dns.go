@@ -44,7 +44,7 @@ func dnsSection(d *Resolution) section {
 }
 
 func uplinkDNSSection(s *Servers) section {
-	return section{titleUplinkDNS, []field{{"servers", func(r *reader, v *value) { r.servers(v, s) }}}}
+	return section{titleUplinkDNS, []field{{name: "servers", takes: listSuchAs(wordAuto), read: func(r *reader, v *value) { r.servers(v, s) }}}}
 }
 
 // servers reads the DNS servers of an uplink: addresses, and the word for those that are learned.
@@ -64,9 +64,9 @@ func (r *reader) servers(v *value, dst *Servers) {
 		a, err := netip.ParseAddr(w)
 		switch {
 		case err != nil:
-			r.fail(v, at, "servers: %s is no address: write one, or %q for those that the provider names", quote(w), wordAuto)
+			r.fail(v, at, "servers: %s is not an address: write one, or %q for those that the provider names", quote(w), wordAuto)
 		case a.Zone() != "":
-			r.fail(v, at, "servers: %s has a zone, but the device is known: write %q", quote(w), a.WithZone(""))
+			r.fail(v, at, "servers: %s needs no zone, for the device is known: write %q", quote(w), a.WithZone(""))
 		case a.Is4In6():
 			r.fail(v, at, "servers: %s is an IPv4 address in IPv6 form: write %q", quote(w), a.Unmap())
 		case unusable(a) != "":

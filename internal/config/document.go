@@ -186,7 +186,7 @@ func (d *document) header(n *unstable.Node) {
 		v.table.origin, v.table.off, v.key, v.off = originHeader, off, off, off
 		d.current = v.table
 	default:
-		d.errorf(off, "[%s] is there already, at %s: put the keys of both together", joinParts(parts), d.where(v.off))
+		d.errorf(off, "[%s] is already defined at %s: merge the two", joinParts(parts), d.where(v.off))
 		d.current = v.table
 	}
 }
@@ -206,7 +206,7 @@ func (v *value) last() *table {
 
 // clash reports a header over a key that holds a value; the header's keys are read into a table that nobody sees.
 func (d *document) clash(off int, parts []part, v *value) {
-	d.errorf(off, "%s has a value already, at %s: it cannot be a section as well", joinParts(parts), d.where(v.off))
+	d.errorf(off, "%s already has a value, at %s: it cannot be a section as well", joinParts(parts), d.where(v.off))
 	d.current = newTable(originHeader, off)
 }
 
@@ -221,11 +221,11 @@ func (d *document) keyValue(t *table, n *unstable.Node) {
 		}
 		if v.table == nil || v.table.origin != originDotted {
 			if v.table == nil {
-				d.errorf(key, "%s has a value already, at %s: it cannot have keys below it as well",
+				d.errorf(key, "%s already has a value, at %s: it cannot have keys below it as well",
 					joinParts(parts[:i+1]), d.where(v.off))
 				return
 			}
-			d.errorf(key, "%s is there already, at %s: put this key there", joinParts(parts[:i+1]), d.where(v.off))
+			d.errorf(key, "%s is already defined at %s: put this key there", joinParts(parts[:i+1]), d.where(v.off))
 			return
 		}
 		t = v.table

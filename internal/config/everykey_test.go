@@ -9,12 +9,14 @@ const everyKey = `
 [daemon]
 state_dir = "/srv/uplinkd"
 socket = "/srv/uplinkd.sock"
+socket_group = "netdev"
 listen = "[::1]:80"
 token_file = "/srv/token"
 hosts = ["router.lan", "192.0.2.9"]
 hooks = "/srv/hooks"
 webhook = "https://192.0.2.10/x?y=z"
 ula = "fd12:3456:789a::/48"
+mptcp = true
 
 [kernel]
 protocol = 200
@@ -24,6 +26,7 @@ mark_mask = "0x00FF0000"
 link_group = 9
 main_default = false
 ingress_qdisc = true
+offload = true
 table_names = "/srv/tables.conf"
 
 [dns]
@@ -68,6 +71,10 @@ fall = 20
 rise = 1000
 budget = "0.5MB"
 min_targets_up = 4
+[uplink.recover]
+after = "2m"
+run = ["/usr/local/sbin/reset-modem", "wwan0"]
+max_per_day = 3
 [uplink.quality]
 good_rtt = "50ms"
 good_jitter = "5ms"
@@ -81,12 +88,36 @@ servers = ["192.0.2.53", "2001:db8::53", "fe80::53"]
 [[uplink]]
 name = "tunnel"
 device = "gre1"
+[uplink.bandwidth]
+down = "500Mbit"
+up = "1.5Gbit"
 [uplink.ipv6]
 method = "ra"
 delegation = true
 prefix_hint = "2001:db8:a00::/56"
+duid = "00-03-00-01-02-00-00-00-00-01"
+iaid = 0
+vendor_class = "3561:dslforum.org"
+user_class = ["one", "two"]
 request_address = true
 translate = true
+
+[[uplink]]
+name = "mobile"
+device = "wwan0"
+[uplink.ipv6]
+method = "ra"
+share = true
+
+[[uplink]]
+name = "later"
+device = "eth9"
+enabled = false
+
+[[tier]]
+tier = 1
+balance = "latency"
+overflow = 0.75
 
 [[lan]]
 device = "br-lan"
@@ -98,7 +129,7 @@ search = ["Home.example."]
 
 [[policy]]
 name = "some"
-uplinks = ["tunnel", ["office"]]
+uplinks = [["tunnel", "office:3"]]
 fallback = "unreachable"
 sticky = "source"
 from = ["192.168.1.7", "@work", "192.168.1.0/24"]
@@ -111,6 +142,17 @@ fwmark = "0x1/0xff"
 dscp = ["EF", 0x0a]
 mac = ["02:00:00:00:00:10", "02-00-00-00-00-AB"]
 except = "10.0.0.0/8"
+
+[[policy]]
+name = "not-now"
+enabled = false
+uplinks = ["tunnel"]
+to = "192.0.2.10-192.0.2.12"
+
+[[policy]]
+name = "alone"
+uplinks = ["main"]
+to = ["2001:db8::1-2001:db8::2"]
 
 [[policy]]
 name = "own"
@@ -127,6 +169,24 @@ name = "streaming"
 filled = true
 timeouts = true
 
+[[set]]
+name = "cn"
+file = "/srv/cn.txt"
+
+[[set]]
+name = "us"
+url = "https://example.net/us.txt"
+refresh = "1h"
+
+[[set]]
+name = "tv"
+domains = ["*.example.org", "Example.net."]
+
+[[policy]]
+name = "lists"
+uplinks = ["office"]
+to = ["@cn", "@us", "@tv"]
+
 [[tproxy]]
 name = "proxy"
 iif = ["br-lan", "br-guest"]
@@ -138,6 +198,34 @@ mac = "02:00:00:00:00:10"
 except = ["10.0.0.0/8"]
 port = 12345
 on_failure = "reject"
+
+[[forward]]
+name = "web"
+protocol = ["tcp", "udp"]
+port = "443"
+to_port = 8443
+to4 = "192.168.7.10"
+to6 = "::10"
+lan = "br-lan"
+uplinks = ["office", "tunnel", "later"]
+
+[[forward]]
+name = "nas"
+port = "8000-8010"
+mac = "02:00:00:00:00:10"
+
+[[forward]]
+name = "not-now"
+port = 80
+to4 = "192.168.7.11"
+uplinks = ["later"]
+
+[[notify]]
+name = "phone"
+url = "gotify://gotify.example.net/sub"
+secret_file = "/etc/uplinkd/gotify.token"
+events = ["verdict", "quota"]
+after = "45s"
 ` + everyTunnelKey
 
 func nets(list ...string) []netip.Prefix {
@@ -148,18 +236,24 @@ func nets(list ...string) []netip.Prefix {
 	return out
 }
 
+func everyMobile() Uplink {
+	u := DefaultUplink("mobile", "wwan0")
+	u.IPv6.Method, u.IPv6.Share = MethodRA, true
+	return u
+}
+
 var everyValue = Config{
 	Daemon: Daemon{
-		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", Listen: "[::1]:80", TokenFile: "/srv/token", Hosts: []string{"router.lan", "192.0.2.9"}, Hooks: "/srv/hooks", Webhook: "https://192.0.2.10/x?y=z",
-		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")},
+		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", SocketGroup: "netdev", Listen: "[::1]:80", TokenFile: "/srv/token", Hosts: []string{"router.lan", "192.0.2.9"}, Hooks: "/srv/hooks", Webhook: "https://192.0.2.10/x?y=z",
+		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")}, MPTCP: true,
 	},
 	Kernel: Kernel{
-		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9, MainDefault: Off, IngressQdisc: true,
+		Protocol: 200, RulePriority: 1000, TableBase: 256, MarkMask: 0xff0000, LinkGroup: 9, MainDefault: Off, IngressQdisc: true, Offload: true,
 		TableNames: "/srv/tables.conf",
 	},
 	DNS: Resolution{ResolvConf: "/srv/resolv.conf", Dnsmasq: "/srv/dnsmasq", Unbound: true, Resolved: true},
 	Uplinks: []Uplink{{
-		Name: "office", Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
+		Name: "office", Enabled: true, Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),
@@ -181,15 +275,17 @@ var everyValue = Config{
 		},
 		Quality: Quality{Good: Limits{50 * time.Millisecond, 5 * time.Millisecond, 0.002}, Fair: Limits{80 * time.Millisecond, 9 * time.Millisecond, 0.1}},
 		DNS:     Servers{Named: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::53")}},
+		Recover: Recover{After: 2 * time.Minute, Run: []string{"/usr/local/sbin/reset-modem", "wwan0"}, MaxPerDay: 3},
 	}, {
-		Name: "tunnel", Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Default: true, Failback: FailbackAfterStable,
+		Name: "tunnel", Enabled: true, Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Bandwidth: Bandwidth{Down: 500e6, Up: 15e8}, Default: true, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: Automatic},
 		IPv6: IP{
-			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"),
+			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"), DUID: exampleDUID, IAID: new(uint32), VendorClass: "3561:dslforum.org", UserClass: []string{"one", "two"},
 			RequestAddress: true, Translate: true,
 		},
-		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality, DNS: Servers{Auto: true},
-	}, everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT()},
+		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality, DNS: Servers{Auto: true}, Recover: defaultRecover(),
+	}, everyMobile(), everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT()},
+	Tiers:   []Tier{{Tier: 1, Balance: BalanceLatency, Overflow: 0.75}},
 	Tunnels: everyTunnel,
 	LANs: []LAN{{
 		Device: "br-lan", SubnetID: 65535, PrefixesFrom: []string{"tunnel"},
@@ -199,10 +295,13 @@ var everyValue = Config{
 	Sets: []Set{
 		{Name: "work", Addresses: nets("192.0.2.7/32", "2001:db8:7::/64")},
 		{Name: "streaming", Filled: true, Timeouts: true},
+		{Name: "cn", File: "/srv/cn.txt"},
+		{Name: "us", URL: "https://example.net/us.txt", Refresh: time.Hour},
+		{Name: "tv", Domains: []string{"*.example.org", "example.net"}, Dnsmasq: true},
 	},
 	Policies: []Policy{
 		{
-			Name: "some", Uplinks: [][]string{{"tunnel"}, {"office"}}, Fallback: FallbackUnreachable, Sticky: StickySource,
+			Name: "some", Enabled: true, Uplinks: [][]string{{"tunnel", "office"}}, Weights: map[string]int{"office": 3}, Fallback: FallbackUnreachable, Sticky: StickySource,
 			Match: Match{
 				From: Addresses{Prefixes: nets("192.0.2.7/32", "192.168.1.0/24", "2001:db8:7::/64")}, To: Addresses{Filled: []string{"streaming"}},
 				IIF: []string{"br-lan"}, Protocols: []uint8{6, 132}, SPorts: []Range{{1024, 65535}}, DPorts: []Range{{25, 25}, {8000, 8080}},
@@ -211,9 +310,28 @@ var everyValue = Config{
 			Except: nets("10.0.0.0/8"),
 		},
 		{
-			Name: "own", Uplinks: [][]string{{"office"}}, Fallback: FallbackDefault, Sticky: StickyFlow,
+			Name: "alone", Enabled: true, LeftTo: LeftToMain, Fallback: FallbackDefault, Sticky: StickyFlow,
+			Match: Match{To: Addresses{Prefixes: nets("2001:db8::1/128", "2001:db8::2/128")}},
+		},
+		{
+			Name: "own", Enabled: true, Uplinks: [][]string{{"office"}}, Fallback: FallbackDefault, Sticky: StickyFlow,
 			Match: Match{UIDs: []Range{{1000, 1000}, {2000, 2999}}, Mark: 7, MarkMask: 0xff00ffff},
 		},
+		{
+			Name: "lists", Enabled: true, Uplinks: [][]string{{"office"}}, Fallback: FallbackDefault, Sticky: StickyFlow,
+			Match: Match{To: Addresses{Filled: []string{"tv"}, Lists: []string{"cn", "us", "tv"}}},
+		},
+	},
+	Disabled: Disabled{
+		Uplinks: func() []Uplink {
+			u := DefaultUplink("later", "eth9")
+			u.Enabled = false
+			return []Uplink{u}
+		}(),
+		Policies: []Policy{{
+			Name: "not-now", Uplinks: [][]string{{"tunnel"}}, Fallback: FallbackDefault, Sticky: StickyFlow,
+			Match: Match{To: Addresses{Prefixes: nets("192.0.2.10/31", "192.0.2.12/32")}},
+		}},
 	},
 	TProxies: []TProxy{{
 		Name: "proxy", Port: 12345, OnFailure: OnFailureReject, Except: nets("10.0.0.0/8"),
@@ -222,4 +340,9 @@ var everyValue = Config{
 			IIF: []string{"br-lan", "br-guest"}, Protocols: []uint8{6, 17}, DPorts: []Range{{443, 443}}, MACs: [][6]byte{{2, 5: 0x10}},
 		},
 	}},
+	Forwards: []Forward{
+		{Name: "web", Protocols: []uint8{6, 17}, Ports: Range{443, 443}, ToPort: 8443, To4: netip.MustParseAddr("192.168.7.10"), ID6: 0x10, LAN: "br-lan", Uplinks: []string{"office", "tunnel"}},
+		{Name: "nas", Protocols: []uint8{6}, Ports: Range{8000, 8010}, ID6: 0x0000_00ff_fe00_0010, LAN: "br-lan"},
+	},
+	Notify: []Notify{{Name: "phone", URL: "gotify://gotify.example.net/sub", SecretFile: "/etc/uplinkd/gotify.token", Events: []string{"verdict", "quota"}, After: 45 * time.Second}},
 }

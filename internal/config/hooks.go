@@ -17,7 +17,7 @@ const (
 
 // hosts reads a list of names, each without a port.
 func hosts(dst *[]string) field {
-	return field{"hosts", func(r *reader, v *value) {
+	return field{name: "hosts", takes: listSuchAs("router.lan"), read: func(r *reader, v *value) {
 		if v.kind != kindList {
 			r.wrongType(v, "hosts", "a list of strings", `["router.lan"]`)
 			return
@@ -31,7 +31,7 @@ func hosts(dst *[]string) field {
 			case e.kind != kindString:
 				r.fail(v, e.off, "host %d must be a string, not %s", i+1, e.kind)
 			case !hostName(e.text):
-				r.fail(v, e.off, "host %s is no name: write it as browsers show it, without port or scheme, such as \"router.lan\"", quote(e.text))
+				r.fail(v, e.off, "host %s is not a host name: write it without scheme and port, such as \"router.lan\"", quote(e.text))
 			case slices.Contains(*dst, e.text):
 				r.fail(v, e.off, "host %s is given twice", quote(e.text))
 			default:
@@ -65,9 +65,9 @@ func checkWebhook(name, s string) string {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Sprintf("%s %s is no URL of the web: write one that begins with https:// or http://", name, quote(s))
+		return fmt.Sprintf("%s %s is not a web address: write one that begins with https:// or http://", name, quote(s))
 	case u.Fragment != "":
-		return fmt.Sprintf("%s %s has a fragment, which is never sent: leave out what follows #", name, quote(s))
+		return fmt.Sprintf("%s %s has a fragment, which is never sent: remove the # and what follows", name, quote(s))
 	}
 	return ""
 }

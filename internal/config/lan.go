@@ -49,8 +49,8 @@ func lanSection(l *LAN) section {
 		integer("subnet_id", &l.SubnetID, 0, 65535, nil),
 		texts("prefixes_from", &l.PrefixesFrom, "fiber", MaxUplinks, nil),
 		boolean("advertise", &l.Advertise),
-		{"dns", func(r *reader, v *value) { r.dns(v, &l.DNS) }},
-		{"search", func(r *reader, v *value) {
+		{name: "dns", takes: listSuchAs(exampleResolver), read: func(r *reader, v *value) { r.dns(v, &l.DNS) }},
+		{name: "search", takes: listSuchAs("home.example"), read: func(r *reader, v *value) {
 			texts("search", &l.Search, "home.example", maxSearch, checkDomain).read(r, v)
 			for i := range l.Search {
 				l.Search[i] = strings.ToLower(strings.TrimSuffix(l.Search[i], "."))
@@ -71,12 +71,12 @@ func (r *reader) lan(t *table, c *Config, seen lansSeen) LAN {
 	r.section(t, lanSection(&l))
 	r.required(t, "LAN", "device", "device", "br-lan", l.Device, seen.devices)
 	if v := t.values["device"]; v != nil && !v.bad && slices.ContainsFunc(c.Uplinks, func(u Uplink) bool { return u.Device == l.Device }) {
-		r.fail(v, v.off, "device %s is an uplink's: hosts must be on a device of their own", quote(l.Device))
+		r.fail(v, v.off, "device %s belongs to an uplink: LAN hosts need a device of their own", quote(l.Device))
 	}
 	if t.usable("subnet_id") {
 		at := t.offset("subnet_id")
 		if first, taken := seen.subnets[l.SubnetID]; taken {
-			r.errorf(at, "subnet_id %d is that of another LAN already, at %s: each needs its own", l.SubnetID, r.where(first))
+			r.errorf(at, "subnet_id %d is already used by another LAN, at %s: each needs its own", l.SubnetID, r.where(first))
 		} else {
 			seen.subnets[l.SubnetID] = at
 		}
@@ -114,7 +114,7 @@ func (r *reader) prefixesFrom(t *table, c *Config, l *LAN) {
 			}
 			r.fail(v, at, "there is no uplink %s%s", quote(name), hint)
 		case !c.Uplinks[n].IPv6.Delegates():
-			r.fail(v, at, "uplink %s asks for no prefix: write delegation = true in its [uplink.ipv6], or the prefix that is routed to it", quote(name))
+			r.fail(v, at, "uplink %s gets no prefix: set delegation = true in its [uplink.ipv6], or prefix = with the one that is routed to it", quote(name))
 		case slices.Index(l.PrefixesFrom, name) < i:
 			r.fail(v, at, "uplink %s is given twice", quote(name))
 		}
@@ -123,7 +123,7 @@ func (r *reader) prefixesFrom(t *table, c *Config, l *LAN) {
 
 // texts is a list of strings; check returns a message about one of them, "" if it is right, and may be nil.
 func texts(name string, dst *[]string, example string, limit int, check func(name, s string) string) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: listSuchAs(example), read: func(r *reader, v *value) {
 		if v.kind != kindList {
 			r.wrongType(v, name, "a list of strings", "["+quote(example)+"]")
 			return
@@ -171,9 +171,9 @@ func (r *reader) dns(v *value, dst *DNS) {
 		a, err := netip.ParseAddr(w)
 		switch {
 		case err != nil:
-			r.fail(v, at, "dns %s is no IPv6 address: write one, or %q for those of the providers, or %q for this router", quote(w), wordUplinks, wordSelf)
+			r.fail(v, at, "dns %s is not an IPv6 address: write one, or %q for those of the providers, or %q for this router", quote(w), wordUplinks, wordSelf)
 		case !a.Is6() || a.Is4In6():
-			r.fail(v, at, "dns %s is an IPv4 address: router advertisements name resolvers by IPv6", quote(w))
+			r.fail(v, at, "dns %s is an IPv4 address: router advertisements carry IPv6 resolvers only", quote(w))
 		case a.Zone() != "" || unusable(a) != "" || a.IsLinkLocalUnicast():
 			r.fail(v, at, "dns %s cannot be reached by every host: write a global or unique-local address", quote(w))
 		case slices.Contains(dst.Servers, a):
@@ -193,7 +193,7 @@ func parseHint(name, s string) (netip.Prefix, string) {
 func parseRouted(name, s string) (netip.Prefix, string) {
 	p, wrong := parseDelegation(name, s, fmt.Sprintf("write the one that is routed to the uplink, as in %q", exampleRouted))
 	if wrong == "" && (!p.Addr().IsGlobalUnicast() || p.Addr().IsPrivate()) {
-		return netip.Prefix{}, fmt.Sprintf("%s %s is not of the Internet: nobody can route it to you", name, quote(s))
+		return netip.Prefix{}, fmt.Sprintf("%s %s is not a global prefix: nobody can route it to you", name, quote(s))
 	}
 	return p, wrong
 }
@@ -203,11 +203,11 @@ func parseDelegation(name, s, what string) (netip.Prefix, string) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil || !p.Addr().Is6() || p.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Sprintf("%s %s is no IPv6 prefix: %s", name, quote(s), what)
+		return netip.Prefix{}, fmt.Sprintf("%s %s is not an IPv6 prefix: %s", name, quote(s), what)
 	case p.Bits() == 0 || p.Bits() > 64:
-		return netip.Prefix{}, fmt.Sprintf("%s %s has the length %d: it must be 1 to 64, and hosts need a 64 each", name, quote(s), p.Bits())
+		return netip.Prefix{}, fmt.Sprintf("%s %s has length %d: it must be 1 to 64, and each LAN needs a /64", name, quote(s), p.Bits())
 	case p.Masked() != p:
-		return netip.Prefix{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
+		return netip.Prefix{}, fmt.Sprintf("%s %s has host bits set: write %q", name, quote(s), p.Masked())
 	}
 	return p, ""
 }
@@ -220,13 +220,13 @@ func parseULA(name, s string) (ULA, string) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil || !p.Addr().Is6():
-		return ULA{}, fmt.Sprintf("%s %s is no IPv6 prefix: write one as in %q, or %q", name, quote(s), exampleULA, wordOff)
+		return ULA{}, fmt.Sprintf("%s %s is not an IPv6 prefix: write one as in %q, or %q", name, quote(s), exampleULA, wordOff)
 	case !netip.MustParsePrefix("fd00::/8").Contains(p.Addr()):
-		return ULA{}, fmt.Sprintf("%s %s is not in fd00::/8, where networks of one's own are (RFC 4193)", name, quote(s))
+		return ULA{}, fmt.Sprintf("%s %s is not a unique-local prefix in fd00::/8 (RFC 4193)", name, quote(s))
 	case p.Bits() != 48:
-		return ULA{}, fmt.Sprintf("%s %s has the length %d: it must be 48, which leaves each LAN a 64", name, quote(s), p.Bits())
+		return ULA{}, fmt.Sprintf("%s %s has length %d: it must be 48, which leaves each LAN a /64", name, quote(s), p.Bits())
 	case p.Masked() != p:
-		return ULA{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
+		return ULA{}, fmt.Sprintf("%s %s has host bits set: write %q", name, quote(s), p.Masked())
 	}
 	return ULA{Prefix: p}, ""
 }
@@ -236,7 +236,7 @@ var domainForm = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-
 // checkDomain checks a domain name as RFC 8106 carries it: labels of letters, digits and hyphens.
 func checkDomain(name, s string) string {
 	if !domainForm.MatchString(s) || len(s) > maxDomain {
-		return fmt.Sprintf("%s %s is no domain name", name, quote(s))
+		return fmt.Sprintf("%s %s is not a domain name", name, quote(s))
 	}
 	return ""
 }

@@ -22,7 +22,7 @@ func linesOf(src *source, root *table) Lines {
 	for _, name := range root.names {
 		v := root.values[name]
 		switch {
-		case name == "uplink", name == "policy", name == "tproxy":
+		case name == "uplink", name == "policy", name == "tproxy", name == "forward":
 			for _, e := range v.elems {
 				lines.add(src, name+"/"+e.table.values["name"].text, e)
 			}

@@ -78,7 +78,7 @@ func Load(name string) (File, error) {
 	}
 	if len(bytes.TrimSpace(text)) == 0 { // taken for a configuration without uplinks, it would take all of them away
 		return File{}, Errors{{File: name, Line: 1, Col: 1,
-			Msg: "the file is empty, as a power cut leaves it: write it again, or [daemon] alone if there shall be no uplinks"}}
+			Msg: "the file is empty, as a power cut leaves it: write it again, or [daemon] alone if there are to be no uplinks"}}
 	}
 	c, lines, err := ParseLines(name, text)
 	return File{c, lines, text}, err
@@ -88,7 +88,7 @@ func Load(name string) (File, error) {
 func ParseLines(name string, data []byte) (*Config, Lines, error) {
 	if len(data) > MaxSize {
 		return nil, nil, Errors{{File: name, Line: 1, Col: 1,
-			Msg: fmt.Sprintf("the file is larger than %d bytes: this is no configuration of uplinkd", MaxSize)}}
+			Msg: fmt.Sprintf("the file is larger than %d bytes: this is not a configuration of uplinkd", MaxSize)}}
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	src := newSource(name, data)

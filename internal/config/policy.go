@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -16,13 +17,26 @@ const (
 
 // Policy is one [[policy]] section: traffic that takes uplinks of its own.
 type Policy struct {
-	Name     string     // name: unique among policies; as an uplink's
-	Uplinks  [][]string // uplinks: names, in tiers, the best first; each once
-	Fallback Fallback   // fallback: what happens to the traffic when none of the uplinks works
-	Sticky   Sticky     // sticky: what stays on one uplink
-	Match    Match      // which traffic: at least one condition, unless Except is given
+	Name     string         // name: unique among policies; as an uplink's
+	Enabled  bool           // enabled: what is not is in Config.Disabled
+	Uplinks  [][]string     // uplinks: names, in tiers, the best first; each once
+	Weights  map[string]int // of those in uplinks that are written "name:weight": 1..256; others have the uplink's own
+	LeftTo   LeftTo         // uplinks = ["main"] or ["default"]: there are no Uplinks then, nor what chooses among them
+	Fallback Fallback       // fallback: what happens to the traffic when none of the uplinks works
+	Sticky   Sticky         // sticky: what stays on one uplink
+	Match    Match          // which traffic: at least one condition, unless Except is given
 	Except   []netip.Prefix
 }
+
+// LeftTo says what decides about traffic that a policy leaves alone.
+type LeftTo string
+
+// What traffic may be left to.
+const (
+	LeftToNobody  LeftTo = ""        // the policy has uplinks
+	LeftToMain    LeftTo = "main"    // what routing table main says
+	LeftToDefault LeftTo = "default" // the default, and no later policy
+)
 
 // Fallback says what becomes of a policy's traffic when none of its uplinks works.
 type Fallback string
@@ -59,29 +73,18 @@ type Match struct {
 // Addresses are prefixes, without bits behind their lengths, and sets that other programs fill.
 type Addresses struct {
 	Prefixes []netip.Prefix
-	Filled   []string // names of sections [[set]] with filled = true
+	Filled   []string // names of sections [[set]] that other programs fill
+	Lists    []string // names of those whose addresses come from elsewhere, and change
 }
 
 // Empty reports whether there are none.
-func (a Addresses) Empty() bool { return len(a.Prefixes)+len(a.Filled) == 0 }
+func (a Addresses) Empty() bool { return len(a.Prefixes)+len(a.Filled)+len(a.Lists) == 0 }
 
 // Range is a range of numbers, ends included.
 type Range struct{ First, Last uint32 }
 
-// Set is one [[set]] section: addresses that policies name as "@" and the name.
-type Set struct {
-	Name      string         // name: unique among sets; as an uplink's
-	Addresses []netip.Prefix // addresses: none if Filled
-	// Filled is true when other programs, such as dnsmasq by its option nftset, put addresses into the sets of this
-	// name and the suffixes 4 and 6 of our second nftables table.
-	Filled bool // filled
-	// Timeouts is true when elements of a filled set may expire. Its prefixes must not overlap then.
-	Timeouts bool // timeouts
-}
-
 const (
 	titlePolicy   = "[[policy]]"
-	titleSet      = "[[set]]"
 	examplePrefix = "192.168.0.0/16"
 	exampleMAC    = "02:00:00:00:00:10"
 )
@@ -89,7 +92,11 @@ const (
 func policySection(p *Policy, sets []Set) section {
 	return section{titlePolicy, append([]field{
 		text("name", &p.Name, "tcp-through-vps", checkLabel),
-		{"uplinks", func(r *reader, v *value) { p.Uplinks = r.tiers(v) }},
+		boolean("enabled", &p.Enabled),
+		{name: "uplinks", takes: `a list of names and lists, such as ["vps", ["fiber:3", "lte:1"]]`, read: func(r *reader, v *value) {
+			p.Uplinks, p.Weights = r.tiers(v)
+			p.Uplinks, p.LeftTo = leftTo(p.Uplinks)
+		}},
 		choice("fallback", &p.Fallback, []Fallback{FallbackDefault, FallbackUnreachable}, nil),
 		choice("sticky", &p.Sticky, []Sticky{StickyFlow, StickySource}, nil),
 		prefixes("except", &p.Except, sets),
@@ -105,34 +112,20 @@ func matchFields(m *Match, sets []Set) []field {
 		numbers("sport", &m.SPorts, "443", parsePorts),
 		numbers("dport", &m.DPorts, "443", parsePorts),
 		numbers("uid", &m.UIDs, "1000", parseUIDs),
-		{"fwmark", func(r *reader, v *value) { r.fwmark(v, m) }},
+		{name: "fwmark", takes: suchAs("0x1/0xff"), read: func(r *reader, v *value) { r.fwmark(v, m) }},
 		numbers("dscp", &m.DSCP, `"ef"`, parseDSCP),
 		parsedList("mac", &m.MACs, exampleMAC, maxNumbers, parseMAC).scalarOrList(),
 	}
 }
 
-func setSection(s *Set) section {
-	return section{titleSet, []field{
-		text("name", &s.Name, "streaming", checkLabel),
-		prefixes("addresses", &s.Addresses, nil),
-		boolean("filled", &s.Filled),
-		boolean("timeouts", &s.Timeouts),
-	}}
-}
-
 // checkLabel checks a name that is no routing table's.
-func checkLabel(name, s string) string {
-	if s == "" || !nameForm.MatchString(s) {
-		return fmt.Sprintf("%s %s must be 1 to 32 lower-case letters, digits, - and _, and begin with a letter or digit", name, quote(s))
-	}
-	return ""
-}
+func checkLabel(name, s string) string { return checkForm(name, s, MaxLabel) }
 
 // traffic reads the sections that choose uplinks for some traffic, when the uplinks are known.
 func (r *reader) traffic(root *table, c *Config) {
 	if v := root.values["set"]; v != nil {
 		seen := make(map[string]int)
-		r.tableArray(v, "set", "a set", MaxSets, func(t *table) { c.Sets = append(c.Sets, r.set(t, seen)) })
+		r.tableArray(v, "set", "a set", MaxSets, func(t *table) { c.Sets = append(c.Sets, r.set(t, c, seen)) })
 	}
 	if v := root.values["policy"]; v != nil {
 		seen := make(map[string]int)
@@ -143,14 +136,27 @@ func (r *reader) traffic(root *table, c *Config) {
 		seen := make(map[string]int)
 		r.tableArray(v, "tproxy", "a tproxy", MaxTProxies, func(t *table) { c.TProxies = append(c.TProxies, r.tproxy(t, c, seen)) })
 	}
+	if v := root.values["forward"]; v != nil {
+		r.forwards(v, c)
+	}
 }
 
 // Group names what decides where a policy's traffic goes: policies with the same uplinks, fallback and exceptions
 // share a routing table. It begins with a character that no uplink's name begins with.
 func (p *Policy) Group() string {
+	if p.LeftTo != LeftToNobody {
+		return "@left to " + string(p.LeftTo)
+	}
 	tiers := make([]string, len(p.Uplinks))
 	for i, names := range p.Uplinks {
-		tiers[i] = strings.Join(slices.Sorted(slices.Values(names)), "+")
+		names = slices.Clone(names)
+		for j, name := range names {
+			if w := p.Weights[name]; w > 0 {
+				names[j] += fmt.Sprintf(":%d", w)
+			}
+		}
+		slices.Sort(names)
+		tiers[i] = strings.Join(names, "+")
 	}
 	group := "@" + strings.Join(tiers, ">") + " or " + string(p.Fallback)
 	if len(p.Except) > 0 {
@@ -185,41 +191,30 @@ func (r *reader) groups(v *value, c *Config) {
 // maxAlternations is how many preferences there are for policies: 400 to 899, counted from rule_priority.
 const maxAlternations = 500
 
-// set reads one set.
-func (r *reader) set(t *table, seen map[string]int) Set {
-	var s Set
-	r.section(t, setSection(&s))
-	r.required(t, "set", "name", "name", "streaming", s.Name, seen)
-	switch {
-	case t.values["addresses"] == nil && !s.Filled && t.usable("filled"):
-		r.errorf(t.off, "this set is empty: write addresses = [%q], or filled = true if another program fills it", examplePrefix)
-	case s.Timeouts && !s.Filled && t.usable("filled"):
-		r.errorf(t.offset("timeouts"), "timeouts is for sets that another program fills: write filled = true, or take it out")
-	case s.Filled && t.values["addresses"] != nil:
-		r.errorf(t.offset("addresses"), "a set has either addresses or filled = true: what is in a filled one is another program's business")
-	}
-	return s
-}
-
 // policy reads one policy and what must fit together in it.
 func (r *reader) policy(t *table, c *Config, seen map[string]int) Policy {
-	p := Policy{Fallback: FallbackDefault, Sticky: StickyFlow}
+	p := Policy{Enabled: true, Fallback: FallbackDefault, Sticky: StickyFlow}
 	r.section(t, policySection(&p, c.Sets))
 	r.required(t, "policy", "name", "name", "tcp-through-vps", p.Name, seen)
 	if v := t.values["uplinks"]; v == nil && !t.misspelled["uplinks"] {
 		r.errorf(t.off, "this policy has no uplinks: write uplinks = [\"fiber\"] below, with your own, the best first")
-	} else if v != nil && !v.bad {
+	} else if v != nil && !v.bad && p.LeftTo == LeftToNobody {
 		r.knownUplinks(v, c)
+	}
+	for _, key := range []string{"fallback", "sticky", "except"} {
+		if at := t.values[key]; at != nil && !at.bad && p.LeftTo != LeftToNobody {
+			r.fail(at, at.key, "%s is for policies with uplinks, and this one leaves its traffic to %q: remove it", key, p.LeftTo)
+		}
 	}
 	r.match(t, c, &p.Match, "policy")
 	if len(t.names) > 0 && !slices.ContainsFunc(t.names, isSelector) {
-		r.errorf(t.off, "this policy is about all traffic: that is what tier and weight of the uplinks are for; say which traffic, such as to = [%q]", examplePrefix)
+		r.errorf(t.off, "this policy selects all traffic, which is what tier and weight of the uplinks are for: say which traffic, such as to = [%q]", examplePrefix)
 	}
 	return p
 }
 
 func isSelector(key string) bool {
-	return !slices.Contains([]string{"name", "uplinks", "fallback", "sticky"}, key)
+	return !slices.Contains([]string{"name", "enabled", "uplinks", "fallback", "sticky"}, key)
 }
 
 // match checks what must fit together in the conditions of a section.
@@ -237,14 +232,14 @@ func (r *reader) match(t *table, c *Config, m *Match, what string) {
 		case t.values["protocol"] == nil:
 			complain(key, `%s needs a protocol: write protocol = "tcp" or ["tcp", "udp"]`, key)
 		case t.usable("protocol") && slices.ContainsFunc(m.Protocols, func(p uint8) bool { return !ported(p) }):
-			complain(key, "%s is for protocols that have ports (tcp, udp, sctp, dccp): make a %s of its own for the others", key, what)
+			complain(key, "%s is for protocols that have ports (tcp, udp, sctp, dccp): write another %s for the others", key, what)
 		}
 	}
 	if len(m.UIDs) > 0 && len(m.IIF) > 0 {
-		complain("uid", "uid is about this router's own sockets, whose packets come in by no device: take iif or uid out")
+		complain("uid", "uid selects this router's own sockets, whose packets have no incoming device: remove iif or uid")
 	}
 	if len(m.UIDs) > 0 && len(m.MACs) > 0 {
-		complain("uid", "uid is about this router's own sockets, whose packets come from no host: take mac or uid out")
+		complain("uid", "uid selects this router's own sockets, whose packets have no source MAC: remove mac or uid")
 	}
 	if len(m.MACs) == 0 {
 		complain("mac", "mac is empty: leave it out, or name some hosts")
@@ -253,7 +248,7 @@ func (r *reader) match(t *table, c *Config, m *Match, what string) {
 		m.MarkMask &^= c.Kernel.MarkMask
 	}
 	if shared := (m.Mark | m.MarkMask) & c.Kernel.MarkMask; shared != 0 {
-		complain("fwmark", "fwmark has the bits %#x, which are uplinkd's own (mark_mask): mark with others", shared)
+		complain("fwmark", "fwmark has the bits %#x, which uplinkd uses (mark_mask): choose others", shared)
 	}
 	for _, device := range m.IIF {
 		prefix, pattern := strings.CutSuffix(device, "*")
@@ -265,31 +260,30 @@ func (r *reader) match(t *table, c *Config, m *Match, what string) {
 		}
 	}
 	if !m.From.Empty() && !m.To.Empty() && t.usable("to") && !sameFamily(m.From, m.To) {
-		complain("to", "from and to have no family in common, so nothing ever matches both")
+		complain("to", "from and to share no address family, so nothing ever matches both")
 	}
 }
 
-const answeredThere = ": what comes in there from the Internet is answered there, whatever policies say; hosts of its network that use this router as their gateway are selected with from"
+const answeredThere = ": replies always leave by the uplink their connection came in on; to select hosts of its network that use this router as gateway, write from"
 
 func sameFamily(a, b Addresses) bool {
 	has := func(x Addresses, six bool) bool {
-		return len(x.Filled) > 0 || slices.ContainsFunc(x.Prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() == six })
+		return len(x.Filled)+len(x.Lists) > 0 || slices.ContainsFunc(x.Prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() == six })
 	}
 	return has(a, false) && has(b, false) || has(a, true) && has(b, true)
 }
 
-// tiers reads a list of uplinks, of which a nested list shares one tier.
-func (r *reader) tiers(v *value) [][]string {
+// tiers reads a list of uplinks, of which a nested list shares one tier, by weights that may be given there.
+func (r *reader) tiers(v *value) (list [][]string, weights map[string]int) {
 	const example = `["fiber", ["lte1", "lte2"]]`
 	if v.kind != kindList {
 		r.wrongType(v, "uplinks", "a list of names", `["`+v.text+`"]`)
-		return nil
+		return nil, nil
 	}
 	if len(v.elems) == 0 {
 		r.fail(v, v.off, "uplinks is empty: name at least one")
-		return nil
+		return nil, nil
 	}
-	var list [][]string
 	for _, e := range v.elems {
 		var tier []string
 		names := []*value{e}
@@ -299,17 +293,48 @@ func (r *reader) tiers(v *value) [][]string {
 		for _, n := range names {
 			if n.kind != kindString {
 				r.fail(v, n.off, "uplinks must hold names, and lists of names that share a tier, as in uplinks = %s", example)
-				return nil
+				return nil, nil
 			}
-			tier = append(tier, n.text)
+			name, weight := splitWeight(n.text)
+			tier = append(tier, name)
+			if name == n.text {
+				continue
+			}
+			w, err := strconv.Atoi(weight)
+			switch {
+			case err != nil || w < 1 || w > 256:
+				r.fail(v, n.off, "the weight of %s must be 1 to 256, as in %q", quote(n.text), name+":3")
+			case len(names) == 1:
+				r.fail(v, n.off, `%s is alone in its tier, where a weight shares nothing: remove it, or nest those that share, as in uplinks = [["fiber:3", "lte:1"]]`, quote(n.text))
+			}
+			if weights == nil {
+				weights = make(map[string]int)
+			}
+			weights[name] = w
 		}
 		if len(tier) == 0 {
-			r.fail(v, e.off, "a tier of uplinks is empty: name at least one, or take it out")
-			return nil
+			r.fail(v, e.off, "a tier of uplinks is empty: name at least one, or remove it")
+			return nil, nil
 		}
 		list = append(list, tier)
 	}
-	return list
+	return list, weights
+}
+
+// splitWeight takes "fiber:3" apart; names have no colons.
+func splitWeight(text string) (name, weight string) {
+	name, weight, _ = strings.Cut(text, ":")
+	return name, weight
+}
+
+// leftTo tells apart uplinks and what is none.
+func leftTo(tiers [][]string) ([][]string, LeftTo) {
+	if len(tiers) == 1 && len(tiers[0]) == 1 {
+		if to := LeftTo(tiers[0][0]); to == LeftToMain || to == LeftToDefault {
+			return nil, to
+		}
+	}
+	return tiers, LeftToNobody
 }
 
 // knownUplinks checks that the names of a list are uplinks' names, each once.
@@ -326,16 +351,19 @@ func (r *reader) knownUplinks(v *value, c *Config) {
 		}
 		for _, n := range list {
 			hint := ""
-			if near := nearest(n.text, names); near != "" {
+			name, _ := splitWeight(n.text)
+			if near := nearest(name, names); near != "" {
 				hint = fmt.Sprintf(", did you mean %q?", near)
 			}
 			switch {
-			case !slices.Contains(names, n.text):
-				r.fail(v, n.off, "there is no uplink %s%s", quote(n.text), hint)
-			case seen[n.text]:
-				r.fail(v, n.off, "uplink %s is given twice", quote(n.text))
+			case name == string(LeftToMain) || name == string(LeftToDefault):
+				r.fail(v, n.off, "%s stands alone, as in uplinks = [%q]: it is no uplink", quote(name), name)
+			case !slices.Contains(names, name):
+				r.fail(v, n.off, "there is no uplink %s%s", quote(name), hint)
+			case seen[name]:
+				r.fail(v, n.off, "uplink %s is given twice", quote(name))
 			}
-			seen[n.text] = true
+			seen[name] = true
 		}
 	}
 }

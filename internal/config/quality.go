@@ -68,13 +68,13 @@ func (r *reader) quality(t *table, q *Quality) {
 		if t.values[fair] == nil {
 			at = t.offset(good)
 		}
-		r.errorf(at, "fair_%s (%s) is less than good_%s (%s): what is good is fair too", c.name, c.fair, c.name, c.good)
+		r.errorf(at, "fair_%s (%s) is less than good_%s (%s): good must not exceed fair", c.name, c.fair, c.name, c.good)
 	}
 }
 
 // ratio is a number in lo..hi.
 func ratio(name string, dst *float64, lo, hi float64) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: number(lo) + " to " + number(hi), read: func(r *reader, v *value) {
 		if v.kind != kindFloat && v.kind != kindInteger {
 			r.wrongType(v, name, "a number", number(*dst))
 			return

@@ -16,8 +16,9 @@ type reader struct {
 
 // field is one key of a section.
 type field struct {
-	name string
-	read func(r *reader, v *value)
+	name  string
+	takes string // what may be written, for the manual page; "" for sections
+	read  func(r *reader, v *value)
 }
 
 // section is a table with its keys.
@@ -71,6 +72,8 @@ func (r *reader) unknown(t *table, s section, name string, v *value) {
 			t.misspelled = make(map[string]bool)
 		}
 		t.misspelled[n] = true
+	case s.title == "[[lan]]" && lanAddress[name]:
+		hint = ": uplinkd sets no LAN addresses; configure them where the system configures its interfaces"
 	case len(others) == 0:
 	case s.title == "" && others[0] == titleUplink && v.kind == kindTable:
 		hint = fmt.Sprintf(": write [uplink.%s], below the [[uplink]] that it is for", name)
@@ -81,6 +84,9 @@ func (r *reader) unknown(t *table, s section, name string, v *value) {
 	}
 	r.fail(v, v.key, "unknown %s%s", what, hint)
 }
+
+// lanAddress are the keys by which people expect to give a LAN's device its address.
+var lanAddress = map[string]bool{"address": true, "addresses": true, "ip": true, "ipaddr": true, "netmask": true, "gateway": true, "dhcp": true}
 
 // sectionsWithKey returns the sections that know a key.
 func (r *reader) sectionsWithKey(name string) []string {
@@ -109,7 +115,7 @@ func (r *reader) wrongType(v *value, name, want, example string) {
 
 // text is a string; check returns a message about the value, "" if it is right, and may be nil.
 func text(name string, dst *string, example string, check func(name, s string) string) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: suchAs(example), read: func(r *reader, v *value) {
 		s, ok := r.str(v, name, example)
 		if !ok {
 			return
@@ -123,6 +129,10 @@ func text(name string, dst *string, example string, check func(name, s string) s
 		*dst = s
 	}}
 }
+
+func suchAs(example string) string { return "a string, such as " + strconv.Quote(example) }
+
+func listSuchAs(example string) string { return "a list, such as [" + strconv.Quote(example) + "]" }
 
 // str returns the text of a string and reports any other type.
 func (r *reader) str(v *value, name, example string) (string, bool) {
@@ -138,7 +148,7 @@ func (r *reader) str(v *value, name, example string) (string, bool) {
 
 // integer is a whole number in lo..hi; check may know more about some number than that it is out of range.
 func integer[T int | uint8 | uint32](name string, dst *T, lo, hi int64, check func(name string, n int64) string) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: fmt.Sprintf("%d to %d", lo, hi), read: func(r *reader, v *value) {
 		if v.kind != kindInteger {
 			example := strconv.FormatInt(int64(*dst), 10)
 			if f, err := strconv.ParseFloat(strings.TrimSpace(v.text), 64); err == nil && f == float64(int64(f)) {
@@ -164,7 +174,7 @@ func integer[T int | uint8 | uint32](name string, dst *T, lo, hi int64, check fu
 
 // boolean is true or false.
 func boolean(name string, dst *bool) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: "true or false", read: func(r *reader, v *value) {
 		if v.kind != kindBool {
 			example := "true"
 			switch strings.ToLower(v.text) {
@@ -181,9 +191,9 @@ func boolean(name string, dst *bool) field {
 // unsetOrBoolean is true or false; what it is without the key is for others to say.
 func unsetOrBoolean(name string, dst *Auto) field {
 	var on bool
-	read := boolean(name, &on).read
-	return field{name, func(r *reader, v *value) {
-		read(r, v)
+	b := boolean(name, &on)
+	return field{name: name, takes: b.takes, read: func(r *reader, v *value) {
+		b.read(r, v)
 		if *dst = Off; on {
 			*dst = On
 		}
@@ -192,7 +202,7 @@ func unsetOrBoolean(name string, dst *Auto) field {
 
 // autoOrBoolean is "auto", true or false.
 func autoOrBoolean(name string, dst *Auto) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: `"auto", true or false`, read: func(r *reader, v *value) {
 		if v.kind == kindString && v.text == string(Automatic) || v.kind == kindBool {
 			*dst = Auto(v.text)
 			return
@@ -203,7 +213,7 @@ func autoOrBoolean(name string, dst *Auto) field {
 
 // duration is a string with a number and a unit, in lo..hi.
 func duration(name string, dst *time.Duration, lo, hi time.Duration) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: fmt.Sprintf("%q to %q", span(lo), span(hi)), read: func(r *reader, v *value) {
 		if v.kind != kindString {
 			example := span(*dst)
 			if v.kind == kindInteger {
@@ -216,9 +226,9 @@ func duration(name string, dst *time.Duration, lo, hi time.Duration) field {
 		if err != nil {
 			hint := fmt.Sprintf("write a number and a unit (ms, s, m or h), as in %s = %q", name, span(*dst))
 			if n, numErr := strconv.ParseUint(v.text, 10, 32); numErr == nil && n > 0 {
-				hint = fmt.Sprintf("the unit is missing: write %s = \"%ds\" or %s = \"%dms\"", name, n, name, n)
+				hint = fmt.Sprintf("write %s = \"%ds\" or %s = \"%dms\"", name, n, name, n)
 			}
-			r.fail(v, v.off, "%s is no duration: %s", quote(v.text), hint)
+			r.fail(v, v.off, "invalid duration %s: %s", quote(v.text), hint)
 			return
 		}
 		if d < lo || d > hi {
@@ -243,7 +253,11 @@ func span(d time.Duration) string {
 
 // choice is one of a few words; later maps those that this version does not act upon to their message.
 func choice[T ~string](name string, dst *T, words []T, later map[string]string) field {
-	return field{name, func(r *reader, v *value) {
+	all, known := make([]string, len(words)), make([]string, len(words))
+	for i, w := range words {
+		all[i], known[i] = strconv.Quote(string(w)), string(w)
+	}
+	return field{name: name, takes: orList(all), read: func(r *reader, v *value) {
 		s, ok := r.str(v, name, string(words[0]))
 		if !ok {
 			return
@@ -253,10 +267,6 @@ func choice[T ~string](name string, dst *T, words []T, later map[string]string) 
 			return
 		}
 		if !slices.Contains(words, T(s)) {
-			all, known := make([]string, len(words)), make([]string, len(words))
-			for i, w := range words {
-				all[i], known[i] = strconv.Quote(string(w)), string(w)
-			}
 			hint := ": write " + orList(all)
 			if n := nearest(s, known); n != "" {
 				hint = fmt.Sprintf(", did you mean %q?", n)
@@ -270,7 +280,7 @@ func choice[T ~string](name string, dst *T, words []T, later map[string]string) 
 
 // parsed is a string that parse makes a value of; parse returns a message if it cannot.
 func parsed[T any](name string, dst *T, example string, parse func(name, s string) (T, string)) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: suchAs(example), read: func(r *reader, v *value) {
 		s, ok := r.str(v, name, example)
 		if !ok {
 			return
@@ -286,7 +296,7 @@ func parsed[T any](name string, dst *T, example string, parse func(name, s strin
 
 // subtable is a section of which there is one.
 func subtable(name, title string, read func(r *reader, t *table)) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, read: func(r *reader, v *value) {
 		switch {
 		case v.kind == kindTable:
 			read(r, v.table)

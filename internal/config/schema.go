@@ -26,8 +26,8 @@ func sections() []section {
 	return append(encapSections(), []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
 		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
-		dnsSection(new(Resolution)), uplinkDNSSection(&u.DNS), setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil),
-		wireguardSection(new(WireGuard)), tunnelSection(new(Tunnel)),
+		tierSection(new(Tier)), recoverSection(new(Recover)), bandwidthSection(new(Bandwidth)), dnsSection(new(Resolution)), uplinkDNSSection(&u.DNS), setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil), forwardSection(new(Forward)),
+		wireguardSection(new(WireGuard)), tunnelSection(new(Tunnel)), notifySection(new(Notify)),
 	}...)
 }
 
@@ -46,16 +46,26 @@ func (r *reader) config(root *table) *Config {
 		subtable("daemon", titleDaemon, func(r *reader, t *table) { r.section(t, daemonSection(&c.Daemon)) }),
 		subtable("kernel", titleKernel, func(r *reader, t *table) { r.section(t, kernelSection(&c.Kernel)) }),
 		subtable("dns", titleDNS, func(r *reader, t *table) { r.section(t, dnsSection(&c.DNS)) }),
-		{"uplink", func(r *reader, v *value) {
+		{name: "uplink", read: func(r *reader, v *value) {
 			seen := uplinksSeen{names: make(map[string]int), devices: make(map[string]int)}
 			r.tableArray(v, "uplink", "an uplink", MaxUplinks, func(t *table) { c.Uplinks = append(c.Uplinks, r.uplink(t, seen)) })
 		}},
-		{"lan", func(*reader, *value) {}}, // when the uplinks are known
-		{"set", func(*reader, *value) {}},
-		{"policy", func(*reader, *value) {}},
-		{"tunnel", func(*reader, *value) {}},
-		{"tproxy", func(*reader, *value) {}},
+		{name: "tier", read: func(*reader, *value) {}}, // when the uplinks are known
+		{name: "lan", read: func(*reader, *value) {}},
+		{name: "set", read: func(*reader, *value) {}},
+		{name: "policy", read: func(*reader, *value) {}},
+		{name: "tunnel", read: func(*reader, *value) {}},
+		{name: "tproxy", read: func(*reader, *value) {}},
+		{name: "forward", read: func(*reader, *value) {}},
+		{name: "notify", read: func(r *reader, v *value) {
+			seen := make(map[string]int)
+			r.tableArray(v, "notify", "a notify", MaxNotify, func(t *table) { c.Notify = append(c.Notify, r.notify(t, seen)) })
+		}},
 	}})
+	if v := root.values["tier"]; v != nil {
+		seen := make(map[int]int)
+		r.tableArray(v, "tier", "a tier", MaxUplinks, func(t *table) { c.Tiers = append(c.Tiers, r.tier(t, c, seen)) })
+	}
 	if v := root.values["lan"]; v != nil {
 		seen := lansSeen{devices: make(map[string]int), subnets: make(map[int]int)}
 		r.tableArray(v, "lan", "a LAN", MaxLANs, func(t *table) { c.LANs = append(c.LANs, r.lan(t, c, seen)) })
@@ -67,6 +77,7 @@ func (r *reader) config(root *table) *Config {
 	}
 	r.traffic(root, c)
 	r.samePaths(root, c)
+	r.disable(root, c)
 	return c
 }
 
@@ -74,11 +85,13 @@ func daemonSection(d *Daemon) section {
 	return section{titleDaemon, []field{
 		text("state_dir", &d.StateDir, "/var/lib/uplinkd", checkDir),
 		text("socket", &d.Socket, "/run/uplinkd/uplinkd.sock", checkSocket),
+		text("socket_group", &d.SocketGroup, "netdev", checkGroup),
 		text("listen", &d.Listen, "127.0.0.1:9275", checkListen),
 		text("token_file", &d.TokenFile, "/etc/uplinkd/token", checkOptionalPath),
 		hosts(&d.Hosts),
 		text("hooks", &d.Hooks, "/etc/uplinkd/hooks.d", checkOptionalDir),
 		text("webhook", &d.Webhook, "https://192.0.2.10/uplinkd", checkWebhook),
+		boolean("mptcp", &d.MPTCP),
 		parsed("ula", &d.ULA, exampleULA, parseULA),
 	}}
 }
@@ -92,6 +105,7 @@ func kernelSection(k *Kernel) section {
 		integer("link_group", &k.LinkGroup, 1, 1<<31-1, nil),
 		autoOrBoolean("main_default", &k.MainDefault),
 		boolean("ingress_qdisc", &k.IngressQdisc),
+		boolean("offload", &k.Offload),
 		text("table_names", &k.TableNames, "/etc/iproute2/rt_tables.d/uplinkd.conf", checkTableNames),
 	}}
 }
@@ -165,14 +179,17 @@ func uplinkSection(u *Uplink) section {
 		text("device", &u.Device, "eth1", checkDevice),
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
+		subtable("bandwidth", titleBandwidth, func(r *reader, t *table) { r.section(t, bandwidthSection(&u.Bandwidth)) }),
+		boolean("enabled", &u.Enabled),
 		boolean("default", &u.Default),
 		boolean("metered", &u.Metered),
 		parsed("quota", &u.Quota, "20GB", parseQuota),
-		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackNewFlowsOnly, FailbackManual}, nil),
+		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackImmediateAll, FailbackNewFlowsOnly, FailbackManual}, nil),
 		subtable("ipv4", titleIPv4, func(r *reader, t *table) { r.ip(t, ipv4Section(&u.IPv4), &u.IPv4) }),
 		subtable("ipv6", titleIPv6, func(r *reader, t *table) { r.ip(t, ipv6Section(&u.IPv6), &u.IPv6) }),
 		subtable("dns", titleUplinkDNS, func(r *reader, t *table) { r.section(t, uplinkDNSSection(&u.DNS)) }),
 		subtable("quality", titleQuality, func(r *reader, t *table) { r.quality(t, &u.Quality) }),
+		subtable("recover", titleRecover, func(r *reader, t *table) { r.recover(t, &u.Recover) }),
 		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
 		texts("underlay", &u.Underlay, "fiber", MaxUplinks, nil),
 		text("over", &u.Over, "vps", checkName),
@@ -207,7 +224,7 @@ func (r *reader) required(t *table, section, key, what, example, val string, see
 	case v.bad:
 	default:
 		if first, taken := seen[val]; taken {
-			r.fail(v, v.off, "%s %s is that of another %s already, at %s", what, quote(val), section, r.where(first))
+			r.fail(v, v.off, "%s %s is already used by another %s, at %s", what, quote(val), section, r.where(first))
 			return
 		}
 		seen[val] = v.off
@@ -226,7 +243,7 @@ func (r *reader) families(t *table, u *Uplink) {
 			at = max(at, v.table.offset("method"))
 		}
 	}
-	r.errorf(at, "ipv4 and ipv6 are both off: turn one on, or take the whole uplink out")
+	r.errorf(at, "ipv4 and ipv6 are both off: turn one on, or remove the uplink")
 }
 
 func ipv4Section(ip *IP) section {
@@ -253,8 +270,13 @@ func ipv6Section(ip *IP) section {
 		boolean("delegation", &ip.Delegation),
 		parsed("prefix_hint", &ip.PrefixHint, exampleHint, parseHint),
 		parsed("prefix", &ip.Prefix, exampleRouted, parseRouted),
+		parsed("duid", &ip.DUID, exampleDUID, parseDUID),
+		iaid(&ip.IAID),
+		text("vendor_class", &ip.VendorClass, "3561:dslforum.org", checkVendorClass),
+		texts("user_class", &ip.UserClass, "FSVDSL_livebox", maxUserClasses, checkUserClass).scalarOrList(),
 		boolean("request_address", &ip.RequestAddress),
 		boolean("translate", &ip.Translate),
+		boolean("share", &ip.Share),
 	}}
 }
 
@@ -268,7 +290,7 @@ func (r *reader) ip(t *table, s section, ip *IP) {
 	if ip.Method != MethodStatic {
 		for _, key := range []string{"address", "gateway"} {
 			if v := t.values[key]; v != nil {
-				r.fail(v, v.key, `%s is for method = "static" only, and the method here is %q`, key, ip.Method)
+				r.fail(v, v.key, `%s needs method = "static", and the method here is %q`, key, ip.Method)
 			}
 		}
 		return
@@ -297,28 +319,39 @@ func (r *reader) delegation(t *table, ip *IP) {
 		}
 	}
 	if ip.Method == MethodOff && ip.Delegation {
-		complain("delegation", `delegation asks for a prefix that method "off" has no use for: take one of them out`)
+		complain("delegation", `delegation is useless with method "off": remove one of them`)
 	}
 	if ip.Method == MethodOff {
-		complain("prefix", `prefix is routed to an uplink that method "off" has no use for: take one of them out`)
+		complain("prefix", `prefix is useless with method "off": remove one of them`)
 	}
 	if t.usable("delegation") && !ip.Delegation {
-		complain("prefix_hint", "prefix_hint is asked for with delegation = true only: add it")
+		complain("prefix_hint", "prefix_hint needs delegation = true: add it")
+		for _, key := range []string{"duid", "iaid", "vendor_class", "user_class"} {
+			if !ip.RequestAddress {
+				complain(key, "%s needs delegation = true, or request_address = true: nobody is asked by DHCPv6", key)
+			}
+		}
 		if ip.Translate && t.values["prefix"] == nil {
 			complain("translate", "translate needs a prefix to translate to: add delegation = true")
 		}
 	}
 	if ip.Translate && ip.Masquerade == On {
-		complain("translate", "translate and masquerade are two ways to rewrite the same packets: take one of them out")
+		complain("translate", "translate and masquerade rewrite the same packets: remove one of them")
+	}
+	if ip.Share && ip.Method != MethodRA {
+		complain("share", `share needs method = "ra", and the method here is %q: the line's /64 must not be the kernel's to route`, ip.Method)
+	}
+	if ip.Share && (ip.Delegation || ip.Prefix.IsValid()) {
+		complain("share", "share is for lines without a prefix for LANs, and this one has delegation or prefix: remove one of them")
 	}
 	if ip.RequestAddress && ip.Method != MethodRA {
-		complain("request_address", `request_address is for method = "ra" only, and the method here is %q`, ip.Method)
+		complain("request_address", `request_address needs method = "ra", and the method here is %q`, ip.Method)
 	}
 }
 
 func probeSection(p *Probe) section {
 	return section{titleProbe, []field{
-		{"targets", func(r *reader, v *value) { r.targets(v, p) }},
+		{name: "targets", takes: listSuchAs("192.0.2.1"), read: func(r *reader, v *value) { r.targets(v, p) }},
 		duration("interval", &p.Interval, 100*time.Millisecond, time.Hour),
 		duration("fast_interval", &p.FastInterval, 20*time.Millisecond, 10*time.Second),
 		duration("timeout", &p.Timeout, 150*time.Millisecond, 10*time.Second),
@@ -389,13 +422,13 @@ func (r *reader) probe(t *table, u *Uplink) {
 		u.Probe.Interval = max(MeteredInterval, u.Probe.FastInterval)
 	}
 	if p := u.Probe; p.FastInterval > p.Interval && section.usable("fast_interval") && section.usable("interval") {
-		r.errorf(section.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the pace of the "+
+		r.errorf(section.offset("fast_interval"), "fast_interval (%s) is longer than interval (%s): it is the interval of the "+
 			"burst after a miss", span(p.FastInterval), span(p.Interval))
 	}
 	if section.usable("targets") && t.usable("kind") && u.Kind != KindWireGuard {
 		for _, target := range u.Probe.Targets {
 			if target.Kind() == probe.Handshake {
-				r.errorf(section.offset("targets"), "target %s is for kind = %q only, and the kind here is %q", quote(target.String()), KindWireGuard, u.Kind)
+				r.errorf(section.offset("targets"), "target %s needs kind = %q, and the kind here is %q", quote(target.String()), KindWireGuard, u.Kind)
 			}
 		}
 	}
@@ -418,7 +451,7 @@ func (r *reader) probe(t *table, u *Uplink) {
 		n := len(slices.DeleteFunc(slices.Clone(u.Probe.Targets), func(t probe.Target) bool { return t.Addr().Is4() != f.is4 }))
 		switch {
 		case n == 0:
-			r.errorf(section.offset("targets"), `none of the targets has an address of %s, so nothing could tell whether %s `+
+			r.errorf(section.offset("targets"), `no target is an %s address, so nothing can tell whether %s `+
 				`works here: add one, such as %q, or write method = "off" in %s`, f.name, f.name, f.add.String(), f.title)
 		case n < u.Probe.MinTargetsUp && section.usable("min_targets_up"):
 			r.errorf(section.offset("min_targets_up"), "min_targets_up = %d can never be reached: %s has %d of the targets",

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +34,7 @@ var protocolNames = map[string]uint8{
 
 // scalarOrList makes a list accept one element without brackets.
 func (f field) scalarOrList() field {
-	return field{f.name, func(r *reader, v *value) {
+	return field{name: f.name, takes: f.takes + ", or one of it", read: func(r *reader, v *value) {
 		if v.kind != kindString && v.kind != kindInteger {
 			f.read(r, v)
 			return
@@ -47,7 +48,7 @@ func (f field) scalarOrList() field {
 
 // numbers is a list of numbers, given as such or as words that parse knows, or one of them.
 func numbers[T comparable](name string, dst *[]T, example string, parse func(name, s string) (T, string)) field {
-	f := field{name, func(r *reader, v *value) {
+	f := field{name: name, takes: "a list of numbers or strings, such as [" + strings.Trim(example, "[]") + "]", read: func(r *reader, v *value) {
 		if v.kind != kindList {
 			r.wrongType(v, name, "a number, a string, or a list of them", example)
 			return
@@ -99,7 +100,7 @@ func parseProtocol(name, s string) (uint8, string) {
 func parsePorts(name, s string) (Range, string) {
 	r, ok := parseRange(s, 1<<16-1)
 	if !ok || r.First == 0 {
-		return Range{}, fmt.Sprintf(`%s %s is no port: write a number from 1 to 65535, or a range such as "8000-8080"`, name, quote(s))
+		return Range{}, fmt.Sprintf(`%s %s is not a port: write a number from 1 to 65535, or a range such as "8000-8080"`, name, quote(s))
 	}
 	return r, ""
 }
@@ -107,7 +108,7 @@ func parsePorts(name, s string) (Range, string) {
 func parseUIDs(name, s string) (Range, string) {
 	r, ok := parseRange(s, 1<<32-2) // the last one means nobody (INVALID_UID)
 	if !ok {
-		return Range{}, fmt.Sprintf(`%s %s is no number of a user: write the one that "id -u NAME" prints, or a range such as "1000-1999"`, name, quote(s))
+		return Range{}, fmt.Sprintf(`%s %s is not a user number: write the one that "id -u NAME" prints, or a range such as "1000-1999"`, name, quote(s))
 	}
 	return r, ""
 }
@@ -136,19 +137,19 @@ func parseDSCP(name, s string) (uint8, string) {
 	if n, err := strconv.ParseUint(s, 0, 8); err == nil && n <= 63 {
 		return uint8(n), ""
 	}
-	return 0, fmt.Sprintf(`%s %s is no code point: write a number from 0 to 63, or a name such as "ef", "af41" or "cs5"`, name, quote(s))
+	return 0, fmt.Sprintf(`%s %s is not a DSCP value: write a number from 0 to 63, or a name such as "ef", "af41" or "cs5"`, name, quote(s))
 }
 
 func parseMAC(name, s string) (mac [6]byte, msg string) {
 	switch a, err := net.ParseMAC(s); {
 	case err != nil:
-		return mac, fmt.Sprintf("%s %s is no hardware address: write one as in %q", name, quote(s), exampleMAC)
+		return mac, fmt.Sprintf("%s %s is not a hardware address: write one as in %q", name, quote(s), exampleMAC)
 	case len(a) != len(mac):
 		return mac, fmt.Sprintf("%s %s has %d bytes, and an address of Ethernet has %d", name, quote(s), len(a), len(mac))
 	case a[0]&1 != 0:
-		return mac, fmt.Sprintf("%s %s is the address of a group, and no host sends from one", name, quote(s))
+		return mac, fmt.Sprintf("%s %s is a multicast address: no host sends from one", name, quote(s))
 	case [6]byte(a) == mac:
-		return mac, fmt.Sprintf("%s %s is no host's: write the one that \"ip neighbour\" shows beside its address", name, quote(s))
+		return mac, fmt.Sprintf("%s %s is all zeros: write the one that \"ip neighbour\" shows beside its address", name, quote(s))
 	default:
 		return [6]byte(a), ""
 	}
@@ -171,9 +172,9 @@ func (r *reader) fwmark(v *value, m *Match) {
 	b, errB := strconv.ParseUint(mask, 0, 32)
 	switch {
 	case errA != nil || errB != nil || b == 0:
-		r.fail(v, v.off, "fwmark %s is no mark: write one with the bits that count, such as \"0x1/0xff\"", quote(v.text))
+		r.fail(v, v.off, "fwmark %s is not a mark: write one with its mask, such as \"0x1/0xff\"", quote(v.text))
 	case a&^b != 0:
-		r.fail(v, v.off, "fwmark %s can never match: the mark has bits that its mask leaves out", quote(v.text))
+		r.fail(v, v.off, "fwmark %s can never match: the mark has bits outside its mask", quote(v.text))
 	default:
 		m.Mark, m.MarkMask = uint32(a), uint32(b)
 	}
@@ -183,7 +184,7 @@ func (r *reader) fwmark(v *value, m *Match) {
 func addresses(name string, dst *Addresses, sets []Set) field {
 	var words []string
 	list := texts(name, &words, examplePrefix, maxSelector, nil).scalarOrList()
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: list.takes, read: func(r *reader, v *value) {
 		list.read(r, v)
 		if v.bad {
 			return
@@ -199,12 +200,12 @@ func addresses(name string, dst *Addresses, sets []Set) field {
 			}
 			set, isSet := strings.CutPrefix(w, "@")
 			if !isSet {
-				p, msg := parsePrefix(name, w)
+				p, msg := parseAddresses(name, w)
 				if msg != "" {
 					r.fail(v, at, "%s", msg)
 					return
 				}
-				dst.Prefixes = append(dst.Prefixes, p)
+				dst.Prefixes = append(dst.Prefixes, p...)
 				continue
 			}
 			n := slices.IndexFunc(sets, func(s Set) bool { return s.Name == set })
@@ -214,6 +215,11 @@ func addresses(name string, dst *Addresses, sets []Set) field {
 				return
 			case sets[n].Filled:
 				dst.Filled = append(dst.Filled, set)
+			case sets[n].Source() != "addresses":
+				dst.Lists = append(dst.Lists, set)
+				if sets[n].Dnsmasq {
+					dst.Filled = append(dst.Filled, set)
+				}
 			default:
 				dst.Prefixes = append(dst.Prefixes, sets[n].Addresses...)
 			}
@@ -226,14 +232,58 @@ func addresses(name string, dst *Addresses, sets []Set) field {
 func prefixes(name string, dst *[]netip.Prefix, sets []Set) field {
 	var all Addresses
 	list := addresses(name, &all, sets)
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: list.takes, read: func(r *reader, v *value) {
 		list.read(r, v)
-		if !v.bad && len(all.Filled) > 0 {
-			r.fail(v, v.off, "%s names %s, which another program fills: exceptions are routes, and must be known here", name, quote("@"+all.Filled[0]))
+		if names := append(all.Filled, all.Lists...); !v.bad && len(names) > 0 {
+			r.fail(v, v.off, "%s names %s, which changes: exceptions become routes, so they must be known here", name, quote("@"+names[0]))
 			return
 		}
 		*dst = all.Prefixes
 	}}
+}
+
+var domainName = regexp.MustCompile(`^(\*\.)?([a-zA-Z0-9-]+\.)+[a-zA-Z]{2,}\.?$`)
+
+// selectorHint says how to write what was given in the place of an address: a MAC address and a domain have other keys.
+func selectorHint(name, s string) string {
+	if _, err := net.ParseMAC(s); err == nil && name == "from" {
+		return fmt.Sprintf("a hardware address goes into mac = [%s]", quote(s))
+	} else if err == nil {
+		return "hardware addresses can be selected as sources alone, by mac"
+	}
+	if domainName.MatchString(s) {
+		return fmt.Sprintf(`a domain takes a set: a [[set]] with domains = [%s], and %s = "@NAME" here`, quote(s), name)
+	}
+	return fmt.Sprintf("write one as in %q, or a set as in \"@name\"", examplePrefix)
+}
+
+// parseAddresses reads an address, a prefix, or a range such as "192.0.2.10-192.0.2.20", which becomes the prefixes that cover it.
+func parseAddresses(name, s string) ([]netip.Prefix, string) {
+	from, to, isRange := strings.Cut(s, "-")
+	if !isRange {
+		p, msg := parsePrefix(name, s)
+		return []netip.Prefix{p}, msg
+	}
+	first, errFirst := netip.ParseAddr(strings.TrimSpace(from))
+	last, errLast := netip.ParseAddr(strings.TrimSpace(to))
+	if errFirst != nil && errLast != nil { // a name with a hyphen, or the like
+		p, msg := parsePrefix(name, s)
+		return []netip.Prefix{p}, msg
+	}
+	usable := func(a netip.Addr) bool { return a.Zone() == "" && !a.Is4In6() }
+	switch {
+	case errFirst != nil || errLast != nil || !usable(first) || !usable(last):
+		return nil, fmt.Sprintf("%s %s is no range of addresses: write one as in \"192.0.2.10-192.0.2.20\"", name, quote(s))
+	case first.Is4() != last.Is4():
+		return nil, fmt.Sprintf("%s %s begins in one family and ends in the other", name, quote(s))
+	case last.Less(first):
+		return nil, fmt.Sprintf("%s %s ends before it begins: write %q", name, quote(s), last.String()+"-"+first.String())
+	}
+	list := inet.Range{First: first, Last: last}.Prefixes()
+	if list[0].Bits() == 0 {
+		return nil, fmt.Sprintf("%s %s is all of the Internet: leave it out", name, quote(s))
+	}
+	return list, ""
 }
 
 // parsePrefix reads an address, or a prefix without bits behind its length.
@@ -244,11 +294,11 @@ func parsePrefix(name, s string) (netip.Prefix, string) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil || p.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Sprintf("%s %s is no address and no prefix: write one as in %q, or a set as in \"@name\"", name, quote(s), examplePrefix)
+		return netip.Prefix{}, fmt.Sprintf("%s %s is not an address or prefix: %s", name, quote(s), selectorHint(name, s))
 	case p.Bits() == 0:
-		return netip.Prefix{}, fmt.Sprintf("%s %s is all of the Internet: leave it out", name, quote(s))
+		return netip.Prefix{}, fmt.Sprintf("%s %s is the whole Internet: leave it out", name, quote(s))
 	case p.Masked() != p:
-		return netip.Prefix{}, fmt.Sprintf("%s %s has bits behind its length: write %q", name, quote(s), p.Masked())
+		return netip.Prefix{}, fmt.Sprintf("%s %s has host bits set: write %q", name, quote(s), p.Masked())
 	}
 	return p, ""
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,13 +12,21 @@ var synonyms = map[string]string{
 	"metric": "tier", "priority": "tier",
 	"nat": "masquerade", "snat": "masquerade", "masq": "masquerade",
 	"ip": "address", "addr": "address", "gw": "gateway", "via": "gateway",
-	"hosts": "targets", "track_ip": "targets",
+	"hosts": "targets", "trackip": "targets",
 	"token": "token_file", "type": "kind", "wan": "uplink",
+	"proto": "protocol", "protocols": "protocol",
+	"destport": "dport", "dstport": "dport", "destinationport": "dport", "srcport": "sport", "sourceport": "sport",
+	"dest": "to", "destination": "to", "dst": "to", "destip": "to", "dstip": "to", "source": "from", "src": "from", "srcip": "from", "sourceip": "from",
+	"srcmac": "mac", "hwaddr": "mac", "user": "uid", "mark": "fwmark", "tos": "dscp", "indevice": "iif", "useuplinks": "uplinks",
 }
 
-// nearest returns the one of names that word was probably meant to be, or "".
+// nearest returns the one of names that word was probably meant to be, or "". What people know from other programs goes
+// before spelling: dest_port is nearer to sport than to dport.
 func nearest(word string, names []string) string {
 	w := fold(word)
+	if meant := synonyms[w]; slices.Contains(names, meant) && !slices.Contains(names, word) {
+		return meant
+	}
 	best, dist := "", 1+min(3, (len(w)+1)/3)
 	for _, n := range names {
 		f := fold(n)
@@ -26,13 +35,6 @@ func nearest(word string, names []string) string {
 		}
 		if d := distance(w, f, dist); d < dist {
 			best, dist = n, d
-		}
-	}
-	if best == "" {
-		for _, n := range names {
-			if synonyms[strings.ToLower(word)] == n {
-				return n
-			}
 		}
 	}
 	return best

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2/unstable"
 )
@@ -68,9 +69,11 @@ func (s *source) syntaxError(err error, base int) int {
 		msg = clearer
 	}
 	if strings.HasPrefix(msg, "expected newline") {
-		msg = "nothing may follow here: each key and each section needs a line of its own"
+		msg = "unexpected text: each key and each section needs a line of its own"
 	}
-	if at, better, ok := s.bareValue(off); ok {
+	if at, better, ok := s.typographicQuotes(off); ok {
+		off, msg = at, better
+	} else if at, better, ok := s.bareValue(off); ok {
 		off, msg = at, better
 	}
 	s.errorf(off, "%s", msg)
@@ -114,17 +117,48 @@ var bareLine = regexp.MustCompile(`^(\s*([A-Za-z0-9_.-]+)\s*=\s*)([^\s"'\[\]{}#,
 
 var badNumber = regexp.MustCompile(`^[+-]?(0[xob].*|[0-9_]*\.?[0-9_]*([eE][+-]?[0-9_]*)?)$`)
 
-// bareValue recognises a line without a value, and one with a text value that lacks its quotes, the commonest slip in
-// TOML. It returns where the mistake stands and what to write.
-func (s *source) bareValue(off int) (at int, msg string, ok bool) {
+// typographic are the quotation marks that word processors and web pages put in the place of " and '.
+const typographic = "“”„‟«»″‘’‚‛′"
+
+// typographicQuotes recognises them outside of quotes in the line of a mistake, and returns where the first stands.
+func (s *source) typographicQuotes(off int) (at int, msg string, ok bool) {
+	start, text := s.lineAt(off)
+	inside := byte(0)
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		switch c := text[i]; {
+		case inside == 0 && c == '#':
+			return 0, "", false
+		case inside == 0 && strings.ContainsRune(typographic, r):
+			return start + i, fmt.Sprintf("replace %c by \"", r), true
+		case c == inside:
+			inside = 0
+		case inside == 0 && (c == '"' || c == '\''):
+			inside = c
+		case inside == '"' && c == '\\':
+			i++
+		}
+		i += size
+	}
+	return 0, "", false
+}
+
+// lineAt returns the line of an offset and where it begins.
+func (s *source) lineAt(off int) (start int, text []byte) {
 	line, _ := s.position(off)
 	start, end := s.lines[line-1], len(s.data)
 	if line < len(s.lines) {
 		end = s.lines[line] - 1
 	}
-	text := bytes.TrimRight(s.data[start:max(start, end)], "\r")
+	return start, bytes.TrimRight(s.data[start:max(start, end)], "\r")
+}
+
+// bareValue recognises a line without a value, and one with a text value that lacks its quotes, the commonest slip in
+// TOML. It returns where the mistake stands and what to write.
+func (s *source) bareValue(off int) (at int, msg string, ok bool) {
+	start, text := s.lineAt(off)
 	if m := emptyLine.FindSubmatch(text); m != nil {
-		return off, fmt.Sprintf("%s has no value: write one behind the =, or take the line out", clip(string(m[1]))), true
+		return off, fmt.Sprintf("%s has no value: write one after the =, or remove the line", clip(string(m[1]))), true
 	}
 	m := bareLine.FindSubmatch(text)
 	if m == nil || off < start+len(m[1]) {
@@ -133,12 +167,12 @@ func (s *source) bareValue(off int) (at int, msg string, ok bool) {
 	at, key, val := start+len(m[1]), string(m[2]), string(m[3])
 	switch strings.ToLower(val) {
 	case "true", "yes", "on":
-		return at, fmt.Sprintf("%s is no value: write %s = true", clip(val), clip(key)), true
+		return at, fmt.Sprintf("%s is not a value: write %s = true", clip(val), clip(key)), true
 	case "false", "no", "off":
 		if key == "method" {
 			break
 		}
-		return at, fmt.Sprintf("%s is no value: write %s = false", clip(val), clip(key)), true
+		return at, fmt.Sprintf("%s is not a value: write %s = false", clip(val), clip(key)), true
 	}
 	if badNumber.MatchString(val) {
 		return 0, "", false // the parser knows better what is wrong with it

@@ -78,7 +78,7 @@ func encapFields(e *Encap, settings []encap.Setting) []field {
 		integer("mtu", &e.MTU, minMTU, maxMTU, nil),
 	}
 	for _, s := range settings {
-		fields = append(fields, field{s.Key, func(r *reader, v *value) {
+		fields = append(fields, field{name: s.Key, takes: fmt.Sprintf("%d to %d", s.Min, s.Max), read: func(r *reader, v *value) {
 			var n uint32
 			integer(s.Key, &n, int64(s.Min), int64(s.Max), nil).read(r, v)
 			s.Set(&e.Params, n)
@@ -120,7 +120,7 @@ func frameSettings() (list []kindSetting) {
 func parseEnd(name, s string) (netip.Addr, string) {
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" || a.Is4In6() {
-		return netip.Addr{}, fmt.Sprintf("%s must be an IPv4 or IPv6 address without a zone, and %s is none: write it as in %q", name, quote(s), exampleRemote)
+		return netip.Addr{}, fmt.Sprintf("%s must be an IPv4 or IPv6 address without a zone, not %s: write it as in %q", name, quote(s), exampleRemote)
 	}
 	if why := unusable(a); why != "" {
 		return netip.Addr{}, fmt.Sprintf("%s %s %s", name, a, why)
@@ -147,11 +147,11 @@ func (r *reader) encap(t *table, title string, e *Encap) {
 	if l, remote := t.values["local"], t.values["remote"]; l != nil && remote != nil && !l.bad && !remote.bad {
 		switch {
 		case e.Local == e.Remote:
-			r.fail(remote, remote.off, "remote %s is local too: a tunnel has two ends", e.Remote)
+			r.fail(remote, remote.off, "remote %s equals local: a tunnel has two ends", e.Remote)
 		case e.Local.Is4() != e.Remote.Is4():
 			r.fail(remote, remote.off, "remote %s and local %s are of different families", e.Remote, e.Local)
 		case e.Local.Is6() && e.Spec().Name6 == "":
-			r.fail(l, l.off, "local %s is of IPv6, and IPv4 alone carries kind = %q", e.Local, e.Kind)
+			r.fail(l, l.off, "local %s is IPv6, but kind = %q runs over IPv4 only", e.Local, e.Kind)
 		}
 	}
 }
@@ -165,7 +165,7 @@ func (r *reader) tunnel(t *table, c *Config, seen tunnelsSeen) Tunnel {
 	r.section(t, tunnelSection(&x))
 	r.required(t, "tunnel", "device", "device", "op2-gre1", x.Device, seen.devices)
 	if v := t.values["device"]; v != nil && !v.bad && slices.ContainsFunc(c.Uplinks, func(u Uplink) bool { return u.Device == x.Device }) {
-		r.fail(v, v.off, "device %s is an uplink's: the far end of a tunnel is no uplink here", quote(x.Device))
+		r.fail(v, v.off, "device %s belongs to an uplink: the far end of a tunnel is not an uplink here", quote(x.Device))
 	}
 	for _, key := range []struct{ name, example string }{{"kind", encap.GRETAP}, {"bridge", "br-wan"}} {
 		if t.values[key.name] == nil && !t.misspelled[key.name] {
@@ -177,7 +177,7 @@ func (r *reader) tunnel(t *table, c *Config, seen tunnelsSeen) Tunnel {
 	}
 	for _, s := range frameSettings() {
 		if v := t.values[s.Key]; v != nil && !v.bad && t.values["kind"] != nil && t.usable("kind") && x.Kind != s.kind.Name {
-			r.fail(v, v.key, "%s is for kind = %q only, and the kind here is %q", s.Key, s.kind.Name, x.Kind)
+			r.fail(v, v.key, "%s needs kind = %q, and the kind here is %q", s.Key, s.kind.Name, x.Kind)
 		}
 	}
 	r.encap(t, "tunnel", &x.Encap)
@@ -204,7 +204,7 @@ func (r *reader) tunnelKeys(t *table, u *Uplink) {
 			for i, k := range kinds {
 				words[i] = strconv.Quote(k)
 			}
-			r.fail(v, v.key, "%s is for kind = %s only, and the kind here is %q", key, orList(words), u.Kind)
+			r.fail(v, v.key, "%s needs kind = %s, and the kind here is %q", key, orList(words), u.Kind)
 		}
 	}
 	if u.Encap != nil && !t.values[u.Encap.Kind].bad {
@@ -215,7 +215,7 @@ func (r *reader) tunnelKeys(t *table, u *Uplink) {
 	}
 	if k := encap.Find(u.Kind); k != nil && k.Carries == encap.Packets6 {
 		if v := t.values["ipv4"]; v != nil && !v.bad && u.IPv4.Method != MethodOff {
-			r.fail(v, v.key, "kind = %q carries IPv6 alone: leave [uplink.ipv4] out", u.Kind)
+			r.fail(v, v.key, "kind = %q carries IPv6 only: remove [uplink.ipv4]", u.Kind)
 		}
 		u.IPv4.Method = MethodOff
 	}
@@ -259,7 +259,7 @@ func (r *reader) carriers(root *table, c *Config) {
 			case slices.Index(names, name) < n:
 				r.fail(key, at(n), "uplink %s is given twice", quote(name))
 			case slices.Contains(c.carriedBy(index(name), make(map[int]bool)), u.Name):
-				r.fail(key, at(n), "uplink %s is itself carried by %s: packets would run in a circle", quote(name), quote(u.Name))
+				r.fail(key, at(n), "uplink %s is itself carried by %s: packets would loop", quote(name), quote(u.Name))
 			}
 		}
 	}

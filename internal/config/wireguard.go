@@ -49,7 +49,7 @@ func wireguardSection(w *WireGuard) section {
 		integer("listen_port", &w.ListenPort, 1, 65535, nil),
 		parsedList("addresses", &w.Addresses, "10.0.31.2/24", 16, parseHostPrefix),
 		integer("mtu", &w.MTU, minMTU, maxMTU, nil),
-		{"peers", func(r *reader, v *value) { r.peers(v, w) }},
+		{name: "peers", takes: "a list of tables", read: func(r *reader, v *value) { r.peers(v, w) }},
 	}}
 }
 
@@ -74,7 +74,7 @@ func checkFile(name, s string) string {
 func parseKey(name, s string) (Key, string) {
 	b, err := base64.StdEncoding.DecodeString(s)
 	if err != nil || len(b) != len(Key{}) {
-		return Key{}, fmt.Sprintf("%s %s is no key: it is what \"wg pubkey\" prints, 44 characters with a = at the end", name, quote(s))
+		return Key{}, fmt.Sprintf("%s %s is not a key: write what \"wg pubkey\" prints, 44 characters ending in =", name, quote(s))
 	}
 	return Key(b), ""
 }
@@ -83,7 +83,7 @@ func parseKey(name, s string) (Key, string) {
 func checkEndpoint(name, s string) string {
 	host, port, ok := probe.SplitHostPort(s)
 	if !ok || host == "" {
-		return fmt.Sprintf("%s must be a host with a port, and %s is not: write it as in %q, an IPv6 address in brackets", name, quote(s), exampleRemoteE)
+		return fmt.Sprintf("%s must be a host with a port, not %s: write it as in %q, an IPv6 address in brackets", name, quote(s), exampleRemoteE)
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
 		// A program of this machine may carry the tunnel in packets of another kind (udp2raw, wstunnel).
@@ -100,7 +100,7 @@ func checkEndpoint(name, s string) string {
 func parseHostPrefix(name, s string) (netip.Prefix, string) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, fmt.Sprintf("%s: %s is no address with a prefix length: write it as in %q", name, quote(s), "10.0.31.2/24")
+		return netip.Prefix{}, fmt.Sprintf("%s: %s is not an address with a prefix length: write it as in %q", name, quote(s), "10.0.31.2/24")
 	}
 	if why := unusable(p.Addr()); why != "" {
 		return netip.Prefix{}, fmt.Sprintf("%s: %s %s", name, quote(s), why)
@@ -113,16 +113,16 @@ func parseNetwork(name, s string) (netip.Prefix, string) {
 	p, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil:
-		return netip.Prefix{}, fmt.Sprintf("%s: %s is no network: write it as in %q", name, quote(s), "10.0.31.0/24")
+		return netip.Prefix{}, fmt.Sprintf("%s: %s is not a network: write it as in %q", name, quote(s), "10.0.31.0/24")
 	case p.Masked() != p:
-		return netip.Prefix{}, fmt.Sprintf("%s: %s has bits behind its length: write %q", name, quote(s), p.Masked())
+		return netip.Prefix{}, fmt.Sprintf("%s: %s has host bits set: write %q", name, quote(s), p.Masked())
 	}
 	return p, ""
 }
 
 // parsedList is a list of strings that parse makes values of; parse returns a message if it cannot.
 func parsedList[T comparable](name string, dst *[]T, example string, limit int, parse func(name, s string) (T, string)) field {
-	return field{name, func(r *reader, v *value) {
+	return field{name: name, takes: listSuchAs(example), read: func(r *reader, v *value) {
 		var words []string
 		texts(name, &words, example, limit, nil).read(r, v)
 		if v.bad {
@@ -167,14 +167,14 @@ func (r *reader) peers(v *value, w *WireGuard) {
 		r.section(e.table, peerSection(&p))
 		r.required(e.table, "peer", "public_key", "public_key", exampleKey, base64.StdEncoding.EncodeToString(p.PublicKey[:]), seen)
 		if k := e.table.values["keepalive"]; k != nil && !k.bad && p.Keepalive%time.Second != 0 {
-			r.fail(k, k.off, "keepalive = %s is no whole number of seconds", quote(k.text))
+			r.fail(k, k.off, "keepalive = %s is not a whole number of seconds", quote(k.text))
 		}
 		v.bad = v.bad || !e.table.usable("allowed_ips")
 		for n, prefix := range p.AllowedIPs {
 			at := e.table.values["allowed_ips"].elems[n].off
 			if first, taken := allowed[prefix]; taken {
 				// The kernel takes it away from the first peer without a word.
-				r.fail(v, at, "allowed_ips: %s is that of another peer already, at %s", prefix, r.where(first))
+				r.fail(v, at, "allowed_ips: %s already belongs to another peer, at %s", prefix, r.where(first))
 			}
 			allowed[prefix] = at
 		}
@@ -200,7 +200,7 @@ func (r *reader) wireguard(t *table, u *Uplink) {
 	}{{"ipv4", &u.IPv4, true}, {"ipv6", &u.IPv6, false}} {
 		if s := t.values[f.name]; s != nil && s.table != nil {
 			if m := s.table.values["method"]; m != nil && !m.bad && f.ip.Method != MethodAuto && f.ip.Method != MethodOff {
-				r.fail(m, m.off, "the addresses of this tunnel are in %s: leave method out, or write \"off\"", titleWireGuard)
+				r.fail(m, m.off, "the addresses of this tunnel are set in %s: remove method, or write \"off\"", titleWireGuard)
 			}
 		}
 		if len(u.WireGuard.Addresses) > 0 && !slices.ContainsFunc(u.WireGuard.Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() == f.is4 }) {
@@ -232,7 +232,7 @@ func (r *reader) peerRoutes(w *table, u *Uplink) {
 			for _, own := range u.WireGuard.Addresses {
 				if own.Bits() <= net.Bits() && own.Masked().Contains(net.Addr()) {
 					e := v.elems[i].table.values["allowed_ips"]
-					r.fail(e, e.elems[n].off, "peer_routes cannot route %s by its peer, because the address %s leads there always: write that as %s/%d",
+					r.fail(e, e.elems[n].off, "peer_routes cannot follow the peer for %s, because the address %s always leads there: write that as %s/%d",
 						net, own, own.Addr(), own.Addr().BitLen())
 				}
 			}
@@ -255,7 +255,7 @@ func (r *reader) endpoints(w *table, u *Uplink) {
 		for _, own := range u.WireGuard.Addresses {
 			if own.Masked().Contains(a) {
 				e := v.elems[i].table.values["endpoint"]
-				r.fail(e, e.off, "endpoint %s lies in %s, the tunnel's own network: packets would run in a circle", quote(p.Endpoint), own.Masked())
+				r.fail(e, e.off, "endpoint %s lies in %s, the tunnel's own network: packets would loop", quote(p.Endpoint), own.Masked())
 				break
 			}
 		}
@@ -284,7 +284,7 @@ func (r *reader) checkPeerTargets(t, w *table, u *Uplink) {
 	for _, target := range u.Probe.Targets {
 		off := target.Addr().Is4() && u.IPv4.Method == MethodOff || target.Addr().Is6() && u.IPv6.Method == MethodOff
 		if !off && elsewhere(target) {
-			r.errorf(v.table.offset("targets"), "target %s is in no peer's allowed_ips, so it cannot be asked through this tunnel: write targets = [\"...\"] in %s, with "+
+			r.errorf(v.table.offset("targets"), "target %s is in no peer's allowed_ips, so it cannot be probed through this tunnel: write targets = [\"...\"] in %s, with "+
 				"addresses that it leads to", quote(target.String()), titleProbe)
 			return
 		}
@@ -307,12 +307,12 @@ func (r *reader) masqueradeFrom(t *table, u *Uplink) {
 			continue
 		}
 		if f.ip.Masquerade == On || f.ip.Masquerade == Automatic && u.Kind != KindWireGuard {
-			r.fail(v, v.key, "masquerade hides all sources already: write masquerade = false to hide only those of masquerade_from")
+			r.fail(v, v.key, "masquerade already covers all sources: write masquerade = false to translate only masquerade_from")
 			continue
 		}
 		for i, p := range f.ip.MasqueradeFrom {
 			if p.Addr().Is4() != f.is4 {
-				r.fail(v, v.elems[i].off, "masquerade_from: %s is not of the family of %s", p, f.title)
+				r.fail(v, v.elems[i].off, "masquerade_from: %s does not belong to the family of %s", p, f.title)
 			}
 		}
 	}

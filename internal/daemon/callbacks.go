@@ -22,7 +22,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		defer d.reloading.Unlock()
 		if c, changed := d.discovery.Scan(obs); changed {
 			if err := d.adopt(c, commit.Config{Taken: d.started}); err != nil {
-				d.log.Warn("a discovered uplink cannot be used", "err", err)
+				d.log.Warn("cannot use a discovered uplink", "err", err)
 			}
 		}
 	}
@@ -38,6 +38,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.metrics.ObserveReconcile(r.Duration)
 	d.monitor.RouteInstalled(r.Report.Paths)
 	d.monitor.SetActive(r.Report.Defaults)
+	d.hints.SetUplinks(uplinkIndexes(&r.Report))
 	if r.Settled {
 		d.tunnels.Settled(&r.Report)
 	}
@@ -47,9 +48,10 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	if len(r.Changes) > 0 {
 		d.reportSwitches(r)
 	}
+	d.reportKillSwitches(&r)
 	if e, ok := d.repairs.report(&r); ok {
 		d.event(e)
-		d.log.Warn("somebody flushed the nftables ruleset", "back", e.Message)
+		d.log.Warn("the nftables ruleset was flushed", "back", e.Message)
 	}
 	// A service manager that waits in vain would kill and restart us for ever, which helps nobody: the
 	// problem is in the status.
@@ -57,6 +59,17 @@ func (d *Daemon) onPass(r reconcile.Result) {
 		d.ready = true
 		d.o.Notify("READY=1")
 	}
+}
+
+// uplinkIndexes are the interface indexes of the uplinks' devices.
+func uplinkIndexes(r *rules.Report) map[int]bool {
+	indexes := make(map[int]bool, len(r.Paths))
+	for _, info := range r.Paths {
+		if info.Present {
+			indexes[info.Index] = true
+		}
+	}
+	return indexes
 }
 
 // reportSwitches tells the log which uplinks carry new traffic now, where that has changed, and measures how
@@ -78,6 +91,41 @@ func (d *Daemon) reportSwitches(r reconcile.Result) {
 			}
 		}
 	}
+}
+
+// reportKillSwitches tells the log which kill switches refuse their traffic now, and which do no longer, in any family.
+func (d *Daemon) reportKillSwitches(r *reconcile.Result) {
+	now := make(map[string]string, len(d.closed))
+	for _, p := range r.Report.Policies {
+		at := slices.IndexFunc(r.Config.Groups, func(g rules.Group) bool { return g.ID == p.Group })
+		if at < 0 || !r.Config.Groups[at].KillSwitch {
+			continue
+		}
+		var closed, why []string
+		for _, f := range rules.Families {
+			if choice, about := p.Choice[f]; about && len(choice.Members) == 0 {
+				closed, why = append(closed, f.String()), append(why, choice.Reason)
+			}
+		}
+		now[p.Name] = strings.Join(closed, " and ")
+		if before, known := d.closed[p.Name]; before != now[p.Name] && (known || len(closed) > 0) {
+			e := status.Event{Kind: status.EventKillSwitch, From: or(before, "open"), To: or(now[p.Name], "open")}
+			if e.Message = "kill switch " + p.Name + " lets its traffic pass again"; len(closed) > 0 {
+				e.Message = "kill switch " + p.Name + " refuses its traffic in " + now[p.Name]
+				e.Reason = why[0]
+			}
+			d.event(e)
+			d.log.Warn("kill switch", "policy", p.Name, "closed", now[p.Name], "reason", e.Reason)
+		}
+	}
+	d.closed = now
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
 }
 
 // memberNames lists the uplinks of a choice, separated by commas; one that has left the configuration since is not among them.

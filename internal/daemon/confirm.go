@@ -19,7 +19,7 @@ func (d *Daemon) Confirm() error {
 		return err
 	}
 	d.saveConfig()
-	d.event(status.Event{Kind: status.EventReload, Message: "the configuration is confirmed, and stays"})
+	d.event(status.Event{Kind: status.EventReload, Message: "the configuration is confirmed"})
 	return nil
 }
 
@@ -47,7 +47,7 @@ func (d *Daemon) takeBack(ctx context.Context) error {
 
 // takeOver takes over a configuration that has been in force before.
 func (d *Daemon) takeOver(c commit.Config) {
-	message := fmt.Sprintf("the configuration was not confirmed in time: that of %s is in force again", c.Taken.Format(time.DateTime))
+	message := fmt.Sprintf("the configuration was not confirmed in time: reverted to that of %s", c.Taken.Format(time.DateTime))
 	d.log.Warn(message)
 	if err := d.adopt(c.Config, c); err != nil {
 		d.adoptAnyhow(c)
@@ -68,7 +68,7 @@ func (d *Daemon) configStatus(now time.Time) (s status.Config, problems []rules.
 	if left, waits := d.kept.Remaining(); waits {
 		s.ConfirmUntil = status.At(now.Add(left).Round(time.Second))
 		problems = append(problems, rules.Problem{Code: "config-unconfirmed", Severity: "warning",
-			Message: fmt.Sprintf("the configuration is not confirmed yet: at %s it is taken back", s.ConfirmUntil.Local().Format(time.TimeOnly)),
+			Message: fmt.Sprintf("the configuration is not confirmed yet: it is reverted at %s", s.ConfirmUntil.Local().Format(time.TimeOnly)),
 			Fix:     "uplinkd confirm"})
 	}
 	if failure == nil {
@@ -80,5 +80,5 @@ func (d *Daemon) configStatus(now time.Time) (s status.Config, problems []rules.
 		fix = "correct it, or uplinkd reload --confirm 60s and then uplinkd confirm"
 	}
 	return s, append(problems, rules.Problem{Code: "config", Severity: "error", Fix: fix,
-		Message: fmt.Sprintf("the configuration file is not used, and that of %s stays in force: %s", taken.Format(time.DateTime), s.Error)})
+		Message: fmt.Sprintf("the configuration file has an error, so the configuration of %s stays in force: %s", taken.Format(time.DateTime), s.Error)})
 }

@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os/user"
 	"slices"
 	"strings"
 	"sync"
@@ -21,8 +23,11 @@ import (
 	"github.com/uplinkd/uplinkd/internal/dns"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
+	"github.com/uplinkd/uplinkd/internal/notify"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
+	"github.com/uplinkd/uplinkd/internal/recovery"
+	"github.com/uplinkd/uplinkd/internal/sets"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
@@ -40,6 +45,8 @@ type Options struct {
 	Version    string
 	Log        *slog.Logger
 	Prober     probe.Prober // real sockets when nil
+	// Examine is the doctor, for the API; may be nil. It is told what the daemon's status is.
+	Examine func(context.Context, *status.Status) (status.Examination, error)
 	// Notify tells the service manager ("READY=1", ...); may be nil.
 	Notify func(state string)
 	// Watchdog is how often the service manager wants to hear of us; 0 for never.
@@ -67,6 +74,9 @@ type Daemon struct {
 	repairs    repairs
 	tunnels    *tunnel.Engine
 	dns        *dns.Engine
+	notify     *notify.Engine
+	recovery   *recovery.Engine
+	sets       *sets.Engine
 	wireGuard  kernel.WireGuard
 	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
@@ -90,6 +100,7 @@ type Daemon struct {
 	// Of the engine's goroutine only.
 	ready   bool
 	carried map[rules.Family]rules.Choice // who carries new traffic
+	closed  map[string]string             // by the name of a policy that is a kill switch, the families that it refuses
 }
 
 // New reads the configuration, the state directory and the kernel. Nothing is changed yet. Whoever does
@@ -127,6 +138,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.metrics = api.NewMetrics(o.Version, func() []status.PathVerdict { return d.monitor.PathVerdicts() })
 	if d.o.Prober == nil {
 		d.sockets = probe.New()
+		d.egress.Changes = d.hints.Changes
 		d.sockets.LeavesByDevice = func(p probe.Binding, target netip.Addr) bool {
 			return d.egress.LeavesBy(p.Device, p.Mark, p.Source, target)
 		}
@@ -152,28 +164,38 @@ func New(o Options) (_ *Daemon, err error) {
 		},
 		ProbeNow: func(path rules.Path) { d.monitor.ProbeNow([]rules.Path{path}) }})
 	d.dns = dns.New(dns.Options{Log: d.log, Phase: d.started, Prober: d.o.Prober, Changed: d.replan, OnEvent: d.event, Save: d.save})
-	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Devices: d.devices,
-		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save})
+	d.notify = notify.New(notify.Options{Log: d.log, Save: d.save, State: func() *status.Status { s := d.Status(); return &s }})
+	d.recovery = recovery.New(recovery.Options{Phase: d.started, Log: d.log, OnEvent: d.event, Save: d.save,
+		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Drained: func() map[string]bool { return d.monitor.Drained() }})
+	d.sets = sets.New(sets.Options{Log: d.log, Phase: d.started, Changed: d.replan, OnEvent: d.event, Lookup: d.dns.LookUp})
+	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Flows: d.kernel.Flows, Devices: d.devices,
+		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save,
+		Outages: &outageLog{disk: d.saver, log: state.Log(docOutages, outageBytes)}})
 	var recorded rules.Recorded
 	var saved monitor.Saved
 	documents := d.addressing.Documents()
 	maps.Copy(documents, saved.Documents())
 	maps.Copy(documents, d.usage.Documents())
 	maps.Copy(documents, d.dns.Documents())
+	maps.Copy(documents, d.notify.Documents())
+	maps.Copy(documents, d.recovery.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
 	for name, v := range documents {
 		unread = errors.Join(unread, state.Load(name, v))
 	}
 	d.events, err = newDecisionLog(d.saver, api.FirstID(d.started))
 	if unread = errors.Join(unread, err); unread != nil {
-		d.log.Warn("state is damaged", "err", unread)
+		d.log.Warn("damaged state", "err", unread)
 		d.problems.put("state-damaged", "warning", strings.ReplaceAll(unread.Error(), "\n", "; "),
-			"nothing to do: what it held starts afresh; what is damaged is kept beside it where that is possible")
+			"nothing: it starts afresh, and the damaged file is kept beside it where possible")
 	}
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read, TCPSegments: kernel.ListenTCPSegments,
-		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: d.metrics.ObserveRTT, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
+		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: func(name string, family rules.Family, rtt time.Duration) {
+			d.metrics.ObserveRTT(name, family, rtt)
+			d.usage.ObserveRTT(name, family, rtt)
+		}, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
 		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, StateSaver: d.saver, Log: d.log, Recorded: recorded.Usable(),
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
@@ -183,7 +205,7 @@ func New(o Options) (_ *Daemon, err error) {
 		if err != nil {
 			return nil, err
 		}
-		d.discovery = discovery.New(c)
+		d.discovery = discovery.New(c, discovery.ThisMachine(kernel.Driver))
 		c, _ = d.discovery.Scan(obs)
 	}
 	if err := d.adopt(c, read); err != nil {
@@ -194,7 +216,7 @@ func New(o Options) (_ *Daemon, err error) {
 		}
 	}
 	if d.configFailure != nil {
-		d.log.Error("the configuration file is not used as it is", "in force since", d.inForce.Taken, "err", d.configFailure)
+		d.log.Error("the configuration file is not used", "in force since", d.inForce.Taken, "err", d.configFailure)
 	}
 	d.metrics.ObserveReload(d.configFailure == nil)
 	return d, nil
@@ -204,7 +226,7 @@ func New(o Options) (_ *Daemon, err error) {
 func (d *Daemon) Close() {
 	if d.sockets != nil {
 		if err := d.sockets.Close(); err != nil {
-			d.log.Warn("probes are not closed", "err", err)
+			d.log.Warn("closing probes failed", "err", err)
 		}
 	}
 	d.wireGuard.Close()
@@ -264,9 +286,12 @@ func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*c
 	d.usage.Configure(c)
 	d.addressing.Configure(c, ids)
 	d.dns.Configure(c)
+	d.notify.Configure(c)
+	d.recovery.Configure(c)
+	d.sets.Configure(c)
 	d.planFor(c, ids)
 	if err := writeTableNames(c, ids); err != nil { // they are a convenience
-		d.log.Warn("table names are not written", "err", err)
+		d.log.Warn("cannot write table names", "err", err)
 	}
 	d.kept.Took(read)
 	d.saveConfig()
@@ -284,35 +309,67 @@ func (d *Daemon) Run(ctx context.Context) error {
 	c := d.current()
 	token, err := api.ReadToken(c.Daemon.TokenFile)
 	d.report("token-file", err, "correct it and restart; until then nothing can be changed over TCP")
-	server := api.NewServer(api.Options{Source: d, Events: d.events.EventLog, Metrics: d.metrics, Log: d.log, Token: token, Hosts: c.Daemon.Hosts})
-	// The control socket is also the lock: whoever answers on it owns the kernel state.
-	bindSocket := func(ctx context.Context) (*api.Listeners, error) { return api.Listen(ctx, c.Daemon.Socket, "") }
+	o := api.Options{Source: d, Events: d.events.EventLog, Metrics: d.metrics, Log: d.log, Token: token, Hosts: c.Daemon.Hosts}
+	if d.o.Examine != nil {
+		o.Examine = func(ctx context.Context) (status.Examination, error) { s := d.Status(); return d.o.Examine(ctx, &s) }
+	}
+	server := api.NewServer(o)
+	// Whoever answers on the control socket has the state directory; the claim below is for the kernel state.
+	bindSocket := func(ctx context.Context) (*api.Listeners, error) {
+		l, err := api.Listen(ctx, c.Daemon.Socket, "")
+		if err == nil {
+			d.report("socket-group", shareSocket(&c.Daemon), "make the group (groupadd --system NAME), or correct [daemon] socket_group, and restart; until then the socket is root's alone")
+		}
+		return l, err
+	}
 	bindTCP := func(ctx context.Context) (*api.Listeners, error) { return api.Listen(ctx, "", c.Daemon.Listen) }
 	socket, err := bindSocket(ctx)
 	if errors.Is(err, api.ErrRunning) {
 		return err
 	}
-	notify := notifier{d.events, d.events.last(), d.log} // of the start too
+	release, claimErr := kernel.Claim()
+	switch {
+	case errors.Is(claimErr, kernel.ErrClaimed):
+		if socket != nil {
+			claimErr = errors.Join(claimErr, socket.Close())
+		}
+		return claimErr
+	case claimErr != nil:
+		d.log.Warn("a second uplinkd would not be noticed", "err", claimErr)
+	default:
+		defer release()
+	}
+	hooks := notifier{d.events, d.events.last(), d.log} // of the start too
+	toNotify := d.notify.Seen(d.events.last())
 	d.event(status.Event{Kind: status.EventStart, Message: "uplinkd " + d.o.Version})
 	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run,
+		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.sets.Run,
 		func(ctx context.Context) error {
 			server.Answer(ctx, socket, bindSocket, func(err error) {
-				d.report("socket", err, "take away what is in the way, or choose another [daemon] socket and restart; it is tried again by itself")
+				d.report("socket", err, "remove what is in the way, or set another [daemon] socket and restart; it is retried")
 			})
 			return nil
 		},
-		func(ctx context.Context) error { return d.hints.Run(ctx, d.engine.Hint) },
-		func(ctx context.Context) error { return notify.runPrograms(ctx, c.Daemon.Hooks) },
-		func(ctx context.Context) error { return notify.runWebhook(ctx, c.Daemon.Webhook) },
+		func(ctx context.Context) error {
+			d.hints.Urgent = d.engine.Urgent
+			return d.hints.Run(ctx, d.engine.Hint)
+		},
+		func(ctx context.Context) error { return hooks.runPrograms(ctx, c.Daemon.Hooks) },
+		func(ctx context.Context) error { return hooks.runWebhook(ctx, c.Daemon.Webhook) },
+		func(ctx context.Context) error {
+			for e := range d.events.Subscribe(ctx, toNotify) {
+				d.notify.Event(e)
+			}
+			return nil
+		},
 	}
 	if c.Daemon.Listen != "" {
 		parts = append(parts, func(ctx context.Context) error {
 			server.Answer(ctx, nil, bindTCP, func(err error) {
-				d.report("listen", err, "free the address, or choose another [daemon] listen and restart; it is tried again by itself")
+				d.report("listen", err, "free the address, or set another [daemon] listen and restart; it is retried")
 			})
 			return nil
 		})
@@ -324,10 +381,20 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
+// shareSocket lets the members of a group use the control socket. The group that packages make need not exist.
+func shareSocket(d *config.Daemon) error {
+	name := cmp.Or(d.SocketGroup, config.DefaultSocketGroup)
+	err := api.ShareSocket(d.Socket, name)
+	if unknown := user.UnknownGroupError(name); d.SocketGroup == "" && errors.Is(err, unknown) {
+		return nil
+	}
+	return err
+}
+
 // report has a failure of the daemon's own be a problem until it is over: nil. None of them keeps the box from being routed.
 func (d *Daemon) report(code string, err error, fix string) {
 	if err != nil {
-		d.log.Error("something of the daemon does not work", "code", code, "err", err)
+		d.log.Error("part of the daemon does not work", "code", code, "err", err)
 		d.problems.put(code, "error", err.Error(), fix)
 		return
 	}
@@ -416,4 +483,5 @@ func (d *Daemon) onTransition(t uplink.Transition) {
 	}
 	d.events.Append(status.VerdictEvent(t))
 	d.metrics.ObserveTransition(t)
+	d.usage.Transition(t)
 }

@@ -15,22 +15,27 @@ const module = "github.com/uplinkd/uplinkd/"
 // imports says which of our packages each package imports, level by level. docs/architecture.md draws it.
 var imports = map[string][]string{
 	// pure
-	"rules/inet":         nil,
-	"rules/nft":          {"rules/inet"},
-	"rules/encap":        nil,
-	"rules/netcfg":       {"rules/encap", "rules/inet", "rules/nft"},
-	"rules":              {"rules/encap", "rules/inet", "rules/netcfg", "rules/nft"},
-	"rules/explain":      {"rules", "rules/netcfg", "rules/nft"},
-	"probe":              nil,
-	"uplink":             {"probe", "rules"},
-	"uplink/simulate":    {"probe", "uplink"},
-	"dhcp6":              {"internal/linksession"},
-	"internal/config":    {"probe", "rules/encap", "rules/inet"},
-	"internal/planinput": {"internal/config", "rules", "rules/encap", "rules/netcfg"},
-	"internal/discovery": {"internal/config", "rules", "rules/netcfg"},
-	"internal/status":    {"rules", "uplink"},
-	"internal/icmpecho":  nil,
-	"internal/doctor":    {"internal/icmpecho", "rules", "rules/explain", "rules/netcfg"},
+	"rules/inet":              nil,
+	"rules/nft":               {"rules/inet"},
+	"rules/encap":             nil,
+	"rules/netcfg":            {"rules/encap", "rules/inet", "rules/nft"},
+	"internal/neighbours":     nil,
+	"rules":                   {"internal/neighbours", "rules/encap", "rules/inet", "rules/netcfg", "rules/nft"},
+	"rules/explain":           {"rules", "rules/netcfg", "rules/nft"},
+	"probe":                   {"internal/icmpecho"},
+	"docs":                    nil,
+	"uplink":                  {"probe", "rules"},
+	"uplink/simulate":         {"probe", "rules", "uplink"},
+	"dhcp6":                   {"internal/linksession"},
+	"internal/config":         {"internal/neighbours", "internal/notify/service", "probe", "rules/encap", "rules/inet"},
+	"internal/planinput":      {"internal/config", "rules", "rules/encap", "rules/netcfg"},
+	"internal/importer":       {"internal/config", "probe"},
+	"internal/discovery":      {"internal/config", "internal/lease", "rules", "rules/netcfg"},
+	"internal/status":         {"rules", "uplink"},
+	"internal/icmpecho":       nil,
+	"internal/secret":         nil,
+	"internal/notify/service": nil,
+	"internal/doctor":         {"internal/icmpecho", "internal/neighbours", "internal/status", "rules", "rules/explain", "rules/netcfg", "uplink"},
 	// adapters
 	"internal/kernel":            {"internal/counters", "rules", "rules/encap", "rules/explain", "rules/netcfg", "rules/nft"},
 	"internal/kernel/fakekernel": {"rules", "rules/encap", "rules/netcfg"},
@@ -38,6 +43,7 @@ var imports = map[string][]string{
 	"internal/linksession":       nil,
 	"internal/dhcp4":             {"internal/linksession"},
 	"internal/ndisc":             {"internal/linksession"},
+	"internal/lease":             nil,
 	"internal/store":             nil,
 	"internal/commit":            {"internal/config", "internal/store"},
 	"internal/hooks":             nil,
@@ -47,25 +53,29 @@ var imports = map[string][]string{
 	"internal/reconcile":  {"internal/schedule", "rules", "rules/netcfg"},
 	"internal/monitor":    {"internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "uplink"},
 	"internal/addressing": {"dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status", "rules", "rules/netcfg", "uplink"},
-	"internal/tunnel":     {"internal/config", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "rules/netcfg"},
-	"internal/dns":        {"internal/config", "internal/planinput", "internal/schedule", "internal/status", "internal/store", "probe", "rules"},
+	"internal/tunnel":     {"internal/config", "internal/planinput", "internal/schedule", "internal/secret", "internal/status", "probe", "rules", "rules/netcfg"},
+	"internal/dns":        {"internal/config", "internal/lease", "internal/planinput", "internal/schedule", "internal/status", "internal/store", "probe", "rules", "rules/nft"},
+	"internal/notify":     {"internal/config", "internal/notify/service", "internal/secret", "internal/status", "rules", "uplink"},
+	"internal/recovery":   {"internal/config", "internal/hooks", "internal/schedule", "internal/status", "rules", "uplink"},
+	"internal/sets":       {"internal/config", "internal/schedule", "internal/status", "internal/store", "rules", "rules/inet"},
 	"internal/usage":      {"internal/config", "internal/counters", "internal/schedule", "internal/status", "rules", "uplink"},
 	// what joins and renders them
-	"internal/api":     {"internal/status", "rules", "rules/explain", "uplink"},
+	"internal/api":     {"internal/secret", "internal/status", "rules", "rules/explain", "uplink"},
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
-	"internal/daemon":  {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/dns", "internal/hooks", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/schedule", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "rules/netcfg", "rules/nft", "uplink"},
-	"internal/offline": {"internal/addressing", "internal/api", "internal/config", "internal/discovery", "internal/dns", "internal/doctor", "internal/kernel", "internal/monitor", "internal/planinput", "internal/reconcile", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain", "rules/netcfg"},
-	"cmd/uplinkd":      {"internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/lab", "internal/loglimit", "internal/offline", "internal/status", "rules", "rules/explain", "rules/netcfg"},
+	"internal/daemon":  {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/dns", "internal/hooks", "internal/kernel", "internal/monitor", "internal/notify", "internal/planinput", "internal/reconcile", "internal/recovery", "internal/schedule", "internal/sets", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "rules/netcfg", "rules/nft", "uplink"},
+	"internal/offline": {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/discovery", "internal/dns", "internal/doctor", "internal/importer", "internal/kernel", "internal/monitor", "internal/neighbours", "internal/planinput", "internal/reconcile", "internal/sets", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain", "rules/netcfg"},
+	"cmd/uplinkd":      {"docs", "internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/hooks", "internal/importer", "internal/lab", "internal/loglimit", "internal/neighbours", "internal/offline", "internal/sets", "internal/status", "rules", "rules/explain", "rules/netcfg"},
 	// the lab and the virtual machine
-	"internal/lab":             {"internal/linksession"},
-	"internal/vm":              nil,
-	"internal/store/storetest": nil,
-	"internal/vm/vmexec":       {"internal/vm"},
+	"internal/lab":                {"internal/linksession"},
+	"internal/vm":                 nil,
+	"internal/store/storetest":    nil,
+	"internal/schedule/clocktest": nil,
+	"internal/vm/vmexec":          {"internal/vm"},
 }
 
 // Engines import neither one another nor what stands above them.
 var (
-	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/dns", "internal/usage"}
+	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/dns", "internal/notify", "internal/recovery", "internal/sets", "internal/usage"}
 	above   = []string{"internal/api", "internal/trace", "internal/daemon", "internal/offline", "internal/kernel"}
 )
 

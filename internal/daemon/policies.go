@@ -7,6 +7,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // policyStatus tells of each policy who carries its traffic.
@@ -16,6 +17,7 @@ func policyStatus(c *config.Config, ids map[string]int, report *rules.Report) []
 		names[ids[c.Uplinks[i].Name]] = c.Uplinks[i].Name
 	}
 	numbers := planinput.KernelNumbers(c.Kernel)
+	tables := map[config.LeftTo]int{config.LeftToMain: int(netcfg.TableMain), config.LeftToDefault: int(numbers.TableBase)}
 	reports := make(map[string]*rules.PolicyReport, len(report.Policies))
 	for i := range report.Policies {
 		reports[report.Policies[i].Name] = &report.Policies[i]
@@ -23,12 +25,19 @@ func policyStatus(c *config.Config, ids map[string]int, report *rules.Report) []
 	var list []json.RawMessage
 	for i := range c.Policies {
 		p := &c.Policies[i]
-		s := status.Policy{Name: p.Name, Fallback: string(p.Fallback), Table: int(numbers.Table(ids[p.Group()]))}
+		s := status.Policy{Name: p.Name, Enabled: true, Fallback: string(p.Fallback), Table: int(numbers.Table(ids[p.Group()]))}
+		if p.LeftTo != config.LeftToNobody {
+			s.Table = tables[p.LeftTo]
+		}
 		if r := reports[p.Name]; r != nil { // not yet, right after a reload
 			s.Compiled = r.Reason
 			s.IPv4, s.IPv6 = policyFamily(r, rules.IPv4, names), policyFamily(r, rules.IPv6, names)
 		}
 		list = append(list, s.Raw())
+	}
+	for i := range c.Disabled.Policies {
+		p := &c.Disabled.Policies[i]
+		list = append(list, status.Policy{Name: p.Name, Fallback: string(p.Fallback), Compiled: "nothing: it is not enabled"}.Raw())
 	}
 	return list
 }

@@ -12,18 +12,16 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
-// Drain sends new traffic of an uplink elsewhere, or back. It lasts over restarts.
-func (d *Daemon) Drain(name string, drained bool) error {
+// Drain sends traffic of an uplink elsewhere, or back. It lasts over restarts.
+func (d *Daemon) Drain(name string, how status.Drain) error {
 	known := slices.ContainsFunc(d.current().Uplinks, func(u config.Uplink) bool { return u.Name == name })
 	if !known {
 		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
-	d.monitor.SetDrained(name, drained)
+	d.monitor.SetDrained(name, how)
 	d.engine.Hint()
-	word := "drained: new traffic goes elsewhere, flows that it carries go on"
-	if !drained {
-		word = "carries new traffic again"
-	}
+	word := map[status.Drain]string{status.Undrained: "carries new traffic again", status.Drained: "drained: new traffic goes elsewhere, existing flows stay",
+		status.DrainedNow: "drained: new traffic goes elsewhere, existing flows are ended"}[how]
 	d.event(status.Event{Kind: status.EventDrain, Uplink: name, Message: word})
 	return nil
 }
@@ -32,21 +30,21 @@ func (d *Daemon) Drain(name string, drained bool) error {
 // that unless it is confirmed; while one waits already, the next one waits in its place.
 func (d *Daemon) Reload(wait time.Duration) error {
 	if d.o.discovers() {
-		return errors.New("there is no configuration file to read: uplinks are discovered")
+		return errors.New("it was started without a configuration file, and finds uplinks by itself; to take over one: systemctl restart uplinkd, which interrupts no traffic")
 	}
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	err := d.reload(wait)
-	event := status.Event{Kind: status.EventReload, Message: "configuration read again"}
+	event := status.Event{Kind: status.EventReload, Message: "configuration reloaded"}
 	d.metrics.ObserveReload(err == nil)
 	if err != nil {
 		d.mu.Lock()
 		d.configFailure = err
 		d.mu.Unlock()
-		event.Message = "configuration left as it was: " + err.Error()
-		d.log.Error("reload failed, nothing was changed", "err", err)
+		event.Message = "reload failed, configuration unchanged: " + err.Error()
+		d.log.Error("reload failed, configuration unchanged", "err", err)
 	} else if left, waits := d.kept.Remaining(); waits {
-		event.Message += fmt.Sprintf("; it is taken back in %v unless it is confirmed", left.Round(time.Second))
+		event.Message += fmt.Sprintf("; it is reverted in %v unless confirmed", left.Round(time.Second))
 	}
 	d.event(event)
 	return err
@@ -58,7 +56,7 @@ func (d *Daemon) reload(wait time.Duration) error {
 		return err
 	}
 	if have := d.current(); commit.NeedsRestart(file.Config, have) {
-		return errors.New("[daemon] and [kernel] change only with a restart, and nothing else of this file was taken over")
+		return errors.New("[daemon] and [kernel] need a restart, so nothing of this file was applied")
 	}
 	next := commit.Config{File: file, Taken: time.Now()}
 	if wait == 0 {
@@ -68,7 +66,7 @@ func (d *Daemon) reload(wait time.Duration) error {
 		return d.adopt(file.Config, next)
 	}
 	if wait < commit.MinWait || wait > commit.MaxWait {
-		return fmt.Errorf("a configuration can wait for %v to %v to be confirmed, not for %v", commit.MinWait, commit.MaxWait, wait)
+		return fmt.Errorf("--confirm takes %v to %v, not %v", commit.MinWait, commit.MaxWait, wait)
 	}
 	abort, err := d.kept.Begin(file, wait)
 	if err != nil {
@@ -92,7 +90,7 @@ func (d *Daemon) Healthy() error {
 		return last.Err
 	}
 	if !last.Converged {
-		return errors.New("the kernel is not in the wanted state yet")
+		return errors.New("the kernel does not match the plan yet")
 	}
 	return nil
 }

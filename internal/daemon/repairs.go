@@ -46,5 +46,5 @@ func (m *repairs) report(r *reconcile.Result) (e status.Event, ok bool) {
 		return status.Event{}, false
 	}
 	return status.Event{Kind: status.EventRepair, Reason: "ruleset flushed",
-		Message: "somebody flushed the nftables ruleset or deleted our tables in it: " + strings.Join(lost, ", ") + " was gone, and is back. What left untranslated meanwhile was dropped"}, true
+		Message: "the nftables ruleset was flushed or our tables in it were deleted: " + strings.Join(lost, ", ") + " restored. What would have left untranslated meanwhile was dropped"}, true
 }

@@ -20,9 +20,9 @@ func TestAFlushedRulesetIsTold(t *testing.T) {
 		gone    string // "": nothing is told
 	}{
 		"nothing happened":          {looks: []rules.Observed{all, all}},
-		"ours alone":                {looks: []rules.Observed{all, {Policies: ours}, all}, changes: put, gone: "inet uplinkd was gone"},
-		"that of policies":          {looks: []rules.Observed{all, {Table: ours}, all}, changes: []netcfg.Op{netcfg.PutPolicies{Table: ours}}, gone: "inet uplinkd_policy was gone"},
-		"both":                      {looks: []rules.Observed{all, {}, all}, changes: put, gone: "inet uplinkd, inet uplinkd_policy was gone"},
+		"ours alone":                {looks: []rules.Observed{all, {Policies: ours}, all}, changes: put, gone: "inet uplinkd restored"},
+		"that of policies":          {looks: []rules.Observed{all, {Table: ours}, all}, changes: []netcfg.Op{netcfg.PutPolicies{Table: ours}}, gone: "inet uplinkd_policy restored"},
+		"both":                      {looks: []rules.Observed{all, {}, all}, changes: put, gone: "inet uplinkd, inet uplinkd_policy restored"},
 		"at the start":              {looks: []rules.Observed{{}, all}, changes: put},
 		"we have taken them away":   {looks: []rules.Observed{all, {}}, changes: take},
 		"nothing of it is put back": {looks: []rules.Observed{all, {}}, changes: []netcfg.Op{netcfg.SetSysctl{}}},

@@ -45,7 +45,7 @@ func (s *saver) write(document string, write func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		s.log.Warn("state is not saved", "err", err)
+		s.log.Warn("saving state failed", "err", err)
 		s.unsaved[document], s.failure = write, err
 		return
 	}
@@ -58,7 +58,7 @@ func (s *saver) run(ctx context.Context) error {
 		s.write("", func() error {
 			names, err := s.state.Restore()
 			if len(names) > 0 {
-				s.log.Warn("state was taken away, and is written again", "documents", names)
+				s.log.Warn("the state directory was removed: writing it again", "documents", names)
 			}
 			return err
 		})
@@ -80,5 +80,5 @@ func (s *saver) problems() []rules.Problem {
 		return nil
 	}
 	return []rules.Problem{{Code: "state-not-saved", Severity: "warning", Message: s.failure.Error(),
-		Fix: "make room for, or access to, the state directory"}}
+		Fix: "free space in the state directory, or let uplinkd write to it"}}
 }

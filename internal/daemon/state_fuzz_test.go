@@ -169,6 +169,7 @@ func readState(t *testing.T, c *config.Config, state *store.Dir, now time.Time) 
 		Verdict: func(rules.Path) (v uplink.Verdict, whole, ok bool) { return v, false, false }})
 	var m *monitor.Monitor
 	meter := usage.New(usage.Options{Log: log, Counters: func(map[int]counters.Device) (time.Time, error) { return now, nil }, Devices: func() map[string]int { return nil },
+		Flows:    func() (map[string]rules.Flows, error) { return nil, nil },
 		Verdicts: func() []status.PathVerdict { return nil }, Wake: func() {}, OnEvent: func(status.Event) {}, Save: save})
 	documents := a.Documents()
 	maps.Copy(documents, saved.Documents())
@@ -190,6 +191,15 @@ func readState(t *testing.T, c *config.Config, state *store.Dir, now time.Time) 
 	m.Configure(c, ids)
 	meter.Configure(c)
 	meter.Usage()
+	if r, ok := meter.Report(""); ok {
+		for _, u := range r.Uplinks {
+			for _, f := range u.Families {
+				if f.UpS < 0 || f.DownS < 0 || f.UnwatchedS < 0 {
+					t.Fatalf("a report of %+v", f)
+				}
+			}
+		}
+	}
 	for _, p := range m.Statuses() {
 		if math.IsNaN(p.Loss) || p.Loss < 0 || p.Loss > 1 {
 			t.Fatalf("loss %v", p.Loss)

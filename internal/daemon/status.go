@@ -28,15 +28,17 @@ func (d *Daemon) Status() status.Status {
 	s.Problems = append(s.Problems, wrong...)
 	if last.Err != nil {
 		s.Problems = append(s.Problems, rules.Problem{Code: "kernel-state", Severity: "error", Message: last.Err.Error(),
-			Fix: "it is tried again by itself; look at the daemon's log if it stays"})
+			Fix: "it is retried; see the daemon's log if it persists"})
 	}
 	s.Problems = append(s.Problems, d.saver.problems()...)
-	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(append(d.addressing.Problems(now), d.tunnels.Problems()...), d.dns.Problems()...)...)
-	s.Problems = append(s.Problems, last.Report.Absent...)
+	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(append(d.addressing.Problems(now), d.tunnels.Problems()...), append(d.dns.Problems(), d.notify.Problems()...)...)...)
+	s.Problems = append(append(s.Problems, last.Report.Absent...), d.sets.Problems(now)...)
+	s.Problems = append(s.Problems, d.recovery.Problems()...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
+	s.Problems = append(s.Problems, hiddenListeners(&last.Report, kernel.Listening)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
 	drained, probeBytes, over := d.monitor.Drained(), d.monitor.ProbeBytesToday(), d.usage.OverQuota()
-	paths := d.monitor.Statuses()
+	paths, loads, helped := d.monitor.Statuses(), d.monitor.LineLoads(), d.recovery.Status()
 	family := func(ip config.IP, path rules.Path) status.FamilyStatus {
 		return paths[path].Family(ip, path, &last.Report)
 	}
@@ -58,20 +60,47 @@ func (d *Daemon) Status() status.Status {
 			IPv4: family(u.IPv4, rules.Path{Uplink: id, Family: rules.IPv4}),
 			IPv6: family(u.IPv6, rules.Path{Uplink: id, Family: rules.IPv6}),
 		})
-		if v4 := &s.Uplinks[i].IPv4; v4.Code == uplink.CodeNoGateway && d.addressing.Routerless(u.Name) {
-			v4.Reason += ": the lease names no router"
+		s.Uplinks[i].Recover = helped[u.Name]
+		if l, known := loads[u.Name]; known {
+			s.Uplinks[i].Load, s.Uplinks[i].Full = &l.Share, l.Full
 		}
+		explainLack(&s.Uplinks[i], u, d.addressing.Routerless(u.Name), last.Report.Problems)
 		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.Peers(u.Name)
 		for _, f := range rules.Families {
 			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Paths[rules.Path{Uplink: id, Family: f}].DeviceMTU)
 		}
 		s.Uplinks[i].IPv6.Delegated = d.addressing.Delegated(u, now)
 	}
+	for i := range c.Disabled.Uplinks {
+		u := &c.Disabled.Uplinks[i]
+		off := status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeOff, Reason: "enabled = false"}
+		s.Uplinks = append(s.Uplinks, status.Uplink{Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
+			Metered: u.Metered, Failback: string(u.Failback), IPv4: off, IPv6: off})
+	}
 	s.DNS = d.dns.Status()
+	s.Sets = d.sets.Status()
 	s.Lans = d.addressing.LANs(now)
 	s.Policies = policyStatus(c, ids, &last.Report)
+	s.Forwards = forwardStatus(c, &last.Report)
 	s.Headline = s.Summary()
 	return s
+}
+
+// explainLack adds to the reasons of an uplink that lacks its device or its default route what an owner can do about it.
+func explainLack(s *status.Uplink, u *config.Uplink, routerless bool, problems []rules.Problem) {
+	for _, of := range []*status.FamilyStatus{&s.IPv4, &s.IPv6} {
+		switch {
+		case of.Code == uplink.CodeNoDevice:
+			of.Reason = config.NoDevice(u.Device, config.DeviceList(config.PresentDevices()))
+		case of.Code != uplink.CodeNoGateway || of != &s.IPv4:
+		case routerless:
+			of.Reason += `: the DHCP lease names no router; if you know it, method = "static" with address and gateway`
+		case u.IPv4.Method == config.MethodAuto && slices.ContainsFunc(problems, func(p rules.Problem) bool { return p.Code == "default-lost" }):
+			of.Reason += `: give it its own metric, or method = "dhcp"`
+		case u.IPv4.Method == config.MethodAuto:
+			of.Reason += `: method = "dhcp", or a default route with its own metric`
+		}
+	}
 }
 
 // devices returns the interface index of each uplink's device by uplink name, 0 for one that is not there.
@@ -94,6 +123,9 @@ func (d *Daemon) devices() map[string]int {
 func (d *Daemon) History(name string, after time.Time) (status.History, bool) {
 	return d.usage.History(name, after)
 }
+
+// Report tells of a month, "" for the present one; false for what is no month.
+func (d *Daemon) Report(month string) (status.Report, bool) { return d.usage.Report(month) }
 
 // Usage returns what metered uplinks have carried.
 func (d *Daemon) Usage() status.Usage { return d.usage.Usage() }

@@ -24,7 +24,7 @@ func writeTableNames(c *config.Config, ids map[string]int) error {
 	}
 	named := make(map[int]bool)
 	for i := range c.Policies { // a table that several share has the name of the first
-		if id := ids[c.Policies[i].Group()]; !named[id] {
+		if id := ids[c.Policies[i].Group()]; !named[id] && c.Policies[i].LeftTo == config.LeftToNobody {
 			named[id] = true
 			fmt.Fprintf(&b, "%d policy-%s\n", c.Kernel.TableBase+id, c.Policies[i].Name)
 		}

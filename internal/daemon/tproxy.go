@@ -17,13 +17,13 @@ func idleProxies(report *rules.Report, listens func(rules.ProxyListener) (bool, 
 		if len(idle) == 0 {
 			return
 		}
-		becomes := "goes on without it (on_failure = \"bypass\")"
+		becomes := "bypass it (on_failure = \"bypass\")"
 		if last.Reject {
-			becomes = "is refused (on_failure = \"reject\")"
+			becomes = "are rejected (on_failure = \"reject\")"
 		}
 		problems = append(problems, rules.Problem{Code: "proxy-down", Severity: "error",
-			Message: fmt.Sprintf("nobody listens at transparent proxy %s, port %d, for %s: what is new of that %s", last.Name, last.Port, strings.Join(idle, ", "), becomes),
-			Fix:     fmt.Sprintf("start the program, with IP_TRANSPARENT and bound to no address: ss -lntup 'sport = :%d'", last.Port)})
+			Message: fmt.Sprintf("nothing listens on port %[2]d for transparent proxy %[1]s (%[3]s): its new connections %[4]s", last.Name, last.Port, strings.Join(idle, ", "), becomes),
+			Fix:     fmt.Sprintf("start the program, with IP_TRANSPARENT and not bound to a single address; check with: ss -lntup 'sport = :%d'", last.Port)})
 		idle = nil
 	}
 	for _, p := range report.Proxies {
@@ -32,7 +32,7 @@ func idleProxies(report *rules.Report, listens func(rules.ProxyListener) (bool, 
 			last = p.TProxy
 		}
 		if ok, err := listens(p); err == nil && !ok {
-			idle = append(idle, map[uint8]string{6: "tcp", 17: "udp"}[p.Protocol]+" of "+p.Family.String())
+			idle = append(idle, protocolNames[p.Protocol]+" of "+p.Family.String())
 		}
 	}
 	addProblem()

@@ -209,7 +209,7 @@ func (m *machine) receive(reply *dhcpv4.DHCPv4, now time.Time) []outgoing {
 		m.refused = ""
 		m.state, m.lease, m.deadline = bound, lease, lease.Renew
 	case kind == dhcpv4.MessageTypeNak && m.asking() && m.fromOurServer(reply):
-		m.refused = "the server refused: " + reply.Message()
+		m.refused = "the server refused it: " + reply.Message()
 		m.lease = nil
 		m.state, m.tries, m.offer, m.began = selecting, 0, nil, now
 		m.newTransaction()

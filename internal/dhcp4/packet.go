@@ -13,6 +13,8 @@ import (
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
 const (
@@ -47,7 +49,7 @@ type packetConn struct {
 }
 
 func openPacket(device string) (Conn, error) {
-	ifc, err := net.InterfaceByName(device)
+	ifc, err := linksession.InterfaceByName(device)
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", device, err)
 	}

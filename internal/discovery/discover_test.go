@@ -61,7 +61,7 @@ func TestDevicesWithADefaultRouteAreUplinksInMetricOrder(t *testing.T) {
 		"not what leads to a local network": {[]netcfg.Route{changed(via(v4, 1, "lan0"), func(r *netcfg.Route) { r.Dst = netip.MustParsePrefix("203.0.113.128/25") })}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found, _ := New(config.Default()).Scan(&rules.Observed{Routes: c.routes})
+			found, _ := New(config.Default(), Machine{}).Scan(&rules.Observed{Routes: c.routes})
 			if got := summary(found); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
@@ -69,8 +69,34 @@ func TestDevicesWithADefaultRouteAreUplinksInMetricOrder(t *testing.T) {
 	}
 }
 
+func TestMobileNetworksStandBehindWiredLines(t *testing.T) {
+	drivers := map[string]string{"eth1": "rndis_host", "enx0c5b8f279a64": "cdc_ether", "eth2": "r8152"}
+	machine := Machine{Driver: func(device string) string { return drivers[device] }}
+	for name, c := range map[string]struct {
+		routes []netcfg.Route
+		want   string
+	}{
+		"equal metrics, an LTE stick by its name":     {[]netcfg.Route{via(rules.IPv4, 0, "wwan0"), via(rules.IPv4, 0, "wan1")}, "wan1 wan1 1, wwan0 wwan0 2"},
+		"equal metrics, a phone by its driver":        {[]netcfg.Route{via(rules.IPv4, 0, "eth1"), via(rules.IPv4, 0, "eth2")}, "eth2 eth2 1, eth1 eth1 2"},
+		"two of each":                                 {[]netcfg.Route{via(rules.IPv4, 0, "usb0", "eth2", "eth1", "eth0")}, "eth0 eth0 1, eth2 eth2 1, eth1 eth1 2, usb0 usb0 2"},
+		"a stick that says it is a card":              {[]netcfg.Route{via(rules.IPv4, 5, "enx0c5b8f279a64"), via(rules.IPv4, 5, "wan1")}, "wan1 wan1 1, enx0c5b8f279a64 enx0c5b8f279a64 2"},
+		"a mobile network that somebody has in front": {[]netcfg.Route{via(rules.IPv4, 50, "wwan0"), via(rules.IPv4, 100, "wan1")}, "wwan0 wwan0 1, wan1 wan1 2"},
+		"nothing but a phone":                         {[]netcfg.Route{via(rules.IPv4, 0, "usb0")}, "usb0 usb0 1"},
+	} {
+		found, _ := New(config.Default(), machine).Scan(&rules.Observed{Routes: c.routes})
+		if got := summary(found); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+		for _, u := range found.Uplinks {
+			if mobile := machine.Mobile(u.Device); u.Metered != mobile {
+				t.Errorf("%s: %s metered = %v", name, u.Device, u.Metered)
+			}
+		}
+	}
+}
+
 func TestWhatWasDiscoveredStaysAndWhatComesLaterTakesItsPlace(t *testing.T) {
-	d := New(config.Default())
+	d := New(config.Default(), Machine{})
 	fiber, lte, dsl := via(rules.IPv4, 100, "fiber"), via(rules.IPv4, 700, "lte"), via(rules.IPv4, 300, "dsl")
 	for _, step := range []struct {
 		name    string
@@ -94,11 +120,11 @@ func TestWhatWasDiscoveredStaysAndWhatComesLaterTakesItsPlace(t *testing.T) {
 	}
 }
 
-func TestADiscoveredUplinkIsWhatTwoLinesOfAFileMean(t *testing.T) {
+func TestADiscoveredUplinkIsWhatAFewLinesOfAFileMean(t *testing.T) {
 	for _, device := range []string{"wan1", "eth0.7", "enp0s31f6", "WAN", "_x", "-", "ppp-dsl:0", "wwan0", "br@lan", "ünï"} {
-		found, _ := New(config.Default()).Scan(&rules.Observed{Routes: []netcfg.Route{via(rules.IPv4, 0, device)}})
+		found, _ := New(config.Default(), Machine{}).Scan(&rules.Observed{Routes: []netcfg.Route{via(rules.IPv4, 0, device)}})
 		name := found.Uplinks[0].Name
-		want, err := config.Parse("two lines", []byte(fmt.Sprintf("[[uplink]]\nname = %q\ndevice = \"wan1\"\n", name)))
+		want, err := config.Parse("two lines", []byte(fmt.Sprintf("[[uplink]]\nname = %q\ndevice = \"wan1\"\nmetered = %v\n", name, device == "wwan0")))
 		if err != nil {
 			t.Errorf("device %s gives a name that a file may not have: %v", device, err)
 			continue
@@ -115,7 +141,7 @@ func TestNoMoreUplinksAreDiscoveredThanThereAreMarks(t *testing.T) {
 	for i := range config.MaxUplinks + 5 {
 		obs.Routes = append(obs.Routes, via(rules.IPv4, uint32(i), fmt.Sprintf("ppp%d", i)))
 	}
-	found, _ := New(config.Default()).Scan(&obs)
+	found, _ := New(config.Default(), Machine{}).Scan(&obs)
 	if len(found.Uplinks) != config.MaxUplinks {
 		t.Fatalf("%d uplinks", len(found.Uplinks))
 	}

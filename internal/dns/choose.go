@@ -22,7 +22,7 @@ const (
 	Unasked State = ""
 	OK      State = "ok"
 	Silent  State = "silent"  // nothing comes back
-	Lies    State = "lies"    // it gives addresses to names that do not exist
+	Lies    State = "lies"    // it invents addresses for names that do not exist
 	Refuses State = "refuses" // it answers that it will not, or cannot
 )
 

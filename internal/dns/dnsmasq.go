@@ -13,16 +13,19 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/internal/lease"
 )
 
 // dnsmasq is told of servers by a file for its servers-file, which it reads again at SIGHUP.
 type dnsmasq struct {
-	file string
-	told map[int]bool // processes that have been told what the file holds
+	file     string
+	asConfig bool         // the file is for conf-file or conf-dir rather than for servers-file
+	told     map[int]bool // processes that have been told what the file holds
 }
 
 // errNobodyReads means that the file is written, and no dnsmasq has it in its configuration.
-var errNobodyReads = errors.New("no dnsmasq that runs here reads it")
+var errNobodyReads = errors.New("no running dnsmasq reads it")
 
 func newDnsmasq(dir string) *dnsmasq { return &dnsmasq{file: filepath.Join(dir, "servers")} }
 
@@ -157,7 +160,7 @@ func (d *dnsmasq) namedBy(args []string, root string) bool {
 	}
 	var dirs []string
 	for i := range args {
-		if path, ok := value(i, "--", "--servers-file"); ok && filepath.Clean(path) == filepath.Clean(d.file) {
+		if path, ok := value(i, "--", "--servers-file"); ok && !d.asConfig && filepath.Clean(path) == filepath.Clean(d.file) {
 			return true
 		}
 		if path, ok := value(i, "-C", "--conf-file"); ok {
@@ -169,8 +172,14 @@ func (d *dnsmasq) namedBy(args []string, root string) bool {
 	}
 	const maxFiles = 256
 	for n := 0; n < len(files)+len(dirs) && n < maxFiles; n++ {
+		if d.asConfig && n < len(files) && filepath.Clean(files[n]) == filepath.Clean(d.file) {
+			return true
+		}
 		if n >= len(files) {
 			dir, _, _ := strings.Cut(dirs[n-len(files)], ",")
+			if d.asConfig && filepath.Clean(dir) == filepath.Dir(d.file) {
+				return true
+			}
 			entries, _ := fs.Glob(os.DirFS(filepath.Join(root, dir)), "*")
 			for _, name := range entries {
 				if named, _, _ := d.namedIn(filepath.Join(root, dir, name)); named {
@@ -191,7 +200,7 @@ func (d *dnsmasq) namedBy(args []string, root string) bool {
 // namedIn looks for our file in a file of configuration, and for others that it includes.
 func (d *dnsmasq) namedIn(path string) (named bool, files, dirs []string) {
 	info, err := os.Stat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxForeign {
+	if err != nil || !info.Mode().IsRegular() || info.Size() > lease.MaxSize {
 		return false, nil, nil
 	}
 	content, _ := os.ReadFile(path)
@@ -200,7 +209,7 @@ func (d *dnsmasq) namedIn(path string) (named bool, files, dirs []string) {
 		value = strings.TrimSpace(value)
 		switch strings.TrimSpace(key) {
 		case "servers-file":
-			named = named || filepath.Clean(value) == filepath.Clean(d.file)
+			named = named || !d.asConfig && filepath.Clean(value) == filepath.Clean(d.file)
 		case "conf-file":
 			files = append(files, value)
 		case "conf-dir":

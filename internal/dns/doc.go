@@ -1,7 +1,7 @@
 // Package dns has name resolution follow the uplinks.
 //
 //	addressing: DHCP, routers, DHCPv6 ──┐
-//	files of other programs ─ foreign ──┼─► Learn ─► the daemon plans (rules to each server) ─► Planned(report)
+//	other programs: files, D-Bus ───────┼─► Learn ─► the daemon plans (rules to each server) ─► Planned(report)
 //	configuration ──────────────────────┘                                                          │ servers, best first
 //	                                                                                               ▼
 //	              probe.Prober ◄── checks, by the server's own uplink ──► health ────────────► choose (pure)
@@ -14,7 +14,7 @@
 // # Goroutines
 //
 // [Engine.Run] is one worker for each output, one loop that starts checks, with a goroutine for each check under way, and one that
-// looks at files of other programs.
+// looks at other programs: what they have learned, and whether dnsmasq has read its sets.
 //
 // # Locks
 //

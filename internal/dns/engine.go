@@ -52,8 +52,15 @@ type Engine struct {
 	paths   map[rules.Path]probe.Binding     // by which a server is asked; none: it cannot be
 	health  map[key]*health
 	chosen  []server
-	wanted  bool // somebody is told of servers
-	lacking bool // there is none to tell of
+	wanted  bool     // somebody is told of servers
+	lacking bool     // there is none to tell of
+	setsErr error    // why dnsmasq does not fill sets
+	manager struct { // NetworkManager
+		had map[string][]netip.Addr // servers, by device
+		at  time.Time
+	}
+	// restarted is the dnsmasq that was to be restarted last, whatever came of it.
+	restarted *readsTooEarly
 }
 
 // key names a server: two uplinks may have one of the same address.
@@ -89,6 +96,9 @@ func (e *Engine) Configure(c *config.Config) {
 	e.mu.Lock()
 	e.config, e.foreign, e.wanted = c, foreign, c.DNS.Any()
 	e.mu.Unlock()
+	if e.o.OnEvent != nil { // not only to Learn
+		e.tellSets(false)
+	}
 	e.wake()
 	e.update() // what checks have said counts while somebody is told
 }
@@ -165,7 +175,7 @@ func (e *Engine) update() {
 	e.wake()
 	if from, to := list(before), list(chosen); tell && from != to {
 		e.o.Log.Info("DNS servers", "now", to)
-		e.o.OnEvent(status.Event{Kind: status.EventDNS, From: from, To: to, Message: "names are asked for at " + to})
+		e.o.OnEvent(status.Event{Kind: status.EventDNS, From: from, To: to, Message: "names are resolved by " + to})
 	}
 }
 
@@ -195,7 +205,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	for _, w := range e.workers {
 		running.Go(func() { w.run(ctx) })
 	}
-	running.Go(func() { schedule.Every(ctx, e.o.Phase, foreignInterval, func(time.Time) { e.lookForeign() }) })
+	running.Go(func() {
+		schedule.Every(ctx, e.o.Phase, foreignInterval, func(time.Time) {
+			e.lookForeign()
+			e.tellSets(true)
+		})
+	})
 	var checks sync.WaitGroup
 	schedule.Every(ctx, e.o.Phase, lookInterval, func(now time.Time) { e.startChecks(ctx, now, &checks) })
 	checks.Wait()
@@ -254,9 +269,9 @@ func (e *Engine) checked(k key, path rules.Path, o outcome) {
 func sentence(s State) string {
 	switch s {
 	case Silent:
-		return "does not answer, though its uplink works"
+		return "does not answer, although its uplink works"
 	case Lies:
-		return "gives addresses to names that do not exist"
+		return "invents addresses for names that do not exist"
 	case Refuses:
 		return "refuses to answer"
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/lease"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 )
 
@@ -18,11 +19,9 @@ const (
 	fromNetworkd   planinput.ResolverSource = "systemd-networkd" // /run/systemd/netif/links/INDEX, its own form
 	fromResolvconf planinput.ResolverSource = "resolvconf"       // what programs tell resolvconf(8): DEVICE.PROGRAM, as resolv.conf
 	fromPPP        planinput.ResolverSource = "pppd"             // usepeerdns of pppd(8), one file for all its devices
+	fromNM         planinput.ResolverSource = "NetworkManager"   // over D-Bus: askNetworkManager
 	fromDhclient   planinput.ResolverSource = "dhclient"         // dhclient.leases(5)
 )
-
-// maxForeign bounds what is read of a file of others, in bytes.
-const maxForeign = 1 << 20
 
 // lookForeign looks at what other programs have learned, and has it planned for when that has changed.
 func (e *Engine) lookForeign() {
@@ -45,11 +44,17 @@ func (e *Engine) lookForeign() {
 func (e *Engine) readForeign(c *config.Config) map[string][]planinput.Resolver {
 	found := make(map[string][]planinput.Resolver)
 	points := 0 // devices that pppd may have made
+	var devices []string
 	for i := range c.Uplinks {
-		if strings.HasPrefix(c.Uplinks[i].Device, "ppp") {
+		u := &c.Uplinks[i]
+		if strings.HasPrefix(u.Device, "ppp") {
 			points++
 		}
+		if u.DNS.Auto && (u.IPv4.Method == config.MethodAuto || u.IPv6.Method == config.MethodAuto) {
+			devices = append(devices, u.Device)
+		}
 	}
+	managed := e.managed(devices, time.Now())
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		four, six := u.IPv4.Method == config.MethodAuto, u.IPv6.Method == config.MethodAuto
@@ -66,6 +71,7 @@ func (e *Engine) readForeign(c *config.Config) map[string][]planinput.Resolver {
 			}
 		}
 		add(fromNetworkd, e.networkd(u.Device))
+		add(fromNM, managed[u.Device])
 		add(fromResolvconf, e.resolvconf(u.Device))
 		add(fromDhclient, e.dhclient(u.Device))
 		if strings.HasPrefix(u.Device, "ppp") && points == 1 { // else nobody knows whose they are
@@ -81,14 +87,7 @@ func (e *Engine) readForeign(c *config.Config) map[string][]planinput.Resolver {
 }
 
 // read reads a file of others; nil: there is none.
-func (e *Engine) read(path string) []byte {
-	path = filepath.Join("/", e.o.Root, path)
-	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() || info.Size() > maxForeign {
-		return nil
-	}
-	b, _ := os.ReadFile(path)
-	return b
-}
+func (e *Engine) read(path string) []byte { return lease.Read(e.o.Root, path) }
 
 // networkd reads "DNS=192.0.2.1 2001:db8::1", which has also what is configured for the link.
 func (e *Engine) networkd(device string) []netip.Addr {
@@ -98,7 +97,7 @@ func (e *Engine) networkd(device string) []netip.Addr {
 	}
 	for line := range strings.Lines(string(e.read("/run/systemd/netif/links/" + index))) {
 		if words, ok := strings.CutPrefix(strings.TrimSpace(line), "DNS="); ok {
-			return addresses(strings.Fields(words))
+			return lease.Addresses(strings.Fields(words))
 		}
 	}
 	return nil
@@ -123,7 +122,7 @@ func nameservers(content []byte) []netip.Addr {
 	var list []netip.Addr
 	for words := range fields(content) {
 		if words[0] == "nameserver" && len(words) > 1 {
-			list = append(list, addresses(words[1:2])...)
+			list = append(list, lease.Addresses(words[1:2])...)
 		}
 	}
 	return list
@@ -131,53 +130,10 @@ func nameservers(content []byte) []netip.Addr {
 
 // dhclient reads the last lease of a device that has not expired.
 func (e *Engine) dhclient(device string) []netip.Addr {
-	for _, file := range []string{"/var/lib/dhcp/dhclient." + device + ".leases", "/var/lib/dhcp/dhclient.leases",
-		"/var/lib/dhclient/dhclient--" + device + ".lease", "/var/lib/dhclient/dhclient-" + device + ".leases"} {
-		if list := lastLease(e.read(file), device, time.Now()); list != nil {
-			return list
+	for _, file := range lease.DhclientFiles(device) {
+		if l, ok := lease.Dhclient(e.read(file), device, time.Now()); ok && len(l.DNS) > 0 {
+			return l.DNS
 		}
 	}
 	return nil
-}
-
-// lastLease reads dhclient.leases(5): "lease { interface "eth0"; option domain-name-servers 192.0.2.1,192.0.2.2; expire 4 2026/11/26
-// 12:00:00; }", the latest last, in UTC. What it says of a lease that has expired is nothing: another program may have the device now.
-func lastLease(content []byte, device string, now time.Time) []netip.Addr {
-	var list, current []netip.Addr
-	ours, valid := false, true
-	for line := range strings.Lines(string(content)) {
-		words := strings.FieldsFunc(line, func(r rune) bool {
-			return r == ' ' || r == '\t' || r == ';' || r == ',' || r == '\n' || r == '"' || r == '\r'
-		})
-		switch {
-		case len(words) == 0:
-		case words[0] == "lease":
-			current, ours, valid = nil, false, true
-		case words[0] == "interface" && len(words) > 1:
-			ours = words[1] == device
-		case words[0] == "option" && len(words) > 2 && words[1] == "domain-name-servers":
-			current = addresses(words[2:])
-		case words[0] == "expire" && len(words) > 3:
-			end, err := time.Parse("2006/01/02 15:04:05", words[2]+" "+words[3])
-			valid = err == nil && now.Before(end)
-		case words[0] == "}" && ours:
-			if list = nil; valid {
-				list = current
-			}
-		}
-	}
-	return list
-}
-
-// addresses reads those of the words that are addresses; a zone is the device's own.
-func addresses(words []string) []netip.Addr {
-	var list []netip.Addr
-	for _, w := range words {
-		// systemd writes ADDRESS[:PORT][%ZONE][#NAME]; another port than 53 is none that could be told to everybody.
-		w, _, _ = strings.Cut(w, "#")
-		if a, err := netip.ParseAddr(w); err == nil {
-			list = append(list, a.Unmap().WithZone(""))
-		}
-	}
-	return list
 }

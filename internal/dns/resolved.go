@@ -155,14 +155,9 @@ func (r *resolved) read(ctx context.Context, index int) (linkNames, error) {
 	if err != nil {
 		return have, fmt.Errorf("looking up link %d: %w", index, err)
 	}
-	for property, into := range map[string]any{"DNS": &have.servers, "DefaultRoute": &have.primary} {
-		var v dbus.Variant
-		err := r.conn.Object(resolve1, path).CallWithContext(ctx, "org.freedesktop.DBus.Properties.Get", 0, resolve1+".Link", property).Store(&v)
-		if err == nil {
-			err = v.Store(into)
-		}
-		if err != nil {
-			return have, fmt.Errorf("reading %s of link %d: %w", property, index, err)
+	for name, into := range map[string]any{"DNS": &have.servers, "DefaultRoute": &have.primary} {
+		if err := property(ctx, r.conn.Object(resolve1, path), resolve1+".Link", name, into); err != nil {
+			return have, fmt.Errorf("link %d: %w", index, err)
 		}
 	}
 	return have, nil

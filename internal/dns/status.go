@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/uplinkd/uplinkd/internal/status"
@@ -44,27 +45,34 @@ func (e *Engine) Problems() []rules.Problem {
 	for _, server := range e.servers() {
 		_, works := e.paths[rules.Path{Uplink: server.Uplink, Family: server.Family()}]
 		if h := e.health[server.key()]; server.state.bad() && works {
-			becomes := "it is passed over"
+			becomes := "it is skipped"
 			for i := range e.chosen {
 				if e.chosen[i].key() == server.key() {
-					becomes = "it is used all the same, for no other is better"
+					becomes = "it is still used, because no other is better"
 				}
 			}
 			problems = append(problems, rules.Problem{Code: "resolver-" + string(server.state), Severity: "warning",
 				Message: fmt.Sprintf("DNS server %v of %s %s: %s (%s)", server.Addr, server.uplink, sentence(server.state), becomes, h.detail),
-				Fix:     fmt.Sprintf("ask the provider, or name others: [uplink.dns] servers of %s", server.uplink)})
+				Fix:     fmt.Sprintf("ask the provider, or set others: [uplink.dns] servers of %s", server.uplink)})
 		}
 	}
 	if e.wanted && e.lacking {
 		problems = append(problems, rules.Problem{Code: "no-resolver", Severity: "warning",
-			Message: "no DNS server of any uplink is known: the outputs of [dns] are left as they are",
-			Fix:     "name some: [uplink.dns] servers, or look why the provider names none"})
+			Message: "no uplink has a known DNS server: the outputs of [dns] are left unchanged",
+			Fix:     "set some: [uplink.dns] servers, or find out why the provider sends none"})
+	}
+	if e.setsErr != nil {
+		fix := "write conf-file=PATH with that file into dnsmasq's configuration, and restart dnsmasq"
+		if errors.Is(e.setsErr, errBeforeSets) {
+			fix = "restart dnsmasq: systemctl restart dnsmasq, or /etc/init.d/dnsmasq restart"
+		}
+		problems = append(problems, rules.Problem{Code: "dnsmasq-sets", Severity: "error", Message: "dnsmasq does not fill sets: " + e.setsErr.Error(), Fix: fix})
 	}
 	e.mu.Unlock()
 	for _, w := range e.workers {
 		w.mu.Lock()
 		if w.on && w.err != nil {
-			problems = append(problems, rules.Problem{Code: "dns-output", Severity: "error", Message: fmt.Sprintf("%s is not told of DNS servers: %v", w.name, w.err), Fix: fixes[w.name]})
+			problems = append(problems, rules.Problem{Code: "dns-output", Severity: "error", Message: fmt.Sprintf("cannot pass DNS servers to %s: %v", w.name, w.err), Fix: fixes[w.name]})
 		}
 		w.mu.Unlock()
 	}
@@ -75,6 +83,6 @@ func (e *Engine) Problems() []rules.Problem {
 var fixes = map[string]string{
 	"resolv_conf": "make the directory writable for uplinkd, or choose another path",
 	"dnsmasq":     "write servers-file=PATH with that file into dnsmasq's configuration, and start dnsmasq",
-	"unbound":     "let unbound-control work: remote-control: control-enable: yes",
+	"unbound":     "enable unbound-control (remote-control: control-enable: yes)",
 	"resolved":    "start systemd-resolved, or take resolved out of [dns]",
 }

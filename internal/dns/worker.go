@@ -119,7 +119,7 @@ func (w *worker) once(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil && (w.err == nil || w.err.Error() != err.Error()) {
-		w.e.o.Log.Warn("an output of DNS servers is not told", "output", w.name, "err", err)
+		w.e.o.Log.Warn("cannot pass DNS servers on", "output", w.name, "err", err)
 	}
 	w.on, w.err = w.out != nil, err
 	if err == nil && len(servers) > 0 {
@@ -136,7 +136,7 @@ func (w *worker) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), tellTimeout)
 	defer cancel()
 	if err := w.out.giveBack(ctx); err != nil {
-		w.e.o.Log.Warn("an output of DNS servers is not given back", "output", w.name, "err", err)
+		w.e.o.Log.Warn("cannot restore an output of DNS servers", "output", w.name, "err", err)
 	}
 	w.out = nil
 }

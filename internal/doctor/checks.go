@@ -22,11 +22,11 @@ var remoteHost = map[rules.Family]netip.Addr{
 
 func kernelFeatures(o *Observation, found found) {
 	for _, m := range o.Missing {
-		fix := "use a kernel that has it"
+		fix := "use a kernel with it"
 		if m.Module != "" {
 			fix = fmt.Sprintf("modprobe %[1]s; echo %[1]s >> /etc/modules-load.d/uplinkd.conf (install the distribution's kernel module package where modprobe does not find it)", m.Module)
 		}
-		found(Error, fmt.Sprintf("the kernel cannot do %s: %s", m.What, m.Err), fix)
+		found(Error, fmt.Sprintf("the kernel lacks %s: %s", m.What, m.Err), fix)
 	}
 }
 
@@ -49,8 +49,8 @@ func reversePath(o *Observation, found found) {
 			if err != nil || e.Outcome != explain.Refused || e.RPFilter == "" {
 				continue
 			}
-			found(Error, fmt.Sprintf("reverse-path filtering drops what arrives at %s (%s) for %v: %s", u.Name, u.Device, to, e.RPFilter),
-				fmt.Sprintf("start uplinkd, where it does not run: it makes strict filtering pass; else: sysctl -w net.ipv4.conf.%s.rp_filter=2", u.Device))
+			found(Error, fmt.Sprintf("reverse-path filtering drops packets that arrive on %s (%s) for %v: %s", u.Name, u.Device, to, e.RPFilter),
+				fmt.Sprintf("start uplinkd if it is not running (it makes strict filtering pass); otherwise: sysctl -w net.ipv4.conf.%s.rp_filter=2", u.Device))
 			break
 		}
 	}
@@ -77,7 +77,7 @@ func undeclaredReversePath(o *Observation, found found) {
 		if err != nil || e.Outcome != explain.Refused || e.RPFilter == "" {
 			continue
 		}
-		found(Warning, fmt.Sprintf("reverse-path filtering drops what comes from the Internet by %s, which is no uplink, and by which table %d leads there: %s", link.Name, o.Routing.Tables[out].Table, e.RPFilter),
+		found(Warning, fmt.Sprintf("reverse-path filtering drops packets from the Internet on %s, which is not an uplink but the default route of table %d: %s", link.Name, o.Routing.Tables[out].Table, e.RPFilter),
 			fmt.Sprintf("sysctl -w net.ipv4.conf.%[1]s.rp_filter=2, or make %[1]s an uplink", link.Name))
 	}
 }
@@ -115,10 +115,10 @@ func foreignRules(o *Observation, found found) {
 		all := !r.From.IsValid() && !r.To.IsValid() && r.IIF == "" && r.OIF == "" && r.Mask == 0 && r.Selectors == (netcfg.RuleSelectors{}) && r.SuppressPrefixLen < 0 && r.SuppressGroup < 0
 		switch {
 		case r.Priority >= k.RulePriority && r.Priority < k.RulePriority+1000:
-			found(Error, fmt.Sprintf("somebody else's rule stands among ours (%d to %d): %s", k.RulePriority, k.RulePriority+999, r),
-				fmt.Sprintf("ip %s rule del pref %d, or move ours: [kernel] rule_priority", flag, r.Priority))
+			found(Error, fmt.Sprintf("another program has a rule in our range of priorities (%d to %d): %s", k.RulePriority, k.RulePriority+999, r),
+				fmt.Sprintf("ip %s rule del pref %d, or move ours with [kernel] rule_priority", flag, r.Priority))
 		case r.Priority < k.RulePriority && all && o.hasDefaultRoute(r.Table, r.Family):
-			found(Error, fmt.Sprintf("somebody else's rule comes before ours and takes every packet: %s", r),
+			found(Error, fmt.Sprintf("a rule of another program precedes ours and takes every packet: %s", r),
 				fmt.Sprintf("ip %s rule del pref %d, or put ours before it: [kernel] rule_priority = %d", flag, r.Priority, max(1, r.Priority-1000)))
 		}
 	}
@@ -153,7 +153,7 @@ func networkdForeignRules(o *Observation, found found) {
 	for _, s := range yes {
 		settings = append(settings, s+"=no\\n")
 	}
-	found(Error, fmt.Sprintf("systemd-networkd deletes what it did not make itself: %s %s on, so its next restart removes our rules and routes", strings.Join(yes, " and "), verb),
+	found(Error, fmt.Sprintf("systemd-networkd deletes rules and routes of other programs: %s %s on, so its next restart removes ours", strings.Join(yes, " and "), verb),
 		fmt.Sprintf("mkdir -p /etc/systemd/networkd.conf.d; printf '[Network]\\n%s' > /etc/systemd/networkd.conf.d/uplinkd.conf; systemctl restart systemd-networkd", strings.Join(settings, "")))
 }
 
@@ -177,10 +177,10 @@ func overlappingSubnets(o *Observation, found found) {
 			both := fmt.Sprintf("%s (%v) and %s (%v)", a.Device, a.Prefix.Masked(), b.Device, b.Prefix.Masked())
 			switch {
 			case up && other:
-				found(Warning, "two uplinks are in overlapping networks: "+both+"; what is in that network is reached by one of them only",
-					"give one modem another address range, where that is possible; uplinkd keeps both usable for the Internet")
+				found(Notice, "two uplinks are in overlapping networks: "+both+"; hosts in that network are reached by only one of them",
+					"nothing, for both work towards the Internet; to reach those hosts, change the address range of one modem")
 			case up || other:
-				found(Error, "an uplink and a network behind this machine overlap: "+both+"; hosts there are looked for on the wrong side",
+				found(Error, "an uplink and a network behind this machine overlap: "+both+"; hosts there are looked up on the wrong interface",
 					"renumber the LAN, or the modem")
 			}
 		}
@@ -195,11 +195,11 @@ func translatesSource(o *Observation, device string, f rules.Family) bool {
 // absentDevices finds what is configured and not there: a typing error, or a device that is unplugged.
 func absentDevices(o *Observation, found found) {
 	for _, a := range o.Absent {
-		fix := "plug it in, or correct the name: ip link show lists what is there"
+		fix := "plug the device in, or correct its name in the configuration"
 		if a.Like != "" {
-			fix = fmt.Sprintf("correct the name if %s is meant; else plug the device in", a.Like)
+			fix = fmt.Sprintf("if %s is meant, correct the name in the configuration; otherwise plug the device in", a.Like)
 		}
-		found(Warning, fmt.Sprintf("there is no device %s, which %s needs", a.Device, a.User), fix)
+		found(Warning, fmt.Sprintf("%s: %s", a.User, a.Cause), fix)
 	}
 }
 
@@ -208,14 +208,16 @@ func invalidDrops(o *Observation, found found) {
 		return
 	}
 	for _, d := range o.Drops {
-		if d.Counted && d.Packets == 0 {
+		severity, dropped := Warning, ""
+		switch {
+		case d.Counted && d.Packets == 0:
 			continue
-		}
-		dropped := ""
-		if d.Counted {
+		case d.Counted:
 			dropped = fmt.Sprintf(" (%d packets so far)", d.Packets)
+		case o.NoneInvalid: // firewalld brings such rules along
+			severity, dropped = Notice, " (none since the start of this machine)"
 		}
-		found(Warning, fmt.Sprintf("a rule of nftables %s %s, chain %s, handle %d drops what connection tracking holds for invalid%s: flows whose packets take two ways, or that moved to another uplink, hang on it",
+		found(severity, fmt.Sprintf("a rule in nftables %s %s, chain %s, handle %d drops packets in connection state invalid%s: asymmetric flows, and flows that moved to another uplink, hang",
 			d.Family, d.Table, d.Chain, d.Handle, dropped),
 			"sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1; in OpenWrt: uci set firewall.@defaults[0].drop_invalid=0, and masq_allow_invalid=1 for the wan zone")
 	}
@@ -226,8 +228,8 @@ func mtuBlackholes(o *Observation, found found) {
 		if !t.Answers || t.TooBig || t.Passes >= t.MTU || t.Passes == 0 {
 			continue
 		}
-		found(Error, fmt.Sprintf("%s in %v loses packets above %d bytes and nobody says so (the device takes %d, asked was %s): connections begin and then hang", t.Uplink, t.Family, t.Passes, t.MTU, t.Target),
-			fmt.Sprintf("ip link set dev %s mtu %d, and make it stay; for hosts behind: nft add rule inet filter forward oifname %q tcp flags syn tcp option maxseg size set rt mtu", t.Device, t.Passes, t.Device))
+		found(Error, fmt.Sprintf("%s (%v) silently loses packets above %d bytes (device MTU %d, tested with %s): connections open and then hang", t.Uplink, t.Family.Name(), t.Passes, t.MTU, t.Target),
+			fmt.Sprintf("ip link set dev %s mtu %d, permanently; for hosts behind: nft add rule inet filter forward oifname %q tcp flags syn tcp option maxseg size set rt mtu", t.Device, t.Passes, t.Device))
 	}
 }
 
@@ -242,8 +244,8 @@ func blockedProbes(o *Observation, found found) {
 				id = u.ID
 			}
 		}
-		found(Error, fmt.Sprintf("this machine's own firewall keeps probes of %s in %v from leaving: %s", t.Uplink, t.Family, t.Blocked),
-			fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", o.Config.Kernel.MarkMask, o.Config.Kernel.Mark(id)))
+		found(Error, fmt.Sprintf("this machine's firewall blocks outgoing probes of %s (%v): %s", t.Uplink, t.Family.Name(), t.Blocked),
+			fmt.Sprintf("allow them, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", o.Config.Kernel.MarkMask, o.Config.Kernel.Mark(id)))
 	}
 }
 
@@ -256,15 +258,73 @@ func forwarding(o *Observation, found found) {
 		if !isUplink(o, l.Name) || o.Routing.Sysctls["net/ipv4/conf/"+l.Name+"/forwarding"] != "0" {
 			continue
 		}
-		found(Warning, "there is a network behind this machine, and "+l.Name+" does not forward IPv4", "sysctl -w net.ipv4.ip_forward=1, and make it stay in /etc/sysctl.d")
+		found(Warning, "there is a LAN behind this machine, but "+l.Name+" does not forward IPv4", "sysctl -w net.ipv4.ip_forward=1, and the same in a file in /etc/sysctl.d")
 		return
 	}
+}
+
+// notForwarded finds local networks that the firewall lets out by some uplinks and not by others, and those that it lets out by none. Of the
+// latter some may be meant, such as a network of cameras: they are none while others are let out, unless the configuration names them.
+func notForwarded(o *Observation, found found) {
+	for _, family := range rules.Families {
+		ways, devices := o.Forwarded(family)
+		refused := func(device, uplink string) int {
+			return slices.IndexFunc(o.Refused, func(r Refused) bool { return r.Device == device && r.Uplink == uplink && r.Family == family })
+		}
+		closed := func(device string) bool {
+			return !slices.ContainsFunc(ways, func(u *rules.Uplink) bool { return refused(device, u.Name) < 0 })
+		}
+		allClosed := !slices.ContainsFunc(devices, func(device string) bool { return !closed(device) })
+		for _, device := range devices {
+			named := slices.ContainsFunc(o.Config.LANs, func(l rules.LAN) bool { return l.Device == device })
+			for _, u := range ways {
+				at := refused(device, u.Name)
+				if at < 0 || closed(device) && !named && !allClosed {
+					continue
+				}
+				then := "its hosts are offline while new traffic uses it"
+				if closed(device) {
+					then = "its hosts are offline"
+				}
+				found(Warning, fmt.Sprintf("the firewall forwards no new %s connection from %s to %s (%s): %s (nftables %s)", family.Name(), device, u.Name, u.Device, then, o.Refused[at].By),
+					fmt.Sprintf("treat %[2]s as the firewall's other devices to the Internet (in OpenWrt: add it to the wan zone), or: nft insert rule %[3]s iifname %[1]q oifname %[2]q accept", device, u.Device, strings.Replace(o.Refused[at].By, ", chain", "", 1)))
+			}
+		}
+	}
+}
+
+// Forwarded lists the uplinks that carry new traffic of a family from behind this machine, and the devices of local networks that it may
+// come from.
+func (o *Observation) Forwarded(family rules.Family) (ways []*rules.Uplink, devices []string) {
+	for i := range o.Config.Uplinks {
+		u := &o.Config.Uplinks[i]
+		if info := o.Report.Paths[rules.Path{Uplink: u.ID, Family: family}]; !u.PoliciesOnly && !u.Site && info.Up && info.HasDefault {
+			ways = append(ways, u)
+		}
+	}
+	for _, a := range o.Routing.Addrs {
+		link, _ := o.Routing.Link(a.Device)
+		if rules.FamilyOf(a.Prefix.Addr()) == family && a.Prefix.Addr().IsGlobalUnicast() && !a.Prefix.IsSingleIP() && link.Up && !link.Loopback && !link.PointToPoint &&
+			!isUplink(o, a.Device) && o.Routing.Sysctls["net/"+family.String()+"/conf/"+a.Device+"/forwarding"] != "0" && !slices.Contains(devices, a.Device) {
+			devices = append(devices, a.Device)
+		}
+	}
+	return ways, devices
 }
 
 // ipsecTranslated finds translation by others of what IPsec policies cover. Ours leaves it alone.
 func ipsecTranslated(o *Observation, found func(Severity, string, string)) {
 	for by, policy := range o.Routing.TranslatedIPsec(o.Config) {
-		found(Error, fmt.Sprintf("the nftables table %s rewrites sources that an IPsec policy covers (%v to %v): no policy matches any more, and they leave in the clear", by, policy.From, policy.To),
-			fmt.Sprintf("put a rule before it in that chain of %s: rt ipsec exists return", by))
+		found(Error, fmt.Sprintf("the nftables table %s rewrites the source of traffic that an IPsec policy covers (%v to %v): the policy no longer matches, and the traffic leaves unencrypted", by, policy.From, policy.To),
+			fmt.Sprintf("add a rule before it in that chain of %s: rt ipsec exists return", by))
+	}
+}
+
+// otherPrograms names those of which something must be known that no other check looks at.
+func otherPrograms(o *Observation, found found) {
+	for _, n := range o.Neighbours {
+		if n.Write != "" && n.Check == "" {
+			found(Notice, fmt.Sprintf("%s is here (%s): it %s", n.Name, n.By, n.Does), n.Write)
+		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/uplinkd/uplinkd/internal/neighbours"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -42,12 +43,20 @@ type Observation struct {
 	// Networkd is nil where systemd-networkd is not in use.
 	Networkd *Networkd
 	Drops    []InvalidDrop
+	// NoneInvalid is true where connection tracking is known to have held no packet for invalid.
+	NoneInvalid bool
 	// Liberal is true when connection tracking takes TCP segments outside of the window for valid.
 	Liberal bool
 	Missing []MissingFeature
 	// Absent are the devices that the configuration names and that are not there.
 	Absent    []AbsentDevice
 	MTUProbes []MTUProbe
+	// Refused is what others' packet filters do not forward to uplinks.
+	Refused []Refused
+	// RefusedForwards is what they do not forward from uplinks to the hosts of forwarded ports.
+	RefusedForwards []RefusedForward
+	// Neighbours are the known programs that are here.
+	Neighbours []neighbours.Found
 	// DaemonProblems are the problems of the running daemon.
 	DaemonProblems []rules.Problem
 }
@@ -56,6 +65,14 @@ type Observation struct {
 type AbsentDevice struct {
 	User, Device string
 	Like         string // one that is, by a similar name; "" for none
+	Cause        string // the sentence that says so
+}
+
+// Refused says that somebody's packet filter lets no new connection pass from a local network to an uplink.
+type Refused struct {
+	Device, Uplink string
+	Family         rules.Family
+	By             string // chain: "inet filter, chain forward"
 }
 
 // InvalidDrop is somebody's packet filter rule that drops what connection tracking holds for invalid.
@@ -104,7 +121,10 @@ func checks() []check {
 		{"no-device", absentDevices},
 		{"probe-blocked", blockedProbes},
 		{"forwarding", forwarding},
+		{"lan-not-forwarded", notForwarded},
+		{"forward-refused", forwardsRefused},
 		{"ipsec-translated", ipsecTranslated},
+		{"other-program", otherPrograms},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/uplinkd/uplinkd/internal/neighbours"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -48,13 +49,72 @@ func TestWhatMTUProbesFind(t *testing.T) {
 	}
 }
 
+func TestOtherProgramsAreNamedWhereSomethingMustBeKnown(t *testing.T) {
+	o := healthy()
+	o.Neighbours = neighbours.Find(neighbours.Seen{Processes: []string{"conntrackd", "keepalived", "systemd-network", "dockerd"}})
+	if len(o.Neighbours) != 4 {
+		t.Fatalf("%+v", o.Neighbours)
+	}
+	found := Examine(o) // keepalived needs nothing, and checks of their own look at the other two
+	if len(found) != 1 || found[0].Check != "other-program" || found[0].Severity != Notice || !strings.HasPrefix(found[0].Cause, "conntrackd is here (the process conntrackd): it copies") || found[0].Fix == "" {
+		t.Errorf("%+v", found)
+	}
+}
+
+func TestNetworksThatTheFirewallDoesNotForward(t *testing.T) {
+	lan := func(uplinks ...string) (list []Refused) {
+		for _, u := range uplinks {
+			list = append(list, Refused{"lan0", u, rules.IPv4, "ip fw, chain forward"})
+		}
+		return list
+	}
+	cameras := []Refused{{"cam0", "fiber", rules.IPv4, "ip fw, chain forward"}, {"cam0", "lte", rules.IPv4, "ip fw, chain forward"}}
+	for name, c := range map[string]struct {
+		refused []Refused
+		change  func(*Observation)
+		want    int
+	}{
+		"all is forwarded":            {nil, nil, 0},
+		"one uplink is left out":      {lan("lte"), nil, 1},
+		"a network for itself":        {cameras, nil, 0},
+		"one that the file names":     {cameras, func(o *Observation) { o.Config.LANs = []rules.LAN{{Device: "cam0"}} }, 2},
+		"nothing is forwarded":        {append(lan("fiber", "lte"), cameras...), nil, 4},
+		"an uplink of policies alone": {lan("lte"), func(o *Observation) { o.Config.Uplinks[1].PoliciesOnly = true }, 0},
+		"an uplink without default": {lan("lte"), func(o *Observation) {
+			o.Report.Paths[rules.Path{Uplink: 2, Family: rules.IPv4}] = rules.PathInfo{Up: true}
+		}, 0},
+		"a network that is down":  {lan("lte"), func(o *Observation) { o.Routing.Links[2].Up = false }, 0},
+		"forwarding is off there": {lan("lte"), func(o *Observation) { o.Routing.Sysctls["net/ipv4/conf/lan0/forwarding"] = "0" }, 0},
+	} {
+		o := healthy()
+		for i, device := range []string{"lan0", "cam0"} {
+			o.Routing.Links = append(o.Routing.Links, rules.Link{Index: 3 + i, Name: device, Up: true, Carrier: true})
+			o.Routing.Addrs = append(o.Routing.Addrs, rules.Addr{Device: device, Prefix: netip.MustParsePrefix([]string{"192.168.7.1/24", "192.168.8.1/24"}[i])})
+		}
+		o.Report.Paths = map[rules.Path]rules.PathInfo{{Uplink: 1, Family: rules.IPv4}: {Up: true, HasDefault: true}, {Uplink: 2, Family: rules.IPv4}: {Up: true, HasDefault: true}}
+		o.Refused = c.refused
+		if c.change != nil {
+			c.change(o)
+		}
+		n := 0
+		for _, f := range Examine(o) {
+			if f.Check == "lan-not-forwarded" && f.Severity == Warning {
+				n++
+			}
+		}
+		if n != c.want {
+			t.Errorf("%s: %d findings, want %d: %+v", name, n, c.want, Examine(o))
+		}
+	}
+}
+
 func TestWhatIsMissingAndWhatTheDaemonSays(t *testing.T) {
 	o := healthy()
 	o.Missing = []MissingFeature{{"masquerading", "nft_masq", "no such file"}, {"policy rules of IPv6", "", "not supported"}}
 	o.DaemonProblems = []rules.Problem{{Code: "dead-target", Severity: "warning", Message: "a target", Fix: "another"}, {Code: "kernel-feature", Severity: "error", Message: "known"}}
 	want := []Finding{
-		{"kernel-feature", Error, "the kernel cannot do masquerading: no such file", "modprobe nft_masq; echo nft_masq >> /etc/modules-load.d/uplinkd.conf (install the distribution's kernel module package where modprobe does not find it)"},
-		{"kernel-feature", Error, "the kernel cannot do policy rules of IPv6: not supported", "use a kernel that has it"},
+		{"kernel-feature", Error, "the kernel lacks masquerading: no such file", "modprobe nft_masq; echo nft_masq >> /etc/modules-load.d/uplinkd.conf (install the distribution's kernel module package where modprobe does not find it)"},
+		{"kernel-feature", Error, "the kernel lacks policy rules of IPv6: not supported", "use a kernel with it"},
 		{"dead-target", Warning, "a target", "another"},
 	}
 	got := Examine(o)
@@ -77,17 +137,18 @@ func TestDropsOfInvalidPacketsCountWhenTheyDoHarm(t *testing.T) {
 	busy.Packets = 5
 	for name, c := range map[string]struct {
 		change func(*Observation)
-		want   int
+		want   Severity // "": silent
 	}{
-		"a rule without a counter":            {func(o *Observation) { o.Drops = []InvalidDrop{drop} }, 1},
-		"one that has dropped nothing":        {func(o *Observation) { o.Drops = []InvalidDrop{counted} }, 0},
-		"one that has dropped packets":        {func(o *Observation) { o.Drops = []InvalidDrop{busy} }, 1},
-		"connection tracking that is liberal": {func(o *Observation) { o.Drops, o.Liberal = []InvalidDrop{drop}, true }, 0},
-		"one uplink":                          {func(o *Observation) { o.Drops, o.Config.Uplinks = []InvalidDrop{drop}, o.Config.Uplinks[:1] }, 0},
+		"a rule without a counter":            {func(o *Observation) { o.Drops = []InvalidDrop{drop} }, Warning},
+		"one where nothing was invalid":       {func(o *Observation) { o.Drops, o.NoneInvalid = []InvalidDrop{drop}, true }, Notice},
+		"one that has dropped nothing":        {func(o *Observation) { o.Drops = []InvalidDrop{counted} }, ""},
+		"one that has dropped packets":        {func(o *Observation) { o.Drops = []InvalidDrop{busy} }, Warning},
+		"connection tracking that is liberal": {func(o *Observation) { o.Drops, o.Liberal = []InvalidDrop{drop}, true }, ""},
+		"one uplink":                          {func(o *Observation) { o.Drops, o.Config.Uplinks = []InvalidDrop{drop}, o.Config.Uplinks[:1] }, ""},
 	} {
 		o := healthy()
 		c.change(o)
-		if got := Examine(o); len(got) != c.want {
+		if got := Examine(o); Worst(got) != c.want {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

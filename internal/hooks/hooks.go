@@ -8,6 +8,8 @@
 package hooks
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +54,7 @@ func (p *Programs) Run(ctx context.Context, events iter.Seq[Event]) error {
 		for _, err := range refused {
 			if text := err.Error(); !warned[text] { // once, and not with every event
 				warned[text] = true
-				p.Log.Warn("hook is not run", "err", err)
+				p.Log.Warn("hook refused", "err", err)
 			}
 		}
 		for _, program := range programs {
@@ -119,18 +121,53 @@ func trusted(path string) error {
 	return nil
 }
 
-// run runs one program in a process group of its own, which is killed as a whole when time is up.
+// run runs one program for one event.
 func (p *Programs) run(ctx context.Context, program string, e Event) error {
-	timeout := p.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
+	return Command{Program: program, Timeout: cmp.Or(p.Timeout, DefaultTimeout), Vars: e.Vars, Input: e.JSON}.run(ctx)
+}
+
+// Command is a program of the owner's and how it is run.
+type Command struct {
+	Program string // absolute path
+	Args    []string
+	Timeout time.Duration
+	Vars    map[string]string // environment variables, without the prefix UPLINKD_
+	Input   []byte            // what is on standard input
+}
+
+// Runnable returns why a program is not run, nil for one that is: it is not there, or others than root and us could change it.
+func Runnable(program string) error {
+	info, err := os.Stat(program)
+	switch {
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
+		return fmt.Errorf("%s is no program", program)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("took longer than %v and was killed", timeout))
+	for _, path := range []string{program, filepath.Dir(program)} {
+		if err := trusted(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Run runs the command if it is Runnable. An error has the beginning of what the program said.
+func (c Command) Run(ctx context.Context) error {
+	if err := Runnable(c.Program); err != nil {
+		return err
+	}
+	return c.run(ctx)
+}
+
+// run runs the command in a process group of its own, which is killed as a whole when time is up.
+func (c Command) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("took longer than %v and was killed", c.Timeout))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, program)
+	cmd := exec.CommandContext(ctx, c.Program, c.Args...)
 	cmd.Dir = "/"
-	cmd.Env = environment(e)
-	cmd.Stdin = strings.NewReader(string(e.JSON))
+	cmd.Env = environment(c.Vars)
+	cmd.Stdin = bytes.NewReader(c.Input)
 	var out clipped
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -150,9 +187,9 @@ func (p *Programs) run(ctx context.Context, program string, e Event) error {
 }
 
 // environment is all that a program gets: nothing of ours may leak into it.
-func environment(e Event) []string {
+func environment(vars map[string]string) []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"}
-	for name, value := range e.Vars {
+	for name, value := range vars {
 		env = append(env, "UPLINKD_"+name+"="+strings.ReplaceAll(value, "\x00", ""))
 	}
 	slices.Sort(env)

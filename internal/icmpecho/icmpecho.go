@@ -1,7 +1,6 @@
 // Package icmpecho makes ICMP and ICMPv6 echo requests, and knows what comes back for them on a raw socket. It is pure; whoever asks has a
-// socket of its own: internal/doctor one by which no packet is split, internal/lab one in the namespace of a host.
-//
-// probe has pro-bing instead (docs/internals/design-differences.md).
+// socket of its own: probe one for all calm probes of a family, internal/doctor one by which no packet is split, internal/lab one in the
+// namespace of a host.
 package icmpecho
 
 import (
@@ -28,9 +27,12 @@ type Request struct {
 	ID, Seq uint16
 }
 
-// Message returns it with a payload of a number of bytes. The kernel makes the checksum of ICMPv6.
-func (r Request) Message(payload int) ([]byte, error) {
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(r.ID), Seq: int(r.Seq), Data: make([]byte, payload)}}
+// Message returns it with a payload of a number of bytes, all zero.
+func (r Request) Message(payload int) ([]byte, error) { return r.Carrying(make([]byte, payload)) }
+
+// Carrying returns it with a payload, which its answer brings back (RFC 792, RFC 4443, section 4.2). The kernel makes the checksum of ICMPv6.
+func (r Request) Carrying(payload []byte) ([]byte, error) {
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(r.ID), Seq: int(r.Seq), Data: payload}}
 	if r.IPv6 {
 		m.Type = ipv6.ICMPTypeEchoRequest
 	}

@@ -111,7 +111,8 @@ func decodeConnection(m []byte, family rules.Family) (c rules.Connection, id []*
 			decodeTransport(value, &c)
 			id = append(id, nl.NewRtAttr(ctaTupleOrig|unix.NLA_F_NESTED, append([]byte(nil), value...)))
 		case ctaTupleReply:
-			c.ReplyDest = decodeTuple(value).dst
+			answers := decodeTuple(value)
+			c.ReplySource, c.ReplyDest = answers.src, answers.dst
 		case ctaMark:
 			if len(value) >= 4 {
 				c.Mark = binary.BigEndian.Uint32(value)

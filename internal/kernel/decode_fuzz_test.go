@@ -11,6 +11,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/explain"
 )
 
 // attr is a netlink attribute.
@@ -26,8 +27,11 @@ func FuzzNetlink(f *testing.F) {
 	k := &Kernel{log: slog.New(slog.DiscardHandler), numbers: rules.Kernel{Protocol: 117, TableBase: 11700, MarkMask: 0x3f000000}}
 	sorts := []func(m []byte){
 		func(m []byte) { k.decodeAddr(m) },
-		func(m []byte) { k.decodeRoute(m) },
-		func(m []byte) { k.decodeTableRoute(m) },
+		func(m []byte) {
+			var r explain.TableRoute
+			k.devices.decodeRoute(m, &r)
+			k.devices.decodeRoute(m, &r)
+		},
 		func(m []byte) { _, _ = k.decodeAnswer(m) },
 		func(m []byte) { decodeRule(m) },
 		func(m []byte) { decodeLink(m) },

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -14,9 +15,25 @@ import (
 // EgressChecker tells whether echo requests of this machine leave by the device that they are meant for. It may be used beside a Kernel and by
 // many goroutines. The zero EgressChecker is ready to use, in the network namespace of whoever asks first.
 type EgressChecker struct {
+	// Changes counts what the kernel has told of since (see [Watcher.Changes]): while it stays the same a request leaves as before, and
+	// the kernel is asked once a minute. Where it is nil, the kernel is asked each time. It is set before the first question.
+	Changes func() uint64
+
 	mu     sync.Mutex
-	socket *rtnlConn // nil: to be opened
+	socket *rtnlConn                    // nil: to be opened
+	leaves map[egressQuestion]time.Time // when the kernel said so, since the count below
+	count  uint64
 }
+
+// egressQuestion is what LeavesBy is asked.
+type egressQuestion struct {
+	device         string
+	mark           uint32
+	source, target netip.Addr
+}
+
+// egressAnswerLife is how long an answer holds at most: a change that nobody was told of is noticed then.
+const egressAnswerLife = time.Minute
 
 // LeavesBy reports whether an echo request with a mark and a source address, which may be invalid, would leave
 // by a device that it is not bound to. False also means that it is not known: the kernel refuses the packet,
@@ -25,6 +42,10 @@ func (c *EgressChecker) LeavesBy(device string, mark uint32, source, target neti
 	source, target = source.Unmap(), target.Unmap()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	question, now := egressQuestion{device, mark, source, target}, time.Now()
+	if c.remembers(question, now) {
+		return true
+	}
 	if c.socket == nil {
 		var err error
 		if c.socket, err = openRTNL(); err != nil {
@@ -33,12 +54,29 @@ func (c *EgressChecker) LeavesBy(device string, mark uint32, source, target neti
 	}
 	out, err := c.outputDevice(mark, source, target)
 	if err == nil {
-		return out != 0 && out == c.deviceIndex(device)
+		leaves := out != 0 && out == c.deviceIndex(device)
+		if leaves && c.leaves != nil {
+			c.leaves[question] = now
+		}
+		return leaves
 	}
 	if no := (refusal{}); !errors.As(err, &no) {
 		c.closeSocket() // the next one opens another
 	}
 	return false
+}
+
+// remembers reports whether the kernel has said so lately, and nothing has changed since. The lock is held. What changes while
+// the kernel is asked counts as later.
+func (c *EgressChecker) remembers(q egressQuestion, now time.Time) bool {
+	if c.Changes == nil {
+		return false
+	}
+	if count := c.Changes(); c.leaves == nil || count != c.count {
+		c.leaves, c.count = make(map[egressQuestion]time.Time), count
+	}
+	asked, known := c.leaves[q]
+	return known && now.Sub(asked) < egressAnswerLife
 }
 
 // Close closes the socket.

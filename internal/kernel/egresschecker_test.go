@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -77,6 +78,59 @@ func TestARequestLeavesByADeviceWhenNothingTakesItElsewhere(t *testing.T) {
 			t.Errorf("to %s from %q leads by wan1", target, source)
 		}
 	}
+}
+
+// The count stands still while nobody receives events: what is answered from memory is told apart from what the kernel is asked.
+func TestAnAnswerHoldsUntilTheKernelTellsOfAChange(t *testing.T) {
+	namespace(t)
+	sh(t, routesScript)
+	w := watch(t)
+	checker := kernel.EgressChecker{Changes: w.Changes}
+	defer checker.Close()
+	expect := func(when string, want bool) {
+		t.Helper()
+		for target, source := range map[string]string{far4: "203.0.113.2", far6: "2001:db8:b::2"} {
+			if got := checker.LeavesBy("wan2", mark2, address(source), address(target)); got != want {
+				t.Errorf("%s: to %s by wan2: %v, want %v", when, target, got, want)
+			}
+		}
+	}
+	expect("at first", true)
+	sh(t, "ip rule add pref 100 from all lookup main; ip -6 rule add pref 100 from all lookup main")
+	expect("before anybody was told", true)
+	before := w.Changes()
+	running := run(t, w)
+	told := func(more uint64) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); w.Changes() < before+more; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d changes were counted, want %d", w.Changes()-before, more)
+			}
+		}
+		before = w.Changes()
+	}
+	told(2)
+	expect("a foreign rule comes first", false)
+	sh(t, "ip rule del pref 100; ip -6 rule del pref 100")
+	expect("it is gone", true) // what is refused is not remembered
+	for _, c := range []struct{ change, undo string }{
+		{"ip route del default via 203.0.113.1 table 102", "ip route add default via 203.0.113.1 dev wan2 table 102"},
+		{"ip link set wan2 down", "ip link set wan2 up; ip route add default via 203.0.113.1 dev wan2 table 102"},
+		{"ip link del wan2", "true"},
+	} {
+		leaves := func() bool { return checker.LeavesBy("wan2", mark2, address("203.0.113.2"), address(far4)) }
+		if !leaves() {
+			t.Fatalf("before %q no way leads by wan2", c.change)
+		}
+		sh(t, c.change)
+		for deadline := time.Now().Add(patience); leaves(); time.Sleep(time.Millisecond) { // until it is told
+			if time.Now().After(deadline) {
+				t.Fatalf("after %q it is still believed to leave", c.change)
+			}
+		}
+		sh(t, c.undo)
+	}
+	running.expectEnd(t)
 }
 
 func TestManyAskAtOnce(t *testing.T) {

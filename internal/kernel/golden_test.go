@@ -99,6 +99,7 @@ var machines = map[string]struct {
 	"sources":    {script: preferredSources},
 	"wide":       {script: wide, config: wideLease},
 	"policies":   {script: dual, config: policies},
+	"forwards":   {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Forwards = forwards() }, health: []rules.Health{rules.Dead, rules.Good}},
 	"vxlan":      {script: oneProvider, config: vxlan},
 	"gretap":     {script: oneProvider + "ip link add br0 type bridge; ip link set br0 up\n", config: gretap, vm: true},
 	"sit":        {script: oneProvider, config: sit, vm: true},
@@ -107,7 +108,8 @@ var machines = map[string]struct {
 }
 
 func policies(c *rules.Config) {
-	c.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.7/32", "2001:db8:77::/48")}}
+	c.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}}, {ID: 4, Tiers: [][]int{{1}}, KillSwitch: true, Except: nets("192.0.2.7/32", "2001:db8:77::/48")},
+		{ID: 5, LeftTo: rules.LeftToMain}, {ID: 6, LeftTo: rules.LeftToDefault}}
 	c.Policies = []rules.Policy{
 		{Name: "hosts", Group: 3, Select: rules.Selector{rules.SelectAddresses{Prefixes: nets("192.168.1.7/32", "192.168.1.8/32", "2001:db8:1::7/128")}}},
 		{Name: "mail", Group: 3, Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}}}}},
@@ -117,6 +119,17 @@ func policies(c *rules.Config) {
 		{Name: "filled", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"streaming"}}, rules.SelectProtocols{17}, rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 65535}}}}},
 		{Name: "voice", Group: 3, Select: rules.Selector{rules.SelectDSCP{46, 34}}},
 		{Name: "camera", Group: 4, Select: rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
+		{Name: "alone", Group: 5, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.128/25")}}},
+		{Name: "usual", Group: 6, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.64/26")}, rules.SelectProtocols{6}}},
+		{Name: "country", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Lists: []rules.List{{Name: "country", Set: set("192.0.2.0/27", "192.0.2.40-192.0.2.50", "2001:db8:99::/48")}}}}},
+	}
+}
+
+func forwards() []rules.Forward {
+	return []rules.Forward{
+		{Name: "web", Protocols: []uint8{6}, Ports: netcfg.Ports{First: 443, Last: 443}, ToPort: 8443, Device: "lan0", To4: netip.MustParseAddr("192.168.1.10"), ID6: 0x10},
+		{Name: "game", Protocols: []uint8{17, 6}, Ports: netcfg.Ports{First: 27000, Last: 27010}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.11")},
+		{Name: "mail", Protocols: []uint8{6}, Ports: netcfg.Ports{First: 25, Last: 25}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.12"), ID6: 0x12, Uplinks: []int{1}},
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
@@ -52,6 +55,28 @@ func (k *Kernel) InvalidDrops() ([]InvalidDrop, error) {
 		}
 	}
 	return drops, nil
+}
+
+// ctaStatsInvalid is CTA_STATS_INVALID of linux/netfilter/nfnetlink_conntrack.h.
+const ctaStatsInvalid = 4
+
+// InvalidPackets returns how many packets connection tracking has held for invalid in this namespace.
+func (k *Kernel) InvalidPackets() (packets uint64, err error) {
+	const getStats = 4 // IPCTNL_MSG_CT_GET_STATS_CPU: one answer for each processor
+	req := k.request(unix.NFNL_SUBSYS_CTNETLINK<<8|getStats, unix.NLM_F_DUMP)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: nl.NFNETLINK_V0})
+	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	if err != nil {
+		return 0, fmt.Errorf("reading the statistics of connection tracking: %w", err)
+	}
+	for _, m := range msgs {
+		for typ, value := range attributes(m[min(len(m), nl.SizeofNfgenmsg):]) {
+			if typ == ctaStatsInvalid && len(value) >= 4 {
+				packets += uint64(binary.BigEndian.Uint32(value))
+			}
+		}
+	}
+	return packets, nil
 }
 
 func tableFamily(f nftables.TableFamily) string {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules/encap"
@@ -45,6 +46,27 @@ func TestDropsOfInvalidPacketsAreFoundInWhateverForm(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestInvalidPacketsAreCounted(t *testing.T) {
+	namespace(t)
+	sh(t, "nft 'table inet fw { chain o { type filter hook output priority 0; ct state invalid counter; }; }'")
+	k := open(t)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	const synFIN = 3
+	for want := range uint64(3) {
+		if got, err := k.InvalidPackets(); err != nil || got != 2*want { // on its way out, and on its way in
+			t.Errorf("%d, %v; want %d", got, err, 2*want)
+		}
+		segment := []byte{0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 5 << 4, synFIN, 16, 0, 0, 0, 0, 0}
+		if err := unix.Sendto(fd, segment, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

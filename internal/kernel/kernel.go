@@ -16,26 +16,37 @@ import (
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
-// Kernel is the network namespace that it was opened in. It is not safe for concurrent use: one
-// goroutine writes to the kernel.
+// Kernel is the network namespace that it was opened in. But for Flows it is not safe for concurrent use: one goroutine writes to
+// the kernel.
 type Kernel struct {
 	log     *slog.Logger
 	numbers rules.Kernel
 	sockets map[int]*nl.SocketHandle
 	nft     *nftables.Conn
 	table   tableCache
+	flows   flowCount
 	devices devices // of the last snapshot
 	reduced map[string]*reducedTable
 	// wireGuard is connected to when it is needed first.
 	wireGuard WireGuard
 	// unfiltered says of devices why the kernel refused them an egress filter.
 	unfiltered map[string]string
+	// routeLister is connected to when it is needed first. Kept are lists of a great many routes; refreshing gives the next one, nil
+	// while none is on its way.
+	routeLister *routeLister
+	kept        map[rules.Family]*routeList
+	refreshing  chan refreshed
+	mptcpID     int // of the generic netlink family; 0 until it is needed
+	offload     struct {
+		tried bool
+		err   error // nil: there are flowtables
+	}
 }
 
 // Open connects to the kernel of the calling thread's network namespace.
 func Open(numbers rules.Kernel, log *slog.Logger) (*Kernel, error) {
-	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle), reduced: make(map[string]*reducedTable), unfiltered: make(map[string]string)}
-	for _, proto := range []int{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER, unix.NETLINK_INET_DIAG} {
+	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle), reduced: make(map[string]*reducedTable), unfiltered: make(map[string]string), kept: make(map[rules.Family]*routeList)}
+	for _, proto := range []int{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER, unix.NETLINK_INET_DIAG, unix.NETLINK_GENERIC} {
 		socket, err := nl.Subscribe(proto)
 		if err != nil {
 			k.Close()
@@ -45,12 +56,13 @@ func Open(numbers rules.Kernel, log *slog.Logger) (*Kernel, error) {
 		// The kernel explains refusals in words; older kernels do not know the option.
 		_ = socket.SetExtAck(true)
 	}
-	conn, err := nftables.New(nftables.AsLasting())
-	if err != nil {
-		k.Close()
-		return nil, fmt.Errorf("opening nftables: %w", err)
+	for _, conn := range []**nftables.Conn{&k.nft, &k.flows.conn} {
+		var err error
+		if *conn, err = nftables.New(nftables.AsLasting()); err != nil {
+			k.Close()
+			return nil, fmt.Errorf("opening nftables: %w", err)
+		}
 	}
-	k.nft = conn
 	return k, nil
 }
 
@@ -59,10 +71,16 @@ func (k *Kernel) Close() {
 	for _, s := range k.sockets {
 		s.Close()
 	}
-	if k.nft != nil {
-		_ = k.nft.CloseLasting()
+	for _, conn := range []*nftables.Conn{k.nft, k.flows.conn} {
+		if conn != nil {
+			_ = conn.CloseLasting()
+		}
 	}
 	k.wireGuard.Close()
+	k.takeRefreshed(true)
+	if k.routeLister != nil {
+		_ = k.routeLister.conn.close()
+	}
 }
 
 // request makes a netlink request on the socket that was opened with k.
@@ -132,6 +150,14 @@ func (k *Kernel) apply(op netcfg.Op) error {
 		return k.setLink(op.Device, unix.IFF_UP, unix.IFF_UP)
 	case netcfg.SetWireGuard:
 		return k.wireGuard.Set(op)
+	case netcfg.AddEndpoint:
+		return k.changeEndpoint(mptcpAdd, op.Endpoint)
+	case netcfg.ChangeEndpoint:
+		return k.changeEndpoint(mptcpSetFlags, op.Endpoint)
+	case netcfg.DelEndpoint:
+		return ignoreNotFound(k.changeEndpoint(mptcpDel, op.Endpoint))
+	case netcfg.SetSubflows:
+		return k.setSubflows(op.Limit)
 	}
 	return fmt.Errorf("unknown change %T", op)
 }

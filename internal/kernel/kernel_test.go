@@ -205,12 +205,20 @@ func TestSnapshotReadsWhatOtherToolsWrote(t *testing.T) {
 	namespace(t)
 	sh(t, router+`
 ip link set wan2 group 5
+ip link add br9 type bridge
+ip link set wan2 master br9
 ip rule add pref 77 from 192.0.2.0/24 fwmark 0x5/0xff lookup 99
 ip rule add pref 78 not from 192.0.2.0/24 lookup 99`)
 	obs := snapshot(t, open(t), config())
 	link, ok := obs.Link("wan2")
 	if !ok || link.Group != 5 || !link.Up || !link.Carrier {
 		t.Errorf("link wan2 = %+v, %v", link, ok)
+	}
+	if bridge, _ := obs.Link("br9"); bridge.Kind != "bridge" || link.Kind != "veth" || link.Master != bridge.Index || link.Master == 0 {
+		t.Errorf("wan2 is a port of br9, but: %+v, %+v", link, bridge)
+	}
+	if a, b, none := kernel.Driver("wan2"), kernel.Driver("br9"), kernel.Driver("nothing"); a != "veth" || b != "bridge" || none != "" {
+		t.Errorf("drivers %q, %q, %q", a, b, none)
 	}
 	var foreign []netcfg.Rule
 	for _, r := range obs.Rules {

@@ -18,6 +18,7 @@ func TestWhatIsLeftOfARuleWithoutAnExpression(t *testing.T) {
 		"a word of refusal":         {[]nft.Expr{out, nft.Reject{}}, "Reject", `oifname "wan1" drop`},
 		"one to a TCP host":         {[]nft.Expr{out, nft.Reset{}}, "Reset", `oifname "wan1" drop`},
 		"a counter":                 {[]nft.Expr{out, nft.Counter{}, nft.Drop{}}, "Counter", `oifname "wan1" drop`},
+		"a counter with a name":     {[]nft.Expr{out, nft.SetCtMark{Mask: 1, Value: 1}, nft.NamedCounter{Name: "flows"}}, "NamedCounter", `oifname "wan1" ct mark set ct mark & 0xfffffffe | 0x00000001`},
 		"what IPsec does not cover": {[]nft.Expr{nft.IPsec{Not: true}, out, nft.Drop{}}, "IPsec", `oifname "wan1" drop`},
 		"what IPsec covers":         {[]nft.Expr{nft.IPsec{}, nft.Return{}}, "IPsec", ""},
 		"a translation":             {[]nft.Expr{out, nft.Masquerade{}}, "Masquerade", ""},

@@ -25,28 +25,14 @@ const (
 // by a socket with IP_TRANSPARENT that is bound to the port, and to no address or the first one of each device that they come in
 // by. It may be called from any goroutine.
 func ProxyListens(p rules.ProxyListener) (bool, error) {
-	families := []uint8{familyNumber(p.Family)}
-	if p.Family == rules.IPv4 {
-		families = append(families, unix.AF_INET6) // a socket of both
-	}
 	bound := make(map[netip.Addr]bool)
-	for _, f := range families {
-		request := &diagRequest{family: f, protocol: p.Protocol, states: 1 << tcpListen}
-		if p.Protocol == unix.IPPROTO_UDP {
-			request.states = 1 << stateClose
+	err := eachListener(p.Family, p.Protocol, p.Port, func(m []byte, number uint8) {
+		if at, ok := transparentSocket(m, p.Port, number, p.Family); ok {
+			bound[at] = true
 		}
-		binary.BigEndian.PutUint16(request.id[:], p.Port)
-		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
-		req.AddData(request)
-		err := req.ExecuteIter(unix.NETLINK_INET_DIAG, 0, func(m []byte) bool {
-			if at, ok := transparentSocket(m, p.Port, f, p.Family); ok {
-				bound[at] = true
-			}
-			return true
-		})
-		if err != nil {
-			return false, fmt.Errorf("listing sockets: %w", err)
-		}
+	})
+	if err != nil {
+		return false, err
 	}
 	if bound[netip.IPv4Unspecified()] || bound[netip.IPv6Unspecified()] {
 		return true, nil
@@ -59,6 +45,55 @@ func ProxyListens(p rules.ProxyListener) (bool, error) {
 	return len(p.Devices) > 0, nil
 }
 
+// eachListener calls fn with each socket that may wait for a family's packets of anybody at a port, 0 for all, and the number of its own family.
+func eachListener(family rules.Family, protocol uint8, port uint16, fn func(m []byte, number uint8)) error {
+	families := []uint8{familyNumber(family)}
+	if family == rules.IPv4 {
+		families = append(families, unix.AF_INET6) // a socket of both
+	}
+	for _, f := range families {
+		request := &diagRequest{family: f, protocol: protocol, states: 1 << tcpListen}
+		if protocol == unix.IPPROTO_UDP {
+			request.states = 1 << stateClose
+		}
+		binary.BigEndian.PutUint16(request.id[:], port)
+		req := nl.NewNetlinkRequest(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+		req.AddData(request)
+		err := req.ExecuteIter(unix.NETLINK_INET_DIAG, 0, func(m []byte) bool {
+			fn(m, f)
+			return true
+		})
+		if err != nil {
+			return fmt.Errorf("listing sockets: %w", err)
+		}
+	}
+	return nil
+}
+
+// Listening lists where programs wait for a family's packets of anybody: the port, and the address that the socket is bound to, an unspecified
+// one for all. Sockets that are bound to a device are left out. It may be called from any goroutine.
+func Listening(family rules.Family, protocol uint8) ([]netip.AddrPort, error) {
+	var list []netip.AddrPort
+	err := eachListener(family, protocol, 0, func(m []byte, number uint8) {
+		if len(m) < sizeofDiagMsg || number == unix.AF_INET6 && family == rules.IPv4 && v6Only(m) {
+			return
+		}
+		if s := decodeSocketID(number, m[offsetSockID:offsetSockID+sizeofSockID]); s.device == 0 {
+			list = append(list, s.local)
+		}
+	})
+	return list, err
+}
+
+func v6Only(m []byte) bool {
+	for typ, value := range attributes(m[sizeofDiagMsg:]) {
+		if typ == inetDiagV6Only && len(value) > 0 && value[0] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // transparentSocket returns the address that a socket with IP_TRANSPARENT is bound to, if it takes packets of a family; number is its own.
 func transparentSocket(m []byte, port uint16, number uint8, family rules.Family) (at netip.Addr, ok bool) {
 	if len(m) < sizeofDiagMsg || binary.BigEndian.Uint16(m[offsetSockID:]) != port {
@@ -68,11 +103,11 @@ func transparentSocket(m []byte, port uint16, number uint8, family rules.Family)
 	if number == unix.AF_INET {
 		at = netip.AddrFrom4([4]byte(m[offsetSockID+4:]))
 	}
+	if number == unix.AF_INET6 && family == rules.IPv4 && v6Only(m) {
+		return at, false
+	}
 	for typ, value := range attributes(m[sizeofDiagMsg:]) {
-		switch {
-		case typ == inetDiagV6Only && len(value) > 0 && value[0] != 0 && number == unix.AF_INET6 && family == rules.IPv4:
-			return at, false
-		case typ == inetDiagSockopt && len(value) > 0 && value[0]&transparentBit == 0:
+		if typ == inetDiagSockopt && len(value) > 0 && value[0]&transparentBit == 0 {
 			return at, false
 		}
 	}

@@ -3,7 +3,9 @@ package kernel_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -68,5 +70,60 @@ func TestAProxyListensWhereItsSocketTakesAnything(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestListening has sockets wait in every way.
+func TestListening(t *testing.T) {
+	namespace(t)
+	sh(t, "ip link set lo up; ip link add lan0 type veth peer name host; ip address add 192.0.2.1/24 dev lan0; ip link set lan0 up")
+	listen := func(network, address, device string) {
+		config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+			return errors.Join(raw.Control(func(fd uintptr) {
+				if device != "" {
+					err = unix.BindToDevice(int(fd), device)
+				}
+			}), err)
+		}}
+		var c io.Closer
+		var err error
+		if strings.HasPrefix(network, "tcp") {
+			c, err = config.Listen(context.Background(), network, address)
+		} else {
+			c, err = config.ListenPacket(context.Background(), network, address)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	listen("tcp", "[::]:1001", "")
+	listen("tcp4", "0.0.0.0:1002", "")
+	listen("tcp6", "[::]:1003", "")
+	listen("tcp4", "192.0.2.1:1004", "")
+	listen("tcp4", "0.0.0.0:1005", "lan0")
+	listen("udp4", "0.0.0.0:1006", "")
+	for _, c := range []struct {
+		family   rules.Family
+		protocol uint8
+		want     []string
+	}{
+		{rules.IPv4, unix.IPPROTO_TCP, []string{"0.0.0.0:1002", "192.0.2.1:1004", "[::]:1001"}},
+		{rules.IPv6, unix.IPPROTO_TCP, []string{"[::]:1001", "[::]:1003"}},
+		{rules.IPv4, unix.IPPROTO_UDP, []string{"0.0.0.0:1006"}},
+		{rules.IPv6, unix.IPPROTO_UDP, nil},
+	} {
+		list, err := kernel.Listening(c.family, c.protocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, at := range list {
+			got = append(got, at.String())
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%v, protocol %d: %q, want %q", c.family, c.protocol, got, c.want)
+		}
 	}
 }

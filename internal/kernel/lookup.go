@@ -50,7 +50,10 @@ func (k *Kernel) Routing() (*explain.Routing, error) {
 		header := func() nl.NetlinkRequestData {
 			return &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(family)}}
 		}
-		routes, err := dump(k, family.String()+" routes", unix.RTM_GETROUTE, header, k.decodeTableRoute)
+		routes, err := dump(k, family.String()+" routes", unix.RTM_GETROUTE, header, func(m []byte) (r explain.TableRoute, is bool) {
+			is = k.devices.decodeRoute(m, &r)
+			return r, is
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -67,7 +67,7 @@ func (k *Kernel) readTables() (*tableCache, error) {
 	return &k.table, nil
 }
 
-// listSets lists the sets that have names; what is in them is not read.
+// listSets lists the sets that have names. What is in them is not read, but counted where nobody else fills them.
 func (k *Kernel) listSets(t *nftables.Table) ([]nft.Set, error) {
 	sets, err := k.nft.GetSets(t)
 	if err != nil {
@@ -76,7 +76,13 @@ func (k *Kernel) listSets(t *nftables.Table) ([]nft.Set, error) {
 	var list []nft.Set
 	for _, s := range sets {
 		if !s.Anonymous {
-			list = append(list, nft.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()], Map: s.IsMap, Merge: s.AutoMerge})
+			set := nft.Set{Name: s.Name, Family: families[s.KeyType.GetNFTMagic()], Map: s.IsMap, Merge: s.AutoMerge}
+			if set.Family == 0 || strings.Contains(s.Name, ".") { // of a list: rules.List
+				if set.Has, set.Counted, err = countElements(t.Name, s.Name); err != nil {
+					return nil, err
+				}
+			}
+			list = append(list, set)
 		}
 	}
 	slices.SortFunc(list, func(a, b nft.Set) int { return strings.Compare(a.Name, b.Name) })
@@ -106,6 +112,9 @@ func (k *Kernel) listTable(ours *nftables.Table, chains []*nftables.Chain) (*nft
 		return nil, err
 	}
 	table := &nft.Table{Sets: sets}
+	if table.Flowtable, err = k.flowtable(ours); err != nil {
+		return nil, err
+	}
 	for _, c := range chains {
 		if c.Table.Name != ours.Name || c.Table.Family != ours.Family {
 			continue
@@ -150,21 +159,24 @@ func hookName(number nftables.ChainHook) string {
 // transactionBuffer is room for a whole transaction, and for the answer to each of its messages, in bytes.
 const transactionBuffer = 8 << 20
 
-func openTransaction() (*nftables.Conn, error) {
+// openTransaction opens a connection that has room for a transaction, and for so many bytes besides.
+func openTransaction(more int) (*nftables.Conn, error) {
 	return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(conn *netlink.Conn) error {
-		return errors.Join(conn.SetReadBuffer(transactionBuffer), conn.SetWriteBuffer(transactionBuffer))
+		return errors.Join(conn.SetReadBuffer(transactionBuffer), conn.SetWriteBuffer(transactionBuffer+more))
 	}))
 }
 
 // putTable replaces our table; nil removes it.
 func (k *Kernel) putTable(t *nft.Table) error {
-	return k.orReduced(nft.TableName, t, k.table.table, k.replaceTable)
+	return k.orReduced(nft.TableName, t, k.table.table, func(t *nft.Table) error {
+		return k.flows.around(func() error { return k.replaceTable(t) })
+	})
 }
 
 // replaceTable replaces our table in one transaction.
 func (k *Kernel) replaceTable(t *nft.Table) error {
 	// The library keeps a marshalling error for ever: a connection of its own for each transaction.
-	conn, err := openTransaction()
+	conn, err := openTransaction(0)
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
@@ -192,9 +204,16 @@ func (k *Kernel) putPolicies(op netcfg.PutPolicies) error {
 	})
 }
 
-// replacePolicies replaces them in one transaction.
+// replacePolicies replaces them in one transaction, when what they look addresses up in is there.
 func (k *Kernel) replacePolicies(op netcfg.PutPolicies) error {
-	conn, err := openTransaction()
+	if op.Table != nil {
+		loaded, err := k.loadSets(op)
+		if err != nil {
+			return err
+		}
+		op.Loaded = loaded
+	}
+	conn, err := openTransaction(0)
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
@@ -211,7 +230,7 @@ func (k *Kernel) replacePolicies(op netcfg.PutPolicies) error {
 		for _, chain := range op.DropChains {
 			conn.DelChain(&nftables.Chain{Table: table, Name: chain})
 		}
-		if err := (&builder{conn: conn, table: table}).chains(op.Table); err != nil {
+		if err := (&builder{conn: conn, table: table, loaded: op.Loaded}).chains(op.Table); err != nil {
 			return err
 		}
 	}
@@ -234,12 +253,13 @@ func addressType(f rules.Family) nftables.SetDatatype {
 
 // builder compiles the rules of one table into one transaction.
 type builder struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	err   error // of the first set that could not be made
+	conn   *nftables.Conn
+	table  *nftables.Table
+	loaded []string // sets whose elements are there
+	err    error    // of the first set that could not be made
 }
 
-// chains makes the chains before the maps that lead to them, and those before the rules that look into them.
+// chains makes the chains before the maps that lead to them, and those and the counters before the rules that refer to them.
 func (b *builder) chains(t *nft.Table) error {
 	chains := make([]*nftables.Chain, len(t.Chains))
 	for i, c := range t.Chains {
@@ -260,6 +280,12 @@ func (b *builder) chains(t *nft.Table) error {
 			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
 	}
+	if len(t.Flowtable) > 0 {
+		b.flowtable(t.Flowtable)
+	}
+	for _, name := range t.Counters() {
+		b.conn.AddObj(&nftables.CounterObj{Table: b.table, Name: name})
+	}
 	for i, c := range t.Chains {
 		for _, r := range c.Rules {
 			b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: chains[i], Exprs: b.compile(r),
@@ -271,6 +297,9 @@ func (b *builder) chains(t *nft.Table) error {
 
 // set makes a set or a map that has a name.
 func (b *builder) set(s nft.Set) error {
+	if s.Known != nil {
+		return b.known(s)
+	}
 	if s.Family != 0 {
 		return b.conn.AddSet(&nftables.Set{Table: b.table, Name: s.Name, KeyType: addressType(s.Family), Interval: true, HasTimeout: !s.Merge, AutoMerge: s.Merge}, nil)
 	}
@@ -323,10 +352,16 @@ func (b *builder) compile(r nft.Rule) []expr.Any {
 		case nft.SourceNAT:
 			out = append(out, &expr.Immediate{Register: 1, Data: e.To.AsSlice()},
 				&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(familyNumber(rules.FamilyOf(e.To))), RegAddrMin: 1})
+		case nft.DestNAT:
+			out = append(out, destNAT(e)...)
 		case nft.Reject:
 			out = append(out, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: icmpv6PolicyFail})
 		case nft.Counter:
 			out = append(out, &expr.Counter{})
+		case nft.Offload:
+			out = append(out, &expr.FlowOffload{Name: nft.FlowtableName})
+		case nft.NamedCounter:
+			out = append(out, &expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: e.Name})
 		case nft.Masquerade:
 			out = append(out, &expr.Masq{})
 		case nft.Drop:
@@ -425,6 +460,17 @@ func maxSegment(size uint16) []expr.Any {
 
 // icmpv6PolicyFail is code 5 of ICMPv6 destination unreachable (RFC 4443 section 3.1).
 const icmpv6PolicyFail = 5
+
+// destNAT rewrites the destination.
+func destNAT(e nft.DestNAT) []expr.Any {
+	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(familyNumber(rules.FamilyOf(e.To))), RegAddrMin: 1}
+	out := []expr.Any{&expr.Immediate{Register: 1, Data: e.To.AsSlice()}}
+	if e.Port != 0 {
+		nat.RegProtoMin, nat.Specified = 2, true
+		out = append(out, &expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, e.Port)})
+	}
+	return append(out, nat)
+}
 
 // prefixNAT rewrites what the prefix covers and keeps the rest (NF_NAT_RANGE_NETMAP): the range of
 // addresses from the first of the prefix to its last.

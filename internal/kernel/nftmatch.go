@@ -25,7 +25,7 @@ func (b *builder) compileMatch(e nft.Expr) []expr.Any {
 	case nft.Addresses:
 		return b.addresses(e)
 	case nft.ExternalSet:
-		return append(loadAddress(e.Family, e.Dest), &expr.Lookup{SourceRegister: 1, SetName: e.Set})
+		return append(loadAddress(e.Family, e.Dest), &expr.Lookup{SourceRegister: 1, SetName: e.Set, Invert: e.Not})
 	case nft.Protocols:
 		return append([]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}}, b.bytes(nftables.TypeInetProto, e.List)...)
 	case nft.Ports:
@@ -57,13 +57,21 @@ func (b *builder) compileMatch(e nft.Expr) []expr.Any {
 	case nft.Reply:
 		return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal([]byte{1})} // IP_CT_DIR_REPLY
 	case nft.New:
-		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, bitwise(expr.CtStateBitNEW, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
+		return connectionState(expr.CtStateBitNEW)
+	case nft.Established:
+		return connectionState(expr.CtStateBitESTABLISHED)
+	case nft.ToThisHost:
+		return []expr.Any{&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: 1}, equal([]byte{unix.PACKET_HOST})}
 	case nft.IPsec:
 		return []expr.Any{&expr.Rt{Key: rtIPsec, Register: 1}, compare(false, []byte{flag(!e.Not)})}
 	case nft.SourceShare:
 		return sourceShare(e)
 	}
 	return compileProxy(e)
+}
+
+func connectionState(bit uint32) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, bitwise(bit, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
 }
 
 // rtIPsec is NFT_RT_XFRM of linux/netfilter/nf_tables.h: 1 where the route of the packet leads through a transformation.
@@ -163,6 +171,13 @@ func (b *builder) ranges(key nftables.SetDatatype, invert bool, list []span) []e
 			return []expr.Any{&expr.Cmp{Op: op, Register: 1, Data: one.first}}
 		}
 		return []expr.Any{&expr.Range{Op: rangeOp, Register: 1, FromData: one.first, ToData: one.last}}
+	}
+	if !slices.ContainsFunc(list, func(s span) bool { return !bytes.Equal(s.first, s.last) }) {
+		elements := make([]nftables.SetElement, len(list))
+		for i, s := range list {
+			elements[i].Key = s.first
+		}
+		return []expr.Any{b.lookup(key, false, invert, elements)} // filled from the first moment on, which intervals are not
 	}
 	// An interval begins with an element and ends before one with the flag of an end; the last may have none.
 	elements := make([]nftables.SetElement, 0, 2*len(list))

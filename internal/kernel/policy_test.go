@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
 )
@@ -53,6 +55,8 @@ func selective() rules.Config {
 		{"filled", 5, rules.Selector{rules.SelectAddresses{Prefixes: nets("203.0.113.130/32", "203.0.113.140/30")}, rules.SelectAddresses{Dest: true, Sets: []string{"streaming", "more"}}}},
 		{"pattern", 4, rules.Selector{rules.SelectDevices{"lan*", "br0", "br1", "guest*"}, rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.200/32")}}},
 		{"merged", 5, rules.Selector{rules.SelectAddresses{Dest: true, Sets: []string{"lists"}}}},
+		{"list", 4, rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.77/32"), Lists: []rules.List{{Name: "some", Set: set("192.0.2.128/26", "192.0.2.192-192.0.2.220", "2001:db8:ffff::/64", "255.255.255.0/24")}}}}},
+		{"lists", 3, rules.Selector{rules.SelectAddresses{Lists: []rules.List{{Name: "some", Set: set("203.0.113.128/25")}, {Name: "none", Set: set()}}}}},
 		{"two-devices", 4, rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}}},
 		{"host", 4, rules.Selector{rules.SelectMACs{{2, 5: 0x10}}}},
 		{"hosts", 4, rules.Selector{rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}, rules.SelectProtocols{6}, rules.SelectDSCP{46}, rules.SelectMACs{{2, 5: 0x11}, {2, 5: 0x10}}}},
@@ -66,6 +70,19 @@ func selective() rules.Config {
 		{Name: "rest", Group: 9, Port: 12346, Select: rules.Selector{rules.SelectDevices{"lan0", "lan1"}, rules.SelectAddresses{Prefixes: nets("203.0.113.128/25")}, rules.SelectProtocols{6}}},
 	}
 	return c
+}
+
+// set is a set of prefixes and ranges.
+func set(list ...string) *inet.Set {
+	var ranges []inet.Range
+	for _, s := range list {
+		if first, last, is := strings.Cut(s, "-"); is {
+			ranges = append(ranges, inet.Range{First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last)})
+		} else {
+			ranges = append(ranges, inet.RangeOf(netip.MustParsePrefix(s)))
+		}
+	}
+	return inet.NewSet(ranges)
 }
 
 func TestPoliciesConvergeAndCleanUp(t *testing.T) {
@@ -107,11 +124,7 @@ func TestPoliciesAreWhatTheirLinesSay(t *testing.T) {
 	sh(t, "nft delete table inet "+nft.PolicyTableName)
 	for _, op := range ops {
 		if put, ok := op.(netcfg.PutPolicies); ok {
-			cmd := exec.Command("nft", "-f", "-")
-			cmd.Stdin = strings.NewReader(put.Script())
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Fatalf("nft: %v\n%s\n%s", err, out, put.Script())
-			}
+			sh(t, put.Command())
 		}
 	}
 	if diff := cmp.Diff(strings.Split(sh(t, "nft list table inet "+nft.PolicyTableName), "\n"), strings.Split(ours, "\n")); diff != "" {
@@ -139,6 +152,121 @@ func TestAFilledSetIsKeptWhenPoliciesChange(t *testing.T) {
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
 	sh(t, "nft flush chain inet "+nft.PolicyTableName+" output; nft delete chain inet "+nft.PolicyTableName+" output; nft add chain inet "+nft.PolicyTableName+" mine")
 	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
+}
+
+// A list that changes is another set in the same transaction, and one that stays is not loaded again.
+func TestAListIsReplacedAsAWhole(t *testing.T) {
+	k, cfg, recorded, _ := selected(t)
+	policy := func(name string) *rules.Policy {
+		return &cfg.Policies[slices.IndexFunc(cfg.Policies, func(p rules.Policy) bool { return p.Name == name })]
+	}
+	sh(t, "nft add element inet "+nft.PolicyTableName+" "+onlySet(t, "some6")+" '{ 2001:db8:fffe::/64 }'") // by which the set is known again
+	policy("list").Select[0] = rules.SelectAddresses{Dest: true, Lists: []rules.List{{Name: "some", Set: set("192.0.2.128/27", "2001:db8:ffff::/64")}}}
+	ops := converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
+	if len(ops) != 1 {
+		t.Errorf("one transaction is enough, not %d", len(ops))
+	}
+	if out := sh(t, "nft list set inet "+nft.PolicyTableName+" "+onlySet(t, "some6")); !strings.Contains(out, "fffe") {
+		t.Errorf("the list of IPv6 has not changed, and was loaded again:\n%s", out)
+	}
+	out := sh(t, "nft list table inet "+nft.PolicyTableName)
+	if !strings.Contains(out, "192.0.2.128/27") || strings.Contains(out, "192.0.2.220") {
+		t.Errorf("the list of IPv4 is not the new one:\n%s", out)
+	}
+}
+
+// Somebody's flush of a set opens kill switches and sends answers by wrong uplinks, while all rules stand.
+func TestWhatSomebodyTakesFromASetComesBack(t *testing.T) {
+	k, cfg, recorded, _ := selected(t)
+	long := make([]inet.Range, 20_000)
+	for n := range long {
+		long[n] = inet.RangeOf(netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18 + byte(n>>15), byte(n >> 7), byte(n << 1)}), 32))
+	}
+	cfg.Policies = append(cfg.Policies, rules.Policy{Name: "long", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Lists: []rules.List{{Name: "long", Set: inet.NewSet(long)}}}}})
+	converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
+	flushed, one := 0, 0
+	for _, table := range []string{nft.TableName, nft.PolicyTableName} {
+		before := sh(t, "nft list table inet "+table)
+		for line := range strings.Lines(sh(t, "nft -t list table inet "+table)) {
+			words := strings.Fields(line)
+			if len(words) != 3 || words[0] != "set" && words[0] != "map" {
+				continue
+			}
+			of := words[0] + " inet " + table + " " + words[1]
+			content := sh(t, "nft list "+of)
+			if !strings.Contains(content, "elements") {
+				continue // others fill it
+			}
+			sh(t, "nft flush "+of)
+			flushed++
+			converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
+			if diff := cmp.Diff(content, sh(t, "nft list "+of)); diff != "" {
+				t.Fatalf("%s (-before +after its flush):\n%s", of, diff)
+			}
+			_, elements, _ := strings.Cut(content, "elements = {")
+			if element := strings.Fields(strings.TrimRight(strings.TrimSpace(strings.SplitN(elements, ",", 2)[0]), "}\n\t ")); words[0] == "set" && len(content) < 2000 && len(element) == 1 {
+				sh(t, "nft delete element inet "+table+" "+words[1]+" '{ "+element[0]+" }'")
+				one++
+				converge(t, k, cfg, recorded, verdicts(rules.Good, rules.Good))
+				if diff := cmp.Diff(content, sh(t, "nft list "+of)); diff != "" {
+					t.Fatalf("%s (-before +without %s):\n%s", of, element[0], diff)
+				}
+			}
+		}
+		if diff := cmp.Diff(before, sh(t, "nft list table inet "+table)); diff != "" {
+			t.Errorf("%s (-before +after):\n%s", table, diff)
+		}
+	}
+	t.Logf("%d sets were flushed, %d have lost an element", flushed, one)
+	if flushed < 5 || one < 3 {
+		t.Error("too few sets to show anything")
+	}
+}
+
+// onlySet returns the full name of the newest of our sets whose name begins with a list's.
+func onlySet(t *testing.T, list string) string {
+	t.Helper()
+	for line := range strings.Lines(sh(t, "nft -t list table inet "+nft.PolicyTableName)) {
+		if name, is := strings.CutPrefix(strings.TrimSpace(line), "set "+list+"."); is {
+			return list + "." + strings.TrimSuffix(name, " {")
+		}
+	}
+	t.Fatalf("there is no set of the list %s", list)
+	return ""
+}
+
+// BenchmarkAListOf100000Prefixes measures the first load of a list, and a replacement by another that differs in one prefix.
+func BenchmarkAListOf100000Prefixes(b *testing.B) {
+	many := func(one int) *inet.Set {
+		var ranges []inet.Range
+		for n := range 50_000 { // every other network, so that none is joined
+			ranges = append(ranges, inet.RangeOf(netip.PrefixFrom(netip.AddrFrom4([4]byte{11 + byte(n>>15), byte(n >> 7), byte(n << 1), byte(one)}), 25).Masked()),
+				inet.RangeOf(netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, 0x0d, 0xb8, byte(n >> 15), byte(n >> 7), byte(n << 1), byte(one)}), 64)))
+		}
+		return inet.NewSet(ranges)
+	}
+	namespace(b)
+	sh(b, router)
+	k, cfg := open(b), config()
+	cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{2}}, KillSwitch: true}}
+	for n := 0; b.Loop(); n++ {
+		b.StopTimer()
+		list := many(n % 256)
+		if list.Len() != 100_000 {
+			b.Fatalf("the list has %d ranges", list.Len())
+		}
+		cfg.Policies = []rules.Policy{{Name: "list", Group: 3, Select: rules.Selector{rules.SelectAddresses{Dest: true, Lists: []rules.List{{Name: "many", Set: list}}}}}}
+		b.StartTimer()
+		obs := snapshot(b, k, cfg)
+		want, _ := rules.Plan(cfg, obs, nil)
+		if err := k.Apply(netcfg.Diff(rules.Ours(cfg.Kernel, obs), want)); err != nil {
+			b.Fatal(err)
+		}
+		obs = snapshot(b, k, cfg)
+		if want, _ = rules.Plan(cfg, obs, nil); !want.Policies.Matches(obs.Policies) {
+			b.Fatal("the list is not loaded")
+		}
+	}
 }
 
 // thousand is a configuration with a thousand policies, of which each has a host in each family, for three groups.
@@ -201,8 +329,8 @@ func changed(ops []netcfg.Op) string {
 	return fmt.Sprintf("%d rules added, %d removed, %d table%s", added, removed, table, other)
 }
 
-// More addresses than one set of the kernel takes.
-func TestALongListOfAddressesIsSplit(t *testing.T) {
+// More addresses than one message to the kernel takes.
+func TestALongListOfAddressesIsLoadedWhole(t *testing.T) {
 	namespace(t)
 	sh(t, router)
 	k := open(t)
@@ -216,10 +344,17 @@ func TestALongListOfAddressesIsSplit(t *testing.T) {
 	cfg.Policies = []rules.Policy{{Name: "long", Group: 3, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: to}}}}
 	var recorded rules.Recorded
 	converge(t, k, cfg, &recorded, verdicts(rules.Good, rules.Good))
-	out := sh(t, "nft list chain inet "+nft.PolicyTableName+" prerouting")
-	for _, last := range []string{"10.2.8.92/31", "2001:db8:2::7dc/127", "10.3.5.6", "2001:db8:3::3ee"} {
-		if !strings.Contains(out, last) {
-			t.Errorf("%s is in no set", last)
+	var sets []string
+	for line := range strings.Lines(sh(t, "nft -t list table inet "+nft.PolicyTableName)) {
+		if name, is := strings.CutPrefix(strings.TrimSpace(line), "set "); is {
+			sets = append(sets, strings.TrimSuffix(name, " {"))
+		}
+	}
+	for _, last := range []string{"10.2.8.92", "2001:db8:2::7dc", "10.3.5.6", "2001:db8:3::3ee"} {
+		if !slices.ContainsFunc(sets, func(set string) bool {
+			return exec.Command("nft", "get", "element", "inet", nft.PolicyTableName, set, "{ "+last+" }").Run() == nil
+		}) {
+			t.Errorf("%s is in none of %v", last, sets)
 		}
 	}
 }
@@ -229,6 +364,7 @@ func BenchmarkFirstApply(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		namespace(b)
+		sh(b, router)
 		sh(b, router)
 		k := open(b)
 		cfg := thousand()

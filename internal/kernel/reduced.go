@@ -31,7 +31,11 @@ func (k *Kernel) orReduced(name string, want, installed *nft.Table, put func(*nf
 	}
 	lacking := findLacking(want)
 	if len(lacking) == 0 {
-		return err
+		if len(want.Flowtable) == 0 {
+			return err
+		}
+		// A device of the flowtable may just have gone: it is tried again.
+		return errors.Join(err, put(withoutExpressions(want, []string{kindOf(nft.Offload{})})))
 	}
 	instead := withoutExpressions(want, lacking)
 	if again := put(instead); again != nil {
@@ -45,8 +49,7 @@ func (k *Kernel) orReduced(name string, want, installed *nft.Table, put func(*nf
 // kindOf names the kind of an expression as package rules does, "Counter".
 func kindOf(e nft.Expr) string { return strings.TrimPrefix(reflect.TypeOf(e).Name(), "Nft") }
 
-// findLacking lists the kinds of expressions in a table that the kernel refuses each by itself. They are tried in transactions
-// that take back what they make, so that nothing is ever seen of them.
+// findLacking lists the kinds of expressions in a table that the kernel refuses each by itself.
 func findLacking(t *nft.Table) []string {
 	tried := make(map[string]bool)
 	var lacking []string
@@ -72,32 +75,40 @@ func findLacking(t *nft.Table) []string {
 // with nftables has those.
 func needsOtherObjects(e nft.Expr) bool {
 	switch e.(type) {
-	case nft.Jump, nft.Goto, nft.Branch, nft.PinBranch, nft.Devices, nft.ExternalSet:
+	case nft.Jump, nft.Goto, nft.Branch, nft.PinBranch, nft.Devices, nft.ExternalSet, nft.Offload:
 		return true
 	}
 	return false
 }
 
 func hasExpression(e nft.Expr) bool {
-	conn, err := openTransaction()
+	return tryTable(func(b *builder) error {
+		return b.chains(&nft.Table{Chains: []nft.Chain{{Name: "trial", Rules: []nft.Rule{{Exprs: []nft.Expr{e}}}}}})
+	}) == nil
+}
+
+// tryTable makes a table and takes it back in one transaction, so that nothing is ever seen of it.
+func tryTable(fill func(*builder) error) error {
+	conn, err := openTransaction(0)
 	if err != nil {
-		return true // nothing is known against it
+		return nil // nothing is known against it
 	}
 	defer conn.CloseLasting()
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: nft.TableName + "_trial"}
 	conn.AddTable(table)
-	chain := conn.AddChain(&nftables.Chain{Name: "trial", Table: table})
-	b := &builder{conn: conn, table: table}
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: b.compile(nft.Rule{Exprs: []nft.Expr{e}})})
+	err = fill(&builder{conn: conn, table: table})
 	conn.DelTable(table)
-	return conn.Flush() == nil && b.err == nil
+	return errors.Join(err, conn.Flush())
 }
 
 // withoutExpressions leaves the rules out that use an expression of the kinds. What refuses packets with a word drops them
 // without one then: kill switches stay closed. Where there is no IPsec, no packet is covered by it.
 func withoutExpressions(t *nft.Table, kinds []string) *nft.Table {
 	lacks := func(e nft.Expr) bool { return slices.Contains(kinds, kindOf(e)) }
-	reduced := &nft.Table{Sets: t.Sets, Chains: slices.Clone(t.Chains)}
+	reduced := &nft.Table{Sets: t.Sets, Chains: slices.Clone(t.Chains), Flowtable: t.Flowtable}
+	if lacks(nft.Offload{}) {
+		reduced.Flowtable = nil
+	}
 	for i := range reduced.Chains {
 		c := &reduced.Chains[i]
 		var kept []nft.Rule
@@ -116,7 +127,7 @@ func withoutExpressions(t *nft.Table, kinds []string) *nft.Table {
 					if e.Not && lacks(e) {
 						continue
 					}
-				case nft.Counter:
+				case nft.Counter, nft.NamedCounter:
 					if lacks(e) {
 						continue
 					}

@@ -13,36 +13,18 @@ import (
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
-// routes lists what planning looks at: table main, our tables, and whatever carries our protocol number.
-func (k *Kernel) routes(family rules.Family) ([]netcfg.Route, error) {
-	header := func() nl.NetlinkRequestData {
-		return &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(family)}}
-	}
-	return dump(k, family.String()+" routes", unix.RTM_GETROUTE, header, k.decodeRoute)
-}
-
-func (k *Kernel) relevant(table uint32, protocol uint8) bool {
-	return table == netcfg.TableMain || table == k.numbers.NeighbourTable() || protocol == k.numbers.Protocol ||
-		table >= k.numbers.TableBase && table <= k.numbers.TableBase+rules.MaxUplinks
-}
-
-func (k *Kernel) decodeRoute(m []byte) (netcfg.Route, bool) {
-	r, ok := k.decodeTableRoute(m)
-	return r.Route, ok && r.Table != unix.RT_TABLE_LOCAL && k.relevant(r.Table, r.Protocol)
-}
-
-// decodeTableRoute reads a route of any table.
-func (k *Kernel) decodeTableRoute(m []byte) (explain.TableRoute, bool) {
+// decodeRoute reads a route of any table into r, whose lists it uses again; it reports whether that is one.
+func (d devices) decodeRoute(m []byte, r *explain.TableRoute) bool {
 	if len(m) < unix.SizeofRtMsg {
-		return explain.TableRoute{}, false
+		return false
 	}
 	msg := nl.DeserializeRtMsg(m)
 	family, known := familyOf(msg.Family)
 	if !known || msg.Flags&unix.RTM_F_CLONED != 0 {
-		return explain.TableRoute{}, false
+		return false
 	}
-	r := explain.TableRoute{TOS: msg.Tos}
-	r.Route = netcfg.Route{Family: family, Table: uint32(msg.Table), Type: netcfg.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}
+	*r = explain.TableRoute{TOS: msg.Tos, Unusable: r.Unusable[:0], Linkdown: r.Linkdown[:0], Route: netcfg.Route{Nexthops: r.Nexthops[:0],
+		Family: family, Table: uint32(msg.Table), Type: netcfg.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}}
 	if family == rules.IPv4 {
 		r.Scope = msg.Scope
 	}
@@ -64,7 +46,7 @@ func (k *Kernel) decodeTableRoute(m []byte) (explain.TableRoute, bool) {
 		case unix.RTA_PREFSRC:
 			r.Src, _ = netip.AddrFromSlice(value)
 		case unix.RTA_OIF:
-			single.Device = k.devices.name[int(native32(value))]
+			single.Device = d.name[int(native32(value))]
 		case unix.RTA_GATEWAY, unix.RTA_VIA:
 			single.Gateway = decodeGateway(typ, value)
 		case unix.RTA_METRICS:
@@ -74,13 +56,13 @@ func (k *Kernel) decodeTableRoute(m []byte) (explain.TableRoute, bool) {
 				}
 			}
 		case unix.RTA_MULTIPATH:
-			k.decodeNexthops(value, &r)
+			d.decodeNexthops(value, r)
 		}
 	}
-	if carries(r.Type) && r.Nexthops == nil && single.Device != "" {
+	if carries(r.Type) && len(r.Nexthops) == 0 && single.Device != "" {
 		r.AddNexthop(single, msg.Flags&unix.RTNH_F_DEAD != 0, msg.Flags&unix.RTNH_F_LINKDOWN != 0)
 	}
-	return r, !carries(r.Type) || len(r.Nexthops) > 0
+	return !carries(r.Type) || len(r.Nexthops) > 0
 }
 
 // carries reports whether routes of a type have nexthops that matter. Those that refuse are on device lo
@@ -102,7 +84,7 @@ func decodeGateway(typ uint16, value []byte) netip.Addr {
 }
 
 // decodeNexthops reads RTA_MULTIPATH: rtnexthop headers, each with attributes of its own.
-func (k *Kernel) decodeNexthops(b []byte, r *explain.TableRoute) {
+func (d devices) decodeNexthops(b []byte, r *explain.TableRoute) {
 	for len(b) >= unix.SizeofRtNexthop {
 		length := int(binary.NativeEndian.Uint16(b))
 		if length < unix.SizeofRtNexthop || length > len(b) {
@@ -111,7 +93,7 @@ func (k *Kernel) decodeNexthops(b []byte, r *explain.TableRoute) {
 		hop := netcfg.Nexthop{
 			Onlink: b[2]&unix.RTNH_F_ONLINK != 0,
 			Weight: int(b[3]) + 1,
-			Device: k.devices.name[int(native32(b[4:]))],
+			Device: d.name[int(native32(b[4:]))],
 		}
 		for typ, value := range attributes(b[unix.SizeofRtNexthop:length]) {
 			if typ == unix.RTA_GATEWAY || typ == unix.RTA_VIA {

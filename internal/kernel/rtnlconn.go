@@ -15,6 +15,8 @@ type rtnlConn struct {
 	fd       int
 	sequence uint32
 	buffer   []byte
+	// interrupted is true when the kernel says of an answer that its list changed underneath, so that some may lack.
+	interrupted bool
 }
 
 const (
@@ -80,6 +82,7 @@ func (c *rtnlConn) read(b []byte, take func(uint16, []byte)) (done bool, err err
 		typ, flags, sequence := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint16(b[6:]), binary.NativeEndian.Uint32(b[8:])
 		body := b[unix.NLMSG_HDRLEN:length]
 		b = b[min(len(b), (length+3)&^3):]
+		c.interrupted = c.interrupted || sequence == c.sequence && flags&unix.NLM_F_DUMP_INTR != 0
 		switch {
 		case sequence != c.sequence: // the rest of an answer that took too long
 		case typ == unix.NLMSG_DONE:

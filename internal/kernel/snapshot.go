@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -24,6 +25,7 @@ const dumpTries = 10
 type devices struct {
 	name  map[int]string
 	index map[string]int
+	up    map[string]int // of those that are set up
 }
 
 // Snapshot reads links, addresses, routes, rules, our nftables tables, and what is asked for.
@@ -43,6 +45,14 @@ func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
 	if obs.Addrs, err = k.addrs(); err != nil {
 		return nil, err
 	}
+	if q.MPTCP {
+		if obs.MPTCP, err = k.mptcp(); err != nil { // routes need it not
+			obs.MPTCP = &rules.MPTCP{Impossible: err.Error()}
+		}
+	}
+	if q.Offload {
+		obs.NoOffload = k.noOffload()
+	}
 	if q.Neighbours {
 		if obs.Neighbours, err = k.neighbours(); err != nil {
 			return nil, err
@@ -50,15 +60,21 @@ func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
 	}
 	_, err = os.Stat(filepath.Join(sysctlRoot, "net/ipv6"))
 	obs.NoIPv6 = errors.Is(err, fs.ErrNotExist)
+	near := slices.Clone(q.Near)
+	for i := range obs.Links { // planning takes these for uplinks too
+		if l := &obs.Links[i]; l.Group == k.numbers.LinkGroup && !slices.Contains(near, l.Name) {
+			near = append(near, l.Name)
+		}
+	}
 	for _, family := range rules.Families {
 		if family == rules.IPv6 && obs.NoIPv6 {
 			continue
 		}
-		routes, err := k.routes(family)
+		routes, routed, err := k.routes(family, near)
 		if err != nil {
 			return nil, err
 		}
-		obs.Routes = append(obs.Routes, routes...)
+		obs.Routes, obs.Routed[family.Index()] = append(obs.Routes, routes...), routed
 		found, err := k.rules(family)
 		if err != nil {
 			return nil, err
@@ -109,10 +125,13 @@ func (k *Kernel) readDevices() ([]rules.Link, []netcfg.TunnelLink, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	k.devices = devices{make(map[int]string, len(links)), make(map[string]int, len(links))}
+	k.devices = devices{make(map[int]string, len(links)), make(map[string]int, len(links)), make(map[string]int, len(links))}
 	for _, l := range links {
 		k.devices.name[l.Index] = l.Name
 		k.devices.index[l.Name] = l.Index
+		if l.Up {
+			k.devices.up[l.Name] = l.Index
+		}
 	}
 	return links, tunnels, nil
 }
@@ -137,9 +156,10 @@ func decodeLink(m []byte) (decodedLink, bool) {
 		Up:           msg.Flags&unix.IFF_UP != 0,
 		Loopback:     msg.Flags&unix.IFF_LOOPBACK != 0,
 		PointToPoint: msg.Flags&unix.IFF_POINTOPOINT != 0,
+		NoNeighbours: msg.Flags&(unix.IFF_POINTOPOINT|unix.IFF_NOARP) != 0,
 	}}
 	l.tunnel.Multicast = msg.Flags&unix.IFF_MULTICAST != 0
-	operational := true
+	operational, elsewhere := true, false
 	for typ, value := range attributes(m[unix.SizeofIfInfomsg:]) {
 		switch typ {
 		case unix.IFLA_IFNAME:
@@ -155,13 +175,21 @@ func decodeLink(m []byte) (decodedLink, bool) {
 		case unix.IFLA_IFALIAS:
 			l.tunnel.Alias = unix.ByteSliceToString(value)
 		case unix.IFLA_MASTER:
-			l.master = int(native32(value))
+			l.Master = int(native32(value))
+		case unix.IFLA_LINK:
+			l.Parent = int(native32(value))
+		case unix.IFLA_LINK_NETNSID:
+			elsewhere = true
 		case unix.IFLA_LINKINFO:
 			l.tunnel.Params, l.tunnel.Floods = decodeParams(value), decodeFloods(value)
+			l.Kind = l.tunnel.Kind
 		case unix.IFLA_OPERSTATE:
 			// RFC 2863 states as in linux/if.h: unknown is what tunnels and PPP report for ever.
 			operational = len(value) > 0 && (value[0] == 0 || value[0] == 6)
 		}
+	}
+	if elsewhere {
+		l.Parent = 0
 	}
 	l.Carrier = msg.Flags&unix.IFF_LOWER_UP != 0 && operational
 	return l, l.Name != ""

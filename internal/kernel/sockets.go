@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // Sizes and offsets of linux/inet_diag.h: the request ends in, and the answer carries, the same
@@ -53,22 +55,46 @@ func (r *diagRequest) Serialize() []byte {
 // many were destroyed. Kernels without CONFIG_INET_DIAG_DESTROY give EOPNOTSUPP.
 func (k *Kernel) DestroySockets(addrs []netip.Addr) (int, error) {
 	dead := make(map[netip.Addr]bool, len(addrs))
-	families := make(map[uint8]bool)
 	for _, a := range addrs {
 		dead[a] = true
+	}
+	return k.destroySockets(addrs, func(_ uint8, s *socketID) bool { return dead[s.local.Addr()] })
+}
+
+// DestroyConnections aborts the local sockets of exactly these connections, by the addresses and ports of their first packets, and
+// returns how many. One that is bound to a device cannot go elsewhere, and is left alone.
+func (k *Kernel) DestroyConnections(list []rules.Connection) (int, error) {
+	type ends struct {
+		protocol      uint8
+		local, remote netip.AddrPort
+	}
+	doomed := make(map[ends]bool, len(list))
+	var addrs []netip.Addr
+	for i := range list {
+		c := &list[i]
+		addrs = append(addrs, c.Source)
+		doomed[ends{c.Protocol, netip.AddrPortFrom(c.Source, c.SPort), netip.AddrPortFrom(c.Dest, c.DPort)}] = true
+	}
+	return k.destroySockets(addrs, func(protocol uint8, s *socketID) bool {
+		return s.device == 0 && doomed[ends{protocol, s.local, s.remote}]
+	})
+}
+
+// destroySockets aborts the chosen sockets of the families of some addresses.
+func (k *Kernel) destroySockets(addrs []netip.Addr, chosen func(protocol uint8, s *socketID) bool) (int, error) {
+	families := make(map[uint8]bool)
+	for _, a := range addrs {
 		if a.Is4() {
 			families[unix.AF_INET] = true
-			families[unix.AF_INET6] = true // an IPv6 socket with mapped addresses
-		} else {
-			families[unix.AF_INET6] = true
 		}
+		families[unix.AF_INET6] = true // an IPv6 socket may have mapped addresses
 	}
 	destroyed := 0
 	var failed []error
 	for family := range families {
 		for _, transport := range connected {
 			like := diagRequest{family: family, protocol: transport.protocol, states: transport.states}
-			ids, err := k.connections(like, dead)
+			ids, err := k.connections(like, chosen)
 			if err != nil {
 				failed = append(failed, fmt.Errorf("listing %s connections: %w", transport.name, err))
 			}
@@ -93,8 +119,25 @@ func (k *Kernel) destroySocket(which diagRequest) error {
 	return err
 }
 
-// connections lists the sockets whose local address is one of the given.
-func (k *Kernel) connections(like diagRequest, local map[netip.Addr]bool) ([][sizeofSockID]byte, error) {
+// socketID is struct inet_diag_sockid, decoded.
+type socketID struct {
+	local, remote netip.AddrPort
+	device        uint32 // that it is bound to, 0 for none
+}
+
+func decodeSocketID(family uint8, id []byte) socketID {
+	end := func(port, addr []byte) netip.AddrPort {
+		a := netip.AddrFrom16([16]byte(addr)).Unmap()
+		if family == unix.AF_INET {
+			a = netip.AddrFrom4([4]byte(addr[:4]))
+		}
+		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(port))
+	}
+	return socketID{local: end(id[0:2], id[4:20]), remote: end(id[2:4], id[20:36]), device: binary.NativeEndian.Uint32(id[36:40])}
+}
+
+// connections lists the chosen sockets.
+func (k *Kernel) connections(like diagRequest, chosen func(protocol uint8, s *socketID) bool) ([][sizeofSockID]byte, error) {
 	var ids [][sizeofSockID]byte
 	req := k.request(nl.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 	req.AddData(&like)
@@ -102,13 +145,8 @@ func (k *Kernel) connections(like diagRequest, local map[netip.Addr]bool) ([][si
 		if len(m) < sizeofDiagMsg {
 			return true
 		}
-		var id [sizeofSockID]byte
-		copy(id[:], m[offsetSockID:])
-		source := netip.AddrFrom16([16]byte(id[4:20])).Unmap()
-		if m[0] == unix.AF_INET {
-			source = netip.AddrFrom4([4]byte(id[4:8]))
-		}
-		if local[source] {
+		id := [sizeofSockID]byte(m[offsetSockID : offsetSockID+sizeofSockID])
+		if s := decodeSocketID(m[0], id[:]); chosen(like.protocol, &s) {
 			ids = append(ids, id)
 		}
 		return true

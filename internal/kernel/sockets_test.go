@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // pair is a TCP connection within a namespace.
@@ -127,6 +128,63 @@ func TestDestroySocketsFindsMappedAddresses(t *testing.T) {
 	}
 	if err := (pair{server, client}).alive(); !errors.Is(err, unix.ECONNABORTED) {
 		t.Errorf("the server's side: %v", err)
+	}
+}
+
+// Of two connections with one address those sockets alone go that are meant; a listener and a socket that is bound to a device
+// stay, whatever their ports.
+func TestDestroyConnectionsAbortsExactlyThose(t *testing.T) {
+	k := addressed(t)
+	of := func(protocol uint8, c net.Conn) rules.Connection {
+		end := func(a net.Addr) netip.AddrPort {
+			p := netip.MustParseAddrPort(a.String())
+			return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+		}
+		local, remote := end(c.LocalAddr()), end(c.RemoteAddr())
+		return rules.Connection{Protocol: protocol, Source: local.Addr(), SPort: local.Port(), Dest: remote.Addr(), DPort: remote.Port()}
+	}
+	for _, c := range ends {
+		doomed, spared := connect(t, c.dead, c.server), connect(t, c.dead, c.server)
+		listener := listen(t, c.dead)
+		peer := udp(t, c.server, "")
+		doomedUDP, sparedUDP := udp(t, c.dead, peer.LocalAddr().String()), udp(t, c.dead, peer.LocalAddr().String())
+		bound := udp(t, c.dead, peer.LocalAddr().String())
+		raw, err := bound.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := of(unix.IPPROTO_TCP, spared.client)
+		gone.SPort = netip.MustParseAddrPort(listener.Addr().String()).Port() // which a look-up by the kernel would find
+		n, err := k.DestroyConnections([]rules.Connection{of(unix.IPPROTO_TCP, doomed.client), of(unix.IPPROTO_UDP, doomedUDP), of(unix.IPPROTO_UDP, bound), gone})
+		if err != nil || n != 2 {
+			t.Errorf("%s: destroyed %d, %v", c.dead, n, err)
+		}
+		if err := doomed.alive(); !errors.Is(err, unix.ECONNABORTED) {
+			t.Errorf("%s: %v", c.dead, err)
+		}
+		if err := abortedWith(doomedUDP); !errors.Is(err, unix.ECONNABORTED) {
+			t.Errorf("%s, UDP: %v", c.dead, err)
+		}
+		if err := spared.alive(); err != nil {
+			t.Errorf("another connection of %s: %v", c.dead, err)
+		}
+		for _, u := range []*net.UDPConn{sparedUDP, bound} {
+			if _, err := u.Write([]byte("x")); err != nil {
+				t.Errorf("another UDP socket of %s: %v", c.dead, err)
+			}
+		}
+		late := socket(t, c.other, listener.Addr().String())
+		accepted, err := listener.Accept()
+		if err != nil {
+			t.Fatalf("the listener at %s: %v", c.dead, err)
+		}
+		if err := (pair{late, accepted}).alive(); err != nil {
+			t.Errorf("a new connection to %s: %v", c.dead, err)
+		}
+		accepted.Close()
 	}
 }
 

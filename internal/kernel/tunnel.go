@@ -15,7 +15,6 @@ import (
 type decodedLink struct {
 	rules.Link
 	tunnel netcfg.TunnelLink
-	master int // index of the device that it is a port of
 }
 
 // tunnelLinks picks those that are tunnels of kinds that we make, or ours.
@@ -28,7 +27,7 @@ func tunnelLinks(all []decodedLink) []netcfg.TunnelLink {
 		}
 		t.Device, t.MTU, t.Up = all[i].Name, all[i].MTU, all[i].Up
 		for j := range all {
-			if all[i].master != 0 && all[j].Index == all[i].master {
+			if all[i].Master != 0 && all[j].Index == all[i].Master {
 				t.Bridge = all[j].Name
 			}
 		}

@@ -143,7 +143,7 @@ func TestADeviceOfOthersIsUsedAsItIsAndNeverChanged(t *testing.T) {
 	}
 	spec.ID = 43
 	ops, problems := planTunnels(t, k, spec)
-	if len(ops) != 1 || len(problems) != 1 || !strings.Contains(problems[0].Message, "made by others") {
+	if len(ops) != 1 || len(problems) != 1 || !strings.Contains(problems[0].Message, "already exists and is not") {
 		t.Errorf("changes %s, problems %+v", lines(ops), problems)
 	}
 	if err := k.Apply(ops); !errors.Is(err, unix.EEXIST) {

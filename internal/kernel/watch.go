@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -26,6 +28,34 @@ var (
 // Watcher is a subscription to changes of links, addresses, routes, rules and nftables.
 type Watcher struct {
 	conns []*netlink.Conn
+	// Urgent is called when an uplink's device gets or loses its carrier. It must not block, and is to be set before Run.
+	Urgent  func()
+	uplinks atomic.Pointer[map[int]bool]
+	changes atomic.Uint64
+}
+
+// Changes counts, in batches, the events that were received, and losses of some. It may be called by any goroutine, before Run too.
+func (w *Watcher) Changes() uint64 { return w.changes.Load() }
+
+// SetUplinks tells the interface indexes of the uplinks' devices.
+func (w *Watcher) SetUplinks(indexes map[int]bool) { w.uplinks.Store(&indexes) }
+
+// carriers knows which devices were up with carrier when that was last heard, by interface index.
+type carriers map[int]bool
+
+// flipped reports whether a message says that one of the devices has another carrier than before.
+func (c carriers) flipped(m netlink.Message, of map[int]bool) bool {
+	if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
+		return false
+	}
+	index, flags := int(int32(native32(m.Data[4:]))), native32(m.Data[8:])
+	if !of[index] {
+		return false
+	}
+	up := flags&unix.IFF_UP != 0 && flags&unix.IFF_LOWER_UP != 0
+	before, known := c[index]
+	c[index] = up
+	return !known || before != up
 }
 
 // Subscribe starts to collect events in the calling thread's network namespace. Whoever takes a
@@ -70,15 +100,53 @@ func (w *Watcher) Run(ctx context.Context, hint func()) error {
 	var group sync.WaitGroup
 	failed := make([]error, len(w.conns))
 	for i, c := range w.conns {
-		group.Go(func() { failed[i] = receive(ctx, c, hint) })
+		group.Go(func() { failed[i] = w.receive(ctx, c, hint) })
 	}
 	group.Wait()
 	return errors.Join(failed...)
 }
 
-func receive(ctx context.Context, c *netlink.Conn, hint func()) error {
+// A routing daemon may change hundreds of routes a second. That many changes of nothing else ask for a look at once, and further
+// ones together, after a while.
+const (
+	routeHints = 20
+	routePause = 5 * time.Second
+)
+
+// isRoute reports whether an event is of a route. Types of netfilter are larger.
+func isRoute(m netlink.Message) bool {
+	return m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_DELROUTE
+}
+
+func (w *Watcher) receive(ctx context.Context, c *netlink.Conn, hint func()) error {
+	known := make(carriers)
+	later := time.AfterFunc(0, hint) // after routePause, when there have been many changes of routes; harmless now
+	defer later.Stop()
+	left, quiet, due := routeHints, time.Now(), time.Time{} // quiet: since when no route has changed
 	for {
-		_, err := c.Receive()
+		messages, err := c.Receive()
+		w.changes.Add(1)
+		if uplinks := w.uplinks.Load(); uplinks != nil && w.Urgent != nil {
+			for _, m := range messages {
+				if known.flipped(m, *uplinks) {
+					w.Urgent()
+				}
+			}
+		}
+		if err == nil && !slices.ContainsFunc(messages, func(m netlink.Message) bool { return !isRoute(m) }) {
+			now := time.Now()
+			if now.Sub(quiet) >= routePause {
+				left, due = routeHints, time.Time{}
+			}
+			quiet = now
+			if left--; left < 0 {
+				if now.After(due) {
+					due = now.Add(routePause)
+					later.Reset(routePause)
+				}
+				continue
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -10,9 +10,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
-	"text/template"
 	"time"
 )
 
@@ -22,22 +22,25 @@ const daemonListen = "127.0.0.1:9275"
 // daemonReady bounds how long the daemon may take until it is healthy.
 const daemonReady = 30 * time.Second
 
-const configText = `# written by uplinkd lab run
+// The configuration: its head, an uplink, its end. Names are quoted as TOML does.
+const (
+	configHead = `# written by uplinkd lab run
 
 [daemon]
-state_dir = {{printf "%q" .State}}
+state_dir = %q
 hooks = ""
-socket    = {{printf "%q" .Socket}}
-listen    = {{printf "%q" .Listen}}
+socket    = %q
+listen    = %q
 
 [kernel]
 table_names = ""
-{{range $i, $u := .Uplinks}}
+`
+	configUplink = `
 [[uplink]]
-name   = {{printf "%q" $u.Name}}
+name   = %q
 kind   = "isp"
-device = {{printf "%q" $u.Device}}
-tier   = {{tier $i}}
+device = %q
+tier   = %d
   [uplink.ipv4]
   method     = "auto"
   masquerade = true
@@ -47,15 +50,15 @@ tier   = {{tier $i}}
   prefix_hint = "::/56"
   [uplink.probe]
   targets = [
-{{- range $.Targets}}
-    {{printf "%q" .}},
-{{- end}}
+    %s,
   ]
-{{end}}
+`
+	configEnd = `
 [[lan]]
 device    = "lan0"
 subnet_id = 1
 `
+)
 
 // Targets returns the probe targets that the lab's Internet serves, in the configuration's notation.
 func Targets() []string {
@@ -66,18 +69,16 @@ func Targets() []string {
 }
 
 func writeConfig(dir *directory, uplinks []Uplink) error {
-	tier := func(i int) int { return i + 1 }
-	t, err := template.New("config").Funcs(template.FuncMap{"tier": tier}).Parse(configText)
-	if err != nil {
-		return fmt.Errorf("parsing the configuration's template: %w", err)
+	var targets []string
+	for _, t := range Targets() {
+		targets = append(targets, strconv.Quote(t))
 	}
 	var b bytes.Buffer
-	err = t.Execute(&b, map[string]any{
-		"State": dir.state(), "Socket": dir.socket(), "Listen": daemonListen, "Uplinks": uplinks, "Targets": Targets(),
-	})
-	if err != nil {
-		return fmt.Errorf("writing the configuration: %w", err)
+	fmt.Fprintf(&b, configHead, dir.state(), dir.socket(), daemonListen)
+	for i, u := range uplinks {
+		fmt.Fprintf(&b, configUplink, u.Name, u.Device, i+1, strings.Join(targets, ",\n    "))
 	}
+	b.WriteString(configEnd)
 	if err := os.MkdirAll(dir.state(), 0o700); err != nil {
 		return fmt.Errorf("making the daemon's state directory: %w", err)
 	}

@@ -47,7 +47,7 @@ func linkLocals(file io.Reader, index int, optimistic bool) (usable []netip.Addr
 		slices.SortFunc(usable, netip.Addr.Compare)
 		return usable, nil
 	case taken:
-		return nil, errors.New("another host has the link-local address (duplicate address detection)")
+		return nil, errors.New("another host uses the link-local address (duplicate address detection)")
 	}
 	return nil, ErrNotReady
 }

@@ -239,6 +239,14 @@ func (s *Session[M, C]) Next(ctx context.Context, deadline time.Time) Event[M] {
 	return Event[M]{}
 }
 
+// Anybody on the link may send as much as it carries. What is more than any protocol here needs is left to the kernel, which drops
+// what does not fit into the socket: that costs us nothing.
+const (
+	readAtOnce    = 200
+	readPerSecond = 200
+	readPause     = 50 * time.Millisecond // at least, so that a flood does not wake us for each message
+)
+
 // reader is the goroutine that receives what a socket hears.
 type reader[M any] struct {
 	messages   chan M
@@ -250,7 +258,16 @@ func read[M any](conn Conn[M]) *reader[M] {
 	r := &reader[M]{messages: make(chan M), broken: make(chan error, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
+		allowed := NewBudget(readAtOnce, time.Second/readPerSecond)
 		for {
+			if wait := allowed.Spend(time.Now()); wait > 0 {
+				select {
+				case <-time.After(max(wait, readPause)):
+					continue
+				case <-r.stop:
+					return
+				}
+			}
 			m, err := conn.Receive()
 			if err != nil {
 				r.broken <- err

@@ -41,7 +41,7 @@ func (m *Monitor) watchConnections(name string, family rules.Family) {
 			for silent := true; silent; {
 				err := p.watchConnections(ctx, m.o.TCPSegments, family, info)
 				if err != nil {
-					m.o.Log.Warn("connections by an uplink cannot be watched", "uplink", name, "family", family, "err", err)
+					m.o.Log.Warn("cannot watch TCP connections", "uplink", name, "family", family, "err", err)
 				}
 				m.mu.Lock()
 				silent = err == nil && ctx.Err() == nil && p.Silent() // again, since a moment ago

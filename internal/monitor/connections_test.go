@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -21,6 +22,24 @@ type line struct {
 	begins time.Time // zero: nothing comes in
 	ends   time.Time
 	open   int
+	read   func(out map[int]counters.Device, now time.Time) // of packet counters; nil: nothing is counted
+}
+
+// counts says what packet counters have from now on.
+func (l *line) counts(read func(out map[int]counters.Device, now time.Time)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.read = read
+}
+
+func (l *line) count(out map[int]counters.Device) (time.Time, error) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.read != nil {
+		l.read(out, now)
+	}
+	return now, nil
 }
 
 func (l *line) listen(int, rules.Family) (net.PacketConn, error) {

@@ -89,9 +89,9 @@ func (c *correlation) outageEvents() []status.Event {
 		_, was := c.outages[family]
 		switch {
 		case is && !was:
-			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Message: outageMessage(family, outage)})
+			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Code: string(status.CauseBegan), Message: outageMessage(family, outage)})
 		case was && !is:
-			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Message: "the common cause is over"})
+			events = append(events, status.Event{Kind: status.EventCause, Family: family.String(), Code: string(status.CauseOver), Message: "the common cause is over"})
 		}
 		if is {
 			next[family] = outage
@@ -102,5 +102,5 @@ func (c *correlation) outageEvents() []status.Event {
 }
 
 func outageMessage(family rules.Family, outage uplink.CommonOutage) string {
-	return fmt.Sprintf("common cause: no target answers by any of %s in %v; traffic is left where it is", strings.Join(outage.Names, ", "), family)
+	return fmt.Sprintf("common cause: no target answers by any of %s (%v); traffic stays where it is", strings.Join(outage.Names, ", "), family.Name())
 }

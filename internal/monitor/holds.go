@@ -52,19 +52,38 @@ func (m *Monitor) applyFailback(path rules.Path, state uplink.State) (h uplink.H
 		p.proven = true
 	}
 	switch p.uplink.Failback {
-	case config.FailbackImmediate:
+	case config.FailbackImmediate, config.FailbackImmediateAll:
 		if state == uplink.Recovering && h == uplink.HealthDoubtful {
 			h = uplink.HealthGood
 		}
 	case config.FailbackManual:
+		fell := p.fell && state != uplink.Down // and is back: nobody has looked meanwhile
+		p.fell = false
 		// A line that has no carrier yet when the box starts has not failed.
-		if h == uplink.HealthDead && p.proven && !m.holds.held[key] {
+		if (h == uplink.HealthDead || fell) && p.proven && !m.holds.held[key] {
 			m.holds.set(key, true)
 			event = &status.Event{Kind: status.EventDrain, Uplink: name, Family: path.Family.String(),
-				Message: fmt.Sprintf("stays out of the choice after this (failback = %q): \"uplinkd undrain %s\" ends it", config.FailbackManual, name)}
+				Message: fmt.Sprintf("is kept out of use (failback = %q) until: uplinkd undrain %s", config.FailbackManual, name)}
 		}
 	}
 	return h, m.holds.held[key], event
+}
+
+// noteTransition keeps for applyFailback what may be over before it looks.
+func (m *Monitor) noteTransition(t uplink.Transition) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for path, p := range m.paths {
+		if p.uplink.Name != t.Uplink || path.Family != t.Family {
+			continue
+		}
+		switch t.To {
+		case uplink.Up, uplink.Degraded:
+			p.proven = true
+		case uplink.Down:
+			p.fell = true
+		}
+	}
 }
 
 // SaveHolds saves the manual holds if they have changed. The disk may be slow: it is called when traffic has moved.
@@ -82,11 +101,17 @@ func (m *Monitor) SaveHolds() {
 	}
 }
 
-// SetDrained sends new traffic of an uplink elsewhere, or back, which also ends its manual holds. It lasts over restarts.
-func (m *Monitor) SetDrained(name string, drained bool) {
+// SetDrained sends traffic of an uplink elsewhere, or back, which also ends its manual holds. It lasts over restarts; that what runs ends
+// is not said again then.
+func (m *Monitor) SetDrained(name string, d status.Drain) {
 	m.mu.Lock()
-	m.drained = with(m.drained, name, drained)
-	if !drained {
+	m.drained = with(m.drained, name, d != status.Undrained)
+	switch d {
+	case status.DrainedNow:
+		m.ended[name]++
+	case status.Drained:
+	case status.Undrained:
+		delete(m.ended, name)
 		for _, family := range rules.Families {
 			m.holds.set(pathKey(name, family), false)
 		}

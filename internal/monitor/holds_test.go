@@ -48,12 +48,14 @@ func TestAfterStableTrustsWhatHasAnsweredForAWhile(t *testing.T) {
 }
 
 func TestImmediateTrustsTheFirstAnswer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newRig(t, nil)
-		c.reload(policy(config.FailbackImmediate))
-		c.diesAndReturns()
-		c.wantsHealth(fiber4, rules.Good)
-	})
+	for _, f := range []config.Failback{config.FailbackImmediate, config.FailbackImmediateAll} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newRig(t, nil)
+			c.reload(policy(f))
+			c.diesAndReturns()
+			c.wantsHealth(fiber4, rules.Good)
+		})
+	}
 }
 
 func TestManualWaitsForTheOperator(t *testing.T) {
@@ -73,7 +75,7 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 		if !c.savesHolds() || c.savesHolds() || !c.holds.held["fiber/ipv4"] {
 			t.Errorf("it is not kept: %v", c.holds.held)
 		}
-		c.SetDrained("fiber", false)
+		c.SetDrained("fiber", status.Undrained)
 		if v := c.Verdicts(c.paths)[fiber4]; v.Drained || !c.savesHolds() {
 			t.Errorf("%+v", v)
 		}
@@ -89,6 +91,35 @@ func TestManualWaitsForTheOperator(t *testing.T) {
 		c.reload(nil)
 		if len(c.holds.held) != 0 {
 			t.Errorf("%v", c.holds.held)
+		}
+	})
+}
+
+// A plan is made when something happens, and a busy machine is late.
+func TestManualWaitsAfterAnOutageBetweenTwoLooks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, seenUp := range []bool{true, false} {
+			c := newRig(t, nil)
+			c.reload(policy(config.FailbackManual))
+			c.pass()
+			after(10 * time.Second)
+			if seenUp {
+				c.pass()
+			}
+			c.set("fiber", false)
+			after(3 * time.Second)
+			c.wants(fiber4, uplink.Down)
+			c.set("fiber", true)
+			after(time.Minute)
+			c.wants(fiber4, uplink.Up)
+			if v := c.Verdicts(c.paths)[fiber4]; !v.Drained {
+				t.Errorf("seen up %v: %+v", seenUp, v)
+			}
+			c.SetDrained("fiber", status.Undrained)
+			after(time.Minute)
+			if v := c.Verdicts(c.paths)[fiber4]; v.Drained {
+				t.Errorf("seen up %v: it waits again: %+v", seenUp, v)
+			}
 		}
 	})
 }

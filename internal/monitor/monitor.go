@@ -59,18 +59,20 @@ type Monitor struct {
 	planned    map[rules.Path]rules.PathInfo // of the latest pass
 	active     map[rules.Path]bool           // carry new traffic; nil when that is not known yet
 	drained    map[string]bool               // by uplink name; replaced, never changed in place
+	ended      map[string]uint               // by uplink name: how often what runs was to end since it was drained
 	restored   map[string]savedVerdict       // by pathKey, of the previous run, until their path is configured
 	holds      manualHolds
 	probeBytes DailyBytes
 	carriers   carriers
 
+	balance      balance
 	correlation  correlation
 	recheckTimer *time.Timer // wakes planning when the correlator has to decide again
 }
 
 // New returns a Monitor that watches nothing before Configure and Run.
 func New(o Options) *Monitor {
-	m := &Monitor{o: o, paths: make(paths), drained: o.Saved.drained, restored: o.Saved.verdicts,
+	m := &Monitor{o: o, paths: make(paths), drained: o.Saved.drained, ended: make(map[string]uint), restored: o.Saved.verdicts,
 		holds: manualHolds{held: o.Saved.holds}, probeBytes: o.Saved.probeBytes,
 		carriers: carriers{active: make(map[string][]rules.Path)}, correlation: newCorrelation()}
 	m.o.Saved = Saved{}
@@ -85,6 +87,7 @@ func (m *Monitor) Configure(c *config.Config, ids map[string]int) {
 	m.numbers = planinput.KernelNumbers(c.Kernel)
 	m.setIntervals(time.Now()) // counts the bytes of the watchers that go
 	m.carriers.configured = planinput.Carriers(c)
+	m.balance.configure(c)
 	next := make(paths)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
@@ -137,8 +140,12 @@ func (m *Monitor) Run(ctx context.Context) error {
 	})
 	schedule.Every(ctx, m.o.Phase, reviewInterval, func(now time.Time) {
 		m.mu.Lock()
-		defer m.mu.Unlock()
 		m.setIntervals(now)
+		moves := m.balance.review(m.paths, now)
+		m.mu.Unlock()
+		if moves {
+			m.o.Wake()
+		}
 	})
 	m.running.Wait()
 	m.mu.Lock()
@@ -152,6 +159,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 }
 
 func (m *Monitor) onTransition(t uplink.Transition) {
+	m.noteTransition(t)
 	if t.To == uplink.Suspect || t.To == uplink.Down {
 		m.pauseCarried()
 	}
@@ -207,8 +215,9 @@ func (m *Monitor) collectVerdicts(paths map[rules.Path]rules.PathInfo) (map[rule
 		}
 		name := m.paths[path].uplink.Name
 		verdicts[path] = rules.Verdict{Health: planHealth(health, report.State), State: string(report.State),
-			Drained: held || report.Suppressed || m.drained[name] || overQuota[name]}
+			Drained: held || report.Suppressed || m.drained[name] || overQuota[name], Ended: m.ended[name]}
 	}
+	m.balance.apply(m.paths, verdicts, time.Now())
 	return verdicts, events
 }
 

@@ -1,17 +1,18 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
@@ -21,18 +22,19 @@ import (
 // internet is a prober whose targets answer by some devices.
 type internet struct {
 	mu     sync.Mutex
-	alive  map[string]bool // by device
-	probed []probe.Binding // since the last call of asked
+	alive  map[string]bool          // by device
+	rtt    map[string]time.Duration // likewise; 10 ms where there is none
+	probed []probe.Binding          // since the last call of asked
 }
 
 func (n *internet) Probe(ctx context.Context, p probe.Binding, _ probe.Target) (time.Duration, error) {
 	n.mu.Lock()
 	n.probed = append(n.probed, p)
-	alive := n.alive[p.Device]
+	alive, rtt := n.alive[p.Device], cmp.Or(n.rtt[p.Device], 10*time.Millisecond)
 	n.mu.Unlock()
 	if alive {
-		time.Sleep(10 * time.Millisecond)
-		return 10 * time.Millisecond, nil
+		time.Sleep(rtt)
+		return rtt, nil
 	}
 	<-ctx.Done()
 	if ctx.Err() == context.Canceled {
@@ -45,6 +47,12 @@ func (n *internet) set(device string, alive bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.alive[device] = alive
+}
+
+func (n *internet) slow(device string, rtt time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rtt[device] = rtt
 }
 
 // asked returns by which paths was probed since the last call, each one once.
@@ -67,8 +75,9 @@ type rig struct {
 	ids   map[string]int
 	paths map[rules.Path]rules.PathInfo
 
-	saved sync.Map // what was saved last, by document
-	line  line     // of every path
+	saved sync.Map     // what was saved last, by document
+	line  line         // of every path
+	woken atomic.Int64 // how often a plan was asked for
 }
 
 // saves returns what a call saves of a document, nil for nothing.
@@ -116,12 +125,12 @@ func complete(index, n int) rules.PathInfo {
 
 func newRig(t *testing.T, restored map[string]savedVerdict) *rig {
 	t.Helper()
-	net := &internet{alive: map[string]bool{"fiber": true, "lte": true}}
+	net := &internet{alive: map[string]bool{"fiber": true, "lte": true}, rtt: make(map[string]time.Duration)}
 	c := &rig{internet: net, t: t, ids: map[string]int{"fiber": 1, "lte": 2}, paths: map[rules.Path]rules.PathInfo{fiber4: complete(2, 2), lte4: complete(3, 3)}}
 	c.Monitor = New(Options{Prober: net, Phase: time.Now(), Log: slog.New(slog.DiscardHandler), Saved: Saved{verdicts: restored},
-		Counters:    func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil },
+		Counters:    c.line.count,
 		TCPSegments: c.line.listen, OverQuota: func() map[string]bool { return nil }, Save: func(document string, read func() any) { c.saved.Store(document, read()) },
-		OnTransition: func(uplink.Transition) {}, OnRTT: func(string, rules.Family, time.Duration) {}, OnEvent: func(status.Event) {}, Wake: func() {}})
+		OnTransition: func(uplink.Transition) {}, OnRTT: func(string, rules.Family, time.Duration) {}, OnEvent: func(status.Event) {}, Wake: func() { c.woken.Add(1) }})
 	c.reload(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -351,12 +360,12 @@ func TestAVerdictOfAnEarlierRunIsNotRestoredTwice(t *testing.T) {
 func TestADrainedUplinkIsMarkedInItsVerdicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newRig(t, nil)
-		c.SetDrained("fiber", true)
+		c.SetDrained("fiber", status.Drained)
 		before := c.Drained()
 		if v := c.Verdicts(c.paths); !v[fiber4].Drained || v[lte4].Drained {
 			t.Errorf("%+v", v)
 		}
-		c.SetDrained("fiber", false)
+		c.SetDrained("fiber", status.Undrained)
 		if v := c.Verdicts(c.paths); v[fiber4].Drained {
 			t.Errorf("%+v", v)
 		}

@@ -24,6 +24,7 @@ type monitoredPath struct {
 	interval      time.Duration // in force
 	counted       uint64        // bytes of probes that are among the day's
 	proven        bool          // was up since the daemon has started
+	fell          bool          // went down since applyFailback has looked
 	inboundAt     time.Time     // when its device last received something
 	oneWayAt      time.Time     // when its traffic last looked one-way
 
@@ -88,12 +89,33 @@ func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.
 func (m *Monitor) pathInfo(path rules.Path, p *monitoredPath, f rules.PathInfo) uplink.PathInfo {
 	// A unique-local address without a default comes from a router that has no IPv6 itself.
 	localOnly := path.Family == rules.IPv6 && !f.HasDefault && f.Source().IsPrivate()
+	link := uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress() && !localOnly,
+		HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard} // may lead to a few networks only
+	link.Lack = lack(p.settings.device, path.Family, link, f)
 	return uplink.PathInfo{
-		Link: uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress() && !localOnly,
-			HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard}, // may lead to a few networks only
+		Link:    link,
 		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
 		Quiet:   egressOf(f) != p.installed || m.carriers.paused(p.uplink.Name),
 	}
+}
+
+// lack says what keeps packets from leaving by a path, "" for what the verdict's own words say as well.
+func lack(device string, family rules.Family, l uplink.Link, f rules.PathInfo) string {
+	switch {
+	case l.NoDevice:
+		return "there is no device " + device
+	case !l.Carrier && !f.Up:
+		return fmt.Sprintf("%[1]s is set down: ip link set %[1]s up", device)
+	case !l.Carrier:
+		return ""
+	case !l.HasAddress && f.NoSource:
+		return device + " lacks the address that is configured or leased"
+	case !l.HasAddress:
+		return fmt.Sprintf("%s has no %s address", device, family.Name())
+	case !l.HasGateway && f.Source().IsValid():
+		return fmt.Sprintf("%s has %v but no default route", device, f.Source())
+	}
+	return ""
 }
 
 func (p *monitoredPath) setInfo(f uplink.PathInfo) {

@@ -26,7 +26,7 @@ func (m *Monitor) Problems() []rules.Problem {
 	for _, family := range rules.Families {
 		if outage, ok := m.correlation.outages[family]; ok {
 			problems = append(problems, rules.Problem{Code: "common-cause", Severity: "error", Message: outageMessage(family, outage),
-				Fix: "look for what the uplinks have in common: the targets, a provider behind both, a firewall of this machine"})
+				Fix: "look for what the uplinks share: targets, an upstream provider, this machine's firewall"})
 		}
 	}
 	return problems
@@ -54,8 +54,8 @@ func deadTargets(verdicts []status.PathVerdict) []rules.Problem {
 	for _, target := range order {
 		if !alive[target] {
 			problems = append(problems, rules.Problem{Code: "dead-target", Severity: "warning",
-				Message: fmt.Sprintf("target %s does not answer while others do, by %s: it has no vote until it does", target, strings.Join(dead[target], ", ")),
-				Fix:     "choose another target in [uplink.probe], unless it is known to come back"})
+				Message: fmt.Sprintf("target %s does not answer by %s, although others do: it is ignored until it answers", target, strings.Join(dead[target], ", ")),
+				Fix:     "choose another target in [uplink.probe], unless the outage is known"})
 		}
 	}
 	return problems
@@ -67,8 +67,8 @@ func silentTargets(verdicts []status.PathVerdict) []rules.Problem {
 	for _, p := range verdicts {
 		if p.Verdict.State == uplink.Degraded && p.Verdict.Reason.Code == uplink.CodeConnected {
 			problems = append(problems, rules.Problem{Code: "silent-targets", Severity: "warning",
-				Message: fmt.Sprintf("no target of %s answers in %v, while TCP connections by it get on: new ones prefer other uplinks, and none is cut", p.Uplink, p.Family),
-				Fix:     fmt.Sprintf("choose targets that the provider of %s reaches, in [uplink.probe], or ask it what it filters", p.Uplink)})
+				Message: fmt.Sprintf("no target of %s (%v) answers, but TCP connections by it make progress: new ones prefer other uplinks, and none is cut", p.Uplink, p.Family.Name()),
+				Fix:     fmt.Sprintf("in [uplink.probe], choose targets that the provider of %s lets you reach, or ask what it filters", p.Uplink)})
 		}
 	}
 	return problems
@@ -80,8 +80,8 @@ func portals(verdicts []status.PathVerdict) []rules.Problem {
 	for _, p := range verdicts {
 		if p.Verdict.Portal {
 			problems = append(problems, rules.Problem{Code: "captive-portal", Severity: "warning",
-				Message: fmt.Sprintf("a captive portal answers in the place of the targets of %s in %v", p.Uplink, p.Family),
-				Fix:     "log in to that network from a host behind it, or pay the provider"})
+				Message: fmt.Sprintf("a captive portal answers instead of the targets of %s (%v)", p.Uplink, p.Family.Name()),
+				Fix:     "log in to that network from a host behind this router, or pay the provider"})
 		}
 	}
 	return problems
@@ -96,8 +96,8 @@ func blocked(ps paths, numbers rules.Kernel) []rules.Problem {
 			continue
 		}
 		p := rules.Problem{Code: "probe-blocked", Severity: "error",
-			Message: fmt.Sprintf("this machine keeps probes of %s in %v from leaving, so nobody can tell whether it works: %v", monitored.settings.name, path.Family, fault),
-			Fix:     fmt.Sprintf("let them out, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", numbers.MarkMask, numbers.Mark(path.Uplink))}
+			Message: fmt.Sprintf("this machine's firewall blocks outgoing probes of %s (%v), so its state is unknown", monitored.settings.name, path.Family.Name()),
+			Fix:     fmt.Sprintf("allow them, for example: nft insert rule inet filter output meta mark and %#x == %#x accept", numbers.MarkMask, numbers.Mark(path.Uplink))}
 		if errors.Is(fault, probe.ErrMark) {
 			p.Fix = "run uplinkd with CAP_NET_ADMIN and CAP_NET_RAW"
 		}

@@ -14,17 +14,19 @@ type PathStatus struct {
 	uplink.Verdict      // its reason includes what planning makes of it
 	Suspended      bool // nobody who may carry it works
 	ManualHold     bool // it waits for the operator's undrain
+	Slower         bool // another of its tier is preferred, by latency
 }
 
 // Statuses returns those of all paths at once: who asks for many shall not have to wait for the lock with each.
 func (m *Monitor) Statuses() map[rules.Path]PathStatus {
 	m.mu.Lock()
 	paths, decisions, suspended, held := maps.Clone(m.paths), m.correlation.decisions, m.carriers.suspended, m.holds.held // each but paths is replaced, never changed in place
+	slower := m.balance.slower
 	m.mu.Unlock()
 	found := make(map[rules.Path]PathStatus, len(paths))
 	for path, p := range paths {
 		name := p.settings.name
-		s := PathStatus{Verdict: p.Verdict(), Suspended: suspended[name] != "", ManualHold: held[pathKey(name, path.Family)]}
+		s := PathStatus{Verdict: p.Verdict(), Suspended: suspended[name] != "", ManualHold: held[pathKey(name, path.Family)], Slower: slower[path]}
 		if s.Suspended {
 			s.Reason = uplink.Reason{Code: uplink.CodeSuspended, Text: suspended[name]}
 		} else if note := decisions[path].Note; note != "" {
@@ -46,10 +48,13 @@ func (s PathStatus) Family(ip config.IP, path rules.Path, report *rules.Report) 
 	}
 	out := status.FamilyStatus{State: s.State, Code: s.Reason.Code, Reason: s.Reason.Text, Since: status.At(s.Since), Loss: s.Loss,
 		Addresses: info.Addresses, Gateway: info.Gateway, RTTms: status.Milliseconds(s.RTT), JitterMs: status.Milliseconds(s.Jitter),
-		AwaitsUndrain: s.ManualHold, Portal: s.Portal,
+		AwaitsUndrain: s.ManualHold, Slower: s.Slower, Portal: s.Portal,
 		Class: s.Class.String(), Suppressed: s.Suppressed, Congested: s.Congestion != ""}
 	if s.Suspended {
 		out.State, out.Suspended = uplink.Down, true
+	}
+	if out.State == uplink.Down {
+		out.Class = uplink.Poor.String() // what was measured before says nothing now
 	}
 	if out.Congested {
 		out.Reason += "; " + s.Congestion
@@ -91,11 +96,12 @@ func (p *monitoredPath) canProbe() bool {
 // PathVerdicts returns the verdicts of all paths.
 func (m *Monitor) PathVerdicts() []status.PathVerdict {
 	m.mu.Lock()
-	paths := maps.Clone(m.paths)
+	paths, suspended, outages := maps.Clone(m.paths), m.carriers.suspended, m.correlation.outages // the others are replaced, never changed in place
 	m.mu.Unlock()
 	out := make([]status.PathVerdict, 0, len(paths))
 	for path, p := range paths {
-		out = append(out, status.PathVerdict{Uplink: p.settings.name, Family: path.Family, Verdict: p.Verdict()})
+		_, common := outages[path.Family]
+		out = append(out, status.PathVerdict{Uplink: p.settings.name, Family: path.Family, Verdict: p.Verdict(), Suspended: suspended[p.settings.name] != "", Common: common})
 	}
 	return out
 }

@@ -43,10 +43,13 @@ func (m *Monitor) watchTraffic(ctx context.Context) {
 			timer.Reset(interval)
 		}
 		if _, err := m.o.Counters(readings); err != nil {
-			m.o.Log.Debug("packet counters cannot be read", "err", err)
+			m.o.Log.Debug("cannot read packet counters", "err", err)
 			continue
 		}
-		used, oneWay := m.noteTraffic(devices, readings, now)
+		used, filled, oneWay := m.noteTraffic(devices, readings, now)
+		if filled {
+			m.o.Wake()
+		}
 		if used {
 			usedAt = now
 		}
@@ -56,9 +59,9 @@ func (m *Monitor) watchTraffic(ctx context.Context) {
 	}
 }
 
-// noteTraffic passes a reading on to the paths of each device. It reports whether any device is in use, and the paths
-// whose traffic looks one-way.
-func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]counters.Device, now time.Time) (used bool, oneWay []rules.Path) {
+// noteTraffic passes a reading on to the paths of each device. It reports whether any device is in use, whether a line has become full or is no
+// longer, and the paths whose traffic looks one-way.
+func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]counters.Device, now time.Time) (used, filled bool, oneWay []rules.Path) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	byDevice := make(map[int][]rules.Path)
@@ -86,6 +89,9 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 		began, stepped := device.step.Observe(c)
 		device.Device = reading
 		paths := m.paths.of(list)
+		if measured && len(paths) > 0 {
+			filled = m.balance.load(&paths[0].uplink, load, now) || filled
+		}
 		slowestRTT := func() (rtt time.Duration) {
 			for _, p := range paths {
 				rtt = max(rtt, p.RTT())
@@ -107,7 +113,7 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 			oneWay = append(oneWay, list...)
 		}
 	}
-	return used, oneWay
+	return used, filled, oneWay
 }
 
 // noteInbound notes that the device of a path receives, and whether that is a stream.

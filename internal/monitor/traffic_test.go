@@ -50,13 +50,12 @@ func TestTrafficThatGetsNoAnswerHasItsPathsProbedAtOnce(t *testing.T) {
 		c := newRig(t, nil)
 		var sent, received uint64
 		var dead atomic.Bool
-		c.o.Counters = func(out map[int]counters.Device) (time.Time, error) {
+		c.line.counts(func(out map[int]counters.Device, _ time.Time) {
 			if sent += 10; !dead.Load() {
 				received += 10
 			}
 			out[2] = counters.Device{Sent: sent, Received: received} // fiber's
-			return time.Now(), nil
-		}
+		})
 		c.pass()
 		c.SetActive(map[rules.Family]rules.Choice{rules.IPv4: {Members: []rules.Member{{Uplink: 1, Share: 1}}}})
 		after(time.Minute + 100*time.Millisecond) // the next probe is due in 900 ms

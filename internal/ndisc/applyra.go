@@ -108,7 +108,7 @@ func (m *machine) applyAddress(o prefixOption, from netip.Addr, now time.Time) b
 			return true
 		}
 		if o.valid > 0 {
-			a.Routers = including(a.Routers, from)
+			a.Routers, a.Heard = including(a.Routers, from), now
 		}
 		a.Preferred = until(now, o.preferred)
 		left := remaining(a.Valid, now)
@@ -127,7 +127,7 @@ func (m *machine) applyAddress(o prefixOption, from netip.Addr, now time.Time) b
 	if a == nil {
 		return false
 	}
-	*a = Address{Address: m.address(o.prefix, 0), Preferred: until(now, o.preferred), Valid: until(now, o.valid), Routers: []netip.Addr{from}}
+	*a = Address{Address: m.address(o.prefix, 0), Preferred: until(now, o.preferred), Valid: until(now, o.valid), Routers: []netip.Addr{from}, Heard: now}
 	return true
 }
 

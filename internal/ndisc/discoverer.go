@@ -110,8 +110,10 @@ func (d *Discoverer) Run(ctx context.Context) error {
 	m.expire(time.Now())
 	m.changed = len(m.state.Routers)+len(m.state.Addresses)+len(m.state.Prefixes) > 0
 	said := ""
-	told := newBudget(changesAtOnce, time.Second)
-	heard, heardOfChosen := newBudget(messagesAtOnce, time.Second/messagesPerSecond), newBudget(messagesAtOnce, time.Second/messagesPerSecond)
+	told := linksession.NewBudget(changesAtOnce, changesEvery)
+	heard, heardOfChosen := linksession.NewBudget(messagesAtOnce, time.Second/messagesPerSecond), linksession.NewBudget(messagesAtOnce, time.Second/messagesPerSecond)
+	var muted, toldAt time.Time // until then; when a change was last told
+	var mutedFor netip.Addr     // the router that was in use then
 	var deadline time.Time
 	var e linksession.Event[Packet]
 	for ; !e.Ended; e = d.socket.Next(ctx, deadline) {
@@ -120,10 +122,22 @@ func (d *Discoverer) Run(ctx context.Context) error {
 		if e.Message.From == m.state.Chosen {
 			of = heardOfChosen
 		}
-		if e.Received && (isNeighbour(e.Message) || of.spend(now) == 0) {
+		if e.Received && !isNeighbour(e.Message) && of.Spend(now) > 0 {
+			if !now.Before(muted) {
+				muted, mutedFor = now.Add(muteSpan), m.state.Chosen
+				d.mute(m.state.Chosen, of == heardOfChosen)
+			}
+			deadline = earlier(deadline, muted)
+			continue
+		}
+		if e.Received {
 			said = d.report(d.receive(m, e.Message, now), said)
 		}
 		d.update(m, now)
+		if !muted.IsZero() && (!now.Before(muted) || m.state.Chosen != mutedFor) {
+			muted = time.Time{}
+			d.unmute()
+		}
 		if opened, closed := d.socket.Follow(now); opened {
 			m.linkUp(d.socket.Conn().Link().MTU, now)
 		} else if closed {
@@ -133,13 +147,22 @@ func (d *Discoverer) Run(ctx context.Context) error {
 		if m.tick(now) && !d.solicit() {
 			m.unsent(now)
 		}
-		deadline = m.deadline()
+		if deadline = m.deadline(); !muted.IsZero() {
+			deadline = earlier(deadline, muted)
+		}
 		if m.changed {
-			if wait := told.spend(now); wait > 0 {
+			wait := time.Duration(0)
+			if !muted.IsZero() {
+				wait = toldAt.Add(floodedEvery).Sub(now)
+			}
+			if wait <= 0 {
+				wait = told.Spend(now)
+			}
+			if wait > 0 {
 				deadline = earlier(deadline, now.Add(wait))
 				continue
 			}
-			m.changed = false
+			m.changed, toldAt = false, now
 			d.cfg.OnChange(m.view())
 		}
 	}
@@ -147,12 +170,39 @@ func (d *Discoverer) Run(ctx context.Context) error {
 }
 
 // Anybody on the link may send as many advertisements as it carries. What is more than routers ever say is not looked at, and
-// what changes all the time is told once a second, for each change costs a plan. The router in use is not drowned by others.
+// what changes all the time is told every other second, and more seldom in a flood, for each change costs a plan. The router in
+// use is not drowned by others.
 const (
 	changesAtOnce     = 8
+	changesEvery      = 2 * time.Second
 	messagesAtOnce    = 100
 	messagesPerSecond = 50
+	muteSpan          = 5 * time.Second
+	floodedEvery      = 5 * time.Second
 )
+
+// muter is a Conn that can leave advertisements to the kernel to drop, except those of one router; a zero address is none.
+type muter interface {
+	Mute(except netip.Addr) error
+	Unmute() error
+}
+
+// mute has the kernel drop advertisements for a while: reading them only to throw them away costs more than all the rest. The
+// router in use is heard meanwhile, unless the flood comes in its name.
+func (d *Discoverer) mute(chosen netip.Addr, all bool) {
+	if all {
+		chosen = netip.Addr{}
+	}
+	if c, ok := d.socket.Conn().(muter); ok {
+		_ = c.Mute(chosen) // else they are read and thrown away
+	}
+}
+
+func (d *Discoverer) unmute() {
+	if c, ok := d.socket.Conn().(muter); ok {
+		_ = c.Unmute()
+	}
+}
 
 // report logs what is wrong with an advertisement, but not the same again with each one.
 func (d *Discoverer) report(err error, said string) string {
@@ -195,7 +245,7 @@ func (d *Discoverer) update(m *machine, now time.Time) {
 func (d *Discoverer) check(m *machine, now time.Time) {
 	unicast, multicast := m.due(now)
 	conn := d.socket.Conn()
-	if conn == nil {
+	if conn == nil || len(unicast)+len(multicast) == 0 {
 		return
 	}
 	hardware := conn.Link().Hardware

@@ -116,6 +116,23 @@ type wireEnd struct {
 	in     chan Packet
 	closed chan struct{}
 	broken chan error
+
+	muted  bool // as the kernel's filter would
+	except netip.Addr
+}
+
+func (e *wireEnd) Mute(except netip.Addr) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.muted, e.except = true, except
+	return nil
+}
+
+func (e *wireEnd) Unmute() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.muted = false
+	return nil
 }
 
 func (e *wireEnd) Link() Link {
@@ -173,8 +190,11 @@ func (w *wire) script(set func(w *wire)) {
 func (w *wire) deliver(p Packet) {
 	w.mu.Lock()
 	end := w.current
+	dropped := end.muted && p.Data[0] == typeAdvert && p.From != end.except
 	w.mu.Unlock()
-	end.in <- p
+	if !dropped {
+		end.in <- p
+	}
 	synctest.Wait()
 }
 

@@ -1,7 +1,9 @@
 package ndisc
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
@@ -26,8 +29,9 @@ const (
 // rawConn is a Conn on a raw ICMPv6 socket.
 type rawConn struct {
 	*ipv6.PacketConn
-	link  Link
-	index int
+	link   Link
+	index  int
+	buffer []byte // of Receive
 }
 
 var _ Conn = (*rawConn)(nil)
@@ -45,7 +49,7 @@ func openLAN(device string) (Conn, error) {
 // openRaw opens a socket that is bound to the device and hears only the given types. Every interface is in
 // ff02::1 by itself; ff02::2 has to be joined.
 func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, error) {
-	ifc, err := net.InterfaceByName(device)
+	ifc, err := linksession.InterfaceByName(device)
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", device, err)
 	}
@@ -67,7 +71,7 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 	for _, t := range types {
 		filter.Accept(t)
 	}
-	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: usable[0], Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index}
+	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: usable[0], Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index, make([]byte, maxMessage)}
 	err = errors.Join(
 		c.SetICMPFilter(&filter),
 		c.SetHopLimit(hopLimit),
@@ -84,7 +88,7 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 
 func (c *rawConn) Link() Link {
 	link := c.link
-	if ifc, err := net.InterfaceByIndex(c.index); err == nil { // else it is gone, and sending will show that
+	if ifc, err := linksession.InterfaceByIndex(c.index); err == nil { // else it is gone, and sending will show that
 		link.Hardware, link.MTU = ifc.HardwareAddr, ifc.MTU
 	}
 	return link
@@ -103,13 +107,49 @@ func (c *rawConn) Send(message []byte, to netip.Addr) error {
 	return err
 }
 
+// Mute and Unmute replace the filter of the socket in the kernel.
+func (c *rawConn) Mute(except netip.Addr) error { return c.filter(onlyOf(except)) }
+
+func (c *rawConn) Unmute() error { return c.filter([]bpf.Instruction{bpf.RetConstant{Val: 1 << 18}}) }
+
+func (c *rawConn) filter(program []bpf.Instruction) error {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		return err
+	}
+	return c.SetBPF(raw)
+}
+
+// networkHeader is where filters find the header below the one that the socket reads (linux/filter.h SKF_NET_OFF).
+const networkHeader = 0xfff00000
+
+// onlyOf lets all pass that is no router advertisement, and those of one router. The filter of a raw ICMPv6 socket sees the
+// ICMPv6 header at offset 0.
+func onlyOf(router netip.Addr) []bpf.Instruction {
+	const all = 1 << 18 // bytes, more than any message has
+	drop := bpf.RetConstant{Val: 0}
+	program := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 0, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: typeAdvert, SkipTrue: 1},
+		bpf.RetConstant{Val: all},
+	}
+	if !router.IsValid() {
+		return append(program, drop)
+	}
+	source := router.As16()
+	for i := range 4 {
+		program = append(program, bpf.LoadAbsolute{Off: networkHeader + 8 + uint32(4*i), Size: 4},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(source[4*i:]), SkipTrue: 1}, drop)
+	}
+	return append(program, bpf.RetConstant{Val: all})
+}
+
 func (c *rawConn) Receive() (Packet, error) {
-	b := make([]byte, maxMessage)
-	n, control, from, err := c.ReadFrom(b)
+	n, control, from, err := c.ReadFrom(c.buffer)
 	if err != nil {
 		return Packet{}, err
 	}
-	p := Packet{Data: b[:n:n]}
+	p := Packet{Data: bytes.Clone(c.buffer[:n])}
 	if ip, ok := from.(*net.IPAddr); ok {
 		p.From, _ = netip.AddrFromSlice(ip.IP)
 	}

@@ -35,6 +35,7 @@ type Address struct {
 	Valid     time.Time    `json:"valid,omitzero"`      // end
 	Conflicts int          `json:"conflicts,omitempty"` // the DAD counter: addresses before it that were taken
 	Failed    bool         `json:"failed,omitempty"`    // this one too, and we have given up
+	Heard     time.Time    `json:"heard,omitzero"`      // the latest advertisement of its prefix
 	Routers   []netip.Addr `json:"routers,omitempty"`   // that announce its prefix, or did last; none: not known
 }
 

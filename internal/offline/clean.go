@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
+	"github.com/uplinkd/uplinkd/internal/commit"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -19,19 +20,15 @@ import (
 )
 
 // ErrRunning means that a daemon is at work, which would undo what was asked for.
-var ErrRunning = errors.New("uplinkd is running; stop it first")
+var ErrRunning = errors.New("uplinkd is running: stop it first (systemctl stop uplinkd)")
 
 // Clean removes all that is ours from the kernel and gives back what stood there before. It returns the
 // changes that it made.
-func Clean(configFile string, log *slog.Logger) ([]netcfg.Op, error) {
-	c, err := config.Load(configFile)
-	if err != nil {
-		return nil, err
-	}
+func Clean(c *config.Config, log *slog.Logger) ([]netcfg.Op, error) {
 	state := store.Open(c.Daemon.StateDir)
 	var recorded rules.Recorded
 	if err := state.Load(store.Recorded, &recorded); err != nil {
-		log.Warn("former values are not given back", "err", err)
+		log.Warn("cannot restore former values", "err", err)
 	}
 	k, err := kernel.Open(planinput.KernelNumbers(c.Kernel), log)
 	if err != nil {
@@ -40,16 +37,26 @@ func Clean(configFile string, log *slog.Logger) ([]netcfg.Op, error) {
 	defer k.Close()
 	engine := reconcile.New(reconcile.Options{
 		Kernel: k, Verdicts: noVerdicts{}, StateSaver: stateSaver{state}, Log: log, Recorded: recorded.Usable(),
-		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel), WireGuard: planinput.WithoutMarks(c.Config)},
+		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel), WireGuard: planinput.WithoutMarks(c)},
 	})
 	withdrawn := addressing.WithdrawRA(state, func() (*rules.Observed, error) { return k.Snapshot(rules.Query{}) }, log)
 	result := engine.Pass()
 	withdrawn()
 	err = result.Err
 	if err == nil && !result.Converged {
-		err = errors.New("something of ours is still in the kernel: is another program putting it back?")
+		err = errors.New("some of our state is still in the kernel: does another program restore it?")
 	}
-	return slices.Clip(result.Changes), errors.Join(err, removeTableNames(c.Config))
+	return slices.Clip(result.Changes), errors.Join(err, removeTableNames(c))
+}
+
+// InForce returns the configuration that a daemon would start with: where the file has a mistake, the last good one. Where
+// there is none either, it is the defaults, and the error is what is wrong with the file.
+func InForce(configFile string) (*config.Config, error) {
+	_, c, _, err := commit.Start(configFile, commit.SystemClock())
+	if err != nil {
+		return config.Default(), err
+	}
+	return c.Config, nil
 }
 
 func removeTableNames(c *config.Config) error {

@@ -6,4 +6,5 @@
 //	kernel ─────────────┘                                      ├─> Guard: closes kill switches before there is a network
 //	                                                           └─> Clean: takes all that is ours away
 //	kernel ─> Init: a configuration to begin with
+//	files of other systems ─> Import: a configuration that does the same
 package offline

@@ -12,8 +12,10 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/doctor"
 	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/neighbours"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // DoctorOptions say what the doctor looks at.
@@ -24,33 +26,35 @@ type DoctorOptions struct {
 	Running        []string        // the uplinks that it manages; nil: none runs
 	// Quiet keeps it from sending packets: the checks for MTU and for probes that are kept from leaving.
 	Quiet bool
+	// Confined is for who may not make a namespace: what the kernel can do is not tried.
+	Confined bool
 }
 
 // Doctor gathers what the checks look at and returns what they find. It changes nothing, and sends a few echo
-// requests to the configured targets.
-func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
+// requests to the configured targets. It also returns the known programs that are here.
+func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, []neighbours.Found, error) {
 	in, err := open(o.ConfigFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer in.kernel.Close()
 	if err := sameUplinks(in.config, o.Running); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	obs := &doctor.Observation{Config: in.cfg, DaemonProblems: o.DaemonProblems}
 	if obs.Routing, err = in.kernel.Routing(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var present []string
 	for _, l := range obs.Routing.Links {
 		present = append(present, l.Name)
 	}
 	for _, a := range in.config.AbsentDevices(present) {
-		obs.Absent = append(obs.Absent, doctor.AbsentDevice{User: a.User, Device: a.Device, Like: a.Like})
+		obs.Absent = append(obs.Absent, doctor.AbsentDevice{User: a.User, Device: a.Device, Like: a.Like, Cause: config.NoDevice(a.Device, a.There)})
 	}
 	planned, state, report, err := in.plan()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !state.Table.Matches(planned.Table) {
 		state.Table = nil // not in force: packets pass without it
@@ -62,35 +66,80 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, error) {
 		root = "/"
 	}
 	if obs.Networkd, err = doctor.ReadNetworkd(os.DirFS(root)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	drops, err := in.kernel.InvalidDrops()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, d := range drops {
 		obs.Drops = append(obs.Drops, doctor.InvalidDrop(d))
 	}
+	invalid, err := in.kernel.InvalidPackets() // without them nothing is known: a kernel that cannot say is a finding of its own
+	obs.NoneInvalid = err == nil && invalid == 0
 	liberal, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal")
 	obs.Liberal = err == nil && strings.TrimSpace(string(liberal)) != "0"
-	var tunnels []*encap.Kind
-	for _, k := range encap.Kinds() {
-		if slices.ContainsFunc(in.config.Uplinks, func(u config.Uplink) bool { return u.Kind == k.Name }) ||
-			slices.ContainsFunc(in.config.Tunnels, func(t config.Tunnel) bool { return t.Kind == k.Name }) {
-			tunnels = append(tunnels, k)
+	if !o.Confined {
+		missing, err := kernel.MissingFeatures(in.cfg.Kernel, kindsToMake(in.config, present))
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, m := range missing {
+			obs.Missing = append(obs.Missing, doctor.MissingFeature{What: m.What, Module: m.Module, Err: m.Err.Error()})
 		}
 	}
-	missing, err := kernel.MissingFeatures(in.cfg.Kernel, tunnels)
-	if err != nil {
-		return nil, err
+	if obs.Refused, err = notForwarded(in, obs); err != nil {
+		return nil, nil, err
 	}
-	for _, m := range missing {
-		obs.Missing = append(obs.Missing, doctor.MissingFeature{What: m.What, Module: m.Module, Err: m.Err.Error()})
+	routes := make([]netcfg.Route, 0, len(obs.Routing.Tables))
+	for _, r := range obs.Routing.Tables {
+		routes = append(routes, r.Route)
+	}
+	if obs.Neighbours, err = programsHere(in.kernel, in.cfg.Kernel.Protocol, obs.Routing.Observed, routes); err != nil {
+		return nil, nil, err
+	}
+	if obs.RefusedForwards, err = forwardsRefused(in, obs); err != nil {
+		return nil, nil, err
 	}
 	if !o.Quiet {
 		obs.MTUProbes, err = mtuProbes(ctx, in, obs)
 	}
-	return doctor.Examine(obs), err
+	return doctor.Examine(obs), obs.Neighbours, err
+}
+
+// kindsToMake lists the kinds of tunnels of which a device is not there. What is there needs nothing of the kernel: it may be in user
+// space, as wireguard-go's is.
+func kindsToMake(c *config.Config, present []string) (kinds []*encap.Kind) {
+	for _, k := range encap.Kinds() {
+		if slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.Kind == k.Name && !slices.Contains(present, u.Device) }) ||
+			slices.ContainsFunc(c.Tunnels, func(t config.Tunnel) bool { return t.Kind == k.Name && !slices.Contains(present, t.Device) }) {
+			kinds = append(kinds, k)
+		}
+	}
+	return kinds
+}
+
+// notForwarded asks the packet filters of others about each local network and uplink.
+func notForwarded(in *session, obs *doctor.Observation) (refused []doctor.Refused, err error) {
+	firewall, err := in.kernel.Firewall()
+	if err != nil {
+		return nil, err
+	}
+	for _, family := range rules.Families {
+		ways, devices := obs.Forwarded(family)
+		for _, device := range devices {
+			for _, u := range ways {
+				by, err := firewall.Refuses(family, device, u.Device)
+				if err != nil {
+					return nil, err
+				}
+				if by != "" {
+					refused = append(refused, doctor.Refused{Device: device, Uplink: u.Name, Family: family, By: by})
+				}
+			}
+		}
+	}
+	return refused, nil
 }
 
 // sameUplinks refuses to examine one configuration while the daemon works by another: what it has made for that
@@ -104,7 +153,7 @@ func sameUplinks(c *config.Config, running []string) error {
 		names[i] = c.Uplinks[i].Name
 	}
 	if !slices.Equal(names, running) {
-		return fmt.Errorf("the daemon that runs here manages %s, this configuration %s: name the daemon's own with -c",
+		return fmt.Errorf("the running daemon manages %s, but this configuration has %s: name the daemon's file with -c",
 			strings.Join(running, ", "), strings.Join(names, ", "))
 	}
 	return nil

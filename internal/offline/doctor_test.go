@@ -7,6 +7,17 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 )
 
+func TestKindsOfTunnelsThatAreThereNeedNothingOfTheKernel(t *testing.T) {
+	c := config.Default()
+	c.Uplinks = []config.Uplink{config.DefaultUplink("fiber", "wan1"), config.DefaultUplink("vps", "wg0")}
+	c.Uplinks[1].Kind = config.KindWireGuard
+	for present, want := range map[string]int{"wan1": 1, "wan1 wg0": 0} {
+		if kinds := kindsToMake(c, strings.Fields(present)); len(kinds) != want {
+			t.Errorf("with %s: %v", present, kinds)
+		}
+	}
+}
+
 func TestTheDoctorExaminesTheDaemonsConfigurationOnly(t *testing.T) {
 	c := config.Default()
 	c.Uplinks = []config.Uplink{config.DefaultUplink("fiber", "wan1"), config.DefaultUplink("lte", "wan2")}

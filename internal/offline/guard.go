@@ -3,15 +3,21 @@ package offline
 import (
 	"errors"
 
+	"github.com/uplinkd/uplinkd/internal/commit"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // Guard closes the kill switches of a configuration before the daemon runs, and before there is any network. It
-// returns the changes that it made. The daemon finds them and opens what may be open.
+// returns the changes that it made. The daemon finds them and opens what may be open. As the daemon does, it stands by the last
+// good configuration when the file has a mistake.
 func Guard(configFile string) ([]netcfg.Op, error) {
-	in, err := open(configFile)
+	_, c, _, err := commit.Start(configFile, commit.SystemClock())
+	if err != nil {
+		return nil, err
+	}
+	in, err := openWith(c.File, configFile == "")
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func Plan(configFile string) (*Preview, error) {
 	report.Problems = append(report.Problems, report.Absent...)
 	if in.keys != nil {
 		report.Problems = append(report.Problems, rules.Problem{Code: "wireguard", Severity: "error", Message: in.keys.Error(),
-			Fix: "the daemon does not take this configuration before that is right"})
+			Fix: "the daemon rejects this configuration until that is corrected"})
 	}
 	p := &Preview{Changes: netcfg.Diff(rules.Ours(in.cfg.Kernel, obs), want), Report: report, Names: make(map[int]string)}
 	for i := range in.cfg.Uplinks {

@@ -12,6 +12,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/planinput"
+	"github.com/uplinkd/uplinkd/internal/sets"
 	"github.com/uplinkd/uplinkd/internal/store"
 	"github.com/uplinkd/uplinkd/internal/tunnel"
 	"github.com/uplinkd/uplinkd/rules"
@@ -28,11 +29,16 @@ type session struct {
 }
 
 // open reads the configuration, or discovers one, and the state directory, and opens the kernel.
-func open(configFile string) (_ *session, err error) {
+func open(configFile string) (*session, error) {
 	file, err := config.Load(configFile)
 	if err != nil {
 		return nil, err
 	}
+	return openWith(file, configFile == "")
+}
+
+// openWith does the same with a configuration, in which uplinks may have to be discovered.
+func openWith(file config.File, discovers bool) (_ *session, err error) {
 	in := &session{config: file.Config, lines: file.Lines}
 	in.saved = readSaved(in.config.Daemon.StateDir)
 	if in.kernel, err = kernel.Open(planinput.KernelNumbers(in.config.Kernel), slog.New(slog.DiscardHandler)); err != nil {
@@ -43,12 +49,12 @@ func open(configFile string) (_ *session, err error) {
 			in.kernel.Close()
 		}
 	}()
-	if configFile == "" {
+	if discovers {
 		obs, err := in.kernel.Snapshot(rules.Query{})
 		if err != nil {
 			return nil, err
 		}
-		in.config, _ = discovery.New(in.config).Scan(obs)
+		in.config, _ = discovery.New(in.config, discovery.ThisMachine(kernel.Driver)).Scan(obs)
 	}
 	if _, err := planinput.AssignIDs(in.config, in.saved.ids); err != nil {
 		return nil, err
@@ -64,6 +70,9 @@ func open(configFile string) (_ *session, err error) {
 	names.Learn(learned)
 	in.cfg = planinput.Build(in.config, in.saved.ids, learned, in.saved.addressing.ULA(in.config.Daemon.ULA))
 	in.saved.addressing.AddWithdrawn(&in.cfg, time.Now())
+	contents := sets.New(sets.Options{})
+	contents.Configure(in.config)
+	contents.AddTo(&in.cfg)
 	return in, nil
 }
 

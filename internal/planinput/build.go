@@ -19,7 +19,7 @@ func KernelNumbers(k config.Kernel) rules.Kernel {
 // router's own /48; invalid: none.
 func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Prefix) rules.Config {
 	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: UnderlaysOf(c, ids, learned),
-		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Tunnels: tunnelsOf(c)}
+		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Offload: c.Kernel.Offload, Tunnels: tunnelsOf(c), MPTCP: c.Daemon.MPTCP}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		var given LearnedUplink
@@ -29,6 +29,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		out.Uplinks[i] = rules.Uplink{
 			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight, PoliciesOnly: !u.Default,
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
+			TakesBack: u.Failback == config.FailbackImmediateAll, Overflows: c.Overflow(u) > 0,
 		}
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, &u.IPv4, u.WireGuard != nil)
@@ -40,6 +41,11 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
 		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)
+		if a := out.Uplinks[i].IPv6.Assign; u.IPv6.Share && a != nil && len(given.Stale) > 0 {
+			current := *a
+			current.Addresses = slices.DeleteFunc(slices.Clone(a.Addresses), func(o rules.Address) bool { return slices.Contains(given.Stale, o.Prefix.Addr()) })
+			out.Uplinks[i].IPv6.Assign = &current
+		}
 		for _, r := range ResolversOf(u, given.Resolvers) {
 			out.Uplinks[i].Resolvers = append(out.Uplinks[i].Resolvers, r.Addr)
 		}
@@ -60,6 +66,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		out.LANs = append(out.LANs, lan)
 	}
 	policyInput(&out, c, ids)
+	forwardInput(&out, c, ids)
 	return out
 }
 
@@ -73,11 +80,15 @@ func mainDefault(a config.Auto) rules.MainDefault {
 	return rules.MainDefaultAuto
 }
 
-// DelegationsOf lists what an uplink has for LANs: what is routed to it for ever, and what its lease holds.
+// DelegationsOf lists what an uplink has for LANs: what is routed to it for ever, and what its lease holds or its routers announce.
 func DelegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegation {
-	if !u.IPv6.Delegation {
-		leased = nil
+	var wanted []rules.Delegation
+	for _, d := range leased {
+		if d.Shared && u.IPv6.Share || !d.Shared && u.IPv6.Delegation {
+			wanted = append(wanted, d)
+		}
 	}
+	leased = wanted
 	if !u.IPv6.Prefix.IsValid() {
 		return leased
 	}
@@ -90,6 +101,8 @@ func DelegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegati
 	return list
 }
 
+var leftTo = map[config.LeftTo]rules.LeftTo{config.LeftToMain: rules.LeftToMain, config.LeftToDefault: rules.LeftToDefault}
+
 // policyInput adds the policies, and the groups of uplinks that they share.
 func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
 	groups := make(map[string]bool)
@@ -98,11 +111,17 @@ func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
 		key := p.Group()
 		if !groups[key] {
 			groups[key] = true
-			g := rules.Group{ID: ids[key], KillSwitch: p.Fallback == config.FallbackUnreachable, Except: p.Except}
+			g := rules.Group{ID: ids[key], LeftTo: leftTo[p.LeftTo], KillSwitch: p.Fallback == config.FallbackUnreachable, Except: p.Except}
 			for _, names := range p.Uplinks {
 				tier := make([]int, len(names))
 				for i, name := range names {
 					tier[i] = ids[name]
+					if w := p.Weights[name]; w > 0 {
+						if g.Weights == nil {
+							g.Weights = make(map[int]int)
+						}
+						g.Weights[ids[name]] = w
+					}
 				}
 				g.Tiers = append(g.Tiers, tier)
 			}
@@ -111,7 +130,7 @@ func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
 		out.Policies = append(out.Policies, rules.Policy{Name: p.Name, Select: selector(&p.Match), Group: ids[key], Sticky: p.Sticky == config.StickySource})
 	}
 	for _, s := range c.Sets {
-		if s.Filled && !s.Timeouts {
+		if s.Filled && !s.Timeouts || s.Dnsmasq {
 			out.MergedSets = append(out.MergedSets, s.Name)
 		}
 	}
@@ -119,6 +138,18 @@ func policyInput(out *rules.Config, c *config.Config, ids map[string]int) {
 		p := &c.TProxies[i]
 		out.TProxies = append(out.TProxies, rules.TProxy{Name: p.Name, Group: ids[config.TProxyGroup], Select: selector(&p.Match),
 			Except: p.Except, Port: uint16(p.Port), Reject: p.OnFailure == config.OnFailureReject})
+	}
+}
+
+// forwardInput adds the ports that lead to hosts.
+func forwardInput(out *rules.Config, c *config.Config, ids map[string]int) {
+	for i := range c.Forwards {
+		f := &c.Forwards[i]
+		forward := rules.Forward{Name: f.Name, Protocols: f.Protocols, Ports: port(f.Ports), ToPort: uint16(f.ToPort), Device: f.LAN, To4: f.To4, ID6: f.ID6}
+		for _, name := range f.Uplinks {
+			forward.Uplinks = append(forward.Uplinks, ids[name])
+		}
+		out.Forwards = append(out.Forwards, forward)
 	}
 }
 
@@ -130,8 +161,8 @@ func selector(m *config.Match) (s rules.Selector) {
 		}
 	}
 	add(len(m.IIF) > 0, rules.SelectDevices(m.IIF))
-	add(!m.From.Empty(), rules.SelectAddresses{Prefixes: m.From.Prefixes, Sets: m.From.Filled})
-	add(!m.To.Empty(), rules.SelectAddresses{Dest: true, Prefixes: m.To.Prefixes, Sets: m.To.Filled})
+	add(!m.From.Empty(), rules.SelectAddresses{Prefixes: m.From.Prefixes, Sets: m.From.Filled, Lists: lists(m.From.Lists)})
+	add(!m.To.Empty(), rules.SelectAddresses{Dest: true, Prefixes: m.To.Prefixes, Sets: m.To.Filled, Lists: lists(m.To.Lists)})
 	add(len(m.Protocols) > 0, rules.SelectProtocols(m.Protocols))
 	add(len(m.SPorts) > 0, rules.SelectPorts{List: ranges(m.SPorts, port)})
 	add(len(m.DPorts) > 0, rules.SelectPorts{Dest: true, List: ranges(m.DPorts, port)})
@@ -140,6 +171,14 @@ func selector(m *config.Match) (s rules.Selector) {
 	add(len(m.DSCP) > 0, rules.SelectDSCP(m.DSCP))
 	add(len(m.MACs) > 0, rules.SelectMACs(m.MACs))
 	return s
+}
+
+// lists are empty until somebody gives them what is in them.
+func lists(names []string) (list []rules.List) {
+	for _, name := range names {
+		list = append(list, rules.List{Name: name})
+	}
+	return list
 }
 
 func port(r config.Range) netcfg.Ports {

@@ -164,7 +164,7 @@ name = "lte"
 device = "wan2"
 [[policy]]
 name = "all"
-uplinks = ["lte", ["fiber"]]
+uplinks = [["lte:5", "fiber"]]
 fallback = "unreachable"
 sticky = "source"
 from = "192.168.1.0/24"
@@ -181,6 +181,14 @@ except = "192.0.2.7"
 name = "own"
 uplinks = ["lte"]
 uid = "1000-1999"
+[[policy]]
+name = "alone"
+uplinks = ["main"]
+to = "192.0.2.10-192.0.2.11"
+[[policy]]
+name = "usual"
+uplinks = ["default"]
+to = "192.0.2.9"
 [[set]]
 name = "fixed"
 addresses = "198.51.100.0/24"
@@ -199,11 +207,25 @@ protocol = "tcp"
 dport = 443
 except = "192.0.2.7"
 on_failure = "reject"
+[[forward]]
+name = "web"
+protocol = ["tcp", "udp"]
+port = 443
+to_port = 8443
+to4 = "192.168.7.10"
+to6 = "::10"
+lan = "lan0"
+uplinks = ["lte"]
+[[forward]]
+name = "all"
+port = "8000-8010"
+mac = "02:00:00:00:00:10"
+lan = "lan0"
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids := map[string]int{"fiber": 7, "lte": 8, c.Policies[0].Group(): 9, c.Policies[1].Group(): 10, config.TProxyGroup: 11}
+	ids := map[string]int{"fiber": 7, "lte": 8, c.Policies[0].Group(): 9, c.Policies[1].Group(): 10, c.Policies[2].Group(): 12, c.Policies[3].Group(): 13, config.TProxyGroup: 11}
 	got := Build(c, ids, nil, netip.Prefix{})
 	nets := func(list ...string) (out []netip.Prefix) {
 		for _, s := range list {
@@ -213,7 +235,8 @@ on_failure = "reject"
 	}
 	want := rules.Config{
 		Targets: defaultTargets(),
-		Groups:  []rules.Group{{ID: 9, Tiers: [][]int{{8}, {7}}, KillSwitch: true, Except: nets("192.0.2.7/32")}, {ID: 10, Tiers: [][]int{{8}}}},
+		Groups: []rules.Group{{ID: 9, Tiers: [][]int{{8, 7}}, Weights: map[int]int{8: 5}, KillSwitch: true, Except: nets("192.0.2.7/32")}, {ID: 10, Tiers: [][]int{{8}}},
+			{ID: 12, LeftTo: rules.LeftToMain}, {ID: 13, LeftTo: rules.LeftToDefault}},
 		Policies: []rules.Policy{
 			{Name: "all", Group: 9, Sticky: true, Select: rules.Selector{
 				rules.SelectDevices{"lan0"}, rules.SelectAddresses{Prefixes: nets("192.168.1.0/24")},
@@ -221,9 +244,15 @@ on_failure = "reject"
 				rules.SelectPorts{List: []netcfg.Ports{{First: 1024, Last: 2048}}}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 25, Last: 25}}},
 				rules.SelectMark{Value: 1, Mask: 0xf}, rules.SelectDSCP{46}, rules.SelectMACs{{2, 5: 0x10}}}},
 			{Name: "own", Group: 10, Select: rules.Selector{rules.SelectUIDs{{Set: true, First: 1000, Last: 1999}}}},
+			{Name: "alone", Group: 12, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.10/31")}}},
+			{Name: "usual", Group: 13, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.9/32")}}},
 		},
 		TProxies: []rules.TProxy{{Name: "web", Group: 11, Port: 12345, Reject: true, Except: nets("192.0.2.7/32"),
 			Select: rules.Selector{rules.SelectDevices{"lan0"}, rules.SelectProtocols{6}, rules.SelectPorts{Dest: true, List: []netcfg.Ports{{First: 443, Last: 443}}}}}},
+		Forwards: []rules.Forward{
+			{Name: "web", Protocols: []uint8{6, 17}, Ports: netcfg.Ports{First: 443, Last: 443}, ToPort: 8443, Device: "lan0", To4: netip.MustParseAddr("192.168.7.10"), ID6: 0x10, Uplinks: []int{8}},
+			{Name: "all", Protocols: []uint8{6}, Ports: netcfg.Ports{First: 8000, Last: 8010}, Device: "lan0", ID6: 0xff_fe00_0010},
+		},
 		MergedSets: []string{"merged"},
 	}
 	got.Kernel, got.Uplinks = want.Kernel, want.Uplinks
@@ -261,6 +290,7 @@ mark_mask = "0x00fc0000"
 link_group = 7
 protocol = 200
 ingress_qdisc = true
+offload = true
 [[uplink]]
 name = "follows"
 device = "wan1"
@@ -272,6 +302,7 @@ default = false
 [[uplink]]
 name = "static"
 device = "wan2"
+bandwidth = { down = "10Mbit" }
   [uplink.ipv4]
   method = "static"
   address = "198.51.100.2/26"
@@ -296,6 +327,9 @@ device = "wan4"
   method = "dhcp"
   [uplink.ipv6]
   method = "ra"
+[[tier]]
+tier = 1
+overflow = 0.9
 [[lan]]
 device = "lan0"
 subnet_id = 0xabc
@@ -314,9 +348,10 @@ subnet_id = 0xabc
 		Targets:      defaultTargets(),
 		Kernel:       rules.Kernel{Protocol: 200, RulePriority: 20000, TableBase: 20000, MarkMask: 0x00fc0000, LinkGroup: 7},
 		IngressQdisc: true,
+		Offload:      true,
 		Uplinks: []rules.Uplink{
 			{ID: 4, Name: "follows", Device: "wan1", Tier: 2, Weight: 9, PoliciesOnly: true, IPv4: masqueraded},
-			{ID: 3, Name: "static", Device: "wan2", Tier: 1, Weight: 1,
+			{ID: 3, Name: "static", Device: "wan2", Tier: 1, Weight: 1, Overflows: true,
 				IPv4: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{
 					Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("198.51.100.2/26")}}, Gateway: netip.MustParseAddr("198.51.100.1")}},
 				IPv6: rules.Addressing{Enabled: true, Managed: true, Assign: &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:a::2/64")}}}}},
@@ -352,7 +387,7 @@ func TestTheFailbackPolicyReachesThePlan(t *testing.T) {
 	c := named("fiber", "lte")
 	c.Uplinks[0].Failback = config.FailbackNewFlowsOnly
 	in := Build(c, each("fiber", "lte"), Learned{}, netip.Prefix{})
-	if !in.Uplinks[0].NewFlowsOnly || in.Uplinks[1].NewFlowsOnly {
+	if !in.Uplinks[0].NewFlowsOnly || in.Uplinks[0].TakesBack || in.Uplinks[1].NewFlowsOnly {
 		t.Errorf("%+v", in.Uplinks)
 	}
 }

@@ -17,7 +17,9 @@ type LearnedUplink struct {
 	IPv4, IPv6  *rules.Assignment
 	Watched     *rules.WatchedRouters // where others follow the routers
 	Delegations []rules.Delegation
-	Resolvers   []Resolver // the first to be asked first
+	// Stale are addresses of networks that the line has no more, if it is one with share.
+	Stale     []netip.Addr
+	Resolvers []Resolver // the first to be asked first
 	// Calls are the other ends that a WireGuard device calls whose packets have no mark.
 	Calls     []netip.AddrPort
 	WireGuard *netcfg.WireGuard // what the device holds; nil: it is none

@@ -22,6 +22,8 @@ type Kernel interface {
 	Apply(ops []netcfg.Op) error
 	FlushConntrack(family rules.Family, mark, mask uint32) error
 	DestroySockets(local []netip.Addr) (int, error)
+	// DestroyConnections aborts the local sockets of exactly these connections, and returns how many.
+	DestroyConnections([]rules.Connection) (int, error)
 	// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it.
 	DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error)
 }
@@ -42,11 +44,11 @@ const (
 	// cpuShare is the engine's part of a core while hints pour in without end, and burst the time of
 	// passes that it may spend at once before that bound holds: a lost carrier is never kept waiting
 	// by what came shortly before it.
-	cpuShare = 0.2
+	cpuShare = 0.12
 	burst    = 250 * time.Millisecond
 	// maxOverdraft bounds what a pass may overdraw, and with it the pause that follows to half a second: a pass that took seconds
-	// has waited for a busy machine, and the next failover must not wait for it five times over.
-	maxOverdraft = 100 * time.Millisecond
+	// has waited for a busy machine, and the next failover must not wait for it eight times over.
+	maxOverdraft = 60 * time.Millisecond
 	// rounds is how often a pass applies and looks again before it leaves the rest to the next pass.
 	rounds = 3
 	// retryMax bounds the pause before a failed pass is tried again.
@@ -80,8 +82,9 @@ type Options struct {
 
 // Engine is the one writer to the kernel.
 type Engine struct {
-	o    Options
-	hint chan struct{}
+	o      Options
+	hint   chan struct{}
+	urgent chan struct{} // likewise, of what waits for no budget
 
 	mu     sync.Mutex // guards config and last
 	config rules.Config
@@ -92,15 +95,17 @@ type Engine struct {
 	contest       rules.MainContest
 	unsaved       bool
 	seenUp        map[int]bool // interface indexes of devices that were up once
-	health        map[rules.Path]rules.Health
+	verdicts      map[rules.Path]rules.Verdict
 	cleanups      map[rules.Path]flowCleanup
 	addrs         map[rules.Path][]netip.Prefix // last seen, for when they go with the link
-	uplinks       map[int]bool                  // ids of the latest configuration
+	former        formerAddrs
+	uplinks       map[int]bool // ids of the latest configuration
 	sysctls       map[string]refusedSysctl
 	devices       []*netcfg.Refusal // of the latest changes
 	loggedFailure string            // that was logged last
 	generation    uint64
 	renewing      bool // connections are to be looked at
+	returns       returns
 }
 
 // Result is the outcome of a pass.
@@ -125,8 +130,8 @@ func New(o Options) *Engine {
 		o.Phase = time.Now()
 	}
 	return &Engine{
-		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1),
-		seenUp: make(map[int]bool), health: make(map[rules.Path]rules.Health), cleanups: make(map[rules.Path]flowCleanup),
+		o: o, config: o.Config, recorded: o.Recorded.Clone(), hint: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+		seenUp: make(map[int]bool), verdicts: make(map[rules.Path]rules.Verdict), cleanups: make(map[rules.Path]flowCleanup),
 		addrs: make(map[rules.Path][]netip.Prefix), uplinks: make(map[int]bool), sysctls: make(map[string]refusedSysctl),
 	}
 }
@@ -135,6 +140,14 @@ func New(o Options) *Engine {
 func (e *Engine) Hint() {
 	select {
 	case e.hint <- struct{}{}:
+	default:
+	}
+}
+
+// Urgent asks for a pass that does not wait for its turn, however many there have been: an uplink has another carrier.
+func (e *Engine) Urgent() {
+	select {
+	case e.urgent <- struct{}{}:
 	default:
 	}
 }
@@ -169,6 +182,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-e.hint:
+		case <-e.urgent:
 		case <-resync.C:
 			resync.Reset(untilResync())
 		case <-retry.C:
@@ -190,6 +204,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Duration(float64(-budget) / cpuShare)):
+		case <-e.urgent:
+			e.Hint()
 		}
 	}
 }
@@ -219,7 +235,7 @@ func (e *Engine) logFailure(err error) {
 		text = err.Error()
 	}
 	if text != e.loggedFailure && err != nil {
-		e.o.Log.Warn("kernel state is not as it should be", "err", err)
+		e.o.Log.Warn("kernel state differs from the plan", "err", err)
 	}
 	e.loggedFailure = text
 }
@@ -262,7 +278,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 	r.Settled = r.Settled || r.Converged
 	e.trackDeadPaths(cfg, &r)
 	failed = append(failed, e.cleanUpFlows(cfg, &r)...)
-	failed = append(failed, e.renew(&r), e.abortRemovedAddrs(r.Changes, obs))
+	failed = append(failed, e.renew(&r), e.takeBack(cfg, &r), e.abortRemovedAddrs(r.Changes, obs), e.endOnFormer())
 	if e.unsaved {
 		failed = append(failed, e.save())
 	}
@@ -303,6 +319,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 			e.unsaved = true
 		}
 	}
+	obs.Former = e.former.observe(cfg, obs, time.Now())
 	obs.MainContested = e.contest.Observe(cfg.Kernel, obs, time.Now())
 	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
 	obs.RefusedDevices, obs.SeenUp = e.devices, e.seenUp

@@ -62,14 +62,25 @@ func dualWAN() rules.Observed {
 
 // fixed is a source of verdicts that a test sets. A path without carrier is dead, as in life.
 type fixed struct {
-	mu     sync.Mutex
-	health map[rules.Path]rules.Health
+	mu      sync.Mutex
+	health  map[rules.Path]rules.Health
+	ended   map[rules.Path]uint
+	drained map[rules.Path]bool
 }
 
 func (f *fixed) set(p rules.Path, h rules.Health) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.health[p] = h
+}
+
+func (f *fixed) drain(p rules.Path, drained bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.drained == nil {
+		f.drained = make(map[rules.Path]bool)
+	}
+	f.drained[p] = drained
 }
 
 func (f *fixed) Verdicts(paths map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
@@ -84,7 +95,7 @@ func (f *fixed) Verdicts(paths map[rules.Path]rules.PathInfo) map[rules.Path]rul
 		if !info.Carrier {
 			h = rules.Dead
 		}
-		out[p] = rules.Verdict{Health: h}
+		out[p] = rules.Verdict{Health: h, Drained: f.ended[p] > 0 || f.drained[p], Ended: f.ended[p]}
 	}
 	return out
 }
@@ -185,6 +196,35 @@ func TestASwitchReplacesTheDefaultThenTellsTheFlows(t *testing.T) {
 	wantLog := []string{"apply", "flush 0x1000000/0x3f000000 ipv4", "destroy [198.51.100.2]"}
 	if diff := cmp.Diff(wantLog, b.kernel.Log()[before:]); diff != "" {
 		t.Errorf("down:\n%s", diff)
+	}
+}
+
+func TestWhatAnOperatorEndsIsToldEachTimeThatHeSaysSo(t *testing.T) {
+	b := newBench(config())
+	told := func(ended uint) int {
+		t.Helper()
+		before := len(b.kernel.Log())
+		b.verdicts.ended = map[rules.Path]uint{fiber4: ended}
+		b.pass(t)
+		b.pass(t)
+		n := 0
+		for _, line := range b.kernel.Log()[before:] {
+			if line == "flush 0x1000000/0x3f000000 ipv4" || line == "destroy [198.51.100.2]" {
+				n++
+			}
+		}
+		return n
+	}
+	b.pass(t)
+	for i, step := range []struct {
+		ended uint
+		lte   rules.Health
+		want  int
+	}{{1, rules.Good, 2}, {1, rules.Good, 0}, {2, rules.Good, 2}, {0, rules.Good, 0}, {1, rules.Dead, 0}, {1, rules.Good, 2}, {2, rules.Dead, 0}, {0, rules.Dead, 0}, {0, rules.Good, 0}} {
+		b.verdicts.set(lte4, step.lte)
+		if got := told(step.ended); got != step.want {
+			t.Errorf("step %d: told %d times, want %d", i, got, step.want)
+		}
 	}
 }
 

@@ -10,26 +10,26 @@ import (
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
-// flowCleanup is what remains to be done for a path that died: its flows have to be told.
+// flowCleanup is what remains to be done for a path that died, or that an operator has ended: its flows have to be told.
 type flowCleanup struct {
 	mark  uint32
 	addrs []netip.Addr
 }
 
-// trackDeadPaths remembers the paths that have just died, and forgets those that live again. A path
+// trackDeadPaths remembers the paths that have just died or were ended, and forgets those that live again. A path
 // that is already dead when we first see it has no flows of ours to be told.
 func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 	e.trackRemovedUplinks(cfg)
 	for path, verdict := range r.Verdicts {
-		before, known := e.health[path]
-		e.health[path] = verdict.Health
+		before, known := e.verdicts[path]
+		e.verdicts[path] = verdict
 		if info := r.Report.Paths[path]; len(info.Addresses) > 0 {
 			e.addrs[path] = info.Addresses
 		}
 		switch {
-		case verdict.Health > rules.Dead:
+		case verdict.Health > rules.Dead && verdict.Ended == 0:
 			delete(e.cleanups, path)
-		case known && before > rules.Dead:
+		case known && before.Health > rules.Dead && verdict.Health == rules.Dead, verdict.Ended > before.Ended:
 			a := flowCleanup{mark: cfg.Kernel.Mark(path.Uplink)}
 			for _, p := range e.addrs[path] {
 				a.addrs = append(a.addrs, p.Addr())
@@ -49,7 +49,7 @@ func (e *Engine) trackRemovedUplinks(cfg rules.Config) {
 		for _, family := range rules.Families {
 			path := rules.Path{Uplink: id, Family: family}
 			e.cleanups[path] = flowCleanup{mark: cfg.Kernel.Mark(id)}
-			delete(e.health, path)
+			delete(e.verdicts, path)
 			delete(e.addrs, path)
 		}
 	}
@@ -76,12 +76,12 @@ func (e *Engine) cleanUpFlows(cfg rules.Config, r *Result) []error {
 		if err != nil {
 			failed = append(failed, fmt.Errorf("telling local connections of dead addresses %v: %w", a.addrs, err))
 		}
-		e.o.Log.Info("moved the flows of a dead path", "uplink", path.Uplink, "family", path.Family.String(), "sockets", sockets)
+		e.o.Log.Info("ended connections of a path", "uplink", path.Uplink, "family", path.Family.String(), "sockets", sockets)
 	}
 	return failed
 }
 
-// renew has connections begin anew that the packet filter of before has let begin, or that began while there was none: it is
+// renew restarts connections that the former packet filter let begin, or that began while there was none: it is
 // not asked about them again. It looks when the packet filter has changed.
 func (e *Engine) renew(r *Result) error {
 	changed := slices.ContainsFunc(r.Changes, func(op netcfg.Op) bool {
@@ -103,7 +103,7 @@ func (e *Engine) renew(r *Result) error {
 	}
 	e.renewing = false
 	for why, n := range renewed {
-		e.o.Log.Info("connections begin anew", "connections", n, "why", why)
+		e.o.Log.Info("connections are restarted", "connections", n, "why", why)
 	}
 	return nil
 }

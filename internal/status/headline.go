@@ -42,13 +42,13 @@ func (s *Status) Summary() string {
 		b = append(b, "Online in IPv6 by "+join(v6)+s.others(rules.IPv6))
 	}
 	if closed := s.closed(); len(closed) > 0 {
-		b = append(b, "Closed by its kill switch: "+join(closed))
+		b = append(b, "Closed by kill switch: "+join(closed))
 	}
 	if s.Config.Error != "" {
-		b = append(b, "The configuration file is not used")
+		b = append(b, "The configuration file has an error and is not used")
 	}
 	if !s.Config.ConfirmUntil.IsZero() {
-		b = append(b, "The configuration waits for uplinkd confirm")
+		b = append(b, "The configuration is waiting for: uplinkd confirm")
 	}
 	return strings.Join(b, ". ") + "."
 }
@@ -84,7 +84,7 @@ func (s *Status) carriers(f rules.Family) (names []string, has bool) {
 	return names, has
 }
 
-// OnSpare reports whether new traffic of a family uses a tier behind one that has uplinks.
+// OnSpare reports whether all new traffic of a family uses tiers behind one that has uplinks.
 func (s *Status) OnSpare(f rules.Family) bool {
 	lowest, used := 0, 0
 	for i := range s.Uplinks {
@@ -96,8 +96,8 @@ func (s *Status) OnSpare(f rules.Family) bool {
 		if lowest == 0 || u.Tier < lowest {
 			lowest = u.Tier
 		}
-		if of.Share > 0 {
-			used = max(used, u.Tier)
+		if of.Share > 0 && (used == 0 || u.Tier < used) {
+			used = u.Tier
 		}
 	}
 	return used > lowest
@@ -130,9 +130,11 @@ func condition(u *Uplink, of *FamilyStatus) string {
 	case of.State == uplink.Up && u.Drained:
 		return "drained"
 	case of.State == uplink.Up && u.OverQuota:
-		return "has used its quota up"
+		return "over quota"
+	case of.State == uplink.Up && u.Full:
+		return "full"
 	case of.State == uplink.Up && of.AwaitsUndrain:
-		return "waits for uplinkd undrain"
+		return "waiting for uplinkd undrain"
 	case of.State == uplink.Up:
 		return "ready"
 	}

@@ -43,6 +43,13 @@ func TestTheHeadlineSaysWhoCarriesWhat(t *testing.T) {
 		"two share": {func(s *Status) {
 			s.Uplinks[0].IPv4.Share, s.Uplinks[1].IPv4.Share, s.Uplinks[1].Tier = 0.7, 0.3, 1
 		}, "Online by fiber and lte. IPv6 by fiber.", AllWell},
+		"the spare helps": {func(s *Status) {
+			s.Uplinks[0].IPv4.Share, s.Uplinks[1].IPv4.Share, s.Uplinks[0].Full = 0.7, 0.3, true
+		}, "Online by fiber and lte. IPv6 by fiber.", AllWell},
+		"another of its tier has room": {func(s *Status) {
+			s.Uplinks[0].IPv4.Share, s.Uplinks[0].Full = 0, true
+			s.Uplinks[1].IPv4.Share, s.Uplinks[1].Tier = 1, 1
+		}, "Online by lte; fiber full. IPv6 by fiber.", AllWell},
 		"the spare is drained": {func(s *Status) { s.Uplinks[1].Drained = true }, "Online by fiber; lte drained. IPv6 by fiber.", AllWell},
 		"the spare recovers":   {func(s *Status) { s.Uplinks[1].IPv4.State = uplink.Recovering }, "Online by fiber; lte recovering. IPv6 by fiber.", AllWell},
 		"IPv4 alone": {func(s *Status) { s.Uplinks[0].IPv6 = FamilyStatus{State: uplink.Disabled} },
@@ -56,11 +63,11 @@ func TestTheHeadlineSaysWhoCarriesWhat(t *testing.T) {
 			s.Uplinks[0].IPv4.Share = 1
 		}, "Offline; fiber down, lte down.", NotOnline},
 		"nothing is configured":      {func(s *Status) { s.Uplinks = nil }, "No uplinks.", NotOnline},
-		"a kill switch is closed":    {policy("unreachable", nil), "Online by fiber; lte ready. IPv6 by fiber. Closed by its kill switch: work.", Unsettled},
+		"a kill switch is closed":    {policy("unreachable", nil), "Online by fiber; lte ready. IPv6 by fiber. Closed by kill switch: work.", Unsettled},
 		"a kill switch is open":      {policy("unreachable", map[string]float64{"vpn": 1}), "Online by fiber; lte ready. IPv6 by fiber.", AllWell},
 		"a policy without one":       {policy("default", nil), "Online by fiber; lte ready. IPv6 by fiber.", AllWell},
-		"the file is not used":       {func(s *Status) { s.Config.Error = "x" }, "Online by fiber; lte ready. IPv6 by fiber. The configuration file is not used.", AllWell},
-		"it has to be confirmed yet": {func(s *Status) { s.Config.ConfirmUntil = At(time.Unix(1, 0)) }, "Online by fiber; lte ready. IPv6 by fiber. The configuration waits for uplinkd confirm.", AllWell},
+		"the file is not used":       {func(s *Status) { s.Config.Error = "x" }, "Online by fiber; lte ready. IPv6 by fiber. The configuration file has an error and is not used.", AllWell},
+		"it has to be confirmed yet": {func(s *Status) { s.Config.ConfirmUntil = At(time.Unix(1, 0)) }, "Online by fiber; lte ready. IPv6 by fiber. The configuration is waiting for: uplinkd confirm.", AllWell},
 	} {
 		s := house()
 		tt.change(s)

@@ -5,6 +5,7 @@ import "encoding/json"
 // Policy is traffic with uplinks of its own, as the status lists it under "policies".
 type Policy struct {
 	Name     string       `json:"name"`
+	Enabled  bool         `json:"enabled"`
 	Fallback string       `json:"fallback"` // "default" or "unreachable"
 	Table    int          `json:"table"`
 	Compiled string       `json:"compiled"` // to what, and why

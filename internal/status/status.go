@@ -11,14 +11,16 @@ import (
 // Status is all that the daemon tells about itself. Its JSON is a contract: a
 // field is always there, and an array is never null.
 type Status struct {
-	Headline   string       `json:"headline"` // one line for people
-	Version    string       `json:"version"`
-	Started    Time         `json:"started"`
-	Converged  bool         `json:"converged"`  // the kernel has what the latest plan wants
-	Generation uint64       `json:"generation"` // grows with every plan that changed something
-	Config     Config       `json:"config"`
-	Uplinks    List[Uplink] `json:"uplinks"`
-	DNS        DNS          `json:"dns"`
+	Headline   string        `json:"headline"` // one line for people
+	Version    string        `json:"version"`
+	Started    Time          `json:"started"`
+	Converged  bool          `json:"converged"`  // the kernel has what the latest plan wants
+	Generation uint64        `json:"generation"` // grows with every plan that changed something
+	Config     Config        `json:"config"`
+	Uplinks    List[Uplink]  `json:"uplinks"`
+	DNS        DNS           `json:"dns"`
+	Sets       List[Set]     `json:"sets"`
+	Forwards   List[Forward] `json:"forwards"`
 
 	// LANs and policies are passed on as they are, so that a client shows those
 	// of a newer daemon unchanged.
@@ -48,17 +50,31 @@ type Uplink struct {
 	Default         bool         `json:"default"` // may carry the default; false: what policies send there, or its peers, alone
 	Drained         bool         `json:"drained"`
 	Metered         bool         `json:"metered"`
-	Failback        string       `json:"failback"`          // "after-stable", "immediate", "new-flows-only" or "manual"
+	Failback        string       `json:"failback"`          // "after-stable", "immediate", "immediate-all", "new-flows-only" or "manual"
 	ProbeBytesToday int64        `json:"probe_bytes_today"` // both directions, since midnight where the router is
 	BytesToday      int64        `json:"bytes_today"`       // both directions, of a metered uplink
 	BytesMonth      int64        `json:"bytes_month"`
 	QuotaBytes      int64        `json:"quota_bytes"`          // bytes a month; 0 for none
 	OverQuota       bool         `json:"over_quota"`           // new flows go elsewhere until the month is over
+	Load            *float64     `json:"load"`                 // what it carries of its bandwidth, over some seconds, 0..1 and more; null without one
+	Full            bool         `json:"full"`                 // more than the overflow of its tier: new flows use others too
+	Recover         *Recovery    `json:"recover,omitempty"`    // where [uplink.recover] is configured
 	CarriedBy       []string     `json:"carried_by,omitempty"` // of a tunnel: what carries it, what carries that, and so on
 	Peers           []Peer       `json:"peers,omitempty"`      // of a WireGuard tunnel
 	MTU             int          `json:"mtu,omitempty"`        // bytes, of the device; none while it is not there
 	IPv4            FamilyStatus `json:"ipv4"`
 	IPv6            FamilyStatus `json:"ipv6"`
+}
+
+// Recovery is how a line that stays dead is helped.
+type Recovery struct {
+	Running   bool   `json:"running"`
+	RunsToday int    `json:"runs_today"` // in 24 h
+	MaxPerDay int    `json:"max_per_day"`
+	Last      Time   `json:"last"`  // "" for never
+	Next      Time   `json:"next"`  // when it is helped next, if it stays dead; "" when that is not in sight
+	Held      string `json:"held"`  // what keeps a dead line from being helped: [uplink.RecoveryHold]; "" for nothing
+	Error     string `json:"error"` // of the latest run; "" for none
 }
 
 // Peer is another end of a WireGuard tunnel.
@@ -93,6 +109,7 @@ type FamilyStatus struct {
 	Loss          float64            `json:"loss"`       // 0..1
 	Class         string             `json:"class"`      // "good", "fair" or "poor"; "" when not judged
 	Congested     bool               `json:"congested"`  // slow through its own traffic; see reason
+	Slower        bool               `json:"slower"`     // another uplink of the tier, which is balanced by latency, has the new flows
 	Suppressed    bool               `json:"suppressed"` // fails so often that it carries nothing while another can
 	Targets       List[Target]       `json:"targets"`
 	AwaitsUndrain bool               `json:"awaits_undrain"`      // was down, and failback is "manual"

@@ -21,7 +21,7 @@ type unusable struct{ error }
 func (u *unusable) Unwrap() error { return u.error }
 
 var (
-	errNotRegular = errors.New("it is no regular file")
+	errNotRegular = errors.New("it is not a regular file")
 	errTooLarge   = errors.New("it is too large")
 )
 

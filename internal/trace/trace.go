@@ -38,7 +38,7 @@ func (x *Tracer) Explain(p explain.Packet, without string) (api.Explanation, err
 	if without != "" {
 		return x.withLinkDown(rt, verdicts, p, without)
 	}
-	state, _ := rules.Plan(x.Config, rt.Observed, verdicts)
+	state, report := rules.Plan(x.Config, rt.Observed, verdicts)
 	inForce := state.Table.Matches(rt.Table) && state.Policies.Matches(rt.Policies)
 	if !inForce {
 		state.Table, state.Policies = nil, nil // what the kernel has reads back as comments only
@@ -58,7 +58,11 @@ func (x *Tracer) Explain(p explain.Packet, without string) (api.Explanation, err
 		}
 		answer = &a
 	}
-	return api.NewExplanation(e, answer, x.File, x.line), nil
+	out := api.NewExplanation(e, answer, x.File, x.line)
+	if len(e.Egresses) > 0 {
+		out.Choice = report.Why(x.Config.Kernel, e.Egresses[0].Table, rules.FamilyOf(e.Packet.To))
+	}
+	return out, nil
 }
 
 func (x *Tracer) line(o rules.Origin) int { return x.Lines.Of(o.Uplink, o.ConfigKey()) }

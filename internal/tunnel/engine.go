@@ -130,7 +130,7 @@ func (e *Engine) Observe(obs *rules.Observed) bool {
 	for _, w := range e.uplinks {
 		w.observe(obs.WireGuardDevice(w.device))
 		if msg := w.endpointInTunnel(); msg != "" {
-			e.problems = append(e.problems, rules.Problem{Code: "tunnel-loop", Severity: "error", Message: msg, Fix: "correct what the name resolves to, or the endpoint"})
+			e.problems = append(e.problems, rules.Problem{Code: "tunnel-loop", Severity: "error", Message: msg, Fix: "correct the endpoint, or what its name resolves to"})
 		}
 	}
 	return len(e.uplinks) > 0
@@ -159,7 +159,7 @@ func (e *Engine) Settled(report *rules.Report) {
 			w.carrier[i] = report.Carrier(w.id, f)
 		}
 		if w.carrier != before && w.state != nil {
-			e.o.Log.Info("a tunnel's underlay has moved", "uplink", name, "carriers", fmt.Sprint(w.carrier))
+			e.o.Log.Info("a tunnel moved to another underlay", "uplink", name, "carriers", fmt.Sprint(w.carrier))
 		}
 	}
 	e.mu.Unlock()
@@ -183,7 +183,7 @@ func (e *Engine) Problems() []rules.Problem {
 	defer e.mu.Unlock()
 	problems := slices.Clone(e.problems)
 	if e.unread != nil {
-		problems = append(problems, rules.Problem{Code: "wireguard-key", Severity: "error", Message: e.unread.Error(), Fix: "put the key there, then: uplinkd reload"})
+		problems = append(problems, rules.Problem{Code: "wireguard-key", Severity: "error", Message: e.unread.Error(), Fix: "put the key there, then run: uplinkd reload"})
 	}
 	return problems
 }

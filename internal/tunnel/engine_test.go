@@ -77,7 +77,7 @@ func TestAKeyThatOthersMayReadIsRefusedAndChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := n.uplinks["vps"]
-	for name, file := range map[string]string{"others may read the key file": keyFile(t, 0o640), "no such file": filepath.Join(t.TempDir(), "absent")} {
+	for name, file := range map[string]string{"is readable by others": keyFile(t, 0o640), "no such file": filepath.Join(t.TempDir(), "absent")} {
 		if err := n.Configure(chain4(t, file), ids); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "uplink vps: ") {
 			t.Errorf("got %v, want %q", err, name)
 		}

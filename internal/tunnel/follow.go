@@ -131,9 +131,9 @@ func (e *Engine) observePeers(name string, state *rules.WireGuardDevice, now tim
 }
 
 func peerNews(p *netcfg.WireGuardPeer, alive bool) string {
-	what := "is gone: its networks are not routed to it any more"
+	what := "is gone: its networks are no longer routed to it"
 	if alive {
-		what = "is here: its networks are routed to it"
+		what = "is back: its networks are routed to it"
 	}
 	words := make([]string, len(p.AllowedIPs))
 	for i, n := range p.AllowedIPs {

@@ -3,9 +3,8 @@ package tunnel
 import (
 	"encoding/base64"
 	"fmt"
-	"os"
-	"strings"
 
+	"github.com/uplinkd/uplinkd/internal/secret"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
@@ -24,20 +23,13 @@ func readKey(file string) (netcfg.Secret, error) {
 	if file == "" {
 		return s, nil
 	}
-	info, err := os.Stat(file)
+	text, err := secret.Read("key file", file)
 	if err != nil {
-		return s, fmt.Errorf("reading a key: %w", err)
+		return s, err
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return s, fmt.Errorf("others may read the key file %s (mode %#o): chmod 600 %s", file, info.Mode().Perm(), file)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return s, fmt.Errorf("reading a key: %w", err)
-	}
-	b, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	b, err := base64.StdEncoding.DecodeString(text)
 	if err != nil || len(b) != len(s.Key) {
-		return s, fmt.Errorf("%s holds no key: it is what \"wg genkey\" prints", file)
+		return s, fmt.Errorf("%s holds no WireGuard key: it should hold what \"wg genkey\" prints", file)
 	}
 	s.Key = netcfg.Key(b)
 	return s, nil

@@ -39,8 +39,8 @@ type nudgedTracker struct {
 }
 
 var (
-	errNoPeer     = errors.New("no peer is allowed this address")
-	errNoResponse = errors.New("neither data nor new handshakes are answered")
+	errNoPeer     = errors.New("no peer has this address in allowed_ips")
+	errNoResponse = errors.New("neither data nor handshakes are answered")
 )
 
 // Probe implements [probe.Prober]. What says nothing yet is told as a probe that was cancelled.

@@ -25,7 +25,7 @@ func (e *Engine) resolve(ctx context.Context) {
 		for endpoint, mark := range e.unresolved(asked) {
 			asked[endpoint] = time.Now()
 			if to, err := lookUp(ctx, endpoint, mark); err != nil {
-				e.o.Log.Warn("an endpoint is not found", "endpoint", endpoint, "err", err)
+				e.o.Log.Warn("cannot resolve an endpoint", "endpoint", endpoint, "err", err)
 			} else if e.found(endpoint, to) {
 				e.o.Changed()
 			}

@@ -163,7 +163,7 @@ func (w *wgUplink) inside(a netip.Addr) bool {
 func (w *wgUplink) endpointInTunnel() string {
 	for _, p := range w.peers {
 		if to, ok := w.resolved[p.endpoint]; ok && w.inside(to.Addr()) {
-			return fmt.Sprintf("endpoint %s of %s resolves to %v, inside the tunnel's own network: it is not used", p.endpoint, w.device, to.Addr())
+			return fmt.Sprintf("endpoint %s of %s resolves to %v, inside the tunnel's own network: ignored", p.endpoint, w.device, to.Addr())
 		}
 	}
 	return ""

@@ -44,7 +44,8 @@ func noSample() sample {
 type history map[string]*[3]ring
 
 // add takes the samples of one second. What is not among them has a gap there. A clock that stands still or
-// goes back a little adds to the step that was reached; one that was set right by more begins anew there.
+// goes back a little adds to the step that was reached; one that was set back by more begins anew there, and what it calls the future is
+// forgotten.
 func (h history) add(at time.Time, samples map[string]sample) {
 	for name, s := range samples {
 		rings := h[name]
@@ -106,8 +107,16 @@ type cell struct {
 
 func (r *ring) add(at time.Time, s sample) {
 	slot := at.UnixNano() / r.step
-	if back := r.last - slot; back > 0 && back < int64(len(r.cells)) {
+	switch back := r.last - slot; {
+	case back <= 0:
+	case back <= max(1, int64(time.Minute)/r.step):
 		slot = r.last
+	default:
+		for i := range r.cells {
+			if r.cells[i].slot > slot {
+				r.cells[i] = cell{}
+			}
+		}
 	}
 	r.last = slot
 	c := &r.cells[slot%int64(len(r.cells))]

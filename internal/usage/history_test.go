@@ -63,6 +63,31 @@ func TestAClockThatIsSetRightBeginsAnew(t *testing.T) {
 	}
 }
 
+func TestAClockThatIsSetBackIsFollowed(t *testing.T) {
+	for _, by := range []time.Duration{3 * time.Hour, 10 * time.Minute, 2 * time.Minute} {
+		h := make(history)
+		for i := range 600 {
+			h.add(noon.Add(time.Duration(i)*time.Second), withRTT(1))
+		}
+		set := noon.Add(10*time.Minute - by)
+		for i := range 900 {
+			h.add(set.Add(time.Duration(i)*time.Second), withRTT(2))
+		}
+		now := set.Add(900 * time.Second)
+		for _, s := range spans {
+			_, got := h.since("fiber", s, now.Add(-10*time.Minute), now)
+			for i, one := range got {
+				if one.values[rtt] != 2 {
+					t.Fatalf("by %v, %s: sample %d of %d is %v", by, s.name, i, len(got), one.values[rtt])
+				}
+			}
+			if _, got = h.since("fiber", s, set, now.Add(time.Hour)); got[len(got)-1].state != 0 {
+				t.Errorf("by %v, %s: there is a sample of the future", by, s.name)
+			}
+		}
+	}
+}
+
 // TestHistoryNeverShowsTheWrongTime adds at random times, also with a clock that jumps, and finds every sample
 // where a plain list of them says.
 func TestHistoryNeverShowsTheWrongTime(t *testing.T) {

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -11,14 +12,19 @@ import (
 	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/schedule"
 	"github.com/uplinkd/uplinkd/internal/status"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 const (
 	sampleInterval = time.Second
+	// flowsInterval is how often flows are counted. Their counters are read anew when the report is asked for and before they are made anew.
+	flowsInterval = time.Minute
 	// saveInterval is how often volumes are written: flash wears out, and a crash may cost that much of the count.
 	saveInterval = 10 * time.Minute
 	// docVolumes is the document of the state directory for the accounts.
 	docVolumes = "volumes"
+	// docAvailability is that of when uplinks were up.
+	docAvailability = "availability"
 )
 
 // Options are what a Meter is made of. All are required.
@@ -28,6 +34,8 @@ type Options struct {
 
 	// Counters fills in the counters of every device, by interface index, and returns when they were read.
 	Counters func(map[int]counters.Device) (time.Time, error)
+	// Flows returns how many connections each uplink has had, by its name. What it returned first is what later ones are compared with.
+	Flows func() (map[string]rules.Flows, error)
 	// Devices returns the interface index of each uplink's device, by uplink name; 0 for one that is not there.
 	Devices func() map[string]int
 	// Verdicts returns those of all paths.
@@ -38,6 +46,16 @@ type Options struct {
 	OnEvent func(status.Event)
 	// Save keeps a document of the state directory.
 	Save func(document string, read func() any)
+	// Outages keeps those that are over; nil: they are forgotten.
+	Outages OutageLog
+}
+
+// OutageLog is a document that only grows. Its methods may be called by any goroutine.
+type OutageLog interface {
+	// Append writes values durably, or tries it again later.
+	Append(values ...any)
+	// Load passes on every value that was appended and is still there, the oldest first.
+	Load(each func(json.RawMessage)) error
 }
 
 // Meter counts what uplinks carry. Make one with [New]; all methods may be called by any goroutine.
@@ -49,20 +67,30 @@ type Meter struct {
 	accounts accounts
 	over     map[string]bool // by uplink name, above its quota; replaced, never changed in place
 	history  history
+	seen     availability
+	common   map[rules.Family]bool // every uplink is silent; replaced, never changed in place
+
+	flowsMu sync.Mutex             // from reading flows until they are counted
+	flows   map[string]rules.Flows // as they were read last; nil: not yet
 }
 
 // New returns a Meter that counts nothing before Configure and Run.
 func New(o Options) *Meter {
-	return &Meter{o: o, accounts: make(accounts), over: make(map[string]bool), history: make(history)}
+	return &Meter{o: o, accounts: make(accounts), over: make(map[string]bool), history: make(history), seen: newAvailability()}
 }
 
 // Documents returns the documents of the state directory, by name, to be filled before Configure.
-func (m *Meter) Documents() map[string]any { return map[string]any{docVolumes: &m.accounts} }
+func (m *Meter) Documents() map[string]any {
+	return map[string]any{docVolumes: &m.accounts, docAvailability: &m.seen}
+}
 
 // Configure sets the uplinks of a configuration, which is not changed any more, and reviews their quotas.
 func (m *Meter) Configure(c *config.Config) {
 	m.mu.Lock()
 	m.accounts.tidy()
+	if m.uplinks == nil {
+		m.seen.tidy()
+	}
 	m.uplinks = c.Uplinks
 	m.mu.Unlock()
 	m.reviewQuotas(time.Now())
@@ -71,18 +99,24 @@ func (m *Meter) Configure(c *config.Config) {
 // Run takes a sample of every path and device each second, and counts the bytes of metered uplinks, until the context
 // ends.
 func (m *Meter) Run(ctx context.Context) error {
+	m.resume()
 	s := sampler{before: make(map[int]counters.Device), now: make(map[int]counters.Device)}
 	read := func() (rates map[string]sample, ok bool) {
 		at, err := m.o.Counters(s.now)
 		if err != nil {
-			m.o.Log.Debug("byte counters cannot be read", "err", err)
+			m.o.Log.Debug("cannot read byte counters", "err", err)
 			return nil, false
 		}
 		return s.sample(at, m.o.Devices()), true
 	}
 	read() // what later readings are compared with
-	saved := time.Now()
+	m.countFlows()
+	saved, flows := time.Now(), time.Now()
 	schedule.Every(ctx, m.o.Phase, sampleInterval, func(now time.Time) {
+		if now.Sub(flows) >= flowsInterval {
+			flows = now
+			m.countFlows()
+		}
 		if now.Sub(saved) >= saveInterval {
 			saved = now
 			m.save()
@@ -91,12 +125,15 @@ func (m *Meter) Run(ctx context.Context) error {
 		if !ok {
 			return
 		}
-		for _, v := range m.o.Verdicts() {
+		verdicts := m.o.Verdicts()
+		for _, v := range verdicts {
 			samples[pathSeries(v.Uplink, v.Family)] = pathSample(&v.Verdict)
 		}
 		m.count(now, samples, s.delta)
+		m.watch(now, verdicts, s.delta)
 		m.reviewQuotas(now)
 	})
+	m.countFlows()
 	m.save()
 	return nil
 }
@@ -133,9 +170,9 @@ func (m *Meter) reviewQuotas(now time.Time) {
 	}
 	m.o.Wake()
 	for i, name := range names {
-		message := "the month's quota is used up: new traffic goes elsewhere while there is an elsewhere"
+		message := "the monthly quota is used up: new traffic goes elsewhere, if another uplink works"
 		if !over[name] {
-			message = "has quota again: it may carry new traffic"
+			message = "is within its quota again: it may carry new traffic"
 		}
 		m.o.Log.Warn("quota", "uplink", name, "over", over[name], "bytes", months[i])
 		m.o.OnEvent(status.Event{Kind: status.EventQuota, Uplink: name, Message: message, Reason: fmt.Sprintf("%d bytes this month", months[i])})
@@ -156,6 +193,7 @@ func (m *Meter) save() {
 		defer m.mu.Unlock()
 		return m.accounts.clone()
 	})
+	m.saveSeen()
 }
 
 // Volume returns what a metered uplink has carried today and this month, in bytes.

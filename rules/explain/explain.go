@@ -171,7 +171,8 @@ type explainer struct {
 	table    *nft.Table
 	policies *nft.Table
 	out      *Explanation
-	quiet    bool // the steps are those of a lookup beside the one that is explained
+	forward  string // the port forwarding that the packet belongs to, "" for none
+	quiet    bool   // the steps are those of a lookup beside the one that is explained
 }
 
 func (e *explainer) step(s Step) {
@@ -186,19 +187,19 @@ func (rt *Routing) check(p *Packet) error {
 	}
 	switch {
 	case !p.To.IsValid() || p.To.IsUnspecified() || p.To.IsMulticast() || p.To == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return reject("%v is no address of a single host", p.To)
+		return reject("%v is not the address of a single host", p.To)
 	case p.From.IsValid() && rules.FamilyOf(p.From) != rules.FamilyOf(p.To):
 		return reject("%v and %v are of different families", p.From, p.To)
 	case p.From.IsValid() && (p.From.IsUnspecified() || p.From.IsMulticast()):
-		return reject("%v is no address of a single host", p.From)
+		return reject("%v is not the address of a single host", p.From)
 	case p.In != "" && p.Out != "":
-		return reject("a forwarded packet is bound to no device")
+		return reject("a forwarded packet cannot be bound to a device")
 	case p.In != "" && !p.From.IsValid():
-		return reject("a packet that came in by %s has a source", p.In)
+		return reject("a packet that came in on %s needs a source (from)", p.In)
 	case p.In == "" && p.MAC != [6]byte{}:
-		return reject("a packet that this machine makes comes from no hardware address")
+		return reject("a packet that this machine sends has no hardware address as its source")
 	case p.To.Is6() && p.To.IsLinkLocalUnicast() && p.Out == "" && p.In == "":
-		return reject("%v exists on every device: name the one that the socket is bound to", p.To)
+		return reject("%v exists on every device: say which one with oif", p.To)
 	}
 	for _, device := range []string{p.In, p.Out} {
 		if _, ok := rt.Link(device); device != "" && !ok {

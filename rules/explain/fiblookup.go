@@ -311,7 +311,7 @@ func (e *explainer) refusal(r *TableRoute) string {
 		return "policy " + o.Policy + " is a kill switch, and none of its uplinks works"
 	}
 	if o.Uplink != "" {
-		return "uplink " + o.Uplink + " has no way to the Internet, and what belongs to it leaves by no other"
+		return "uplink " + o.Uplink + " has no way to the Internet, and its traffic may not leave by another"
 	}
 	return "a route refuses: " + r.String()
 }

@@ -59,7 +59,7 @@ func (e *explainer) protect(p *Packet, w Egress, s *IPsecPolicy) []Egress {
 		e.step(Step{Kind: StepFilter, What: s.String(), Counts: true, Why: "blocks"})
 		return nil
 	case !s.TunnelTo.IsValid():
-		e.step(Step{Kind: StepFilter, What: s.String(), Counts: true, Why: "protects it: it is neither translated nor dropped"})
+		e.step(Step{Kind: StepFilter, What: s.String(), Counts: true, Why: "encrypts it (IPsec): it is neither translated nor dropped"})
 		return []Egress{w}
 	}
 	e.step(Step{Kind: StepFilter, What: s.String(), Counts: true,

@@ -19,10 +19,12 @@ type flow struct {
 	pin        uint32
 	translated netip.Prefix // what source NAT gives: the zero prefix for an address of the device that it leaves by
 	snat       bool         // source NAT has decided
+	foreign    string       // that of another program, "" for ours
 	ipsec      bool         // an IPsec policy covers it
 	dropped    bool
 	proxy      uint16 // port of the transparent proxy that takes it; 0 for none
 	policy     string // that the last rule which set a mark or dropped the packet is for; "" for none
+	forward    string // the [[forward]] that has translated its destination; "" for none
 	unseen     string // what decided and cannot be seen from here
 }
 
@@ -36,7 +38,12 @@ func (e *explainer) prerouting(p *Packet) {
 	if f.unseen != "" {
 		e.out.Uncertain = f.unseen
 	}
-	if p.To != to {
+	e.forward = f.forward
+	switch {
+	case f.forward != "":
+		e.step(Step{Kind: StepMark, What: "nftables chain dstnat", Counts: true, Because: rules.Origin{Key: "forward/" + f.forward},
+			Why: fmt.Sprintf("forward %s is for it: the destination is %v from here on", f.forward, netip.AddrPortFrom(p.To, p.DPort))})
+	case p.To != to:
 		e.step(Step{Kind: StepMark, What: "nftables chain dstnat", Counts: true, Because: e.originOn(p.In, rules.FamilyOf(to).String()),
 			Why: fmt.Sprintf("the delegated prefix leads to the LAN's own: the destination is %v from here on", p.To)})
 	}
@@ -94,12 +101,12 @@ func (e *explainer) reroute(p *Packet, a *answer) bool {
 
 // postrouting runs the packet through our chains on its way out, once for each way that it may take.
 func (e *explainer) postrouting(p Packet) {
-	why := "its source belongs to another network than the one that it would leave by"
+	why := "its source belongs to another uplink than the one it would leave by"
 	var kept []Egress
 	for _, w := range e.out.Egresses {
 		q := p
 		s := e.ipsec(&p, &w)
-		f := flow{packet: &q, in: p.In, out: w.Device, rt: e.rt, routes: e.devices, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil}
+		f := flow{packet: &q, in: p.In, out: w.Device, rt: e.rt, routes: e.devices, source: w.Source, pin: p.Mark & e.cfg.Kernel.MarkMask, ipsec: s != nil, forward: e.forward}
 		if p.In != "" {
 			e.run("forward", &f)
 			if f.unseen != "" {
@@ -115,6 +122,7 @@ func (e *explainer) postrouting(p Packet) {
 		at := "forward"
 		if !f.dropped {
 			at = "egress_filter"
+			f.foreign = e.translatedByOthers(&f)
 			e.run("postrouting", &f)
 		}
 		switch {
@@ -122,9 +130,12 @@ func (e *explainer) postrouting(p Packet) {
 			e.step(Step{Kind: StepFilter, What: "nftables chain " + at, Counts: true, Because: rules.Origin{Uplink: w.Uplink, Key: rules.FamilyOf(p.To).String()},
 				Why: fmt.Sprintf("drops what would leave by %s with the source %v", w.Device, f.source)})
 			if f.source.IsPrivate() {
-				why = "its source is private, and nobody translates it where it would leave"
+				why = "its source is private, and it would leave untranslated"
 			}
 			continue
+		case f.foreign != "":
+			e.step(Step{Kind: StepFilter, What: "nftables table " + f.foreign + " of another program", Counts: true,
+				Why: fmt.Sprintf("what leaves by %s gets another source", w.Device)})
 		case f.snat:
 			gets := "an address of that device"
 			if f.translated.IsValid() {
@@ -138,13 +149,31 @@ func (e *explainer) postrouting(p Packet) {
 		} else if carried := e.protect(&p, w, s); len(carried) > 0 {
 			kept, e.out.Reason = carried, "IPsec carries it, and the packets that carry it lead to "+e.names(carried)
 		} else {
-			why = "an IPsec policy takes it, and it has no way"
+			why = "an IPsec policy covers it, but the encrypted packet has no route"
 		}
 	}
 	e.out.Egresses = kept
 	if len(kept) == 0 {
 		e.out.Outcome, e.out.Reason = Filtered, why
 	}
+}
+
+// translatedByOthers reports who else gives a packet another source, "" for nobody. That is done before it is our turn.
+func (e *explainer) translatedByOthers(f *flow) (by string) {
+	if f.ipsec || !f.source.IsValid() || f.in == "" { // what this machine sends has the right source already
+		return ""
+	}
+	if by = e.rt.TranslatedBy(f.out, rules.FamilyOf(f.source)); by == "" {
+		may, listed := e.rt.MayTranslate(f.out, f.source)
+		switch {
+		case listed:
+			by, e.out.Uncertain = may, fmt.Sprintf("%s rewrites some sources, %v among them: whether it looks at more than that is not seen from here", may, f.source)
+		case may != "":
+			e.out.Uncertain = fmt.Sprintf("%s rewrites the sources of some packets: whether of this one is not seen from here", may)
+		}
+	}
+	f.snat = by != ""
+	return by
 }
 
 // run evaluates our chains of a hook, in the order of their priorities.
@@ -228,7 +257,7 @@ func (f *flow) rule(r *nft.Rule) (v nftVerdict, to string) {
 			f.packet.Mark, f.policy = f.packet.Mark&^x.Mask|x.Value, r.Policy
 		case nft.SetCtMark:
 			f.pin = f.pin&^x.Mask | x.Value
-		case nft.Counter, nft.MaxSegment:
+		case nft.Counter, nft.NamedCounter, nft.Offload, nft.MaxSegment:
 		case nft.Masquerade:
 			f.snat = true
 			return nftEnd, ""
@@ -241,6 +270,13 @@ func (f *flow) rule(r *nft.Rule) (v nftVerdict, to string) {
 			} else {
 				f.snat, f.translated = true, x.To
 			}
+			return nftEnd, ""
+		case nft.DestNAT:
+			f.packet.To = x.To
+			if x.Port != 0 {
+				f.packet.DPort = x.Port
+			}
+			f.forward = r.Forward
 			return nftEnd, ""
 		case nft.TProxy:
 			if rules.FamilyOf(f.packet.To) != x.Family {
@@ -271,6 +307,12 @@ func (f *flow) rule(r *nft.Rule) (v nftVerdict, to string) {
 				return nftContinue, x.Chains[i]
 			}
 		case nft.ExternalSet:
+			if addr := f.address(x.Dest); x.Known != nil {
+				if !addr.IsValid() || x.Known.Contains(addr) == x.Not || rules.FamilyOf(addr) != x.Family || !x.Dest && f.snat {
+					return nftContinue, ""
+				}
+				continue
+			}
 			f.unseen = "what other programs have put into the set " + x.Set + " is not looked at: it is taken for empty"
 			return nftContinue, ""
 		default:
@@ -280,6 +322,14 @@ func (f *flow) rule(r *nft.Rule) (v nftVerdict, to string) {
 		}
 	}
 	return nftContinue, ""
+}
+
+// address is the packet's destination or source, as it is now.
+func (f *flow) address(dest bool) netip.Addr {
+	if dest {
+		return f.packet.To
+	}
+	return f.source
 }
 
 // meets evaluates the conditions of policies.
@@ -292,10 +342,7 @@ func (f *flow) meets(x nft.Expr) bool {
 		}
 		return slices.Contains(x.Names, device)
 	case nft.Addresses:
-		addr := f.packet.To
-		if !x.Dest {
-			addr = f.source
-		}
+		addr := f.address(x.Dest)
 		family := rules.FamilyOf(x.Prefixes[0].Addr())
 		return addr.IsValid() && rules.FamilyOf(addr) == family && x.Contains(addr) != x.Not && (x.Dest || !f.snat)
 	case nft.Protocols:
@@ -337,9 +384,11 @@ func (f *flow) meets(x nft.Expr) bool {
 		return slices.Contains(f.routes(p), f.in)
 	case nft.SYN:
 		return f.packet.Protocol == protocolTCP
-	case nft.New:
+	case nft.New, nft.ToThisHost:
 		return true
-	case nft.Reply, nft.Transparent, nft.DestinationNAT: // of connections that exist
+	case nft.DestinationNAT:
+		return f.forward != ""
+	case nft.Established, nft.Reply, nft.Transparent: // of connections that exist
 		return false
 	}
 	f.unseen = fmt.Sprintf("the packet filter of uplinkd has a condition that is not understood here (%T) and is taken for one that does not hold", x)

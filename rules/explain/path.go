@@ -15,8 +15,8 @@ import (
 // ip6_dst_lookup_tail).
 func (e *explainer) departure(p Packet) {
 	if p.From.Is4() && !e.rt.isLocal(p.From) {
-		e.step(Step{Kind: StepSource, What: p.From.String(), Counts: true, Why: "is no address of this machine: a socket cannot send from it"})
-		e.refuse(p, p.From.String()+" is no address of this machine")
+		e.step(Step{Kind: StepSource, What: p.From.String(), Counts: true, Why: "is not an address of this machine: a socket cannot send from it"})
+		e.refuse(p, p.From.String()+" is not an address of this machine")
 		return
 	}
 	// ip_route_output_key_hash_rcu asks for the device of a bound socket before anything else.
@@ -61,7 +61,7 @@ func (e *explainer) arrival(p Packet) {
 	p.UID = 0 // ip_route_input_slow: that of the namespace's owner
 	a := e.walk(p)
 	if a.outcome == Leaves && e.rt.sysctl("net/"+rules.FamilyOf(p.To).String()+"/conf/"+p.In+"/forwarding") == 0 {
-		e.step(Step{Kind: StepSource, What: "forwarding of " + p.In, Counts: true, Why: "is off: what comes in there is for this machine or for nobody"})
+		e.step(Step{Kind: StepSource, What: "forwarding of " + p.In, Counts: true, Why: "is off: only packets for this machine are accepted there"})
 		e.refuse(p, "forwarding is off on "+p.In)
 		return
 	}
@@ -130,7 +130,7 @@ func (e *explainer) rpFilter(p Packet, onward *answer) string {
 	}
 	silent := explainer{cfg: e.cfg, rt: e.rt, out: new(Explanation), quiet: true}
 	a := silent.walk(back)
-	what := fmt.Sprintf("rp_filter %d on %s: the way back to %v", filter, p.In, p.From)
+	what := fmt.Sprintf("rp_filter %d on %s: the route back to %v", filter, p.In, p.From)
 	verdict := func(counts bool, why string) string {
 		e.step(Step{Kind: StepSource, What: what, Counts: counts, Why: why})
 		if !counts {
@@ -142,7 +142,7 @@ func (e *explainer) rpFilter(p Packet, onward *answer) string {
 	noAddress := !slices.ContainsFunc(e.rt.Addrs, func(a rules.Addr) bool { return a.Device == p.In && a.Prefix.Addr().Is4() })
 	switch {
 	case a.typ == netcfg.Broadcast, a.typ == netcfg.Local && !local:
-		return verdict(true, "it is an address of this machine itself")
+		return verdict(true, "it is one of this machine's own addresses")
 	case a.outcome == Refused && filter != 0:
 		return verdict(true, "no route leads back: "+a.reason)
 	case a.outcome == Refused:

@@ -15,6 +15,9 @@ const (
 // String returns "ipv4" or "ipv6", the names used in the configuration and in JSON.
 func (f Family) String() string { return f.pick("ipv4", "ipv6") }
 
+// Name is the family as sentences have it.
+func (f Family) Name() string { return f.pick("IPv4", "IPv6") }
+
 // Flag is the family in ip(8), "-4" or "-6".
 func (f Family) Flag() string { return f.pick("-4", "-6") }
 

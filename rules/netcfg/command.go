@@ -2,6 +2,7 @@ package netcfg
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -60,7 +61,30 @@ func (o DelRule) Command() string { return fmt.Sprintf("ip %s rule del %s", o.Fa
 func (o PutTable) Command() string { return "nft -f - <<'EOF'\n" + o.Table.String() + "EOF" }
 
 // Command writes the change as a here-document for nft.
-func (o PutPolicies) Command() string { return "nft -f - <<'EOF'\n" + o.Script() + "EOF" }
+func (o PutPolicies) Command() string {
+	return o.setsFirst() + "nft -f - <<'EOF'\n" + o.Script() + "EOF"
+}
+
+// setsFirst writes the transaction that makes sets of known addresses before rules look into them.
+func (o PutPolicies) setsFirst() string {
+	if o.Table == nil {
+		return ""
+	}
+	var missing nft.Table
+	for _, s := range o.Sets {
+		if s.Known != nil && !slices.Contains(o.Loaded, s.Name) {
+			missing.Sets = append(missing.Sets, s)
+		}
+	}
+	if len(missing.Sets) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("nft -f - <<'EOF'\n")
+	missing.Write(&b, nft.PolicyTableName)
+	b.WriteString("EOF\n")
+	return b.String()
+}
 
 // Script writes the change in nft's syntax.
 func (o PutPolicies) Script() string {

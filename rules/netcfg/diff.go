@@ -42,6 +42,8 @@ type (
 		*nft.Table
 		DropSets   []nft.Set
 		DropChains []string
+		// Loaded are sets of known addresses that stand there: they stay as they are, for they may be large.
+		Loaded []string
 	}
 	// SetGroup moves a device into a link group. From is the group that it was in.
 	SetGroup struct {
@@ -108,6 +110,7 @@ func Diff(have, want State) []Op {
 	// Main's default changes while all rules stand: without them replies follow it, whatever uplink
 	// they belong to.
 	d.mainRoutes(haveRoutes.main, wantRoutes.main)
+	d.endpoints(have, want)
 	if policies && want.Policies == nil {
 		d.ops = append(d.ops, PutPolicies{})
 	}
@@ -138,8 +141,12 @@ func putPolicies(have, want *nft.Table) PutPolicies {
 		return op
 	}
 	for _, s := range have.Sets {
-		if !slices.ContainsFunc(want.Sets, s.Same) {
+		at := slices.IndexFunc(want.Sets, s.Same)
+		switch {
+		case at < 0:
 			op.DropSets = append(op.DropSets, s)
+		case want.Sets[at].Known != nil && !want.Sets[at].Lacks(&s):
+			op.Loaded = append(op.Loaded, s.Name)
 		}
 	}
 	for i := range have.Chains {

@@ -27,6 +27,8 @@ type State struct {
 	Tunnels   []TunnelLink
 	Up        []string // devices: of what Plan wants, those that are our business
 	WireGuard []WireGuard
+	Endpoints []Endpoint // of Multipath TCP, by id
+	Subflows  *uint32    // limit of Multipath TCP; nil: it is nobody's business
 }
 
 // AddrAssignment is an address that we put on a device.
@@ -311,5 +313,6 @@ func (s *State) Sort(base uint32) {
 	sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return strings.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Endpoints, func(a, b Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(s.Egress, func(a, b EgressFilter) int { return strings.Compare(a.Device, b.Device) })
 }

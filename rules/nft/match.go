@@ -25,11 +25,13 @@ type (
 		Dest, Not bool
 		Prefixes  []netip.Prefix
 	}
-	// ExternalSet matches the source or destination address by a set of the table that others fill.
+	// ExternalSet matches the source or destination address by a set of the table that has a name: one that others fill, or one
+	// that is known; Not is for what is not in it.
 	ExternalSet struct {
-		Dest   bool
-		Family inet.Family
-		Set    string
+		Dest, Not bool
+		Family    inet.Family
+		Set       string
+		Known     *inet.Set // what is in it; nil where others fill it
 	}
 	// Protocols matches the transport protocol.
 	Protocols struct{ List []uint8 }
@@ -62,6 +64,12 @@ type (
 	IPsec struct{ Not bool }
 	// New matches the first packets of connections, until one comes back.
 	New struct{}
+	// Established matches packets of connections that both ends have sent some of.
+	Established struct{}
+	// Offload lets the connection pass by all chains, from the next packet on, between the devices of the table's flowtable.
+	Offload struct{}
+	// ToThisHost matches frames that were sent to the address of the device, not to several hosts.
+	ToThisHost struct{}
 	// SourceShare matches sources whose hash modulo Total is in First..Last.
 	SourceShare struct {
 		Family             inet.Family
@@ -136,7 +144,8 @@ func (e Addresses) AppendTo(b []byte) []byte {
 }
 
 func (e ExternalSet) AppendTo(b []byte) []byte {
-	return append(append(append(b, e.Family.Header()...), direction(e.Dest, " saddr @", " daddr @")...), e.Set...)
+	b = append(append(b, e.Family.Header()...), direction(e.Dest, " saddr ", " daddr ")...)
+	return append(append(b, direction(e.Not, "@", "!= @")...), e.Set...)
 }
 
 func (e Protocols) AppendTo(b []byte) []byte {
@@ -167,7 +176,10 @@ func (Reply) AppendTo(b []byte) []byte    { return append(b, "ct direction reply
 func (e IPsec) AppendTo(b []byte) []byte {
 	return append(b, direction(e.Not, "rt ipsec exists", "rt ipsec missing")...)
 }
-func (New) AppendTo(b []byte) []byte { return append(b, "ct state new"...) }
+func (New) AppendTo(b []byte) []byte         { return append(b, "ct state new"...) }
+func (Established) AppendTo(b []byte) []byte { return append(b, "ct state established"...) }
+func (Offload) AppendTo(b []byte) []byte     { return append(b, "flow add @"+FlowtableName...) }
+func (ToThisHost) AppendTo(b []byte) []byte  { return append(b, "meta pkttype host"...) }
 func (Refuse) AppendTo(b []byte) []byte {
 	return append(b, "reject with icmpx type admin-prohibited"...)
 }
@@ -217,6 +229,24 @@ func Merged(list []Range) (kept []Range) {
 		}
 	}
 	return kept
+}
+
+// Apart merges ranges, and splits them into parts for a rule each: the single values, and each range alone. The kernel makes a set of both of
+// intervals, and one that comes with its rule is empty for a moment after the rule is there: nft_set_commit_update is the last that a
+// transaction does. For that time a kill switch would be open whenever its table is replaced.
+func Apart(list []Range) (parts [][]Range) {
+	var single []Range
+	for _, r := range Merged(list) {
+		if r.First == r.Last {
+			single = append(single, r)
+		} else {
+			parts = append(parts, []Range{r})
+		}
+	}
+	if len(single) > 0 {
+		parts = append([][]Range{single}, parts...)
+	}
+	return parts
 }
 
 // MaxSet is how many prefixes or ranges there may be in one set of a rule: the kernel takes them in one attribute,

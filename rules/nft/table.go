@@ -22,7 +22,12 @@ const PolicyTableName = "uplinkd_policy"
 type Table struct {
 	Sets   []Set
 	Chains []Chain
+	// Flowtable are the devices, sorted, between which the rules of Offload let connections pass by all chains.
+	Flowtable []string
 }
+
+// FlowtableName is the name of a table's flowtable.
+const FlowtableName = "fast"
 
 // Set is a set or a map with a name: of devices, of marks, or of addresses that other programs put there. Sets of
 // addresses that are known here have no names; the others have one because the library that we speak to the kernel
@@ -31,13 +36,34 @@ type Set struct {
 	Name    string
 	Family  inet.Family // of addresses; 0 for devices and marks
 	Merge   bool        // overlapping prefixes become one, by whoever adds them; else elements may expire
+	Known   *inet.Set   // what is in it; nil where others fill it
 	Map     bool        // to chains
 	Devices []string
 	Marks   []uint32
 	Chains  []string // of a map: where packets of each of the devices or marks go on
+	// Has is how many elements are in a set that was read back, if they were Counted.
+	Has     int
+	Counted bool
 }
 
-// Same compares what can be read back. What is in a set is no part of one that was read back: the name of a set that we fill has a digest of it.
+// Lacks reports whether somebody has taken elements from a set as it was read back. What was in it is no part of that: the name of a set
+// that we fill has a digest of it, and what others fill is theirs.
+func (s *Set) Lacks(have *Set) bool {
+	switch {
+	case !have.Counted:
+		return false
+	case s.Known == nil:
+		return have.Has < len(s.Devices)+len(s.Marks)
+	}
+	ends := s.Known.Ranges(s.Family)
+	want := 2 * len(ends)
+	if want > 0 && !ends[len(ends)-1].Last.Next().IsValid() { // which has no end
+		want--
+	}
+	return have.Has < want
+}
+
+// Same compares what sets are made with.
 func (s Set) Same(o Set) bool {
 	return s.Name == o.Name && s.Family == o.Family && s.Map == o.Map && s.Merge == o.Merge
 }
@@ -45,6 +71,8 @@ func (s Set) Same(o Set) bool {
 // String writes the set in nft's syntax, without its name.
 func (s Set) String() string {
 	switch {
+	case s.Known != nil:
+		return fmt.Sprintf("type ipv%d_addr; flags interval; elements = { ", s.Family) + listed(s.Known.Ranges(s.Family)) + " }"
 	case s.Family != 0 && s.Merge:
 		return fmt.Sprintf("type ipv%d_addr; flags interval; auto-merge;", s.Family)
 	case s.Family != 0:
@@ -67,6 +95,30 @@ func (s Set) String() string {
 	return "type " + key + "; size " + strconv.Itoa(len(words)) + "; elements = { " + strings.Join(words, ", ") + " };"
 }
 
+// maxListed is how many ranges of a set are written out: beyond, nobody reads them.
+const maxListed = 20
+
+// listed writes ranges as elements of a set.
+func listed(ranges []inet.Range) string {
+	more := len(ranges) - maxListed
+	words := make([]string, 0, maxListed)
+	for _, r := range ranges[:min(maxListed, len(ranges))] {
+		switch p := r.Prefixes(); {
+		case r.First == r.Last:
+			words = append(words, r.First.String())
+		case len(p) == 1:
+			words = append(words, p[0].String())
+		default:
+			words = append(words, r.First.String()+"-"+r.Last.String())
+		}
+	}
+	all := strings.Join(words, ", ")
+	if more > 0 {
+		all += fmt.Sprintf(" # and %d more, which are not shown\n\t\t", more)
+	}
+	return all
+}
+
 // AddSets adds the sets that rules look values up in.
 func (t *Table) AddSets() {
 	known := make(map[*string]bool) // lists of devices that have been looked at: many rules share one
@@ -83,6 +135,10 @@ func (t *Table) AddSets() {
 					if !known[&e.Names[0]] {
 						known[&e.Names[0]] = true
 						add(Set{Name: e.SetName(), Devices: e.Names})
+					}
+				case ExternalSet:
+					if e.Known != nil {
+						add(Set{Name: e.Set, Family: e.Family, Known: e.Known})
 					}
 				case Branch:
 					add(Set{Name: e.MapName(), Map: true, Devices: e.Devices, Chains: e.Chains})
@@ -110,6 +166,8 @@ type Rule struct {
 	Comment string
 	// Policy is the name of the policy that the rule is for, "" for none. It is not read back.
 	Policy string
+	// Forward is the name of the port forwarding that the rule is for, likewise.
+	Forward string
 }
 
 // Expr is one expression of an nftables rule.
@@ -143,10 +201,17 @@ type (
 	Family struct{ Family inet.Family }
 	// Counter counts packets and bytes.
 	Counter struct{}
+	// NamedCounter counts them in an object of the table that has a name, so that they can be read without the rule.
+	NamedCounter struct{ Name string }
 	// Masquerade rewrites the source to an address of the output device.
 	Masquerade struct{}
 	// SourceNAT rewrites the source to an address.
 	SourceNAT struct{ To netip.Addr }
+	// DestNAT rewrites the destination to an address and, unless that is 0, a port; the rule has matched the address's family.
+	DestNAT struct {
+		To   netip.Addr
+		Port uint16
+	}
 	// Destination matches the destination address.
 	Destination struct{ Prefix netip.Prefix }
 	// PrefixNAT rewrites the prefix of the IPv6 source, or of the destination, and keeps the rest of it.
@@ -228,6 +293,13 @@ func (e PrefixNAT) AppendTo(b []byte) []byte {
 func (e SourceNAT) AppendTo(b []byte) []byte {
 	return e.To.AppendTo(append(append(append(b, "snat "...), inet.Of(e.To).Header()...), " to "...))
 }
+func (e DestNAT) AppendTo(b []byte) []byte {
+	b = append(append(append(b, "dnat "...), inet.Of(e.To).Header()...), " to "...)
+	if e.Port == 0 {
+		return e.To.AppendTo(b)
+	}
+	return netip.AddrPortFrom(e.To, e.Port).AppendTo(b)
+}
 func (Reject) AppendTo(b []byte) []byte {
 	return append(b, "reject with icmpv6 type policy-fail"...)
 }
@@ -247,7 +319,10 @@ func (e MaxSegment) AppendTo(b []byte) []byte {
 func (e Family) AppendTo(b []byte) []byte {
 	return append(append(b, "meta nfproto "...), e.Family.String()...)
 }
-func (Counter) AppendTo(b []byte) []byte    { return append(b, "counter"...) }
+func (Counter) AppendTo(b []byte) []byte { return append(b, "counter"...) }
+func (e NamedCounter) AppendTo(b []byte) []byte {
+	return strconv.AppendQuote(append(b, "counter name "...), e.Name)
+}
 func (Masquerade) AppendTo(b []byte) []byte { return append(b, "masquerade"...) }
 func (Drop) AppendTo(b []byte) []byte       { return append(b, "drop"...) }
 func (Return) AppendTo(b []byte) []byte     { return append(b, "return"...) }
@@ -371,13 +446,13 @@ func (t *Table) Chain(name string) *Chain {
 	return nil
 }
 
-// Matches reports whether a table that was read back is the wanted one: the same sets, and the same chains at
+// Matches reports whether a table that was read back is the wanted one: the same sets and devices of the flowtable, and the same chains at
 // the same hooks, holding the same rules in the same order, each told by its comment.
 func (t *Table) Matches(have *Table) bool {
 	if t == nil || have == nil {
 		return t == have
 	}
-	if len(t.Chains) != len(have.Chains) || !slices.EqualFunc(t.Sets, have.Sets, Set.Same) {
+	if len(t.Chains) != len(have.Chains) || !slices.Equal(t.Flowtable, have.Flowtable) || !slices.EqualFunc(t.Sets, have.Sets, func(want, have Set) bool { return want.Same(have) && !want.Lacks(&have) }) {
 		return false
 	}
 	for i := range t.Chains {
@@ -405,6 +480,12 @@ func (t *Table) String() string {
 // Write writes the table with all that is in it.
 func (t *Table) Write(b *strings.Builder, name string) {
 	fmt.Fprintf(b, "table inet %s {\n", name)
+	if len(t.Flowtable) > 0 {
+		fmt.Fprintf(b, "\tflowtable %s {\n\t\thook ingress priority filter; devices = { \"%s\" };\n\t}\n", FlowtableName, strings.Join(t.Flowtable, `", "`))
+	}
+	for _, c := range t.Counters() {
+		fmt.Fprintf(b, "\tcounter %s {\n\t}\n", c)
+	}
 	for _, s := range t.Sets {
 		fmt.Fprintf(b, "\t%s %s {\n\t\t%s\n\t}\n", s.Kind(), s.Name, s)
 	}
@@ -419,6 +500,21 @@ func (t *Table) Write(b *strings.Builder, name string) {
 		b.WriteString("\t}\n")
 	}
 	b.WriteString("}\n")
+}
+
+// Counters lists the names of those that rules count in, each once.
+func (t *Table) Counters() (names []string) {
+	for _, c := range t.Chains {
+		for i := range c.Rules {
+			for _, e := range c.Rules[i].Exprs {
+				if counter, ok := e.(NamedCounter); ok {
+					names = append(names, counter.Name)
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Kind is "set" or "map".

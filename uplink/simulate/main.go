@@ -99,6 +99,7 @@ func (r *report) all(n size) []string {
 		r.steadyLoss(s, n.hours)
 	}
 	r.fullLines(n.uploads)
+	r.balance(n.weeks)
 	r.Flush()
 	return r.missed
 }

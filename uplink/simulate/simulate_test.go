@@ -91,3 +91,15 @@ func TestSimulateFailsForAMissedBarAndPrintsAllTables(t *testing.T) {
 		}
 	}
 }
+
+// A week of each pair of lines and each demand: new flows do not flap, those that follow latency save some, and overflow delivers more.
+func TestBalancingDoesNotFlapInAWeek(t *testing.T) {
+	var out bytes.Buffer
+	r := newReport(&out)
+	r.balance(2)
+	r.Flush()
+	t.Logf("\n%s", &out)
+	for _, m := range r.missed {
+		t.Error(m)
+	}
+}

@@ -93,6 +93,12 @@ func (k *Kernel) DestroySockets(local []netip.Addr) (int, error) {
 	return 0, nil
 }
 
+// DestroyConnections notes the call.
+func (k *Kernel) DestroyConnections(list []rules.Connection) (int, error) {
+	k.note("destroy connections %v", list)
+	return len(list), nil
+}
+
 // DeleteConnections finds none: nothing is tracked here.
 func (k *Kernel) DeleteConnections(func(*rules.Connection) string) (map[string]int, error) {
 	return nil, nil
@@ -188,10 +194,32 @@ func (k *Kernel) apply(op netcfg.Op) error {
 		return k.setUp(op.Device)
 	case netcfg.SetWireGuard:
 		return k.setWireGuard(op)
+	case netcfg.AddEndpoint, netcfg.ChangeEndpoint, netcfg.DelEndpoint, netcfg.SetSubflows:
+		o.MPTCP = ChangeMPTCP(o.MPTCP, op)
 	default:
 		return fmt.Errorf("unknown change %T", op)
 	}
 	return nil
+}
+
+// ChangeMPTCP returns what a change makes of the path manager: a snapshot may still hold what was.
+func ChangeMPTCP(m *rules.MPTCP, op netcfg.Op) *rules.MPTCP {
+	next := &rules.MPTCP{Endpoints: slices.Clone(m.Endpoints), Subflows: m.Subflows}
+	remove := func(id uint8) {
+		next.Endpoints = slices.DeleteFunc(next.Endpoints, func(e netcfg.Endpoint) bool { return e.ID == id })
+	}
+	switch op := op.(type) {
+	case netcfg.AddEndpoint:
+		next.Endpoints = append(next.Endpoints, op.Endpoint)
+	case netcfg.ChangeEndpoint:
+		remove(op.ID)
+		next.Endpoints = append(next.Endpoints, op.Endpoint)
+	case netcfg.DelEndpoint:
+		remove(op.ID)
+	case netcfg.SetSubflows:
+		next.Subflows = op.Limit
+	}
+	return next
 }
 
 // withoutFilter copies what a snapshot may still hold.

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+)
+
+// behind is a network behind a router of the LAN, which a routing daemon there tells to ours; behindHost is a host in it.
+const (
+	behind     = "198.51.100.160/28"
+	behindHost = "198.51.100.161"
+)
+
+// dynamic is a routing daemon on the router and on a LAN host, which has the network behind. argv is its command line; in it and in the
+// text of its file, FILE, DIR and DEVICE are replaced.
+func dynamic(program, version, text string, argv ...string) besideScene {
+	replaced := func(h *house, host, device, s string) string {
+		dir := filepath.Join(h.dir, host)
+		return os.Expand(s, func(name string) string {
+			return map[string]string{"DIR": dir, "FILE": dir + "/conf", "DEVICE": device}[name]
+		})
+	}
+	line := func(h *house, host, device string) []string {
+		h.Helper()
+		var words []string
+		for _, word := range argv {
+			words = append(words, replaced(h, host, device, word))
+		}
+		dir := filepath.Join(h.dir, host)
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			h.Fatal(err)
+		}
+		if err := os.Chmod(dir, 0o777); err != nil { // for a program that gives up being root
+			h.Fatal(err)
+		}
+		if err := os.WriteFile(dir+"/conf", []byte(replaced(h, host, device, text)), 0o644); err != nil {
+			h.Fatal(err)
+		}
+		return words
+	}
+	return besideScene{
+		program: program, version: version, Options: lab.Options{DNAT: true},
+		start: func(h *house) {
+			if _, err := os.Stat(filepath.Join(h.dir, "lan")); err != nil {
+				h.sh("lan", "ip link set lo up; ip address add "+behindHost+"/28 dev lo; sysctl -qw net.ipv4.ip_forward=1")
+				words := line(h, "lan", "eth0")
+				h.background("lan", words[0], words[1:]...)
+			}
+			h.serve(line(h, "router", "lan0")...)
+			h.await("the network behind to be known", func() error {
+				_, err := h.try("ip route get " + behindHost + " | grep -q 'via " + lab.LANHost4 + "'")
+				return err
+			})
+		},
+		works: func(h *house) error {
+			probe := &lab.FlowProbe{From: h.Host("lan"), Network: "udp", Source: netip.MustParseAddr(behindHost), Target: addrPort(other4), Timeout: 2 * time.Second}
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel() // one flow
+			if err := probe.Run(ctx); err != nil {
+				return err
+			}
+			if err := probe.Flows()[0].Err; err != nil {
+				return fmt.Errorf("from the network behind: %w", err)
+			}
+			return nil
+		},
+	}
+}
+
+// TestBesideFRR has zebra and ospfd.
+func TestBesideFRR(t *testing.T) {
+	playBeside(t, dynamic("FRR", "/usr/lib/frr/zebra --version | sed -n '1s/zebra version //p'",
+		"interface ${DEVICE}\n ip ospf hello-interval 1\n ip ospf dead-interval 4\nrouter ospf\n network "+lab.LANRouter4+"/25 area 0\n redistribute connected\n",
+		"sh", "-ec", `chown frr: ${DIR}; echo hostname here >${DIR}/zebra.conf
+/usr/lib/frr/zebra -u frr -g frr -f ${DIR}/zebra.conf -i ${DIR}/zebra.pid -z ${DIR}/zserv.api --vty_socket ${DIR} &
+while [ ! -e ${DIR}/zebra.vty ]; do sleep 0.1; done
+trap 'kill %1; wait' TERM
+/usr/lib/frr/ospfd -u frr -g frr -f ${FILE} -i ${DIR}/ospfd.pid -z ${DIR}/zserv.api --vty_socket ${DIR} & 
+trap 'kill %1 %2; wait; exit 0' TERM
+wait`))
+}
+
+func TestBesideBIRD(t *testing.T) {
+	playBeside(t, dynamic("BIRD", "bird --version 2>&1 | sed 's/.* //'",
+		"protocol device { }\nprotocol direct { ipv4; }\nprotocol kernel { ipv4 { export where source = RTS_OSPF || source = RTS_OSPF_EXT2; }; }\n"+
+			"protocol ospf v2 { ipv4 { export where source = RTS_DEVICE; }; area 0 { interface \"${DEVICE}\" { hello 1; dead 4; }; }; }\n",
+		"bird", "-f", "-c", "${FILE}", "-s", "${DIR}/bird.ctl"))
+}
+
+func TestBesideBabeld(t *testing.T) {
+	playBeside(t, dynamic("babeld", "babeld -V 2>&1 | sed 's/babeld-//'",
+		"interface ${DEVICE} hello-interval 1 update-interval 2\nredistribute local ip "+behind+"\nredistribute local deny\n",
+		"babeld", "-I", "${DIR}/pid", "-S", "${DIR}/state", "-c", "${FILE}"))
+}
+
+// TestBesideConntrackd has two of them, the other on a LAN host: what it is told of a connection has our pin.
+func TestBesideConntrackd(t *testing.T) {
+	conf := func(own, other, device, dir string) string {
+		return fmt.Sprintf(`Sync {
+	Mode FTFW { }
+	UDP { IPv4_address %s
+		IPv4_Destination_Address %s
+		Port 3780
+		Interface %s
+	}
+}
+General {
+	LockFile %[4]s/lock
+	UNIX { Path %[4]s/ctl
+	}
+	Filter From Userspace { Protocol Accept { TCP
+		UDP
+	}
+	}
+}
+`, own, other, device, dir)
+	}
+	playBeside(t, besideScene{
+		program: "conntrackd", version: "conntrackd -v | sed -n '1s/.* v\\([0-9.]*\\)\\. .*/\\1/p'", Options: lab.Options{DNAT: true},
+		start: func(h *house) {
+			peer := filepath.Join(h.dir, "peer")
+			if err := os.MkdirAll(peer, 0o755); err != nil {
+				h.Fatal(err)
+			}
+			for file, text := range map[string]string{h.dir + "/sync": conf(lab.LANRouter4, lab.LANHost4, "lan0", h.dir), peer + "/sync": conf(lab.LANHost4, lab.LANRouter4, "eth0", peer)} {
+				if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+					h.Fatal(err)
+				}
+			}
+			if _, err := os.Stat(peer + "/ctl"); err != nil {
+				h.background("lan", "conntrackd", "-C", peer+"/sync")
+			}
+			h.serve("conntrackd", "-C", h.dir+"/sync")
+			h.await("conntrackd", func() error { _, err := h.try("conntrackd -C " + h.dir + "/sync -s"); return err })
+		},
+		works: func(h *house) error {
+			// mark=0x01000000 or 0x02000000
+			_, err := h.Host("lan").Run("sh", "-c", "conntrackd -C "+h.dir+"/peer/sync -e | grep -qE 'dport=7 .*mark=(16777216|33554432)'")
+			return err
+		},
+	})
+}

@@ -1,0 +1,13 @@
+package kernel
+
+import "time"
+
+// ExpireRoutes makes what is kept of routes as old as it may be.
+func (k *Kernel) ExpireRoutes() {
+	for _, kept := range k.kept {
+		kept.at = time.Time{}
+	}
+}
+
+// AwaitRoutes waits for the routes that are being listed beside snapshots.
+func (k *Kernel) AwaitRoutes() { k.takeRefreshed(true) }
