@@ -83,3 +83,25 @@ func BenchmarkPlanWithManyRoutes(b *testing.B) {
 		})
 	}
 }
+
+// Containers, or a list of addresses on the loopback device, have given the machine 10 000.
+func BenchmarkPlanWithManyAddresses(b *testing.B) {
+	for _, device := range []string{"lo", "lan1"} {
+		b.Run(device, func(b *testing.B) {
+			w := full(rules.MaxUplinks, 0, 0)
+			for n := range 10_000 {
+				w.hold(device, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 50, byte(n >> 8), byte(n)}), 32).String())
+			}
+			for i := range w.cfg.Uplinks {
+				u := &w.cfg.Uplinks[i]
+				address := netip.AddrFrom4([4]byte{172, 16, byte(i), 2})
+				u.IPv4.Assign = &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.PrefixFrom(address, 24)}}, Gateway: address.Prev()}
+				w.obs.Recorded.Addrs = append(w.obs.Recorded.Addrs, netcfg.AddrAssignment{Device: u.Device, Prefix: netip.PrefixFrom(address, 24)})
+			}
+			obs := w.snapshot()
+			for b.Loop() {
+				rules.Plan(w.cfg, obs, w.verdicts)
+			}
+		})
+	}
+}

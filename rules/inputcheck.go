@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"iter"
 	"net/netip"
 	"slices"
 )
@@ -19,8 +18,9 @@ const (
 type inputCheck struct {
 	obs      *Observed
 	cfg      *Config
-	outward  map[string]bool // devices of uplinks, and others that lead to the Internet: no hosts are behind them
-	assigned []netip.Addr    // by all uplinks
+	lan4     []*Addr      // of this machine in networks behind it
+	lan6     []*Addr
+	assigned []netip.Addr // by all uplinks
 	problems []Problem
 }
 
@@ -37,6 +37,7 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 			}
 		}
 	}
+	o.lan4, o.lan6 = addrsBehind(&cfg, obs)
 	cfg.Uplinks = slices.Clone(cfg.Uplinks)
 	for i := range cfg.Uplinks {
 		cfg.Uplinks[i].Delegations = o.delegations(&cfg.Uplinks[i])
@@ -174,16 +175,7 @@ func (o *inputCheck) addressFault(u *Uplink, address netip.Prefix) string {
 // onLAN says that an address belongs to a network behind this machine. A network of ours that is wider than the
 // uplink's is none that the uplink takes anything from but its own segment.
 func (o *inputCheck) onLAN(address netip.Addr, bits int) string {
-	if o.outward == nil {
-		o.outward = make(map[string]bool, len(o.cfg.Uplinks))
-		for at := range foreignDefaults(*o.cfg, o.obs) {
-			o.outward[at.device] = true
-		}
-		for i := range o.cfg.Uplinks {
-			o.outward[o.cfg.Uplinks[i].Device] = true
-		}
-	}
-	for a := range o.behind(address.BitLen()) {
+	for _, a := range o.behind(address.BitLen()) {
 		network := a.segment()
 		switch {
 		case a.Prefix.Addr() == address:
@@ -197,7 +189,7 @@ func (o *inputCheck) onLAN(address netip.Addr, bits int) string {
 
 // routeFault says that a destination belongs to a network behind this machine as a whole.
 func (o *inputCheck) routeFault(dst netip.Prefix) string {
-	for a := range o.behind(dst.Addr().BitLen()) {
+	for _, a := range o.behind(dst.Addr().BitLen()) {
 		if network := a.segment(); network.Bits() <= dst.Bits() && network.Contains(dst.Addr()) {
 			return fmt.Sprintf("in the network %v behind %s", network, a.Device)
 		}
@@ -205,20 +197,40 @@ func (o *inputCheck) routeFault(dst netip.Prefix) string {
 	return ""
 }
 
-// behind iterates over the addresses, of so many bits, that this machine has in networks behind it.
-func (o *inputCheck) behind(bits int) iter.Seq[*Addr] {
-	return func(yield func(*Addr) bool) {
-		for i := range o.obs.Addrs {
-			a := &o.obs.Addrs[i]
-			// What we have put there ourselves follows from what the uplinks are given.
-			if a.LinkScope || o.outward[a.Device] || o.obs.owns(o.cfg.Kernel, *a) || !a.Prefix.Addr().IsGlobalUnicast() || a.Prefix.Addr().BitLen() != bits {
-				continue
-			}
-			if link, _ := o.obs.Link(a.Device); !link.Loopback && !yield(a) {
-				return
-			}
+func (o *inputCheck) behind(bits int) []*Addr {
+	if bits == 32 {
+		return o.lan4
+	}
+	return o.lan6
+}
+
+// addrsBehind returns the addresses that this machine has in networks behind it: on no device of an uplink, and on none that leads
+// to the Internet otherwise. What we have put there ourselves follows from what the uplinks are given, and is left out.
+func addrsBehind(cfg *Config, obs *Observed) (v4, v6 []*Addr) {
+	none := make(map[string]bool, len(cfg.Uplinks)) // the devices with no network behind them
+	for i := range cfg.Uplinks {
+		none[cfg.Uplinks[i].Device] = true
+	}
+	for at := range foreignDefaults(*cfg, obs) {
+		none[at.device] = true
+	}
+	for _, link := range obs.Links {
+		if link.Loopback {
+			none[link.Name] = true
 		}
 	}
+	for i := range obs.Addrs {
+		a := &obs.Addrs[i]
+		ip := a.Prefix.Addr()
+		switch {
+		case none[a.Device] || a.LinkScope || !ip.IsGlobalUnicast() || obs.owns(cfg.Kernel, *a):
+		case ip.Is4():
+			v4 = append(v4, a)
+		default:
+			v6 = append(v6, a)
+		}
+	}
+	return v4, v6
 }
 
 // gatewayFault says why packets cannot be sent by a gateway, "" when they can or when there is none.

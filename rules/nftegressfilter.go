@@ -29,11 +29,11 @@ func (p *planner) localNetworks() []netip.Prefix {
 
 // isLocal reports whether an address is one of a local network.
 func (p *planner) isLocal(device string, address netip.Prefix) bool {
-	if p.devices[device] || !address.Addr().IsGlobalUnicast() || p.keptByUplink(address) {
+	if p.devices[device] || !address.Addr().IsGlobalUnicast() {
 		return false
 	}
 	link, _ := p.obs.Link(device)
-	return !link.Loopback
+	return !link.Loopback && !p.keptByUplink(address)
 }
 
 // routedNetworks lists the networks that are reached through those, but for those of Observed.Routed.

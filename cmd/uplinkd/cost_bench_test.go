@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,9 +23,14 @@ const farAway = 15 * time.Millisecond
 // 15 ms, both families, all else by default. Each round is a minute (-benchtime 5x for five). The processor's time
 // depends on what else the machine does; the switches between threads, one per wake-up, hardly do.
 func BenchmarkCost(b *testing.B) {
+	bin := filepath.Join(b.TempDir(), "uplinkd") // what the test brings along costs memory
+	if out, err := exec.Command("make", "-C", "../..", "build", "BIN="+bin).CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
 	for _, uplinks := range []int{2, 4} {
 		b.Run(fmt.Sprintf("uplinks_%d", uplinks), func(b *testing.B) {
 			r := newRouter(b, lab.Options{Uplinks: uplinks}, "")
+			r.binary = bin
 			var config strings.Builder
 			for i, u := range r.Uplinks() {
 				fmt.Fprintf(&config, "[[uplink]]\nname = %q\ndevice = %q\ntier = %d\n[uplink.probe]\ntargets = [\"192.0.2.1\", \"192.0.2.2\", "+

@@ -37,6 +37,7 @@ type router struct {
 	process *exec.Cmd
 	log     *bytes.Buffer
 
+	binary    string        // its uplinkd; "" for this test's, which acts as one
 	env       []string      // of its programs, besides that of the test
 	namespace string        // of a router without a world
 	mounts    string        // a process whose mounts its programs have; "" for the machine's
@@ -132,9 +133,12 @@ func ipv4Only(fiber string, lteTier int) string {
 
 // program is uplinkd, to be run on the router.
 func (r *router) program(args ...string) *exec.Cmd {
-	self, err := os.Executable()
-	if err != nil {
-		r.Fatal(err)
+	self := r.binary
+	if self == "" {
+		var err error
+		if self, err = os.Executable(); err != nil {
+			r.Fatal(err)
+		}
 	}
 	cmd := exec.Command("ip", append([]string{"netns", "exec", r.namespace, self}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
