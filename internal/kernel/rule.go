@@ -69,6 +69,9 @@ func decodeRule(m []byte) (netcfg.Rule, bool) {
 			decodeSelectors(&r.Selectors, typ, value)
 		}
 	}
+	if s := &r.Selectors; s.Unknown || s.Goto != 0 || s.TOS != 0 || s.DSCP {
+		s.Received = string(m)
+	}
 	return r, true
 }
 
@@ -114,6 +117,11 @@ func decodePrefix(value []byte, bits uint8) netip.Prefix {
 
 func (k *Kernel) changeRule(msgType, flags int, r netcfg.Rule) error {
 	req := k.request(msgType, flags|unix.NLM_F_ACK)
+	if r.Selectors.Received != "" {
+		req.AddRawData([]byte(r.Selectors.Received))
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return err
+	}
 	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Type: nl.FR_ACT_TO_TBL}}
 	if r.Selectors.Action != 0 {
 		msg.Type = uint8(r.Selectors.Action)

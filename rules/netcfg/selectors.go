@@ -18,6 +18,9 @@ type RuleSelectors struct {
 	DSCP         bool  // TOS is compared with all six bits of the code point, not with the old three of IPv4
 	Unknown      bool  // there are further selectors, which nobody here understands
 	Action       Action
+	// Received is the kernel's own message about a rule with what none of ours has, header and attributes: it is deleted by that, as
+	// "ip rule flush" does. Another revision of this program may have left it.
+	Received string
 }
 
 // Ports is a range of ports; the zero value selects nothing.
