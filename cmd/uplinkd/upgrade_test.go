@@ -15,15 +15,8 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
-// formerRevisions are what this program may follow on a router.
-var formerRevisions = map[string]struct {
-	commit string
-	back   bool // and be followed by, when somebody goes back, with one history
-}{
-	// It takes no rule away that refuses packets, and so never ends to try when it follows us.
-	"the first edition":    {commit: "f44bc235b0c1081e0e9668578e41d0aa5442c46f"},
-	"before flow counters": {commit: "3376aa90ef71dd88a24efbc95d944b772e11e21b", back: true},
-}
+// formerRevision is the commit that this program follows on a router, and is followed by when somebody goes back.
+const formerRevision = "3376aa90ef71dd88a24efbc95d944b772e11e21b"
 
 // buildRevision builds the program as it was at a commit of this repository.
 func buildRevision(t *testing.T, revision string) (bin string) {
@@ -44,86 +37,79 @@ cd "$2/source"; CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$3" ./cmd/u
 // Each revision takes over from the other one, stopped as systemd does it or by kill -9: no packet of a flow is lost or moved, what was
 // drained stays drained, the history goes on, and in the end nothing of either is left.
 func TestUpgradesAndDowngradesLoseNoPacket(t *testing.T) {
-	for name, former := range formerRevisions {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			old := buildRevision(t, former.commit)
-			r := newRouter(t, lab.Options{}, dualWAN)
-			rest := func() string {
-				return r.sh("router", "ip rule; ip -6 rule; ip route; ip -6 route; nft list tables; tc qdisc; ip link show group 117; grep . /proc/sys/net/ipv4/conf/*/src_valid_mark")
-			}
-			before := rest()
-			r.binary = old
-			r.start()
-			r.awaitState("fiber", uplink.Up)
-			r.awaitState("lte", uplink.Up)
-			r.command("drain", "--socket", r.socket(), "lte")
-			first := r.history()[0]
+	t.Parallel()
+	former := buildRevision(t, formerRevision)
+	r := newRouter(t, lab.Options{}, dualWAN)
+	rest := func() string {
+		return r.sh("router", "ip rule; ip -6 rule; ip route; ip -6 route; nft list tables; tc qdisc; ip link show group 117; grep . /proc/sys/net/ipv4/conf/*/src_valid_mark")
+	}
+	before := rest()
+	r.binary = former
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	r.command("drain", "--socket", r.socket(), "lte")
+	first := r.history()[0]
 
-			streams := []*lab.Stream{
-				{From: r.Host("lan"), Target: addrPort("192.0.2.1:7"), Rate: 500},
-				{From: r.Host("lan"), Target: addrPort("[2001:db8:ffff::1]:7"), Rate: 500},
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			var sending sync.WaitGroup
-			for _, s := range streams {
-				sending.Go(func() {
-					if err := s.Run(ctx); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			sent := func(more int) {
-				n := streams[0].Stats().Sent + more
-				r.await("packets to be sent", func() error {
-					if streams[0].Stats().Sent < n {
-						return errors.New("not enough")
-					}
-					return nil
-				})
-			}
-			sent(500)
-			binaries := []string{""}
-			if former.back {
-				binaries = []string{"", old, "", old, ""}
-			}
-			for i, binary := range binaries {
-				if i%3 == 0 {
-					r.stop()
-				} else {
-					r.kill()
-				}
-				sent(100)
-				r.binary = binary
-				r.start()
-				sent(500)
-				for _, u := range r.status().Uplinks {
-					if want := u.Name == "lte"; u.Drained != want {
-						t.Errorf("%s: drained is %v", u.Name, u.Drained)
-					}
-				}
-				if plan := r.command("plan", "-c", r.config); !strings.Contains(plan, "nothing to change") {
-					t.Errorf("it has converged, and would change:\n%s", plan)
-				}
-			}
-			cancel()
-			sending.Wait()
-			for _, s := range streams {
-				st := s.Stats()
-				if st.Answered != st.Sent || len(st.Moves) != 1 {
-					t.Errorf("%v: %v, moves %v", s.Target, st, st.Moves)
-				}
-			}
-			if got := r.history()[0]; former.back && (got.Kind != first.Kind || got.Time != first.Time) {
-				t.Errorf("the history begins with %+v, which was %+v", got, first)
-			}
-			r.stop()
-			r.command("clean", "-c", r.config)
-			if diff := cmp.Diff(before, rest()); diff != "" {
-				t.Errorf("what is left (-before +after):\n%s", diff)
+	streams := []*lab.Stream{
+		{From: r.Host("lan"), Target: addrPort("192.0.2.1:7"), Rate: 500},
+		{From: r.Host("lan"), Target: addrPort("[2001:db8:ffff::1]:7"), Rate: 500},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var sending sync.WaitGroup
+	for _, s := range streams {
+		sending.Go(func() {
+			if err := s.Run(ctx); err != nil {
+				t.Error(err)
 			}
 		})
+	}
+	sent := func(more int) {
+		n := streams[0].Stats().Sent + more
+		r.await("packets to be sent", func() error {
+			if streams[0].Stats().Sent < n {
+				return errors.New("not enough")
+			}
+			return nil
+		})
+	}
+	sent(500)
+	for _, step := range []struct {
+		end    func()
+		binary string
+	}{
+		{r.stop, ""}, {r.kill, former}, {r.kill, ""}, {r.stop, former}, {r.stop, ""},
+	} {
+		step.end()
+		sent(100)
+		r.binary = step.binary
+		r.start()
+		sent(500)
+		for _, u := range r.status().Uplinks {
+			if want := u.Name == "lte"; u.Drained != want {
+				t.Errorf("%s: drained is %v", u.Name, u.Drained)
+			}
+		}
+		if plan := r.command("plan", "-c", r.config); !strings.Contains(plan, "nothing to change") {
+			t.Errorf("it has converged, and would change:\n%s", plan)
+		}
+	}
+	cancel()
+	sending.Wait()
+	for _, s := range streams {
+		st := s.Stats()
+		if st.Answered != st.Sent || len(st.Moves) != 1 {
+			t.Errorf("%v: %v, moves %v", s.Target, st, st.Moves)
+		}
+	}
+	if got := r.history()[0]; got.Kind != first.Kind || got.Time != first.Time {
+		t.Errorf("the history begins with %+v, which was %+v", got, first)
+	}
+	r.stop()
+	r.command("clean", "-c", r.config)
+	if diff := cmp.Diff(before, rest()); diff != "" {
+		t.Errorf("what is left (-before +after):\n%s", diff)
 	}
 }
 

@@ -82,6 +82,7 @@ func (h *Host) ServeUDPEcho(ctx context.Context, at netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	bufferBursts(pc)
 	conn, err := newAskedConn(pc, at.Addr().Is6())
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: asking for packets' destinations: %w", h.name, err), pc.Close())

@@ -38,6 +38,14 @@ func (h *Host) ListenPacket(network, addr string) (pc net.PacketConn, err error)
 	return pc, nil
 }
 
+// bufferBursts has a socket hold what comes while the machine runs something else: by default some 280 small packets, a moment of a
+// flow whose packets are counted. The kernel takes it down to net.core.rmem_max.
+func bufferBursts(socket any) {
+	if s, ok := socket.(interface{ SetReadBuffer(bytes int) error }); ok {
+		_ = s.SetReadBuffer(4 << 20)
+	}
+}
+
 // Dial connects from the host; network is tcp or udp, laddr an address with or without a port, or empty. Only the
 // creation of the socket needs a thread in the namespace, so that any number of connections may be pending.
 func (h *Host) Dial(ctx context.Context, network, laddr, raddr string) (net.Conn, error) {

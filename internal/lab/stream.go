@@ -55,6 +55,7 @@ func (s *Stream) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	bufferBursts(conn)
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
