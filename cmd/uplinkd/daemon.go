@@ -48,6 +48,7 @@ func runDaemon(ctx context.Context, file, level string, s streams) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go reloadOn(ctx, hangup, d, notify)
+	go releaseStartMemory(ctx)
 	return d.Run(ctx)
 }
 
