@@ -19,6 +19,8 @@ import (
 // snapshot, by dumps that the kernel itself filters.
 const (
 	manyRoutes = 2000
+	// manyDevices is where a dump for each device, for which the kernel walks all routes, takes longer than one of them all.
+	manyDevices = 20
 	// routesKept is how long those are kept: what they change, mostly what is a local network, is noticed so much later.
 	routesKept = 15 * time.Second
 	nearTries  = 3
@@ -50,7 +52,7 @@ func (k *Kernel) routes(family rules.Family, near []string) ([]netcfg.Route, *ru
 		return nil, nil, err
 	}
 	k.takeRefreshed(false)
-	if kept := k.kept[family]; kept != nil && kept.holds(near, k.devices.up) {
+	if kept := k.kept[family]; kept != nil && len(near) <= manyDevices && kept.holds(near, k.devices.up) {
 		list, err := l.near(family, near)
 		if err == nil {
 			if time.Since(kept.at) >= routesKept {
