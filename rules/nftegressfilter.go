@@ -71,6 +71,11 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 			add(family, source)
 		}
 	})
+	for i := range p.cfg.Uplinks {
+		if u := &p.cfg.Uplinks[i]; u.IsCLAT() {
+			add(IPv6, host(u.CLAT.Addr6))
+		}
+	}
 	for _, ip := range p.obs.Former {
 		add(FamilyOf(ip), netip.PrefixFrom(ip, ip.BitLen()))
 	}
