@@ -1,19 +1,23 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/mdlayher/ndp"
 	"github.com/miekg/dns"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -39,16 +43,11 @@ tier = 2
 
 var nat64Prefix = netip.MustParsePrefix("2001:db8:64::/96")
 
-// dns64 answers with what a NAT64 makes of IPv4 addresses, as long as there is one.
-type dns64 struct {
-	*nameServer
-	prefix netip.Prefix // guarded by its lock
-}
+// dns64 answers with what a NAT64 of its prefix makes of IPv4 addresses; zero: there is none.
+type dns64 netip.Prefix
 
-func (s *dns64) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
-	s.mu.Lock()
-	prefix := s.prefix
-	s.mu.Unlock()
+func (s dns64) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
+	prefix := netip.Prefix(s)
 	m := new(dns.Msg).SetReply(q)
 	header := dns.RR_Header{Name: q.Question[0].Name, Rrtype: q.Question[0].Qtype, Class: dns.ClassINET, Ttl: 1}
 	wellKnown := [4]byte{192, 0, 0, 170}
@@ -81,9 +80,9 @@ func (r *router) withoutIPv4() {
 }
 
 // nameNAT64 has the DNS server of lte's provider tell the prefix.
-func (r *router) nameNAT64() *dns64 {
+func (r *router) nameNAT64(prefix netip.Prefix) {
 	r.Helper()
-	s := &dns64{&nameServer{}, nat64Prefix}
+	s := dns64(prefix)
 	conn, err := r.Host("isp2").ListenPacket("udp", "[2001:db8:b::1]:53")
 	if err != nil {
 		r.Fatal(err)
@@ -95,7 +94,27 @@ func (r *router) nameNAT64() *dns64 {
 		_ = server.ActivateAndServe()
 	}()
 	r.Cleanup(func() { _ = server.Shutdown(); _ = conn.Close(); <-done })
-	return s
+}
+
+// announceNAT64 has lte's router say once for how long the prefix of the NAT64 holds.
+func (r *router) announceNAT64(lifetime time.Duration) {
+	r.Helper()
+	err := r.Host("isp2").Do(func() error {
+		ifi, err := net.InterfaceByName("cust2")
+		if err != nil {
+			return err
+		}
+		conn, _, err := ndp.Listen(ifi, ndp.LinkLocal)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ra := &ndp.RouterAdvertisement{RouterLifetime: 30 * time.Minute, Options: []ndp.Option{&ndp.PREF64{Lifetime: lifetime, Prefix: nat64Prefix}}}
+		return conn.WriteTo(ra, nil, netip.MustParseAddr("ff02::1"))
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
 }
 
 // translatedBy is the uplink that a flow has taken; the NAT64 has an address of its provider.
@@ -130,21 +149,178 @@ func (r *router) translators() (pids []int) {
 	return pids
 }
 
-func TestIPv4GoesByALineThatHasIPv6Alone(t *testing.T) {
-	t.Parallel()
+// translating is a world in which lte has IPv6 alone, its daemon, and flows from the LAN.
+func translating(t *testing.T, prefix netip.Prefix) (*router, *lab.FlowProbe) {
+	t.Helper()
 	r := newRouter(t, lab.Options{}, translated)
 	r.withoutIPv4()
-	r.nameNAT64()
-	r.Cleanup(func() {
+	r.nameNAT64(prefix)
+	t.Cleanup(func() { // a daemon that is killed leaves them
 		r.kill()
 		for _, pid := range r.translators() {
-			p, _ := os.FindProcess(pid)
-			_ = p.Kill()
+			if p, err := os.FindProcess(pid); err == nil {
+				_ = p.Kill()
+			}
 		}
 	})
 	r.start()
+	r.awaitState("fiber", uplink.Up)
+	flow := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(other4)}
+	r.probe(flow)
+	if prefix.IsValid() {
+		r.awaitState("lte", uplink.Up)
+		r.awaitTranslated(flow, "lte")
+	}
+	return r, flow
+}
+
+// pure says that no provider has got what it must not get, and lte's no IPv4 at all.
+func (r *router) pure() {
+	r.Helper()
+	if n := r.foreign(); n != 0 {
+		r.Errorf("%d packets with a foreign source: %s", n, r.foreignSources())
+	}
+	if c, err := r.Counters("lte"); err != nil || c.PassedV4 != 0 {
+		r.Errorf("by lte came %d IPv4 packets, %v", c.PassedV4, err)
+	}
+}
+
+func TestIPv4GoesByALineThatHasIPv6Alone(t *testing.T) {
+	t.Parallel()
+	r, flow := translating(t, nat64Prefix)
+	if err := r.ask("lan", service{"TCP", "tcp", lab.EchoPort}, netip.MustParseAddr(lab.Echo4), patience); err != nil {
+		t.Error(err)
+	}
+	// An IPv4 header is 20 bytes shorter. Fragments of UDP are translated, those of ICMP are not (RFC 7915 section 1.2).
+	for _, size := range []int{1400, 4000} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		conn, err := r.Host("lan").Dial(ctx, "udp", "", other4)
+		if err == nil {
+			_, err = lab.AskUDP(ctx, conn, make([]byte, size))
+			_ = conn.Close()
+		}
+		if cancel(); err != nil {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	if out, err := r.Host("lan").Run("ping", "-c", "1", "-W", "5", "-M", "do", "-s", "1453", lab.Echo4); err == nil || !strings.Contains(err.Error(), "mtu = 1480") {
+		t.Errorf("what does not fit: %s, %v", out, err)
+	}
+	u, err := r.uplinkStatus("lte")
+	if err != nil || len(u.IPv4.Addresses) != 1 || u.IPv4.Addresses[0] != netip.MustParsePrefix("192.0.0.1/32") || u.IPv4.Share != 1 {
+		t.Errorf("the status has %+v, %v", u.IPv4, err)
+	}
+	if out := r.command("explain", "-c", r.config, "--from", lab.LANHost4, "--iif", "lan0", "--to", lab.Echo4); !strings.Contains(out, "lte (clat-lte)") {
+		t.Errorf("explain says\n%s", out)
+	}
+	if out := r.command("plan", "-c", r.config); !strings.Contains(out, "nothing") {
+		t.Errorf("plan says\n%s", out)
+	}
+
+	// A daemon that is killed leaves the translator, and the next one takes it over.
+	before := r.translators()
+	killed := time.Now()
+	r.kill()
+	r.start()
 	r.awaitState("lte", uplink.Up)
-	p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: netip.AddrPortFrom(netip.MustParseAddr(lab.Echo4), lab.EchoPort)}
-	r.probe(p)
-	r.awaitTranslated(p, "lte")
+	r.awaitTranslated(flow, "lte")
+	if after := r.translators(); len(before) != 1 || !slices.Equal(before, after) {
+		t.Errorf("the translators are %v, and were %v", after, before)
+	}
+	for _, f := range flow.Flows() {
+		if f.Start.After(killed) && (f.Err != nil || r.translatedBy(f) != "lte") {
+			t.Errorf("while the daemon was away: %+v", f)
+		}
+	}
+
+	// Nothing goes on by the line when another policy forbids it.
+	r.configure(translated + "[[policy]]\nname = \"closed\"\nprotocol = \"tcp\"\nuplinks = [\"fiber\"]\nfallback = \"unreachable\"\n")
+	r.command("reload", "--socket", filepath.Join(r.dir, "s"))
+	r.sh("isp1", "ip link set cust1 down")
+	r.awaitState("fiber", uplink.Down)
+	if err := r.ask("lan", service{"TCP", "tcp", lab.EchoPort}, netip.MustParseAddr(lab.Echo4), time.Second); err == nil {
+		t.Error("a kill switch for TCP let TCP pass")
+	}
+	r.awaitTranslated(flow, "lte")
+	r.stop()
+	if after := r.translators(); len(after) != 0 {
+		t.Errorf("the translators %v outlive a daemon that was stopped", after)
+	}
+	r.pure()
+}
+
+func TestATranslatorThatIsKilledIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	r, flow := translating(t, nat64Prefix)
+	killed := r.translators()
+	if len(killed) != 1 {
+		t.Fatalf("the translators are %v", killed)
+	}
+	p, err := os.FindProcess(killed[0])
+	if err == nil {
+		err = p.Kill()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.awaitTranslated(flow, "fiber")
+	r.awaitState("lte", uplink.Up)
+	r.awaitTranslated(flow, "lte")
+	if now := r.translators(); len(now) != 1 || now[0] == killed[0] {
+		t.Errorf("the translators are %v", now)
+	}
+	if !slices.ContainsFunc(r.decisions(), func(e status.Event) bool { return e.Kind == status.EventRepair && e.Uplink == "lte" }) {
+		t.Error("nobody is told")
+	}
+	r.pure()
+}
+
+func TestATranslatedLineFailsOver(t *testing.T) {
+	t.Parallel()
+	r, flow := translating(t, nat64Prefix)
+	if err := r.Break(lab.Blackhole, "lte"); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitTranslated(flow, "fiber")
+	r.awaitState("lte", uplink.Down)
+	if err := r.Heal(); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState("lte", uplink.Up)
+	r.awaitTranslated(flow, "lte")
+	if err := r.Break(lab.Carrier, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitState("fiber", uplink.Down)
+	r.awaitTranslated(flow, "lte")
+	r.pure()
+}
+
+func TestTheNAT64OfALineComesAndGoes(t *testing.T) {
+	t.Parallel()
+	r, flow := translating(t, netip.Prefix{})
+	lacking := func() {
+		t.Helper()
+		r.await("lte to be down", func() error {
+			u, err := r.uplinkStatus("lte")
+			if err != nil || u.IPv4.State != uplink.Down || u.IPv4.Code != uplink.CodeNoPrefix || !strings.Contains(u.IPv4.Reason, "RFC 8781") {
+				return fmt.Errorf("it is %s (%s, %s), %w", u.IPv4.State, u.IPv4.Code, u.IPv4.Reason, err)
+			}
+			return nil
+		})
+		r.awaitTranslated(flow, "fiber")
+	}
+	lacking()
+	r.announceNAT64(10 * time.Minute)
+	r.awaitState("lte", uplink.Up)
+	r.awaitTranslated(flow, "lte")
+	r.announceNAT64(0)
+	lacking()
+	r.await("no translator", func() error {
+		if now := r.translators(); len(now) != 0 {
+			return fmt.Errorf("there are %v", now)
+		}
+		return nil
+	})
+	r.pure()
 }
