@@ -66,7 +66,7 @@ func start(path string, file string, want *translator) (*process, error) {
 	content := want.config()
 	told, _ := os.ReadFile(file) // what a former one was told, if any
 	for _, pid := range leftover(file) {
-		p, err := watch(pid)
+		p, err := watch(pid, func() {}) // init reaps it
 		if err != nil {
 			continue // it has just ended
 		}
@@ -95,18 +95,11 @@ func start(path string, file string, want *translator) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p, err := watch(cmd.Process.Pid)
+	p, err := watch(cmd.Process.Pid, func() { _ = cmd.Wait() }) // how it ended says less than its last words
 	if err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	p.output = output.Name()
-	watched := p.ended
-	p.ended = make(chan struct{})
-	go func() {
-		<-watched
-		_ = cmd.Wait() // how it ended says less than its last words
-		close(p.ended)
-	}()
 	return p, nil
 }
 
@@ -136,8 +129,8 @@ func leftover(file string) (pids []int) {
 	return pids
 }
 
-// watch waits for the end of a process.
-func watch(pid int) (*process, error) {
+// watch waits for the end of a process, and has it reaped.
+func watch(pid int, reap func()) (*process, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("watching process %d: %w", pid, err)
@@ -149,6 +142,7 @@ func watch(pid int) (*process, error) {
 				break
 			}
 		}
+		reap()
 		close(p.ended)
 	}()
 	return p, nil
