@@ -77,7 +77,7 @@ func (p *planner) uplinkOf(path Path) *Uplink {
 func (info *PathInfo) needsLine(c *CLAT, line PathInfo) {
 	info.NoNAT64 = !c.NAT64.IsValid()
 	info.Carrier = info.Carrier && line.Carrier
-	info.HasDefault = info.HasDefault && line.HasDefault && line.HasAddress()
+	info.HasDefault = info.HasDefault && line.HasDefault && line.Source().IsValid() // what it borrows cannot be translated to
 	if mtu := line.PathMTU(); mtu > clatOverhead {
 		info.MTU = mtu - clatOverhead
 	}

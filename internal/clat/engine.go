@@ -169,7 +169,7 @@ func (e *Engine) Problems() []rules.Problem {
 	for _, name := range slices.Sorted(maps.Keys(e.lines)) {
 		switch s := &e.lines[name].program; {
 		case s.missing != nil:
-			list = append(list, rules.Problem{Code: "clat-program", Severity: "error", Message: fmt.Sprintf("%s carries no IPv4: %v", name, s.missing), Fix: "install tayga (Debian: apt install tayga, and leave its own service off)"})
+			list = append(list, rules.Problem{Code: "clat-program", Severity: "error", Message: fmt.Sprintf("%s carries no IPv4: %v", name, s.missing), Fix: "install tayga (Debian: apt install tayga, and leave its own service off) and load the kernel module tun"})
 		case s.failure != nil:
 			list = append(list, rules.Problem{Code: "clat-failed", Severity: "error", Message: fmt.Sprintf("the translator of %s has ended: %v", name, s.failure),
 				Fix: "it is started again; if it keeps ending, try it by hand: " + program + " --nodetach --config " + e.configFile(name)})

@@ -23,6 +23,15 @@ const program = "tayga"
 // dummy4 is what the translator calls itself in ICMP errors: the IPv4 dummy address (RFC 7600 section 6), which is no host's.
 var dummy4 = netip.AddrFrom4([4]byte{192, 0, 0, 8})
 
+// Missing says what this machine lacks for translators, nil for nothing.
+func Missing() error {
+	if _, err := exec.LookPath(program); err != nil {
+		return err
+	}
+	_, err := os.Stat("/dev/net/tun")
+	return err
+}
+
 // stopPatience is how long a translator has to end when it is asked to.
 const stopPatience = 2 * time.Second
 

@@ -89,6 +89,9 @@ func (e *Engine) keepRunning(ctx context.Context, l *line, want *translator) {
 	defer set(func(s *supervised) { *s = supervised{} })
 	for pause := firstPause; ctx.Err() == nil; {
 		path, err := exec.LookPath(program)
+		if err == nil {
+			err = Missing()
+		}
 		set(func(s *supervised) { s.missing = err })
 		if err != nil {
 			sleep(ctx, installed)

@@ -1,0 +1,104 @@
+package rules_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/rules"
+)
+
+// translatorsOf calls fn for each translator whose device is there and up, with its line.
+func (w *world) translatorsOf(report *rules.Report, fn func(tun *rules.Uplink, line *path, paths []path)) {
+	paths := w.paths(report)
+	for i := range w.cfg.Uplinks {
+		u := &w.cfg.Uplinks[i]
+		if link, _ := w.obs.Link(u.Device); !u.IsCLAT() || !link.Up {
+			continue
+		}
+		at := slices.IndexFunc(paths, func(p path) bool { return p.ID == u.ID && p.family == rules.IPv6 })
+		if at >= 0 {
+			fn(u, &paths[at], paths)
+		}
+	}
+}
+
+// Whatever policies say, and whoever carries the default: what a translator sends leaves by its line, with an address of the line, or not at
+// all. So it is while others have flushed our tables, but for the translation.
+func TestWhatATranslatorSendsLeavesByItsLineAlone(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		flushed := seldom(t, "flushed")
+		if flushed {
+			w.obs.Table, w.obs.Policies = nil, nil
+		}
+		w.translatorsOf(&report, func(tun *rules.Uplink, line *path, paths []path) {
+			for name, conn := range connections(w) {
+				if conn != nil && conn.mark != 0 && conn.mark != numbers.Mark(tun.ID) {
+					continue // it is pinned here, or not at all
+				}
+				for _, d := range w.receive(packet{query: query{src: tun.CLAT.Addr6, dst: internet[rules.IPv6], iif: tun.Device}, conn: conn}, netip.Addr{}) {
+					switch {
+					case d.device == "":
+					case d.device != line.Device:
+						t.Errorf("a %s packet of %s %v", name, tun.Device, d)
+					case !flushed && (d.src == tun.CLAT.Addr6 || foreignTo(w, line, paths, d.src)):
+						t.Errorf("a %s packet of %s %v", name, tun.Device, d)
+					}
+				}
+			}
+		})
+	})
+}
+
+// The answers find the translator, wherever main or policies would lead them.
+func TestAnswersFindTheTranslator(t *testing.T) {
+	planned(t, func(t *rapid.T, w *world, report rules.Report) {
+		w.translatorsOf(&report, func(tun *rules.Uplink, line *path, _ []path) {
+			if !line.Up || !line.Carrier || !line.Source().IsValid() {
+				return
+			}
+			answer := packet{query: query{src: internet[rules.IPv6], dst: line.Source(), iif: line.Device}, conn: &connection{mark: numbers.Mark(tun.ID), reply: true}}
+			for _, d := range w.receive(answer, tun.CLAT.Addr6) {
+				if d.device != tun.Device {
+					t.Errorf("an answer for %s %v", tun.Device, d)
+				}
+			}
+		})
+	})
+}
+
+// It lacks what its line lacks, and as much fits as fits the line.
+func TestATranslatedPathIsAsGoodAsItsLine(t *testing.T) {
+	build := func(change func(w *world)) rules.PathInfo {
+		w := clat()
+		change(w)
+		_, report := w.plan()
+		return report.Paths[rules.Path{Uplink: 1, Family: rules.IPv4}]
+	}
+	if got := build(func(*world) {}); !got.HasDefault || !got.Carrier || got.NoNAT64 || got.PathMTU() != 1480 {
+		t.Errorf("it is %+v", got)
+	}
+	if got := build(func(w *world) { _ = w.changeLink("wan1", func(l *rules.Link) { l.Carrier = false }) }); got.Carrier {
+		t.Error("it has carrier while the line has none")
+	}
+	if got := build(func(w *world) { _ = w.changeLink("wan1", func(l *rules.Link) { l.MTU = 1400 }) }); got.PathMTU() != 1380 {
+		t.Errorf("packets of %d bytes fit a line of 1400", got.PathMTU())
+	}
+	if got := build(func(w *world) { _ = w.delAddr("wan1", netip.MustParsePrefix("2001:db8:a::2/64")) }); got.HasDefault {
+		t.Error("it has a default while the line has no address")
+	}
+	if got := build(func(w *world) {
+		for i := range w.cfg.Uplinks {
+			if c := w.cfg.Uplinks[i].CLAT; c != nil {
+				c.NAT64 = netip.Prefix{}
+			}
+		}
+	}); !got.NoNAT64 {
+		t.Error("nobody says that the prefix is not known")
+	}
+	if got := build(func(w *world) { w.unplug("clat-fiber") }); got.Present {
+		t.Error("it is there without a translator")
+	}
+}
