@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -61,6 +62,33 @@ func (u *Uplink) chain() string {
 		return u.Name + ".clat"
 	}
 	return u.Name
+}
+
+// nat64 takes a prefix away by which IPv4 packets would be sent to hosts behind this machine.
+func (o *inputCheck) nat64(u *Uplink) {
+	if !u.IsCLAT() || !u.CLAT.NAT64.IsValid() {
+		return
+	}
+	prefix, why := u.CLAT.NAT64, ""
+	for a := range o.behind(128) {
+		if network := a.segment(); network.Overlaps(prefix) {
+			why = fmt.Sprintf("the network %v is behind %s", network, a.Device)
+		}
+	}
+	for i := range o.cfg.Uplinks {
+		for _, d := range o.cfg.Uplinks[i].Delegations {
+			if d.Prefix.Overlaps(prefix) {
+				why = fmt.Sprintf("%s delegates %v", o.cfg.Uplinks[i].Name, d.Prefix)
+			}
+		}
+	}
+	if why == "" {
+		return
+	}
+	c, a := *u.CLAT, *u.IPv4.Assign
+	c.NAT64, a.NoDefault = netip.Prefix{}, true
+	u.CLAT, u.IPv4.Assign = &c, &a
+	o.report("unusable-nat64-prefix", fmt.Sprintf("%s was given the NAT64 prefix %v, but %s: it carries no IPv4", u.Name, prefix, why), u)
 }
 
 // uplinkOf returns the uplink of a path, which there must be.

@@ -98,6 +98,24 @@ func TestATranslatedPathIsAsGoodAsItsLine(t *testing.T) {
 	}); !got.NoNAT64 {
 		t.Error("nobody says that the prefix is not known")
 	}
+	inside := func(prefix string) func(w *world) {
+		return func(w *world) {
+			for i := range w.cfg.Uplinks {
+				if c := w.cfg.Uplinks[i].CLAT; c != nil {
+					c.NAT64 = netip.MustParsePrefix(prefix)
+				}
+			}
+			w.cfg.Uplinks[1].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:b00::/56")}}
+		}
+	}
+	for _, prefix := range []string{"2001:db8:1::/96", "2001:db8::/32", "2001:db8:b00:7::/96"} {
+		if got := build(inside(prefix)); !got.NoNAT64 || got.HasDefault {
+			t.Errorf("it translates to the hosts of this machine, by %s", prefix)
+		}
+	}
+	if got := build(inside("2001:db8:64::/96")); got.NoNAT64 || !got.HasDefault {
+		t.Error("it does not translate to another network")
+	}
 	if got := build(func(w *world) { w.unplug("clat-fiber") }); got.Present {
 		t.Error("it is there without a translator")
 	}

@@ -54,6 +54,7 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 			}
 		}
 		o.share(&cfg.Uplinks[i])
+		o.nat64(&cfg.Uplinks[i])
 	}
 	return cfg, o.problems
 }
@@ -174,15 +175,6 @@ func (o *inputCheck) addressFault(u *Uplink, address netip.Prefix) string {
 // onLAN says that an address belongs to a network behind this machine. A network of ours that is wider than the
 // uplink's is none that the uplink takes anything from but its own segment.
 func (o *inputCheck) onLAN(address netip.Addr, bits int) string {
-	if o.outward == nil {
-		o.outward = make(map[string]bool, len(o.cfg.Uplinks))
-		for at := range foreignDefaults(*o.cfg, o.obs) {
-			o.outward[at.device] = true
-		}
-		for i := range o.cfg.Uplinks {
-			o.outward[o.cfg.Uplinks[i].Device] = true
-		}
-	}
 	for a := range o.behind(address.BitLen()) {
 		network := a.segment()
 		switch {
@@ -207,6 +199,15 @@ func (o *inputCheck) routeFault(dst netip.Prefix) string {
 
 // behind iterates over the addresses, of so many bits, that this machine has in networks behind it.
 func (o *inputCheck) behind(bits int) iter.Seq[*Addr] {
+	if o.outward == nil {
+		o.outward = make(map[string]bool, len(o.cfg.Uplinks))
+		for at := range foreignDefaults(*o.cfg, o.obs) {
+			o.outward[at.device] = true
+		}
+		for i := range o.cfg.Uplinks {
+			o.outward[o.cfg.Uplinks[i].Device] = true
+		}
+	}
 	return func(yield func(*Addr) bool) {
 		for i := range o.obs.Addrs {
 			a := &o.obs.Addrs[i]

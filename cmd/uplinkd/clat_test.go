@@ -264,8 +264,7 @@ func TestATranslatorThatIsKilledIsStartedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitTranslated(flow, "fiber")
-	r.awaitState("lte", uplink.Up)
-	r.awaitTranslated(flow, "lte")
+	r.awaitState("lte", uplink.Up, uplink.Recovering)
 	if now := r.translators(); len(now) != 1 || now[0] == killed[0] {
 		t.Errorf("the translators are %v", now)
 	}
