@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -246,6 +247,38 @@ func TestIPv4GoesByALineThatHasIPv6Alone(t *testing.T) {
 	if after := r.translators(); len(after) != 0 {
 		t.Errorf("the translators %v outlive a daemon that was stopped", after)
 	}
+	r.pure()
+
+	// One that a killed daemon has left goes with the rest.
+	r.start()
+	r.await("a translator", func() error {
+		if len(r.translators()) == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	r.kill()
+	r.command("clean", "-c", r.config)
+	if after := r.translators(); len(after) != 0 {
+		t.Errorf("clean leaves the translators %v", after)
+	}
+}
+
+// A mobile line has a /64 and nothing else, which goes to a LAN.
+func TestAMobileLineWithoutIPv4SharesItsNetwork(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, strings.Replace(strings.Replace(sharing, "tier = 2\n", "tier = 1\n  [uplink.ipv4]\n  method = \"clat\"\n  nat64_prefix = \""+nat64Prefix.String()+"\"\n", 1),
+		"device = \"wan1\"\n", "device = \"wan1\"\ntier = 2\n", 1))
+	r.listen()
+	r.withoutIPv4()
+	r.mobile("2001:db8:b::/64")
+	r.Cleanup(r.stop)
+	r.start()
+	r.awaitState("lte", uplink.Up)
+	flow := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort(other4)}
+	r.probe(flow)
+	r.awaitTranslated(flow, "lte")
+	r.awaitHost(netip.MustParsePrefix("2001:db8:b::/64"))
 	r.pure()
 }
 

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -186,4 +185,4 @@ func (e *Engine) Running(name string) bool {
 	return l != nil && l.program.running
 }
 
-func (e *Engine) configFile(name string) string { return filepath.Join(e.o.Dir, "clat-"+name+".conf") }
+func (e *Engine) configFile(name string) string { return configFile(e.o.Dir, name) }

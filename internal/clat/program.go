@@ -138,6 +138,33 @@ func leftover(file string) (pids []int) {
 	return pids
 }
 
+// StopLeftovers ends the translators that a daemon which was killed has left, but for those of uplinks that are to be kept, and removes their files.
+func StopLeftovers(dir string, keep func(uplink string) bool) {
+	files, _ := filepath.Glob(configFile(dir, "*"))
+	for _, file := range files {
+		prefix, suffix, _ := strings.Cut(filepath.Base(configFile("", "*")), "*")
+		if keep(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), prefix), suffix)) {
+			continue
+		}
+		for _, pid := range leftover(file) {
+			if p, err := watch(pid, func() {}); err == nil {
+				p.stop()
+			}
+		}
+		forget(file)
+	}
+}
+
+// configFile is what the translator of an uplink reads.
+func configFile(dir, uplink string) string { return filepath.Join(dir, "clat-"+uplink+".conf") }
+
+// forget removes the files of a translator that has ended.
+func forget(file string) {
+	for _, f := range []string{file, file + ".log"} {
+		_ = os.Remove(f) // it may be gone
+	}
+}
+
 // watch waits for the end of a process, and has it reaped.
 func watch(pid int, reap func()) (*process, error) {
 	fd, err := unix.PidfdOpen(pid, 0)

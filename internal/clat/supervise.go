@@ -28,6 +28,11 @@ type supervised struct {
 
 // supervise has a translator run for each uplink that wants one.
 func (e *Engine) supervise(ctx context.Context) {
+	StopLeftovers(e.o.Dir, func(name string) bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.lines[name] != nil
+	})
 	var running sync.WaitGroup
 	defer running.Wait()
 	type run struct {
@@ -101,7 +106,7 @@ func (e *Engine) keepRunning(ctx context.Context, l *line, want *translator) {
 		if err == nil {
 			set(func(s *supervised) { s.running = true })
 			e.o.Log.Info("translator", "uplink", l.name, "pid", p.pid, "device", want.device, "to", want.nat64)
-			err = e.await(ctx, p, func() { set(func(s *supervised) { s.failure = nil }); pause = firstPause })
+			err = e.await(ctx, p, e.configFile(l.name), func() { set(func(s *supervised) { s.failure = nil }); pause = firstPause })
 			set(func(s *supervised) { s.running = false })
 		}
 		if ctx.Err() != nil {
@@ -116,7 +121,7 @@ func (e *Engine) keepRunning(ctx context.Context, l *line, want *translator) {
 }
 
 // await waits until a translator ends, by itself or because the context does; living hears that it has lived long enough.
-func (e *Engine) await(ctx context.Context, p *process, living func()) error {
+func (e *Engine) await(ctx context.Context, p *process, file string, living func()) error {
 	timer := time.NewTimer(lived)
 	defer timer.Stop()
 	for {
@@ -128,6 +133,7 @@ func (e *Engine) await(ctx context.Context, p *process, living func()) error {
 			return p.lastWords()
 		case <-ctx.Done():
 			p.stop()
+			forget(file)
 			return ctx.Err()
 		}
 	}
