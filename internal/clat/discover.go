@@ -2,6 +2,7 @@ package clat
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -102,7 +103,7 @@ func (e *Engine) answered(l *line, by probe.Binding, a answer, now time.Time) {
 	e.o.Save(docNAT64, func() any {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		return cloneOf(e.kept)
+		return maps.Clone(e.kept)
 	})
 	text := func(p netip.Prefix) string {
 		if !p.IsValid() {
@@ -132,12 +133,4 @@ func (q *question) take(a answer, before netip.Prefix, now time.Time) netip.Pref
 		return before
 	}
 	return a.prefixes[0]
-}
-
-func cloneOf(m map[string]netip.Prefix) map[string]netip.Prefix {
-	c := make(map[string]netip.Prefix, len(m))
-	for name, p := range m {
-		c[name] = p
-	}
-	return c
 }

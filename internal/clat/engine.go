@@ -16,6 +16,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/probe"
 	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 const (
@@ -94,7 +95,9 @@ func (e *Engine) Configure(c *config.Config) {
 	if e.kept == nil { // as a damaged document leaves it
 		e.kept = make(map[string]netip.Prefix)
 	}
-	maps.DeleteFunc(e.kept, func(name string, _ netip.Prefix) bool { return lines[name] == nil })
+	maps.DeleteFunc(e.kept, func(name string, p netip.Prefix) bool {
+		return lines[name] == nil || !inet.IsNAT64(p) || p != p.Masked()
+	})
 	e.wake()
 }
 

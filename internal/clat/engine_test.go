@@ -120,6 +120,42 @@ func TestAMachineWithoutTheProgramIsTold(t *testing.T) {
 	eventually(t, "no problem", func() bool { return slices.Equal(e.codes(), []string{"clat-program"}) })
 }
 
+func TestWhatNobodyCanHaveNamedIsNotRestored(t *testing.T) {
+	for _, p := range []string{"0.0.0.0/0", "::/0", "fe80::/96", "64:ff9b::1/96", "2001:db8::/65"} {
+		e, _ := engineFor(t, "exit 1\n")
+		e.kept["lte"] = netip.MustParsePrefix(p)
+		c, err := config.Parse("test", []byte(mobile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Configure(c)
+		if len(e.kept) != 0 {
+			t.Errorf("%s is", p)
+		}
+	}
+}
+
+// What a daemon that was killed has left of uplinks that are translated no more; that processes end too is seen in cmd/uplinkd.
+func TestLeftoversAreEnded(t *testing.T) {
+	e, _ := engineFor(t, "exec sleep 1000\n")
+	for _, name := range []string{"lte", "old"} {
+		p, err := start(filepath.Join(filepath.Dir(e.o.Dir), program), e.configFile(name), &translator{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.stop)
+	}
+	StopLeftovers(e.o.Dir, func(name string) bool { return name == "lte" })
+	files, _ := os.ReadDir(e.o.Dir)
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name())
+	}
+	if diff := cmp.Diff([]string{"clat-lte.conf", "clat-lte.conf.log"}, names); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // Routers know better than DNS servers, and the owner knows best.
 func TestWhichPrefixIsUsed(t *testing.T) {
 	e, _ := engineFor(t, "exit 1\n")

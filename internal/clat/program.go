@@ -100,7 +100,7 @@ func start(path string, file string, want *translator) (*process, error) {
 	}
 	defer output.Close()
 	cmd := exec.Command(path, arguments(file)...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", output, output
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", []string{}, output, output // our environment is not its business
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -140,12 +140,14 @@ func leftover(file string) (pids []int) {
 
 // StopLeftovers ends the translators that a daemon which was killed has left, but for those of uplinks that are to be kept, and removes their files.
 func StopLeftovers(dir string, keep func(uplink string) bool) {
-	files, _ := filepath.Glob(configFile(dir, "*"))
-	for _, file := range files {
-		prefix, suffix, _ := strings.Cut(filepath.Base(configFile("", "*")), "*")
-		if keep(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(file), prefix), suffix)) {
+	entries, _ := os.ReadDir(dir) // without it there are none
+	for _, entry := range entries {
+		name, before := strings.CutPrefix(entry.Name(), filePrefix)
+		name, behind := strings.CutSuffix(name, fileSuffix)
+		if !before || !behind || keep(name) {
 			continue
 		}
+		file := configFile(dir, name)
 		for _, pid := range leftover(file) {
 			if p, err := watch(pid, func() {}); err == nil {
 				p.stop()
@@ -155,8 +157,10 @@ func StopLeftovers(dir string, keep func(uplink string) bool) {
 	}
 }
 
+const filePrefix, fileSuffix = "clat-", ".conf"
+
 // configFile is what the translator of an uplink reads.
-func configFile(dir, uplink string) string { return filepath.Join(dir, "clat-"+uplink+".conf") }
+func configFile(dir, uplink string) string { return filepath.Join(dir, filePrefix+uplink+fileSuffix) }
 
 // forget removes the files of a translator that has ended.
 func forget(file string) {

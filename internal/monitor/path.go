@@ -92,6 +92,9 @@ func (m *Monitor) pathInfo(path rules.Path, p *monitoredPath, f rules.PathInfo) 
 	link := uplink.Link{NoPrefix: f.NoNAT64, NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress() && !localOnly,
 		HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard} // may lead to a few networks only
 	link.Lack = lack(p.settings.device, path.Family, link, f)
+	if translated := path.Family == rules.IPv4 && p.uplink.IPv4.Method == config.MethodCLAT; translated && !link.NoPrefix && !link.NoDevice && link.HasAddress && !link.HasGateway {
+		link.Lack = "its IPv6, which carries it, has no address or no default route"
+	}
 	return uplink.PathInfo{
 		Link:    link,
 		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
