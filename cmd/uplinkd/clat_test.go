@@ -297,10 +297,18 @@ func TestATranslatorThatIsKilledIsStartedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitTranslated(flow, "fiber")
-	r.awaitState("lte", uplink.Up, uplink.Recovering)
-	if now := r.translators(); len(now) != 1 || now[0] == killed[0] {
-		t.Errorf("the translators are %v", now)
-	}
+	r.await("another translator", func() error {
+		if now := r.translators(); len(now) != 1 || now[0] == killed[0] {
+			return fmt.Errorf("there are %v", now)
+		}
+		return nil
+	})
+	r.await("answers by it", func() error {
+		if u, err := r.uplinkStatus("lte"); err != nil || u.IPv4.State != uplink.Recovering {
+			return fmt.Errorf("it is %s, %w", u.IPv4.State, err)
+		}
+		return nil
+	})
 	if !slices.ContainsFunc(r.decisions(), func(e status.Event) bool { return e.Kind == status.EventRepair && e.Uplink == "lte" }) {
 		t.Error("nobody is told")
 	}
