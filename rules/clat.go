@@ -24,7 +24,7 @@ import (
 type CLAT struct {
 	Device string
 	Addr4  netip.Addr
-	Addr6  netip.Addr
+	Addr6  netip.Addr   // of a /64 that is for translators alone
 	NAT64  netip.Prefix // of the provider's translator (RFC 6052); zero: not known, and nothing can be translated
 }
 
@@ -49,6 +49,16 @@ func (u *Uplink) Translate(c CLAT) (line, tun Uplink) {
 		}
 	}
 	return line, tun
+}
+
+// sources lists what a translator sends with: addresses of this machine alone, and what it makes of IPv4 sources that it does not know, which
+// nobody has masqueraded.
+func (c *CLAT) sources() []netip.Prefix {
+	list := []netip.Prefix{netip.PrefixFrom(c.Addr6, 64).Masked()} // its own address, of ICMPv6 errors, is beside it
+	if c.NAT64.IsValid() {
+		list = append(list, c.NAT64)
+	}
+	return list
 }
 
 func host(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

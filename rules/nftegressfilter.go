@@ -73,7 +73,9 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 	})
 	for i := range p.cfg.Uplinks {
 		if u := &p.cfg.Uplinks[i]; u.IsCLAT() {
-			add(IPv6, host(u.CLAT.Addr6))
+			for _, source := range u.CLAT.sources() {
+				add(IPv6, source)
+			}
 		}
 	}
 	for _, ip := range p.obs.Former {

@@ -383,7 +383,7 @@ func (p *planner) rules() {
 			}
 		}
 		if u.CLAT != nil && family == IPv6 {
-			rule(family, prefSource+u.ID, table).From = host(u.CLAT.Addr6)
+			rule(family, prefSource+u.ID, table).IIF = u.CLAT.Device // whatever its source is
 		}
 	})
 }

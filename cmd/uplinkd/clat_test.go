@@ -234,6 +234,14 @@ func TestIPv4GoesByALineThatHasIPv6Alone(t *testing.T) {
 		}
 	}
 
+	// While others take our tables away nothing is masqueraded, and what is translated then goes nowhere.
+	for range 5 {
+		r.sh("router", "nft flush ruleset")
+		r.await("the table", func() error { _, err := r.Host("router").Run("nft", "list", "table", "inet", "uplinkd"); return err })
+	}
+	r.awaitTranslated(flow, "lte")
+	r.pure()
+
 	// Nothing goes on by the line when another policy forbids it.
 	r.configure(translated + "[[policy]]\nname = \"closed\"\nprotocol = \"tcp\"\nuplinks = [\"fiber\"]\nfallback = \"unreachable\"\n")
 	r.command("reload", "--socket", filepath.Join(r.dir, "s"))
