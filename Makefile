@@ -13,7 +13,7 @@ LABDEPS  := iproute2:ip nftables:nft
 TESTDEPS := $(LABDEPS) iputils-ping:ping conntrack:conntrack iptables:iptables-nft isc-dhcp-server:dhcpd isc-dhcp-client:dhclient radvd:radvd systemd:systemd-analyze procps:sysctl \
 	util-linux:nsenter iperf3:iperf3 kea-dhcp6-server:kea-dhcp6 dibbler-server:dibbler-server wide-dhcpv6-server:dhcp6s chromium:chromium \
 	chromium-driver:chromedriver prometheus:promtool man-db:man zsh:zsh fish:fish cpio:cpio dnsmasq-base:dnsmasq unbound:unbound mosquitto:mosquitto mosquitto-clients:mosquitto_sub \
-	ddclient:ddclient miniupnpd-nftables:miniupnpd \
+	ddclient:ddclient miniupnpd-nftables:miniupnpd tayga:tayga \
 	dbus-daemon:dbus-daemon dbus-bin:dbus-send systemd-resolved:/usr/local/lib/uplinkd-deps/systemd-resolved \
 	network-manager:/usr/local/lib/uplinkd-deps/NetworkManager
 # What has tests of its own in a virtual machine: TestVM*, with the build tag vm. The dormitory's scene wants five minutes
@@ -25,7 +25,7 @@ VMSKIP   ?= ^TestVM(ADormitory|WhatAFlowtable|ThePlansOf|APPPoE|AProgram|ThreeSi
 FIELDDEPS := keepalived:keepalived ufw:ufw firewalld:firewall-cmd shorewall:shorewall fail2ban:fail2ban-client dhcpcd-base:dhcpcd openvpn:openvpn \
 	frr:/usr/lib/frr/ospfd bird2:bird babeld:babeld conntrackd:conntrackd ifupdown:ifup netavark:/usr/lib/podman/netavark libvirt-daemon:libvirtd \
 	libvirt-clients:virsh wireguard-go:wireguard wireguard-tools:wg-quick docker.io:dockerd
-FIELD    := ^Test(Beside|ListsAndDomains|ADownloadByMultipath|NewFlows(TakeTheFaster|SpillOver)|TheReportHas|AKillSwitchByAList|ALineThatStaysDead|DnsmasqFollows|UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo|ADefaultOfARival|APointToPointLine|ALeaseThatEnds|TwinsWith|TheChartsMove|TheDashboard(Fits|Says|Explains|Serves|Stays|Tells)|AHouseWithoutIPv6|ForwardedPortsFollow|ALANHasTheNetworkOf|TheDrainButton|Upgrades)
+FIELD    := ^Test(Beside|ListsAndDomains|ADownloadByMultipath|NewFlows(TakeTheFaster|SpillOver)|TheReportHas|AKillSwitchByAList|ALineThatStaysDead|DnsmasqFollows|UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo|ADefaultOfARival|APointToPointLine|ALeaseThatEnds|TwinsWith|TheChartsMove|TheDashboard(Fits|Says|Explains|Serves|Stays|Tells)|AHouseWithoutIPv6|ForwardedPortsFollow|ALANHasTheNetworkOf|ATranslatedLineFailsOver|TheDrainButton|Upgrades)
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .

@@ -72,7 +72,7 @@ func (p *planner) pinArrivals(prerouting *nft.Chain, u *Uplink, family [2]bool, 
 		prerouting.Add("new at "+u.Name+": pin to it", append(first, pin...)...)
 		return nil
 	}
-	arrival, behind := nft.Chain{Name: "arrival_" + u.Name}, nft.Chain{Name: "behind_" + u.Name}
+	arrival, behind := nft.Chain{Name: "arrival_" + u.chain()}, nft.Chain{Name: "behind_" + u.chain()}
 	prerouting.Add("new at "+u.Name, append(first, nft.Goto{Chain: arrival.Name})...)
 	p.eachPath(func(other *Uplink, f Family, info PathInfo) {
 		if other == u {

@@ -91,7 +91,7 @@ type Config struct {
 	MainDefault MainDefault
 }
 
-// Uplink is one way out, on one device.
+// Uplink is one way out, on one device. Two with the same id are the line and the translator of one: see [CLAT].
 type Uplink struct {
 	ID     int // 1..MaxUplinks, stable over restarts: it is in the marks of living connections
 	Name   string
@@ -112,6 +112,8 @@ type Uplink struct {
 	Delegations []Delegation
 	// Resolvers are the DNS servers that the uplink is given, the first to be asked first; none has a zone.
 	Resolvers []netip.Addr
+	// CLAT is the translator by which an uplink that has IPv6 alone carries IPv4, nil for none. See [Uplink.Translate].
+	CLAT *CLAT
 	// Site is true for a tunnel that leads to the networks of its peers alone. They are like LANs: what main says of them
 	// goes before everything else.
 	Site bool

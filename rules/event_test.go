@@ -55,7 +55,7 @@ var events = map[string]func(t *rapid.T, w *world, n int){
 	},
 	"removed": func(_ *rapid.T, w *world, n int) {
 		id, device := w.cfg.Uplinks[n].ID, w.cfg.Uplinks[n].Device
-		w.cfg.Uplinks = slices.Delete(slices.Clone(w.cfg.Uplinks), n, n+1)
+		w.cfg.Uplinks = slices.DeleteFunc(slices.Clone(w.cfg.Uplinks), func(u rules.Uplink) bool { return u.ID == id }) // and its translator
 		w.cfg.Tunnels = slices.DeleteFunc(slices.Clone(w.cfg.Tunnels), func(t rules.Tunnel) bool { return t.Device == device })
 		w.cfg.WireGuard = slices.DeleteFunc(slices.Clone(w.cfg.WireGuard), func(d netcfg.WireGuard) bool { return d.Device == device })
 		w.cfg.Underlays = slices.DeleteFunc(slices.Clone(w.cfg.Underlays), func(u rules.Underlay) bool { return u.Uplink == id })

@@ -148,6 +148,9 @@ func worlds() *rapid.Generator[*world] {
 		if flip(t, "has resolvers") {
 			w.drawResolvers(t)
 		}
+		if seldom(t, "translators") {
+			w.drawTranslators(t)
+		}
 		w.addSysctls(t)
 		if seldom(t, "others masquerade") {
 			for _, f := range rules.Families {
@@ -192,6 +195,31 @@ func (w *world) drawDelegations(t *rapid.T) {
 		}
 		w.cfg.LANs = append(w.cfg.LANs, lan)
 	}
+}
+
+// drawTranslators has uplinks carry IPv4 by a translator, whose device comes and goes.
+func (w *world) drawTranslators(t *rapid.T) {
+	for i := range w.cfg.Uplinks {
+		u := &w.cfg.Uplinks[i]
+		if !u.IPv6.Enabled || flip(t, "carries IPv4 itself") {
+			continue
+		}
+		c := rules.CLAT{Device: fmt.Sprintf("clat%d", u.ID), Addr4: netip.AddrFrom4([4]byte{192, 0, 0, byte(i + 1)}), Addr6: netip.MustParseAddr(fmt.Sprintf("fd75:706c::%d", u.ID))}
+		if often(t, "NAT64") {
+			c.NAT64 = netip.MustParsePrefix("64:ff9b::/96")
+		}
+		line, tun := u.Translate(c)
+		w.cfg.Uplinks[i] = line
+		w.cfg.Uplinks, w.providers[c.Device] = append(w.cfg.Uplinks, tun), provider{}
+		if often(t, "translator runs") {
+			w.plug(rules.Link{Name: c.Device, Up: flip(t, "translator up"), Carrier: true, MTU: 1500, PointToPoint: true, NoNeighbours: true})
+		}
+	}
+}
+
+// translates reports whether a translator sends, or did, with an address.
+func translates(address netip.Prefix) bool {
+	return address.IsSingleIP() && netip.MustParsePrefix("fd75:706c::/64").Contains(address.Addr())
 }
 
 // sharable reports whether nobody on a device asks for neighbours.

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding, "clat": clat,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -195,6 +195,17 @@ func forwarding() *world {
 		{Name: "game", Protocols: []uint8{17, 6}, Ports: netcfg.Ports{First: 27000, Last: 27010}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.11")},
 		{Name: "mail", Protocols: []uint8{6}, Ports: netcfg.Ports{First: 25, Last: 25}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.12"), ID6: 0x12, Uplinks: []int{1}},
 	}
+	return w
+}
+
+// clat is a line without IPv4 whose provider has a NAT64, before one with both families.
+func clat() *world {
+	w := dual()
+	_ = w.delAddr("wan1", netip.MustParsePrefix("198.51.100.2/26"))
+	w.plug(rules.Link{Name: "clat-fiber", Up: true, Carrier: true, MTU: 1500, PointToPoint: true, NoNeighbours: true})
+	line, tun := w.cfg.Uplinks[0].Translate(rules.CLAT{Device: "clat-fiber", Addr4: netip.MustParseAddr("192.0.0.1"), Addr6: netip.MustParseAddr("fd75:706c:696e:6b::1"), NAT64: netip.MustParsePrefix("64:ff9b::/96")})
+	w.cfg.Uplinks[0], w.cfg.Uplinks[1].Tier = line, 2
+	w.cfg.Uplinks = append(w.cfg.Uplinks, tun)
 	return w
 }
 

@@ -55,6 +55,7 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 			}
 		}
 		o.share(&cfg.Uplinks[i])
+		o.nat64(&cfg.Uplinks[i])
 	}
 	return cfg, o.problems
 }

@@ -34,6 +34,8 @@ func (p *planner) devices6() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		switch {
+		case u.IsCLAT():
+			p.translatorDevice(u)
 		case !u.IPv6.Enabled:
 		case p.obs.ipv6Off(u.Device):
 			if u.IPv6.Managed || len(u.Delegations) > 0 { // "auto" follows what others want, and that is nothing

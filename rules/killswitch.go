@@ -71,7 +71,7 @@ func (p *planner) killSwitchChains(base nft.Chain, kind string, concerned func(*
 		at := slices.IndexFunc(rowsOf, func(known []int) bool { return slices.Equal(known, rows) })
 		if at < 0 {
 			at = len(leaving)
-			leaving, rowsOf = append(leaving, nft.Chain{Name: kind + "es_" + u.Name}), append(rowsOf, rows)
+			leaving, rowsOf = append(leaving, nft.Chain{Name: kind + "es_" + u.chain()}), append(rowsOf, rows)
 			for _, j := range rows {
 				shared[j]++
 			}

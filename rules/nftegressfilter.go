@@ -71,6 +71,13 @@ func (p *planner) uplinkSources() map[Family][]netip.Prefix {
 			add(family, source)
 		}
 	})
+	for i := range p.cfg.Uplinks {
+		if u := &p.cfg.Uplinks[i]; u.IsCLAT() {
+			for _, source := range u.CLAT.sources() {
+				add(IPv6, source)
+			}
+		}
+	}
 	for _, ip := range p.obs.Former {
 		add(FamilyOf(ip), netip.PrefixFrom(ip, ip.BitLen()))
 	}

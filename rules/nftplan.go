@@ -51,6 +51,9 @@ func (p *planner) nftables() {
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
+		if u.IsCLAT() {
+			continue // one mark, one chain
+		}
 		pinned.of(u, "pinned").Add("pinned to "+u.Name, nft.SetMark{Mask: mask, Value: mark})
 		pins.Pins, pins.Chains = append(pins.Pins, mark), append(pins.Chains, pinned.of(u, "pinned").Name)
 	}
@@ -65,7 +68,11 @@ func (p *planner) nftables() {
 		if u.Site {
 			continue
 		}
-		arrivals = append(arrivals, p.pinArrivals(&prerouting, u, tells, pins.Chains[i])...)
+		pinnedTo := pinned.of(p.uplink(u.ID), "pinned").Name
+		if u.IsCLAT() {
+			p.pinTranslated(&prerouting, u, pinnedTo)
+		}
+		arrivals = append(arrivals, p.pinArrivals(&prerouting, u, tells, pinnedTo)...)
 		unpinned := []nft.Expr{nft.CtMark{Mask: mask}}
 		if tells != [2]bool{} {
 			unpinned = append(unpinned, nft.Mark{Mask: mask, Value: p.k.Mark(routedID), Not: true})
@@ -78,7 +85,7 @@ func (p *planner) nftables() {
 	}
 	p.lanMTU = p.largestLAN()
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
-		p.clampMSS(u, family, info, pinned.of(u, "pinned"), leaving.of(u, "egress"))
+		p.clampMSS(u, family, info, pinned.of(p.uplink(u.ID), "pinned"), leaving.of(u, "egress"))
 	})
 	filters := p.filterSources(&leaving, &egressFilter)
 	p.returnIPsec(&srcnat)
@@ -123,7 +130,7 @@ func (b *branches) of(u *Uplink, kind string) *nft.Chain {
 		}
 		at = len(b.chains)
 		b.at[u.Device] = at
-		b.devices, b.chains = append(b.devices, u.Device), append(b.chains, nft.Chain{Name: kind + "_" + u.Name})
+		b.devices, b.chains = append(b.devices, u.Device), append(b.chains, nft.Chain{Name: kind + "_" + u.chain()})
 	}
 	return &b.chains[at]
 }

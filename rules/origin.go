@@ -95,6 +95,15 @@ func (c *Config) OriginOfRoute(r *netcfg.Route) Origin {
 	return Origin{Policy: c.Policies[i].Name}
 }
 
+// UplinkNamed returns the uplink of a name, of one with a translator the line, nil for none.
+func (c *Config) UplinkNamed(name string) *Uplink {
+	i := slices.IndexFunc(c.Uplinks, func(u Uplink) bool { return u.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &c.Uplinks[i]
+}
+
 // UplinkOn returns the uplink of a device, nil for none.
 func (c *Config) UplinkOn(device string) *Uplink {
 	i := slices.IndexFunc(c.Uplinks, func(u Uplink) bool { return u.Device == device })

@@ -24,6 +24,7 @@ type PathInfo struct {
 	Gateway    netip.Addr // zero: on-link
 	Onlink     bool       // the gateway is not covered by a connected route
 	LinkLocal  bool       // IPv6: the device has a link-local address
+	NoNAT64    bool       // IPv4 is translated, and the prefix of the provider's NAT64 is not known
 	// Borrows is true when an IPv6 path without an address of its own sends with that of a network behind this
 	// machine (RFC 7084 WAA-7).
 	Borrows   bool
@@ -94,6 +95,13 @@ func readPaths(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pr
 				f.Borrows = family == IPv6 && len(f.Addresses) == 0 && f.HasDefault && borrows(cfg, obs, u)
 			}
 			paths[Path{u.ID, family}] = f
+		}
+	}
+	for i := range cfg.Uplinks {
+		if u := &cfg.Uplinks[i]; u.IsCLAT() {
+			f := paths[Path{u.ID, IPv4}]
+			f.needsLine(u.CLAT, paths[Path{u.ID, IPv6}])
+			paths[Path{u.ID, IPv4}] = f
 		}
 	}
 	return paths

@@ -201,6 +201,9 @@ func (p *planner) uplinkTables() {
 			p.offeredRoutes(u, family, table, a)
 			p.peerRoutes(u, family, table, a.Peers)
 		}
+		if u.CLAT != nil && family == IPv6 {
+			p.translatorRoutes(u, table)
+		}
 		if own, ok := p.ownOfDelegation(u); ok && family == IPv6 && info.Up && !p.off(u.Device, family) {
 			p.addConnected(table, u.Device, family, own)
 		}
@@ -313,7 +316,7 @@ func (p *planner) defaults() {
 func (p *planner) members(family Family, choice *Choice) (mtu int, hops []netcfg.Nexthop) {
 	hops = make([]netcfg.Nexthop, len(choice.Members))
 	for i, m := range choice.Members {
-		u := p.uplink(m.Uplink)
+		u := p.uplinkOf(Path{m.Uplink, family})
 		info := p.info(u, family)
 		hops[i] = hop(u, info, m.Weight)
 		if mtu == 0 || info.MTU != 0 && info.MTU < mtu {
@@ -352,7 +355,7 @@ func (p *planner) routeSource(family Family, device string) netip.Addr {
 	return netip.Addr{}
 }
 
-// uplink returns the uplink of an id, which there must be.
+// uplink returns the uplink of an id, which there must be; of one with a translator the line.
 func (p *planner) uplink(id int) *Uplink {
 	i := 0
 	for p.cfg.Uplinks[i].ID != id {
@@ -378,6 +381,9 @@ func (p *planner) rules() {
 				(family == IPv4 || source.IsSingleIP() || p.carriesShared(u, source)) {
 				rule(family, prefSource+u.ID, table).From = source
 			}
+		}
+		if u.CLAT != nil && family == IPv6 {
+			rule(family, prefSource+u.ID, table).IIF = u.CLAT.Device // whatever its source is
 		}
 	})
 }

@@ -380,7 +380,7 @@ func TestNewTrafficUsesTheChosenUplinks(t *testing.T) {
 			if len(choice.Members) == 0 {
 				continue
 			}
-			want := devices(memberWays(w, choice))
+			want := devices(memberWays(w, f, choice))
 			w.eachLANHost(f, func(lan string, host netip.Addr) {
 				if got := devices(w.lookup(query{src: host, dst: internet[f], iif: lan})); got != want {
 					t.Errorf("%v from %v: %q, want %q", f, lan, got, want)
@@ -393,10 +393,10 @@ func TestNewTrafficUsesTheChosenUplinks(t *testing.T) {
 	})
 }
 
-func memberWays(w *world, choice rules.Choice) []way {
+func memberWays(w *world, f rules.Family, choice rules.Choice) []way {
 	var ways []way
 	for _, m := range choice.Members {
-		i := slices.IndexFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == m.Uplink })
+		i := slices.IndexFunc(w.cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == m.Uplink && u.Family(f).Enabled })
 		ways = append(ways, way{device: w.cfg.Uplinks[i].Device})
 	}
 	return ways
@@ -415,7 +415,7 @@ func TestMainsDefaultFollowsTheChoice(t *testing.T) {
 			if len(choice.Members) == 0 || displaced(&report) {
 				continue
 			}
-			allowed := memberWays(w, choice)
+			allowed := memberWays(w, f, choice)
 			for _, way := range w.tableLookup(netcfg.TableMain, query{dst: internet[f]}) {
 				if !w.usesDevice(allowed, way.device) {
 					t.Errorf("%v by table main: %v, chosen are %q", f, way, devices(allowed))

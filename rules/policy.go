@@ -247,7 +247,7 @@ func (p *planner) selectForGroup(g *Group, family Family) Choice {
 func (p *planner) unusedReason(g *Group, lack string) string {
 	var names []string
 	for i := range p.cfg.Uplinks {
-		if u := &p.cfg.Uplinks[i]; g.tier(u.ID) > 0 {
+		if u := &p.cfg.Uplinks[i]; g.tier(u.ID) > 0 && !u.IsCLAT() {
 			names = append(names, u.Name)
 		}
 	}

@@ -334,7 +334,7 @@ func TestThePoliciesChoicesAreCarriedOut(t *testing.T) {
 				if len(choice.Members) == 0 || displaced(&report) || w.group(w.cfg.Policies[i].Group).LeftTo != rules.LeftToNobody {
 					continue
 				}
-				want := devices(memberWays(w, choice))
+				want := devices(memberWays(w, f, choice))
 				q := query{dst: selected[f], src: internet[f], iif: "lan9"}
 				if got := devices(w.tableLookup(numbers.Table(w.cfg.Policies[i].Group), q)); got != want && len(w.group(w.cfg.Policies[i].Group).Except) == 0 {
 					t.Errorf("%v: %q, want %q: %s", f, got, want, choice.Reason)

@@ -113,6 +113,9 @@ func (p *planner) remarkPinned(output *nft.Chain) {
 		return
 	}
 	for i := range p.cfg.Uplinks {
+		if p.cfg.Uplinks[i].IsCLAT() {
+			continue // its line has the mark
+		}
 		mark := p.k.Mark(p.cfg.Uplinks[i].ID)
 		output.Add("pinned to "+p.cfg.Uplinks[i].Name, nft.CtMark{Mask: p.k.MarkMask, Value: mark}, nft.SetMark{Mask: p.k.MarkMask, Value: mark}, nft.Return{})
 	}

@@ -112,7 +112,7 @@ func TestAnIPv6DefaultWithoutGatewayIsNotSharedOnEthernet(t *testing.T) {
 			if got := codes(report); !slices.Equal(got, c.problems) {
 				t.Errorf("problems: %q, want %q", got, c.problems)
 			}
-			if got := devices(w.lookup(query{dst: internet[rules.IPv6], iif: "lo"})); got != devices(memberWays(w, choice)) {
+			if got := devices(w.lookup(query{dst: internet[rules.IPv6], iif: "lo"})); got != devices(memberWays(w, rules.IPv6, choice)) {
 				t.Errorf("new traffic leaves by %q", got)
 			}
 		})

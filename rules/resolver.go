@@ -96,7 +96,7 @@ func (p *planner) resolvers() {
 	led := make(map[netip.Addr]bool)
 	for i := range p.report.Resolvers {
 		r := &p.report.Resolvers[i]
-		u, family := p.uplink(r.Uplink), r.Family()
+		u, family := p.uplinkOf(Path{r.Uplink, r.Family()}), r.Family()
 		if r.Addr.IsLinkLocalUnicast() || led[r.Addr] || !u.Family(family).Enabled || !p.based[family.Index()] {
 			continue
 		}

@@ -51,8 +51,8 @@ func (p *planner) underlays() {
 func (p *planner) carriers(w *Underlay, family Family) []*Uplink {
 	var list []*Uplink
 	for _, id := range w.Carriers {
-		i := slices.IndexFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.ID == id })
-		if i >= 0 && p.cfg.Uplinks[i].Family(family).Enabled && !(family == IPv6 && p.obs.NoIPv6) {
+		i := slices.IndexFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.ID == id && u.Family(family).Enabled })
+		if i >= 0 && !(family == IPv6 && p.obs.NoIPv6) {
 			list = append(list, &p.cfg.Uplinks[i])
 		}
 	}

@@ -54,6 +54,7 @@ const (
 
 // Link is what the kernel knows of an uplink in one family: what it takes for packets to leave.
 type Link struct {
+	NoPrefix   bool // IPv4 would have to be translated, and nobody says how
 	NoDevice   bool // there is no device of that name
 	Carrier    bool // up and running
 	HasAddress bool
@@ -63,10 +64,14 @@ type Link struct {
 }
 
 // Complete reports whether nothing is missing.
-func (l Link) Complete() bool { return !l.NoDevice && l.Carrier && l.HasAddress && l.HasGateway }
+func (l Link) Complete() bool {
+	return !l.NoPrefix && !l.NoDevice && l.Carrier && l.HasAddress && l.HasGateway
+}
 
 func (l Link) missing() (r Reason) {
 	switch {
+	case l.NoPrefix:
+		r = ReasonPrefix
 	case l.NoDevice:
 		r = ReasonDevice
 	case !l.Carrier:

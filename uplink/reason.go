@@ -14,7 +14,8 @@ const (
 	CodeOff        Code = "off"         // by configuration
 	CodeNotOffered Code = "not-offered" // the link has never had the family, and nobody asks for it
 	CodeRestart    Code = "restart"     // the verdict is that of an earlier run
-	CodeNoDevice   Code = "no-device"   // the link: there is no such device,
+	CodeNoPrefix   Code = "no-prefix"   // the link: IPv4 is translated, and the prefix of the provider's NAT64 is not known,
+	CodeNoDevice   Code = "no-device"   // or there is no such device,
 	CodeNoCarrier  Code = "no-carrier"  // or it has no carrier,
 	CodeNoAddress  Code = "no-address"  // no address,
 	CodeNoGateway  Code = "no-gateway"  // no gateway,
@@ -31,7 +32,7 @@ const (
 
 // Codes lists every code, for the documentation of the API.
 var Codes = [...]Code{
-	CodeStart, CodeOff, CodeNotOffered, CodeRestart, CodeNoDevice, CodeNoCarrier, CodeNoAddress, CodeNoGateway,
+	CodeStart, CodeOff, CodeNotOffered, CodeRestart, CodeNoPrefix, CodeNoDevice, CodeNoCarrier, CodeNoAddress, CodeNoGateway,
 	CodeNoRoute, CodeComplete, CodeUnprobed, CodeAnswer, CodeSteady, CodeSilence, CodeConnected, CodeLoss, CodeSuspended,
 }
 
@@ -46,6 +47,7 @@ func (r Reason) String() string { return r.Text }
 
 // The reasons of a link that is not complete, where it does not say more itself ([Link.Lack]).
 var (
+	ReasonPrefix  = Reason{CodeNoPrefix, "no NAT64 prefix"}
 	ReasonDevice  = Reason{CodeNoDevice, "no such device"}
 	ReasonCarrier = Reason{CodeNoCarrier, "carrier lost"}
 	ReasonAddress = Reason{CodeNoAddress, "no address"}
@@ -77,7 +79,7 @@ const timeOfDay = time.TimeOnly
 
 // completeAgain is the reason of a path that is complete again and has not answered since; lost is what it lacked before.
 func completeAgain(lost Code, at time.Time) Reason {
-	what := map[Code]string{CodeNoDevice: "device", CodeNoCarrier: "carrier", CodeNoAddress: "address", CodeNoGateway: "gateway"}[lost]
+	what := map[Code]string{CodeNoPrefix: "NAT64 prefix", CodeNoDevice: "device", CodeNoCarrier: "carrier", CodeNoAddress: "address", CodeNoGateway: "gateway"}[lost]
 	if what == "" {
 		what = "link"
 	}

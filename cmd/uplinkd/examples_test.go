@@ -57,8 +57,8 @@ func checkExamples(t *testing.T, inVM bool) {
 			}
 			plan := r.command("plan", "-c", r.example(file))
 			for _, u := range c.Uplinks {
-				// A DHCP client that does not run has no lease.
-				if u.Kind == config.KindISP && u.IPv4.Method != config.MethodDHCP && !regexp.MustCompile(`(?m)^ip -4 route replace default .*dev `+u.Device+` table 117`).MatchString(plan) {
+				// A DHCP client that does not run has no lease, and a translator that does not run no device.
+				if u.Kind == config.KindISP && u.IPv4.Method != config.MethodDHCP && u.IPv4.Method != config.MethodCLAT && !regexp.MustCompile(`(?m)^ip -4 route replace default .*dev `+u.Device+` table 117`).MatchString(plan) {
 					t.Errorf("no default route of %s", u.Name)
 				}
 			}

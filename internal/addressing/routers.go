@@ -257,6 +257,12 @@ func (r *routers) learned(out planinput.Learned, now time.Time) {
 				given.Resolvers = append(given.Resolvers, planinput.Resolver{Addr: server.Addr, From: planinput.FromRouter})
 			}
 		}
+		for _, t := range v.NAT64 {
+			if unexpired(t.Expires, now) {
+				out.Of(name).NAT64 = t.Prefix
+				break
+			}
+		}
 		if r.followed[name] {
 			out.Of(name).Watched = watchedRouters(v)
 		} else if a := toAssignment(v, now); a != nil {

@@ -4,6 +4,7 @@ import "github.com/uplinkd/uplinkd/uplink"
 
 // codeClasses are the classes of codes, which are labels in Prometheus, where each value costs a series for ever.
 var codeClasses = map[uplink.Code]string{
+	uplink.CodeNoPrefix:   "route",
 	uplink.CodeNoDevice:   "carrier",
 	uplink.CodeNoCarrier:  "carrier",
 	uplink.CodeNoAddress:  "address",

@@ -35,12 +35,13 @@ const KindWireGuard = encap.WireGuard
 // Method says where the addresses and the gateway of one family of an uplink come from.
 type Method string
 
-// The methods. MethodDHCP exists for IPv4 only, MethodRA for IPv6 only.
+// The methods. MethodDHCP and MethodCLAT exist for IPv4 only, MethodRA for IPv6 only.
 const (
 	MethodAuto   Method = "auto"   // follow what the kernel has, whoever put it there
 	MethodDHCP   Method = "dhcp"   // the lease of a DHCPv4 client
 	MethodRA     Method = "ra"     // IPv6: what routers advertise, by our own router discovery
 	MethodStatic Method = "static" // Address and Gateway of the configuration
+	MethodCLAT   Method = "clat"   // IPv4: translated to IPv6 for the provider's NAT64 (464XLAT, RFC 6877)
 	MethodOff    Method = "off"    // the uplink does not carry this family
 )
 
@@ -160,6 +161,9 @@ type IP struct {
 	// MasqueradeFrom are sources that are hidden behind the uplink's own address where Masquerade is not On: networks of
 	// the family.
 	MasqueradeFrom []netip.Prefix // masquerade_from
+
+	// NAT64 is the prefix of the provider's translator. For MethodCLAT only; the zero Prefix is whatever the line says.
+	NAT64 netip.Prefix // nat64_prefix: length 32, 40, 48, 56, 64 or 96
 
 	// The rest is for IPv6. Delegation asks the provider for a prefix (DHCPv6-PD) of about the length and address of
 	// PrefixHint, if that is valid.

@@ -105,6 +105,9 @@ translate = true
 [[uplink]]
 name = "mobile"
 device = "wwan0"
+[uplink.ipv4]
+method = "clat"
+nat64_prefix = "2001:db8:64::/96"
 [uplink.ipv6]
 method = "ra"
 share = true
@@ -239,6 +242,7 @@ func nets(list ...string) []netip.Prefix {
 func everyMobile() Uplink {
 	u := DefaultUplink("mobile", "wwan0")
 	u.IPv6.Method, u.IPv6.Share = MethodRA, true
+	u.IPv4.Method, u.IPv4.NAT64 = MethodCLAT, netip.MustParsePrefix("2001:db8:64::/96")
 	return u
 }
 

@@ -77,6 +77,7 @@ func (r *reader) config(root *table) *Config {
 	}
 	r.traffic(root, c)
 	r.samePaths(root, c)
+	r.clats(root, c)
 	r.disable(root, c)
 	return c
 }
@@ -209,6 +210,7 @@ func (r *reader) uplink(t *table, seen uplinksSeen) Uplink {
 	r.required(t, "uplink", "device", "device", "eth1", u.Device, seen.devices)
 	r.tunnelKeys(t, &u)
 	r.families(t, &u)
+	r.clat(t, &u)
 	r.masqueradeFrom(t, &u)
 	r.probe(t, &u)
 	return u
@@ -248,13 +250,14 @@ func (r *reader) families(t *table, u *Uplink) {
 
 func ipv4Section(ip *IP) section {
 	return section{titleIPv4, []field{
-		choice("method", &ip.Method, []Method{MethodAuto, MethodDHCP, MethodStatic, MethodOff}, map[string]string{
-			"ra": `method "ra" is for ipv6: write "auto", "dhcp", "static" or "off"`,
+		choice("method", &ip.Method, []Method{MethodAuto, MethodDHCP, MethodStatic, MethodCLAT, MethodOff}, map[string]string{
+			"ra": `method "ra" is for ipv6: write "auto", "dhcp", "static", "clat" or "off"`,
 		}),
 		parsed("address", &ip.Address, exampleAddress4, parseAddress4),
 		parsed("gateway", &ip.Gateway, exampleGateway4, parseGateway4),
 		unsetOrBoolean("masquerade", &ip.Masquerade),
 		parsedList("masquerade_from", &ip.MasqueradeFrom, "10.7.0.0/24", maxAllowedIPs, parseNetwork),
+		parsed("nat64_prefix", &ip.NAT64, exampleNAT64, parseNAT64),
 	}}
 }
 
@@ -262,6 +265,7 @@ func ipv6Section(ip *IP) section {
 	return section{titleIPv6, []field{
 		choice("method", &ip.Method, []Method{MethodAuto, MethodRA, MethodStatic, MethodOff}, map[string]string{
 			"dhcp": `method "dhcp" is for ipv4: write "auto", "ra", "static" or "off"`,
+			"clat": `method "clat" is for ipv4, which it carries by ipv6: write "auto", "ra", "static" or "off"`,
 		}),
 		parsed("address", &ip.Address, exampleAddress6, parseAddress6),
 		parsed("gateway", &ip.Gateway, exampleGateway6, parseGateway6),

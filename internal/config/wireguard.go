@@ -303,7 +303,7 @@ func (r *reader) masqueradeFrom(t *table, u *Uplink) {
 			continue
 		}
 		v := s.table.values["masquerade_from"]
-		if v == nil || v.bad {
+		if v == nil || v.bad || f.ip.Method == MethodCLAT {
 			continue
 		}
 		if f.ip.Masquerade == On || f.ip.Masquerade == Automatic && u.Kind != KindWireGuard {

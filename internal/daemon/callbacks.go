@@ -43,6 +43,7 @@ func (d *Daemon) onPass(r reconcile.Result) {
 		d.tunnels.Settled(&r.Report)
 	}
 	d.dns.Planned(&r.Config, &r.Report)
+	d.clat.Planned(&r.Config, &r.Report)
 	d.addressing.UpdateRA(&r.Report)
 	d.monitor.SaveHolds() // only now: the disk may be slow, and traffic has moved already
 	if len(r.Changes) > 0 {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
 	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/clat"
 	"github.com/uplinkd/uplinkd/internal/commit"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/counters"
@@ -76,6 +77,7 @@ type Daemon struct {
 	dns        *dns.Engine
 	notify     *notify.Engine
 	recovery   *recovery.Engine
+	clat       *clat.Engine
 	sets       *sets.Engine
 	wireGuard  kernel.WireGuard
 	sockets    *probe.Net // nil when somebody else's prober is used
@@ -167,6 +169,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.notify = notify.New(notify.Options{Log: d.log, Save: d.save, State: func() *status.Status { s := d.Status(); return &s }})
 	d.recovery = recovery.New(recovery.Options{Phase: d.started, Log: d.log, OnEvent: d.event, Save: d.save,
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Drained: func() map[string]bool { return d.monitor.Drained() }})
+	d.clat = clat.New(clat.Options{Log: d.log, Phase: d.started, Dir: c.Daemon.StateDir, Changed: d.replan, OnEvent: d.event, Save: d.save})
 	d.sets = sets.New(sets.Options{Log: d.log, Phase: d.started, Changed: d.replan, OnEvent: d.event, Lookup: d.dns.LookUp})
 	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Flows: d.kernel.Flows, Devices: d.devices,
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save,
@@ -179,6 +182,7 @@ func New(o Options) (_ *Daemon, err error) {
 	maps.Copy(documents, d.dns.Documents())
 	maps.Copy(documents, d.notify.Documents())
 	maps.Copy(documents, d.recovery.Documents())
+	maps.Copy(documents, d.clat.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
 	for name, v := range documents {
 		unread = errors.Join(unread, state.Load(name, v))
@@ -288,6 +292,7 @@ func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*c
 	d.dns.Configure(c)
 	d.notify.Configure(c)
 	d.recovery.Configure(c)
+	d.clat.Configure(c)
 	d.sets.Configure(c)
 	d.planFor(c, ids)
 	if err := writeTableNames(c, ids); err != nil { // they are a convenience
@@ -346,7 +351,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.sets.Run,
+		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.clat.Run, d.sets.Run,
 		func(ctx context.Context) error {
 			server.Answer(ctx, socket, bindSocket, func(err error) {
 				d.report("socket", err, "remove what is in the way, or set another [daemon] socket and restart; it is retried")

@@ -42,7 +42,7 @@ var imports = map[string][]string{
 	"internal/counters":          nil,
 	"internal/linksession":       nil,
 	"internal/dhcp4":             {"internal/linksession"},
-	"internal/ndisc":             {"internal/linksession"},
+	"internal/ndisc":             {"internal/linksession", "rules/inet"},
 	"internal/lease":             nil,
 	"internal/store":             nil,
 	"internal/commit":            {"internal/config", "internal/store"},
@@ -54,6 +54,7 @@ var imports = map[string][]string{
 	"internal/monitor":    {"internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "uplink"},
 	"internal/addressing": {"dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status", "rules", "rules/netcfg", "uplink"},
 	"internal/tunnel":     {"internal/config", "internal/planinput", "internal/schedule", "internal/secret", "internal/status", "probe", "rules", "rules/netcfg"},
+	"internal/clat":       {"internal/config", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "rules/inet"},
 	"internal/dns":        {"internal/config", "internal/lease", "internal/planinput", "internal/schedule", "internal/status", "internal/store", "probe", "rules", "rules/nft"},
 	"internal/notify":     {"internal/config", "internal/notify/service", "internal/secret", "internal/status", "rules", "uplink"},
 	"internal/recovery":   {"internal/config", "internal/hooks", "internal/schedule", "internal/status", "rules", "uplink"},
@@ -62,8 +63,8 @@ var imports = map[string][]string{
 	// what joins and renders them
 	"internal/api":     {"internal/secret", "internal/status", "rules", "rules/explain", "uplink"},
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
-	"internal/daemon":  {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/dns", "internal/hooks", "internal/kernel", "internal/monitor", "internal/notify", "internal/planinput", "internal/reconcile", "internal/recovery", "internal/schedule", "internal/sets", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "rules/netcfg", "rules/nft", "uplink"},
-	"internal/offline": {"internal/addressing", "internal/api", "internal/commit", "internal/config", "internal/discovery", "internal/dns", "internal/doctor", "internal/importer", "internal/kernel", "internal/monitor", "internal/neighbours", "internal/planinput", "internal/reconcile", "internal/sets", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain", "rules/netcfg"},
+	"internal/daemon":  {"internal/addressing", "internal/api", "internal/clat", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/dns", "internal/hooks", "internal/kernel", "internal/monitor", "internal/notify", "internal/planinput", "internal/reconcile", "internal/recovery", "internal/schedule", "internal/sets", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "rules/netcfg", "rules/nft", "uplink"},
+	"internal/offline": {"internal/addressing", "internal/api", "internal/clat", "internal/commit", "internal/config", "internal/discovery", "internal/dns", "internal/doctor", "internal/importer", "internal/kernel", "internal/monitor", "internal/neighbours", "internal/planinput", "internal/reconcile", "internal/sets", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain", "rules/netcfg"},
 	"cmd/uplinkd":      {"docs", "internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/hooks", "internal/importer", "internal/lab", "internal/loglimit", "internal/neighbours", "internal/offline", "internal/sets", "internal/status", "rules", "rules/explain", "rules/netcfg"},
 	// the lab and the virtual machine
 	"internal/lab":                {"internal/linksession"},
@@ -75,7 +76,7 @@ var imports = map[string][]string{
 
 // Engines import neither one another nor what stands above them.
 var (
-	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/dns", "internal/notify", "internal/recovery", "internal/sets", "internal/usage"}
+	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/clat", "internal/dns", "internal/notify", "internal/recovery", "internal/sets", "internal/usage"}
 	above   = []string{"internal/api", "internal/trace", "internal/daemon", "internal/offline", "internal/kernel"}
 )
 

@@ -14,6 +14,7 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	learned := d.addressing.Learned(now)
 	d.tunnels.Learn(learned)
 	d.dns.Learn(learned)
+	d.clat.Learn(learned)
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	d.addressing.AddWithdrawn(&in, now)
 	d.sets.AddTo(&in)

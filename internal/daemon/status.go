@@ -33,7 +33,7 @@ func (d *Daemon) Status() status.Status {
 	s.Problems = append(s.Problems, d.saver.problems()...)
 	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(append(d.addressing.Problems(now), d.tunnels.Problems()...), append(d.dns.Problems(), d.notify.Problems()...)...)...)
 	s.Problems = append(append(s.Problems, last.Report.Absent...), d.sets.Problems(now)...)
-	s.Problems = append(s.Problems, d.recovery.Problems()...)
+	s.Problems = append(append(s.Problems, d.recovery.Problems()...), d.clat.Problems()...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	s.Problems = append(s.Problems, hiddenListeners(&last.Report, kernel.Listening)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
@@ -64,6 +64,9 @@ func (d *Daemon) Status() status.Status {
 		if l, known := loads[u.Name]; known {
 			s.Uplinks[i].Load, s.Uplinks[i].Full = &l.Share, l.Full
 		}
+		if of := &s.Uplinks[i].IPv4; u.IPv4.Method == config.MethodCLAT && of.Code == uplink.CodeNoDevice && !d.clat.Running(u.Name) {
+			of.Reason = "the translator, tayga, does not run"
+		}
 		explainLack(&s.Uplinks[i], u, d.addressing.Routerless(u.Name), last.Report.Problems)
 		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.Peers(u.Name)
 		for _, f := range rules.Families {
@@ -90,6 +93,7 @@ func (d *Daemon) Status() status.Status {
 func explainLack(s *status.Uplink, u *config.Uplink, routerless bool, problems []rules.Problem) {
 	for _, of := range []*status.FamilyStatus{&s.IPv4, &s.IPv6} {
 		switch {
+		case of == &s.IPv4 && u.IPv4.Method == config.MethodCLAT:
 		case of.Code == uplink.CodeNoDevice:
 			of.Reason = config.NoDevice(u.Device, config.DeviceList(config.PresentDevices()))
 		case of.Code != uplink.CodeNoGateway || of != &s.IPv4:

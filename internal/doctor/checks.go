@@ -36,7 +36,7 @@ func reversePath(o *Observation, found found) {
 	for i := range o.Config.Uplinks {
 		u := &o.Config.Uplinks[i]
 		info := o.Report.Paths[rules.Path{Uplink: u.ID, Family: rules.IPv4}]
-		if !info.Up || !info.HasDefault || !info.Source().IsValid() {
+		if !u.IPv4.Enabled || !info.Up || !info.HasDefault || !info.Source().IsValid() {
 			continue
 		}
 		targets := []netip.Addr{info.Source()}
@@ -249,6 +249,22 @@ func blockedProbes(o *Observation, found found) {
 	}
 }
 
+// noTranslator finds that IPv4 cannot be translated.
+func noTranslator(o *Observation, found found) {
+	if o.NoTranslator != "" {
+		found(Error, `an uplink has method = "clat" and carries no IPv4: `+o.NoTranslator, "install tayga (Debian: apt install tayga, and leave its own service off) and load the kernel module tun")
+	}
+}
+
+// translationsRefused finds translators whose packets a firewall drops.
+func translationsRefused(o *Observation, found found) {
+	for _, r := range o.RefusedTranslations {
+		line := o.Config.UplinkNamed(r.Uplink)
+		found(Error, fmt.Sprintf("the firewall forwards no IPv6 from %s to %s: %s carries no IPv4, which is translated to IPv6 there (nftables %s)", r.Device, line.Device, r.Uplink, r.By),
+			fmt.Sprintf("nft insert rule %s iifname %q oifname %q accept, and the same where your firewall keeps its rules", strings.Replace(r.By, ", chain", "", 1), r.Device, line.Device))
+	}
+}
+
 // forwarding matters only to a machine that has hosts behind it.
 func forwarding(o *Observation, found found) {
 	if len(o.Config.Uplinks) == 0 || !lanHost(o).IsValid() {
@@ -298,7 +314,7 @@ func notForwarded(o *Observation, found found) {
 func (o *Observation) Forwarded(family rules.Family) (ways []*rules.Uplink, devices []string) {
 	for i := range o.Config.Uplinks {
 		u := &o.Config.Uplinks[i]
-		if info := o.Report.Paths[rules.Path{Uplink: u.ID, Family: family}]; !u.PoliciesOnly && !u.Site && info.Up && info.HasDefault {
+		if info := o.Report.Paths[rules.Path{Uplink: u.ID, Family: family}]; u.Family(family).Enabled && !u.PoliciesOnly && !u.Site && info.Up && info.HasDefault {
 			ways = append(ways, u)
 		}
 	}

@@ -48,6 +48,10 @@ type Observation struct {
 	// Liberal is true when connection tracking takes TCP segments outside of the window for valid.
 	Liberal bool
 	Missing []MissingFeature
+	// NoTranslator says why there is no program for uplinks whose IPv4 is to be translated; "" where there is, or none is needed.
+	NoTranslator string
+	// RefusedTranslations is what they do not forward from translators to the lines of these.
+	RefusedTranslations []Refused
 	// Absent are the devices that the configuration names and that are not there.
 	Absent    []AbsentDevice
 	MTUProbes []MTUProbe
@@ -119,6 +123,8 @@ func checks() []check {
 		{"ct-invalid-drop", invalidDrops},
 		{"mtu-blackhole", mtuBlackholes},
 		{"no-device", absentDevices},
+		{"clat-program", noTranslator},
+		{"clat-refused", translationsRefused},
 		{"probe-blocked", blockedProbes},
 		{"forwarding", forwarding},
 		{"lan-not-forwarded", notForwarded},

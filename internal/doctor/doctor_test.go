@@ -18,6 +18,9 @@ import (
 func healthy() *Observation {
 	u := rules.Uplink{ID: 1, Name: "fiber", Device: "wan1", Tier: 1, Weight: 1}
 	v := rules.Uplink{ID: 2, Name: "lte", Device: "wan2", Tier: 2, Weight: 1}
+	for _, u := range []*rules.Uplink{&u, &v} {
+		u.IPv4.Enabled, u.IPv6.Enabled = true, true
+	}
 	obs := &rules.Observed{Sysctls: map[string]string{}, Links: []rules.Link{{Index: 1, Name: "wan1", Up: true, Carrier: true}, {Index: 2, Name: "wan2", Up: true, Carrier: true}}}
 	return &Observation{
 		Config:  rules.Config{Kernel: rules.Kernel{Protocol: 117, RulePriority: 10000, TableBase: 11700, MarkMask: 0x3f000000, LinkGroup: 117}, Uplinks: []rules.Uplink{u, v}},
@@ -105,6 +108,22 @@ func TestNetworksThatTheFirewallDoesNotForward(t *testing.T) {
 		if n != c.want {
 			t.Errorf("%s: %d findings, want %d: %+v", name, n, c.want, Examine(o))
 		}
+	}
+}
+
+func TestATranslatorThatCannotWork(t *testing.T) {
+	o := healthy()
+	line, tun := o.Config.Uplinks[1].Translate(rules.CLAT{Device: "clat-lte", Addr4: netip.MustParseAddr("192.0.0.1"), Addr6: netip.MustParseAddr("fd75:706c:696e:6b::2")})
+	o.Config.Uplinks = []rules.Uplink{o.Config.Uplinks[0], line, tun}
+	o.NoTranslator = "there is no tayga"
+	o.RefusedTranslations = []Refused{{"clat-lte", "lte", rules.IPv6, "inet fw, chain forward"}}
+	want := []Finding{
+		{"clat-program", Error, `an uplink has method = "clat" and carries no IPv4: there is no tayga`, "install tayga (Debian: apt install tayga, and leave its own service off) and load the kernel module tun"},
+		{"clat-refused", Error, "the firewall forwards no IPv6 from clat-lte to wan2: lte carries no IPv4, which is translated to IPv6 there (nftables inet fw, chain forward)",
+			`nft insert rule inet fw forward iifname "clat-lte" oifname "wan2" accept, and the same where your firewall keeps its rules`},
+	}
+	if diff := cmp.Diff(want, Examine(o)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

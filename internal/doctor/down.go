@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
@@ -10,6 +11,7 @@ import (
 
 // whatToTry says by why a family is down what an owner can do about it.
 var whatToTry = map[uplink.Code]string{
+	uplink.CodeNoPrefix:  `ask the provider whether it has NAT64; where it has, and says so to nobody, write its prefix: nat64_prefix = "64:ff9b::/96" in [uplink.ipv4]`,
 	uplink.CodeNoDevice:  "plug the device in, or correct its name in the configuration",
 	uplink.CodeNoCarrier: "check the cable, the modem's power and the port: ip link show %[1]s, ethtool %[1]s",
 	uplink.CodeNoAddress: `check the DHCP client of %[1]s, or set method = "dhcp" and stop that client; restart the modem`,
@@ -29,7 +31,7 @@ func DownUplink(u *status.Uplink) (problems []rules.Problem) {
 		if !known {
 			try = whatToTry[uplink.CodeSilence]
 		}
-		if of.Code != uplink.CodeNoDevice {
+		if strings.Contains(try, "%") {
 			try = fmt.Sprintf(try, u.Device)
 		}
 		problems = append(problems, rules.Problem{Code: "uplink-down", Severity: string(Warning),

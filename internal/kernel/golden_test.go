@@ -96,6 +96,7 @@ var machines = map[string]struct {
 	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.PrefixNAT = true }, health: []rules.Health{rules.Dead, rules.Good}},
 	"underlay":   {script: dual + "ip link set wan2 mtu 1420\n", config: underlay},
 	"sites":      {script: dual, config: sites},
+	"clat":       {script: dual + "ip address del 198.51.100.2/26 dev wan1\ntunnel clat-fiber fe80::1005\n", config: translator},
 	"sources":    {script: preferredSources},
 	"wide":       {script: wide, config: wideLease},
 	"policies":   {script: dual, config: policies},
@@ -123,6 +124,12 @@ func policies(c *rules.Config) {
 		{Name: "usual", Group: 6, Select: rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: nets("192.0.2.64/26")}, rules.SelectProtocols{6}}},
 		{Name: "country", Group: 4, Select: rules.Selector{rules.SelectAddresses{Dest: true, Lists: []rules.List{{Name: "country", Set: set("192.0.2.0/27", "192.0.2.40-192.0.2.50", "2001:db8:99::/48")}}}}},
 	}
+}
+
+func translator(c *rules.Config) {
+	line, tun := c.Uplinks[0].Translate(rules.CLAT{Device: "clat-fiber", Addr4: netip.MustParseAddr("192.0.0.1"), Addr6: netip.MustParseAddr("fd75:706c:696e:6b::1"), NAT64: netip.MustParsePrefix("64:ff9b::/96")})
+	c.Uplinks[0], c.Uplinks[1].Tier = line, 2
+	c.Uplinks = append(c.Uplinks, tun)
 }
 
 func forwards() []rules.Forward {

@@ -46,7 +46,7 @@ type probeSettings struct {
 // pathFor returns the present entry of a path if its settings still fit, else a new one. The lock is held.
 func (m *Monitor) pathFor(path rules.Path, u *config.Uplink) *monitoredPath {
 	optional := path.Family == rules.IPv6 && u.IPv6.Method == config.MethodAuto && !u.IPv6.Delegates()
-	settings := probeSettings{u.Name, u.Device, fmt.Sprint(u.Probe.Targets), optional, u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
+	settings := probeSettings{u.Name, u.DeviceOf(path.Family), fmt.Sprint(u.Probe.Targets), optional, u.Probe.Interval, u.Probe.FastInterval, u.Probe.Timeout,
 		u.Probe.Fall, u.Probe.Rise, u.Probe.MinTargetsUp, u.Quality}
 	old := m.paths[path]
 	if old != nil && old.settings == settings {
@@ -89,9 +89,12 @@ func phaseOf(phase time.Time, family rules.Family, interval time.Duration) time.
 func (m *Monitor) pathInfo(path rules.Path, p *monitoredPath, f rules.PathInfo) uplink.PathInfo {
 	// A unique-local address without a default comes from a router that has no IPv6 itself.
 	localOnly := path.Family == rules.IPv6 && !f.HasDefault && f.Source().IsPrivate()
-	link := uplink.Link{NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress() && !localOnly,
+	link := uplink.Link{NoPrefix: f.NoNAT64, NoDevice: !f.Present, Carrier: f.Present && f.Carrier, HasAddress: f.HasAddress() && !localOnly,
 		HasGateway: f.HasDefault || p.uplink.Kind == config.KindWireGuard} // may lead to a few networks only
 	link.Lack = lack(p.settings.device, path.Family, link, f)
+	if translated := path.Family == rules.IPv4 && p.uplink.IPv4.Method == config.MethodCLAT; translated && !link.NoPrefix && !link.NoDevice && link.HasAddress && !link.HasGateway {
+		link.Lack = "its IPv6, which carries it, has no address or no default route"
+	}
 	return uplink.PathInfo{
 		Link:    link,
 		Binding: probe.Binding{Device: p.settings.device, Mark: m.numbers.Mark(path.Uplink), Source: f.Source()},
@@ -102,6 +105,8 @@ func (m *Monitor) pathInfo(path rules.Path, p *monitoredPath, f rules.PathInfo) 
 // lack says what keeps packets from leaving by a path, "" for what the verdict's own words say as well.
 func lack(device string, family rules.Family, l uplink.Link, f rules.PathInfo) string {
 	switch {
+	case f.NoNAT64:
+		return "the prefix of the provider's NAT64 is not known: neither its routers (RFC 8781) nor its DNS servers (RFC 7050) name one"
 	case l.NoDevice:
 		return "there is no device " + device
 	case !l.Carrier && !f.Up:

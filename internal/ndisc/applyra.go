@@ -44,6 +44,16 @@ func (m *machine) applyRA(a *advert, from netip.Addr, now time.Time) {
 			full("DNS server %v", o.server)
 		}
 	}
+	for _, o := range a.translators {
+		same := func(t Translator) bool { return t.Prefix == o.prefix && t.Router == from }
+		if o.lifetime == 0 {
+			m.state.NAT64 = slices.DeleteFunc(m.state.NAT64, same)
+		} else if t := findOrAdd(&m.state.NAT64, maxNames, same); t != nil {
+			*t = Translator{Prefix: o.prefix, Router: from, Expires: until(now, o.lifetime)}
+		} else {
+			full("PREF64 %v", o.prefix)
+		}
+	}
 	for _, o := range a.domains {
 		same := func(d Domain) bool { return d.Name == o.domain }
 		if o.lifetime == 0 {

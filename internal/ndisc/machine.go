@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // Solicitation (RFC 4861 section 10, RFC 7559 section 2).
@@ -26,7 +28,7 @@ const (
 	maxRouters  = 16
 	maxPrefixes = 32
 	maxRoutes   = 64
-	maxNames    = 16 // DNS servers, search domains
+	maxNames    = 16 // DNS servers, search domains, prefixes of NAT64
 )
 
 // silentRouter is how long a router is remembered that offers no default: its MTU counts as long.
@@ -95,6 +97,7 @@ func (s State) usable() State {
 	s.Addresses = slices.DeleteFunc(s.Addresses, func(a Address) bool { return a.Address.Bits() != 64 || !a.Address.Addr().Is6() })
 	s.Routes = slices.DeleteFunc(s.Routes, func(r Route) bool { return !r.Prefix.IsValid() || !r.Router.IsLinkLocalUnicast() })
 	s.DNS = slices.DeleteFunc(s.DNS, func(d Server) bool { return !d.Addr.Is6() })
+	s.NAT64 = slices.DeleteFunc(s.NAT64, func(t Translator) bool { return !inet.IsNAT64(t.Prefix) })
 	s.Search = slices.DeleteFunc(s.Search, func(d Domain) bool { return !validDomain(d.Name) })
 	return s
 }
@@ -228,6 +231,9 @@ func (m *machine) deadline() time.Time {
 	for _, s := range m.state.DNS {
 		d = earlier(d, s.Expires)
 	}
+	for _, t := range m.state.NAT64 {
+		d = earlier(d, t.Expires)
+	}
 	for _, s := range m.state.Search {
 		d = earlier(d, s.Expires)
 	}
@@ -248,6 +254,7 @@ func (m *machine) expire(now time.Time) {
 	s.Addresses = without(m, s.Addresses, func(a Address) bool { return over(a.Valid, now) })
 	s.Routes = without(m, s.Routes, func(r Route) bool { return over(r.Expires, now) })
 	s.DNS = without(m, s.DNS, func(d Server) bool { return over(d.Expires, now) })
+	s.NAT64 = without(m, s.NAT64, func(t Translator) bool { return over(t.Expires, now) })
 	s.Search = without(m, s.Search, func(d Domain) bool { return over(d.Expires, now) })
 	for addr := range m.refreshes {
 		if !slices.ContainsFunc(s.Routers, func(r Router) bool { return r.Addr == addr }) {

@@ -241,6 +241,37 @@ func TestNamesAreForgottenWhenTheirRouterSaysSo(t *testing.T) {
 	}
 }
 
+// A NAT64 is the provider's: that of another router on the link is of no use by the one in use.
+func TestTheNAT64OfTheRouterInUseHolds(t *testing.T) {
+	m := machineAt(State{})
+	one, other := netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("2001:db8:64::/96")
+	names := func(prefix netip.Prefix, lifetime time.Duration) says {
+		return says{lifetime: time.Hour, options: []ndp.Option{&ndp.PREF64{Lifetime: lifetime, Prefix: prefix}}}
+	}
+	holds := func(now time.Time, want ...Translator) {
+		t.Helper()
+		m.expire(now)
+		if v := m.view(); !slices.EqualFunc(v.NAT64, want, func(a, b Translator) bool {
+			return a.Prefix == b.Prefix && a.Router == b.Router && a.Expires.Equal(b.Expires)
+		}) {
+			t.Errorf("%+v, want %+v", v.NAT64, want)
+		}
+	}
+	deliverTo(t, m, names(one, 8*time.Minute), gateway, noon)
+	deliverTo(t, m, names(other, 8*time.Minute), gateway2, noon)
+	first := Translator{one, gateway, noon.Add(8 * time.Minute)}
+	holds(noon, first)
+	m = machineAt(m.state) // a restart
+	holds(noon, first)
+	deliverTo(t, m, names(other, 0), gateway, noon)
+	holds(noon, first)
+	deliverTo(t, m, names(one, 0), gateway, noon)
+	holds(noon)
+	deliverTo(t, m, names(one, 64*time.Second), gateway, noon)
+	holds(noon.Add(63*time.Second), Translator{one, gateway, noon.Add(64 * time.Second)})
+	holds(noon.Add(64 * time.Second))
+}
+
 func TestPreferencesAreWords(t *testing.T) {
 	for _, p := range []Preference{Low, Medium, High} {
 		b, err := json.Marshal(p)

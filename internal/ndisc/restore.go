@@ -44,6 +44,9 @@ func (s State) Usable(now time.Time) State {
 	for i := range s.DNS {
 		ends(&s.DNS[i].Expires)
 	}
+	for i := range s.NAT64 {
+		ends(&s.NAT64[i].Expires)
+	}
 	for i := range s.Search {
 		ends(&s.Search[i].Expires)
 	}

@@ -53,6 +53,13 @@ type Server struct {
 	Expires time.Time  `json:"expires,omitzero"`
 }
 
+// Translator is the NAT64 of a provider (RFC 8781), by the prefix of the IPv6 addresses that stand for IPv4 (RFC 6052).
+type Translator struct {
+	Prefix  netip.Prefix `json:"prefix"`
+	Router  netip.Addr   `json:"router"` // that announces it
+	Expires time.Time    `json:"expires,omitzero"`
+}
+
 // Domain is a domain of the DNS search list (RFC 8106).
 type Domain struct {
 	Name    string    `json:"name"`
@@ -67,6 +74,8 @@ type State struct {
 	Routes    []Route   `json:"routes,omitempty"`
 	DNS       []Server  `json:"dns,omitempty"`
 	Search    []Domain  `json:"search,omitempty"`
+
+	NAT64 []Translator `json:"nat64,omitempty"`
 	// Chosen is the router in use.
 	Chosen netip.Addr `json:"chosen,omitzero"`
 }
@@ -86,6 +95,7 @@ type View struct {
 	Unanswered int
 	Routes     []Route // not expired; of several to one prefix the better is first
 	DNS        []Server
+	NAT64      []Translator // of the router in use
 	Search     []Domain
 	MTU        int // bytes: the smallest that a router has named; 0: none has
 	State      State
@@ -120,6 +130,11 @@ func (s State) view() View {
 			v.Foreign = append(v.Foreign, p.Prefix)
 		}
 	}
+	for _, t := range s.NAT64 {
+		if t.Router == s.Chosen || !s.Chosen.IsValid() {
+			v.NAT64 = append(v.NAT64, t)
+		}
+	}
 	v.Routes = s.Routes
 	unreachable := func(router netip.Addr) bool {
 		return slices.ContainsFunc(s.Routers, func(r Router) bool { return r.Addr == router && r.Unreachable })
@@ -147,7 +162,7 @@ func ordered(last bool) int {
 func (s State) clone() State {
 	return State{
 		Routers: slices.Clone(s.Routers), Prefixes: slices.Clone(s.Prefixes), Addresses: slices.Clone(s.Addresses),
-		Routes: slices.Clone(s.Routes), DNS: slices.Clone(s.DNS), Search: slices.Clone(s.Search), Chosen: s.Chosen,
+		Routes: slices.Clone(s.Routes), DNS: slices.Clone(s.DNS), Search: slices.Clone(s.Search), Chosen: s.Chosen, NAT64: slices.Clone(s.NAT64),
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // Packet is an ICMPv6 message as it came in.
@@ -17,7 +19,7 @@ type Packet struct {
 	HopLimit int
 }
 
-// Message and option types (RFC 4861, 4191, 8106).
+// Message and option types (RFC 4861, 4191, 8106, 8781).
 const (
 	typeSolicit = 133
 	typeAdvert  = 134
@@ -28,6 +30,7 @@ const (
 	optRoute  = 24
 	optRDNSS  = 25
 	optDNSSL  = 31
+	optPREF64 = 38
 )
 
 const (
@@ -57,6 +60,7 @@ type advert struct {
 	routes         []routeOption
 	servers        []serverOption
 	domains        []domainOption
+	translators    []translatorOption
 	ignored        []string // options that are not used, and why
 }
 
@@ -79,6 +83,11 @@ type serverOption struct {
 
 type domainOption struct {
 	domain   string
+	lifetime time.Duration
+}
+
+type translatorOption struct {
+	prefix   netip.Prefix
 	lifetime time.Duration
 }
 
@@ -165,6 +174,8 @@ func (a *advert) take(kind byte, o []byte) error {
 		return a.takeServers(o)
 	case optDNSSL:
 		return a.takeDomains(o)
+	case optPREF64:
+		return a.takeTranslator(o)
 	case optMTU:
 		if len(o) != optionUnit {
 			return fmt.Errorf("MTU option of %d bytes", len(o))
@@ -258,6 +269,32 @@ func (a *advert) takeDomains(o []byte) error {
 	if labels != nil {
 		return errors.New("search domain without an end")
 	}
+	return nil
+}
+
+// pref64Lengths are the lengths of prefixes by their code, and pref64Unit is what lifetimes are counted in (RFC 8781 section 4).
+var pref64Lengths = [...]byte{96, 64, 56, 48, 40, 32}
+
+const pref64Unit = 8 * time.Second
+
+// takeTranslator reads the prefix of the provider's NAT64 (RFC 8781): 13 bits of lifetime, 3 of the length's code, 96 of the prefix.
+func (a *advert) takeTranslator(o []byte) error {
+	if len(o) != 2*optionUnit {
+		return fmt.Errorf("PREF64 option of %d bytes", len(o))
+	}
+	word := binary.BigEndian.Uint16(o[2:])
+	code := int(word & 7)
+	if code >= len(pref64Lengths) {
+		return fmt.Errorf("PREF64 with the length code %d", code)
+	}
+	prefix, err := prefixOf(pref64Lengths[code], o[4:])
+	if err != nil {
+		return err
+	}
+	if !inet.IsNAT64(prefix) {
+		return fmt.Errorf("PREF64 %v", prefix)
+	}
+	a.translators = append(a.translators, translatorOption{prefix, time.Duration(word>>3) * pref64Unit})
 	return nil
 }
 

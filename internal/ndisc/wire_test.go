@@ -21,6 +21,8 @@ func TestOptionsOfAnAdvertisementAreRead(t *testing.T) {
 		rio("::/0", ndp.High, time.Hour),
 		&ndp.RecursiveDNSServer{Lifetime: time.Minute, Servers: []netip.Addr{gateway, netip.MustParseAddr("2001:db8::53")}},
 		&ndp.DNSSearchList{Lifetime: time.Minute, DomainNames: []string{"Example.net", "lan"}},
+		&ndp.PREF64{Lifetime: 10 * time.Minute, Prefix: netip.MustParsePrefix("64:ff9b::/96")},
+		&ndp.PREF64{Lifetime: 0, Prefix: netip.MustParsePrefix("2001:db8:122:300::/56")},
 		&ndp.RawOption{Type: 200, Length: 1, Value: make([]byte, 6)},
 	}}.packet(gateway)
 	p.Data[5] |= 0x80 // managed
@@ -32,9 +34,10 @@ func TestOptionsOfAnAdvertisementAreRead(t *testing.T) {
 		prefixes: []prefixOption{{netip.MustParsePrefix("2001:db8:a:1::/64"), true, true, time.Hour, forever}},
 		routes: []routeOption{{netip.MustParsePrefix("2001:db8:0:10::/60"), High, 200 * time.Second},
 			{netip.MustParsePrefix("::/0"), High, time.Hour}},
-		servers: []serverOption{{gateway, time.Minute}, {netip.MustParseAddr("2001:db8::53"), time.Minute}},
-		domains: []domainOption{{"example.net", time.Minute}, {"lan", time.Minute}}}
-	allow := cmp.AllowUnexported(advert{}, prefixOption{}, routeOption{}, serverOption{}, domainOption{})
+		servers:     []serverOption{{gateway, time.Minute}, {netip.MustParseAddr("2001:db8::53"), time.Minute}},
+		domains:     []domainOption{{"example.net", time.Minute}, {"lan", time.Minute}},
+		translators: []translatorOption{{netip.MustParsePrefix("64:ff9b::/96"), 10 * time.Minute}, {netip.MustParsePrefix("2001:db8:122:300::/56"), 0}}}
+	allow := cmp.AllowUnexported(advert{}, prefixOption{}, routeOption{}, serverOption{}, domainOption{}, translatorOption{})
 	if diff := cmp.Diff(want, got, allow, comparable); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -74,6 +77,11 @@ func TestABadOptionCostsOnlyItself(t *testing.T) {
 		"a search domain without an end":             {raw(optDNSSL, 0, 0, 0, 0, 0, 9, 7, 'a', 'b', 'c', 'd', 'e', 'f', 'g'), "without an end"},
 		"a search domain with a command in it":       {raw(optDNSSL, 0, 0, 0, 0, 0, 9, 6, 'a', '\n', 'c', ' ', 'e', '$', 0), "search domain"},
 		"a search domain with a dot inside a label":  {raw(optDNSSL, 0, 0, 0, 0, 0, 9, 3, 'a', '.', '.', 0), "search domain"},
+		"a PREF64 of three units":                    {raw(optPREF64, make([]byte, 22)...), "PREF64 option of 24 bytes"},
+		"a PREF64 with an unknown length":            {raw(optPREF64, append([]byte{0, 8 | 6}, make([]byte, 12)...)...), "length code 6"},
+		"a link-local PREF64":                        {raw(optPREF64, append([]byte{0, 8, 0xfe, 0x80}, make([]byte, 10)...)...), "fe80::/96"},
+		"a PREF64 of the unspecified address":        {raw(optPREF64, append([]byte{0, 8}, make([]byte, 12)...)...), "PREF64 ::/96"},
+		"a PREF64 whose octet 8 is not zero":         {raw(optPREF64, append([]byte{0, 8, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 1}, make([]byte, 3)...)...), "PREF64 2001:db8:0:0:100::/96"},
 		"a source link-layer address of three units": {raw(optSource, make([]byte, 22)...), ""},
 	} {
 		t.Run(name, func(t *testing.T) {

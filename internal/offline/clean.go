@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
+	"github.com/uplinkd/uplinkd/internal/clat"
 	"github.com/uplinkd/uplinkd/internal/commit"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/kernel"
@@ -25,6 +26,7 @@ var ErrRunning = errors.New("uplinkd is running: stop it first (systemctl stop u
 // Clean removes all that is ours from the kernel and gives back what stood there before. It returns the
 // changes that it made.
 func Clean(c *config.Config, log *slog.Logger) ([]netcfg.Op, error) {
+	clat.StopLeftovers(c.Daemon.StateDir, func(string) bool { return false })
 	state := store.Open(c.Daemon.StateDir)
 	var recorded rules.Recorded
 	if err := state.Load(store.Recorded, &recorded); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/uplinkd/uplinkd/internal/clat"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/doctor"
 	"github.com/uplinkd/uplinkd/internal/kernel"
@@ -52,6 +53,7 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, []neighbour
 	for _, a := range in.config.AbsentDevices(present) {
 		obs.Absent = append(obs.Absent, doctor.AbsentDevice{User: a.User, Device: a.Device, Like: a.Like, Cause: config.NoDevice(a.Device, a.There)})
 	}
+	obs.NoTranslator = noTranslator(in.config)
 	planned, state, report, err := in.plan()
 	if err != nil {
 		return nil, nil, err
@@ -95,6 +97,9 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, []neighbour
 	for _, r := range obs.Routing.Tables {
 		routes = append(routes, r.Route)
 	}
+	if obs.RefusedTranslations, err = translationsRefused(in); err != nil {
+		return nil, nil, err
+	}
 	if obs.Neighbours, err = programsHere(in.kernel, in.cfg.Kernel.Protocol, obs.Routing.Observed, routes); err != nil {
 		return nil, nil, err
 	}
@@ -105,6 +110,18 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, []neighbour
 		obs.MTUProbes, err = mtuProbes(ctx, in, obs)
 	}
 	return doctor.Examine(obs), obs.Neighbours, err
+}
+
+// noTranslator says what is missing for uplinks whose IPv4 is translated.
+func noTranslator(c *config.Config) string {
+	if !slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.IPv4.Method == config.MethodCLAT }) {
+		return ""
+	}
+	err := clat.Missing()
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
 
 // kindsToMake lists the kinds of tunnels of which a device is not there. What is there needs nothing of the kernel: it may be in user
@@ -142,6 +159,28 @@ func notForwarded(in *session, obs *doctor.Observation) (refused []doctor.Refuse
 	return refused, nil
 }
 
+// translationsRefused asks them about what each translator sends.
+func translationsRefused(in *session) (refused []doctor.Refused, err error) {
+	firewall, err := in.kernel.Firewall()
+	if err != nil {
+		return nil, err
+	}
+	for i := range in.cfg.Uplinks {
+		u := &in.cfg.Uplinks[i]
+		if u.CLAT == nil || u.IsCLAT() {
+			continue
+		}
+		by, err := firewall.Refuses(rules.IPv6, u.CLAT.Device, u.Device)
+		if err != nil {
+			return nil, err
+		}
+		if by != "" {
+			refused = append(refused, doctor.Refused{Device: u.CLAT.Device, Uplink: u.Name, Family: rules.IPv6, By: by})
+		}
+	}
+	return refused, nil
+}
+
 // sameUplinks refuses to examine one configuration while the daemon works by another: what it has made for that
 // one would look like traps.
 func sameUplinks(c *config.Config, running []string) error {
@@ -164,15 +203,15 @@ func mtuProbes(ctx context.Context, in *session, obs *doctor.Observation) ([]doc
 	var paths []doctor.Path
 	for i := range in.config.Uplinks {
 		u := &in.config.Uplinks[i]
-		link, _ := obs.Routing.Link(u.Device)
 		for _, family := range rules.Families {
+			link, _ := obs.Routing.Link(u.DeviceOf(family))
 			id := in.saved.ids[u.Name]
 			info := obs.Report.Paths[rules.Path{Uplink: id, Family: family}]
 			target := echoTarget(u, family)
 			if !info.Carrier || !info.HasDefault || !info.HasAddress() || !target.IsValid() {
 				continue
 			}
-			paths = append(paths, doctor.Path{Uplink: u.Name, Device: u.Device, Mark: in.cfg.Kernel.Mark(id), Family: family, Target: target, MTU: link.MTU})
+			paths = append(paths, doctor.Path{Uplink: u.Name, Device: link.Name, Mark: in.cfg.Kernel.Mark(id), Family: family, Target: target, MTU: link.MTU})
 		}
 	}
 	found, failed := make([]doctor.MTUProbe, len(paths)), make([]error, len(paths))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
+	"github.com/uplinkd/uplinkd/internal/clat"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/discovery"
 	"github.com/uplinkd/uplinkd/internal/dns"
@@ -68,6 +69,8 @@ func openWith(file config.File, discovers bool) (_ *session, err error) {
 	names := dns.New(dns.Options{})
 	names.Configure(in.config)
 	names.Learn(learned)
+	in.saved.clat.Configure(in.config)
+	in.saved.clat.Learn(learned)
 	in.cfg = planinput.Build(in.config, in.saved.ids, learned, in.saved.addressing.ULA(in.config.Daemon.ULA))
 	in.saved.addressing.AddWithdrawn(&in.cfg, time.Now())
 	contents := sets.New(sets.Options{})
@@ -82,14 +85,16 @@ type savedState struct {
 	recorded   rules.Recorded
 	monitor    monitor.Saved
 	addressing *addressing.Engine // which runs nothing
+	clat       *clat.Engine       // likewise
 }
 
 // readSaved reads the state directory without making it.
 func readSaved(dir string) *savedState {
-	k := &savedState{ids: make(map[string]int), addressing: addressing.New(addressing.Options{})}
+	k := &savedState{ids: make(map[string]int), addressing: addressing.New(addressing.Options{}), clat: clat.New(clat.Options{})}
 	state := store.View(dir)
 	documents := k.addressing.Documents()
 	maps.Copy(documents, k.monitor.Documents())
+	maps.Copy(documents, k.clat.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &k.ids, store.Recorded: &k.recorded})
 	for name, v := range documents {
 		_ = state.Load(name, v) // the daemon would start afresh where it fails

@@ -55,6 +55,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 			}
 		}
 	}
+	translators(&out, c, learned)
 	for i := range c.LANs {
 		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID}
 		for _, name := range c.LANs[i].PrefixesFrom {
