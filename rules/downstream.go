@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -39,6 +40,9 @@ func (p *planner) delegable() {
 			for _, d := range u.Delegations {
 				if d.Prefix.Bits() < lan.DelegateLength {
 					p.report.Delegable = append(p.report.Delegable, Delegable{lan.Device, u.ID, d, usable && !d.Elsewhere && !d.Deprecated, p.takenOf(d)})
+				} else if !d.Shared {
+					p.problem("delegate-length", "notice", fmt.Sprintf("routers on %s get nothing of %s: it delegates %v, and they are to have a /%d each", lan.Device, u.Name, d.Prefix, lan.DelegateLength),
+						"ask the provider for a shorter prefix with prefix_hint, or set a longer delegate_length")
 				}
 			}
 		}
