@@ -158,8 +158,10 @@ func TestRoutesToRoutersBehindALAN(t *testing.T) {
 		change func(*world)
 		want   []netip.Prefix
 	}{
-		"both":              {func(*world) {}, []netip.Prefix{part, gone}},
-		"the link is down":  {func(w *world) { w.obs.Links[slices.IndexFunc(w.obs.Links, func(l rules.Link) bool { return l.Name == "lan0" })].Up = false }, nil},
+		"both": {func(*world) {}, []netip.Prefix{part, gone}},
+		"the link is down": {func(w *world) {
+			w.obs.Links[slices.IndexFunc(w.obs.Links, func(l rules.Link) bool { return l.Name == "lan0" })].Up = false
+		}, nil},
 		"somebody has them": {func(w *world) { w.hold("lan0", "2001:db8:c00:fd::5/64") }, []netip.Prefix{part}},
 	} {
 		t.Run(name, func(t *testing.T) {

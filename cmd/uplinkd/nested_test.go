@@ -186,6 +186,10 @@ func TestARouterBehindTheLANHasPartsOfEachPrefix(t *testing.T) {
 		n.await("a ping by "+p.Uplink, func() error { return n.pings(leaf[p.Prefix]) })
 	}
 
+	if plan := n.command("plan", "-c", n.config); strings.Contains(plan, "/62") {
+		t.Errorf("the plan would change what stands:\n%s", plan)
+	}
+
 	n.kill()
 	if err := n.pings(leaf[fiber.Prefix]); err != nil {
 		t.Errorf("the router is killed: %v", err)
