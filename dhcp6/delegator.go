@@ -2,11 +2,12 @@ package dhcp6
 
 import (
 	"cmp"
-	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // Bounds of what a Delegator keeps, whatever is asked of it.
@@ -232,20 +233,6 @@ func (d *Delegator) join(h *Holder) {
 	}
 }
 
-// block returns a part of a prefix, counted from the last: owners count their LANs from the first.
-func block(parent netip.Prefix, bits, number int) (netip.Prefix, bool) {
-	more := bits - parent.Bits()
-	if more <= 0 || bits > 64 || number < 0 || more < 63 && number >= 1<<more {
-		return netip.Prefix{}, false
-	}
-	b := parent.Masked().Addr().As16()
-	high := binary.BigEndian.Uint64(b[:])
-	high |= (uint64(1)<<(64-parent.Bits()) - 1) &^ (uint64(1)<<(64-bits) - 1)
-	high -= uint64(number) << (64 - bits)
-	binary.BigEndian.PutUint64(b[:], high)
-	return netip.PrefixFrom(netip.AddrFrom16(b), bits), true
-}
-
 // choose returns the part of a parent that is a holder's; false: none is left. Wanted are what it asks for, if these are free.
 func (d *Delegator) choose(h *Holder, parent *Parent, bits int, wanted []netip.Prefix) (netip.Prefix, bool) {
 	fits := func(p netip.Prefix) bool {
@@ -263,14 +250,14 @@ func (d *Delegator) choose(h *Holder, parent *Parent, bits int, wanted []netip.P
 	if i := slices.IndexFunc(wanted, free); i >= 0 {
 		return wanted[i], true
 	}
-	if p, ok := block(parent.Prefix, bits, h.Number); ok && free(p) {
+	if p, ok := inet.LastPart(parent.Prefix, bits, h.Number); ok && free(p) {
 		return p, true
 	}
 	// Its own is taken, or the parent has not so many: another one, that of somebody who is away the last.
 	numbers := d.numbers()
 	for _, others := range []bool{false, true} {
 		for number := range maxNumber {
-			p, ok := block(parent.Prefix, bits, number)
+			p, ok := inet.LastPart(parent.Prefix, bits, number)
 			if !ok {
 				break
 			}

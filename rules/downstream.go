@@ -5,13 +5,16 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/uplinkd/uplinkd/rules/inet"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
+	"github.com/uplinkd/uplinkd/rules/nft"
 )
 
 // Downstream is a prefix that a router on a LAN has been given by DHCPv6, until it must have left it.
 type Downstream struct {
 	Prefix netip.Prefix
 	Router netip.Addr // link-local
+	Number int        // of the router: the part of a prefix that is translated to which it appears by, counted from the last
 }
 
 // Delegable is a prefix of which the routers on a LAN may have parts, namely what of it is nobody's network.
@@ -122,6 +125,31 @@ func (p *planner) downstream() {
 				Protocol: p.k.Protocol, Nexthops: []netcfg.Nexthop{{Device: lan.Device, Gateway: d.Router, Weight: 1}}})
 		}
 	}
+}
+
+// downstreamNAT does what prefixNAT does for what the routers on a LAN have: each appears by one part of the delegation, whichever
+// prefix its hosts use. It returns used with these parts.
+func (p *planner) downstreamNAT(u *Uplink, lan *LAN, used []netip.Prefix, srcnat, dstnat *nft.Chain) []netip.Prefix {
+	list := u.usableDelegations()
+	if len(list) == 0 {
+		return used
+	}
+	taken := append(p.takenOf(list[0]), used...)
+	led := make(map[netip.Prefix]bool)
+	for _, first := range []bool{true, false} { // calls from outside go to what lasts
+		for _, d := range lan.Downstream {
+			external, ok := inet.LastPart(list[0].Prefix, lan.DelegateLength, d.Number)
+			if !ok || d.Prefix.Bits() != external.Bits() || first != (p.cfg.Site.IsValid() && p.cfg.Site.Contains(d.Prefix.Addr())) || slices.ContainsFunc(taken, external.Overlaps) {
+				continue
+			}
+			srcnat.Add(u.Name+": a router on "+lan.Device+" appears by the delegation", nft.Device{Out: true, Name: u.Device}, nft.Source{Prefix: d.Prefix}, nft.PrefixNAT{To: external})
+			if !led[external] {
+				dstnat.Add(u.Name+": the delegation leads to a router on "+lan.Device, nft.Device{Name: u.Device}, nft.Destination{Prefix: external}, nft.PrefixNAT{To: d.Prefix, Dest: true})
+				led[external], used = true, append(used, external)
+			}
+		}
+	}
+	return used
 }
 
 // ours reports whether a prefix is part of one that we have now.

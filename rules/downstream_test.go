@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -30,7 +31,7 @@ func (w *world) handOut(t *rapid.T, report *rules.Report) {
 			continue
 		}
 		i := slices.IndexFunc(w.cfg.LANs, func(l rules.LAN) bool { return l.Device == from.Device })
-		w.cfg.LANs[i].Downstream = append(w.cfg.LANs[i].Downstream, rules.Downstream{Prefix: part, Router: nestedRouter})
+		w.cfg.LANs[i].Downstream = append(w.cfg.LANs[i].Downstream, rules.Downstream{Prefix: part, Router: nestedRouter, Number: int(number) / 2})
 	}
 }
 
@@ -179,5 +180,34 @@ func TestRoutesToRoutersBehindALAN(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Behind an uplink that translates, a router's hosts appear by a part of the delegation, whichever prefix they use.
+func TestHostsOfRoutersAppearByTheDelegation(t *testing.T) {
+	w := delegating()
+	w.cfg.Site, w.cfg.Uplinks[1].IPv6.PrefixNAT = netip.MustParsePrefix("fd00:77::/48"), true
+	w.verdicts[rules.Path{Uplink: 1, Family: rules.IPv6}] = rules.Verdict{Health: rules.Dead}
+	lan := &w.cfg.LANs[0]
+	lan.ULA, lan.DelegateLength = netip.MustParsePrefix("fd00:77:0:1::/64"), 62
+	lan.Downstream = []rules.Downstream{
+		{Prefix: netip.MustParsePrefix("2001:db8:a00:f0::/62"), Router: nestedRouter, Number: 1},
+		{Prefix: netip.MustParsePrefix("fd00:77:0:fff8::/62"), Router: nestedRouter, Number: 1},
+		{Prefix: netip.MustParsePrefix("fd00:77:0:100::/62"), Router: nestedRouter, Number: 63}, // that part is the LAN's
+		{Prefix: netip.MustParsePrefix("fd00:77:0:200::/60"), Router: nestedRouter, Number: 2},  // of another length
+	}
+	_, report := w.converge(t)
+	for source, want := range map[string]string{"2001:db8:a00:f1::9": "2001:db8:b00:f9::9", "fd00:77:0:fffa::9": "2001:db8:b00:fa::9", "fd00:77:0:100::9": "", "fd00:77:0:200::9": ""} {
+		got := w.receive(packet{query: query{src: netip.MustParseAddr(source), dst: internet[rules.IPv6], iif: "lan0"}, conn: &connection{fresh: true}}, netip.Addr{})
+		if len(got) != 1 || (got[0].device == "wan2") != (want != "") || want != "" && got[0].src != netip.MustParseAddr(want) {
+			t.Errorf("from %s: %v, want %q", source, got, want)
+		}
+	}
+	if i := slices.IndexFunc(report.Delegable, func(d rules.Delegable) bool { return d.Uplink == 1 && d.Usable }); i < 0 {
+		t.Errorf("what is rewritten may be used: %+v", report.Delegable)
+	}
+	want, _ := w.plan()
+	if text := chainText(want.Table, "dstnat"); !strings.Contains(text, "ip6 daddr 2001:db8:b00:f8::/62 dnat ip6 prefix to fd00:77:0:fff8::/62") {
+		t.Errorf("calls from outside:\n%s", text)
 	}
 }

@@ -170,13 +170,12 @@ func (d *nestedDaemon) again() {
 	d.start()
 }
 
-// A nested router has a part of each provider's prefix and of the router's own. Its hosts use the one that works, and what the router
-// knows outlives it.
+// A nested router has a part of each provider's prefix and of the router's own, and what the router in front knows outlives it.
 func TestARouterBehindTheLANHasPartsOfEachPrefix(t *testing.T) {
 	t.Parallel()
 	n := newNested(t)
 	n.ready()
-	inner := n.daemon()
+	n.daemon()
 	fiber, lte, own := n.awaitGiven("fiber", netip.Prefix{}), n.awaitGiven("lte", netip.Prefix{}), n.awaitGiven("", netip.Prefix{})
 	if !fiber.Usable || lte.Usable || !own.Usable || fiber.Prefix.Bits() != 62 || !own.Prefix.Addr().IsPrivate() {
 		t.Errorf("given %+v, %+v, %+v", fiber, lte, own)
@@ -203,7 +202,19 @@ func TestARouterBehindTheLANHasPartsOfEachPrefix(t *testing.T) {
 	n.await("the way to the leaf to be as it was", func() error {
 		return errors.Join(n.converged(), n.pings(leaf[fiber.Prefix]), n.pings(leaf[lte.Prefix]))
 	})
+	if count := n.foreign(); count != 0 {
+		t.Errorf("%d packets with a foreign source: %s", count, n.foreignSources())
+	}
+}
 
+// Its hosts are taken along when an uplink is left, and when a provider renumbers.
+func TestARouterBehindTheLANFollowsItsProviders(t *testing.T) {
+	t.Parallel()
+	n := newNested(t)
+	n.ready()
+	inner := n.daemon()
+	fiber, lte := n.awaitGiven("fiber", netip.Prefix{}), n.awaitGiven("lte", netip.Prefix{})
+	leaf := n.awaitLeaf("the leaf to have an address of each", map[netip.Prefix]bool{fiber.Prefix: true, lte.Prefix: false})
 	if err := n.Break(lab.Blackhole, "fiber"); err != nil {
 		t.Fatal(err)
 	}

@@ -164,7 +164,7 @@ func (e *Engine) AddDownstream(out *rules.Config, now time.Time) {
 		for _, h := range holders {
 			for _, p := range h.Parts {
 				if h.Link == lan.Device && lan.DelegateLength > 0 && now.Before(p.Valid) {
-					lan.Downstream = append(lan.Downstream, rules.Downstream{Prefix: p.Prefix, Router: h.Router})
+					lan.Downstream = append(lan.Downstream, rules.Downstream{Prefix: p.Prefix, Router: h.Router, Number: h.Number})
 				}
 			}
 		}
