@@ -239,207 +239,211 @@ func (c *customer) list(now time.Time) []netip.Prefix {
 
 // Routers come, go and are not heard, providers renumber, LANs take parts, we restart with what was stored.
 func TestDelegatingKeepsItsPromises(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		now := serverNoon
-		d := NewDelegator(serverDUID)
-		var disk []byte
-		terms := map[string]*Terms{"lan0": {Bits: 62}, "lan1": {Bits: rapid.SampledFrom([]int{60, 62, 64}).Draw(t, "bits")}}
-		var parents []Parent
-		customers := make([]*customer, rapid.IntRange(1, 9).Draw(t, "customers"))
-		for i := range customers {
-			customers[i] = &customer{n: i, link: rapid.SampledFrom([]string{"lan0", "lan0", "lan1"}).Draw(t, "link"), holds: make(map[netip.Prefix]time.Time)}
+	for range 10 { // 1000 histories
+		rapid.Check(t, delegatingHistory)
+	}
+}
+
+func delegatingHistory(t *rapid.T) {
+	now := serverNoon
+	d := NewDelegator(serverDUID)
+	var disk []byte
+	terms := map[string]*Terms{"lan0": {Bits: 62}, "lan1": {Bits: rapid.SampledFrom([]int{60, 62, 64}).Draw(t, "bits")}}
+	var parents []Parent
+	customers := make([]*customer, rapid.IntRange(1, 9).Draw(t, "customers"))
+	for i := range customers {
+		customers[i] = &customer{n: i, link: rapid.SampledFrom([]string{"lan0", "lan0", "lan1"}).Draw(t, "link"), holds: make(map[netip.Prefix]time.Time)}
+	}
+	deal := func() {
+		for _, at := range terms {
+			at.Parents = slices.Clone(parents)
 		}
-		deal := func() {
-			for _, at := range terms {
-				at.Parents = slices.Clone(parents)
+	}
+	anyParent := func() Parent {
+		p := Parent{Usable: rapid.Bool().Draw(t, "usable"), Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x00::/%d",
+			rapid.IntRange(1, 6).Draw(t, "prefix"), rapid.SampledFrom([]int{56, 56, 58, 60, 61, 64}).Draw(t, "length")))}
+		if rapid.Bool().Draw(t, "leased") {
+			p.Preferred = now.Add(time.Duration(rapid.IntRange(-60, 4000).Draw(t, "preferred")) * time.Second)
+			p.Valid = p.Preferred.Add(time.Duration(rapid.IntRange(0, 4000).Draw(t, "valid")) * time.Second)
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "taken") {
+			n := rapid.IntRange(0, 255).Draw(t, "number")
+			b := p.Prefix.Addr().As16()
+			b[7] = byte(n)
+			p.Taken = append(p.Taken, netip.PrefixFrom(netip.AddrFrom16(b), 64))
+		}
+		return p
+	}
+	ask := func(t *rapid.T, c *customer, kind dhcpv6.MessageType, heard bool) {
+		at, holds := terms[c.link], c.list(now)
+		b, changed, err := d.Answer(c.link, at, routerOf(c.n), asks(kind, duidOf(c.n), 1, holds...), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changed {
+			if disk, err = json.Marshal(d.Stored(now)); err != nil {
+				t.Fatal(err)
 			}
 		}
-		anyParent := func() Parent {
-			p := Parent{Usable: rapid.Bool().Draw(t, "usable"), Prefix: netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x00::/%d",
-				rapid.IntRange(1, 6).Draw(t, "prefix"), rapid.SampledFrom([]int{56, 56, 58, 60, 61, 64}).Draw(t, "length")))}
-			if rapid.Bool().Draw(t, "leased") {
-				p.Preferred = now.Add(time.Duration(rapid.IntRange(-60, 4000).Draw(t, "preferred")) * time.Second)
-				p.Valid = p.Preferred.Add(time.Duration(rapid.IntRange(0, 4000).Draw(t, "valid")) * time.Second)
-			}
-			for range rapid.IntRange(0, 3).Draw(t, "taken") {
-				n := rapid.IntRange(0, 255).Draw(t, "number")
-				b := p.Prefix.Addr().As16()
-				b[7] = byte(n)
-				p.Taken = append(p.Taken, netip.PrefixFrom(netip.AddrFrom16(b), 64))
-			}
-			return p
+		if b == nil {
+			return
 		}
-		ask := func(t *rapid.T, c *customer, kind dhcpv6.MessageType, heard bool) {
-			at, holds := terms[c.link], c.list(now)
-			b, changed, err := d.Answer(c.link, at, routerOf(c.n), asks(kind, duidOf(c.n), 1, holds...), now)
+		m, err := parse(b)
+		if err != nil || m.flaws > 0 {
+			t.Fatal(err, m.faults)
+		}
+		some := slices.ContainsFunc(at.Parents, func(p Parent) bool { return p.Usable && !p.Site })
+		offered := make(map[netip.Prefix]bool)
+		for _, a := range m.ias {
+			if a.t1 > a.t2 {
+				t.Errorf("T1 %v, T2 %v", a.t1, a.t2)
+			}
+			for _, g := range a.grants {
+				if g.valid == 0 {
+					if heard && kind != dhcpv6.MessageTypeSolicit {
+						delete(c.holds, g.prefix)
+					}
+					continue
+				}
+				offered[g.prefix] = true
+				i := slices.IndexFunc(at.Parents, func(p Parent) bool { return p.Prefix.Contains(g.prefix.Addr()) && p.Prefix.Bits() < g.prefix.Bits() })
+				if i < 0 || g.prefix.Bits() != at.Bits {
+					t.Fatalf("%v is of no parent of %v", g.prefix, at.Parents)
+				}
+				p := at.Parents[i]
+				if slices.ContainsFunc(p.Taken, g.prefix.Overlaps) {
+					t.Errorf("%v is in a network of %v", g.prefix, p.Taken)
+				}
+				if g.valid > left(p.Valid, now) || g.preferred > left(p.Preferred, now) || g.preferred > g.valid {
+					t.Errorf("%v for %v and %v of %v", g.prefix, g.preferred, g.valid, p)
+				}
+				if some && !p.Usable && g.preferred > 0 {
+					t.Errorf("%v of a parent that is not for new connections: %v", g.prefix, g.preferred)
+				}
+				if kind == dhcpv6.MessageTypeSolicit {
+					continue
+				}
+				for _, o := range customers {
+					if o == c {
+						continue
+					}
+					for _, has := range o.list(now) {
+						if has.Overlaps(g.prefix) {
+							t.Errorf("customer %d is given %v, customer %d has %v", c.n, g.prefix, o.n, has)
+						}
+					}
+				}
+			}
+		}
+		if kind == dhcpv6.MessageTypeSolicit {
+			return
+		}
+		for _, has := range holds {
+			fits := slices.ContainsFunc(at.Parents, func(p Parent) bool {
+				return p.Prefix.Contains(has.Addr()) && p.Prefix.Bits() < has.Bits() && has.Bits() == at.Bits && !slices.ContainsFunc(p.Taken, has.Overlaps) && left(p.Valid, now) >= time.Second
+			})
+			if fits && !offered[has] && !slices.ContainsFunc(holds, func(o netip.Prefix) bool { return offered[o] }) {
+				t.Errorf("customer %d had %v and is given %v", c.n, has, offered)
+			}
+		}
+		if !heard {
+			return
+		}
+		for _, a := range m.ias {
+			for _, g := range a.grants {
+				if g.valid > 0 {
+					c.holds[g.prefix] = now.Add(g.valid)
+				}
+			}
+		}
+	}
+	kinds := map[string]dhcpv6.MessageType{"solicit": dhcpv6.MessageTypeSolicit, "request": dhcpv6.MessageTypeRequest, "renew": dhcpv6.MessageTypeRenew, "rebind": dhcpv6.MessageTypeRebind}
+	actions := map[string]func(*rapid.T){
+		"release": func(t *rapid.T) {
+			c := rapid.SampledFrom(customers).Draw(t, "customer")
+			_, changed, err := d.Answer(c.link, terms[c.link], routerOf(c.n), asks(dhcpv6.MessageTypeRelease, duidOf(c.n), 1, c.list(now)...), now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if changed {
-				if disk, err = json.Marshal(d.Stored(now)); err != nil {
+			if clear(c.holds); changed {
+				disk, _ = json.Marshal(d.Stored(now))
+			}
+		},
+		"a provider delegates": func(t *rapid.T) {
+			if p := anyParent(); !slices.ContainsFunc(parents, func(o Parent) bool { return o.Prefix.Overlaps(p.Prefix) }) {
+				parents = append(parents, p)
+			}
+			deal()
+		},
+		"a provider takes back": func(t *rapid.T) {
+			if len(parents) > 0 {
+				i := rapid.IntRange(0, len(parents)-1).Draw(t, "which")
+				parents = slices.Delete(slices.Clone(parents), i, i+1)
+			}
+			deal()
+		},
+		"an uplink fails or returns": func(t *rapid.T) {
+			parents = slices.Clone(parents)
+			if len(parents) > 0 {
+				p := &parents[rapid.IntRange(0, len(parents)-1).Draw(t, "which")]
+				p.Usable = !p.Usable
+			}
+			deal()
+		},
+		"the site has a prefix": func(*rapid.T) {
+			if !slices.ContainsFunc(parents, func(p Parent) bool { return p.Site }) {
+				parents = append(parents, site)
+			}
+			deal()
+		},
+		"time passes": func(t *rapid.T) {
+			now = now.Add(time.Duration(rapid.SampledFrom([]int{1, 30, 600, 3000, 7000}).Draw(t, "seconds")) * time.Second)
+			parents = slices.DeleteFunc(slices.Clone(parents), func(p Parent) bool { return left(p.Valid, now) == 0 })
+			deal()
+			if d.Expire(now, func(string) bool { return true }) {
+				disk, _ = json.Marshal(d.Stored(now))
+			}
+		},
+		"restart": func(t *rapid.T) {
+			var stored []Holder
+			if disk != nil {
+				if err := json.Unmarshal(disk, &stored); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if b == nil {
-				return
+			d = NewDelegator(serverDUID)
+			d.Restore(stored, now)
+		},
+		"": func(t *rapid.T) {
+			if n := len(d.Holders()); n > len(customers) {
+				t.Errorf("%d holders of %d customers", n, len(customers))
 			}
-			m, err := parse(b)
-			if err != nil || m.flaws > 0 {
-				t.Fatal(err, m.faults)
-			}
-			some := slices.ContainsFunc(at.Parents, func(p Parent) bool { return p.Usable && !p.Site })
-			offered := make(map[netip.Prefix]bool)
-			for _, a := range m.ias {
-				if a.t1 > a.t2 {
-					t.Errorf("T1 %v, T2 %v", a.t1, a.t2)
+			for _, h := range d.Holders() {
+				if len(h.Parts) > maxParts {
+					t.Errorf("%d parts", len(h.Parts))
 				}
-				for _, g := range a.grants {
-					if g.valid == 0 {
-						if heard && kind != dhcpv6.MessageTypeSolicit {
-							delete(c.holds, g.prefix)
-						}
-						continue
-					}
-					offered[g.prefix] = true
-					i := slices.IndexFunc(at.Parents, func(p Parent) bool { return p.Prefix.Contains(g.prefix.Addr()) && p.Prefix.Bits() < g.prefix.Bits() })
-					if i < 0 || g.prefix.Bits() != at.Bits {
-						t.Fatalf("%v is of no parent of %v", g.prefix, at.Parents)
-					}
-					p := at.Parents[i]
-					if slices.ContainsFunc(p.Taken, g.prefix.Overlaps) {
-						t.Errorf("%v is in a network of %v", g.prefix, p.Taken)
-					}
-					if g.valid > left(p.Valid, now) || g.preferred > left(p.Preferred, now) || g.preferred > g.valid {
-						t.Errorf("%v for %v and %v of %v", g.prefix, g.preferred, g.valid, p)
-					}
-					if some && !p.Usable && g.preferred > 0 {
-						t.Errorf("%v of a parent that is not for new connections: %v", g.prefix, g.preferred)
-					}
-					if kind == dhcpv6.MessageTypeSolicit {
-						continue
-					}
-					for _, o := range customers {
-						if o == c {
-							continue
-						}
-						for _, has := range o.list(now) {
-							if has.Overlaps(g.prefix) {
-								t.Errorf("customer %d is given %v, customer %d has %v", c.n, g.prefix, o.n, has)
-							}
-						}
+				for _, p := range h.Parts {
+					if p.Valid.After(now.Add(maxValid + keepAhead)) {
+						t.Errorf("%v is held until %v", p.Prefix, p.Valid)
 					}
 				}
 			}
-			if kind == dhcpv6.MessageTypeSolicit {
-				return
-			}
-			for _, has := range holds {
-				fits := slices.ContainsFunc(at.Parents, func(p Parent) bool {
-					return p.Prefix.Contains(has.Addr()) && p.Prefix.Bits() < has.Bits() && has.Bits() == at.Bits && !slices.ContainsFunc(p.Taken, has.Overlaps) && left(p.Valid, now) >= time.Second
-				})
-				if fits && !offered[has] && !slices.ContainsFunc(holds, func(o netip.Prefix) bool { return offered[o] }) {
-					t.Errorf("customer %d had %v and is given %v", c.n, has, offered)
-				}
-			}
-			if !heard {
-				return
-			}
-			for _, a := range m.ias {
-				for _, g := range a.grants {
-					if g.valid > 0 {
-						c.holds[g.prefix] = now.Add(g.valid)
+			// What a router may use leads to it: planning knows no other prefixes.
+			for _, c := range customers {
+				for _, has := range c.list(now) {
+					if h := d.find(c.link, duidOf(c.n), 1); h == nil || !slices.ContainsFunc(h.Parts, func(p Part) bool { return p.Prefix == has }) {
+						t.Errorf("customer %d has %v, and is known to have %v", c.n, has, h)
 					}
 				}
 			}
+		},
+	}
+	for name, kind := range kinds {
+		actions[name] = func(t *rapid.T) {
+			ask(t, rapid.SampledFrom(customers).Draw(t, "customer"), kind, rapid.IntRange(0, 4).Draw(t, "heard") > 0)
 		}
-		kinds := map[string]dhcpv6.MessageType{"solicit": dhcpv6.MessageTypeSolicit, "request": dhcpv6.MessageTypeRequest, "renew": dhcpv6.MessageTypeRenew, "rebind": dhcpv6.MessageTypeRebind}
-		actions := map[string]func(*rapid.T){
-			"release": func(t *rapid.T) {
-				c := rapid.SampledFrom(customers).Draw(t, "customer")
-				_, changed, err := d.Answer(c.link, terms[c.link], routerOf(c.n), asks(dhcpv6.MessageTypeRelease, duidOf(c.n), 1, c.list(now)...), now)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if clear(c.holds); changed {
-					disk, _ = json.Marshal(d.Stored(now))
-				}
-			},
-			"a provider delegates": func(t *rapid.T) {
-				if p := anyParent(); !slices.ContainsFunc(parents, func(o Parent) bool { return o.Prefix.Overlaps(p.Prefix) }) {
-					parents = append(parents, p)
-				}
-				deal()
-			},
-			"a provider takes back": func(t *rapid.T) {
-				if len(parents) > 0 {
-					i := rapid.IntRange(0, len(parents)-1).Draw(t, "which")
-					parents = slices.Delete(slices.Clone(parents), i, i+1)
-				}
-				deal()
-			},
-			"an uplink fails or returns": func(t *rapid.T) {
-				parents = slices.Clone(parents)
-				if len(parents) > 0 {
-					p := &parents[rapid.IntRange(0, len(parents)-1).Draw(t, "which")]
-					p.Usable = !p.Usable
-				}
-				deal()
-			},
-			"the site has a prefix": func(*rapid.T) {
-				if !slices.ContainsFunc(parents, func(p Parent) bool { return p.Site }) {
-					parents = append(parents, site)
-				}
-				deal()
-			},
-			"time passes": func(t *rapid.T) {
-				now = now.Add(time.Duration(rapid.SampledFrom([]int{1, 30, 600, 3000, 7000}).Draw(t, "seconds")) * time.Second)
-				parents = slices.DeleteFunc(slices.Clone(parents), func(p Parent) bool { return left(p.Valid, now) == 0 })
-				deal()
-				if d.Expire(now, func(string) bool { return true }) {
-					disk, _ = json.Marshal(d.Stored(now))
-				}
-			},
-			"restart": func(t *rapid.T) {
-				var stored []Holder
-				if disk != nil {
-					if err := json.Unmarshal(disk, &stored); err != nil {
-						t.Fatal(err)
-					}
-				}
-				d = NewDelegator(serverDUID)
-				d.Restore(stored, now)
-			},
-			"": func(t *rapid.T) {
-				if n := len(d.Holders()); n > len(customers) {
-					t.Errorf("%d holders of %d customers", n, len(customers))
-				}
-				for _, h := range d.Holders() {
-					if len(h.Parts) > maxParts {
-						t.Errorf("%d parts", len(h.Parts))
-					}
-					for _, p := range h.Parts {
-						if p.Valid.After(now.Add(maxValid + keepAhead)) {
-							t.Errorf("%v is held until %v", p.Prefix, p.Valid)
-						}
-					}
-				}
-				// What a router may use leads to it: planning knows no other prefixes.
-				for _, c := range customers {
-					for _, has := range c.list(now) {
-						if h := d.find(c.link, duidOf(c.n), 1); h == nil || !slices.ContainsFunc(h.Parts, func(p Part) bool { return p.Prefix == has }) {
-							t.Errorf("customer %d has %v, and is known to have %v", c.n, has, h)
-						}
-					}
-				}
-			},
-		}
-		for name, kind := range kinds {
-			actions[name] = func(t *rapid.T) {
-				ask(t, rapid.SampledFrom(customers).Draw(t, "customer"), kind, rapid.IntRange(0, 4).Draw(t, "heard") > 0)
-			}
-		}
-		t.Repeat(actions)
-	})
+	}
+	t.Repeat(actions)
 }
 
 func FuzzAnswer(f *testing.F) {
