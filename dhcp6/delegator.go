@@ -123,7 +123,7 @@ func (d *Delegator) Restore(stored []Holder, now time.Time) {
 				end = latest
 			}
 			if p.Prefix.IsValid() && p.Prefix == p.Prefix.Masked() && routable(p.Prefix.Addr()) && p.Prefix.Bits() >= shortestPrefix && p.Prefix.Bits() <= 64 &&
-				now.Before(end) && len(parts) < maxParts && !d.held(p.Prefix, nil) {
+				now.Before(end) && len(parts) < maxParts && len(d.held(p.Prefix, nil)) == 0 {
 				parts = append(parts, Part{Prefix: p.Prefix, Valid: end, kept: end})
 			}
 		}
@@ -184,11 +184,16 @@ func (d *Delegator) numbers() map[int]bool {
 	return taken
 }
 
-// held reports whether somebody else than a holder has a part of a prefix.
-func (d *Delegator) held(prefix netip.Prefix, but *Holder) bool {
-	return slices.ContainsFunc(d.holders, func(h *Holder) bool {
-		return h != but && slices.ContainsFunc(h.Parts, func(p Part) bool { return p.Prefix.Overlaps(prefix) })
-	})
+// held lists what others than a holder have of a prefix.
+func (d *Delegator) held(prefix netip.Prefix, but *Holder) (list []netip.Prefix) {
+	for _, h := range d.holders {
+		for _, p := range h.Parts {
+			if h != but && p.Prefix.Overlaps(prefix) {
+				list = append(list, p.Prefix)
+			}
+		}
+	}
+	return list
 }
 
 // holder returns the holder of an association, made if need be; nil: there is no room. It is among the known ones only after join.
@@ -246,7 +251,8 @@ func (d *Delegator) choose(h *Holder, parent *Parent, bits int, wanted []netip.P
 			}
 		}
 	}
-	free := func(p netip.Prefix) bool { return fits(p) && !d.held(p, h) }
+	others := d.held(parent.Prefix, h)
+	free := func(p netip.Prefix) bool { return fits(p) && !slices.ContainsFunc(others, p.Overlaps) }
 	if i := slices.IndexFunc(wanted, free); i >= 0 {
 		return wanted[i], true
 	}
@@ -255,13 +261,13 @@ func (d *Delegator) choose(h *Holder, parent *Parent, bits int, wanted []netip.P
 	}
 	// Its own is taken, or the parent has not so many: another one, that of somebody who is away the last.
 	numbers := d.numbers()
-	for _, others := range []bool{false, true} {
+	for _, absent := range []bool{false, true} {
 		for number := range maxNumber {
 			p, ok := inet.LastPart(parent.Prefix, bits, number)
 			if !ok {
 				break
 			}
-			if numbers[number] == others && free(p) {
+			if numbers[number] == absent && free(p) {
 				return p, true
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv6"
+
 	"github.com/uplinkd/uplinkd/internal/linksession"
 )
 
@@ -66,6 +68,17 @@ func (s *Server) open(device string) (ServerConn, error) {
 	return conn, err
 }
 
+func mayBind(b []byte) bool {
+	if len(b) == 0 {
+		return false
+	}
+	switch dhcpv6.MessageType(b[0]) {
+	case dhcpv6.MessageTypeRequest, dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRebind, dhcpv6.MessageTypeRelease:
+		return true
+	}
+	return false
+}
+
 // Failure says why nobody is answered though the link is up; nil: somebody is, or will be in a moment.
 func (s *Server) Failure() error {
 	s.mu.Lock()
@@ -76,14 +89,21 @@ func (s *Server) Failure() error {
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
 func (s *Server) SetLink(index int, up bool) { s.session.SetLink(index, up) }
 
+// What may bind something costs a write to the disk and a plan: no more of these are answered. 256 routers need four a second.
+const (
+	bindAtOnce = 100
+	bindPause  = 100 * time.Millisecond
+)
+
 // Run answers until the context ends.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.session.Close()
+	allowed := linksession.NewBudget(bindAtOnce, bindPause)
 	var e linksession.Event[Datagram]
 	for ; !e.Ended; e = s.session.Next(ctx, time.Time{}) {
 		now := time.Now()
 		s.session.Follow(now)
-		if !e.Received {
+		if !e.Received || mayBind(e.Message.Data) && allowed.Spend(now) > 0 {
 			continue
 		}
 		answer, err := s.cfg.Answer(e.Message, now)

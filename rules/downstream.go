@@ -115,6 +115,9 @@ func (p *planner) downstream() {
 			continue
 		}
 		for _, d := range lan.Downstream {
+			if p.obs.isOurs(d.Router, lan.Device) {
+				continue // somebody pretends to be us
+			}
 			if !p.ours(d.Prefix) {
 				if p.inUse(d.Prefix) {
 					continue

@@ -107,6 +107,9 @@ func (d *downstream) expire(now time.Time) {
 
 // update takes up what the latest plan leaves for routers.
 func (d *downstream) update(c *config.Config, report *rules.Report, names map[int]string, sources map[string]lanSource, resolvers map[string][]netip.Addr) {
+	if report.Defaults == nil {
+		return // nothing has been planned yet: routers would be told to leave what they have
+	}
 	all := make(map[string]*lanTerms)
 	for i := range c.LANs {
 		if lan := &c.LANs[i]; lan.DelegateLength > 0 {

@@ -57,10 +57,11 @@ func TestARouterBehindALANIsGivenPartsThatOutliveTheDaemon(t *testing.T) {
 		}
 		return answer
 	}
+	d.update(c, new(rules.Report), nil, nil, nil)
 	if answer := ask(); answer != nil || disk != nil {
 		t.Errorf("before there is a plan: %x", answer)
 	}
-	report := &rules.Report{Delegable: []rules.Delegable{
+	report := &rules.Report{Defaults: map[rules.Family]rules.Choice{}, Delegable: []rules.Delegable{
 		{Device: "lan0", Uplink: 1, Delegation: rules.Delegation{Prefix: fiberPrefix}},
 		{Device: "lan0", Uplink: 2, Delegation: rules.Delegation{Prefix: fiberPrefix}, Usable: true}, // both have it
 		{Device: "lan0", Uplink: 7, Delegation: rules.Delegation{Prefix: ltePrefix}},                 // has left the configuration
@@ -110,7 +111,7 @@ func TestAnExhaustedPrefixIsNamed(t *testing.T) {
 	d.restore(serverDUID, noon)
 	c := &config.Config{LANs: []config.LAN{{Device: "lan0", DelegateLength: 62}}}
 	small := netip.MustParsePrefix("2001:db8:a00::/61")
-	d.update(c, &rules.Report{Delegable: []rules.Delegable{{Device: "lan0", Uplink: 1, Delegation: rules.Delegation{Prefix: small}, Taken: []netip.Prefix{netip.MustParsePrefix("2001:db8:a00::/64")}}}},
+	d.update(c, &rules.Report{Defaults: map[rules.Family]rules.Choice{}, Delegable: []rules.Delegable{{Device: "lan0", Uplink: 1, Delegation: rules.Delegation{Prefix: small}, Taken: []netip.Prefix{netip.MustParsePrefix("2001:db8:a00::/64")}}}},
 		map[int]string{1: "fiber"}, map[string]lanSource{"fiber": leased(small, 0)}, nil)
 	for n := range byte(2) {
 		if len(d.problems(noon)) > 0 {

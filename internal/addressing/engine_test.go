@@ -56,7 +56,7 @@ func TestConfigurationsAndEventsMayComeAtOnce(t *testing.T) {
 		configs = append(configs, c)
 	}
 	obs := &rules.Observed{Links: []rules.Link{{Name: "fiber0", Index: 2}, {Name: "lan0", Index: 3}}}
-	report := &rules.Report{Online: map[string]bool{"lan0": true}}
+	report := &rules.Report{Defaults: map[rules.Family]rules.Choice{}, Online: map[string]bool{"lan0": true}}
 	router := netip.MustParseAddr("fe80::1")
 	ctx, cancel := context.WithCancel(t.Context())
 	var running, calling sync.WaitGroup
