@@ -20,6 +20,8 @@ const (
 	maxKnown = 512
 	// maxParts bounds the prefixes of one, those that it is to leave included.
 	maxParts = 16
+	// shortestPart is the shortest prefix that a router is believed to have been given.
+	shortestPart = 49
 	// maxNumber bounds the search for a free part of a prefix.
 	maxNumber = 4096
 )
@@ -122,7 +124,7 @@ func (d *Delegator) Restore(stored []Holder, now time.Time) {
 			if end.After(latest) {
 				end = latest
 			}
-			if p.Prefix.IsValid() && p.Prefix == p.Prefix.Masked() && routable(p.Prefix.Addr()) && p.Prefix.Bits() >= shortestPrefix && p.Prefix.Bits() <= 64 &&
+			if p.Prefix.IsValid() && p.Prefix == p.Prefix.Masked() && routable(p.Prefix.Addr()) && p.Prefix.Bits() >= shortestPart && p.Prefix.Bits() <= 64 &&
 				now.Before(end) && len(parts) < maxParts && len(d.held(p.Prefix, nil)) == 0 {
 				parts = append(parts, Part{Prefix: p.Prefix, Valid: end, kept: end})
 			}

@@ -99,6 +99,15 @@ func (p *planner) takenOf(d Delegation) (taken []netip.Prefix) {
 			add(a.Prefix.Masked())
 		}
 	}
+	for i := range p.obs.Routes {
+		r := &p.obs.Routes[i]
+		if r.Family == IPv6 && r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && r.Protocol != p.k.Protocol && r.Protocol != protocolKernel && r.Dst.Bits() > d.Prefix.Bits() {
+			add(r.Dst)
+		}
+	}
+	for _, net := range p.obs.Routed[IPv6.Index()].within(d.Prefix, maxSearch) {
+		add(net)
+	}
 	return taken
 }
 

@@ -128,10 +128,16 @@ func TestWhatRoutersBehindALANMayHave(t *testing.T) {
 		"not what others have": {func(w *world) {
 			w.cfg.Uplinks[0].Delegations[0].Exclude = netip.MustParsePrefix("2001:db8:a00:20::/60")
 			w.hold("lan0", "2001:db8:b00:40::5/64")
+			for _, to := range []string{"2001:db8:b00:80::/60", "2001:db8::/40"} {
+				w.obs.Routes = append(w.obs.Routes, netcfg.Route{Family: rules.IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: netip.MustParsePrefix(to), Metric: 1024,
+					Protocol: protoStatic, Nexthops: []netcfg.Nexthop{{Device: "lan0", Gateway: nestedRouter, Weight: 1}}})
+			}
+			led := netcfg.Route{Family: rules.IPv6, Dst: netip.MustParsePrefix("2001:db8:a00:40::/60"), Nexthops: []netcfg.Nexthop{{Device: "lan0", Gateway: nestedRouter}}}
+			w.obs.Routed[rules.IPv6.Index()] = rules.NewRoutedNetworks(slices.Values([]*netcfg.Route{&led}), 1)
 			w.cfg.Site = netip.Prefix{}
 		}, []string{
-			"1 2001:db8:a00::/56 true but [2001:db8:a00:20::/60 2001:db8:a00::/64 2001:db8:a00:1::/64]",
-			"2 2001:db8:b00::/56 true but [2001:db8:b00::/64 2001:db8:b00:1::/64 2001:db8:b00:40::/64]"}},
+			"1 2001:db8:a00::/56 true but [2001:db8:a00:20::/60 2001:db8:a00::/64 2001:db8:a00:1::/64 2001:db8:a00:40::/60]",
+			"2 2001:db8:b00::/56 true but [2001:db8:b00::/64 2001:db8:b00:1::/64 2001:db8:b00:40::/64 2001:db8:b00:80::/60]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := delegating()
