@@ -28,8 +28,8 @@ type nested struct {
 var delegatingParts = twoDelegations + "delegate_length = 62\n"
 
 // newNested makes a world whose providers delegate prefixes, and whose LAN has a router instead of a host. Nothing runs yet.
-func newNested(t *testing.T) *nested {
-	r := newRouter(t, lab.Options{Delegation: true}, delegatingParts)
+func newNested(t *testing.T, config string) *nested {
+	r := newRouter(t, lab.Options{Delegation: true}, config)
 	r.listen()
 	n := &nested{router: r, leaf: r.unshareNet("lan")}
 	r.sh("lan", `ip link add in0 type veth peer name leaf0; ip link set leaf0 netns `+n.leaf+`; ip link set in0 up
@@ -173,7 +173,7 @@ func (d *nestedDaemon) again() {
 // A nested router has a part of each provider's prefix and of the router's own, and what the router in front knows outlives it.
 func TestARouterBehindTheLANHasPartsOfEachPrefix(t *testing.T) {
 	t.Parallel()
-	n := newNested(t)
+	n := newNested(t, delegatingParts)
 	n.ready()
 	n.daemon()
 	fiber, lte, own := n.awaitGiven("fiber", netip.Prefix{}), n.awaitGiven("lte", netip.Prefix{}), n.awaitGiven("", netip.Prefix{})
@@ -202,6 +202,14 @@ func TestARouterBehindTheLANHasPartsOfEachPrefix(t *testing.T) {
 	n.await("the way to the leaf to be as it was", func() error {
 		return errors.Join(n.converged(), n.pings(leaf[fiber.Prefix]), n.pings(leaf[lte.Prefix]))
 	})
+	n.configure(twoDelegations)
+	n.command("reload", "--socket", n.socket())
+	n.await("routes to routers to be gone", func() error {
+		if routes := n.sh("router", "ip -6 route show proto 117"); strings.Contains(routes, "/62") {
+			return errors.New(routes)
+		}
+		return n.converged()
+	})
 	if count := n.foreign(); count != 0 {
 		t.Errorf("%d packets with a foreign source: %s", count, n.foreignSources())
 	}
@@ -210,7 +218,7 @@ func TestARouterBehindTheLANHasPartsOfEachPrefix(t *testing.T) {
 // Its hosts are taken along when an uplink is left, and when a provider renumbers.
 func TestARouterBehindTheLANFollowsItsProviders(t *testing.T) {
 	t.Parallel()
-	n := newNested(t)
+	n := newNested(t, delegatingParts)
 	n.ready()
 	inner := n.daemon()
 	fiber, lte := n.awaitGiven("fiber", netip.Prefix{}), n.awaitGiven("lte", netip.Prefix{})
@@ -260,5 +268,29 @@ func TestARouterBehindTheLANFollowsItsProviders(t *testing.T) {
 	n.awaitRefused(leaf[fiber.Prefix])
 	if after := n.foreign(); after != before {
 		t.Errorf("%d packets with a foreign source: %s", after-before, n.foreignSources())
+	}
+}
+
+// Where hosts never see a provider's prefix, those of a nested router have unique-local addresses of the router in front, and appear by
+// the delegation of whichever uplink carries them.
+func TestARouterBehindTheLANIsTranslated(t *testing.T) {
+	t.Parallel()
+	n := newNested(t, strings.ReplaceAll(delegatingParts, "delegation = true\n", "delegation = true\n  translate = true\n"))
+	n.start()
+	n.awaitState("fiber", uplink.Up)
+	n.awaitState("lte", uplink.Up)
+	n.daemon()
+	own := n.awaitGiven("", netip.Prefix{})
+	leaf := n.awaitLeaf("the leaf to have an address", map[netip.Prefix]bool{own.Prefix: true})[own.Prefix]
+	n.await("a ping", func() error { return n.pings(leaf) })
+	if err := n.Break(lab.Carrier, "fiber"); err != nil {
+		t.Fatal(err)
+	}
+	n.await("a ping by the other uplink", func() error { return n.pings(leaf) })
+	if given := n.lan().Downstream; len(given) != 1 {
+		t.Errorf("given %+v", given)
+	}
+	if count := n.foreign(); count != 0 {
+		t.Errorf("%d packets with a foreign source: %s", count, n.foreignSources())
 	}
 }

@@ -124,7 +124,7 @@ func (c *pdClient) has(uplink string, preferred bool) netip.Addr {
 // Programs that people run on routers get, renew, lose and move prefixes.
 func TestRoutersOfOtherKindsHavePartsOfEachPrefix(t *testing.T) {
 	t.Parallel()
-	n := newNested(t)
+	n := newNested(t, delegatingParts)
 	n.pace = 300 * time.Millisecond
 	n.ready()
 	clients := make([]*pdClient, 0, len(pdClients))
