@@ -64,7 +64,17 @@ func (a *answering) advertise() bool {
 		}
 		a.add(wants.id, offers, nil)
 	}
+	a.refuseAddresses()
 	return len(ias) > 0
+}
+
+// refuseAddresses answers those associations that are none of prefixes.
+func (a *answering) refuseAddresses() {
+	for _, other := range a.ias {
+		if !other.pd {
+			a.refuse(other, iana.StatusNoAddrsAvail)
+		}
+	}
 }
 
 // bind gives or extends. Another server's prefixes are none of our business: who rebinds those hears nothing.
@@ -88,27 +98,27 @@ func (a *answering) bind() bool {
 		}
 		a.add(wants.id, offers, a.leave(h, wants, offers))
 	}
-	for _, other := range a.ias {
-		if !other.pd {
-			a.refuse(other, iana.StatusNoAddrsAvail)
-		}
-	}
+	a.refuseAddresses()
 	return true
 }
 
-// isOurs reports whether an association is known here, or has what only we can have given: what a disk lost is given again.
+// isOurs reports whether an association holds something of us, or lists what only we can have given: what a disk lost is given again.
 func (a *answering) isOurs(wants ia) bool {
-	if a.find(a.link, a.client, wants.id) != nil {
+	if h := a.find(a.link, a.client, wants.id); h != nil && len(h.Parts) > 0 {
 		return true
 	}
-	return slices.ContainsFunc(wants.grants, func(g grant) bool {
-		return slices.ContainsFunc(a.terms.Parents, func(p Parent) bool { return p.Prefix.Contains(g.prefix.Addr()) && p.Prefix.Bits() < g.prefix.Bits() })
-	})
+	return slices.ContainsFunc(wants.wanted(), a.within)
 }
 
-// leave lists what a client is to use no more: what it lists, or has been given, and is not offered.
+// within reports whether a prefix is part of one that we have.
+func (a *answering) within(prefix netip.Prefix) bool {
+	return slices.ContainsFunc(a.terms.Parents, func(p Parent) bool { return p.Prefix.Contains(prefix.Addr()) && p.Prefix.Bits() < prefix.Bits() })
+}
+
+// leave lists what a client is to use no more: what it lists, or has been given, and is not offered. Whoever rebinds may list prefixes of
+// another server besides.
 func (a *answering) leave(h *Holder, wants ia, offers []grant) []netip.Prefix {
-	list := wants.wanted()
+	list := slices.DeleteFunc(wants.wanted(), func(p netip.Prefix) bool { return a.kind == dhcpv6.MessageTypeRebind && !a.within(p) })
 	for _, p := range h.Parts {
 		if !slices.Contains(list, p.Prefix) {
 			list = append(list, p.Prefix)
