@@ -108,6 +108,13 @@ func (d *Delegator) Lacks(now time.Time) []Lacking {
 	return slices.SortedFunc(maps.Keys(d.lacks), func(a, b Lacking) int { return cmp.Or(cmp.Compare(a.Link, b.Link), a.Parent.Compare(b.Parent)) })
 }
 
+func (d *Delegator) lack(at Lacking, now time.Time) {
+	if len(d.lacks) >= maxKnown { // a provider that renumbers all day
+		clear(d.lacks)
+	}
+	d.lacks[at] = now
+}
+
 // Restore takes up what was stored, as far as it can have been. Times without a monotonic reading get one, and none is later than
 // it can be.
 func (d *Delegator) Restore(stored []Holder, now time.Time) {
@@ -213,7 +220,7 @@ func (d *Delegator) holder(link string, client DUID, iaid uint32, router netip.A
 		}
 	}
 	if holding >= maxHolders || own >= maxOfRouter {
-		d.lacks[Lacking{Link: link}] = now
+		d.lack(Lacking{Link: link}, now)
 		return nil
 	}
 	h := &Holder{Link: link, Client: slices.Clone(client), IAID: iaid, Router: router}
@@ -290,7 +297,7 @@ func (d *Delegator) offers(h *Holder, t *Terms, wanted []netip.Prefix, now time.
 		}
 		prefix, ok := d.choose(h, parent, t.Bits, wanted)
 		if !ok {
-			d.lacks[Lacking{h.Link, parent.Prefix}] = now
+			d.lack(Lacking{h.Link, parent.Prefix}, now)
 		}
 		if !ok || slices.ContainsFunc(list, func(o grant) bool { return o.prefix.Overlaps(prefix) }) {
 			continue
