@@ -294,3 +294,30 @@ func TestARouterBehindTheLANIsTranslated(t *testing.T) {
 		t.Errorf("%d packets with a foreign source: %s", count, n.foreignSources())
 	}
 }
+
+// A server of addresses beside ours that does not share the port keeps routers from being answered, which is told until it is over.
+func TestAServerThatHasThePortIsNamed(t *testing.T) {
+	t.Parallel()
+	n := newNested(t, delegatingParts)
+	serve := func(option string) (stop func()) {
+		_, _, stop = n.background("router", "dnsmasq", "-k", "-C", "/dev/null", "--port=0", "--user=root", "--pid-file=", "--interface=lan0",
+			"--dhcp-leasefile="+n.dir+"/leases", "--dhcp-range=2001:db8:1::10,2001:db8:1::20,64,1h", option)
+		n.await("a server of addresses", func() error {
+			if out := n.sh("router", "ss -ulpn"); !strings.Contains(out, ":547") {
+				return errors.New(out)
+			}
+			return nil
+		})
+		return stop
+	}
+	stop := serve("--dhcp-authoritative")
+	n.start()
+	n.awaitProblem("dhcpv6-server", "lan0", "in use")
+	stop()
+	n.awaitProblem("dhcpv6-server") // is over
+	n.kill()
+	serve("--bind-dynamic")
+	n.start()
+	n.daemon()
+	n.awaitGiven("", netip.Prefix{})
+}

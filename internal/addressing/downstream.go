@@ -199,7 +199,7 @@ func (d *downstream) problems(now time.Time) []rules.Problem {
 	for _, device := range slices.Sorted(maps.Keys(servers)) {
 		if err := servers[device].client.Failure(); err != nil {
 			problems = append(problems, rules.Problem{Code: "dhcpv6-server", Severity: "warning", Message: fmt.Sprintf("no router on %s gets a prefix: %v", device, err),
-				Fix: fmt.Sprintf("stop the DHCPv6 server that has the port, or delegate_length for %s", device)})
+				Fix: fmt.Sprintf("stop the DHCPv6 server that has the port, or have it share the port (dnsmasq: bind-dynamic); or do without delegate_length for %s", device)})
 		}
 	}
 	d.mu.Lock()
