@@ -9,7 +9,7 @@ import (
 // be the whole.
 func LastPart(whole netip.Prefix, bits, number int) (netip.Prefix, bool) {
 	more := bits - whole.Bits()
-	if more <= 0 || bits > 64 || number < 0 || more < 63 && number >= 1<<more {
+	if more <= 0 || bits > 64 || number < 0 || uint64(number)>>min(more, 63) != 0 {
 		return netip.Prefix{}, false
 	}
 	b := whole.Masked().Addr().As16()
