@@ -15,6 +15,18 @@
 //	                                                   ├─ restore.go     what is left of a stored Lease
 //	                                                   └─ build.go       message -> datagram
 //
+// It is a server too: a delegating router for the routers behind a LAN.
+//
+//	ServerConn ─ datagrams ─► Server ─► Answer, of the caller ─► Delegator ─► the answer, and whether to store and plan first
+//	(serversocket.go)         one goroutine for each LAN          pure         │
+//	                                                                          ├─ serverquery.go  datagram -> query, tolerant
+//	                                                                          ├─ answer.go       what each message leads to
+//	                                                                          └─ delegator.go    who has which part, until when
+//
+// What a Delegator gives follows from the [Terms] of each link alone, which say what may be given now, and for how long; it remembers
+// who has been told what, and until when that counts. Nobody else gets a part of that before. Times are the caller's: within a run
+// they have a monotonic reading, stored ones are read as the rest of a lifetime.
+//
 // # States
 //
 //	stopped    -> verifying   the link comes up, and there is a lease or the memory of one

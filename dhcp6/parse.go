@@ -30,9 +30,10 @@ func (k iaKey) String() string {
 	return fmt.Sprintf("IA_NA %d", k.id)
 }
 
-// message is what a server says.
+// message is what a server says, or a client.
 type message struct {
 	kind           dhcpv6.MessageType
+	asks           bool // it is of a client, whose T1 and T2 mean nothing
 	xid            dhcpv6.TransactionID
 	client, server DUID
 	preference     uint8
@@ -165,7 +166,7 @@ func (m *message) association(pd bool, data []byte) error {
 		return errLength
 	}
 	a := ia{iaKey: iaKey{pd, binary.BigEndian.Uint32(data)}, t1: lifetime(data[4:]), t2: lifetime(data[8:])}
-	if a.t1 > a.t2 && a.t2 > 0 {
+	if a.t1 > a.t2 && a.t2 > 0 && !m.asks {
 		return fmt.Errorf("%v has T1 %v > T2 %v", a.iaKey, a.t1, a.t2)
 	}
 	before := m.flaws

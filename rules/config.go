@@ -64,6 +64,8 @@ type Config struct {
 	Kernel  Kernel
 	Uplinks []Uplink
 	LANs    []LAN
+	// Site is the router's own prefix (RFC 4193), of which LANs and the routers on them have parts; zero: none.
+	Site netip.Prefix
 	// Policies are asked in their order; the first that matches and has a way decides.
 	Policies []Policy
 	Groups   []Group

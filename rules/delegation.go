@@ -47,6 +47,10 @@ type LAN struct {
 	ULA      netip.Prefix // its /64 of the router's own addresses (RFC 4193); zero: none
 	// Withdrawn are former prefixes of it that its hosts may still hold.
 	Withdrawn []netip.Prefix
+	// DelegateLength is that of the prefixes which routers on it are given by DHCPv6; 0: none.
+	DelegateLength int
+	// Downstream are the prefixes that these have.
+	Downstream []Downstream
 }
 
 // Subnet is what a LAN has of one delegation.
@@ -116,6 +120,7 @@ func (p *planner) subnets() {
 			}
 		}
 	}
+	p.delegable()
 	p.report.Online = make(map[string]bool, len(p.cfg.LANs))
 	for i := range p.cfg.LANs {
 		lan := &p.cfg.LANs[i]

@@ -183,7 +183,9 @@ func delegated() *world {
 	_ = w.delAddr("wan2", netip.MustParsePrefix("2001:db8:b::2/64"))
 	w.cfg.Uplinks[0].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:a00::/56"), Exclude: netip.MustParsePrefix("2001:db8:a00::/64")}}
 	w.cfg.Uplinks[1].Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:b00::/64")}}
-	w.cfg.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{1, 2}, ULA: netip.MustParsePrefix("fd00:77:0:1::/64")}}
+	w.cfg.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{1, 2}, ULA: netip.MustParsePrefix("fd00:77:0:1::/64"), Downstream: []rules.Downstream{
+		{Prefix: netip.MustParsePrefix("2001:db8:a00:fc::/62"), Router: netip.MustParseAddr("fe80::9")},
+		{Prefix: netip.MustParsePrefix("2001:db8:c00:fc::/62"), Router: netip.MustParseAddr("fe80::9")}}}} // of a delegation that is gone
 	return w
 }
 

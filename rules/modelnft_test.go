@@ -311,7 +311,10 @@ func (m *machine) rule(r nft.Rule, p *packet, nth int) string {
 // mapped is nf_nat's NF_NAT_RANGE_NETMAP: another prefix, the same rest.
 func mapped(a netip.Addr, to netip.Prefix) netip.Addr {
 	b, prefix := a.As16(), to.Addr().As16()
-	copy(b[:to.Bits()/8], prefix[:])
+	for i := range to.Bits() {
+		bit := byte(0x80 >> (i % 8))
+		b[i/8] = b[i/8]&^bit | prefix[i/8]&bit
+	}
 	return netip.AddrFrom16(b)
 }
 

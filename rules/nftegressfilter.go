@@ -39,12 +39,18 @@ func (p *planner) isLocal(device string, address netip.Prefix) bool {
 // routedNetworks lists the networks that are reached through those, but for those of Observed.Routed.
 func (p *planner) routedNetworks() []netip.Prefix {
 	var nets []netip.Prefix
-	for i := range p.obs.Routes {
-		r := &p.obs.Routes[i]
-		behind := func(n netcfg.Nexthop) bool { return !p.devices[n.Device] }
-		if r.Table == netcfg.TableMain && r.Type == netcfg.Unicast && !r.DefaultLike() && r.Dst.Addr().IsGlobalUnicast() && slices.ContainsFunc(r.Nexthops, behind) {
+	behind := func(n netcfg.Nexthop) bool { return !p.devices[n.Device] }
+	add := func(r *netcfg.Route, ours bool) {
+		if r.Table == netcfg.TableMain && (r.Protocol == p.k.Protocol) == ours && r.Type == netcfg.Unicast && !r.DefaultLike() && r.Dst.Addr().IsGlobalUnicast() &&
+			slices.ContainsFunc(r.Nexthops, behind) {
 			nets = append(nets, r.Dst)
 		}
+	}
+	for i := range p.obs.Routes {
+		add(&p.obs.Routes[i], false)
+	}
+	for i := range p.state.Routes { // as they will be
+		add(&p.state.Routes[i], true)
 	}
 	return nets
 }

@@ -184,6 +184,7 @@ func (p *planner) prefixNAT(u *Uplink, srcnat, dstnat *nft.Chain) {
 	if own, ok := p.ownOfDelegation(u); ok {
 		dstnat.Add(u.Name+": its own address is the router's", nft.Device{Name: u.Device}, nft.Destination{Prefix: netip.PrefixFrom(own.Addr(), 128)}, nft.Return{})
 	}
+	var used []netip.Prefix
 	for _, lan := range p.lansFrom(u.ID) {
 		external, ok := p.translated(u, lan)
 		if !ok {
@@ -204,6 +205,7 @@ func (p *planner) prefixNAT(u *Uplink, srcnat, dstnat *nft.Chain) {
 		if len(internal) > 0 {
 			dstnat.Add(u.Name+": the delegation leads to "+lan.Device, nft.Device{Name: u.Device}, nft.Destination{Prefix: external}, nft.PrefixNAT{To: internal[0], Dest: true})
 		}
+		used = p.downstreamNAT(u, lan, used, srcnat, dstnat)
 	}
 }
 

@@ -26,6 +26,7 @@ type Report struct {
 	// Resolvers are the DNS servers of all uplinks, those of the best and foremost first.
 	Resolvers []Resolver
 	Subnets   []Subnet        // what the LANs have of the delegations
+	Delegable []Delegable     // what routers on LANs may have of them
 	Online    map[string]bool // LANs, by device, whose hosts can reach the Internet by IPv6
 	Problems  []Problem
 	// Absent are problems with devices that may come any time: policies are about what comes in by them.
@@ -104,6 +105,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (netcfg.State, R
 		p.lans()
 		p.devices6()
 		p.withdrawn()
+		p.downstream()
 		p.findFormer()
 		p.rules()
 		p.networkRules()

@@ -180,6 +180,17 @@ func (n *RoutedNetworks) overlaps(p netip.Prefix) bool {
 	return next < len(n.list) && p.Contains(n.list[next].dst.Addr())
 }
 
+// within lists those that are parts of a prefix, at most some of them.
+func (n *RoutedNetworks) within(p netip.Prefix, most int) (list []netip.Prefix) {
+	if n == nil {
+		return nil
+	}
+	for at := n.after(p); at < len(n.list) && p.Contains(n.list[at].dst.Addr()) && len(list) < most; at++ {
+		list = append(list, n.list[at].dst)
+	}
+	return list
+}
+
 // find finds the route of a key, which is of main.
 func (n *RoutedNetworks) find(key netcfg.RouteKey) (netcfg.Route, bool) {
 	for i := range n.covering(key.Dst) {

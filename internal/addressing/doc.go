@@ -7,7 +7,9 @@
 //	dhcp4.Client       by uplink ─► leases ───────┐
 //	ndisc.Discoverer   by uplink ─► routers ──────┼─► Learned ─► the daemon plans ─► UpdateRA(report)
 //	dhcp6.Client       by uplink ─► delegations ──┘                                       │
-//	ndisc.Advertiser   by LAN    ◄─ lans ◄────────────────────────────────────────────────┘
+//	ndisc.Advertiser   by LAN    ◄─ lans ◄────────────────────────────────────────────────┤
+//	dhcp6.Server       by LAN    ◄► downstream ◄── what is left of delegations ───────────┘
+//	                                     └───────► AddDownstream: routes to those who have a part
 //
 // What changes goes out by the callbacks of [Options]: Changed (plan again), OnEvent, ProbeNow, and Save for the state directory.
 // What probing says of uplinks comes in by Options.Verdict, for routers are left when probes say so.
@@ -19,7 +21,7 @@
 //
 // # Locks
 //
-// leases, routers, delegations and lans have a lock each, and so has the supervisor inside each of them. The order is: a part's lock, then
+// leases, routers, delegations, lans and downstream have a lock each, and so has the supervisor inside each of them. The order is: a part's lock, then
 // that of its supervisor. While the latter is held nothing is called but the function that makes an instance, which takes no lock. No part
 // takes another's lock, or Engine.mu, while it holds its own; no callback of Options is called under a lock.
 package addressing

@@ -20,11 +20,12 @@ import (
 
 // Names of the documents in the state directory.
 const (
-	docIdentity = "identity" // what this router is known by
-	docLeases4  = "leases4"  // DHCPv4 leases, by uplink name
-	docLeases6  = "leases6"  // DHCPv6 leases, by uplink name
-	docRouters  = "routers6" // what routers have advertised, by uplink name
-	docLANs     = "lans6"    // what the hosts of each LAN were told, by device
+	docIdentity   = "identity"    // what this router is known by
+	docLeases4    = "leases4"     // DHCPv4 leases, by uplink name
+	docLeases6    = "leases6"     // DHCPv6 leases, by uplink name
+	docRouters    = "routers6"    // what routers have advertised, by uplink name
+	docLANs       = "lans6"       // what the hosts of each LAN were told, by device
+	docDownstream = "downstream6" // what routers on LANs were given
 	// docPrefixes begins the name of the document with the live prefixes of a LAN, for other programs.
 	docPrefixes = "prefixes-"
 )
@@ -60,6 +61,7 @@ type Engine struct {
 	routers     *routers
 	delegations *delegations
 	lans        *lans
+	downstream  *downstream
 
 	mu     sync.Mutex // guards what follows
 	config *config.Config
@@ -77,13 +79,14 @@ func New(o Options) *Engine {
 	e.routers = newRouters(o.Log, o.Save, e.onRouters)
 	e.delegations = newDelegations(o.Log, o.Save, e.onDelegation)
 	e.lans = newLANs(o.Log, o.Save)
+	e.downstream = newDownstream(o.Log, o.Save, func() { e.o.Changed() })
 	return e
 }
 
 // Documents returns the documents of the state directory, by name, to be filled before Restore.
 func (e *Engine) Documents() map[string]any {
 	return map[string]any{docIdentity: &e.identity, docLeases4: &e.leases.held, docLeases6: &e.delegations.held, docRouters: &e.routers.kept,
-		docLANs: &e.lans.advertised}
+		docLANs: &e.lans.advertised, docDownstream: &e.downstream.stored}
 }
 
 // Restore takes up what Documents were filled with, as far as it still holds.
@@ -91,6 +94,7 @@ func (e *Engine) Restore(now time.Time) {
 	e.leases.restore(now)
 	e.routers.restore(now)
 	e.lans.restore(now)
+	e.downstream.restore(e.identity.DUID, now)
 }
 
 // Identify draws what this router is known by, unless it has been before, and keeps it before any server hears of it.
@@ -110,6 +114,7 @@ func (e *Engine) Configure(c *config.Config, ids map[string]int) {
 	e.routers.configure(c, e.identity.Secret)
 	e.delegations.configure(c, ids, e.identity.DUID)
 	e.lans.configure(c)
+	e.downstream.configure(c)
 }
 
 func (e *Engine) configuration() (*config.Config, map[string]int) {
@@ -121,7 +126,7 @@ func (e *Engine) configuration() (*config.Config, map[string]int) {
 // Run has the clients work until the context ends. Nothing is given back then, and nobody is told.
 func (e *Engine) Run(ctx context.Context) error {
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context){e.leases.run, e.routers.run, e.delegations.run, e.lans.run, e.expireLeases} {
+	for _, run := range []func(context.Context){e.leases.run, e.routers.run, e.delegations.run, e.lans.run, e.downstream.run, e.expireLeases} {
 		running.Go(func() { run(ctx) })
 	}
 	running.Wait()
@@ -143,6 +148,7 @@ func (e *Engine) expireLeases(ctx context.Context) {
 			e.o.Changed()
 			e.routers.flush(now)
 			e.updateRA()
+			e.downstream.expire(now)
 		}
 	})
 }
@@ -154,6 +160,7 @@ func (e *Engine) clockSet(now time.Time) {
 	e.leases.keep()
 	e.routers.clockSet(now)
 	e.lans.clockSet(now)
+	e.downstream.keep(now)
 }
 
 // Observe tells the clients of their devices.
@@ -162,6 +169,7 @@ func (e *Engine) Observe(obs *rules.Observed) {
 	e.routers.observe(obs, e.usedGateways())
 	e.delegations.observe(obs)
 	e.lans.observe(obs)
+	e.downstream.observe(obs)
 }
 
 // usedGateways returns the IPv6 gateways of the latest plan, by uplink name.
@@ -217,6 +225,7 @@ func (e *Engine) updateRA() {
 		sources[u.Name] = e.lanSource(u, info.PathMTU())
 	}
 	e.lans.update(c, report, names, e.ULA(c.Daemon.ULA), sources, time.Now())
+	e.downstream.update(c, report, names, sources, e.lans.resolvers())
 }
 
 // lanSource gathers what hosts may be told of an uplink.
@@ -260,7 +269,7 @@ func finite(end time.Time) time.Time {
 
 // Problems lists what is wrong with what servers and routers give, and with other routers on the LANs.
 func (e *Engine) Problems(now time.Time) []rules.Problem {
-	return slices.Concat(e.lans.problems(), e.delegations.problems(now), e.leases.problems(now))
+	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.delegations.problems(now), e.leases.problems(now))
 }
 
 // Routerless reports whether the DHCPv4 lease of an uplink names no router.

@@ -49,14 +49,14 @@ func TestConfigurationsAndEventsMayComeAtOnce(t *testing.T) {
 			u.IPv4.Method, u.IPv6.Method, u.IPv6.Delegation, u.IPv6.RequestAddress = config.MethodDHCP, config.MethodRA, true, i == 1
 			c.Uplinks = append(c.Uplinks, u)
 		}
-		c.LANs = []config.LAN{{Device: "lan0", Advertise: i != 1, PrefixesFrom: []string{"fiber"}}}
+		c.LANs = []config.LAN{{Device: "lan0", Advertise: i != 1, PrefixesFrom: []string{"fiber"}, DelegateLength: 62 * (i % 2)}}
 		if i == 3 {
 			c.Uplinks = c.Uplinks[:1]
 		}
 		configs = append(configs, c)
 	}
 	obs := &rules.Observed{Links: []rules.Link{{Name: "fiber0", Index: 2}, {Name: "lan0", Index: 3}}}
-	report := &rules.Report{Online: map[string]bool{"lan0": true}}
+	report := &rules.Report{Defaults: map[rules.Family]rules.Choice{}, Online: map[string]bool{"lan0": true}}
 	router := netip.MustParseAddr("fe80::1")
 	ctx, cancel := context.WithCancel(t.Context())
 	var running, calling sync.WaitGroup
@@ -68,6 +68,9 @@ func TestConfigurationsAndEventsMayComeAtOnce(t *testing.T) {
 		func(int) { e.UpdateRA(report) },
 		func(int) { e.UpdateVerdicts() },
 		func(i int) { e.leases.update("fiber", &dhcp4.Lease{MTU: i}, inForce) },
+		func(i int) {
+			_, _ = e.downstream.answer("lan0", dhcp6.Datagram{From: router, Data: asksForPrefix(byte(i))}, time.Now())
+		},
 		func(int) { e.delegations.update("lte", dhcp6.Change{Lease: &dhcp6.Lease{}}, inForce) },
 		func(i int) {
 			e.routers.update("fiber", ndisc.View{Unanswered: i, State: ndisc.State{Chosen: router}}, inForce)
@@ -78,6 +81,8 @@ func TestConfigurationsAndEventsMayComeAtOnce(t *testing.T) {
 			e.LANs(now)
 			e.Delegated(&configs[0].Uplinks[0], now)
 			e.AddWithdrawn(&rules.Config{LANs: []rules.LAN{{Device: "lan0"}}}, now)
+			e.AddDownstream(&rules.Config{LANs: []rules.LAN{{Device: "lan0"}}}, now)
+			e.downstream.expire(now)
 		},
 	} {
 		calling.Go(func() {

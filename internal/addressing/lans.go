@@ -233,9 +233,21 @@ func routerAddress(in *ndisc.Input) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
+// resolvers returns the DNS servers that hosts are told of, by device.
+func (l *lans) resolvers() map[string][]netip.Addr {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	servers := make(map[string][]netip.Addr, len(l.inputs))
+	for device, in := range l.inputs {
+		servers[device] = in.DNS
+	}
+	return servers
+}
+
 // LANs tells of the LANs, in the order of the configuration.
 func (e *Engine) LANs(now time.Time) []json.RawMessage {
 	c, _ := e.configuration()
+	downstream := e.downstream.status(now)
 	l := e.lans
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -254,6 +266,7 @@ func (e *Engine) LANs(now time.Time) []json.RawMessage {
 		for _, o := range l.others[lan.Device] {
 			s.Others = append(s.Others, status.OtherRouter{Router: o.Router, LifetimeS: int64(o.Lifetime / time.Second), Prefixes: o.Prefixes, Conflicts: o.Conflicts})
 		}
+		s.Downstream = downstream[lan.Device]
 		list = append(list, s.Raw())
 	}
 	return list

@@ -129,6 +129,7 @@ prefixes_from = ["tunnel"]
 advertise = false
 dns = ["uplinks", "self", "2001:db8::53"]
 search = ["Home.example."]
+delegate_length = 60
 
 [[policy]]
 name = "some"
@@ -294,7 +295,7 @@ var everyValue = Config{
 	LANs: []LAN{{
 		Device: "br-lan", SubnetID: 65535, PrefixesFrom: []string{"tunnel"},
 		DNS:    DNS{Uplinks: true, Self: true, Servers: []netip.Addr{netip.MustParseAddr("2001:db8::53")}},
-		Search: []string{"home.example"},
+		Search: []string{"home.example"}, DelegateLength: 60,
 	}},
 	Sets: []Set{
 		{Name: "work", Addresses: nets("192.0.2.7/32", "2001:db8:7::/64")},

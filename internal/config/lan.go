@@ -18,8 +18,10 @@ type LAN struct {
 	// PrefixesFrom are names of uplinks with delegation; by default all of them, in the order of the file.
 	PrefixesFrom []string // prefixes_from
 	Advertise    bool     // advertise: send router advertisements; else the prefixes are only written down for others
-	DNS          DNS      // dns: resolvers that hosts are told of
-	Search       []string // search: domains that hosts look names up in (RFC 8106); lower case, no dot at the end
+	// DelegateLength is that of the prefixes which routers on the LAN get by DHCPv6; 0: none.
+	DelegateLength int      // delegate_length
+	DNS            DNS      // dns: resolvers that hosts are told of
+	Search         []string // search: domains that hosts look names up in (RFC 8106); lower case, no dot at the end
 }
 
 // DNS says which resolvers the hosts of a LAN are told of.
@@ -37,6 +39,7 @@ const (
 	maxResolvers    = 8 // what fits in an advertisement beside everything else
 	maxSearch       = 6
 	maxDomain       = 230 // what fits into an option of an advertisement
+	minDelegated    = 49  // longer than the router's own prefix
 	wordUplinks     = "uplinks"
 	wordSelf        = "self"
 	wordOff         = "off"
@@ -49,6 +52,7 @@ func lanSection(l *LAN) section {
 		integer("subnet_id", &l.SubnetID, 0, 65535, nil),
 		texts("prefixes_from", &l.PrefixesFrom, "fiber", MaxUplinks, nil),
 		boolean("advertise", &l.Advertise),
+		integer("delegate_length", &l.DelegateLength, minDelegated, 64, nil),
 		{name: "dns", takes: listSuchAs(exampleResolver), read: func(r *reader, v *value) { r.dns(v, &l.DNS) }},
 		{name: "search", takes: listSuchAs("home.example"), read: func(r *reader, v *value) {
 			texts("search", &l.Search, "home.example", maxSearch, checkDomain).read(r, v)
@@ -82,7 +86,24 @@ func (r *reader) lan(t *table, c *Config, seen lansSeen) LAN {
 		}
 	}
 	r.prefixesFrom(t, c, &l)
+	r.delegateLength(t, c, &l)
 	return l
+}
+
+// delegateLength checks that there is something to delegate, as far as the file knows: what providers give may be longer all the same.
+func (r *reader) delegateLength(t *table, c *Config, l *LAN) {
+	v := t.values["delegate_length"]
+	if v == nil || v.bad || !t.usable("prefixes_from") {
+		return
+	}
+	if len(l.PrefixesFrom) == 0 && c.Daemon.ULA.Off {
+		r.fail(v, v.off, "delegate_length needs a prefix to delegate parts of: set delegation = true in an [uplink.ipv6], or leave ula at its default")
+	}
+	for i := range c.Uplinks {
+		if u := &c.Uplinks[i]; slices.Contains(l.PrefixesFrom, u.Name) && u.IPv6.Prefix.IsValid() && u.IPv6.Prefix.Bits() >= l.DelegateLength {
+			r.fail(v, v.off, "delegate_length %d leaves routers nothing of the prefix of uplink %s, %v: it must be longer", l.DelegateLength, quote(u.Name), u.IPv6.Prefix)
+		}
+	}
 }
 
 // prefixesFrom checks that a LAN draws on uplinks that have something to give.

@@ -26,7 +26,7 @@ var imports = map[string][]string{
 	"docs":                    nil,
 	"uplink":                  {"probe", "rules"},
 	"uplink/simulate":         {"probe", "rules", "uplink"},
-	"dhcp6":                   {"internal/linksession"},
+	"dhcp6":                   {"internal/linksession", "rules/inet"},
 	"internal/config":         {"internal/neighbours", "internal/notify/service", "probe", "rules/encap", "rules/inet"},
 	"internal/planinput":      {"internal/config", "rules", "rules/encap", "rules/netcfg"},
 	"internal/importer":       {"internal/config", "probe"},

@@ -17,6 +17,7 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	d.clat.Learn(learned)
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	d.addressing.AddWithdrawn(&in, now)
+	d.addressing.AddDownstream(&in, now)
 	d.sets.AddTo(&in)
 	if !reflect.DeepEqual(in, d.planned) {
 		d.planned = in

@@ -48,22 +48,24 @@ quota = "20GB"
 [[lan]]
 device = "lan0"
 prefixes_from = ["fiber"]
+delegate_length = 62
 `
 
 // stateSeeds are documents as a daemon writes them, by name.
 var stateSeeds = map[string]string{
-	"ids":      `{"fiber":1,"lte":2}`,
-	"recorded": `{"sysctls":{"net/ipv4/conf/wan1/rp_filter":"1"},"groups":{"wan1":0},"addrs":[{"device":"wan1","prefix":"198.51.100.7/24"}],"main_owners":{"ipv4":186},"qdiscs":["wan1"]}`,
-	"identity": `{"duid":"AAQAAQIDBAUGBwgJCgsMDQ4P","secret":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","ula":"fd12:3456:789a::/48"}`,
-	"leases4":  `{"fiber":{"address":"198.51.100.7/24","gateway":"198.51.100.1","routes":[{"dst":"10.0.0.0/8","gateway":"198.51.100.9"}],"server":"198.51.100.1","mtu":1400,"renew":"2030-01-01T00:00:00Z","rebind":"2030-01-01T00:00:00Z","expires":"2030-01-02T00:00:00Z"}}`,
-	"leases6":  `{"fiber":{"server":"AAMAAQIAAAAAAQ==","heard":"2026-01-01T00:00:00Z","renew":"2030-01-01T00:00:00Z","rebind":"2030-01-01T00:00:00Z","prefixes":[{"iaid":1,"prefix":"2001:db8:f000:100::/56","preferred":"2030-01-01T00:00:00Z","valid":"2030-01-02T00:00:00Z"}]}}`,
-	"routers6": `{"fiber":{"routers":[{"addr":"fe80::1","preference":0,"default":true,"expires":"2030-01-01T00:00:00Z","mtu":1492,"heard":"2026-01-01T00:00:00Z"}],"prefixes":[{"prefix":"2001:db8:a::/64","on_link":true,"autonomous":true,"preferred":"2030-01-01T00:00:00Z","valid":"2030-01-01T00:00:00Z","routers":["fe80::1"]}],"addresses":[{"address":"2001:db8:a::7/64","preferred":"2030-01-01T00:00:00Z","valid":"2030-01-01T00:00:00Z","routers":["fe80::1"]}],"routes":[{"prefix":"2001:db8:9::/48","router":"fe80::1","preference":0,"expires":"2030-01-01T00:00:00Z"}],"chosen":"fe80::1"}}`,
-	"lans6":    `{"lan0":{"entries":[{"prefix":"2001:db8:f000:100::/64","uplink":"fiber","delegation":"2001:db8:f000:100::/56"}]}}`,
-	"verdicts": `{"fiber/ipv4":{"state":"down","since":"2026-01-01T00:00:00Z","memory":{"bursts":{"loss":0.01,"lost":3,"answered":100,"spacing":1,"runs":2},"damping":{"penalty":1000,"at":"2026-01-01T00:00:00Z","since":"0001-01-01T00:00:00Z","until":"0001-01-01T00:00:00Z","downs":1,"touched":"2026-01-01T00:00:00Z"}}}}`,
-	"drained":  `{"lte":true}`,
-	"awaits":   `{"lte/ipv4":true}`,
-	"spent":    `{"day":"2026-01-01","bytes":{"lte":12345}}`,
-	"volumes":  `{"lte":{"days":{"2026-01-01":5},"months":{"2026-01":5}}}`,
+	"ids":         `{"fiber":1,"lte":2}`,
+	"recorded":    `{"sysctls":{"net/ipv4/conf/wan1/rp_filter":"1"},"groups":{"wan1":0},"addrs":[{"device":"wan1","prefix":"198.51.100.7/24"}],"main_owners":{"ipv4":186},"qdiscs":["wan1"]}`,
+	"identity":    `{"duid":"AAQAAQIDBAUGBwgJCgsMDQ4P","secret":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","ula":"fd12:3456:789a::/48"}`,
+	"leases4":     `{"fiber":{"address":"198.51.100.7/24","gateway":"198.51.100.1","routes":[{"dst":"10.0.0.0/8","gateway":"198.51.100.9"}],"server":"198.51.100.1","mtu":1400,"renew":"2030-01-01T00:00:00Z","rebind":"2030-01-01T00:00:00Z","expires":"2030-01-02T00:00:00Z"}}`,
+	"leases6":     `{"fiber":{"server":"AAMAAQIAAAAAAQ==","heard":"2026-01-01T00:00:00Z","renew":"2030-01-01T00:00:00Z","rebind":"2030-01-01T00:00:00Z","prefixes":[{"iaid":1,"prefix":"2001:db8:f000:100::/56","preferred":"2030-01-01T00:00:00Z","valid":"2030-01-02T00:00:00Z"}]}}`,
+	"routers6":    `{"fiber":{"routers":[{"addr":"fe80::1","preference":0,"default":true,"expires":"2030-01-01T00:00:00Z","mtu":1492,"heard":"2026-01-01T00:00:00Z"}],"prefixes":[{"prefix":"2001:db8:a::/64","on_link":true,"autonomous":true,"preferred":"2030-01-01T00:00:00Z","valid":"2030-01-01T00:00:00Z","routers":["fe80::1"]}],"addresses":[{"address":"2001:db8:a::7/64","preferred":"2030-01-01T00:00:00Z","valid":"2030-01-01T00:00:00Z","routers":["fe80::1"]}],"routes":[{"prefix":"2001:db8:9::/48","router":"fe80::1","preference":0,"expires":"2030-01-01T00:00:00Z"}],"chosen":"fe80::1"}}`,
+	"lans6":       `{"lan0":{"entries":[{"prefix":"2001:db8:f000:100::/64","uplink":"fiber","delegation":"2001:db8:f000:100::/56"}]}}`,
+	"downstream6": `[{"link":"lan0","client":"00:03:00:01:02:00:00:00:00:01","iaid":1,"router":"fe80::9","number":0,"parts":[{"prefix":"2001:db8:f000:1fc::/62","valid":"2030-01-01T00:00:00Z"},{"prefix":"2001:db8:e000:fc::/62","valid":"2030-01-01T00:00:00Z"}],"heard":"2026-01-01T00:00:00Z"}]`,
+	"verdicts":    `{"fiber/ipv4":{"state":"down","since":"2026-01-01T00:00:00Z","memory":{"bursts":{"loss":0.01,"lost":3,"answered":100,"spacing":1,"runs":2},"damping":{"penalty":1000,"at":"2026-01-01T00:00:00Z","since":"0001-01-01T00:00:00Z","until":"0001-01-01T00:00:00Z","downs":1,"touched":"2026-01-01T00:00:00Z"}}}}`,
+	"drained":     `{"lte":true}`,
+	"awaits":      `{"lte/ipv4":true}`,
+	"spent":       `{"day":"2026-01-01","bytes":{"lte":12345}}`,
+	"volumes":     `{"lte":{"days":{"2026-01-01":5},"months":{"2026-01":5}}}`,
 }
 
 // stateBox is the machine that the documents are read on: fiber has no address yet, lte all that it needs.
@@ -94,16 +96,17 @@ func FuzzState(f *testing.F) {
 		f.Add(name, text)
 	}
 	for name, texts := range map[string][]string{
-		"ids":      {`{"fiber":1,"lte":1}`, `{"fiber":63,"lte":-5}`, `{"fiber":2,"lte":1,"x":3}`},
-		"recorded": {`{"sysctls":{"net/ipv4/ip_forward":"0","../../tmp/x":"1"},"groups":{"wan2":4294967295},"addrs":[{"device":"wan1","prefix":"192.168.7.1/24"}],"qdiscs":["lan0",""]}`},
-		"identity": {`{"duid":"","secret":"AA==","ula":"::/48"}`, `{"duid":"AA==","secret":"","ula":"192.168.0.0/48"}`},
-		"leases4":  {`{"fiber":{"address":"192.168.7.9/1","gateway":"192.168.7.1","server":"1.1.1.1","expires":"9999-12-31T23:59:59Z"},"lte":{}}`, `{"fiber":{"address":"198.51.100.7/24","gateway":"127.0.0.1","server":"1.1.1.1","mtu":65535,"routes":[{"dst":"192.168.7.0/24"}],"expires":"2030-01-01T00:00:00Z"}}`},
-		"leases6":  {`{"fiber":{"prefixes":[{"iaid":1,"prefix":"::/0","valid":"9999-12-31T23:59:59Z"},{"iaid":1,"prefix":"2001:db8:7::/48","preferred":"9999-12-31T23:59:59Z","valid":"9999-12-31T23:59:59Z"}]}}`},
-		"routers6": {`{"fiber":{"routers":[{"addr":"2001:db8:7::1","default":true}],"prefixes":[{"prefix":"2000::/3","on_link":true}],"addresses":[{"address":"2001:db8:7::1/64"}],"routes":[{"prefix":"2001:db8:7::/64","router":"fe80::1"}]}}`},
-		"lans6":    {`{"lan0":null}`, `{"lan0":{"entries":[{"prefix":"::/0","uplink":"x"}]}}`},
-		"verdicts": {`{"fiber/ipv4":{"state":"weird","memory":{"bursts":{"loss":-1,"lost":-1,"answered":-1,"spacing":1e-320,"runs":-5},"damping":{"penalty":1e308,"downs":9223372036854775807}}}}`},
-		"spent":    {`{"day":"9999-99-99","bytes":{"lte":-9223372036854775808}}`},
-		"volumes":  {`{"lte":null}`, `{"lte":{"days":{"9999-12-31":9223372036854775807}}}`},
+		"ids":         {`{"fiber":1,"lte":1}`, `{"fiber":63,"lte":-5}`, `{"fiber":2,"lte":1,"x":3}`},
+		"recorded":    {`{"sysctls":{"net/ipv4/ip_forward":"0","../../tmp/x":"1"},"groups":{"wan2":4294967295},"addrs":[{"device":"wan1","prefix":"192.168.7.1/24"}],"qdiscs":["lan0",""]}`},
+		"identity":    {`{"duid":"","secret":"AA==","ula":"::/48"}`, `{"duid":"AA==","secret":"","ula":"192.168.0.0/48"}`},
+		"leases4":     {`{"fiber":{"address":"192.168.7.9/1","gateway":"192.168.7.1","server":"1.1.1.1","expires":"9999-12-31T23:59:59Z"},"lte":{}}`, `{"fiber":{"address":"198.51.100.7/24","gateway":"127.0.0.1","server":"1.1.1.1","mtu":65535,"routes":[{"dst":"192.168.7.0/24"}],"expires":"2030-01-01T00:00:00Z"}}`},
+		"leases6":     {`{"fiber":{"prefixes":[{"iaid":1,"prefix":"::/0","valid":"9999-12-31T23:59:59Z"},{"iaid":1,"prefix":"2001:db8:7::/48","preferred":"9999-12-31T23:59:59Z","valid":"9999-12-31T23:59:59Z"}]}}`},
+		"routers6":    {`{"fiber":{"routers":[{"addr":"2001:db8:7::1","default":true}],"prefixes":[{"prefix":"2000::/3","on_link":true}],"addresses":[{"address":"2001:db8:7::1/64"}],"routes":[{"prefix":"2001:db8:7::/64","router":"fe80::1"}]}}`},
+		"lans6":       {`{"lan0":null}`, `{"lan0":{"entries":[{"prefix":"::/0","uplink":"x"}]}}`},
+		"downstream6": {`[{"link":"lan0","client":"00:03:00:01","iaid":1,"router":"fe80::9","number":-1,"parts":[{"prefix":"2001:db8:7::/62","valid":"9999-12-31T23:59:59Z"},{"prefix":"2000::/3","valid":"9999-12-31T23:59:59Z"}]}]`, `[{"link":"lan0","client":"00:03:00:01","router":"fe80::9","parts":[{"prefix":"2001:db8:7::/62","valid":"9999-12-31T23:59:59Z"},{"prefix":"2000::/16","valid":"9999-12-31T23:59:59Z"}]}, null]`},
+		"verdicts":    {`{"fiber/ipv4":{"state":"weird","memory":{"bursts":{"loss":-1,"lost":-1,"answered":-1,"spacing":1e-320,"runs":-5},"damping":{"penalty":1e308,"downs":9223372036854775807}}}}`},
+		"spent":       {`{"day":"9999-99-99","bytes":{"lte":-9223372036854775808}}`},
+		"volumes":     {`{"lte":null}`, `{"lte":{"days":{"9999-12-31":9223372036854775807}}}`},
 	} {
 		for _, text := range texts {
 			f.Add(name, text)
@@ -207,6 +210,7 @@ func readState(t *testing.T, c *config.Config, state *store.Dir, now time.Time) 
 	}
 	cfg := planinput.Build(c, ids, a.Learned(now), a.ULA(c.Daemon.ULA))
 	a.AddWithdrawn(&cfg, now)
+	a.AddDownstream(&cfg, now)
 	obs := stateBox()
 	obs.Recorded = recorded.Usable()
 	k := fakekernel.New(cfg.Kernel, obs)

@@ -73,6 +73,7 @@ func openWith(file config.File, discovers bool) (_ *session, err error) {
 	in.saved.clat.Learn(learned)
 	in.cfg = planinput.Build(in.config, in.saved.ids, learned, in.saved.addressing.ULA(in.config.Daemon.ULA))
 	in.saved.addressing.AddWithdrawn(&in.cfg, time.Now())
+	in.saved.addressing.AddDownstream(&in.cfg, time.Now())
 	contents := sets.New(sets.Options{})
 	contents.Configure(in.config)
 	contents.AddTo(&in.cfg)

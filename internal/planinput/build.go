@@ -19,7 +19,7 @@ func KernelNumbers(k config.Kernel) rules.Kernel {
 // router's own /48; invalid: none.
 func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Prefix) rules.Config {
 	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: UnderlaysOf(c, ids, learned),
-		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Offload: c.Kernel.Offload, Tunnels: tunnelsOf(c), MPTCP: c.Daemon.MPTCP}
+		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Offload: c.Kernel.Offload, Tunnels: tunnelsOf(c), MPTCP: c.Daemon.MPTCP, Site: site}
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		var given LearnedUplink
@@ -57,7 +57,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 	}
 	translators(&out, c, learned)
 	for i := range c.LANs {
-		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID}
+		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID, DelegateLength: c.LANs[i].DelegateLength}
 		for _, name := range c.LANs[i].PrefixesFrom {
 			lan.From = append(lan.From, ids[name])
 		}

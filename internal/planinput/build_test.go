@@ -333,6 +333,7 @@ overflow = 0.9
 [[lan]]
 device = "lan0"
 subnet_id = 0xabc
+delegate_length = 60
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -363,7 +364,8 @@ subnet_id = 0xabc
 				IPv4: rules.Addressing{Enabled: true, Managed: true, Masquerade: true},
 				IPv6: rules.Addressing{Enabled: true, Managed: true, Discovers: true}},
 		},
-		LANs: []rules.LAN{{Device: "lan0", SubnetID: 0xabc, From: []int{2}, ULA: netip.MustParsePrefix("fd00:77:0:abc::/64")}},
+		Site: netip.MustParsePrefix("fd00:77::/48"),
+		LANs: []rules.LAN{{Device: "lan0", SubnetID: 0xabc, From: []int{2}, ULA: netip.MustParsePrefix("fd00:77:0:abc::/64"), DelegateLength: 60}},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -16,6 +16,19 @@ type LAN struct {
 	DNS       List[netip.Addr]  `json:"dns"`
 	Prefixes  List[LANPrefix]   `json:"prefixes"`
 	Others    List[OtherRouter] `json:"other_routers"`
+	// Downstream are prefixes that routers on it have been given.
+	Downstream List[Downstream] `json:"downstream"`
+}
+
+// Downstream is a prefix that a router on a LAN has been given.
+type Downstream struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Uplink string       `json:"uplink"` // of the delegation that it is part of; "" for the router's own prefix, or one that is gone
+	Router netip.Addr   `json:"router"` // link-local
+	Client string       `json:"client"` // its DUID
+	IAID   uint32       `json:"iaid"`
+	Usable bool         `json:"usable"` // for new connections; else the router is told that it is deprecated, or to leave it
+	ValidS int64        `json:"valid_s"`
 }
 
 // LANPrefix is what a LAN has of one delegation.
