@@ -89,6 +89,8 @@ type Config struct {
 	Targets []netip.Addr
 	// MainDefault says whether a default of ours stands in table main.
 	MainDefault MainDefault
+	// Elsewhere are ids of uplinks that another router has now: what is pinned to them goes on there.
+	Elsewhere []int
 }
 
 // Uplink is one way out, on one device.

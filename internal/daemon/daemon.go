@@ -24,6 +24,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/notify"
+	"github.com/uplinkd/uplinkd/internal/pair"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/recovery"
@@ -77,6 +78,7 @@ type Daemon struct {
 	notify     *notify.Engine
 	recovery   *recovery.Engine
 	sets       *sets.Engine
+	pair       *pair.Engine
 	wireGuard  kernel.WireGuard
 	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
@@ -157,7 +159,8 @@ func New(o Options) (_ *Daemon, err error) {
 			})
 		}})
 	d.o.Prober = &tunnel.Prober{Prober: d.o.Prober, WireGuard: &d.wireGuard}
-	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.save, Changed: d.replan, OnEvent: d.event,
+	d.pair = d.newPair()
+	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.keep, Changed: d.replan, OnEvent: d.event,
 		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
 			v, ok = d.monitor.Verdict(path)
 			return v, ok && d.monitor.CanProbe(path), ok
@@ -169,7 +172,7 @@ func New(o Options) (_ *Daemon, err error) {
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Drained: func() map[string]bool { return d.monitor.Drained() }})
 	d.sets = sets.New(sets.Options{Log: d.log, Phase: d.started, Changed: d.replan, OnEvent: d.event, Lookup: d.dns.LookUp})
 	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Flows: d.kernel.Flows, Devices: d.devices,
-		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save,
+		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.keep,
 		Outages: &outageLog{disk: d.saver, log: state.Log(docOutages, outageBytes)}})
 	var recorded rules.Recorded
 	var saved monitor.Saved
@@ -179,6 +182,7 @@ func New(o Options) (_ *Daemon, err error) {
 	maps.Copy(documents, d.dns.Documents())
 	maps.Copy(documents, d.notify.Documents())
 	maps.Copy(documents, d.recovery.Documents())
+	maps.Copy(documents, d.pair.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
 	for name, v := range documents {
 		unread = errors.Join(unread, state.Load(name, v))
@@ -192,7 +196,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read, TCPSegments: kernel.ListenTCPSegments,
-		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: func(name string, family rules.Family, rtt time.Duration) {
+		OverQuota: d.usage.OverQuota, Save: d.keep, OnTransition: d.onTransition, OnRTT: func(name string, family rules.Family, rtt time.Duration) {
 			d.metrics.ObserveRTT(name, family, rtt)
 			d.usage.ObserveRTT(name, family, rtt)
 		}, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
@@ -208,12 +212,18 @@ func New(o Options) (_ *Daemon, err error) {
 		d.discovery = discovery.New(c, discovery.ThisMachine(kernel.Driver))
 		c, _ = d.discovery.Scan(obs)
 	}
+	if err := d.joinPair(c); err != nil {
+		return nil, err
+	}
 	if err := d.adopt(c, read); err != nil {
 		good, none := d.kept.Good(err)
 		if none != nil || d.adopt(good.Config, good) != nil {
 			read.Failure = err
 			d.adoptAnyhow(read)
 		}
+	}
+	for document, v := range documents {
+		d.pair.Note(document, v)
 	}
 	if d.configFailure != nil {
 		d.log.Error("the configuration file is not used", "in force since", d.inForce.Taken, "err", d.configFailure)
@@ -259,9 +269,10 @@ func (d *Daemon) adoptAnyhow(c commit.Config) {
 
 func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) error {
 	d.mu.Lock()
-	ids := maps.Clone(d.ids)
+	before := d.ids
 	d.mu.Unlock()
-	changed, err := planinput.AssignIDs(c, ids)
+	ids := maps.Clone(before)
+	c, changed, err := d.working(c, ids)
 	if err != nil {
 		return err
 	}
@@ -290,6 +301,8 @@ func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*c
 	d.recovery.Configure(c)
 	d.sets.Configure(c)
 	d.planFor(c, ids)
+	d.engine.EndReassigned(planinput.Reassigned(before, ids))
+	d.pair.Acting()
 	if err := writeTableNames(c, ids); err != nil { // they are a convenience
 		d.log.Warn("cannot write table names", "err", err)
 	}
@@ -346,7 +359,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.sets.Run,
+		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.sets.Run, d.pair.Run,
 		func(ctx context.Context) error {
 			server.Answer(ctx, socket, bindSocket, func(err error) {
 				d.report("socket", err, "remove what is in the way, or set another [daemon] socket and restart; it is retried")

@@ -56,7 +56,7 @@ func (d *Daemon) reload(wait time.Duration) error {
 		return err
 	}
 	if have := d.current(); commit.NeedsRestart(file.Config, have) {
-		return errors.New("[daemon] and [kernel] need a restart, so nothing of this file was applied")
+		return errors.New("[daemon], [kernel] and [pair] need a restart, so nothing of this file was applied")
 	}
 	next := commit.Config{File: file, Taken: time.Now()}
 	if wait == 0 {

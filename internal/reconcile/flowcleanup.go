@@ -12,8 +12,9 @@ import (
 
 // flowCleanup is what remains to be done for a path that died, or that an operator has ended: its flows have to be told.
 type flowCleanup struct {
-	mark  uint32
-	addrs []netip.Addr
+	mark       uint32
+	addrs      []netip.Addr
+	reassigned bool // the mark is that of another uplink now: no connection with it can go on
 }
 
 // trackDeadPaths remembers the paths that have just died or were ended, and forgets those that live again. A path
@@ -27,6 +28,7 @@ func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 			e.addrs[path] = info.Addresses
 		}
 		switch {
+		case e.cleanups[path].reassigned:
 		case verdict.Health > rules.Dead && verdict.Ended == 0:
 			delete(e.cleanups, path)
 		case known && before.Health > rules.Dead && verdict.Health == rules.Dead, verdict.Ended > before.Ended:
@@ -43,7 +45,7 @@ func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 // have lost their table, and its id may be given to another.
 func (e *Engine) trackRemovedUplinks(cfg rules.Config) {
 	for id := range e.uplinks {
-		if slices.ContainsFunc(cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) {
+		if slices.ContainsFunc(cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) || slices.Contains(cfg.Elsewhere, id) {
 			continue
 		}
 		for _, family := range rules.Families {
@@ -67,7 +69,7 @@ func (e *Engine) cleanUpFlows(cfg rules.Config, r *Result) []error {
 	var failed []error
 	for path, a := range e.cleanups {
 		choice := r.Report.Defaults[path.Family]
-		if choice.LastResort || choice.Has(path.Uplink) || r.lacksRoutes(cfg.Kernel, path.Family) {
+		if !a.reassigned && (choice.LastResort || choice.Has(path.Uplink)) || r.lacksRoutes(cfg.Kernel, path.Family) {
 			continue
 		}
 		delete(e.cleanups, path)

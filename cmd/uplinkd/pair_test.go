@@ -1,0 +1,421 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/api"
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/internal/status"
+)
+
+// The pair of routers of these scenes. Whoever has the virtual address also has that of the first line, 198.51.100.2.
+const (
+	virtual4    = "203.0.113.140"
+	ownOfFirst  = lab.LANRouter4
+	ownOfSecond = "203.0.113.141"
+	sharedLine  = "198.51.100.2"
+)
+
+// pairMember is one of two routers, with keepalived and conntrackd.
+type pairMember struct {
+	*router
+	own, peer string
+	priority  int
+	programs  []func() // what ends keepalived and conntrackd
+}
+
+// on runs a script on this router.
+func (m *pairMember) on(script string) string {
+	m.Helper()
+	out, err := m.onOr(script)
+	if err != nil {
+		m.Fatalf("%v\n%s", err, out)
+	}
+	return out
+}
+
+func (m *pairMember) onOr(script string) (string, error) {
+	cmd := netnsCommand(m.namespace, "sh", "-ec", script)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// newPair builds a world with a second router beside the first: both on one LAN, and both at both providers.
+func newPair(t testing.TB, uplinks string) (first, second *pairMember) {
+	t.Helper()
+	world := newRouter(t, lab.Options{}, "")
+	ns := world.Host("router").Namespace() + "2"
+	if out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
+	other := &router{TB: t, dir: filepath.Join(world.dir, "2"), namespace: ns}
+	first = &pairMember{router: world, own: ownOfFirst, peer: ownOfSecond, priority: 150}
+	second = &pairMember{router: other, own: ownOfSecond, peer: ownOfFirst, priority: 100}
+	world.namespace = world.Host("router").Namespace()
+	second.on(`
+sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.forwarding=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 \
+	net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.dad_transmits=0
+ip link set lo up
+`)
+	// The host of the LAN is its switch, and so are the providers at their ends.
+	segment := func(host, port, device, addresses string) {
+		world.sh(host, fmt.Sprintf(`
+ip link add br0 type bridge stp_state 0 forward_delay 0
+sysctl -qw net.ipv6.conf.br0.accept_dad=0
+ip address flush dev %[1]s
+ip link set %[1]s master br0
+ip link add second type veth peer name %[2]s netns %[3]s
+ip link set second master br0
+ip link set second up
+ip link set br0 up
+%[4]s
+ip netns exec %[3]s ip link set %[2]s up
+`, port, device, ns, addresses))
+	}
+	segment("lan", "eth0", "lan0", "ip address add "+lab.LANHost4+"/25 dev br0; ip route replace default via "+virtual4)
+	segment("isp1", "cust1", "wan1", "ip address add 198.51.100.1/26 dev br0")
+	segment("isp2", "cust2", "wan2", "ip address add 203.0.113.1/26 dev br0")
+	for isp, line := range map[string]string{"isp1": "fiber", "isp2": "lte"} {
+		world.sh(isp, fmt.Sprintf(`nft -f - <<'X'
+table netdev isp {
+	chain second {
+		type filter hook ingress device "second" priority 0; policy accept;
+		ip saddr 0.0.0.0 accept
+		ip saddr @%[1]s_net4 counter name %[1]s_passed4 accept
+		meta protocol ip add @%[1]s_seen4 { ip saddr . ip daddr }
+		meta protocol ip counter name %[1]s_foreign4 drop
+	}
+}
+X`, line))
+	}
+	world.sh("router", "ip address flush dev wan1; ip address flush dev wan2; ip -6 address flush dev lan0 scope global; ip route flush proto dhcp; ip -6 route flush proto static")
+	key := filepath.Join(world.dir, "pair.key")
+	if err := os.WriteFile(key, []byte("6n2XhHdpYVJcKpQG0cVZk1yJq3vTqzXb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(other.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other.config, other.client = filepath.Join(other.dir, "uplinkd.toml"), api.Dial(filepath.Join(other.dir, "s"))
+	t.Cleanup(other.kill)
+	second.on("ip address add " + ownOfSecond + "/25 dev lan0")
+	for _, m := range []*pairMember{first, second} {
+		m.configure(fmt.Sprintf("[pair]\nvirtual = %q\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\n", virtual4, m.peer, key) + uplinks)
+		m.files()
+	}
+	return first, second
+}
+
+// files writes those of keepalived and conntrackd.
+func (m *pairMember) files() {
+	m.Helper()
+	for name, text := range map[string]string{
+		"keepalived.conf": fmt.Sprintf(`
+global_defs {
+	script_user root
+	enable_script_security
+	vrrp_version 3
+	vrrp_garp_master_repeat 2
+}
+vrrp_instance house {
+	state BACKUP
+	interface lan0
+	virtual_router_id 7
+	priority %[1]d
+	advert_int 0.2
+	virtual_ipaddress {
+		%[2]s/25 dev lan0
+		%[3]s/26 dev wan1
+	}
+	virtual_routes {
+		default via 198.51.100.1 dev wan1 metric 100
+	}
+	notify_master "%[4]s/flows primary"
+	notify_backup "%[4]s/flows backup"
+	notify_fault "%[4]s/flows backup"
+}
+`, m.priority, virtual4, sharedLine, m.dir),
+		"conntrackd.conf": fmt.Sprintf(`Sync {
+	Mode FTFW { DisableExternalCache Off
+	}
+	UDP { IPv4_address %[1]s
+		IPv4_Destination_Address %[2]s
+		Port 3780
+		Interface lan0
+	}
+}
+General {
+	LockFile %[3]s/lock
+	UNIX { Path %[3]s/ctl
+	}
+	Filter From Userspace {
+		Protocol Accept { TCP
+			UDP
+		}
+		Address Ignore { IPv4_address %[1]s
+			IPv4_address %[2]s
+			IPv4_address 127.0.0.1
+		}
+	}
+}
+`, m.own, m.peer, m.dir),
+		"flows": fmt.Sprintf(`#!/bin/sh
+d="conntrackd -C %[1]s/conntrackd.conf"
+case $1 in
+primary) $d -c; $d -f; $d -R; $d -B ;;
+backup) $d -t; $d -n ;;
+esac
+`, m.dir),
+	} {
+		mode := os.FileMode(0o644) // keepalived takes none that is executable
+		if name == "flows" {
+			mode = 0o755
+		}
+		if err := os.WriteFile(filepath.Join(m.dir, name), []byte(text), mode); err != nil {
+			m.Fatal(err)
+		}
+	}
+}
+
+// play starts conntrackd, keepalived and uplinkd.
+func (m *pairMember) play() {
+	m.Helper()
+	serve := func(argv ...string) {
+		_, _, stop := m.runBeside(netnsCommand(m.namespace, argv...))
+		m.programs = append(m.programs, stop)
+	}
+	serve("conntrackd", "-C", m.dir+"/conntrackd.conf")
+	m.await("conntrackd", func() error { _, err := m.onOr("conntrackd -C " + m.dir + "/conntrackd.conf -s"); return err })
+	m.launch()
+	m.await("the daemon to converge", m.converged)
+	serve("keepalived", "-n", "-l", "-D", "-P", "-f", m.dir+"/keepalived.conf", "-p", m.dir+"/keepalived.pid", "-r", m.dir+"/vrrp.pid")
+}
+
+// die is a power cut.
+func (m *pairMember) die() {
+	m.Helper()
+	m.on("for d in lan0 wan1 wan2; do ip link set $d down; done")
+	for _, end := range m.programs {
+		end()
+	}
+	m.programs = nil
+	_, _ = m.onOr("kill -9 $(cat " + m.dir + "/keepalived.pid " + m.dir + "/vrrp.pid)")
+	m.kill()
+}
+
+// reborn is the router after a boot.
+func (m *pairMember) reborn() {
+	m.Helper()
+	m.on(fmt.Sprintf(`rm -f %[1]s/*.pid %[1]s/lock %[1]s/ctl; conntrack -F 2>/dev/null
+ip address del %[2]s/25 dev lan0 2>/dev/null || true
+ip address flush dev wan1; ip address flush dev wan2
+for d in lan0 wan1 wan2; do ip link set $d up; done`, m.dir, virtual4))
+	m.play()
+}
+
+func (m *pairMember) awaitRole(roles ...string) {
+	m.Helper()
+	m.await(fmt.Sprintf("%s to be %v", m.own, roles), func() error {
+		s, err := m.client.Status(context.Background())
+		if err != nil {
+			return err
+		}
+		if s.Pair == nil || !contains(roles, s.Pair.Role) || !s.Converged {
+			return fmt.Errorf("%+v", s.Pair)
+		}
+		return nil
+	})
+}
+
+// nothing checks that a backup has no address and no way out by the primary's lines.
+func (m *pairMember) nothing() error {
+	out, err := m.onOr("ip -o address show dev wan1 scope global; ip -o address show dev wan2 scope global; for t in 11700 11701 11702; do ip route show table $t 2>/dev/null | grep via || true; done")
+	if err == nil && out != "" {
+		err = errors.New(out)
+	}
+	return err
+}
+
+// pairUplinks are a line whose address moves, and one that the primary leases.
+const pairUplinks = `
+[[uplink]]
+name = "fiber"
+id = 1
+device = "wan1"
+shared = true
+  [uplink.ipv6]
+  method = "off"
+` + targets + `
+[[uplink]]
+name = "lte"
+id = 2
+device = "wan2"
+tier = 2
+primary_only = true
+  [uplink.ipv4]
+  method = "dhcp"
+  [uplink.ipv6]
+  method = "off"
+` + targets
+
+// serveLease lends one address of the second line, to whoever has it already.
+func (r *router) serveLease(address string) *dhcpServer {
+	r.Helper()
+	dir, err := os.MkdirTemp(r.dir, "dhcpd-")
+	if err != nil {
+		r.Fatal(err)
+	}
+	conf := fmt.Sprintf("authoritative; ping-check false; default-lease-time 600; max-lease-time 600;\nsubnet 203.0.113.0 netmask 255.255.255.192 { range %[1]s %[1]s; option routers 203.0.113.1; }\n", address)
+	for name, content := range map[string]string{"conf": conf, "leases": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			r.Fatal(err)
+		}
+	}
+	_, log, stop := r.background("isp2", "dhcpd", "-4", "-d", "-cf", filepath.Join(dir, "conf"), "-lf", filepath.Join(dir, "leases"), "-pf", filepath.Join(dir, "pid"), "br0")
+	return &dhcpServer{log, stop}
+}
+
+func lineStatus(s *status.Status, name string) *status.Uplink {
+	for i := range s.Uplinks {
+		if s.Uplinks[i].Name == name {
+			return &s.Uplinks[i]
+		}
+	}
+	return &status.Uplink{}
+}
+
+// TestAPairOfRouters has the first of two routers die, and come back.
+func TestAPairOfRouters(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, pairUplinks)
+	const leased = "203.0.113.2"
+	server := first.serveLease(leased)
+	first.play()
+	first.awaitRole("alone")
+	second.play()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	leasedBy := func(m *pairMember) func() error {
+		return func() error {
+			s, err := m.client.Status(context.Background())
+			if err != nil {
+				return err
+			}
+			if u := lineStatus(&s, "lte"); len(u.IPv4.Addresses) != 1 || u.IPv4.Addresses[0].Addr().String() != leased {
+				return fmt.Errorf("%+v", u.IPv4)
+			}
+			return nil
+		}
+	}
+	first.await("the lease", leasedBy(first))
+	s := second.status()
+	for _, name := range []string{"fiber", "lte"} {
+		if u := lineStatus(&s, name); u.IPv4.State != "disabled" || u.IPv4.Code != "elsewhere" {
+			t.Errorf("the backup's %s: %+v", name, u.IPv4)
+		}
+	}
+	if !strings.HasPrefix(s.Headline, "Backup") {
+		t.Error(s.Headline)
+	}
+	if err := second.nothing(); err != nil {
+		t.Errorf("the backup has of the primary's lines: %v", err)
+	}
+
+	_, stop := first.streamFrom("lan", "192.0.2.1:7")
+	tcp, err := first.Host("lan").Dial(t.Context(), "tcp", "", "192.0.2.1:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tcp.Close() }()
+	if err := echoes(tcp); err != nil {
+		t.Fatal(err)
+	}
+	second.await("the other router's connections in conntrackd's cache", func() error {
+		out, err := second.onOr("conntrackd -C " + second.dir + "/conntrackd.conf -e")
+		if err == nil && (strings.Count(out, "mark=16777216") < 2 || !strings.Contains(out, "tcp")) {
+			err = errors.New(out)
+		}
+		return err
+	})
+	second.await("the lease to be known to the backup", func() error {
+		text, err := os.ReadFile(filepath.Join(second.dir, "state", "pair.json"))
+		if err == nil && !strings.Contains(string(text), leased) {
+			err = errors.New(string(text))
+		}
+		return err
+	})
+
+	died := time.Now()
+	discovers := server.count("DHCPDISCOVER")
+	first.die()
+	second.await("the lease at the other router", leasedBy(second))
+	t.Logf("the lease was back %v after the primary died", time.Since(died))
+	second.awaitRole("alone")
+	if err := echoes(tcp); err != nil {
+		t.Errorf("the old TCP connection: %v", err)
+	}
+	if n := server.count("DHCPDISCOVER"); n != discovers {
+		t.Errorf("the lease was asked for anew, %d times", n-discovers)
+	}
+	st := stop()
+	t.Logf("the LAN was silent for %v: %+v", st.LongestGap, st)
+	if len(st.Moves) != 1 {
+		t.Errorf("the old UDP flow did not survive: %+v", st.Moves)
+	}
+
+	_, stop = first.streamFrom("lan", "192.0.2.1:7")
+	first.reborn()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	first.await("the lease to be back", leasedBy(first))
+	if err := echoes(tcp); err != nil {
+		t.Errorf("the old TCP connection, back at the first router: %v", err)
+	}
+	if st := stop(); len(st.Moves) != 1 {
+		t.Errorf("the old UDP flow did not survive the way back: %+v", st)
+	} else {
+		t.Logf("on the way back the LAN was silent for %v", st.LongestGap)
+	}
+	if n := first.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
+	}
+	second.await("the backup to have nothing of the primary's lines", second.nothing)
+}
+
+// echoes sends something by a connection, and waits for it to come back.
+func echoes(conn net.Conn) error {
+	if err := conn.SetDeadline(time.Now().Add(2 * unhurried)); err != nil {
+		return err
+	}
+	word := fmt.Sprintf("still there at %d?", time.Now().UnixNano())
+	if _, err := conn.Write([]byte(word)); err != nil {
+		return err
+	}
+	var seen []byte
+	for buffer := make([]byte, 256); !strings.Contains(string(seen), word); {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			return err
+		}
+		seen = append(seen, buffer[:n]...)
+	}
+	return nil
+}
+
+// netnsCommand is a program in a namespace.
+func netnsCommand(namespace string, argv ...string) *exec.Cmd {
+	cmd := exec.Command("ip", append([]string{"netns", "exec", namespace}, argv...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
