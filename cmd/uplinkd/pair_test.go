@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,11 +19,13 @@ import (
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/internal/status"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // The pair of routers of these scenes. Whoever has the virtual address also has that of the first line, 198.51.100.2.
 const (
 	virtual4    = "203.0.113.140"
+	virtual6    = "fe80::7:1" // of the hosts' router
 	ownOfFirst  = lab.LANRouter4
 	ownOfSecond = "203.0.113.141"
 	sharedLine  = "198.51.100.2"
@@ -84,7 +89,7 @@ ip netns exec %[3]s ip link set %[2]s up
 `, port, device, ns, addresses))
 	}
 	segment("lan", "eth0", "lan0", "ip address add "+lab.LANHost4+"/25 dev br0; ip route replace default via "+virtual4)
-	segment("isp1", "cust1", "wan1", "ip address add 198.51.100.1/26 dev br0")
+	segment("isp1", "cust1", "wan1", "ip address add 198.51.100.1/26 dev br0; ip address add fe80::1/64 dev br0 nodad; ip address add 2001:db8:a::1/64 dev br0 nodad")
 	segment("isp2", "cust2", "wan2", "ip address add 203.0.113.1/26 dev br0")
 	for isp, line := range map[string]string{"isp1": "fiber", "isp2": "lte"} {
 		world.sh(isp, fmt.Sprintf(`nft -f - <<'X'
@@ -95,6 +100,11 @@ table netdev isp {
 		ip saddr @%[1]s_net4 counter name %[1]s_passed4 accept
 		meta protocol ip add @%[1]s_seen4 { ip saddr . ip daddr }
 		meta protocol ip counter name %[1]s_foreign4 drop
+		icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
+		ip6 saddr { ::, fe80::/10 } accept
+		ip6 saddr @%[1]s_net6 counter name %[1]s_passed6 accept
+		meta protocol ip6 add @%[1]s_seen6 { ip6 saddr . ip6 daddr }
+		meta protocol ip6 counter name %[1]s_foreign6 drop
 	}
 }
 X`, line))
@@ -111,7 +121,7 @@ X`, line))
 	t.Cleanup(other.kill)
 	second.on("ip address add " + ownOfSecond + "/25 dev lan0")
 	for _, m := range []*pairMember{first, second} {
-		m.configure(fmt.Sprintf("[pair]\nvirtual = %q\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\n", virtual4, m.peer, key) + uplinks)
+		m.configure(fmt.Sprintf("[pair]\nvirtual = [%q, %q]\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\n", virtual4, virtual6, m.peer, key) + uplinks)
 		m.files()
 	}
 	return first, second
@@ -138,14 +148,20 @@ vrrp_instance house {
 		%[2]s/25 dev lan0
 		%[3]s/26 dev wan1
 	}
+	virtual_ipaddress_excluded {
+		%[5]s/64 dev lan0
+		fe80::9:1/64 dev wan1
+		2001:db8:a::2/64 dev wan1
+	}
 	virtual_routes {
 		default via 198.51.100.1 dev wan1 metric 100
+		::/0 via fe80::1 dev wan1 metric 100
 	}
 	notify_master "%[4]s/flows primary"
 	notify_backup "%[4]s/flows backup"
 	notify_fault "%[4]s/flows backup"
 }
-`, m.priority, virtual4, sharedLine, m.dir),
+`, m.priority, virtual4, sharedLine, m.dir, virtual6),
 		"conntrackd.conf": fmt.Sprintf(`Sync {
 	Mode FTFW { DisableExternalCache Off
 	}
@@ -191,15 +207,22 @@ esac
 // play starts conntrackd, keepalived and uplinkd.
 func (m *pairMember) play() {
 	m.Helper()
-	serve := func(argv ...string) {
-		_, _, stop := m.runBeside(netnsCommand(m.namespace, argv...))
-		m.programs = append(m.programs, stop)
-	}
-	serve("conntrackd", "-C", m.dir+"/conntrackd.conf")
+	m.serveOwn("conntrackd", "-C", m.dir+"/conntrackd.conf")
 	m.await("conntrackd", func() error { _, err := m.onOr("conntrackd -C " + m.dir + "/conntrackd.conf -s"); return err })
 	m.launch()
 	m.await("the daemon to converge", m.converged)
-	serve("keepalived", "-n", "-l", "-D", "-P", "-f", m.dir+"/keepalived.conf", "-p", m.dir+"/keepalived.pid", "-r", m.dir+"/vrrp.pid")
+	m.serveKeepalived()
+}
+
+func (m *pairMember) serveOwn(argv ...string) {
+	m.Helper()
+	_, _, stop := m.runBeside(netnsCommand(m.namespace, argv...))
+	m.programs = append(m.programs, stop)
+}
+
+func (m *pairMember) serveKeepalived() {
+	m.Helper()
+	m.serveOwn("keepalived", "-n", "-l", "-D", "-P", "-f", m.dir+"/keepalived.conf", "-p", m.dir+"/keepalived.pid", "-r", m.dir+"/vrrp.pid")
 }
 
 // die is a power cut.
@@ -391,6 +414,152 @@ func TestAPairOfRouters(t *testing.T) {
 		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
 	}
 	second.await("the backup to have nothing of the primary's lines", second.nothing)
+}
+
+// TestAPairOfRoutersKeepsThePrefixesOfItsHosts has a prefix delegated to the pair, and one router after the other die.
+func TestAPairOfRoutersKeepsThePrefixesOfItsHosts(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, `
+[[uplink]]
+name = "fiber"
+id = 1
+device = "wan1"
+shared = true
+  [uplink.ipv6]
+  delegation = true
+`+targets+`
+[[lan]]
+device = "lan0"
+subnet_id = 1
+`)
+	pool := pools["fiber"]
+	kea := first.serveKea("br0", pool, anHour)
+	first.sh("isp1", fmt.Sprintf("ip route add %v via fe80::9:1 dev br0; nft add element netdev isp fiber_net6 { %[1]v }", pool))
+	first.sh("inet", fmt.Sprintf("ip route add %v via 2001:db8:fff1::1 dev isp1", pool))
+	first.sh("lan", "ip -6 route flush proto boot; ip -6 route flush proto static; sysctl -qw net.ipv6.conf.br0.accept_ra=1 net.ipv6.conf.br0.addr_gen_mode=0")
+	told := func() (addresses []hostAddress, router string) {
+		var links []struct {
+			AddrInfo []hostAddress `json:"addr_info"`
+		}
+		if err := json.Unmarshal([]byte(first.sh("lan", "ip -6 -j address show dev br0 scope global")), &links); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range links {
+			for _, a := range l.AddrInfo {
+				if a.Preferred, a.Valid = 0, 0; a.Local.IsValid() {
+					addresses = append(addresses, a)
+				}
+			}
+		}
+		slices.SortFunc(addresses, func(a, b hostAddress) int { return a.Local.Compare(b.Local) })
+		return addresses, strings.Join(regexp.MustCompile(`via \S+`).FindAllString(first.sh("lan", "ip -6 route show default"), -1), " ")
+	}
+	first.play()
+	second.play()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	first.await("the host to have a prefix", func() error {
+		addresses, router := told()
+		if len(addresses) != 2 || router != "via "+virtual6 || !slices.ContainsFunc(addresses, func(a hostAddress) bool { return pool.Contains(a.Local) }) {
+			return fmt.Errorf("%v %s", addresses, router)
+		}
+		return nil
+	})
+	before, _ := told()
+	same := func(when string) {
+		t.Helper()
+		if after, router := told(); !slices.Equal(before, after) || router != "via "+virtual6 {
+			t.Errorf("%s the host has %v %s, and had %v", when, after, router, before)
+		}
+	}
+	known := func(m *pairMember) {
+		m.await("what hosts were told to be known to the backup", func() error {
+			text, err := os.ReadFile(filepath.Join(m.dir, "state", "pair.json"))
+			if err == nil && (!strings.Contains(string(text), "lans6/lan0") || !strings.Contains(string(text), "leases6/fiber")) {
+				err = errors.New(string(text))
+			}
+			return err
+		})
+	}
+	known(second)
+	stream, stop := first.streamFrom("lan", "[2001:db8:ffff::1]:7")
+	granted := len(kea.log.String())
+	first.die()
+	second.await("the prefix at the other router", func() error {
+		s, err := second.client.Status(context.Background())
+		if err == nil && len(lineStatus(&s, "fiber").IPv6.Delegated) != 1 {
+			err = errors.New("none")
+		}
+		return err
+	})
+	first.awaitMore(stream)
+	same("after the primary died")
+	st := stop()
+	t.Logf("the LAN was silent for %v", st.LongestGap)
+	if len(st.Moves) != 1 {
+		t.Errorf("the flow did not survive: %+v", st)
+	}
+	stream, stop = first.streamFrom("lan", "[2001:db8:ffff::1]:7")
+	first.reborn()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	second.await("the backup to have nothing", second.nothing)
+	first.awaitMore(stream)
+	same("back at the first router")
+	if st := stop(); len(st.Moves) != 1 {
+		t.Errorf("the flow did not survive the way back: %+v", st)
+	}
+	if n := first.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
+	}
+	if log := kea.log.String()[granted:]; strings.Contains(log, "RELEASE") || strings.Contains(log, "LEASE_ADVERT") || !strings.Contains(log, "PD_LEASE_RENEW") {
+		t.Errorf("the server was told that the prefix is not needed, or asked for another:\n%s", log)
+	}
+}
+
+// TestAPairOfRoutersWithTwoPrimaries has keepalived killed where nobody takes the addresses away, so that both routers have them.
+func TestAPairOfRoutersWithTwoPrimaries(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, pairUplinks)
+	first.serveLease("203.0.113.2")
+	first.play()
+	second.play()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	first.on("kill -9 $(cat " + first.dir + "/keepalived.pid " + first.dir + "/vrrp.pid)")
+	for _, m := range []*pairMember{first, second} {
+		m.awaitRole("primary")
+		m.await("two primaries to be told", func() error { return m.hasProblem("pair-both-primary") })
+	}
+	events := second.decisions()
+	if !slices.ContainsFunc(events, func(e status.Event) bool { return e.Kind == status.EventPair && e.Code == "primary" }) {
+		t.Errorf("no event tells of it: %+v", events)
+	}
+	first.on("rm -f " + first.dir + "/*.pid")
+	first.serveKeepalived() // it takes away what is left of the other one, and then takes over again
+	second.awaitRole("backup")
+	first.awaitRole("primary")
+	for _, m := range []*pairMember{first, second} {
+		m.await("one primary", func() error {
+			if m.hasProblem("pair-both-primary") == nil {
+				return errors.New("two are told")
+			}
+			return nil
+		})
+	}
+	first.streamFrom("lan", "192.0.2.1:7")
+	if n := first.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
+	}
+}
+
+// hasProblem is nil where the status names a problem.
+func (m *pairMember) hasProblem(code string) error {
+	s, err := m.client.Status(context.Background())
+	if err == nil && !slices.ContainsFunc(s.Problems, func(p rules.Problem) bool { return p.Code == code }) {
+		err = fmt.Errorf("%+v", s.Problems)
+	}
+	return err
 }
 
 // echoes sends something by a connection, and waits for it to come back.

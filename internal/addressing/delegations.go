@@ -59,7 +59,7 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid, pair
 		if u.IPv6.IAID != nil {
 			r.id = *u.IPv6.IAID
 		}
-		if u.PrimaryOnly && pair != nil && r.duid == "" {
+		if u.Moves() && pair != nil && r.duid == "" {
 			r.duid = pair.String()
 		}
 		if r.delegation || r.address {
