@@ -24,7 +24,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 	for i := range uplinks {
 		u := &uplinks[i]
 		var given LearnedUplink
-		if s := learned[u.Name]; s != nil {
+		if s := learned[u.Name]; s != nil && i < len(c.Uplinks) {
 			given = *s
 		}
 		out.Uplinks[i] = rules.Uplink{
