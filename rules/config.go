@@ -102,6 +102,8 @@ type Uplink struct {
 	Weight int // 1..256, the share among uplinks of one tier
 	// PoliciesOnly is true for an uplink that never carries the default: policies and tunnels alone use it.
 	PoliciesOnly bool
+	// Inherits is true for an uplink whose connections another router may have begun, with an address that is not ours.
+	Inherits bool
 	// Overflows is true for an uplink that may be full: the next tier is used beside its own then.
 	Overflows bool
 	// NewFlowsOnly is true when what has left the uplink does not come back to it, tunnels that it carried included.

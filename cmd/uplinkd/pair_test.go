@@ -29,6 +29,8 @@ const (
 	ownOfFirst  = lab.LANRouter4
 	ownOfSecond = "203.0.113.141"
 	sharedLine  = "198.51.100.2"
+	// A third line, of which each has its own address.
+	lineOfFirst, lineOfSecond = "198.51.100.146", "198.51.100.147"
 )
 
 // pairMember is one of two routers, with keepalived and conntrackd.
@@ -58,7 +60,7 @@ func (m *pairMember) onOr(script string) (string, error) {
 // newPair builds a world with a second router beside the first: both on one LAN, and both at both providers.
 func newPair(t testing.TB, uplinks string) (first, second *pairMember) {
 	t.Helper()
-	world := newRouter(t, lab.Options{}, "")
+	world := newRouter(t, lab.Options{Uplinks: 3}, "")
 	ns := world.Host("router").Namespace() + "2"
 	if out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -91,13 +93,14 @@ ip netns exec %[3]s ip link set %[2]s up
 	segment("lan", "eth0", "lan0", "ip address add "+lab.LANHost4+"/25 dev br0; ip route replace default via "+virtual4)
 	segment("isp1", "cust1", "wan1", "ip address add 198.51.100.1/26 dev br0; ip address add fe80::1/64 dev br0 nodad; ip address add 2001:db8:a::1/64 dev br0 nodad")
 	segment("isp2", "cust2", "wan2", "ip address add 203.0.113.1/26 dev br0")
-	for isp, line := range map[string]string{"isp1": "fiber", "isp2": "lte"} {
+	segment("isp3", "cust3", "wan3", "ip address add 198.51.100.145/28 dev br0")
+	for isp, line := range map[string][2]string{"isp1": {"fiber", "@fiber_net4"}, "isp2": {"lte", "@lte_net4"}, "isp3": {"isp3", lineOfSecond}} {
 		world.sh(isp, fmt.Sprintf(`nft -f - <<'X'
 table netdev isp {
 	chain second {
 		type filter hook ingress device "second" priority 0; policy accept;
 		ip saddr 0.0.0.0 accept
-		ip saddr @%[1]s_net4 counter name %[1]s_passed4 accept
+		ip saddr %[2]s counter name %[1]s_passed4 accept
 		meta protocol ip add @%[1]s_seen4 { ip saddr . ip daddr }
 		meta protocol ip counter name %[1]s_foreign4 drop
 		icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
@@ -107,9 +110,9 @@ table netdev isp {
 		meta protocol ip6 counter name %[1]s_foreign6 drop
 	}
 }
-X`, line))
+X`, line[0], line[1]))
 	}
-	world.sh("router", "ip address flush dev wan1; ip address flush dev wan2; ip -6 address flush dev lan0 scope global; ip route flush proto dhcp; ip -6 route flush proto static")
+	world.sh("router", "for d in wan1 wan2 wan3; do ip address flush dev $d; done; ip -6 address flush dev lan0 scope global; ip route flush proto dhcp; ip -6 route flush proto static")
 	key := filepath.Join(world.dir, "pair.key")
 	if err := os.WriteFile(key, []byte("6n2XhHdpYVJcKpQG0cVZk1yJq3vTqzXb\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -228,7 +231,7 @@ func (m *pairMember) serveKeepalived() {
 // die is a power cut.
 func (m *pairMember) die() {
 	m.Helper()
-	m.on("for d in lan0 wan1 wan2; do ip link set $d down; done")
+	m.on("for d in lan0 wan1 wan2 wan3; do ip link set $d down; done")
 	for _, end := range m.programs {
 		end()
 	}
@@ -243,7 +246,7 @@ func (m *pairMember) reborn() {
 	m.on(fmt.Sprintf(`rm -f %[1]s/*.pid %[1]s/lock %[1]s/ctl; conntrack -F 2>/dev/null
 ip address del %[2]s/25 dev lan0 2>/dev/null || true
 ip address flush dev wan1; ip address flush dev wan2
-for d in lan0 wan1 wan2; do ip link set $d up; done`, m.dir, virtual4))
+for d in lan0 wan1 wan2 wan3; do ip link set $d up; done`, m.dir, virtual4))
 	m.play()
 }
 
@@ -548,6 +551,55 @@ func TestAPairOfRoutersWithTwoPrimaries(t *testing.T) {
 		})
 	}
 	first.streamFrom("lan", "192.0.2.1:7")
+	if n := first.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
+	}
+}
+
+// TestAPairOfRoutersWithALineOfEach has connections by a line of which each router has an address of its own: what the other one has begun cannot go on
+// there, and must not try.
+func TestAPairOfRoutersWithALineOfEach(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, `
+[[uplink]]
+name = "own"
+id = 3
+device = "wan3"
+  [uplink.ipv6]
+  method = "off"
+`+targets+strings.Replace(pairUplinks, "shared = true", "shared = true\ntier = 2", 1))
+	for m, address := range map[*pairMember]string{first: lineOfFirst, second: lineOfSecond} {
+		m.on("ip address add " + address + "/28 dev wan3; ip route add default via 198.51.100.145 dev wan3 metric 50")
+		m.play()
+	}
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	ownLine := func(m *pairMember) func() error {
+		return func() error {
+			s, err := m.client.Status(context.Background())
+			if err == nil && lineStatus(&s, "own").IPv4.State != "up" {
+				err = fmt.Errorf("%+v", lineStatus(&s, "own").IPv4)
+			}
+			return err
+		}
+	}
+	first.await("its own line", ownLine(first))
+	second.await("the backup to judge its own line", ownLine(second))
+	stream, stop := first.streamFrom("lan", "192.0.2.1:7")
+	second.await("the connection in conntrackd's cache", func() error {
+		out, err := second.onOr("conntrackd -C " + second.dir + "/conntrackd.conf -e")
+		if err == nil && !strings.Contains(out, lineOfFirst) {
+			err = errors.New(out)
+		}
+		return err
+	})
+	first.die()
+	second.awaitRole("alone")
+	first.awaitMore(stream)
+	st := stop()
+	if len(st.Moves) != 2 || st.Moves[0].Source.Addr().String() != lineOfFirst || st.Moves[1].Source.Addr().String() != lineOfSecond {
+		t.Errorf("the flow had the sources %+v", st.Moves)
+	}
 	if n := first.foreign(); n != 0 {
 		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
 	}

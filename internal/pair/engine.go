@@ -36,6 +36,8 @@ type Options struct {
 	Version string // of the program
 	Save    func(document string, read func() any)
 	OnEvent func(status.Event)
+	// Settled hears, a few times after this router has become primary, that what conntrackd has brought from the other one is here.
+	Settled func()
 	// Listen and Dial reach the other router; nil is TCP.
 	Listen func(ctx context.Context, address string) (net.Listener, error)
 	Dial   func(ctx context.Context, address string) (net.Conn, error)
@@ -56,6 +58,7 @@ type Engine struct {
 	confirmed map[string]bool // keys that engines have spoken of since this router is primary
 	primary   bool            // the virtual address is here
 	acting    bool            // and the engines work so
+	took      chan struct{}   // has one element when this router has become primary
 	observed  bool            // primary was looked at
 	wrote     time.Time       // when the ledger grew last by what is said here
 	wroteAt   uint64          // the clock then
@@ -69,7 +72,7 @@ func New(o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{o: o, changed: make(chan struct{}, 1), confirmed: make(map[string]bool), tell: make(chan struct{}), again: make(chan struct{})}
+	return &Engine{o: o, changed: make(chan struct{}, 1), took: make(chan struct{}, 1), confirmed: make(map[string]bool), tell: make(chan struct{}), again: make(chan struct{})}
 }
 
 // Documents returns the documents of the state directory, by name, to be filled before Configure.
@@ -180,6 +183,12 @@ func (e *Engine) Acting() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.acting = e.primary
+	if e.acting {
+		select {
+		case e.took <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Primary reports whether this router works: it has the virtual address, or there is no pair.
@@ -268,23 +277,48 @@ func (e *Engine) save(ctx context.Context) {
 	}
 }
 
+// commits are when conntrackd's script may have committed what it has of the other router, after this one became primary.
+var commits = []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * time.Second, 15 * time.Second}
+
+// settle tells of each of them, until the context ends.
+func (e *Engine) settle(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.took:
+		}
+		since := time.Duration(0)
+		for _, after := range commits {
+			if !pause(ctx, after-since) {
+				return
+			}
+			since = after
+			e.o.Settled()
+		}
+	}
+}
+
 // Run talks with the other router until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
-	off := !e.pair.On() || e.keyErr != nil
+	off, mute := !e.pair.On(), e.keyErr != nil
 	e.mu.Unlock()
-	if off {
+	var running sync.WaitGroup
+	switch {
+	case off:
 		<-ctx.Done()
 		return nil
+	case !mute:
+		secure, err := e.key.tls()
+		if err != nil {
+			return err
+		}
+		running.Go(func() { e.save(ctx) })
+		running.Go(func() { e.listen(ctx, secure) })
+		running.Go(func() { e.pullForever(ctx, secure) })
 	}
-	secure, err := e.key.tls()
-	if err != nil {
-		return err
-	}
-	var running sync.WaitGroup
-	running.Go(func() { e.save(ctx) })
-	running.Go(func() { e.listen(ctx, secure) })
-	running.Go(func() { e.pullForever(ctx, secure) })
+	e.settle(ctx)
 	running.Wait()
 	return nil
 }

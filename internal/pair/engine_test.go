@@ -113,7 +113,7 @@ func member0(t *testing.T, w *wire, name, peer, secret string, id int) *member {
 		t.Fatal(err)
 	}
 	m := &member{}
-	m.Engine = New(Options{Version: "1.0", Listen: w.listen(name), Dial: w.dial(peer), Save: func(_ string, read func() any) { read() },
+	m.Engine = New(Options{Version: "1.0", Listen: w.listen(name), Dial: w.dial(peer), Save: func(_ string, read func() any) { read() }, Settled: func() {},
 		OnEvent: func(e status.Event) { m.mu.Lock(); m.events = append(m.events, e.Code); m.mu.Unlock() }})
 	c, err := config.Parse("x.toml", fmt.Appendf(nil, `
 [pair]

@@ -86,9 +86,10 @@ type Engine struct {
 	hint   chan struct{}
 	urgent chan struct{} // likewise, of what waits for no budget
 
-	mu         sync.Mutex // guards what follows, up to last
+	mu         sync.Mutex // guards what follows, up to last and with it
 	config     rules.Config
 	reassigned []int // ids that have become those of other uplinks
+	inherited  bool  // connections of another router may have come
 	last       Result
 
 	// The rest belongs to the goroutine of Run.
@@ -172,6 +173,14 @@ func (e *Engine) EndReassigned(ids []int) {
 	e.Hint()
 }
 
+// Inherited has those connections begin anew that another router began and that cannot go on here.
+func (e *Engine) Inherited() {
+	e.mu.Lock()
+	e.inherited = true
+	e.mu.Unlock()
+	e.Hint()
+}
+
 // Last returns the outcome of the latest pass.
 func (e *Engine) Last() Result {
 	e.mu.Lock()
@@ -227,7 +236,8 @@ func (e *Engine) Pass() Result {
 	start := time.Now()
 	e.mu.Lock()
 	cfg, reassigned := e.config, e.reassigned
-	e.reassigned = nil
+	e.renewing = e.renewing || e.inherited
+	e.reassigned, e.inherited = nil, false
 	e.mu.Unlock()
 	for _, id := range reassigned {
 		for _, family := range rules.Families {
