@@ -28,7 +28,6 @@ const (
 	virtual6    = "fe80::7:1" // of the hosts' router
 	ownOfFirst  = lab.LANRouter4
 	ownOfSecond = "203.0.113.141"
-	sharedLine  = "198.51.100.2"
 	// A third line, of which each has its own address.
 	lineOfFirst, lineOfSecond = "198.51.100.146", "198.51.100.147"
 )
@@ -130,78 +129,18 @@ X`, line[0], line[1]))
 	return first, second
 }
 
-// files writes those of keepalived and conntrackd.
+// files writes those of keepalived and conntrackd: the examples, with what is different here.
 func (m *pairMember) files() {
 	m.Helper()
-	for name, text := range map[string]string{
-		"keepalived.conf": fmt.Sprintf(`
-global_defs {
-	script_user root
-	enable_script_security
-	vrrp_version 3
-	vrrp_garp_master_repeat 2
-}
-vrrp_instance house {
-	state BACKUP
-	interface lan0
-	virtual_router_id 7
-	priority %[1]d
-	advert_int 0.2
-	virtual_ipaddress {
-		%[2]s/25 dev lan0
-		%[3]s/26 dev wan1
-	}
-	virtual_ipaddress_excluded {
-		%[5]s/64 dev lan0
-		fe80::9:1/64 dev wan1
-		2001:db8:a::2/64 dev wan1
-	}
-	virtual_routes {
-		default via 198.51.100.1 dev wan1 metric 100
-		::/0 via fe80::1 dev wan1 metric 100
-	}
-	notify_master "%[4]s/flows primary"
-	notify_backup "%[4]s/flows backup"
-	notify_fault "%[4]s/flows backup"
-}
-`, m.priority, virtual4, sharedLine, m.dir, virtual6),
-		"conntrackd.conf": fmt.Sprintf(`Sync {
-	Mode FTFW { DisableExternalCache Off
-	}
-	UDP { IPv4_address %[1]s
-		IPv4_Destination_Address %[2]s
-		Port 3780
-		Interface lan0
-	}
-}
-General {
-	LockFile %[3]s/lock
-	UNIX { Path %[3]s/ctl
-	}
-	Filter From Userspace {
-		Protocol Accept { TCP
-			UDP
+	replace := strings.NewReplacer("br-lan", "lan0", "eth1", "wan1", "192.168.7.1/24", virtual4+"/25", "192.168.7.2", m.own, "192.168.7.3", m.peer,
+		"priority 150", fmt.Sprintf("priority %d", m.priority), "preempt_delay 20\n", "\n", "/etc/uplinkd/pair-flows", m.dir+"/pair-flows",
+		"/etc/conntrackd/", m.dir+"/", "/var/lock/conntrack.lock", m.dir+"/lock", "/run/conntrackd.ctl", m.dir+"/ctl")
+	for name, mode := range map[string]os.FileMode{"keepalived.conf": 0o644, "conntrackd.conf": 0o644, "pair-flows": 0o755} {
+		text, err := os.ReadFile(filepath.Join(examples, "pair", name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(m.dir, name), []byte(replace.Replace(string(text))), mode)
 		}
-		Address Ignore { IPv4_address %[1]s
-			IPv4_address %[2]s
-			IPv4_address 127.0.0.1
-		}
-	}
-}
-`, m.own, m.peer, m.dir),
-		"flows": fmt.Sprintf(`#!/bin/sh
-d="conntrackd -C %[1]s/conntrackd.conf"
-case $1 in
-primary) $d -c; $d -f; $d -R; $d -B ;;
-backup) $d -t; $d -n ;;
-esac
-`, m.dir),
-	} {
-		mode := os.FileMode(0o644) // keepalived takes none that is executable
-		if name == "flows" {
-			mode = 0o755
-		}
-		if err := os.WriteFile(filepath.Join(m.dir, name), []byte(text), mode); err != nil {
+		if err != nil {
 			m.Fatal(err)
 		}
 	}
