@@ -222,9 +222,7 @@ func New(o Options) (_ *Daemon, err error) {
 			d.adoptAnyhow(read)
 		}
 	}
-	for document, v := range documents {
-		d.pair.Note(document, v)
-	}
+	d.tellPair()
 	if d.configFailure != nil {
 		d.log.Error("the configuration file is not used", "in force since", d.inForce.Taken, "err", d.configFailure)
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/uplinkd/uplinkd/dhcp6"
@@ -86,6 +87,18 @@ func (d *Daemon) changeRole() {
 	d.mu.Unlock()
 	if err := d.adopt(read.Config, read); err != nil {
 		d.adoptAnyhow(read)
+	}
+}
+
+// tellPair has the other router know what this one knows at its start, if it is the primary.
+func (d *Daemon) tellPair() {
+	known := d.addressing.Documents() // as they are by now
+	maps.Copy(known, d.usage.Documents())
+	for document, v := range known {
+		d.pair.Note(document, v)
+	}
+	if d.current().Pair.On() {
+		d.monitor.SaveDrained()
 	}
 }
 

@@ -302,6 +302,28 @@ func TestFlowsOfAnUplinkThatIsElsewhereAreLeftAlone(t *testing.T) {
 	}
 }
 
+func TestAnUplinkThatComesBackFromElsewhereHasNotDiedHere(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	away := config()
+	away.Elsewhere = []int{1} // its device is planned for all the same
+	b.SetConfig(away)
+	b.pass(t)
+	b.verdicts.set(fiber4, rules.Dead) // the address is not there yet
+	b.SetConfig(config())
+	b.pass(t)
+	if log := b.kernel.Log(); slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("%q", log)
+	}
+	b.verdicts.set(fiber4, rules.Good)
+	b.pass(t)
+	b.verdicts.set(fiber4, rules.Dead)
+	b.pass(t)
+	if log := b.kernel.Log(); !slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("when it dies here: %q", log)
+	}
+}
+
 func TestFormerValuesAreRecordedBeforeTheyAreOverwrittenAndGivenBack(t *testing.T) {
 	b := newBench(config())
 	b.pass(t)

@@ -21,7 +21,19 @@ type flowCleanup struct {
 // that is already dead when we first see it has no flows of ours to be told.
 func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 	e.trackRemovedUplinks(cfg)
+	for _, id := range cfg.Elsewhere { // when it comes back, its connections do, perhaps before its address: it has not died here
+		for _, family := range rules.Families {
+			path := rules.Path{Uplink: id, Family: family}
+			delete(e.verdicts, path)
+			if !e.cleanups[path].reassigned {
+				delete(e.cleanups, path)
+			}
+		}
+	}
 	for path, verdict := range r.Verdicts {
+		if slices.Contains(cfg.Elsewhere, path.Uplink) {
+			continue
+		}
 		before, known := e.verdicts[path]
 		e.verdicts[path] = verdict
 		if info := r.Report.Paths[path]; len(info.Addresses) > 0 {
