@@ -102,6 +102,8 @@ type Uplink struct {
 	Weight int // 1..256, the share among uplinks of one tier
 	// PoliciesOnly is true for an uplink that never carries the default: policies and tunnels alone use it.
 	PoliciesOnly bool
+	// Shared is true for an uplink whose address, and connections with it, another router may have had until now.
+	Shared bool
 	// Inherits is true for an uplink whose connections another router may have begun, with an address that is not ours.
 	Inherits bool
 	// Overflows is true for an uplink that may be full: the next tier is used beside its own then.

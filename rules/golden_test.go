@@ -116,7 +116,7 @@ func dual() *world {
 // inherited is dual at a router that may stand in for another one.
 func inherited() *world {
 	w := dual()
-	w.cfg.Uplinks[0].Inherits = true
+	w.cfg.Uplinks[0].Inherits, w.cfg.Uplinks[1].Shared = true, true
 	return w
 }
 

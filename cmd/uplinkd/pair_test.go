@@ -495,6 +495,75 @@ func TestAPairOfRoutersWithTwoPrimaries(t *testing.T) {
 	}
 }
 
+// failoversEnv is how often the primary fails, in several ways.
+const failoversEnv = "UPLINKD_FAILOVERS"
+
+// TestAPairOfRoutersThatFailInTurn has the primary fail, and come back.
+func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, pairUplinks)
+	first.serveLease("203.0.113.2")
+	first.play()
+	second.play()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	ways := []struct {
+		name       string
+		fail, mend func()
+	}{
+		{"the LAN's cable is pulled", func() { first.on("ip link set lan0 down") }, func() { first.on("ip link set lan0 up; ip address replace " + ownOfFirst + "/25 dev lan0") }},
+		{"a power cut", first.die, first.reborn},
+		{"keepalived stops, with uplinkd killed", func() { first.kill(); first.on("kill $(cat " + first.dir + "/keepalived.pid)") }, func() {
+			first.launch()
+			first.await("the daemon to converge", first.converged)
+			first.on("rm -f " + first.dir + "/*.pid")
+			first.serveKeepalived()
+		}},
+	}
+	var silent []time.Duration
+	for n := range envNumber(t, failoversEnv, len(ways)) {
+		way := ways[n%len(ways)]
+		_, stop := first.streamFrom("lan", "192.0.2.1:7")
+		tcp, err := first.Host("lan").Dial(t.Context(), "tcp", "", "192.0.2.1:7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := echoes(tcp); err != nil {
+			t.Fatal(err)
+		}
+		port := fmt.Sprintf("sport=%d ", tcp.LocalAddr().(*net.TCPAddr).Port)
+		second.await("the other router's connections in conntrackd's cache", func() error {
+			out, err := second.onOr("conntrackd -C " + second.dir + "/conntrackd.conf -e")
+			if err == nil && !strings.Contains(out, port) {
+				err = errors.New(out)
+			}
+			return err
+		})
+		way.fail()
+		second.awaitRole("alone", "primary")
+		if err := echoes(tcp); err != nil {
+			t.Errorf("%s: the old TCP connection: %v", way.name, err)
+		}
+		st := stop()
+		if len(st.Moves) != 1 {
+			t.Errorf("%s: the old UDP flow: %+v", way.name, st.Moves)
+		}
+		silent = append(silent, st.LongestGap)
+		way.mend()
+		first.awaitRole("primary")
+		second.awaitRole("backup")
+		second.await("the backup to have nothing", second.nothing)
+		if err := echoes(tcp); err != nil {
+			t.Errorf("%s: the old TCP connection, back at the first router: %v", way.name, err)
+		}
+		_ = tcp.Close()
+	}
+	t.Logf("the LAN was silent for %v", silent)
+	if n := first.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
+	}
+}
+
 // TestAPairOfRoutersWithALineOfEach has connections by a line of which each router has an address of its own: what the other one has begun cannot go on
 // there, and must not try.
 func TestAPairOfRoutersWithALineOfEach(t *testing.T) {

@@ -89,7 +89,7 @@ var machines = map[string]struct {
 	vm     bool // its kernel must have WireGuard or GRE
 }{
 	"dual":       {script: dual},
-	"inherited":  {script: dual, config: func(c *rules.Config) { c.Uplinks[0].Inherits = true }},
+	"inherited":  {script: dual, config: func(c *rules.Config) { c.Uplinks[0].Inherits, c.Uplinks[1].Shared = true, true }},
 	"tiers":      {script: dual, config: func(c *rules.Config) { c.Uplinks[1].Tier = 2 }, health: []rules.Health{rules.Dead, rules.Good}},
 	"twins":      {script: twins},
 	"static":     {script: providers, config: assignAddresses},
