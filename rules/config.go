@@ -104,6 +104,8 @@ type Uplink struct {
 	PoliciesOnly bool
 	// Shared is true for an uplink whose address, and connections with it, another router may have had until now.
 	Shared bool
+	// Expects is true while connections of that address may not have come yet: nobody calls this machine there meanwhile.
+	Expects bool
 	// Inherits is true for an uplink whose connections another router may have begun, with an address that is not ours.
 	Inherits bool
 	// Overflows is true for an uplink that may be full: the next tier is used beside its own then.

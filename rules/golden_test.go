@@ -117,6 +117,7 @@ func dual() *world {
 func inherited() *world {
 	w := dual()
 	w.cfg.Uplinks[0].Inherits, w.cfg.Uplinks[1].Shared = true, true
+	w.cfg.Uplinks[1].Expects = true
 	return w
 }
 

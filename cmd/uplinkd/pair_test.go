@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -495,6 +497,69 @@ func TestAPairOfRoutersWithTwoPrimaries(t *testing.T) {
 	}
 }
 
+// pushes are packets that somebody in the Internet sends to a host of the LAN, which has asked for them once.
+type pushes struct{ received, seen atomic.Int64 }
+
+// goesOn is nil when some more have come since it was asked last.
+func (p *pushes) goesOn() error {
+	now := p.received.Load()
+	if now < p.seen.Load()+50 {
+		return fmt.Errorf("%d packets", now)
+	}
+	p.seen.Store(now)
+	return nil
+}
+
+// push has the Internet send 200 packets a second, from a port, until the test ends.
+func (r *router) push(port int) *pushes {
+	r.Helper()
+	server, err := r.Host("inet").ListenPacket("udp", fmt.Sprintf("192.0.2.1:%d", port))
+	if err != nil {
+		r.Fatal(err)
+	}
+	client, err := r.Host("lan").Dial(context.Background(), "udp", "", server.LocalAddr().String())
+	if err != nil {
+		r.Fatal(err)
+	}
+	p := new(pushes)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		for buffer := make([]byte, 64); ; {
+			if _, err := client.Read(buffer); errors.Is(err, net.ErrClosed) {
+				return
+			} else if err == nil {
+				p.received.Add(1)
+			}
+		}
+	})
+	running.Go(func() {
+		buffer := make([]byte, 64)
+		_, to, err := server.ReadFrom(buffer)
+		if err != nil {
+			return
+		}
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_, _ = server.WriteTo(buffer[:8], to) // what is refused is sent again
+			}
+		}
+	})
+	r.Cleanup(func() { cancel(); _ = client.Close(); _ = server.Close(); running.Wait() })
+	r.await("the Internet to send", func() error {
+		if _, err := client.Write([]byte("send!")); err != nil {
+			return err
+		}
+		return p.goesOn()
+	})
+	return p
+}
+
 // failoversEnv is how often the primary fails, in several ways.
 const failoversEnv = "UPLINKD_FAILOVERS"
 
@@ -520,6 +585,7 @@ func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 			first.serveKeepalived()
 		}},
 	}
+	pushed := first.push(9)
 	var silent []time.Duration
 	for n := range envNumber(t, failoversEnv, len(ways)) {
 		way := ways[n%len(ways)]
@@ -544,6 +610,7 @@ func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 		if err := echoes(tcp); err != nil {
 			t.Errorf("%s: the old TCP connection: %v", way.name, err)
 		}
+		first.await("what the Internet sends to go on", func() error { return pushed.goesOn() })
 		st := stop()
 		if len(st.Moves) != 1 {
 			t.Errorf("%s: the old UDP flow: %+v", way.name, st.Moves)
@@ -556,6 +623,7 @@ func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 		if err := echoes(tcp); err != nil {
 			t.Errorf("%s: the old TCP connection, back at the first router: %v", way.name, err)
 		}
+		first.await("what the Internet sends to go on at the first router", func() error { return pushed.goesOn() })
 		_ = tcp.Close()
 	}
 	t.Logf("the LAN was silent for %v", silent)

@@ -18,7 +18,7 @@ const syncTimeout = 1500 * time.Millisecond
 
 // newPair makes what knows of the other router.
 func (d *Daemon) newPair() *pair.Engine {
-	return pair.New(pair.Options{Log: d.log, Version: d.o.Version, Save: d.save, OnEvent: d.event, Settled: func() { d.engine.Inherited() }})
+	return pair.New(pair.Options{Log: d.log, Version: d.o.Version, Save: d.save, OnEvent: d.event, Settled: func() { d.replan(); d.engine.Inherited() }})
 }
 
 // keep saves a document of an engine, and has the other router of a pair told.

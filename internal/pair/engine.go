@@ -58,6 +58,7 @@ type Engine struct {
 	confirmed map[string]bool // keys that engines have spoken of since this router is primary
 	primary   bool            // the virtual address is here
 	acting    bool            // and the engines work so
+	expects   bool            // it became so a moment ago
 	took      chan struct{}   // has one element when this router has become primary
 	observed  bool            // primary was looked at
 	wrote     time.Time       // when the ledger grew last by what is said here
@@ -156,6 +157,7 @@ func (e *Engine) Observe(obs *rules.Observed) (changed bool) {
 	}
 	primary := Holds(&e.pair, obs)
 	changed, first := primary != e.primary, !e.observed
+	e.expects = primary && (e.expects || changed && !first)
 	e.primary, e.observed = primary, true
 	if changed {
 		clear(e.confirmed)
@@ -280,21 +282,39 @@ func (e *Engine) save(ctx context.Context) {
 // commits are when conntrackd's script may have committed what it has of the other router, after this one became primary.
 var commits = []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * time.Second, 15 * time.Second}
 
+// expected is the place among them from which on what is new is new.
+const expected = 1
+
+// Expects reports whether connections that the other router had may still be on their way from conntrackd into the kernel.
+func (e *Engine) Expects() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.expects
+}
+
 // settle tells of each of them, until the context ends.
 func (e *Engine) settle(ctx context.Context) {
-	for {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	<-timer.C
+	for i := len(commits); ; {
 		select {
 		case <-ctx.Done():
 			return
-		case <-e.took:
+		case <-e.took: // perhaps once more
+			i = 0
+			timer.Reset(commits[0])
+			continue
+		case <-timer.C:
 		}
-		since := time.Duration(0)
-		for _, after := range commits {
-			if !pause(ctx, after-since) {
-				return
-			}
-			since = after
-			e.o.Settled()
+		if i == expected {
+			e.mu.Lock()
+			e.expects = false
+			e.mu.Unlock()
+		}
+		e.o.Settled()
+		if i++; i < len(commits) {
+			timer.Reset(commits[i] - commits[i-1])
 		}
 	}
 }

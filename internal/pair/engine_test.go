@@ -216,6 +216,38 @@ func TestTheBackupKnowsWhatThePrimarySays(t *testing.T) {
 	})
 }
 
+func TestWhatConntrackdBringsIsExpectedForAMoment(t *testing.T) {
+	world(t, func(t *testing.T, _ *wire, a, _ *member) {
+		settled := 0
+		a.o.Settled = func() { settled++ }
+		if a.be(true); a.Expects() {
+			t.Error("a start is no takeover")
+		}
+		a.be(false)
+		a.be(true)
+		if !a.Expects() {
+			t.Error("it expects nothing")
+		}
+		time.Sleep(time.Second)
+		a.be(false)
+		if a.Expects() {
+			t.Error("the backup expects something")
+		}
+		a.be(true)
+		if time.Sleep(1900 * time.Millisecond); !a.Expects() {
+			t.Error("the second time is cut short")
+		}
+		time.Sleep(200 * time.Millisecond)
+		synctest.Wait()
+		if a.Expects() || settled < 3 {
+			t.Errorf("%v, told %d times", a.Expects(), settled)
+		}
+		if time.Sleep(time.Minute); settled > 10 {
+			t.Errorf("told %d times", settled)
+		}
+	})
+}
+
 func TestADeadChannelIsToldAndResumed(t *testing.T) {
 	world(t, func(t *testing.T, w *wire, a, b *member) {
 		a.be(true)

@@ -30,7 +30,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		out.Uplinks[i] = rules.Uplink{
 			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight, PoliciesOnly: !u.Default,
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
-			TakesBack: u.Failback == config.FailbackImmediateAll, Shared: u.Shared, Inherits: c.Pair.On() && !u.Shared, Overflows: c.Overflow(u) > 0,
+			TakesBack: u.Failback == config.FailbackImmediateAll, Shared: u.Shared, Expects: u.Shared && i >= len(c.Uplinks), Inherits: c.Pair.On() && !u.Shared, Overflows: c.Overflow(u) > 0,
 		}
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, &u.IPv4, u.WireGuard != nil)
