@@ -131,12 +131,17 @@ func (l *delegations) update(name string, c dhcp6.Change, current func() bool) {
 		delete(l.held, name)
 	}
 	l.mu.Unlock()
+	l.keep()
+	l.changed(name, c)
+}
+
+// keep saves the leases.
+func (l *delegations) keep() {
 	l.save(docLeases6, func() any {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return maps.Clone(l.held)
 	})
-	l.changed(name, c)
 }
 
 // lease returns what an uplink holds.

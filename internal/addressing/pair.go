@@ -22,6 +22,12 @@ type Pair struct {
 // SetPair says that this router is one of two. It is to be called before Configure.
 func (e *Engine) SetPair(p Pair) { e.pair = p }
 
+// SaveLeases saves the leases that are held.
+func (e *Engine) SaveLeases() {
+	e.leases.keep()
+	e.delegations.keep()
+}
+
 // clientIDOf makes a DHCPv4 client identifier of a DUID and an IAID (RFC 4361 section 6.1).
 func clientIDOf(id int, duid dhcp6.DUID) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{255}, uint32(id)), duid...)

@@ -266,16 +266,34 @@ func (d *Daemon) adoptAnyhow(c commit.Config) {
 }
 
 func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) error {
-	d.mu.Lock()
-	before := d.ids
-	d.mu.Unlock()
-	ids := maps.Clone(before)
-	c, changed, err := d.working(c, ids)
+	ids, err := d.configure(c, read, tunnels)
 	if err != nil {
 		return err
 	}
+	if err := writeTableNames(c, ids); err != nil { // they are a convenience
+		d.log.Warn("cannot write table names", "err", err)
+	}
+	d.kept.Took(read)
+	d.saveConfig()
+	select {
+	case d.waits <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// configure has the engines work by a configuration, as far as this router of a pair has to. Nothing waits for the disk but ids that are new.
+func (d *Daemon) configure(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) (ids map[string]int, err error) {
+	d.mu.Lock()
+	before := d.ids
+	d.mu.Unlock()
+	ids = maps.Clone(before)
+	c, changed, err := d.working(c, ids)
+	if err != nil {
+		return nil, err
+	}
 	if err := tunnels(c, ids); err != nil {
-		return err
+		return nil, err
 	}
 	d.monitor.Configure(c, ids)
 	d.mu.Lock()
@@ -301,16 +319,7 @@ func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*c
 	d.planFor(c, ids)
 	d.engine.EndReassigned(planinput.Reassigned(before, ids))
 	d.pair.Acting()
-	if err := writeTableNames(c, ids); err != nil { // they are a convenience
-		d.log.Warn("cannot write table names", "err", err)
-	}
-	d.kept.Took(read)
-	d.saveConfig()
-	select {
-	case d.waits <- struct{}{}:
-	default:
-	}
-	return nil
+	return ids, nil
 }
 
 // Run runs the daemon until the context ends. Kernel state stays as it is then, so that a restart does

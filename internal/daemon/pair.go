@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"errors"
-	"maps"
 	"time"
 
 	"github.com/uplinkd/uplinkd/dhcp6"
@@ -18,7 +17,11 @@ const syncTimeout = 1500 * time.Millisecond
 
 // newPair makes what knows of the other router.
 func (d *Daemon) newPair() *pair.Engine {
-	return pair.New(pair.Options{Log: d.log, Version: d.o.Version, Save: d.save, OnEvent: d.event, Settled: func() { d.replan(); d.engine.Inherited() }})
+	return pair.New(pair.Options{Log: d.log, Version: d.o.Version, Save: d.save, OnEvent: d.event, Settled: func() {
+		d.replan()
+		d.engine.Inherited()
+		d.tellPair()
+	}})
 }
 
 // keep saves a document of an engine, and has the other router of a pair told.
@@ -65,13 +68,16 @@ func (d *Daemon) working(c *config.Config, ids map[string]int) (_ *config.Config
 	if err != nil {
 		return nil, changed, err
 	}
-	d.configurePair(c, ids)
-	if d.pair.Primary() {
+	if !c.Pair.On() {
 		return c, changed, nil
 	}
-	c = c.Standby()
-	more, err := planinput.AssignIDs(c, ids) // its policies share other groups
-	return c, changed || more, err
+	d.configurePair(c, ids)
+	standby := c.Standby()
+	more, err := planinput.AssignIDs(standby, ids) // its policies share other groups; a takeover shall wait for no disk
+	if d.pair.Primary() {
+		return c, changed || more, err
+	}
+	return standby, changed || more, err
 }
 
 // changeRole works as the primary of a pair from now on, or as its backup.
@@ -85,19 +91,16 @@ func (d *Daemon) changeRole() {
 	read := d.inForce
 	read.Failure = d.configFailure
 	d.mu.Unlock()
-	if err := d.adopt(read.Config, read); err != nil {
+	if _, err := d.configure(read.Config, read, d.tunnels.Configure); err != nil {
 		d.adoptAnyhow(read)
 	}
+	d.engine.Urgent()
 }
 
-// tellPair has the other router know what this one knows at its start, if it is the primary.
+// tellPair has the other router know what this one holds, if it is the primary: not all of it changes soon.
 func (d *Daemon) tellPair() {
-	known := d.addressing.Documents() // as they are by now
-	maps.Copy(known, d.usage.Documents())
-	for document, v := range known {
-		d.pair.Note(document, v)
-	}
-	if d.current().Pair.On() {
+	if d.current().Pair.On() && d.pair.Primary() {
+		d.addressing.SaveLeases()
 		d.monitor.SaveDrained()
 	}
 }

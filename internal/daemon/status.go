@@ -46,10 +46,10 @@ func (d *Daemon) Status() status.Status {
 	for i := range last.Config.Uplinks {
 		sites[last.Config.Uplinks[i].ID] = last.Config.Uplinks[i].Site
 	}
+	numbers := planinput.KernelNumbers(c.Kernel)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		id := ids[u.Name]
-		numbers := planinput.KernelNumbers(c.Kernel)
 		day, month := d.usage.Volume(now, u.Name)
 		s.Uplinks = append(s.Uplinks, status.Uplink{
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
@@ -81,6 +81,7 @@ func (d *Daemon) Status() status.Status {
 		u := &c.Waiting[i]
 		elsewhere := status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeElsewhere, Reason: "the other router of the pair has it"}
 		s.Uplinks = append(s.Uplinks, status.Uplink{Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
+			Table: int(numbers.Table(ids[u.Name])), Mark: status.Mark(numbers.Mark(ids[u.Name])),
 			Metered: u.Metered, Failback: string(u.Failback), Drained: drained[u.Name], IPv4: elsewhere, IPv6: elsewhere})
 	}
 	s.Pair = d.pair.Status(now)

@@ -184,8 +184,8 @@ func (e *Engine) Observe(obs *rules.Observed) (changed bool) {
 func (e *Engine) Acting() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.acting = e.primary
-	if e.acting {
+	began := e.primary && !e.acting
+	if e.acting = e.primary; began {
 		select {
 		case e.took <- struct{}{}:
 		default:
