@@ -295,6 +295,19 @@ func TestAPairOfRouters(t *testing.T) {
 	if !strings.HasPrefix(s.Headline, "Backup") {
 		t.Error(s.Headline)
 	}
+	for _, m := range []*pairMember{first, second} {
+		m.await("plan to want nothing", func() error { // what conntrackd brings is expected for two seconds
+			for line := range strings.Lines(m.command("plan", "-c", m.config)) {
+				if !strings.HasPrefix(line, "#") {
+					return errors.New(line)
+				}
+			}
+			return nil
+		})
+	}
+	if out := second.command("status", "--socket", filepath.Join(second.dir, "s")); !strings.Contains(out, "the other router of the pair has it") {
+		t.Errorf("the status for people:\n%s", out)
+	}
 	if err := second.nothing(); err != nil {
 		t.Errorf("the backup has of the primary's lines: %v", err)
 	}
