@@ -85,6 +85,12 @@ func (p *planner) pinArrivals(prerouting *nft.Chain, u *Uplink, family [2]bool, 
 		behind.Add("all others", nft.Goto{Chain: routedChain})
 		to, chains = behind.Name, append(chains, behind)
 	}
+	if u.Shared { // an answer that comes before its connection: a reset would end that, and an entry of its own take its port
+		arrival.Add("of a connection that is not here yet", nft.New{}, nft.Midstream{}, nft.LocalDestination{}, nft.Counter{}, nft.Drop{})
+		if u.Expects { // of UDP nobody can tell
+			arrival.Add("perhaps of one", nft.New{}, nft.Protocols{List: []uint8{protocolUDP}}, nft.LocalDestination{}, nft.Counter{}, nft.Drop{})
+		}
+	}
 	arrival.Add("new flow", nft.New{}, nft.ToThisHost{}, nft.NamedCounter{Name: flowsIn + u.Name})
 	arrival.Add("for this machine: pin to "+u.Name, append([]nft.Expr{nft.LocalDestination{}}, pin...)...)
 	for _, f := range Families {

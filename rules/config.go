@@ -91,6 +91,8 @@ type Config struct {
 	Targets []netip.Addr
 	// MainDefault says whether a default of ours stands in table main.
 	MainDefault MainDefault
+	// Elsewhere are ids of uplinks that another router has now: what is pinned to them goes on there.
+	Elsewhere []int
 }
 
 // Uplink is one way out, on one device. Two with the same id are the line and the translator of one: see [CLAT].
@@ -102,6 +104,12 @@ type Uplink struct {
 	Weight int // 1..256, the share among uplinks of one tier
 	// PoliciesOnly is true for an uplink that never carries the default: policies and tunnels alone use it.
 	PoliciesOnly bool
+	// Shared is true for an uplink whose address, and connections with it, another router may have had until now.
+	Shared bool
+	// Expects is true while connections of that address may not have come yet: nobody calls this machine there meanwhile.
+	Expects bool
+	// Inherits is true for an uplink whose connections another router may have begun, with an address that is not ours.
+	Inherits bool
 	// Overflows is true for an uplink that may be full: the next tier is used beside its own then.
 	Overflows bool
 	// NewFlowsOnly is true when what has left the uplink does not come back to it, tunnels that it carried included.

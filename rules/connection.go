@@ -49,6 +49,7 @@ type oldState struct {
 
 type oldPath struct {
 	translates bool
+	inherits   bool
 	own        []netip.Prefix
 	to         []netip.Prefix // what prefixes are translated to; nil: they are not
 	near       []netip.Prefix // what is reached by this uplink, whoever carries the default
@@ -82,7 +83,7 @@ func (p *planner) oldState() *oldState {
 	}
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		at := oldPath{translates: p.translates(u, family) && !u.Site && !u.hasPeers(), own: p.sourcesBehind(u, family, info),
-			isDefault: !u.PoliciesOnly && !u.Site}
+			inherits: u.Inherits, isDefault: !u.PoliciesOnly && !u.Site}
 		if family == IPv6 {
 			at.to = p.translations(u)
 		}
@@ -155,6 +156,8 @@ func (o *oldState) old(c *Connection) (why string) {
 	switch {
 	case c.ReplyDest != c.Source && known && at.to != nil && !inet.Within(at.to, c.ReplyDest):
 		return "its source is translated to a former prefix" // which each of its packets keeps alive
+	case c.ReplyDest != c.Source && known && at.inherits && len(at.own) > 0 && !inet.Within(at.own, c.ReplyDest):
+		return "its source is that of another router" // likewise
 	case c.ReplyDest != c.Source:
 	case known && at.translates && !inet.Within(at.own, c.Source), pin == 0 && o.translates[c.Family.Index()]:
 		return "its source is not translated"

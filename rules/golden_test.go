@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 // sysctl, and looks whether anything is left to do; what is built here must be what is built there.
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
-		"dual": dual, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
+		"dual": dual, "inherited": inherited, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
 		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding, "clat": clat,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -110,6 +110,14 @@ func dual() *world {
 	w.hold("wan2", "203.0.113.2/26", "2001:db8:b::2/64")
 	w.lead("wan1", "198.51.100.1", 100)
 	w.lead("wan2", "203.0.113.1", 200)
+	return w
+}
+
+// inherited is dual at a router that may stand in for another one.
+func inherited() *world {
+	w := dual()
+	w.cfg.Uplinks[0].Inherits, w.cfg.Uplinks[1].Shared = true, true
+	w.cfg.Uplinks[1].Expects = true
 	return w
 }
 

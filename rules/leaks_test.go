@@ -170,6 +170,33 @@ func TestWhatIsTranslatedToAFormerPrefixBeginsAnew(t *testing.T) {
 	}
 }
 
+// What the other router of a pair has begun has that one's address, and each of its packets keeps it alive.
+func TestWhatAnotherRouterHasTranslatedBeginsAnew(t *testing.T) {
+	addr := netip.MustParseAddr
+	for name, c := range map[string]struct {
+		inherits   bool
+		reply      netip.Addr
+		withoutOwn bool
+		old        bool
+	}{
+		"by a line of each":             {true, addr("198.51.100.7"), false, true},
+		"with our own address":          {true, addr("198.51.100.2"), false, false},
+		"by a shared line":              {false, addr("198.51.100.7"), false, false},
+		"while we wait for the address": {true, addr("198.51.100.7"), true, false},
+	} {
+		w := dual()
+		w.cfg.Uplinks[0].Inherits = c.inherits
+		if c.withoutOwn {
+			w.obs.Addrs = slices.DeleteFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device == "wan1" })
+		}
+		_, report := w.plan()
+		conn := rules.Connection{Family: rules.IPv4, Source: addr("192.168.1.9"), Dest: addr("192.0.2.1"), ReplyDest: c.reply, Protocol: 17, DPort: 7, Mark: numbers.Mark(1)}
+		if why := report.Old.Old(&conn); (why != "") != c.old {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
 // The program of a filter says of every source what it is for.
 func TestAnEgressFilterDropsForeignSourcesAlone(t *testing.T) {
 	w := dual()

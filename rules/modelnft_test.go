@@ -242,6 +242,8 @@ func (m *machine) rule(r nft.Rule, p *packet, nth int) string {
 			if p.conn == nil || !p.conn.forwarded {
 				return ""
 			}
+		case nft.SourceTranslated, nft.Midstream: // of connections of another router, which the model has not
+			return ""
 		case nft.IPsec: // the model has no IPsec policies
 			if !e.Not {
 				return ""

@@ -252,6 +252,10 @@ func (p *planner) filterSources(leaving *branches, chain *nft.Chain) map[string]
 		if len(own) > 0 {
 			c.Add("its own sources", nft.Addresses{Prefixes: own}, nft.Return{})
 		}
+		if u.Inherits { // what is translated here has one of those
+			c.Add("translated by the other router", nft.SourceTranslated{}, nft.Counter{}, nft.Drop{})
+			c.Add("called at the other router", nft.DestinationNAT{}, nft.Counter{}, nft.Drop{})
+		}
 		filter := filters[u.Device]
 		if filter == nil {
 			filter = &egressSources{}

@@ -28,12 +28,13 @@ const (
 	CodeConnected  Code = "connected"   // none answers, while TCP connections get on in both directions
 	CodeLoss       Code = "loss"        // too many answers are missing, or no more
 	CodeSuspended  Code = "suspended"   // what carries the tunnel is down
+	CodeElsewhere  Code = "elsewhere"   // the other router of a pair has the uplink
 )
 
 // Codes lists every code, for the documentation of the API.
 var Codes = [...]Code{
 	CodeStart, CodeOff, CodeNotOffered, CodeRestart, CodeNoPrefix, CodeNoDevice, CodeNoCarrier, CodeNoAddress, CodeNoGateway,
-	CodeNoRoute, CodeComplete, CodeUnprobed, CodeAnswer, CodeSteady, CodeSilence, CodeConnected, CodeLoss, CodeSuspended,
+	CodeNoRoute, CodeComplete, CodeUnprobed, CodeAnswer, CodeSteady, CodeSilence, CodeConnected, CodeLoss, CodeSuspended, CodeElsewhere,
 }
 
 // Reason is why a verdict is what it is.

@@ -60,6 +60,14 @@ type delegationServer struct {
 // With an expression of Kea's it serves those alone that meet it.
 func (r *router) delegateByKea(pool netip.Prefix, l lifetimes, only ...string) *delegationServer {
 	r.Helper()
+	server := r.serveKea("cust1", pool, l, only...)
+	r.delegate("fiber", pool)
+	return server
+}
+
+// serveKea is delegateByKea at a device of that provider, which routes nothing.
+func (r *router) serveKea(device string, pool netip.Prefix, l lifetimes, only ...string) *delegationServer {
+	r.Helper()
 	class, member := "", ""
 	if len(only) > 0 {
 		class, member = fmt.Sprintf(`"client-classes": [{"name": "customer", "test": %q}],`, only[0]), `"client-class": "customer",`
@@ -67,17 +75,16 @@ func (r *router) delegateByKea(pool netip.Prefix, l lifetimes, only ...string) *
 	dir := r.scratch("kea-")
 	conf := filepath.Join(dir, "kea.json")
 	r.write(conf, fmt.Sprintf(`{"Dhcp6": {
-		"interfaces-config": {"interfaces": ["cust1"]},
+		"interfaces-config": {"interfaces": [%[8]q]},
 		"lease-database": {"type": "memfile", "persist": false},
 		"server-id": {"type": "EN", "enterprise-id": 32473, "identifier": "0001", "persist": false},
-		"renew-timer": %d, "rebind-timer": %d, "preferred-lifetime": %d, "valid-lifetime": %d,
-		"option-data": [{"name": "dns-servers", "data": "2001:db8:ffff::53"}], %s
-		"subnet6": [{"subnet": "2001:db8:a::/64", "interface": "cust1", %s
-			"pd-pools": [{"prefix": "%v", "prefix-len": %d, "delegated-len": 56}]}],
+		"renew-timer": %[1]d, "rebind-timer": %[2]d, "preferred-lifetime": %[3]d, "valid-lifetime": %[4]d,
+		"option-data": [{"name": "dns-servers", "data": "2001:db8:ffff::53"}], %[5]s
+		"subnet6": [{"subnet": "2001:db8:a::/64", "interface": %[8]q, %[6]s
+			"pd-pools": [{"prefix": "%[7]v", "prefix-len": %[9]d, "delegated-len": 56}]}],
 		"loggers": [{"name": "kea-dhcp6", "severity": "INFO", "output_options": [{"output": "stdout"}]}]}}`,
-		l.renew, l.rebind, l.preferred, l.valid, class, member, pool.Addr(), pool.Bits()))
+		l.renew, l.rebind, l.preferred, l.valid, class, member, pool.Addr(), device, pool.Bits()))
 	cmd, log, stop := r.background("isp1", "env", "KEA_PIDFILE_DIR="+dir, "KEA_LOCKFILE_DIR="+dir, "kea-dhcp6", "-c", conf)
-	r.delegate("fiber", pool)
 	return &delegationServer{cmd.Process.Pid, log, stop}
 }
 

@@ -55,6 +55,9 @@ func checkExamples(t *testing.T, inVM bool) {
 					r.sh("router", deviceOf(&c.Uplinks[i], i))
 				}
 			}
+			if c.Pair.On() { // the example is planned for the primary
+				r.sh("router", fmt.Sprintf("ip link add %[1]s type bridge; ip link set %[1]s up; ip address add %[2]v/24 dev %[1]s", c.Pair.Device, c.Pair.Virtual[0]))
+			}
 			plan := r.command("plan", "-c", r.example(file))
 			for _, u := range c.Uplinks {
 				// A DHCP client that does not run has no lease, and a translator that does not run no device.

@@ -105,7 +105,7 @@ func TestSectionsThatNeedARestartAreRefusedByAReload(t *testing.T) {
 		if err := os.WriteFile(r.config, []byte(strings.Replace(text, "tier = 2", "tier = 3", 1)), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if e := r.hangup(); !strings.Contains(e.Message, "[daemon] and [kernel] need a restart") {
+		if e := r.hangup(); !strings.Contains(e.Message, "[daemon], [kernel] and [pair] need a restart") {
 			t.Errorf("%s: %+v", what, e)
 		}
 		r.fails(exitUsage, "need a restart", "reload", "--socket", r.socket())

@@ -49,14 +49,18 @@ type request struct {
 	address    bool
 }
 
-// configure starts and stops clients so that each uplink that asks for something has one.
-func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6.DUID) {
+// configure starts and stops clients so that each uplink that asks for something has one. The DUIDs are this router's own and, nil if there is none,
+// that of a pair.
+func (l *delegations) configure(c *config.Config, ids map[string]int, duid, pair dhcp6.DUID) {
 	specs := make(map[string]spec[*dhcp6.Client])
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		r := request{u.IPv6.DUID, uint32(ids[u.Name]), u.IPv6.VendorClass, strings.Join(u.IPv6.UserClass, "\n"), u.IPv6.Delegation, u.IPv6.PrefixHint, u.IPv6.RequestAddress}
 		if u.IPv6.IAID != nil {
 			r.id = *u.IPv6.IAID
+		}
+		if u.Moves() && pair != nil && r.duid == "" {
+			r.duid = pair.String()
 		}
 		if r.delegation || r.address {
 			specs[u.Name] = spec[*dhcp6.Client]{device: u.Device, key: r, onRemove: release,
@@ -67,6 +71,9 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid dhcp6
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.held, func(name string, _ dhcp6.Lease) bool { return !l.sameLink(name, specs) })
 	maps.DeleteFunc(l.delegatedBy, func(name string, _ netip.Addr) bool { _, holds := l.held[name]; return !holds })
+	for i := range c.Waiting {
+		l.leave(c.Waiting[i].Name, nil) // the other router goes on with it
+	}
 	l.apply(specs)
 }
 
@@ -124,12 +131,17 @@ func (l *delegations) update(name string, c dhcp6.Change, current func() bool) {
 		delete(l.held, name)
 	}
 	l.mu.Unlock()
+	l.keep()
+	l.changed(name, c)
+}
+
+// keep saves the leases.
+func (l *delegations) keep() {
 	l.save(docLeases6, func() any {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		return maps.Clone(l.held)
 	})
-	l.changed(name, c)
 }
 
 // lease returns what an uplink holds.

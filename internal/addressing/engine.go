@@ -57,6 +57,7 @@ type Options struct {
 type Engine struct {
 	o           Options
 	identity    identity // complete before Configure
+	pair        Pair     // likewise
 	leases      *leases
 	routers     *routers
 	delegations *delegations
@@ -110,10 +111,10 @@ func (e *Engine) Configure(c *config.Config, ids map[string]int) {
 	e.mu.Lock()
 	e.config, e.ids = c, ids
 	e.mu.Unlock()
-	e.leases.configure(c)
+	e.leases.configure(c, e.pair.DUID)
 	e.routers.configure(c, e.identity.Secret)
-	e.delegations.configure(c, ids, e.identity.DUID)
-	e.lans.configure(c)
+	e.delegations.configure(c, ids, e.identity.DUID, e.pair.DUID)
+	e.lans.configure(c, e.pair.Router)
 	e.downstream.configure(c)
 }
 

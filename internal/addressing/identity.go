@@ -47,6 +47,8 @@ func (e *Engine) ULA(c config.ULA) netip.Prefix {
 		return netip.Prefix{}
 	case c.Prefix.IsValid():
 		return c.Prefix
+	case e.pair.ULA.IsValid():
+		return e.pair.ULA
 	}
 	return e.identity.ULA
 }

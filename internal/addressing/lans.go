@@ -72,13 +72,18 @@ func (l *lans) clockSet(now time.Time) {
 	l.restore(now)
 }
 
-// configure starts and stops advertisers so that each LAN that is to have one has one.
-func (l *lans) configure(c *config.Config) {
+// configure starts and stops advertisers so that each LAN that is to have one has one. Router is the link-local address that hosts have as their router,
+// whichever of a pair of routers has it; zero: each has its own.
+func (l *lans) configure(c *config.Config, router netip.Addr) {
 	specs := make(map[string]spec[*ndisc.Advertiser])
 	for i := range c.LANs {
 		if device := c.LANs[i].Device; c.LANs[i].Advertise {
+			var source netip.Addr
+			if device == c.Pair.Device {
+				source = router
+			}
 			specs[device] = spec[*ndisc.Advertiser]{device: device, onRemove: l.withdraw(device), make: func(current func() bool) *ndisc.Advertiser {
-				return ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Log: l.log.With("lan", device), OnOthers: func(others []ndisc.Other) {
+				return ndisc.NewAdvertiser(ndisc.AdvertiserConfig{Device: device, Source: source, Log: l.log.With("lan", device), OnOthers: func(others []ndisc.Other) {
 					l.mu.Lock()
 					defer l.mu.Unlock()
 					if current() {
@@ -90,6 +95,16 @@ func (l *lans) configure(c *config.Config) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if c.Backup {
+		for device := range l.all() {
+			if router.IsValid() && device == c.Pair.Device {
+				l.leave(device, nil) // hosts find the other router at the same address
+			} else {
+				l.leave(device, resign)
+			}
+		}
+		clear(l.advertised) // the other router knows better from now on
+	}
 	l.apply(specs)
 	there := func(device string) bool {
 		return slices.ContainsFunc(c.LANs, func(lan config.LAN) bool { return lan.Device == device })
@@ -116,6 +131,13 @@ func (l *lans) withdraw(device string) func(context.Context, *ndisc.Advertiser) 
 		l.mu.Unlock()
 		_ = a.Withdraw(ctx, content.Withdrawn()) // a link that is down has nobody to be told
 	}
+}
+
+// resign tells the hosts of a LAN that we are their router no more. Their prefixes stay, for another router has them.
+func resign(ctx context.Context, a *ndisc.Advertiser) {
+	ctx, cancel := context.WithTimeout(ctx, withdrawTimeout)
+	defer cancel()
+	_ = a.Withdraw(ctx, ndisc.Content{HopLimit: hopLimit})
 }
 
 // lanSource is what a LAN's hosts may be told of one uplink.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -50,13 +51,17 @@ func (l *leases) restore(now time.Time) {
 	}
 }
 
-// configure starts and stops clients so that each uplink with method "dhcp" has one.
-func (l *leases) configure(c *config.Config) {
+// configure starts and stops clients so that each uplink with method "dhcp" has one. The DUID is that of a pair, nil: there is none.
+func (l *leases) configure(c *config.Config, pair dhcp6.DUID) {
 	specs := make(map[string]spec[*dhcp4.Client])
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		if u.IPv4.Method == config.MethodDHCP {
-			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, current) }}
+			var clientID []byte
+			if u.PrimaryOnly && pair != nil {
+				clientID = clientIDOf(u.ID, pair)
+			}
+			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, clientID, current) }}
 		}
 	}
 	l.mu.Lock()
@@ -66,8 +71,8 @@ func (l *leases) configure(c *config.Config) {
 }
 
 // client makes the client of an uplink. The lock is held.
-func (l *leases) client(name, device string, current func() bool) *dhcp4.Client {
-	cfg := dhcp4.Config{Device: device, Log: l.log.With("uplink", name),
+func (l *leases) client(name, device string, clientID []byte, current func() bool) *dhcp4.Client {
+	cfg := dhcp4.Config{Device: device, ClientID: clientID, Log: l.log.With("uplink", name),
 		OnLease: func(lease *dhcp4.Lease) { l.update(name, lease, current) },
 		OnRefused: func(reason string) {
 			l.mu.Lock()

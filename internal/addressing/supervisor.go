@@ -20,6 +20,7 @@ type supervisor[C client] struct {
 	mu        sync.Mutex
 	ctx       context.Context // of run; nil before and after
 	instances map[string]*instance[C]
+	leaving   map[string]*instance[C] // what is removed, and still has something to do
 	running   sync.WaitGroup
 }
 
@@ -49,11 +50,11 @@ func (s *supervisor[C]) apply(specs map[string]spec[C]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.instances == nil {
-		s.instances = make(map[string]*instance[C])
+		s.instances, s.leaving = make(map[string]*instance[C]), make(map[string]*instance[C])
 	}
 	for name, i := range s.instances {
 		if _, wanted := specs[name]; !wanted {
-			s.remove(i)
+			s.remove(name, i)
 			delete(s.instances, name)
 		}
 	}
@@ -63,7 +64,10 @@ func (s *supervisor[C]) apply(specs map[string]spec[C]) {
 			continue
 		}
 		i := &instance[C]{spec: p, done: make(chan struct{})}
-		if have != nil {
+		if left := s.leaving[name]; have == nil {
+			have = left
+		}
+		if delete(s.leaving, name); have != nil {
 			i.after = have.stop()
 		}
 		i.client = p.make(func() bool { return s.get(name) == i })
@@ -81,13 +85,23 @@ func (i *instance[C]) stop() <-chan struct{} {
 	return i.done
 }
 
+// leave has the client of a name, if it is removed, do that instead of its onRemove; nil: nothing, for another router goes on where it was.
+func (s *supervisor[C]) leave(name string, how func(ctx context.Context, c C)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := s.instances[name]; i != nil {
+		i.onRemove = how
+	}
+}
+
 // remove stops an instance, after its onRemove. The lock is held.
-func (s *supervisor[C]) remove(i *instance[C]) {
+func (s *supervisor[C]) remove(name string, i *instance[C]) {
 	if i.onRemove == nil || i.cancel == nil || s.ctx == nil {
 		i.stop()
 		return
 	}
 	ctx := s.ctx
+	s.leaving[name] = i
 	s.running.Go(func() {
 		i.onRemove(ctx, i.client)
 		i.cancel()

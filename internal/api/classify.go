@@ -19,6 +19,7 @@ var codeClasses = map[uplink.Code]string{
 	uplink.CodeConnected:  "probes",
 	uplink.CodeLoss:       "probes",
 	uplink.CodeOff:        "operator",
+	uplink.CodeElsewhere:  "operator",
 	uplink.CodeRestart:    "restart",
 	uplink.CodeStart:      "restart",
 	uplink.CodeSuspended:  "carrier",

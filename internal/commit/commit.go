@@ -185,7 +185,7 @@ func errChangedMeanwhile(usable bool) error {
 
 // NeedsRestart reports whether two configurations differ in what only a start can change.
 func NeedsRestart(a, b *config.Config) bool {
-	return !reflect.DeepEqual(a.Daemon, b.Daemon) || a.Kernel != b.Kernel
+	return !reflect.DeepEqual(a.Daemon, b.Daemon) || a.Kernel != b.Kernel || !reflect.DeepEqual(a.Pair, b.Pair)
 }
 
 // Read reads the file.

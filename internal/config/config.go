@@ -73,7 +73,11 @@ type Config struct {
 	TProxies []TProxy  // in the order of the file, in which they are asked; at most MaxTProxies
 	Forwards []Forward // in the order of the file; at most MaxForwards
 	Notify   []Notify  // in the order of the file; at most MaxNotify
+	Pair     Pair      // [pair]
 	Disabled Disabled
+	// Backup is true for what the backup of a pair works with; Waiting are uplinks that the primary has then. See Standby.
+	Backup  bool
+	Waiting []Uplink
 }
 
 // Daemon is the [daemon] section: where the daemon keeps things and listens.
@@ -116,12 +120,16 @@ type Kernel struct {
 // Uplink is one [[uplink]] section.
 type Uplink struct {
 	Name    string // name: unique; 1 to MaxUplinkName letters, digits, - and _
+	ID      int    // id: of its mark and table, 1..MaxUplinks, unique; 0: one is assigned and kept
 	Kind    string // kind: KindISP, or the name of one of encap.Kinds
 	Device  string // device: unique; a network interface's name, at most 15 bytes
 	Tier    int    // tier: 1..255, the lowest is used first
 	Weight  int    // weight: 1..256, share of new flows among the usable uplinks of one tier
 	Enabled bool   // enabled: what is not is in Config.Disabled
-	Default bool   // default: may carry the default; without it policies and tunnels alone use the uplink
+	// Which the primary of a pair alone has.
+	Shared      bool // shared: VRRP moves its address
+	PrimaryOnly bool // primary_only: it is dialed, or leased, under an identity of the pair
+	Default     bool // default: may carry the default; without it policies and tunnels alone use the uplink
 	// Bandwidth is what the line carries. Down is what is received.
 	Bandwidth Bandwidth // [uplink.bandwidth]
 	Metered   bool      // metered: traffic costs money here, so Probe.Interval is MeteredInterval by default

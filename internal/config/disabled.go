@@ -25,8 +25,22 @@ func (r *reader) disable(root *table, c *Config) {
 		if off[u.Over] || len(u.Underlay) > 0 && len(enabled) == 0 {
 			r.errorf(nameOffset(root, "uplink", u.Name), "uplink %s cannot be carried: what carries it has enabled = false; write that here too", quote(u.Name))
 		}
-		if len(u.Underlay) > 0 {
-			u.Underlay = enabled
+	}
+	c.Policies = slices.DeleteFunc(c.Policies, func(p Policy) bool {
+		if !p.Enabled {
+			c.Disabled.Policies = append(c.Disabled.Policies, p)
+		}
+		return !p.Enabled
+	})
+	c.without(off)
+}
+
+// without takes uplinks that are used no more out of what names them.
+func (c *Config) without(off map[string]bool) {
+	isOff := func(name string) bool { return off[name] }
+	for i := range c.Uplinks {
+		if u := &c.Uplinks[i]; len(u.Underlay) > 0 {
+			u.Underlay = slices.DeleteFunc(u.Underlay, isOff)
 		}
 	}
 	for i := range c.LANs {
@@ -38,12 +52,6 @@ func (r *reader) disable(root *table, c *Config) {
 	for i := range c.Forwards {
 		c.Forwards[i].Uplinks = slices.DeleteFunc(c.Forwards[i].Uplinks, isOff)
 	}
-	c.Policies = slices.DeleteFunc(c.Policies, func(p Policy) bool {
-		if !p.Enabled {
-			c.Disabled.Policies = append(c.Disabled.Policies, p)
-		}
-		return !p.Enabled
-	})
 	for i := range c.Policies {
 		p := &c.Policies[i]
 		for j := range p.Uplinks {

@@ -18,6 +18,12 @@ webhook = "https://192.0.2.10/x?y=z"
 ula = "fd12:3456:789a::/48"
 mptcp = true
 
+[pair]
+virtual = ["192.168.7.1", "fe80::7:1"]
+device = "br-lan"
+peer = "192.168.7.3:9276"
+key_file = "/etc/uplinkd/pair.key"
+
 [kernel]
 protocol = 200
 rule_priority = 1_000
@@ -37,6 +43,7 @@ resolved = true
 
 [[uplink]]
 name = "office"
+id = 9
 kind = "isp"
 device = "ppp0"
 tier = 2
@@ -87,6 +94,7 @@ servers = ["192.0.2.53", "2001:db8::53", "fe80::53"]
 
 [[uplink]]
 name = "tunnel"
+id = 2
 device = "gre1"
 [uplink.bandwidth]
 down = "500Mbit"
@@ -104,7 +112,9 @@ translate = true
 
 [[uplink]]
 name = "mobile"
+id = 3
 device = "wwan0"
+primary_only = true
 [uplink.ipv4]
 method = "clat"
 nat64_prefix = "2001:db8:64::/96"
@@ -113,7 +123,14 @@ method = "ra"
 share = true
 
 [[uplink]]
+name = "common"
+id = 10
+device = "eth8"
+shared = true
+
+[[uplink]]
 name = "later"
+id = 4
 device = "eth9"
 enabled = false
 
@@ -242,12 +259,23 @@ func nets(list ...string) []netip.Prefix {
 
 func everyMobile() Uplink {
 	u := DefaultUplink("mobile", "wwan0")
+	u.ID, u.PrimaryOnly = 3, true
 	u.IPv6.Method, u.IPv6.Share = MethodRA, true
 	u.IPv4.Method, u.IPv4.NAT64 = MethodCLAT, netip.MustParsePrefix("2001:db8:64::/96")
 	return u
 }
 
+func everyShared() Uplink {
+	u := DefaultUplink("common", "eth8")
+	u.ID, u.Shared = 10, true
+	return u
+}
+
 var everyValue = Config{
+	Pair: Pair{
+		Virtual: []netip.Addr{netip.MustParseAddr("192.168.7.1"), netip.MustParseAddr("fe80::7:1")}, Device: "br-lan",
+		Peer: netip.MustParseAddrPort("192.168.7.3:9276"), KeyFile: "/etc/uplinkd/pair.key",
+	},
 	Daemon: Daemon{
 		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", SocketGroup: "netdev", Listen: "[::1]:80", TokenFile: "/srv/token", Hosts: []string{"router.lan", "192.0.2.9"}, Hooks: "/srv/hooks", Webhook: "https://192.0.2.10/x?y=z",
 		ULA: ULA{Prefix: netip.MustParsePrefix("fd12:3456:789a::/48")}, MPTCP: true,
@@ -258,7 +286,7 @@ var everyValue = Config{
 	},
 	DNS: Resolution{ResolvConf: "/srv/resolv.conf", Dnsmasq: "/srv/dnsmasq", Unbound: true, Resolved: true},
 	Uplinks: []Uplink{{
-		Name: "office", Enabled: true, Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
+		Name: "office", ID: 9, Enabled: true, Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),
@@ -282,14 +310,14 @@ var everyValue = Config{
 		DNS:     Servers{Named: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("fe80::53")}},
 		Recover: Recover{After: 2 * time.Minute, Run: []string{"/usr/local/sbin/reset-modem", "wwan0"}, MaxPerDay: 3},
 	}, {
-		Name: "tunnel", Enabled: true, Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Bandwidth: Bandwidth{Down: 500e6, Up: 15e8}, Default: true, Failback: FailbackAfterStable,
+		Name: "tunnel", ID: 2, Enabled: true, Kind: "isp", Device: "gre1", Tier: 1, Weight: 1, Bandwidth: Bandwidth{Down: 500e6, Up: 15e8}, Default: true, Failback: FailbackAfterStable,
 		IPv4: IP{Method: MethodAuto, Masquerade: Automatic},
 		IPv6: IP{
 			Method: MethodRA, Delegation: true, PrefixHint: netip.MustParsePrefix("2001:db8:a00::/56"), DUID: exampleDUID, IAID: new(uint32), VendorClass: "3561:dslforum.org", UserClass: []string{"one", "two"},
 			RequestAddress: true, Translate: true,
 		},
 		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality, DNS: Servers{Auto: true}, Recover: defaultRecover(),
-	}, everyMobile(), everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT()},
+	}, everyMobile(), everyShared(), everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT()},
 	Tiers:   []Tier{{Tier: 1, Balance: BalanceLatency, Overflow: 0.75}},
 	Tunnels: everyTunnel,
 	LANs: []LAN{{
@@ -330,6 +358,7 @@ var everyValue = Config{
 	Disabled: Disabled{
 		Uplinks: func() []Uplink {
 			u := DefaultUplink("later", "eth9")
+			u.ID = 4
 			u.Enabled = false
 			return []Uplink{u}
 		}(),

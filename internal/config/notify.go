@@ -27,7 +27,7 @@ func (n *Notify) Equal(o *Notify) bool {
 }
 
 // EventKinds are the kinds of event that messages may be about, those of status.EventKind but "gap". The first four are the default.
-var EventKinds = []string{"switch", "cause", "quota", "kill-switch", "verdict", "drain", "reload", "lease", "repair", "peer", "dns", "set", "recover", "start", "stop"}
+var EventKinds = []string{"switch", "cause", "quota", "kill-switch", "verdict", "drain", "reload", "lease", "repair", "peer", "dns", "set", "recover", "pair", "start", "stop"}
 
 const (
 	titleNotify    = "[[notify]]"

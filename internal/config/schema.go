@@ -27,13 +27,13 @@ func sections() []section {
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
 		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
 		tierSection(new(Tier)), recoverSection(new(Recover)), bandwidthSection(new(Bandwidth)), dnsSection(new(Resolution)), uplinkDNSSection(&u.DNS), setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil), forwardSection(new(Forward)),
-		wireguardSection(new(WireGuard)), tunnelSection(new(Tunnel)), notifySection(new(Notify)),
+		wireguardSection(new(WireGuard)), tunnelSection(new(Tunnel)), notifySection(new(Notify)), pairSection(new(Pair)),
 	}...)
 }
 
 // rootTitle returns the title of a section of the whole document.
 func rootTitle(name string) string {
-	if name == "daemon" || name == "kernel" || name == "dns" {
+	if name == "daemon" || name == "kernel" || name == "dns" || name == "pair" {
 		return "[" + name + "]"
 	}
 	return "[[" + name + "]]"
@@ -50,7 +50,8 @@ func (r *reader) config(root *table) *Config {
 			seen := uplinksSeen{names: make(map[string]int), devices: make(map[string]int)}
 			r.tableArray(v, "uplink", "an uplink", MaxUplinks, func(t *table) { c.Uplinks = append(c.Uplinks, r.uplink(t, seen)) })
 		}},
-		{name: "tier", read: func(*reader, *value) {}}, // when the uplinks are known
+		{name: "pair", read: func(*reader, *value) {}}, // when the uplinks are known
+		{name: "tier", read: func(*reader, *value) {}},
 		{name: "lan", read: func(*reader, *value) {}},
 		{name: "set", read: func(*reader, *value) {}},
 		{name: "policy", read: func(*reader, *value) {}},
@@ -71,6 +72,10 @@ func (r *reader) config(root *table) *Config {
 		r.tableArray(v, "lan", "a LAN", MaxLANs, func(t *table) { c.LANs = append(c.LANs, r.lan(t, c, seen)) })
 	}
 	r.carriers(root, c)
+	if v := root.values["pair"]; v != nil {
+		subtable("pair", titlePair, func(r *reader, t *table) { r.pair(t, c) }).read(r, v)
+	}
+	r.pairUplinks(root, c)
 	if v := root.values["tunnel"]; v != nil {
 		seen := tunnelsSeen{devices: make(map[string]int)}
 		r.tableArray(v, "tunnel", "a tunnel", MaxTunnels, func(t *table) { c.Tunnels = append(c.Tunnels, r.tunnel(t, c, seen)) })
@@ -117,6 +122,7 @@ func (r *reader) samePaths(root *table, c *Config) {
 		{"daemon", "state_dir", c.Daemon.StateDir},
 		{"daemon", "socket", c.Daemon.Socket},
 		{"daemon", "token_file", c.Daemon.TokenFile},
+		{"pair", "key_file", c.Pair.KeyFile},
 		{"kernel", "table_names", c.Kernel.TableNames},
 		{"dns", "resolv_conf", c.DNS.ResolvConf},
 		{"dns", "dnsmasq", c.DNS.Dnsmasq},
@@ -176,6 +182,7 @@ type uplinksSeen struct {
 func uplinkSection(u *Uplink) section {
 	return section{titleUplink, append(encapTables(u), []field{
 		text("name", &u.Name, "fiber", checkName),
+		integer("id", &u.ID, 1, MaxUplinks, nil),
 		choice("kind", &u.Kind, append([]string{KindISP}, kindNames(func(*encap.Kind) bool { return true })...), nil),
 		text("device", &u.Device, "eth1", checkDevice),
 		integer("tier", &u.Tier, 1, 255, nil),
@@ -183,6 +190,8 @@ func uplinkSection(u *Uplink) section {
 		subtable("bandwidth", titleBandwidth, func(r *reader, t *table) { r.section(t, bandwidthSection(&u.Bandwidth)) }),
 		boolean("enabled", &u.Enabled),
 		boolean("default", &u.Default),
+		boolean("shared", &u.Shared),
+		boolean("primary_only", &u.PrimaryOnly),
 		boolean("metered", &u.Metered),
 		parsed("quota", &u.Quota, "20GB", parseQuota),
 		choice("failback", &u.Failback, []Failback{FailbackAfterStable, FailbackImmediate, FailbackImmediateAll, FailbackNewFlowsOnly, FailbackManual}, nil),

@@ -129,6 +129,7 @@ func TestATunnelAsksNobodyWhomItDoesNotLeadTo(t *testing.T) {
 const everyTunnelKey = `
 [[uplink]]
 name = "wg"
+id = 5
 kind = "wireguard"
 device = "wg0"
 underlay = ["office"]
@@ -149,6 +150,7 @@ keepalive = "25s"
 
 [[uplink]]
 name = "tap"
+id = 6
 kind = "gretap"
 device = "gre2"
 over = "wg"
@@ -163,6 +165,7 @@ key = 0
 
 [[uplink]]
 name = "vx"
+id = 7
 kind = "vxlan"
 device = "vx0"
 [uplink.vxlan]
@@ -173,6 +176,7 @@ port = 8472
 
 [[uplink]]
 name = "broker"
+id = 8
 kind = "sit"
 device = "he0"
 over = "office"
@@ -191,6 +195,7 @@ remote = "2001:db8::2"
 func everyWireGuard() Uplink {
 	key, _ := parseKey("", aKey)
 	u := DefaultUplink("wg", "wg0")
+	u.ID = 5
 	u.Kind, u.Underlay, u.PeerRoutes, u.IPv6.Method, u.Probe.Targets = KindWireGuard, []string{"office"}, true, MethodOff, targets("10.0.31.1", "handshake://10.0.31.1")
 	u.WireGuard = &WireGuard{PrivateKeyFile: "/srv/key", ListenPort: 51820, Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.31.2/32")}, MTU: 1400,
 		Peers: []Peer{{PublicKey: key, PresharedKeyFile: "/srv/psk", Endpoint: "[2001:db8::7]:51820",
@@ -200,6 +205,7 @@ func everyWireGuard() Uplink {
 
 func everyGRETAP() Uplink {
 	u := DefaultUplink("tap", "gre2")
+	u.ID = 6
 	u.Kind, u.Over, u.IPv6.MasqueradeFrom = encap.GRETAP, "wg", nets("fd00:7::/64")
 	u.Encap = &Encap{MTU: 1300, Params: encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, HasKey: true}}
 	return u
@@ -207,6 +213,7 @@ func everyGRETAP() Uplink {
 
 func everyVXLAN() Uplink {
 	u := DefaultUplink("vx", "vx0")
+	u.ID = 7
 	u.Kind = encap.VXLAN
 	u.Encap = &Encap{Params: encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 64, ID: 16777215, Port: 8472}}
 	return u
@@ -214,6 +221,7 @@ func everyVXLAN() Uplink {
 
 func everySIT() Uplink {
 	u := DefaultUplink("broker", "he0")
+	u.ID = 8
 	u.Kind, u.Over, u.IPv4.Method = encap.SIT, "office", MethodOff
 	u.Encap = &Encap{Params: encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("203.0.113.9"), TTL: 64}}
 	return u

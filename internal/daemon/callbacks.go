@@ -26,6 +26,9 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 			}
 		}
 	}
+	if d.pair.Observe(obs) {
+		d.changeRole()
+	}
 	if d.tunnels.Observe(obs) && !d.o.discovers() {
 		d.replan()
 	}

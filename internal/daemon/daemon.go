@@ -25,6 +25,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/kernel"
 	"github.com/uplinkd/uplinkd/internal/monitor"
 	"github.com/uplinkd/uplinkd/internal/notify"
+	"github.com/uplinkd/uplinkd/internal/pair"
 	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/recovery"
@@ -79,6 +80,7 @@ type Daemon struct {
 	recovery   *recovery.Engine
 	clat       *clat.Engine
 	sets       *sets.Engine
+	pair       *pair.Engine
 	wireGuard  kernel.WireGuard
 	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
@@ -159,7 +161,8 @@ func New(o Options) (_ *Daemon, err error) {
 			})
 		}})
 	d.o.Prober = &tunnel.Prober{Prober: d.o.Prober, WireGuard: &d.wireGuard}
-	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.save, Changed: d.replan, OnEvent: d.event,
+	d.pair = d.newPair()
+	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.keep, Changed: d.replan, OnEvent: d.event,
 		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
 			v, ok = d.monitor.Verdict(path)
 			return v, ok && d.monitor.CanProbe(path), ok
@@ -172,7 +175,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.clat = clat.New(clat.Options{Log: d.log, Phase: d.started, Dir: c.Daemon.StateDir, Changed: d.replan, OnEvent: d.event, Save: d.save})
 	d.sets = sets.New(sets.Options{Log: d.log, Phase: d.started, Changed: d.replan, OnEvent: d.event, Lookup: d.dns.LookUp})
 	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Flows: d.kernel.Flows, Devices: d.devices,
-		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.save,
+		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.keep,
 		Outages: &outageLog{disk: d.saver, log: state.Log(docOutages, outageBytes)}})
 	var recorded rules.Recorded
 	var saved monitor.Saved
@@ -183,6 +186,7 @@ func New(o Options) (_ *Daemon, err error) {
 	maps.Copy(documents, d.notify.Documents())
 	maps.Copy(documents, d.recovery.Documents())
 	maps.Copy(documents, d.clat.Documents())
+	maps.Copy(documents, d.pair.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
 	for name, v := range documents {
 		unread = errors.Join(unread, state.Load(name, v))
@@ -196,7 +200,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read, TCPSegments: kernel.ListenTCPSegments,
-		OverQuota: d.usage.OverQuota, Save: d.save, OnTransition: d.onTransition, OnRTT: func(name string, family rules.Family, rtt time.Duration) {
+		OverQuota: d.usage.OverQuota, Save: d.keep, OnTransition: d.onTransition, OnRTT: func(name string, family rules.Family, rtt time.Duration) {
 			d.metrics.ObserveRTT(name, family, rtt)
 			d.usage.ObserveRTT(name, family, rtt)
 		}, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
@@ -212,6 +216,9 @@ func New(o Options) (_ *Daemon, err error) {
 		d.discovery = discovery.New(c, discovery.ThisMachine(kernel.Driver))
 		c, _ = d.discovery.Scan(obs)
 	}
+	if err := d.joinPair(c); err != nil {
+		return nil, err
+	}
 	if err := d.adopt(c, read); err != nil {
 		good, none := d.kept.Good(err)
 		if none != nil || d.adopt(good.Config, good) != nil {
@@ -219,6 +226,7 @@ func New(o Options) (_ *Daemon, err error) {
 			d.adoptAnyhow(read)
 		}
 	}
+	d.tellPair()
 	if d.configFailure != nil {
 		d.log.Error("the configuration file is not used", "in force since", d.inForce.Taken, "err", d.configFailure)
 	}
@@ -262,15 +270,34 @@ func (d *Daemon) adoptAnyhow(c commit.Config) {
 }
 
 func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) error {
-	d.mu.Lock()
-	ids := maps.Clone(d.ids)
-	d.mu.Unlock()
-	changed, err := planinput.AssignIDs(c, ids)
+	ids, err := d.configure(c, read, tunnels)
 	if err != nil {
 		return err
 	}
+	if err := writeTableNames(c, ids); err != nil { // they are a convenience
+		d.log.Warn("cannot write table names", "err", err)
+	}
+	d.kept.Took(read)
+	d.saveConfig()
+	select {
+	case d.waits <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// configure has the engines work by a configuration, as far as this router of a pair has to. Nothing waits for the disk but ids that are new.
+func (d *Daemon) configure(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) (ids map[string]int, err error) {
+	d.mu.Lock()
+	before := d.ids
+	d.mu.Unlock()
+	ids = maps.Clone(before)
+	c, changed, err := d.working(c, ids)
+	if err != nil {
+		return nil, err
+	}
 	if err := tunnels(c, ids); err != nil {
-		return err
+		return nil, err
 	}
 	d.monitor.Configure(c, ids)
 	d.mu.Lock()
@@ -295,16 +322,9 @@ func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*c
 	d.clat.Configure(c)
 	d.sets.Configure(c)
 	d.planFor(c, ids)
-	if err := writeTableNames(c, ids); err != nil { // they are a convenience
-		d.log.Warn("cannot write table names", "err", err)
-	}
-	d.kept.Took(read)
-	d.saveConfig()
-	select {
-	case d.waits <- struct{}{}:
-	default:
-	}
-	return nil
+	d.engine.EndReassigned(planinput.Reassigned(before, ids))
+	d.pair.Acting()
+	return ids, nil
 }
 
 // Run runs the daemon until the context ends. Kernel state stays as it is then, so that a restart does
@@ -351,7 +371,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 
 	parts := []func(context.Context) error{
 		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.clat.Run, d.sets.Run,
+		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.clat.Run, d.sets.Run, d.pair.Run,
 		func(ctx context.Context) error {
 			server.Answer(ctx, socket, bindSocket, func(err error) {
 				d.report("socket", err, "remove what is in the way, or set another [daemon] socket and restart; it is retried")

@@ -59,12 +59,13 @@ var imports = map[string][]string{
 	"internal/notify":     {"internal/config", "internal/notify/service", "internal/secret", "internal/status", "rules", "uplink"},
 	"internal/recovery":   {"internal/config", "internal/hooks", "internal/schedule", "internal/status", "rules", "uplink"},
 	"internal/sets":       {"internal/config", "internal/schedule", "internal/status", "internal/store", "rules", "rules/inet"},
+	"internal/pair":       {"internal/config", "internal/secret", "internal/status", "rules"},
 	"internal/usage":      {"internal/config", "internal/counters", "internal/schedule", "internal/status", "rules", "uplink"},
 	// what joins and renders them
 	"internal/api":     {"internal/secret", "internal/status", "rules", "rules/explain", "uplink"},
 	"internal/trace":   {"internal/api", "internal/config", "internal/kernel", "rules", "rules/explain"},
-	"internal/daemon":  {"internal/addressing", "internal/api", "internal/clat", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/dns", "internal/hooks", "internal/kernel", "internal/monitor", "internal/notify", "internal/planinput", "internal/reconcile", "internal/recovery", "internal/schedule", "internal/sets", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "rules/netcfg", "rules/nft", "uplink"},
-	"internal/offline": {"internal/addressing", "internal/api", "internal/clat", "internal/commit", "internal/config", "internal/discovery", "internal/dns", "internal/doctor", "internal/importer", "internal/kernel", "internal/monitor", "internal/neighbours", "internal/planinput", "internal/reconcile", "internal/sets", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain", "rules/netcfg"},
+	"internal/daemon":  {"dhcp6", "internal/addressing", "internal/api", "internal/clat", "internal/commit", "internal/config", "internal/counters", "internal/discovery", "internal/dns", "internal/hooks", "internal/kernel", "internal/monitor", "internal/notify", "internal/pair", "internal/planinput", "internal/reconcile", "internal/recovery", "internal/schedule", "internal/sets", "internal/status", "internal/store", "internal/trace", "internal/tunnel", "internal/usage", "probe", "rules", "rules/explain", "rules/netcfg", "rules/nft", "uplink"},
+	"internal/offline": {"dhcp6", "internal/addressing", "internal/api", "internal/clat", "internal/commit", "internal/config", "internal/discovery", "internal/dns", "internal/doctor", "internal/importer", "internal/kernel", "internal/monitor", "internal/neighbours", "internal/pair", "internal/planinput", "internal/reconcile", "internal/sets", "internal/store", "internal/trace", "internal/tunnel", "rules", "rules/encap", "rules/explain", "rules/netcfg"},
 	"cmd/uplinkd":      {"docs", "internal/api", "internal/config", "internal/daemon", "internal/doctor", "internal/hooks", "internal/importer", "internal/lab", "internal/loglimit", "internal/neighbours", "internal/offline", "internal/sets", "internal/status", "rules", "rules/explain", "rules/netcfg"},
 	// the lab and the virtual machine
 	"internal/lab":                {"internal/linksession"},
@@ -76,7 +77,7 @@ var imports = map[string][]string{
 
 // Engines import neither one another nor what stands above them.
 var (
-	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/clat", "internal/dns", "internal/notify", "internal/recovery", "internal/sets", "internal/usage"}
+	engines = []string{"internal/reconcile", "internal/monitor", "internal/addressing", "internal/tunnel", "internal/clat", "internal/dns", "internal/notify", "internal/recovery", "internal/sets", "internal/usage", "internal/pair"}
 	above   = []string{"internal/api", "internal/trace", "internal/daemon", "internal/offline", "internal/kernel"}
 )
 

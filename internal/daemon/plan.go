@@ -18,6 +18,11 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	d.addressing.AddWithdrawn(&in, now)
 	d.addressing.AddDownstream(&in, now)
+	if d.pair.Expects() {
+		for i := range in.Uplinks {
+			in.Uplinks[i].Expects = in.Uplinks[i].Shared
+		}
+	}
 	d.sets.AddTo(&in)
 	if !reflect.DeepEqual(in, d.planned) {
 		d.planned = in

@@ -14,8 +14,11 @@ import (
 
 // Drain sends traffic of an uplink elsewhere, or back. It lasts over restarts.
 func (d *Daemon) Drain(name string, how status.Drain) error {
-	known := slices.ContainsFunc(d.current().Uplinks, func(u config.Uplink) bool { return u.Name == name })
-	if !known {
+	named := func(u config.Uplink) bool { return u.Name == name }
+	if slices.ContainsFunc(d.current().Waiting, named) {
+		return fmt.Errorf("the other router of the pair has %q: drain it there", name)
+	}
+	if !slices.ContainsFunc(d.current().Uplinks, named) {
 		return fmt.Errorf("%w: %q", api.ErrUnknownUplink, name)
 	}
 	d.monitor.SetDrained(name, how)
@@ -56,7 +59,7 @@ func (d *Daemon) reload(wait time.Duration) error {
 		return err
 	}
 	if have := d.current(); commit.NeedsRestart(file.Config, have) {
-		return errors.New("[daemon] and [kernel] need a restart, so nothing of this file was applied")
+		return errors.New("[daemon], [kernel] and [pair] need a restart, so nothing of this file was applied")
 	}
 	next := commit.Config{File: file, Taken: time.Now()}
 	if wait == 0 {

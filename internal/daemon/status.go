@@ -33,7 +33,7 @@ func (d *Daemon) Status() status.Status {
 	s.Problems = append(s.Problems, d.saver.problems()...)
 	s.Problems = append(append(s.Problems, d.monitor.Problems()...), append(append(d.addressing.Problems(now), d.tunnels.Problems()...), append(d.dns.Problems(), d.notify.Problems()...)...)...)
 	s.Problems = append(append(s.Problems, last.Report.Absent...), d.sets.Problems(now)...)
-	s.Problems = append(append(s.Problems, d.recovery.Problems()...), d.clat.Problems()...)
+	s.Problems = append(append(s.Problems, d.recovery.Problems()...), append(d.clat.Problems(), d.pair.Problems(now)...)...)
 	s.Problems = append(s.Problems, idleProxies(&last.Report, kernel.ProxyListens)...)
 	s.Problems = append(s.Problems, hiddenListeners(&last.Report, kernel.Listening)...)
 	slices.SortStableFunc(s.Problems, func(a, b rules.Problem) int { return cmp.Compare(a.Code, b.Code) })
@@ -46,10 +46,10 @@ func (d *Daemon) Status() status.Status {
 	for i := range last.Config.Uplinks {
 		sites[last.Config.Uplinks[i].ID] = last.Config.Uplinks[i].Site
 	}
+	numbers := planinput.KernelNumbers(c.Kernel)
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		id := ids[u.Name]
-		numbers := planinput.KernelNumbers(c.Kernel)
 		day, month := d.usage.Volume(now, u.Name)
 		s.Uplinks = append(s.Uplinks, status.Uplink{
 			Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
@@ -80,6 +80,14 @@ func (d *Daemon) Status() status.Status {
 		s.Uplinks = append(s.Uplinks, status.Uplink{Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
 			Metered: u.Metered, Failback: string(u.Failback), IPv4: off, IPv6: off})
 	}
+	for i := range c.Waiting {
+		u := &c.Waiting[i]
+		elsewhere := status.FamilyStatus{State: uplink.Disabled, Code: uplink.CodeElsewhere, Reason: "the other router of the pair has it"}
+		s.Uplinks = append(s.Uplinks, status.Uplink{Name: u.Name, Kind: u.Kind, Device: u.Device, Tier: u.Tier, Weight: u.Weight,
+			Table: int(numbers.Table(ids[u.Name])), Mark: status.Mark(numbers.Mark(ids[u.Name])),
+			Metered: u.Metered, Failback: string(u.Failback), Drained: drained[u.Name], IPv4: elsewhere, IPv6: elsewhere})
+	}
+	s.Pair = d.pair.Status(now)
 	s.DNS = d.dns.Status()
 	s.Sets = d.sets.Status()
 	s.Lans = d.addressing.LANs(now)

@@ -24,7 +24,9 @@ type Conn interface {
 type Config struct {
 	Device string
 	Last   *Lease // of an earlier run; nil for none
-	Log    *slog.Logger
+	// ClientID is the client identifier (option 61); nil is the hardware address.
+	ClientID []byte
+	Log      *slog.Logger
 	// OnLease hears, from the client's goroutine, of a lease with new terms or times, and with nil of
 	// its end.
 	OnLease func(*Lease)
@@ -60,6 +62,7 @@ func (c *Client) SetLink(index int, up bool) { c.session.SetLink(index, up) }
 // Run asks for and keeps a lease until the context ends. The lease is not released.
 func (c *Client) Run(ctx context.Context) error {
 	m := newMachine(c.cfg.Last)
+	m.clientID = c.cfg.ClientID
 	reported := c.cfg.Last
 	defer c.session.Close()
 	var e linksession.Event[*dhcpv4.DHCPv4]

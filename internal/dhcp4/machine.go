@@ -48,6 +48,7 @@ type outgoing struct {
 // machine is the client's state machine. Its methods return what to send; lease is what holds now.
 type machine struct {
 	hardware net.HardwareAddr
+	clientID []byte         // nil: the hardware address
 	rand     func() float64 // uniform in [0, 1)
 
 	state    state
@@ -142,8 +143,7 @@ func (m *machine) send(now time.Time) []outgoing {
 	kind := dhcpv4.MessageTypeRequest
 	modifiers := []dhcpv4.Modifier{
 		dhcpv4.WithTransactionID(m.xid), dhcpv4.WithHwAddr(m.hardware),
-		// The identifier that udhcpc and most ISP equipment expect: hardware type and address.
-		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(append([]byte{1}, m.hardware...))),
+		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(m.identifier())),
 		dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(1500)),
 		dhcpv4.WithRequestedOptions(dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
 			dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue),
@@ -171,6 +171,14 @@ func (m *machine) send(now time.Time) []outgoing {
 	message.NumSeconds = uint16(min(now.Sub(m.began)/time.Second, 0xffff))
 	out.message = message
 	return []outgoing{out}
+}
+
+// identifier is what servers know us by: unless we are told, what udhcpc and most ISP equipment expect, hardware type and address.
+func (m *machine) identifier() []byte {
+	if m.clientID != nil {
+		return m.clientID
+	}
+	return append([]byte{1}, m.hardware...)
 }
 
 // wait is the time until the next message of this exchange.

@@ -59,6 +59,8 @@ type Observation struct {
 	Refused []Refused
 	// RefusedForwards is what they do not forward from uplinks to the hosts of forwarded ports.
 	RefusedForwards []RefusedForward
+	// Pair is nil where there is none.
+	Pair *Pair
 	// Neighbours are the known programs that are here.
 	Neighbours []neighbours.Found
 	// DaemonProblems are the problems of the running daemon.
@@ -130,6 +132,7 @@ func checks() []check {
 		{"lan-not-forwarded", notForwarded},
 		{"forward-refused", forwardsRefused},
 		{"ipsec-translated", ipsecTranslated},
+		{"pair", pairOfRouters},
 		{"other-program", otherPrograms},
 	}
 }

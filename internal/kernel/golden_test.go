@@ -88,7 +88,11 @@ var machines = map[string]struct {
 	health []rules.Health
 	vm     bool // its kernel must have WireGuard or GRE
 }{
-	"dual":       {script: dual},
+	"dual": {script: dual},
+	"inherited": {script: dual, config: func(c *rules.Config) {
+		c.Uplinks[0].Inherits, c.Uplinks[1].Shared = true, true
+		c.Uplinks[1].Expects = true
+	}},
 	"tiers":      {script: dual, config: func(c *rules.Config) { c.Uplinks[1].Tier = 2 }, health: []rules.Health{rules.Dead, rules.Good}},
 	"twins":      {script: twins},
 	"static":     {script: providers, config: assignAddresses},

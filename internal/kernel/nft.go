@@ -332,7 +332,9 @@ func (b *builder) compile(r nft.Rule) []expr.Any {
 		case nft.CtMark:
 			out = append(out, &expr.Ct{Key: expr.CtKeyMARK, Register: 1}, bitwise(e.Mask, 0), compare(e.Not, native(e.Value)))
 		case nft.SYN:
-			out = append(out, matchSYN()...)
+			out = append(out, matchTCP(tcpSYN|tcpRST, false)...)
+		case nft.Midstream:
+			out = append(out, matchTCP(tcpFIN|tcpSYN|tcpRST|tcpACK, true)...)
 		case nft.MaxSegment:
 			out = append(out, maxSegment(e.Size)...)
 		case nft.SetMark:
@@ -438,13 +440,18 @@ func maskAddress(prefix netip.Prefix) expr.Any {
 	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: mask, Xor: make([]byte, size)}
 }
 
-// matchSYN matches what opens a TCP connection.
-func matchSYN() []expr.Any {
-	const flagsAt, syn, rst = 13, 0x02, 0x04 // RFC 9293 section 3.1
+// Flags of TCP segments, and where they are (RFC 9293 section 3.1).
+const (
+	tcpFlagsAt                     = 13
+	tcpFIN, tcpSYN, tcpRST, tcpACK = 0x01, 0x02, 0x04, 0x10
+)
+
+// matchTCP matches segments that have SYN alone of some flags, or those that have not.
+func matchTCP(flags byte, not bool) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{unix.IPPROTO_TCP}),
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsAt, Len: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{syn | rst}, Xor: []byte{0}}, equal([]byte{syn}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlagsAt, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{flags}, Xor: []byte{0}}, compare(not, []byte{tcpSYN}),
 	}
 }
 

@@ -77,8 +77,11 @@ func connectionState(bit uint32) []expr.Any {
 // rtIPsec is NFT_RT_XFRM of linux/netfilter/nf_tables.h: 1 where the route of the packet leads through a transformation.
 const rtIPsec = expr.RtKey(4)
 
-// ipsDestinationNAT is IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
-const ipsDestinationNAT = 1 << 5
+// IPS_SRC_NAT and IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
+const (
+	ipsSourceNAT      = 1 << 4
+	ipsDestinationNAT = 1 << 5
+)
 
 func flag(set bool) byte {
 	if set {
@@ -104,11 +107,18 @@ func compileProxy(e nft.Expr) []expr.Any {
 		fib := &expr.Fib{Register: 1, ResultOIF: true, FlagPRESENT: true, FlagMARK: true, FlagDADDR: !e.Back, FlagSADDR: e.Back, FlagIIF: e.Back}
 		return []expr.Any{fib, equal(native(1))}
 	case nft.DestinationNAT:
-		return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}, bitwise(ipsDestinationNAT, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
+		return status(ipsDestinationNAT)
+	case nft.SourceTranslated:
+		return status(ipsSourceNAT)
 	case nft.LocalDestination:
 		return []expr.Any{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native(uint32(netcfg.Local)))}
 	}
 	panic(fmt.Sprintf("nftables expression %T cannot be compiled", e))
+}
+
+// status matches connections with a bit of their status.
+func status(bit uint32) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}, bitwise(bit, 0), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: native(0)}}
 }
 
 // networkOrder turns a number of the host's byte order around, for comparisons of ranges are of bytes.

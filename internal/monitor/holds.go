@@ -117,8 +117,11 @@ func (m *Monitor) SetDrained(name string, d status.Drain) {
 		}
 	}
 	m.mu.Unlock()
-	m.o.Save(docDrained, func() any { return m.Drained() })
+	m.SaveDrained()
 }
+
+// SaveDrained saves which uplinks are drained.
+func (m *Monitor) SaveDrained() { m.o.Save(docDrained, func() any { return m.Drained() }) }
 
 // Drained returns the drained uplinks by name. It is not to be changed.
 func (m *Monitor) Drained() map[string]bool {

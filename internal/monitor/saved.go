@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"encoding/json"
+	"errors"
 	"maps"
 	"time"
 
@@ -89,4 +91,30 @@ func (s *Saved) Replay(c rules.Config, paths map[rules.Path]rules.PathInfo) map[
 		}
 	}
 	return verdicts
+}
+
+// TakeOver takes what another router knew, by document and name, of uplinks that are configured next. Null is what there is no more.
+func (m *Monitor) TakeOver(documents map[string]map[string]json.RawMessage) (failed error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.restored = maps.Clone(m.restored)
+	if m.restored == nil {
+		m.restored = make(map[string]savedVerdict)
+	}
+	for key, value := range documents[docVerdicts] {
+		var v savedVerdict
+		if value != nil {
+			failed = errors.Join(failed, json.Unmarshal(value, &v))
+		}
+		if delete(m.restored, key); v.State.Valid() {
+			m.restored[key] = v
+		}
+	}
+	for name, value := range documents[docDrained] {
+		m.drained = with(m.drained, name, string(value) == "true")
+	}
+	for key, value := range documents[docHolds] {
+		m.holds.set(key, string(value) == "true")
+	}
+	return failed
 }

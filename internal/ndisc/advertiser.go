@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,8 @@ type AdvertiserConfig struct {
 	// OnOthers hears, from the Advertiser's goroutine, of all other routers on the LAN when they change in
 	// more than time; nil: nobody wants to know.
 	OnOthers func([]Other)
+	// Source is the link-local address to advertise from, once the device has it; zero: the device's first.
+	Source netip.Addr
 	// Open makes the Conn; nil is a raw socket.
 	Open func(device string) (Conn, error)
 }
@@ -49,7 +52,7 @@ var errReplaced = errors.New("replaced by new content or another withdrawal")
 // NewAdvertiser makes an Advertiser that does nothing before Run, a link and a content.
 func NewAdvertiser(cfg AdvertiserConfig) *Advertiser {
 	if cfg.Open == nil {
-		cfg.Open = openLAN
+		cfg.Open = func(device string) (Conn, error) { return openLAN(device, cfg.Source) }
 	}
 	if cfg.OnOthers == nil {
 		cfg.OnOthers = func([]Other) {}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -38,17 +39,17 @@ var _ Conn = (*rawConn)(nil)
 
 // openUplink hears advertisements, and routers that are asked whether they are there.
 func openUplink(device string) (Conn, error) {
-	return openRaw(device, allNodes, ipv6.ICMPTypeRouterAdvertisement, ipv6.ICMPTypeNeighborAdvertisement)
+	return openRaw(device, netip.Addr{}, allNodes, ipv6.ICMPTypeRouterAdvertisement, ipv6.ICMPTypeNeighborAdvertisement)
 }
 
 // openLAN hears solicitations, and what other routers say.
-func openLAN(device string) (Conn, error) {
-	return openRaw(device, allRouters, ipv6.ICMPTypeRouterSolicitation, ipv6.ICMPTypeRouterAdvertisement)
+func openLAN(device string, source netip.Addr) (Conn, error) {
+	return openRaw(device, source, allRouters, ipv6.ICMPTypeRouterSolicitation, ipv6.ICMPTypeRouterAdvertisement)
 }
 
 // openRaw opens a socket that is bound to the device and hears only the given types. Every interface is in
-// ff02::1 by itself; ff02::2 has to be joined.
-func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, error) {
+// ff02::1 by itself; ff02::2 has to be joined. It sends from source, or, if that is zero, from an address of the device.
+func openRaw(device string, source, group netip.Addr, types ...ipv6.ICMPType) (Conn, error) {
 	ifc, err := linksession.InterfaceByName(device)
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", device, err)
@@ -56,6 +57,12 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 	usable, err := linksession.LinkLocals(ifc.Index, false)
 	if err != nil {
 		return nil, fmt.Errorf("looking up the link-local address of %s: %w", device, err)
+	}
+	switch {
+	case !source.IsValid():
+		source = usable[0]
+	case !slices.Contains(usable, source):
+		return nil, fmt.Errorf("%w: %v is not on %s", linksession.ErrNotReady, source, device)
 	}
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
@@ -71,7 +78,7 @@ func openRaw(device string, group netip.Addr, types ...ipv6.ICMPType) (Conn, err
 	for _, t := range types {
 		filter.Accept(t)
 	}
-	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: usable[0], Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index, make([]byte, maxMessage)}
+	c := &rawConn{ipv6.NewPacketConn(raw), Link{Addr: source, Hardware: ifc.HardwareAddr, MTU: ifc.MTU}, ifc.Index, make([]byte, maxMessage)}
 	err = errors.Join(
 		c.SetICMPFilter(&filter),
 		c.SetHopLimit(hopLimit),

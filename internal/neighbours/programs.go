@@ -96,7 +96,7 @@ var programs = []Program{
 	{Name: "conntrackd",
 		Does:   "copies connections to another router, and with them their marks",
 		Answer: "nothing: pins are marks of connections, and arrive with them",
-		Write:  "the same uplinks in the same order on both routers, for marks to mean the same",
+		Write:  "the same `id` of each uplink on both routers, for marks to mean the same; `[pair]` sees to it",
 		Signs:  Signs{Units: []string{"conntrackd.service"}, Processes: []string{"conntrackd"}}},
 
 	{Name: "radvd",

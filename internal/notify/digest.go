@@ -256,7 +256,7 @@ var (
 	singleTitles = map[status.EventKind]string{
 		status.EventQuota: "Data allowance", status.EventKillSwitch: "Kill switch", status.EventDrain: "Drain", status.EventReload: "Configuration",
 		status.EventLease: "Addresses", status.EventRepair: "Kernel state repaired", status.EventStart: "uplinkd started", status.EventStop: "uplinkd stopped",
-		status.EventPeer: "Tunnel", status.EventDNS: "DNS", status.EventSet: "Set", status.EventRecover: "Recovery",
+		status.EventPeer: "Tunnel", status.EventDNS: "DNS", status.EventSet: "Set", status.EventRecover: "Recovery", status.EventPair: "Pair",
 	}
 	loudness = map[status.EventKind]service.Priority{status.EventQuota: service.Warning, status.EventKillSwitch: service.Critical, status.EventRepair: service.Warning}
 )

@@ -103,6 +103,7 @@ func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, []neighbour
 	if obs.Neighbours, err = programsHere(in.kernel, in.cfg.Kernel.Protocol, obs.Routing.Observed, routes); err != nil {
 		return nil, nil, err
 	}
+	obs.Pair = pairFiles(in.config, root)
 	if obs.RefusedForwards, err = forwardsRefused(in, obs); err != nil {
 		return nil, nil, err
 	}

@@ -60,6 +60,11 @@ func openWith(file config.File, discovers bool) (_ *session, err error) {
 	if _, err := planinput.AssignIDs(in.config, in.saved.ids); err != nil {
 		return nil, err
 	}
+	if in.config.Pair.On() {
+		if err := in.joinPair(); err != nil {
+			return nil, err
+		}
+	}
 	devices := new(kernel.WireGuard)
 	defer devices.Close()
 	tunnels := tunnel.New(tunnel.Options{WireGuard: devices})

@@ -18,18 +18,19 @@ func KernelNumbers(k config.Kernel) rules.Kernel {
 // Build turns a configuration, and what leases and routers give, into what planning takes. Site is the
 // router's own /48; invalid: none.
 func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Prefix) rules.Config {
-	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(c.Uplinks)), Underlays: UnderlaysOf(c, ids, learned),
+	uplinks := slices.Concat(c.Uplinks, guarded(c))
+	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(uplinks)), Underlays: UnderlaysOf(c, ids, learned),
 		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Offload: c.Kernel.Offload, Tunnels: tunnelsOf(c), MPTCP: c.Daemon.MPTCP, Site: site}
-	for i := range c.Uplinks {
-		u := &c.Uplinks[i]
+	for i := range uplinks {
+		u := &uplinks[i]
 		var given LearnedUplink
-		if s := learned[u.Name]; s != nil {
+		if s := learned[u.Name]; s != nil && i < len(c.Uplinks) {
 			given = *s
 		}
 		out.Uplinks[i] = rules.Uplink{
 			ID: ids[u.Name], Name: u.Name, Device: u.Device, Tier: u.Tier, Weight: u.Weight, PoliciesOnly: !u.Default,
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
-			TakesBack: u.Failback == config.FailbackImmediateAll, Overflows: c.Overflow(u) > 0,
+			TakesBack: u.Failback == config.FailbackImmediateAll, Shared: u.Shared, Expects: u.Shared && i >= len(c.Uplinks), Inherits: c.Pair.On() && !u.Shared, Overflows: c.Overflow(u) > 0,
 		}
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, &u.IPv4, u.WireGuard != nil)
@@ -56,6 +57,9 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		}
 	}
 	translators(&out, c, learned)
+	for i := range c.Waiting {
+		out.Elsewhere = append(out.Elsewhere, ids[c.Waiting[i].Name])
+	}
 	for i := range c.LANs {
 		lan := rules.LAN{Device: c.LANs[i].Device, SubnetID: c.LANs[i].SubnetID, DelegateLength: c.LANs[i].DelegateLength}
 		for _, name := range c.LANs[i].PrefixesFrom {
@@ -69,6 +73,12 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 	policyInput(&out, c, ids)
 	forwardInput(&out, c, ids)
 	return out
+}
+
+// guarded lists the uplinks of another router that are planned here too: nothing leaves by them, or what does is translated, from the moment that
+// keepalived brings address and route. A tunnel's device is not there yet.
+func guarded(c *config.Config) []config.Uplink {
+	return slices.DeleteFunc(slices.Clone(c.Waiting), func(u config.Uplink) bool { return u.Kind != config.KindISP })
 }
 
 func mainDefault(a config.Auto) rules.MainDefault {

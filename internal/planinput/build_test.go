@@ -393,3 +393,103 @@ func TestTheFailbackPolicyReachesThePlan(t *testing.T) {
 		t.Errorf("%+v", in.Uplinks)
 	}
 }
+
+func TestAnIDThatTheConfigurationSaysIsTheUplinks(t *testing.T) {
+	c := named("fiber", "lte", "dsl")
+	c.Uplinks[0].ID, c.Uplinks[2].ID = 2, 9
+	before := each("fiber", "lte", "dsl")
+	kept := maps.Clone(before)
+	changed, err := AssignIDs(c, kept)
+	if err != nil || !changed || kept["fiber"] != 2 || kept["dsl"] != 9 || kept["lte"] == 2 || kept["lte"] == 9 || kept["lte"] == 0 {
+		t.Errorf("%v, %v, %v", kept, changed, err)
+	}
+	if diff := cmp.Diff([]int{1, 2, 3}, Reassigned(before, kept)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if changed, err := AssignIDs(c, kept); changed || err != nil {
+		t.Errorf("a second time: %v, %v", changed, err)
+	}
+	if ids := Reassigned(kept, kept); len(ids) > 0 {
+		t.Errorf("%v", ids)
+	}
+	// One that is in use nowhere else moves alone; an uplink that leaves takes nothing with it.
+	if ids := Reassigned(map[string]int{"fiber": 1, "@group": 3, "gone": 4}, map[string]int{"fiber": 1, "@group": 5, "lte": 3}); len(ids) > 0 {
+		t.Errorf("%v", ids)
+	}
+}
+
+func TestTheBackupOfAPairGuardsTheDevicesOfThePrimary(t *testing.T) {
+	c, err := config.Parse("test", []byte(`
+[pair]
+virtual = "192.168.7.1"
+device = "br-lan"
+peer = "192.168.7.3:9276"
+key_file = "/etc/uplinkd/pair.key"
+[[uplink]]
+name = "own"
+id = 4
+device = "wan3"
+[[uplink]]
+name = "fiber"
+id = 1
+device = "wan1"
+shared = true
+[[uplink]]
+name = "lte"
+id = 2
+device = "wan2"
+primary_only = true
+  [uplink.ipv4]
+  method = "dhcp"
+[[uplink]]
+name = "vx"
+id = 3
+device = "vx0"
+kind = "vxlan"
+primary_only = true
+[[lan]]
+device = "br-lan"
+prefixes_from = []
+[[policy]]
+name = "some"
+uplinks = ["lte", "own"]
+protocol = "tcp"
+dport = 25
+[[policy]]
+name = "locked"
+uplinks = ["lte"]
+protocol = "tcp"
+dport = 26
+fallback = "unreachable"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := make(map[string]int)
+	standby := c.Standby()
+	for _, c := range []*config.Config{c, standby} {
+		if _, err := AssignIDs(c, ids); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lease := &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("203.0.113.2/26")}}}
+	got := Build(standby, ids, Learned{}, netip.Prefix{})
+	var names []string
+	for _, u := range got.Uplinks {
+		names = append(names, u.Name)
+		if u.IPv4.Assign != nil {
+			t.Errorf("%s has %v", u.Name, u.IPv4.Assign)
+		}
+	}
+	if diff := cmp.Diff([]string{"own", "fiber", "lte"}, names); diff != "" || len(got.LANs) != 0 || len(got.Elsewhere) != 3 || len(got.Policies) != 2 {
+		t.Errorf("(-want +got):\n%s%+v", diff, got)
+	}
+	for _, g := range got.Groups { // the kill switch stays one, with nobody behind it
+		if g.ID == 0 || g.KillSwitch && len(g.Tiers) != 0 || !g.KillSwitch && !reflect.DeepEqual(g.Tiers, [][]int{{4}}) {
+			t.Errorf("%+v", g)
+		}
+	}
+	if whole := Build(c, ids, Learned{"lte": {IPv4: lease}}, netip.Prefix{}); len(whole.Uplinks) != 4 || len(whole.LANs) != 1 || whole.Elsewhere != nil || !reflect.DeepEqual(whole.Groups[0].Tiers, [][]int{{2}, {4}}) {
+		t.Errorf("the primary: %+v", whole)
+	}
+}

@@ -12,9 +12,9 @@ import (
 
 // identified lists the names that have ids: of uplinks, of what policies share, and of the underlays of tunnels.
 func identified(c *config.Config) []string {
-	names := make([]string, len(c.Uplinks))
-	for i := range c.Uplinks {
-		names[i] = c.Uplinks[i].Name
+	names := make([]string, 0, len(c.Uplinks)+len(c.Waiting))
+	for _, u := range slices.Concat(c.Uplinks, c.Waiting) {
+		names = append(names, u.Name)
 	}
 	for i := range c.Policies {
 		if group := c.Policies[i].Group(); !slices.Contains(names, group) {
@@ -32,11 +32,28 @@ func identified(c *config.Config) []string {
 	return names
 }
 
-// AssignIDs gives each uplink and group the id that it had before. Connections carry ids in their marks, so an
-// id is reused for another name only when no fresh one is left; kept is updated and reports whether it was.
+// AssignIDs gives each uplink the id that the configuration says, and else, as each group, the one that it had before. Connections carry
+// ids in their marks, so an id is reused for another name only when no fresh one is left; kept is updated and reports whether it was.
 func AssignIDs(c *config.Config, kept map[string]int) (changed bool, err error) {
 	names := identified(c)
 	configured := func(name string) bool { return slices.Contains(names, name) }
+	said := make(map[int]string)
+	for _, u := range slices.Concat(c.Uplinks, c.Waiting, c.Disabled.Uplinks) {
+		if u.ID != 0 {
+			said[u.ID] = u.Name
+		}
+	}
+	for name, id := range kept {
+		if owner := said[id]; owner != "" && owner != name {
+			delete(kept, name)
+			changed = true
+		}
+	}
+	for id, name := range said {
+		if kept[name] != id {
+			kept[name], changed = id, true
+		}
+	}
 	group := func(name string) bool { return strings.HasPrefix(name, "@") }
 	taken := make(map[int]string, len(kept))
 	// Of two names with one id, which only a damaged file has, one that is in use keeps it.
@@ -86,4 +103,16 @@ func freeID(free func(int) bool) int {
 		}
 	}
 	return 0
+}
+
+// Reassigned lists the ids that uplinks have now and others had before, or whose uplinks have others now: connections with those in their marks
+// belong to nobody. Groups have none.
+func Reassigned(before, after map[string]int) (ids []int) {
+	for name, id := range before {
+		if now, known := after[name]; !strings.HasPrefix(name, "@") && now != id && (known || slices.Contains(slices.Collect(maps.Values(after)), id)) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
 }

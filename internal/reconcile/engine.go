@@ -86,9 +86,11 @@ type Engine struct {
 	hint   chan struct{}
 	urgent chan struct{} // likewise, of what waits for no budget
 
-	mu     sync.Mutex // guards config and last
-	config rules.Config
-	last   Result
+	mu         sync.Mutex // guards what follows, up to last and with it
+	config     rules.Config
+	reassigned []int // ids that have become those of other uplinks
+	inherited  bool  // connections of another router may have come
+	last       Result
 
 	// The rest belongs to the goroutine of Run.
 	recorded      rules.Recorded
@@ -160,6 +162,25 @@ func (e *Engine) SetConfig(c rules.Config) {
 	e.Hint()
 }
 
+// EndReassigned has the connections end that are pinned to ids which are now those of other uplinks, by the configuration that was set.
+func (e *Engine) EndReassigned(ids []int) {
+	if len(ids) == 0 {
+		return
+	}
+	e.mu.Lock()
+	e.reassigned = append(e.reassigned, ids...)
+	e.mu.Unlock()
+	e.Hint()
+}
+
+// Inherited has those connections begin anew that another router began and that cannot go on here.
+func (e *Engine) Inherited() {
+	e.mu.Lock()
+	e.inherited = true
+	e.mu.Unlock()
+	e.Hint()
+}
+
 // Last returns the outcome of the latest pass.
 func (e *Engine) Last() Result {
 	e.mu.Lock()
@@ -214,8 +235,15 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Pass() Result {
 	start := time.Now()
 	e.mu.Lock()
-	cfg := e.config
+	cfg, reassigned := e.config, e.reassigned
+	e.renewing = e.renewing || e.inherited
+	e.reassigned, e.inherited = nil, false
 	e.mu.Unlock()
+	for _, id := range reassigned {
+		for _, family := range rules.Families {
+			e.cleanups[rules.Path{Uplink: id, Family: family}] = flowCleanup{mark: cfg.Kernel.Mark(id), reassigned: true}
+		}
+	}
 	r := e.pass(cfg)
 	r.At, r.Duration, r.Config, r.Generation = start, time.Since(start), cfg, e.generation
 	e.mu.Lock()

@@ -268,6 +268,62 @@ func TestFlowsOfARemovedUplinkAreFlushed(t *testing.T) {
 	}
 }
 
+// An id that has become another uplink's is in the marks of connections that would take that one, with a source that is foreign there.
+func TestFlowsOfAReassignedIDEndThoughTheirUplinkWorks(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	cfg := config()
+	cfg.Uplinks[0].ID, cfg.Uplinks[1].ID = 2, 1
+	b.SetConfig(cfg)
+	b.EndReassigned([]int{1, 2})
+	b.pass(t)
+	for _, want := range []string{"flush 0x1000000/0x3f000000 ipv4", "flush 0x2000000/0x3f000000 ipv4", "flush 0x1000000/0x3f000000 ipv6", "flush 0x2000000/0x3f000000 ipv6"} {
+		if log := b.kernel.Log(); !slices.Contains(log, want) {
+			t.Errorf("no %s: %q", want, log)
+		}
+	}
+	before := len(b.kernel.Log())
+	b.pass(t)
+	if log := b.kernel.Log()[before:]; len(log) > 0 {
+		t.Errorf("a second time: %q", log)
+	}
+}
+
+// What another router of a pair goes on with is not ended here: connection tracking would tell that router.
+func TestFlowsOfAnUplinkThatIsElsewhereAreLeftAlone(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	cfg := config()
+	cfg.Uplinks, cfg.Elsewhere = cfg.Uplinks[1:], []int{1}
+	b.SetConfig(cfg)
+	b.pass(t)
+	if log := b.kernel.Log(); slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("%q", log)
+	}
+}
+
+func TestAnUplinkThatComesBackFromElsewhereHasNotDiedHere(t *testing.T) {
+	b := newBench(config())
+	b.pass(t)
+	away := config()
+	away.Elsewhere = []int{1} // its device is planned for all the same
+	b.SetConfig(away)
+	b.pass(t)
+	b.verdicts.set(fiber4, rules.Dead) // the address is not there yet
+	b.SetConfig(config())
+	b.pass(t)
+	if log := b.kernel.Log(); slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("%q", log)
+	}
+	b.verdicts.set(fiber4, rules.Good)
+	b.pass(t)
+	b.verdicts.set(fiber4, rules.Dead)
+	b.pass(t)
+	if log := b.kernel.Log(); !slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("when it dies here: %q", log)
+	}
+}
+
 func TestFormerValuesAreRecordedBeforeTheyAreOverwrittenAndGivenBack(t *testing.T) {
 	b := newBench(config())
 	b.pass(t)

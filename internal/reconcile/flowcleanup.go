@@ -12,21 +12,35 @@ import (
 
 // flowCleanup is what remains to be done for a path that died, or that an operator has ended: its flows have to be told.
 type flowCleanup struct {
-	mark  uint32
-	addrs []netip.Addr
+	mark       uint32
+	addrs      []netip.Addr
+	reassigned bool // the mark is that of another uplink now: no connection with it can go on
 }
 
 // trackDeadPaths remembers the paths that have just died or were ended, and forgets those that live again. A path
 // that is already dead when we first see it has no flows of ours to be told.
 func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 	e.trackRemovedUplinks(cfg)
+	for _, id := range cfg.Elsewhere { // when it comes back, its connections do, perhaps before its address: it has not died here
+		for _, family := range rules.Families {
+			path := rules.Path{Uplink: id, Family: family}
+			delete(e.verdicts, path)
+			if !e.cleanups[path].reassigned {
+				delete(e.cleanups, path)
+			}
+		}
+	}
 	for path, verdict := range r.Verdicts {
+		if slices.Contains(cfg.Elsewhere, path.Uplink) {
+			continue
+		}
 		before, known := e.verdicts[path]
 		e.verdicts[path] = verdict
 		if info := r.Report.Paths[path]; len(info.Addresses) > 0 {
 			e.addrs[path] = info.Addresses
 		}
 		switch {
+		case e.cleanups[path].reassigned:
 		case verdict.Health > rules.Dead && verdict.Ended == 0:
 			delete(e.cleanups, path)
 		case known && before.Health > rules.Dead && verdict.Health == rules.Dead, verdict.Ended > before.Ended:
@@ -43,7 +57,7 @@ func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 // have lost their table, and its id may be given to another.
 func (e *Engine) trackRemovedUplinks(cfg rules.Config) {
 	for id := range e.uplinks {
-		if slices.ContainsFunc(cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) {
+		if slices.ContainsFunc(cfg.Uplinks, func(u rules.Uplink) bool { return u.ID == id }) || slices.Contains(cfg.Elsewhere, id) {
 			continue
 		}
 		for _, family := range rules.Families {
@@ -67,7 +81,7 @@ func (e *Engine) cleanUpFlows(cfg rules.Config, r *Result) []error {
 	var failed []error
 	for path, a := range e.cleanups {
 		choice := r.Report.Defaults[path.Family]
-		if choice.LastResort || choice.Has(path.Uplink) || r.lacksRoutes(cfg.Kernel, path.Family) {
+		if !a.reassigned && (choice.LastResort || choice.Has(path.Uplink)) || r.lacksRoutes(cfg.Kernel, path.Family) {
 			continue
 		}
 		delete(e.cleanups, path)

@@ -22,6 +22,7 @@ const (
 	EventSet        EventKind = "set"         // a set has other addresses now, or its source cannot be used
 	EventKillSwitch EventKind = "kill-switch" // a policy refuses its traffic now, or no longer
 	EventRecover    EventKind = "recover"     // a line that stays dead is helped, or is not
+	EventPair       EventKind = "pair"        // this router of a pair works now, or waits; the other one came or went
 	EventGap        EventKind = "gap"         // this reader has lost events; made by EventLog only
 )
 

@@ -23,7 +23,11 @@ func (s *Status) Summary() string {
 	var b []string
 	v4, has4 := s.carriers(rules.IPv4)
 	v6, has6 := s.carriers(rules.IPv6)
+	if s.backup() {
+		b = append(b, "Backup: the other router has "+s.Pair.Virtual)
+	}
 	switch {
+	case s.backup() && !has4 && !has6:
 	case len(s.Uplinks) == 0:
 		b = append(b, "No uplinks")
 	case len(v4)+len(v6) == 0:
@@ -57,7 +61,7 @@ func (s *Status) Summary() string {
 func (s *Status) Health() Health {
 	v4, has4 := s.carriers(rules.IPv4)
 	v6, has6 := s.carriers(rules.IPv6)
-	if len(v4)+len(v6) == 0 {
+	if len(v4)+len(v6) == 0 && (has4 || has6 || !s.backup()) {
 		return NotOnline
 	}
 	problem := func(p rules.Problem) bool { return p.Severity != "notice" }
@@ -67,6 +71,9 @@ func (s *Status) Health() Health {
 	}
 	return AllWell
 }
+
+// backup reports whether another router works in this one's place.
+func (s *Status) backup() bool { return s.Pair != nil && s.Pair.Role == "backup" }
 
 // carriers lists the uplinks that carry new traffic of a family and may work; has is false where none has the family.
 func (s *Status) carriers(f rules.Family) (names []string, has bool) {

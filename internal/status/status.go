@@ -27,7 +27,18 @@ type Status struct {
 	Lans     List[json.RawMessage] `json:"lans"`
 	Policies List[json.RawMessage] `json:"policies"`
 
+	Pair *Pair `json:"pair,omitempty"` // where [pair] is configured
+
 	Problems List[rules.Problem] `json:"problems"`
+}
+
+// Pair is what this router is to another one with the same uplinks.
+type Pair struct {
+	Role    string `json:"role"`    // "primary", "backup", or "alone": primary, and the other one is not heard
+	Virtual string `json:"virtual"` // who has it is primary
+	Peer    string `json:"peer"`    // the other one's address
+	Heard   Time   `json:"heard"`   // when it was heard last; "" for never
+	LagMS   *int64 `json:"lag_ms"`  // how old what the backup knows may be; null while it was never heard
 }
 
 // Config says which configuration is in force.

@@ -1,6 +1,8 @@
 package usage
 
 import (
+	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -112,4 +114,23 @@ func dated(m map[string]int64) []status.DatedBytes {
 		list = append(list, status.DatedBytes{Date: date, Bytes: m[date]})
 	}
 	return list
+}
+
+// TakeOver takes the accounts that another router has kept, by document and uplink: what an uplink has carried there counts here.
+func (m *Meter) TakeOver(documents map[string]map[string]json.RawMessage) (failed error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, value := range documents[docVolumes] {
+		var x account
+		if value == nil {
+			continue
+		}
+		if err := json.Unmarshal(value, &x); err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		m.accounts[name] = &x
+	}
+	m.accounts.tidy()
+	return failed
 }

@@ -388,7 +388,7 @@ func (f *flow) meets(x nft.Expr) bool {
 		return true
 	case nft.DestinationNAT:
 		return f.forward != ""
-	case nft.Established, nft.Reply, nft.Transparent: // of connections that exist
+	case nft.Established, nft.Reply, nft.Transparent, nft.SourceTranslated, nft.Midstream: // of connections that exist
 		return false
 	}
 	f.unseen = fmt.Sprintf("the packet filter of uplinkd has a condition that is not understood here (%T) and is taken for one that does not hold", x)

@@ -96,6 +96,8 @@ type (
 	Route struct{ Back bool }
 	// DestinationNAT matches packets of connections whose destination is translated.
 	DestinationNAT struct{}
+	// SourceTranslated matches those of connections whose source is.
+	SourceTranslated struct{}
 )
 
 // sourceHashSeed makes the same source fall to the same share in all rules; without a seed the kernel draws one
@@ -191,7 +193,8 @@ func (LocalDestination) AppendTo(b []byte) []byte { return append(b, "fib daddr 
 func (e Route) AppendTo(b []byte) []byte {
 	return append(b, direction(e.Back, "fib daddr . mark oif exists", "fib saddr . mark . iif oif exists")...)
 }
-func (DestinationNAT) AppendTo(b []byte) []byte { return append(b, "ct status dnat"...) }
+func (DestinationNAT) AppendTo(b []byte) []byte   { return append(b, "ct status dnat"...) }
+func (SourceTranslated) AppendTo(b []byte) []byte { return append(b, "ct status snat"...) }
 func (e TProxy) AppendTo(b []byte) []byte {
 	return fmt.Appendf(b, "tproxy %s to :%d", e.Family.Header(), e.Port)
 }

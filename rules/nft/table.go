@@ -189,6 +189,8 @@ type (
 	}
 	// SYN matches what opens a TCP connection, from either end.
 	SYN struct{}
+	// Midstream matches TCP segments that open none.
+	Midstream struct{}
 	// MaxSegment lowers the segment size that such a packet announces to a number of bytes; it never raises it.
 	MaxSegment struct{ Size uint16 }
 	// Source matches the source address.
@@ -313,6 +315,9 @@ func (e SetCtMark) AppendTo(b []byte) []byte {
 	return appendMasked(b, "ct mark set ct mark", ^e.Mask, " | ", e.Value)
 }
 func (SYN) AppendTo(b []byte) []byte { return append(b, "tcp flags & (syn | rst) == syn"...) }
+func (Midstream) AppendTo(b []byte) []byte {
+	return append(b, "tcp flags & (fin | syn | rst | ack) != syn"...)
+}
 func (e MaxSegment) AppendTo(b []byte) []byte {
 	return strconv.AppendUint(append(b, "tcp option maxseg size set "...), uint64(e.Size), 10)
 }
