@@ -297,13 +297,19 @@ func shares(w *world, u *rules.Uplink) []int {
 		}
 		return list
 	}
+	// A line that has IPv4 by a translator alone may have an address of its own for all that, which tunnels use.
+	has := func(local netip.Addr) bool {
+		return slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool {
+			return a.Prefix.Addr() == local && slices.ContainsFunc(w.cfg.Uplinks, func(o rules.Uplink) bool { return o.ID == u.ID && o.Device == a.Device })
+		})
+	}
 	for i := range w.cfg.Uplinks {
 		o := &w.cfg.Uplinks[i]
 		overlap := slices.ContainsFunc(networks(u), func(a netip.Prefix) bool {
 			return slices.ContainsFunc(networks(o), func(b netip.Prefix) bool { return a.Masked().Overlaps(b.Masked()) })
 		})
 		carried := slices.ContainsFunc(w.cfg.Tunnels, func(t rules.Tunnel) bool {
-			return t.Device == o.Device && slices.ContainsFunc(networks(u), func(a netip.Prefix) bool { return a.Addr() == t.Local })
+			return t.Device == o.Device && (has(t.Local) || slices.ContainsFunc(networks(u), func(a netip.Prefix) bool { return a.Addr() == t.Local }))
 		}) || slices.ContainsFunc(w.cfg.Underlays, func(c rules.Underlay) bool { return c.Uplink == o.ID && slices.Contains(c.Carriers, u.ID) })
 		if o.ID != u.ID && (overlap || carried) {
 			ids = append(ids, o.ID)
