@@ -18,7 +18,7 @@ const (
 type inputCheck struct {
 	obs      *Observed
 	cfg      *Config
-	lan4     []*Addr      // of this machine in networks behind it
+	lan4     []*Addr // of this machine in networks behind it
 	lan6     []*Addr
 	assigned []netip.Addr // by all uplinks
 	problems []Problem
