@@ -32,7 +32,7 @@ BENCH    ?= .
 SOAK_SEED ?= 1
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e field vm screenshots fuzz bench soak simulate lint cross check packages packages-test release install uninstall clean
+.PHONY: build demo deps test e2e field vm screenshots fuzz bench bench-peers soak simulate lint cross check packages packages-test release install uninstall clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w$(if $(RELEASE), -X main.release=$(RELEASE))' -o $(BIN) ./cmd/uplinkd
@@ -71,6 +71,10 @@ fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZ
 bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
+
+bench-peers: deps ## other programs and this one in the same worlds, a quarter of an hour: docs/benchmarks.md
+	@scripts/deps keepalived:keepalived
+	$(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 60m $(E2E)
 
 soak: deps ## 500 sequences of faults, 500 times kill -9, 260 damaged starts, 50 lost admins, some 80 minutes; SOAK_SEED=2 for others
 	UPLINKD_SEQUENCES=250 UPLINKD_KILLS=500 UPLINKD_CONFIRMS=50 UPLINKD_DAMAGED=200 UPLINKD_MISTAKES=60 UPLINKD_SEED=$(SOAK_SEED) $(GO) test -v -timeout 150m \

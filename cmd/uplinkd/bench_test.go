@@ -62,24 +62,27 @@ func stalledBy(b *testing.B, kind, config string) time.Duration {
 	for _, p := range probes {
 		r.awaitFlow(p, "fiber")
 	}
-	phase, cancel := context.WithTimeout(b.Context(), time.Second+rand.N(time.Second))
-	<-phase.Done()
-	cancel()
+	rest(b.Context(), time.Second+rand.N(time.Second))
 	if err := r.Break(kind, "fiber"); err != nil {
 		b.Fatal(err)
 	}
-	var since time.Time
-	for _, u := range r.World.Status() {
-		for _, broken := range u.Breaks {
-			since = broken.Asked
-		}
-	}
+	since := r.brokenSince()
 	longest := time.Duration(0)
 	for _, p := range probes {
 		r.awaitFlow(p, "lte")
 		longest = max(longest, p.Stall(since))
 	}
 	return longest
+}
+
+// brokenSince is when the latest break was asked for.
+func (r *router) brokenSince() (since time.Time) {
+	for _, u := range r.World.Status() {
+		for _, broken := range u.Breaks {
+			since = broken.Asked
+		}
+	}
+	return since
 }
 
 // BenchmarkStart measures how long a LAN host's first packets wait, of both families, from the moment that the daemon is started on a

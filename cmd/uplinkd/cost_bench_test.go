@@ -23,10 +23,7 @@ const farAway = 15 * time.Millisecond
 // 15 ms, both families, all else by default. Each round is a minute (-benchtime 5x for five). The processor's time
 // depends on what else the machine does; the switches between threads, one per wake-up, hardly do.
 func BenchmarkCost(b *testing.B) {
-	bin := filepath.Join(b.TempDir(), "uplinkd") // what the test brings along costs memory
-	if out, err := exec.Command("make", "-C", "../..", "build", "BIN="+bin).CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
+	bin := buildProgram(b)
 	for _, uplinks := range []int{2, 4} {
 		b.Run(fmt.Sprintf("uplinks_%d", uplinks), func(b *testing.B) {
 			r := newRouter(b, lab.Options{Uplinks: uplinks}, "")
@@ -55,6 +52,16 @@ func BenchmarkCost(b *testing.B) {
 			r.kill()
 		})
 	}
+}
+
+// buildProgram builds the program as it is shipped: what a test brings along costs memory.
+func buildProgram(b *testing.B) (bin string) {
+	b.Helper()
+	bin = filepath.Join(b.TempDir(), "uplinkd")
+	if out, err := exec.Command("make", "-C", "../..", "build", "BIN="+bin).CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	return bin
 }
 
 // spent is what the daemon has cost since it began.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -218,8 +219,8 @@ func TestTheBackupKnowsWhatThePrimarySays(t *testing.T) {
 
 func TestWhatConntrackdBringsIsExpectedForAMoment(t *testing.T) {
 	world(t, func(t *testing.T, _ *wire, a, _ *member) {
-		settled := 0
-		a.o.Settled = func() { settled++ }
+		var settled atomic.Int32
+		a.o.Settled = func() { settled.Add(1) }
 		if a.be(true); a.Expects() {
 			t.Error("a start is no takeover")
 		}
@@ -239,11 +240,11 @@ func TestWhatConntrackdBringsIsExpectedForAMoment(t *testing.T) {
 		}
 		time.Sleep(200 * time.Millisecond)
 		synctest.Wait()
-		if a.Expects() || settled < 3 {
-			t.Errorf("%v, told %d times", a.Expects(), settled)
+		if a.Expects() || settled.Load() < 3 {
+			t.Errorf("%v, told %d times", a.Expects(), settled.Load())
 		}
-		if time.Sleep(time.Minute); settled > 10 {
-			t.Errorf("told %d times", settled)
+		if time.Sleep(time.Minute); settled.Load() > 10 {
+			t.Errorf("told %d times", settled.Load())
 		}
 	})
 }

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
+)
+
+// byHandMasquerade is what the other programs leave to the administrator.
+const byHandMasquerade = `nft 'add table ip byhand; add chain ip byhand srcnat { type nat hook postrouting priority srcnat; }; add rule ip byhand srcnat oifname { "wan1", "wan2" } masquerade'
+sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.wan1.rp_filter=2 net.ipv4.conf.wan2.rp_filter=2
+`
+
+// byKeepalived follows a ping by the first line: keepalived has no routes of its own here, because it withdraws virtual_routes of a
+// script's failure only with the address of its instance. Probes have an address of the line, and a rule leads them there.
+const byKeepalived = `ip route add default via $GATEWAY1 dev wan1 table 101
+ip rule add from $ADDRESS1 lookup 101
+cat >$DIR/keepalived.conf <<'X'
+global_defs {
+	enable_script_security
+	script_user root
+}
+vrrp_script line {
+	script "/bin/ping -q -c 1 -W 1 -I $ADDRESS1 192.0.2.1"
+	interval $INTERVAL
+	fall $FALL
+	rise 2
+}
+vrrp_instance router {
+	state MASTER
+	interface lan0
+	virtual_router_id 7
+	priority 100
+	advert_int 1
+	virtual_ipaddress {
+		192.0.2.200/32 dev lan0
+	}
+	track_interface {
+		wan1
+	}
+	track_script {
+		line
+	}
+	notify_master "/sbin/ip route replace default via $GATEWAY1 dev wan1 metric 1"
+	notify_fault "/sbin/ip route replace default via $GATEWAY2 dev wan2 metric 1"
+}
+X
+exec keepalived -n -l -f $DIR/keepalived.conf -p $DIR/keepalived.pid -r $DIR/vrrp.pid
+`
+
+// peerTries is how often each program's line is broken, each time in a world of its own.
+const peerTries = 8
+
+// BenchmarkPeers has other programs and this one do the same in the same worlds, one after the other, IPv4 of two lines: how long new
+// flows of a LAN host stand still when the first fails, how often they move at 2 % loss each way, and what the program costs when
+// nothing happens.
+func BenchmarkPeers(b *testing.B) {
+	bin := buildProgram(b)
+	for _, peer := range []struct {
+		name  string
+		begin func(r *router) (pid int, end func())
+	}{
+		{"uplinkd", func(r *router) (int, func()) {
+			r.binary = bin
+			r.start()
+			r.awaitState("fiber", uplink.Up)
+			r.awaitState("lte", uplink.Up)
+			return r.process.Process.Pid, r.kill
+		}},
+		{"keepalived_1s_fall_1", func(r *router) (int, func()) { return r.keepalived(1, 1) }},
+		{"keepalived_2s_fall_3", func(r *router) (int, func()) { return r.keepalived(2, 3) }},
+	} {
+		b.Run(peer.name, func(b *testing.B) {
+			for _, kind := range []string{lab.Upstream, lab.Carrier} {
+				b.Run(kind, func(b *testing.B) {
+					for b.Loop() {
+						var stalls distribution
+						for range peerTries {
+							stalls = append(stalls, stalledBeside(b, kind, peer.begin))
+						}
+						stalls.report(b)
+					}
+				})
+			}
+			b.Run("loss_2_percent", func(b *testing.B) {
+				for b.Loop() {
+					b.ReportMetric(float64(movesBeside(b, peer.begin)), "moves-a-minute")
+					b.ReportMetric(0, "ns/op")
+				}
+			})
+			b.Run("idle", func(b *testing.B) {
+				for b.Loop() {
+					r := newRouter(b, lab.Options{}, dualWAN)
+					pid, end := peer.begin(r)
+					rest(b.Context(), 30*time.Second)
+					began, before := time.Now(), processorTime(r, pid)
+					rest(b.Context(), time.Minute)
+					b.ReportMetric(100*(processorTime(r, pid)-before).Seconds()/time.Since(began).Seconds(), "%-of-a-core")
+					b.ReportMetric(float64(treeMemory(r, pid))/1024, "PSS-MiB")
+					b.ReportMetric(0, "ns/op")
+					end()
+				}
+			})
+		})
+	}
+}
+
+// keepalived starts it on the router, asking the first line at each interval, in seconds.
+func (r *router) keepalived(interval, fall int) (pid int, end func()) {
+	r.Helper()
+	script := byHandMasquerade + byKeepalived
+	for i, u := range r.Uplinks() {
+		script = strings.NewReplacer(fmt.Sprintf("$GATEWAY%d", i+1), u.Gateway4.String(), fmt.Sprintf("$ADDRESS%d", i+1), u.Address4.Addr().String()).Replace(script)
+	}
+	script = strings.NewReplacer("$DIR", r.dir, "$INTERVAL", strconv.Itoa(interval), "$FALL", strconv.Itoa(fall)).Replace(script)
+	cmd, log, stop := r.background("router", "sh", "-ec", script)
+	r.await("keepalived to be master", func() error {
+		if out := r.sh("router", "ip route show default metric 1"); out == "" {
+			return fmt.Errorf("it says: %s", log)
+		}
+		return nil
+	})
+	return cmd.Process.Pid, func() { _, _ = r.Host("router").Run("pkill", "-F", filepath.Join(r.dir, "keepalived.pid")); stop() }
+}
+
+func stalledBeside(b *testing.B, kind string, begin func(*router) (int, func())) time.Duration {
+	r := newRouter(b, lab.Options{}, dualWAN)
+	_, end := begin(r)
+	defer func() {
+		end()
+		if err := r.Close(); err != nil {
+			b.Error(err)
+		}
+	}()
+	p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("192.0.2.1:7")}
+	defer r.probe(p)()
+	r.awaitFlow(p, "fiber")
+	rest(b.Context(), time.Second+rand.N(time.Second))
+	if err := r.Break(kind, "fiber"); err != nil {
+		b.Fatal(err)
+	}
+	since := r.brokenSince()
+	r.awaitFlow(p, "lte")
+	return p.Stall(since)
+}
+
+// movesBeside counts how often new flows change their line in a minute.
+func movesBeside(b *testing.B, begin func(*router) (int, func())) (moves int) {
+	r := newRouter(b, lab.Options{}, dualWAN)
+	_, end := begin(r)
+	defer end()
+	p := &lab.FlowProbe{From: r.Host("lan"), Network: "udp", Target: addrPort("192.0.2.1:7"), Interval: 100 * time.Millisecond}
+	stop := r.probe(p)
+	r.awaitFlow(p, "fiber")
+	if err := r.Break("loss=2", "fiber"); err != nil {
+		b.Fatal(err)
+	}
+	rest(b.Context(), time.Minute)
+	stop()
+	flows := slices.Clone(p.Flows())
+	slices.SortFunc(flows, func(a, b lab.Flow) int { return a.Start.Compare(b.Start) })
+	last := "fiber"
+	for _, f := range flows {
+		if f.Err != nil {
+			continue
+		}
+		if by := r.UplinkOf(f.Source.Addr()); by != last {
+			moves, last = moves+1, by
+		}
+	}
+	return moves
+}
+
+// tree lists a process and what has come of it.
+func tree(r *router, pid int) []int {
+	list := []int{pid}
+	for i := 0; i < len(list); i++ {
+		children, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", list[i]))
+		for _, file := range children {
+			text, _ := os.ReadFile(file) // it may have ended
+			for id := range strings.FieldsSeq(string(text)) {
+				if n, err := strconv.Atoi(id); err == nil {
+					list = append(list, n)
+				}
+			}
+		}
+	}
+	return list
+}
+
+// processorTime is that of a process, of its children, and of those that have ended.
+func processorTime(r *router, pid int) (sum time.Duration) {
+	const ticks = 100 // a second: USER_HZ
+	for _, id := range tree(r, pid) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
+		if err != nil {
+			continue
+		}
+		_, fields, _ := strings.Cut(string(text), ") ")
+		for _, field := range strings.Fields(fields)[11:15] { // utime stime cutime cstime
+			n, err := strconv.Atoi(field)
+			if err != nil {
+				r.Fatal(err)
+			}
+			sum += time.Duration(n) * time.Second / ticks
+		}
+	}
+	return sum
+}
+
+// treeMemory is what a process and its children have in memory, in KiB, shared pages divided by those that share them.
+func treeMemory(r *router, pid int) (kib int) {
+	for _, id := range tree(r, pid) {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d/smaps_rollup", id)); err == nil {
+			kib += field(r, fmt.Sprintf("/proc/%d/smaps_rollup", id), "Pss:")
+		}
+	}
+	return kib
+}
