@@ -445,6 +445,7 @@ func followsFailovers(t *testing.T, r *resolverUnderTest, fiber, lte *nameServer
 			}
 			return nil
 		})
+		r.awaitName(lte) // a resolver that has been told may serve a query before it looks
 		fiber.set(func() { fiber.asked = 0 })
 		for range 5 { // nobody waits for the dead one
 			began := time.Now()
