@@ -207,6 +207,31 @@ func (r *router) longLived(t *testing.T, to netip.AddrPort) func() {
 	}
 }
 
+// countPackets sends streams until finish is called, which waits for late answers; sent waits until the first has sent so many packets more.
+func (r *router) countPackets(streams []*lab.Stream) (sent func(more int), finish func()) {
+	r.Helper()
+	ctx, cancel := context.WithCancel(r.Context())
+	var sending sync.WaitGroup
+	for _, s := range streams {
+		sending.Go(func() {
+			if err := s.Run(ctx); err != nil {
+				r.Error(err)
+			}
+		})
+	}
+	sent = func(more int) {
+		r.Helper()
+		n := streams[0].Stats().Sent + more
+		r.await("packets to be sent", func() error {
+			if streams[0].Stats().Sent < n {
+				return errors.New("not enough")
+			}
+			return nil
+		})
+	}
+	return sent, func() { cancel(); sending.Wait() }
+}
+
 // TestAKillAndARestartLoseNoForwardedPacket sends 1000 packets a second through the router.
 func TestAKillAndARestartLoseNoForwardedPacket(t *testing.T) {
 	r := newRouter(t, lab.Options{}, dualWAN)
@@ -216,24 +241,7 @@ func TestAKillAndARestartLoseNoForwardedPacket(t *testing.T) {
 		{From: r.Host("lan"), Target: addrPort("192.0.2.1:7"), Rate: 1000},
 		{From: r.Host("lan"), Target: addrPort("[2001:db8:ffff::1]:7"), Rate: 1000},
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var sending sync.WaitGroup
-	for _, s := range streams {
-		sending.Go(func() {
-			if err := s.Run(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	sent := func(more int) {
-		n := streams[0].Stats().Sent + more
-		r.await("packets to be sent", func() error {
-			if streams[0].Stats().Sent < n {
-				return errors.New("not enough")
-			}
-			return nil
-		})
-	}
+	sent, finish := r.countPackets(streams)
 	for range 3 {
 		sent(500)
 		r.kill()
@@ -241,8 +249,7 @@ func TestAKillAndARestartLoseNoForwardedPacket(t *testing.T) {
 		r.start()
 	}
 	sent(500)
-	cancel()
-	sending.Wait()
+	finish()
 	for _, s := range streams {
 		st := s.Stats()
 		t.Logf("%v: %v", s.Target, st)

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -55,25 +53,7 @@ func TestUpgradesAndDowngradesLoseNoPacket(t *testing.T) {
 		{From: r.Host("lan"), Target: addrPort("192.0.2.1:7"), Rate: 500},
 		{From: r.Host("lan"), Target: addrPort("[2001:db8:ffff::1]:7"), Rate: 500},
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var sending sync.WaitGroup
-	for _, s := range streams {
-		sending.Go(func() {
-			if err := s.Run(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	sent := func(more int) {
-		n := streams[0].Stats().Sent + more
-		r.await("packets to be sent", func() error {
-			if streams[0].Stats().Sent < n {
-				return errors.New("not enough")
-			}
-			return nil
-		})
-	}
+	sent, finish := r.countPackets(streams)
 	sent(500)
 	for _, step := range []struct {
 		end    func()
@@ -95,8 +75,7 @@ func TestUpgradesAndDowngradesLoseNoPacket(t *testing.T) {
 			t.Errorf("it has converged, and would change:\n%s", plan)
 		}
 	}
-	cancel()
-	sending.Wait()
+	finish()
 	for _, s := range streams {
 		st := s.Stats()
 		if st.Answered != st.Sent || len(st.Moves) != 1 {
