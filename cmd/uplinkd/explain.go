@@ -31,6 +31,9 @@ func explainCommand(set *flag.FlagSet) runner {
 				query.Set(name, *value)
 			}
 		}
+		if query.Get("to") == "" {
+			return usagef("which packet? write: uplinkd explain --to 192.0.2.1")
+		}
 		p, err := api.ParsePacket(query)
 		if err != nil {
 			return usageError{err}
