@@ -355,7 +355,8 @@ func TestNoStateOnTheWayIsWorseThanBothEnds(t *testing.T) {
 
 // byChance lists the uplinks whose replies leave, but not by what is theirs. Either the device has just come and is not in our
 // group, with a connected network so wide that the Internet seems to be behind it as a LAN is; or it is given an address that
-// another device has and it has not yet.
+// another device has and it has not yet. Those whose own address gets a mask that covers the Internet are listed too: while the address is
+// there with both, for one plan, they lose replies.
 func byChance(w *world) []string {
 	var names []string
 	for i := range w.cfg.Uplinks {
@@ -370,7 +371,12 @@ func byChance(w *world) []string {
 		}
 		borrowed := slices.ContainsFunc(w.obs.Addrs, given) &&
 			!slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Device == u.Device && given(a) })
-		if link.Group != numbers.LinkGroup && wide || borrowed {
+		covering := u.IPv4.Assign != nil && slices.ContainsFunc(u.IPv4.Assign.Addresses, func(given rules.Address) bool {
+			return given.Prefix.Masked().Contains(internet[rules.IPv4]) && slices.ContainsFunc(w.obs.Addrs, func(a rules.Addr) bool {
+				return a.Device == u.Device && a.Prefix.Addr() == given.Prefix.Addr() && a.Prefix != given.Prefix
+			})
+		})
+		if link.Group != numbers.LinkGroup && wide || borrowed || covering {
 			names = append(names, u.Name)
 		}
 	}
