@@ -58,6 +58,18 @@ func (m *pairMember) onOr(script string) (string, error) {
 	return string(out), err
 }
 
+// playPair has both routers work, the first as primary; the leased line's provider leases one address.
+func playPair(t *testing.T) (first, second *pairMember) {
+	t.Helper()
+	first, second = newPair(t, pairUplinks)
+	first.serveLease("203.0.113.2")
+	first.play()
+	second.play()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	return first, second
+}
+
 // newPair builds a world with a second router beside the first: both on one LAN, and both at both providers.
 func newPair(t testing.TB, uplinks string) (first, second *pairMember) {
 	t.Helper()
@@ -477,12 +489,7 @@ subnet_id = 1
 // TestAPairOfRoutersWithTwoPrimaries has keepalived killed where nobody takes the addresses away, so that both routers have them.
 func TestAPairOfRoutersWithTwoPrimaries(t *testing.T) {
 	t.Parallel()
-	first, second := newPair(t, pairUplinks)
-	first.serveLease("203.0.113.2")
-	first.play()
-	second.play()
-	first.awaitRole("primary")
-	second.awaitRole("backup")
+	first, second := playPair(t)
 	first.on("kill -9 $(cat " + first.dir + "/keepalived.pid " + first.dir + "/vrrp.pid)")
 	for _, m := range []*pairMember{first, second} {
 		m.awaitRole("primary")
@@ -579,12 +586,7 @@ const failoversEnv = "UPLINKD_FAILOVERS"
 // TestAPairOfRoutersThatFailInTurn has the primary fail, and come back.
 func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 	t.Parallel()
-	first, second := newPair(t, pairUplinks)
-	first.serveLease("203.0.113.2")
-	first.play()
-	second.play()
-	first.awaitRole("primary")
-	second.awaitRole("backup")
+	first, second := playPair(t)
 	ways := []struct {
 		name       string
 		fail, mend func()
