@@ -120,6 +120,8 @@ type Uplink struct {
 	IPv6      Addressing
 	// Delegations are the IPv6 prefixes that the provider routes to us by this uplink.
 	Delegations []Delegation
+	// Proxied tells which addresses of networks of the uplink's own line are where, once a LAN has such a network too.
+	Proxied ProxiedHosts
 	// Resolvers are the DNS servers that the uplink is given, the first to be asked first; none has a zone.
 	Resolvers []netip.Addr
 	// CLAT is the translator by which an uplink that has IPv6 alone carries IPv4, nil for none. See [Uplink.Translate].

@@ -62,6 +62,9 @@ type Subnet struct {
 	// Usable is true when hosts may use it for new connections: of the uplinks that the LAN draws on, its own is to be
 	// preferred now, or those that carry new traffic rewrite sources.
 	Usable bool
+	Router netip.Addr // this machine, in that network
+	// Proxied is true where the uplink's own line has the network too, and neighbours are found on both: see [ProxiedHosts].
+	Proxied bool
 }
 
 // routerID is the interface identifier of the router in each of its LANs.
@@ -115,7 +118,7 @@ func (p *planner) subnets() {
 				case !ok:
 					p.noSubnet(u, d, lan)
 				case !u.IPv6.PrefixNAT: // hosts never see a prefix that is translated to
-					p.report.Subnets = append(p.report.Subnets, Subnet{lan.Device, u.ID, subnet, d, usable && !d.Deprecated})
+					p.report.Subnets = append(p.report.Subnets, Subnet{lan.Device, u.ID, subnet, d, usable && !d.Deprecated, p.routerIn(u, d, subnet), p.proxies(u, d)})
 				}
 			}
 		}
@@ -243,8 +246,12 @@ func (p *planner) lans() {
 	}
 	for _, s := range p.report.Subnets {
 		usable := slices.ContainsFunc(p.report.Subnets, func(o Subnet) bool { return o.Device == s.Device && o.Prefix == s.Prefix && o.Usable })
-		p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !usable)
-		p.answerFor(&s)
+		if !s.Proxied {
+			p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !usable)
+		}
+		if s.Delegation.Shared {
+			p.shareLine(&s)
+		}
 	}
 	for i := range p.cfg.LANs {
 		if lan := &p.cfg.LANs[i]; lan.ULA.IsValid() && !p.obs.NoIPv6 {

@@ -2,6 +2,7 @@ package rules_test
 
 import (
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -26,7 +27,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "inherited": inherited, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding, "clat": clat,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding, "clat": clat, "shared": sharedSegment,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -205,6 +206,18 @@ func forwarding() *world {
 		{Name: "game", Protocols: []uint8{17, 6}, Ports: netcfg.Ports{First: 27000, Last: 27010}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.11")},
 		{Name: "mail", Protocols: []uint8{6}, Ports: netcfg.Ports{First: 25, Last: 25}, Device: "lan0", To4: netip.MustParseAddr("192.168.1.12"), ID6: 0x12, Uplinks: []int{1}},
 	}
+	return w
+}
+
+// sharedSegment is an Ethernet line whose /64 a LAN has too, with a host on either link.
+func sharedSegment() *world {
+	w := mobile(false)
+	for name, value := range map[string]string{"net/ipv6/conf/%s/proxy_ndp": "0", "net/ipv6/neigh/%s/proxy_delay": "80"} {
+		for _, device := range []string{"wan2", "lan0"} {
+			w.obs.Sysctls[fmt.Sprintf(name, device)] = value
+		}
+	}
+	w.cfg.Uplinks[1].Proxied = rules.ProxiedHosts{LAN: []netip.Addr{netip.MustParseAddr("2001:db8:b::7")}, Line: []netip.Addr{netip.MustParseAddr("2001:db8:b::1")}}
 	return w
 }
 

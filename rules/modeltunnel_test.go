@@ -40,6 +40,10 @@ func (m *machine) applyTunnel(op netcfg.Op) error {
 		fakekernel.SetWireGuard(&m.obs.WireGuard[i], op)
 	case netcfg.AddEndpoint, netcfg.ChangeEndpoint, netcfg.DelEndpoint, netcfg.SetSubflows:
 		m.obs.MPTCP = fakekernel.ChangeMPTCP(m.obs.MPTCP, op)
+	case netcfg.AddProxyNeighbour:
+		m.obs.Proxied = fakekernel.AddProxied(m.obs.Proxied, op.ProxyNeighbour)
+	case netcfg.DelProxyNeighbour:
+		m.obs.Proxied = fakekernel.WithoutProxied(m.obs.Proxied, op.ProxyNeighbour)
 	default:
 		return fmt.Errorf("unknown change %T", op)
 	}

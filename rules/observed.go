@@ -54,6 +54,8 @@ type Observed struct {
 	RefusedDevices []*netcfg.Refusal
 	// MPTCP is nil where it was not asked for.
 	MPTCP *MPTCP
+	// Proxied are the IPv6 addresses that this machine answers neighbours for, whoever wanted that; nil where it was not asked for.
+	Proxied []netcfg.ProxyNeighbour
 	// NoOffload says why the kernel has no flowtables, "" when it has some, or where nobody asked.
 	NoOffload string
 	// Former are addresses that uplinks had a moment ago, and nobody here has now: packets that were sent before may still be on their way out.
@@ -73,6 +75,8 @@ type Query struct {
 	Neighbours bool
 	// MPTCP is true when endpoints of Multipath TCP are ours, or were.
 	MPTCP bool
+	// Proxied is true when there may be addresses that we have the kernel answer for.
+	Proxied bool
 	// Offload is true where it must be known whether there are flowtables.
 	Offload bool
 	// Near are the devices whose routes must be known as they are now, where there are too many to list all each time: the uplinks'.
@@ -85,6 +89,7 @@ func QueryOf(cfg Config, r Recorded) Query {
 	q.Neighbours = slices.ContainsFunc(cfg.Policies, func(p Policy) bool { return len(conditionOf[SelectMACs](p.Select)) > 0 })
 	q.Offload = cfg.Offload
 	q.MPTCP = cfg.MPTCP || r.MPTCP || r.Subflows != nil
+	q.Proxied = r.Proxied || slices.ContainsFunc(cfg.Uplinks, func(u Uplink) bool { return len(u.sharedNetworks()) > 0 })
 	for i := range cfg.Uplinks {
 		q.Near = append(q.Near, cfg.Uplinks[i].Device)
 	}
@@ -156,6 +161,8 @@ type Recorded struct {
 	// MPTCP is true when there may be endpoints of ours. Subflows is how many further subflows a connection might have; nil: we did not change that.
 	MPTCP    bool    `json:"mptcp,omitempty"`
 	Subflows *uint32 `json:"mptcp_subflows,omitempty"`
+	// Proxied is true when there may be addresses that we have the kernel answer for.
+	Proxied bool `json:"proxied,omitempty"`
 }
 
 // Record records what the changes are about to overwrite, and reports whether that is anything new. It
@@ -174,6 +181,8 @@ func (r *Recorded) Record(ops []netcfg.Op) bool {
 			}
 		case netcfg.AddEndpoint:
 			r.MPTCP, changed = true, changed || !r.MPTCP
+		case netcfg.AddProxyNeighbour:
+			r.Proxied, changed = true, changed || !r.Proxied
 		case netcfg.SetSubflows:
 			if r.Subflows == nil {
 				r.Subflows, changed = &op.From, true
@@ -221,12 +230,15 @@ func (r *Recorded) Prune(want *netcfg.State) bool {
 	if unused {
 		r.MPTCP, r.Subflows = false, nil
 	}
+	if r.Proxied && len(want.Proxied) == 0 {
+		r.Proxied, unused = false, true
+	}
 	return unused || len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners)+len(r.Qdiscs) != before
 }
 
 // Clone returns a copy that shares nothing with r.
 func (r Recorded) Clone() Recorded {
-	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners), slices.Clone(r.Qdiscs), r.MPTCP, r.Subflows}
+	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners), slices.Clone(r.Qdiscs), r.MPTCP, r.Subflows, r.Proxied}
 }
 
 // Link is a network device.

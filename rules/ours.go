@@ -34,6 +34,7 @@ func Ours(k Kernel, obs *Observed) netcfg.State {
 	if obs.MPTCP != nil {
 		s.Endpoints, s.Subflows = pick(obs.MPTCP.Endpoints, func(e *netcfg.Endpoint) bool { return isOurEndpoint(*e) }), &obs.MPTCP.Subflows
 	}
+	s.Proxied = pick(obs.Proxied, func(n *netcfg.ProxyNeighbour) bool { return n.Protocol == k.Protocol })
 	s.Tunnels = obs.Tunnels
 	for i := range obs.WireGuard {
 		s.WireGuard = append(s.WireGuard, obs.WireGuard[i].state())

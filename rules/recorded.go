@@ -17,7 +17,7 @@ func (r Recorded) Usable() Recorded {
 	r = r.Clone()
 	maps.DeleteFunc(r.Sysctls, func(name, value string) bool {
 		n, err := strconv.Atoi(value)
-		return err != nil || n < 0 || n > maxSysctl || !isOurSysctl(name)
+		return err != nil || n < 0 || n > maxSysctl && !strings.HasSuffix(name, proxyDelay) || !isOurSysctl(name)
 	})
 	maps.DeleteFunc(r.Groups, func(device string, group uint32) bool { return !isDevice(device) || group > math.MaxInt32 })
 	maps.DeleteFunc(r.MainOwners, func(family string, _ uint8) bool { return family != IPv4.String() && family != IPv6.String() })
@@ -26,7 +26,7 @@ func (r Recorded) Usable() Recorded {
 	return r
 }
 
-// maxSysctl is more than any parameter that planning sets may be: arp_ignore has the largest.
+// maxSysctl is more than any parameter that planning sets may be, but for that time: arp_ignore has the largest.
 const maxSysctl = 8
 
 // isOurSysctl reports whether planning may ever set a parameter.
@@ -35,7 +35,13 @@ func isOurSysctl(name string) bool {
 		return true
 	}
 	parts := strings.Split(name, "/")
-	if len(parts) != 5 || parts[0] != "net" || parts[2] != "conf" || !isDevice(parts[3]) || parts[3] == "all" || parts[3] == "default" {
+	if len(parts) != 5 || parts[0] != "net" || !isDevice(parts[3]) || parts[3] == "all" || parts[3] == "default" {
+		return false
+	}
+	if _, proxy := proxySysctls(parts[3])[name]; proxy {
+		return true
+	}
+	if parts[2] != "conf" {
 		return false
 	}
 	if parts[1] == IPv6.String() {

@@ -13,15 +13,17 @@ import (
 func TestARecordGivesBackOnlyWhatPlanningChanges(t *testing.T) {
 	good := rules.Recorded{
 		Sysctls: map[string]string{"net/ipv4/conf/eth0.7/rp_filter": "1", "net/ipv6/conf/wan1/accept_ra": "1", "net/ipv4/fib_multipath_hash_policy": "0",
-			"net/ipv4/conf/wan1/arp_ignore": "8", "net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan1/promote_secondaries": "0"},
+			"net/ipv4/conf/wan1/arp_ignore": "8", "net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan1/promote_secondaries": "0",
+			"net/ipv6/conf/lan0/proxy_ndp": "0", "net/ipv6/neigh/lan0/proxy_delay": "80"},
 		Groups:     map[string]uint32{"wan1": 0, "br-lan": 2147483647},
 		Addrs:      []netcfg.AddrAssignment{{Device: "wan1", Prefix: netip.MustParsePrefix("198.51.100.2/24")}, {Device: "lan0", Prefix: netip.MustParsePrefix("2001:db8::1/64")}},
-		MainOwners: map[string]uint8{"ipv4": 186, "ipv6": 12}, Qdiscs: []string{"wan1"},
+		MainOwners: map[string]uint8{"ipv4": 186, "ipv6": 12}, Qdiscs: []string{"wan1"}, Proxied: true,
 	}
 	damaged := good.Clone()
 	for name, value := range map[string]string{"net/ipv4/ip_forward": "0", "../../tmp/x": "1", "net/ipv4/conf/../../../kernel/panic": "1", "net/ipv6/conf/all/forwarding": "0",
 		"net/ipv6/conf/wan1/forwarding": "0", "net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/wan2/rp_filter": "999", "net/ipv4/conf/wan3/rp_filter": "x",
-		"net/ipv4/conf/wan3/arp_ignore": "-1", "kernel/panic": "1", "": "1", "net/ipv6/conf/lan0/disable_ipv6": "1", "net/ipv4/conf//rp_filter": "1"} {
+		"net/ipv4/conf/wan3/arp_ignore": "-1", "kernel/panic": "1", "": "1", "net/ipv6/conf/lan0/disable_ipv6": "1", "net/ipv4/conf//rp_filter": "1",
+		"net/ipv6/neigh/lan0/gc_stale_time": "1", "net/ipv6/neigh/all/proxy_delay": "80", "net/ipv6/neigh/wan1/proxy_delay": "-1"} {
 		damaged.Sysctls[name] = value
 	}
 	damaged.Groups[""], damaged.Groups["../x"], damaged.Groups["wan9"] = 1, 1, 4294967295

@@ -4,24 +4,32 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
-// An uplink whose provider delegates nothing may have a /64 all to itself: on a point-to-point line nobody else is in it, and the provider
-// sends by the line whatever is for it. That network goes to a LAN, and this machine keeps single addresses of it (RFC 7278 section 4.3). On
-// Ethernet the provider's router asks for each host by neighbour discovery, and nobody would answer.
+// An uplink whose provider delegates nothing may give the network of its own line, a /64, to a LAN, and keep single addresses of it. On a
+// point-to-point line nobody else is in it, and the provider sends by the line whatever is for it (RFC 7278 section 4.3). On Ethernet its
+// router asks for each host by neighbour discovery, and other hosts may be in the network too: the kernel answers on each side for the
+// addresses that are on the other (RFC 4389), and knows the way to those on the line one by one.
 
-// share takes from an uplink the delegations that it cannot share, and leaves it single addresses in the others.
-func (o *inputCheck) share(u *Uplink) {
-	link, present := o.obs.Link(u.Device)
-	u.Delegations = slices.DeleteFunc(u.Delegations, func(d Delegation) bool {
-		if !d.Shared || !present || link.NoNeighbours { // hosts have it while the device is away
-			return false
+// ProxiedHosts are the addresses of a network that is on two links.
+type ProxiedHosts struct {
+	LAN, Line []netip.Addr // on the LAN, and on the uplink's own line
+}
+
+// sharedNetworks lists the networks of the uplink's line that it gives to a LAN.
+func (u *Uplink) sharedNetworks() (list []netip.Prefix) {
+	for _, d := range u.Delegations {
+		if d.Shared {
+			list = append(list, d.Prefix)
 		}
-		o.problems = append(o.problems, Problem{"share-ethernet", "warning",
-			fmt.Sprintf("%s cannot share %v with a LAN: %s is no point-to-point device, and hosts behind this machine would not be found there", u.Name, d.Prefix, u.Device),
-			"ask the provider for a delegation (DHCPv6-PD) and set delegation = true in the place of share; or masquerade = true in its [uplink.ipv6]"})
-		return true
-	})
+	}
+	return list
+}
+
+// share leaves an uplink single addresses in the networks that it gives to a LAN.
+func (o *inputCheck) share(u *Uplink) {
 	a := u.IPv6.Assign
 	if a == nil || !slices.ContainsFunc(a.Addresses, func(address Address) bool { return u.shares(address.Prefix.Addr()) }) {
 		return
@@ -41,18 +49,82 @@ func (u *Uplink) shares(a netip.Addr) bool {
 	return slices.ContainsFunc(u.Delegations, func(d Delegation) bool { return d.Shared && d.Prefix.Contains(a) })
 }
 
-// answerFor has hosts find the single addresses that an uplink keeps of a LAN's network: they look for them among their neighbours. Duplicate
-// address detection finds out on the LAN, too, whether a host has one of them.
-func (p *planner) answerFor(s *Subnet) {
-	u := p.uplink(s.Uplink)
-	if !s.Delegation.Shared || u.IPv6.Assign == nil {
-		return
+// proxies reports whether a network of the uplink's line is on both links.
+func (p *planner) proxies(u *Uplink, d Delegation) bool {
+	link, present := p.obs.Link(u.Device)
+	return d.Shared && present && !link.NoNeighbours
+}
+
+// ownIn lists the addresses that an uplink keeps of a network.
+func (u *Uplink) ownIn(network netip.Prefix) (own []Address) {
+	if u.IPv6.Assign == nil {
+		return nil
 	}
 	for _, a := range u.IPv6.Assign.Addresses {
-		if s.Prefix.Contains(a.Prefix.Addr()) {
-			p.assign(s.Device, a.Prefix, a.Deprecated)
+		if network.Contains(a.Prefix.Addr()) {
+			own = append(own, a)
 		}
 	}
+	return own
+}
+
+// routerIn is the address that hosts of a LAN find this machine by in a part of a delegation. On Ethernet the provider's router has the first
+// one, mostly.
+func (p *planner) routerIn(u *Uplink, d Delegation, subnet netip.Prefix) netip.Addr {
+	if own := u.ownIn(subnet); p.proxies(u, d) && len(own) > 0 {
+		return own[0].Prefix.Addr()
+	}
+	return RouterAddress(subnet)
+}
+
+// shareLine gives a LAN the network of an uplink's line. Hosts find the single addresses that the uplink keeps of it: they look for them among
+// their neighbours. Duplicate address detection finds out on the LAN, too, whether a host has one of them.
+func (p *planner) shareLine(s *Subnet) {
+	u := p.uplink(s.Uplink)
+	for _, a := range u.ownIn(s.Prefix) {
+		p.assign(s.Device, a.Prefix, a.Deprecated)
+	}
+	lan, there := p.obs.Link(s.Device)
+	if !s.Proxied || !there {
+		return
+	}
+	if lan.Up {
+		p.state.Routes = append(p.state.Routes, p.connected(netcfg.TableMain, s.Device, s.Prefix, s.Router))
+	}
+	answer := func(device string, addresses []netip.Addr) {
+		for _, a := range addresses {
+			theirs := slices.ContainsFunc(p.obs.Proxied, func(o netcfg.ProxyNeighbour) bool {
+				return o.Device == device && o.Addr == a && o.Protocol != p.k.Protocol
+			})
+			if s.Prefix.Contains(a) && !p.obs.isOurs(a, "") && !theirs {
+				p.state.Proxied = append(p.state.Proxied, netcfg.ProxyNeighbour{Device: device, Addr: a, Protocol: p.k.Protocol})
+			}
+		}
+	}
+	answer(u.Device, u.Proxied.LAN)
+	answer(s.Device, u.Proxied.Line)
+	for _, a := range u.Proxied.Line {
+		if s.Prefix.Contains(a) && p.info(u, IPv6).Up {
+			for _, table := range []uint32{netcfg.TableMain, p.k.Table(u.ID)} {
+				p.state.Routes = append(p.state.Routes, p.connected(table, u.Device, netip.PrefixFrom(a, a.BitLen()), a))
+			}
+		}
+	}
+	for _, device := range []string{u.Device, s.Device} {
+		for name, value := range proxySysctls(device) {
+			if _, known := p.obs.Sysctls[name]; known {
+				p.state.Sysctls = append(p.state.Sysctls, netcfg.Sysctl{Name: name, Value: value, Why: fmt.Sprintf("%v is on %s and on %s: neighbours on each are answered for those on the other", s.Prefix, u.Device, s.Device)})
+			}
+		}
+	}
+}
+
+const proxyDelay = "/proxy_delay"
+
+// proxySysctls are the parameters by which a device answers at once for the addresses that it shall answer for: the kernel takes up to
+// 0.8 s by itself.
+func proxySysctls(device string) map[string]string {
+	return map[string]string{devSysctl6(device, "proxy_ndp"): "1", "net/ipv6/neigh/" + device + proxyDelay: "0"}
 }
 
 // keptByUplink reports whether an address is one of those, which is an uplink's wherever it stands.

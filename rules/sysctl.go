@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -43,6 +44,14 @@ func sysctlNames(cfg Config) []string {
 	}
 	for i := range cfg.LANs {
 		names = append(names, devSysctl6(cfg.LANs[i].Device, disable6))
+	}
+	for i := range cfg.Uplinks {
+		if u := &cfg.Uplinks[i]; len(u.sharedNetworks()) > 0 {
+			names = slices.AppendSeq(names, maps.Keys(proxySysctls(u.Device)))
+			for j := range cfg.LANs {
+				names = slices.AppendSeq(names, maps.Keys(proxySysctls(cfg.LANs[j].Device)))
+			}
+		}
 	}
 	if len(cfg.Tunnels) > 0 { // what a new device takes over
 		for _, key := range perDevice {

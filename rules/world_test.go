@@ -28,6 +28,9 @@ func (w *world) round(t fataler) ([]netcfg.Op, rules.Report) {
 	want, report := w.plan()
 	ops := netcfg.Diff(rules.Ours(numbers, w.foreseen()), want)
 	w.obs.Recorded.Record(ops)
+	if after := w.obs.Recorded.Usable(); len(after.Sysctls) != len(w.obs.Recorded.Sysctls) {
+		t.Errorf("a restart would give back %v alone of %v", after.Sysctls, w.obs.Recorded.Sysctls)
+	}
 	for _, op := range ops {
 		if err := w.apply(op); err != nil {
 			t.Fatalf("%v\nof\n%son%s", err, commands(ops), w.machine)

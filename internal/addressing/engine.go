@@ -26,6 +26,7 @@ const (
 	docRouters    = "routers6"    // what routers have advertised, by uplink name
 	docLANs       = "lans6"       // what the hosts of each LAN were told, by device
 	docDownstream = "downstream6" // what routers on LANs were given
+	docProxied    = "proxied6"    // the hosts of networks on two links, by uplink name
 	// docPrefixes begins the name of the document with the live prefixes of a LAN, for other programs.
 	docPrefixes = "prefixes-"
 )
@@ -63,6 +64,7 @@ type Engine struct {
 	delegations *delegations
 	lans        *lans
 	downstream  *downstream
+	proxies     *proxies
 
 	mu     sync.Mutex // guards what follows
 	config *config.Config
@@ -81,13 +83,14 @@ func New(o Options) *Engine {
 	e.delegations = newDelegations(o.Log, o.Save, e.onDelegation)
 	e.lans = newLANs(o.Log, o.Save)
 	e.downstream = newDownstream(o.Log, o.Save, func() { e.o.Changed() })
+	e.proxies = newProxies(o.Log, o.Save, func() { e.o.Changed() })
 	return e
 }
 
 // Documents returns the documents of the state directory, by name, to be filled before Restore.
 func (e *Engine) Documents() map[string]any {
 	return map[string]any{docIdentity: &e.identity, docLeases4: &e.leases.held, docLeases6: &e.delegations.held, docRouters: &e.routers.kept,
-		docLANs: &e.lans.advertised, docDownstream: &e.downstream.stored}
+		docLANs: &e.lans.advertised, docDownstream: &e.downstream.stored, docProxied: &e.proxies.kept}
 }
 
 // Restore takes up what Documents were filled with, as far as it still holds.
@@ -96,6 +99,7 @@ func (e *Engine) Restore(now time.Time) {
 	e.routers.restore(now)
 	e.lans.restore(now)
 	e.downstream.restore(e.identity.DUID, now)
+	e.proxies.restore()
 }
 
 // Identify draws what this router is known by, unless it has been before, and keeps it before any server hears of it.
@@ -127,7 +131,7 @@ func (e *Engine) configuration() (*config.Config, map[string]int) {
 // Run has the clients work until the context ends. Nothing is given back then, and nobody is told.
 func (e *Engine) Run(ctx context.Context) error {
 	var running sync.WaitGroup
-	for _, run := range []func(context.Context){e.leases.run, e.routers.run, e.delegations.run, e.lans.run, e.downstream.run, e.expireLeases} {
+	for _, run := range []func(context.Context){e.leases.run, e.routers.run, e.delegations.run, e.lans.run, e.downstream.run, e.proxies.run, e.expireLeases} {
 		running.Go(func() { run(ctx) })
 	}
 	running.Wait()
@@ -171,6 +175,7 @@ func (e *Engine) Observe(obs *rules.Observed) {
 	e.delegations.observe(obs)
 	e.lans.observe(obs)
 	e.downstream.observe(obs)
+	e.proxies.observe(obs)
 }
 
 // usedGateways returns the IPv6 gateways of the latest plan, by uplink name.
@@ -212,12 +217,13 @@ func (e *Engine) updateRA() {
 	e.mu.Lock()
 	c, ids, report := e.config, e.ids, e.report
 	e.mu.Unlock()
-	if len(c.LANs) == 0 {
-		return
-	}
 	names := make(map[int]string, len(ids))
 	for name, id := range ids {
 		names[id] = name
+	}
+	e.proxies.update(c, report, names)
+	if len(c.LANs) == 0 {
+		return
 	}
 	sources := make(map[string]lanSource, len(c.Uplinks))
 	for i := range c.Uplinks {
@@ -270,7 +276,7 @@ func finite(end time.Time) time.Time {
 
 // Problems lists what is wrong with what servers and routers give, and with other routers on the LANs.
 func (e *Engine) Problems(now time.Time) []rules.Problem {
-	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.delegations.problems(now), e.leases.problems(now))
+	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.proxies.problems(now), e.delegations.problems(now), e.leases.problems(now))
 }
 
 // Routerless reports whether the DHCPv4 lease of an uplink names no router.

@@ -190,8 +190,10 @@ func (l *lans) update(c *config.Config, report *rules.Report, names map[int]stri
 // input gathers what a LAN's hosts are to be told, and the MTU of the narrowest path that its hosts may take.
 func input(lan *config.LAN, report *rules.Report, names map[int]string, site netip.Prefix, sources map[string]lanSource) (in ndisc.Input, mtu int) {
 	in = ndisc.Input{AnyUsable: report.Online[lan.Device], Search: lan.Search, DNS: slices.Clone(lan.DNS.Servers)}
+	var self netip.Addr // on this LAN: the address that no provider can take away, where there is one
 	if site.IsValid() {
 		in.ULA, in.Site = planinput.ULASubnet(site, lan.SubnetID), site
+		self = rules.RouterAddress(in.ULA)
 	}
 	for _, s := range report.Subnets {
 		if s.Device != lan.Device {
@@ -210,11 +212,14 @@ func input(lan *config.LAN, report *rules.Report, names map[int]string, site net
 		if s.Usable && lan.DNS.Uplinks {
 			in.DNS = append(in.DNS, slices.DeleteFunc(slices.Clone(from.dns), func(a netip.Addr) bool { return !usableResolver(a) })...)
 		}
+		if s.Usable && !self.IsValid() {
+			self = s.Router
+		}
 		if from.mtu >= minMTU && from.mtu < ethernetMTU && (mtu == 0 || from.mtu < mtu) {
 			mtu = from.mtu
 		}
 	}
-	if self, ok := routerAddress(&in); ok && lan.DNS.Self {
+	if self.IsValid() && lan.DNS.Self {
 		in.DNS = append(in.DNS, self)
 	}
 	slices.SortFunc(in.DNS, netip.Addr.Compare)
@@ -239,20 +244,6 @@ func withPrefix(list []ndisc.LivePrefix, p ndisc.LivePrefix) []ndisc.LivePrefix 
 // told anything.
 func usableResolver(a netip.Addr) bool {
 	return a.Is6() && !a.Is4In6() && a.Zone() == "" && a.IsGlobalUnicast()
-}
-
-// routerAddress is the router's own address on a LAN: the one that no provider can take away, where there is
-// one.
-func routerAddress(in *ndisc.Input) (netip.Addr, bool) {
-	if in.ULA.IsValid() {
-		return rules.RouterAddress(in.ULA), true
-	}
-	for _, p := range in.Prefixes {
-		if p.Usable {
-			return rules.RouterAddress(p.Prefix), true
-		}
-	}
-	return netip.Addr{}, false
 }
 
 // resolvers returns the DNS servers that hosts are told of, by device.

@@ -32,7 +32,7 @@ func leased(prefix netip.Prefix, mtu int, dns ...string) lanSource {
 func subnetOf(uplink int, delegation netip.Prefix, usable bool) rules.Subnet {
 	d := rules.Delegation{Prefix: delegation}
 	prefix, _ := d.Subnet(1)
-	return rules.Subnet{Device: "lan0", Uplink: uplink, Prefix: prefix, Delegation: d, Usable: usable}
+	return rules.Subnet{Device: "lan0", Uplink: uplink, Prefix: prefix, Delegation: d, Usable: usable, Router: rules.RouterAddress(prefix)}
 }
 
 func TestALANIsToldWhatItsUplinksGive(t *testing.T) {

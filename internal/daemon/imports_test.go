@@ -43,6 +43,7 @@ var imports = map[string][]string{
 	"internal/linksession":       nil,
 	"internal/dhcp4":             {"internal/linksession"},
 	"internal/ndisc":             {"internal/linksession", "rules/inet"},
+	"internal/ndproxy":           {"internal/linksession"},
 	"internal/lease":             nil,
 	"internal/store":             nil,
 	"internal/commit":            {"internal/config", "internal/store"},
@@ -52,7 +53,7 @@ var imports = map[string][]string{
 	// engines
 	"internal/reconcile":  {"internal/schedule", "rules", "rules/netcfg"},
 	"internal/monitor":    {"internal/config", "internal/counters", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "uplink"},
-	"internal/addressing": {"dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/planinput", "internal/schedule", "internal/status", "rules", "rules/netcfg", "uplink"},
+	"internal/addressing": {"dhcp6", "internal/config", "internal/dhcp4", "internal/ndisc", "internal/ndproxy", "internal/planinput", "internal/schedule", "internal/status", "rules", "rules/netcfg", "uplink"},
 	"internal/tunnel":     {"internal/config", "internal/planinput", "internal/schedule", "internal/secret", "internal/status", "probe", "rules", "rules/netcfg"},
 	"internal/clat":       {"internal/config", "internal/planinput", "internal/schedule", "internal/status", "probe", "rules", "rules/inet"},
 	"internal/dns":        {"internal/config", "internal/lease", "internal/planinput", "internal/schedule", "internal/status", "internal/store", "probe", "rules", "rules/nft"},

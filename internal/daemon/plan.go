@@ -18,6 +18,7 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	d.addressing.AddWithdrawn(&in, now)
 	d.addressing.AddDownstream(&in, now)
+	d.addressing.AddProxied(&in)
 	if d.pair.Expects() {
 		for i := range in.Uplinks {
 			in.Uplinks[i].Expects = in.Uplinks[i].Shared

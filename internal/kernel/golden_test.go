@@ -100,6 +100,7 @@ var machines = map[string]struct {
 	"translated": {script: delegatedTo, config: func(c *rules.Config) { delegate(c); c.Uplinks[1].IPv6.PrefixNAT = true }, health: []rules.Health{rules.Dead, rules.Good}},
 	"underlay":   {script: dual + "ip link set wan2 mtu 1420\n", config: underlay},
 	"sites":      {script: dual, config: sites},
+	"shared":     {script: delegatedTo + "ip -6 route del default dev wan2\n", config: shareSegment},
 	"clat":       {script: dual + "ip address del 198.51.100.2/26 dev wan1\ntunnel clat-fiber fe80::1005\n", config: translator},
 	"sources":    {script: preferredSources},
 	"wide":       {script: wide, config: wideLease},
@@ -221,6 +222,14 @@ func delegate(c *rules.Config) {
 	c.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{1, 2}, ULA: netip.MustParsePrefix("fd00:77:0:1::/64"), Downstream: []rules.Downstream{
 		{Prefix: netip.MustParsePrefix("2001:db8:a00:fc::/62"), Router: netip.MustParseAddr("fe80::9")},
 		{Prefix: netip.MustParsePrefix("2001:db8:c00:fc::/62"), Router: netip.MustParseAddr("fe80::9")}}}} // of a delegation that is gone
+}
+
+func shareSegment(c *rules.Config) {
+	u := &c.Uplinks[1]
+	u.IPv6.Managed, u.IPv6.Assign = true, &rules.Assignment{Addresses: []rules.Address{{Prefix: netip.MustParsePrefix("2001:db8:b::9/64")}}, Gateway: netip.MustParseAddr("fe80::1")}
+	u.Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:b::/64"), Shared: true}}
+	u.Proxied = rules.ProxiedHosts{LAN: []netip.Addr{netip.MustParseAddr("2001:db8:b::7")}, Line: []netip.Addr{netip.MustParseAddr("2001:db8:b::1")}}
+	c.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{1, 2}}}
 }
 
 const goldenDir = "../../rules/testdata"

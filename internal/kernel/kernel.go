@@ -158,6 +158,10 @@ func (k *Kernel) apply(op netcfg.Op) error {
 		return ignoreNotFound(k.changeEndpoint(mptcpDel, op.Endpoint))
 	case netcfg.SetSubflows:
 		return k.setSubflows(op.Limit)
+	case netcfg.AddProxyNeighbour:
+		return k.changeProxyNeighbour(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, op.ProxyNeighbour)
+	case netcfg.DelProxyNeighbour:
+		return ignoreNotFound(k.changeProxyNeighbour(unix.RTM_DELNEIGH, 0, op.ProxyNeighbour))
 	}
 	return fmt.Errorf("unknown change %T", op)
 }

@@ -50,6 +50,11 @@ func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
 			obs.MPTCP = &rules.MPTCP{Impossible: err.Error()}
 		}
 	}
+	if q.Proxied {
+		if obs.Proxied, err = k.proxyNeighbours(); err != nil {
+			return nil, err
+		}
+	}
 	if q.Offload {
 		obs.NoOffload = k.noOffload()
 	}

@@ -111,6 +111,7 @@ func Diff(have, want State) []Op {
 	// they belong to.
 	d.mainRoutes(haveRoutes.main, wantRoutes.main)
 	d.endpoints(have, want)
+	d.proxyNeighbours(have.Proxied, want.Proxied) // packets that come now have their routes
 	if policies && want.Policies == nil {
 		d.ops = append(d.ops, PutPolicies{})
 	}

@@ -29,6 +29,7 @@ type State struct {
 	WireGuard []WireGuard
 	Endpoints []Endpoint // of Multipath TCP, by id
 	Subflows  *uint32    // limit of Multipath TCP; nil: it is nobody's business
+	Proxied   []ProxyNeighbour
 }
 
 // AddrAssignment is an address that we put on a device.
@@ -314,5 +315,6 @@ func (s *State) Sort(base uint32) {
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return strings.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Endpoints, func(a, b Endpoint) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(s.Proxied, CompareProxyNeighbours)
 	slices.SortFunc(s.Egress, func(a, b EgressFilter) int { return strings.Compare(a.Device, b.Device) })
 }

@@ -196,6 +196,10 @@ func (k *Kernel) apply(op netcfg.Op) error {
 		return k.setWireGuard(op)
 	case netcfg.AddEndpoint, netcfg.ChangeEndpoint, netcfg.DelEndpoint, netcfg.SetSubflows:
 		o.MPTCP = ChangeMPTCP(o.MPTCP, op)
+	case netcfg.AddProxyNeighbour:
+		o.Proxied = AddProxied(o.Proxied, op.ProxyNeighbour)
+	case netcfg.DelProxyNeighbour:
+		o.Proxied = WithoutProxied(o.Proxied, op.ProxyNeighbour)
 	default:
 		return fmt.Errorf("unknown change %T", op)
 	}
@@ -220,6 +224,16 @@ func ChangeMPTCP(m *rules.MPTCP, op netcfg.Op) *rules.MPTCP {
 		next.Subflows = op.Limit
 	}
 	return next
+}
+
+// AddProxied and WithoutProxied return what a change makes of the addresses that the kernel answers for: a snapshot may still hold what was.
+func AddProxied(list []netcfg.ProxyNeighbour, n netcfg.ProxyNeighbour) []netcfg.ProxyNeighbour {
+	return append(WithoutProxied(list, n), n)
+}
+
+// WithoutProxied is explained there.
+func WithoutProxied(list []netcfg.ProxyNeighbour, n netcfg.ProxyNeighbour) []netcfg.ProxyNeighbour {
+	return slices.DeleteFunc(slices.Clone(list), func(o netcfg.ProxyNeighbour) bool { return netcfg.CompareProxyNeighbours(o, n) == 0 })
 }
 
 // withoutFilter copies what a snapshot may still hold.
