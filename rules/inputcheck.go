@@ -54,7 +54,7 @@ func checkInput(cfg Config, obs *Observed) (Config, []Problem) {
 				cfg.Uplinks[i].IPv4.Assign = checked
 			}
 		}
-		o.share(&cfg.Uplinks[i])
+		cfg.Uplinks[i].share(cfg.LANs)
 		o.nat64(&cfg.Uplinks[i])
 	}
 	return cfg, o.problems

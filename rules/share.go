@@ -28,8 +28,12 @@ func (u *Uplink) sharedNetworks() (list []netip.Prefix) {
 	return list
 }
 
-// share leaves an uplink single addresses in the networks that it gives to a LAN.
-func (o *inputCheck) share(u *Uplink) {
+// share leaves an uplink single addresses in the networks that it gives to a LAN, if any LAN wants them.
+func (u *Uplink) share(lans []LAN) {
+	if !slices.ContainsFunc(lans, func(lan LAN) bool { return slices.Contains(lan.From, u.ID) }) {
+		u.Delegations = slices.DeleteFunc(u.Delegations, func(d Delegation) bool { return d.Shared })
+		return
+	}
 	a := u.IPv6.Assign
 	if a == nil || !slices.ContainsFunc(a.Addresses, func(address Address) bool { return u.shares(address.Prefix.Addr()) }) {
 		return

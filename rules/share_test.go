@@ -35,6 +35,11 @@ func TestALineWithoutNeighboursGivesItsNetworkToALAN(t *testing.T) {
 	}{
 		"point-to-point": {mobile(true), []string{"lan0 2001:db8:b::1/64", "lan0 2001:db8:b::9/128", "wan2 2001:db8:b::9/128"}, nil},
 		"Ethernet":       {mobile(false), []string{"lan0 2001:db8:b::9/128", "wan2 2001:db8:b::9/128"}, nil}, // the first one is the provider's
+		"without a LAN": {func() *world {
+			w := mobile(false)
+			w.cfg.LANs[0].From = []int{1}
+			return w
+		}(), []string{"wan2 2001:db8:b::9/64"}, nil},
 		"of two LANs the first": {func() *world {
 			w := mobile(true)
 			w.plug(rules.Link{Name: "lan1", Up: true, Carrier: true})

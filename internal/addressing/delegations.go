@@ -32,10 +32,11 @@ type delegations struct {
 	mu          sync.Mutex
 	held        map[string]dhcp6.Lease // by uplink name
 	delegatedBy map[string]netip.Addr  // likewise, the router that was in use when the prefixes were given
+	undelegated map[string]bool        // likewise, those without any
 }
 
 func newDelegations(log *slog.Logger, save saver, changed func(string, dhcp6.Change)) *delegations {
-	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease), delegatedBy: make(map[string]netip.Addr)}
+	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease), delegatedBy: make(map[string]netip.Addr), undelegated: make(map[string]bool)}
 }
 
 // request is what a client is configured to ask for.
@@ -71,6 +72,7 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid, pair
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.held, func(name string, _ dhcp6.Lease) bool { return !l.sameLink(name, specs) })
 	maps.DeleteFunc(l.delegatedBy, func(name string, _ netip.Addr) bool { _, holds := l.held[name]; return !holds })
+	maps.DeleteFunc(l.undelegated, func(name string, _ bool) bool { return !l.sameLink(name, specs) })
 	for i := range c.Waiting {
 		l.leave(c.Waiting[i].Name, nil) // the other router goes on with it
 	}
@@ -168,6 +170,35 @@ func (l *delegations) setDelegating(name string, router netip.Addr) {
 	}
 }
 
+// without reports whether it is known that an uplink has no delegation, or asks for none. That outlasts a restart: the server is asked anew then,
+// and hosts that have another network instead keep it meanwhile.
+func (l *delegations) without(name string, now time.Time) bool {
+	i := l.get(name)
+	if i == nil || !i.key.(request).delegation {
+		return true
+	}
+	lacks := lackReason(i.device, i.client.Lack(), now) != ""
+	l.mu.Lock()
+	holds := slices.ContainsFunc(l.held[name].Prefixes, func(p dhcp6.Delegation) bool { return now.Before(p.Valid) })
+	without := !holds && (lacks || l.undelegated[name])
+	changed := without != l.undelegated[name]
+	if l.undelegated == nil {
+		l.undelegated = make(map[string]bool)
+	}
+	if l.undelegated[name] = without; !without {
+		delete(l.undelegated, name)
+	}
+	l.mu.Unlock()
+	if changed {
+		l.save(docUndelegated, func() any {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return maps.Clone(l.undelegated)
+		})
+	}
+	return without
+}
+
 // verify has the server asked whether what is held still belongs to the link.
 func (l *delegations) verify(name string) {
 	if i := l.get(name); i != nil {
@@ -208,31 +239,37 @@ func (l *delegations) learned(out planinput.Learned, now time.Time) {
 const answerTimeout = 20 * time.Second
 
 // problems names the uplinks to which no prefix is delegated though one is asked for: they work, and the LANs do not.
-func (l *delegations) problems(now time.Time) []rules.Problem {
+// Instead returns the network that a LAN may have in its place, zero for none.
+func (l *delegations) problems(now time.Time, instead func(uplink string) netip.Prefix) []rules.Problem {
 	var problems []rules.Problem
 	clients := l.all()
 	for _, name := range slices.Sorted(maps.Keys(clients)) {
 		i := clients[name]
-		if p, ok := lackProblem(name, i.device, i.client.Lack(), now); ok {
-			problems = append(problems, p)
+		why := lackReason(i.device, i.client.Lack(), now)
+		if why == "" {
+			continue
 		}
+		p := rules.Problem{Code: "no-delegation", Severity: "warning", Message: fmt.Sprintf("%s has no delegated prefix, so LANs get no IPv6 from it: %s", name, why),
+			Fix: "ask the provider whether your contract includes a prefix (DHCPv6-PD), put a routing modem into bridge mode, or check the VLAN; " +
+				"if there is none, remove delegation = true"}
+		if network := instead(name); network.IsValid() {
+			p.Severity, p.Message = "notice", fmt.Sprintf("%s has no delegated prefix, so one LAN has the network of its own line, %v: %s", name, network, why)
+			p.Fix += ", and set share = true"
+		}
+		problems = append(problems, p)
 	}
 	return problems
 }
 
-// lackProblem says why an uplink has no delegation; false as long as that may still come.
-func lackProblem(name, device string, lack *dhcp6.Lack, now time.Time) (rules.Problem, bool) {
-	if lack == nil || lack.Refusal == "" && now.Sub(lack.Since) < answerTimeout {
-		return rules.Problem{}, false
+// lackReason says why an uplink has no delegation; "" as long as that may still come.
+func lackReason(device string, lack *dhcp6.Lack, now time.Time) string {
+	switch {
+	case lack == nil || lack.Refusal == "" && now.Sub(lack.Since) < answerTimeout:
+		return ""
+	case lack.Refusal != "":
+		return lack.Refusal
 	}
-	what := lack.Refusal
-	if what == "" {
-		what = fmt.Sprintf("no DHCPv6 server answers on %s, asked since %s", device, lack.Since.Format(time.TimeOnly))
-	}
-	return rules.Problem{Code: "no-delegation", Severity: "warning",
-		Message: fmt.Sprintf("%s has no delegated prefix, so LANs get no IPv6 from it: %s", name, what),
-		Fix: "ask the provider whether your contract includes a prefix (DHCPv6-PD), put a routing modem into bridge mode, or check the VLAN; " +
-			"if there is none, remove delegation = true"}, true
+	return fmt.Sprintf("no DHCPv6 server answers on %s, asked since %s", device, lack.Since.Format(time.TimeOnly))
 }
 
 // onDelegation hears of a changed lease.
@@ -269,7 +306,7 @@ func (e *Engine) Delegated(u *config.Uplink, now time.Time) []status.Delegated {
 	if lease, ok := e.delegations.lease(u.Name); ok {
 		list = delegated(lease, now)
 	}
-	if u.IPv6.Share {
+	if u.IPv6.Shares() && e.delegations.without(u.Name, now) {
 		for _, own := range sharedNetworks(e.routers.view(u.Name)) {
 			if unexpired(own.Valid, now) {
 				list = append(list, status.Delegated{Prefix: own.Address.Masked(), PreferredS: remaining(own.Preferred, now), ValidS: remaining(own.Valid, now)})

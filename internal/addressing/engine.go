@@ -20,13 +20,14 @@ import (
 
 // Names of the documents in the state directory.
 const (
-	docIdentity   = "identity"    // what this router is known by
-	docLeases4    = "leases4"     // DHCPv4 leases, by uplink name
-	docLeases6    = "leases6"     // DHCPv6 leases, by uplink name
-	docRouters    = "routers6"    // what routers have advertised, by uplink name
-	docLANs       = "lans6"       // what the hosts of each LAN were told, by device
-	docDownstream = "downstream6" // what routers on LANs were given
-	docProxied    = "proxied6"    // the hosts of networks on two links, by uplink name
+	docIdentity    = "identity"     // what this router is known by
+	docLeases4     = "leases4"      // DHCPv4 leases, by uplink name
+	docLeases6     = "leases6"      // DHCPv6 leases, by uplink name
+	docRouters     = "routers6"     // what routers have advertised, by uplink name
+	docLANs        = "lans6"        // what the hosts of each LAN were told, by device
+	docDownstream  = "downstream6"  // what routers on LANs were given
+	docUndelegated = "undelegated6" // uplinks, by name, for which there is no delegation
+	docProxied     = "proxied6"     // the hosts of networks on two links, by uplink name
 	// docPrefixes begins the name of the document with the live prefixes of a LAN, for other programs.
 	docPrefixes = "prefixes-"
 )
@@ -89,7 +90,7 @@ func New(o Options) *Engine {
 
 // Documents returns the documents of the state directory, by name, to be filled before Restore.
 func (e *Engine) Documents() map[string]any {
-	return map[string]any{docIdentity: &e.identity, docLeases4: &e.leases.held, docLeases6: &e.delegations.held, docRouters: &e.routers.kept,
+	return map[string]any{docIdentity: &e.identity, docLeases4: &e.leases.held, docLeases6: &e.delegations.held, docUndelegated: &e.delegations.undelegated, docRouters: &e.routers.kept,
 		docLANs: &e.lans.advertised, docDownstream: &e.downstream.stored, docProxied: &e.proxies.kept}
 }
 
@@ -200,7 +201,7 @@ func (e *Engine) Learned(now time.Time) planinput.Learned {
 			given.Delegations[i].Elsewhere = !e.routers.carries(name, e.delegations.delegating(name))
 		}
 	}
-	e.routers.share(learned, now)
+	e.routers.share(learned, now, func(name string) bool { return e.delegations.without(name, now) })
 	return learned
 }
 
@@ -239,7 +240,7 @@ func (e *Engine) updateRA() {
 func (e *Engine) lanSource(u *config.Uplink, mtu int) lanSource {
 	lease, _ := e.delegations.lease(u.Name)
 	var shared []ndisc.Address
-	if u.IPv6.Share {
+	if u.IPv6.Shares() {
 		shared = sharedNetworks(e.routers.view(u.Name))
 	}
 	s := lanSource{mtu: mtu, dns: slices.Clone(lease.DNS), lifetimes: func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
@@ -276,7 +277,20 @@ func finite(end time.Time) time.Time {
 
 // Problems lists what is wrong with what servers and routers give, and with other routers on the LANs.
 func (e *Engine) Problems(now time.Time) []rules.Problem {
-	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.proxies.problems(now), e.delegations.problems(now), e.leases.problems(now))
+	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.proxies.problems(now), e.delegations.problems(now, e.sharedInstead), e.leases.problems(now))
+}
+
+// sharedInstead returns the network of an uplink's own line that a LAN may have while there is no delegation; zero for none.
+func (e *Engine) sharedInstead(name string) netip.Prefix {
+	c, _ := e.configuration()
+	at := slices.IndexFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name })
+	if at < 0 || !c.Uplinks[at].IPv6.Shares() {
+		return netip.Prefix{}
+	}
+	if shared := sharedNetworks(e.routers.view(name)); len(shared) > 0 {
+		return shared[0].Address.Masked()
+	}
+	return netip.Prefix{}
 }
 
 // Routerless reports whether the DHCPv4 lease of an uplink names no router.

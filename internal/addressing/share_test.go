@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/ndisc"
 	"github.com/uplinkd/uplinkd/internal/planinput"
@@ -23,7 +24,9 @@ func TestALineSharesTheNetworkOfItsLatestAdvertisement(t *testing.T) {
 	u := config.DefaultUplink("lte", "wwan0")
 	u.IPv6.Method = config.MethodRA
 	for _, share := range []bool{true, false} {
-		u.IPv6.Share = share
+		if u.IPv6.Share = config.Off; share {
+			u.IPv6.Share = config.On
+		}
 		var delegations []rules.Delegation
 		addresses := []netip.Prefix{netip.PrefixFrom(before.Addr(), 128), netip.PrefixFrom(latest.Addr(), 128)}
 		if share {
@@ -48,6 +51,55 @@ func TestALineSharesTheNetworkOfItsLatestAdvertisement(t *testing.T) {
 		}
 		if shown := e.Delegated(&u, now); share != (len(shown) == 1) || share && (shown[0].Prefix != latest.Masked() || shown[0].ValidS < 7000) {
 			t.Errorf("share %v: status %+v", share, shown)
+		}
+	}
+}
+
+// A line whose provider is asked for a delegation shares its own network when there is none, without a word in the configuration; that outlasts
+// a restart, in which the provider is asked anew.
+func TestALineWithoutADelegationSharesItsOwnNetwork(t *testing.T) {
+	now := time.Now()
+	own := netip.MustParsePrefix("2001:db8:b::9/64")
+	u := config.DefaultUplink("lte", "wwan0")
+	u.IPv6.Method, u.IPv6.Delegation = config.MethodRA, true
+	off, on := u, u
+	off.IPv6.Share, on.IPv6.Share = config.Off, config.On
+	kernel, translated, routed := u, u, u
+	kernel.IPv6.Method, translated.IPv6.Translate, routed.IPv6.Prefix = config.MethodAuto, true, netip.MustParsePrefix("2001:db8:4000::/48")
+	lease := dhcp6.Lease{Prefixes: []dhcp6.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:f000::/56"), Preferred: now.Add(time.Hour), Valid: now.Add(2 * time.Hour)}}}
+	for name, c := range map[string]struct {
+		uplink      config.Uplink
+		undelegated bool
+		held        bool
+		shares      bool
+	}{
+		"nobody has said anything yet": {uplink: u},
+		"there is none":                {uplink: u, undelegated: true, shares: true},
+		"there is none, as expected":   {uplink: on, undelegated: true, shares: true},
+		"there is one, after all":      {uplink: u, undelegated: true, held: true},
+		"switched off":                 {uplink: off, undelegated: true},
+		"the kernel has the network":   {uplink: kernel, undelegated: true},
+		"hosts keep their addresses":   {uplink: translated, undelegated: true},
+		"another one is routed here":   {uplink: routed, undelegated: true},
+	} {
+		saved := make(map[string]func() any)
+		e := New(Options{Save: func(document string, read func() any) { saved[document] = read }, Changed: func() {}})
+		e.delegations.undelegated["lte"] = c.undelegated
+		if c.held {
+			e.delegations.held["lte"] = lease
+		}
+		conf := &config.Config{Uplinks: []config.Uplink{c.uplink}}
+		e.Configure(conf, map[string]int{"lte": 1})
+		e.routers.views["lte"] = ndisc.View{Routers: []ndisc.Router{{Addr: netip.MustParseAddr("fe80::1"), Default: true}}, Addresses: []ndisc.Address{{Address: own, Heard: now, Preferred: now.Add(time.Hour), Valid: now.Add(time.Hour)}}}
+		shares := false
+		for _, d := range planinput.Build(conf, map[string]int{"lte": 1}, e.Learned(now), netip.Prefix{}).Uplinks[0].Delegations {
+			shares = shares || d.Shared
+		}
+		if shares != c.shares {
+			t.Errorf("%s: shares is %v", name, shares)
+		}
+		if read := saved[docUndelegated]; c.held != (read != nil) || c.held && len(read().(map[string]bool)) > 0 {
+			t.Errorf("%s: what is known is saved otherwise", name)
 		}
 	}
 }

@@ -189,13 +189,18 @@ type IP struct {
 	// Translate gives forwarded traffic the delegation's prefix (NPTv6, RFC 6296) instead of telling hosts of it. Needs
 	// Delegation or Prefix; not together with Masquerade.
 	Translate bool // translate
-	// Share gives a LAN the /64 of the uplink's own line, where the provider delegates none (RFC 7278). For MethodRA only, without
-	// Delegation or Prefix.
-	Share bool // share
+	// Share gives a LAN the /64 of the uplink's own line (RFC 7278). For MethodRA only, without Prefix; with Delegation, while that finds
+	// nothing. See Shares for what it is automatically.
+	Share Auto // share
+}
+
+// Shares reports whether a LAN may have the network of the uplink's own line: when that is wanted, or when a delegation is and there may be none.
+func (ip *IP) Shares() bool {
+	return ip.Share == On || ip.Share != Off && ip.Delegation && ip.Method == MethodRA && !ip.Prefix.IsValid() && !ip.Translate
 }
 
 // Delegates reports whether the uplink has a prefix for LANs, or asks for one.
-func (ip *IP) Delegates() bool { return ip.Delegation || ip.Prefix.IsValid() || ip.Share }
+func (ip *IP) Delegates() bool { return ip.Delegation || ip.Prefix.IsValid() || ip.Shares() }
 
 // Probe is [uplink.probe]: how the health of an uplink is found out.
 type Probe struct {

@@ -260,7 +260,7 @@ func nets(list ...string) []netip.Prefix {
 func everyMobile() Uplink {
 	u := DefaultUplink("mobile", "wwan0")
 	u.ID, u.PrimaryOnly = 3, true
-	u.IPv6.Method, u.IPv6.Share = MethodRA, true
+	u.IPv6.Method, u.IPv6.Share = MethodRA, On
 	u.IPv4.Method, u.IPv4.NAT64 = MethodCLAT, netip.MustParsePrefix("2001:db8:64::/96")
 	return u
 }

@@ -289,7 +289,7 @@ func ipv6Section(ip *IP) section {
 		texts("user_class", &ip.UserClass, "FSVDSL_livebox", maxUserClasses, checkUserClass).scalarOrList(),
 		boolean("request_address", &ip.RequestAddress),
 		boolean("translate", &ip.Translate),
-		boolean("share", &ip.Share),
+		unsetOrBoolean("share", &ip.Share),
 	}}
 }
 
@@ -351,11 +351,14 @@ func (r *reader) delegation(t *table, ip *IP) {
 	if ip.Translate && ip.Masquerade == On {
 		complain("translate", "translate and masquerade rewrite the same packets: remove one of them")
 	}
-	if ip.Share && ip.Method != MethodRA {
+	if ip.Share == On && ip.Method != MethodRA {
 		complain("share", `share needs method = "ra", and the method here is %q: the line's /64 must not be the kernel's to route`, ip.Method)
 	}
-	if ip.Share && (ip.Delegation || ip.Prefix.IsValid()) {
-		complain("share", "share is for lines without a prefix for LANs, and this one has delegation or prefix: remove one of them")
+	if ip.Share == On && ip.Prefix.IsValid() {
+		complain("share", "share is for lines without a prefix for LANs, and this one has prefix: remove one of them")
+	}
+	if ip.Share == On && ip.Translate {
+		complain("share", "share gives hosts addresses of the line, and translate rewrites those that they have: remove one of them")
 	}
 	if ip.RequestAddress && ip.Method != MethodRA {
 		complain("request_address", `request_address needs method = "ra", and the method here is %q`, ip.Method)

@@ -42,7 +42,7 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
 		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)
-		if a := out.Uplinks[i].IPv6.Assign; u.IPv6.Share && a != nil && len(given.Stale) > 0 {
+		if a := out.Uplinks[i].IPv6.Assign; u.IPv6.Shares() && a != nil && len(given.Stale) > 0 {
 			current := *a
 			current.Addresses = slices.DeleteFunc(slices.Clone(a.Addresses), func(o rules.Address) bool { return slices.Contains(given.Stale, o.Prefix.Addr()) })
 			out.Uplinks[i].IPv6.Assign = &current
@@ -95,7 +95,7 @@ func mainDefault(a config.Auto) rules.MainDefault {
 func DelegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegation {
 	var wanted []rules.Delegation
 	for _, d := range leased {
-		if d.Shared && u.IPv6.Share || !d.Shared && u.IPv6.Delegation {
+		if d.Shared && u.IPv6.Shares() || !d.Shared && u.IPv6.Delegation {
 			wanted = append(wanted, d)
 		}
 	}
