@@ -43,7 +43,7 @@ var imports = map[string][]string{
 	"internal/linksession":       nil,
 	"internal/dhcp4":             {"internal/linksession"},
 	"internal/ndisc":             {"internal/linksession", "rules/inet"},
-	"internal/ndproxy":           {"internal/linksession"},
+	"internal/ndproxy":           {"internal/linksession", "rules/inet"},
 	"internal/lease":             nil,
 	"internal/store":             nil,
 	"internal/commit":            {"internal/config", "internal/store"},

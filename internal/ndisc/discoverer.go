@@ -14,6 +14,7 @@ import (
 	"github.com/mdlayher/ndp"
 
 	"github.com/uplinkd/uplinkd/internal/linksession"
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 // DiscovererConfig is what a Discoverer is made of.
@@ -265,7 +266,7 @@ func destinations(unicast, multicast []netip.Addr) iter.Seq2[netip.Addr, netip.A
 			}
 		}
 		for _, router := range multicast {
-			if !yield(router, solicitedNode(router)) {
+			if !yield(router, inet.SolicitedNode(router)) {
 				return
 			}
 		}

@@ -176,9 +176,3 @@ func solicitNode(target netip.Addr, hardware net.HardwareAddr) ([]byte, error) {
 	}
 	return ndp.MarshalMessage(m)
 }
-
-// solicitedNode returns the multicast address that hears solicitations of an address (RFC 4291 section 2.7.1).
-func solicitedNode(target netip.Addr) netip.Addr {
-	b := target.As16()
-	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
-}

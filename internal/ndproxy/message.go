@@ -9,6 +9,8 @@ import (
 	"github.com/mdlayher/ndp"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"github.com/uplinkd/uplinkd/rules/inet"
 )
 
 const (
@@ -56,7 +58,7 @@ func parse(p Packet) (m message, err error) {
 	m = message{source: source, target: netip.AddrFrom16([16]byte(body[8:24])), hardware: p.Hardware}
 	switch ipv6.ICMPType(body[0]) {
 	case ipv6.ICMPTypeNeighborSolicitation:
-		if source.IsUnspecified() && destination != solicitedNode(m.target) {
+		if source.IsUnspecified() && destination != inet.SolicitedNode(m.target) {
 			return m, fmt.Errorf("%w: it has no source and goes to %v", errMessage, destination)
 		}
 	case ipv6.ICMPTypeNeighborAdvertisement:
@@ -91,7 +93,7 @@ func (q question) packet(from Link) (Packet, error) {
 	} else {
 		m.Options = []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Source, Addr: from.Hardware}}
 	}
-	group := solicitedNode(q.target)
+	group := inet.SolicitedNode(q.target)
 	return build(m, source, group, multicastHardware(group))
 }
 
@@ -117,12 +119,6 @@ func build(m ndp.Message, source, destination netip.Addr, hardware net.HardwareA
 	copy(data[8:], source.AsSlice())
 	copy(data[24:], destination.AsSlice())
 	return Packet{append(data, body...), hardware}, nil
-}
-
-// solicitedNode returns the multicast address that hears solicitations of an address (RFC 4291 section 2.7.1).
-func solicitedNode(target netip.Addr) netip.Addr {
-	b := target.As16()
-	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
 }
 
 // multicastHardware is where a multicast address goes on Ethernet (RFC 2464 section 7).

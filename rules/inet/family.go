@@ -58,3 +58,9 @@ func (f Family) DefaultBits() int {
 
 // Index numbers the families from 0.
 func (f Family) Index() int { return int(f-IPv4) / 2 }
+
+// SolicitedNode returns the multicast address that hears neighbour solicitations of an IPv6 address (RFC 4291 section 2.7.1).
+func SolicitedNode(target netip.Addr) netip.Addr {
+	b := target.As16()
+	return netip.AddrFrom16([16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
+}
