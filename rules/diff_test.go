@@ -167,7 +167,7 @@ func isOurs(w *world, op netcfg.Op) bool {
 	case netcfg.DelAddr, netcfg.PutTable, netcfg.PutPolicies:
 		return true // the model refuses to remove what is not there; that it is ours is seen by sameForeign
 	case netcfg.PutRoute:
-		return op.Protocol == numbers.Protocol && (w.ourTable(op.Table) || op.Table == netcfg.TableMain && (op.IsDefault() || (op.Type == netcfg.Unreachable || translates(op.Dst)) && op.Family == rules.IPv6))
+		return op.Protocol == numbers.Protocol && (w.ourTable(op.Table) || op.Table == netcfg.TableMain && (op.IsDefault() || (op.Type == netcfg.Unreachable || translates(op.Dst) || w.isShared(op.Dst)) && op.Family == rules.IPv6))
 	case netcfg.DelRoute:
 		return op.Protocol == numbers.Protocol
 	case netcfg.AddRule:
@@ -182,6 +182,10 @@ func isOurs(w *world, op netcfg.Op) bool {
 		return tunnelName(device(op))
 	case netcfg.DelTunnel:
 		return true // that it is ours is seen by sameForeign
+	case netcfg.AddProxyNeighbour:
+		return op.Protocol == numbers.Protocol && w.isShared(netip.PrefixFrom(op.Addr, 128))
+	case netcfg.DelProxyNeighbour:
+		return op.Protocol == numbers.Protocol
 	case netcfg.SetSysctl:
 		return planned || op.Restore || strings.HasSuffix(op.Name, "/fib_multipath_hash_policy")
 	}

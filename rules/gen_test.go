@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -179,8 +180,16 @@ func (w *world) drawDelegations(t *rapid.T) {
 		if u.IPv6.Enabled && flip(t, "delegates") {
 			u.Delegations = drawDelegations(t, i)
 			u.IPv6.PrefixNAT = seldom(t, "translate")
-		} else if a := u.IPv6.Assign; u.IPv6.Enabled && a != nil && a.Addresses[0].Prefix.Bits() == 64 && w.sharable(u.Device) && !w.isElsewhere(u, a.Addresses[0].Prefix) && flip(t, "shares") {
+		} else if a := u.IPv6.Assign; u.IPv6.Enabled && a != nil && a.Addresses[0].Prefix.Bits() == 64 && !w.isElsewhere(u, a.Addresses[0].Prefix) && flip(t, "shares") {
 			u.Delegations = []rules.Delegation{{Prefix: a.Addresses[0].Prefix.Masked(), Deprecated: seldom(t, "deprecated"), Shared: true}}
+			for n := range uint64(draw(t, "hosts", 3)) {
+				host := addressOf(a.Addresses[0].Prefix.Masked(), 0xbeef00+n)
+				if hosts := &u.Proxied; flip(t, "on the line") {
+					hosts.Line = append(hosts.Line, host)
+				} else {
+					hosts.LAN = append(hosts.LAN, host)
+				}
+			}
 		}
 	}
 	for n, device := range w.lans {
@@ -222,10 +231,18 @@ func translates(address netip.Prefix) bool {
 	return address.IsSingleIP() && netip.MustParsePrefix("fd75:706c::/64").Contains(address.Addr())
 }
 
-// sharable reports whether nobody on a device asks for neighbours.
-func (w *world) sharable(device string) bool {
-	link, _ := w.obs.Link(device)
-	return link.NoNeighbours
+// addressOf returns the address of a network with an interface identifier.
+func addressOf(network netip.Prefix, id uint64) netip.Addr {
+	b := network.Addr().As16()
+	binary.BigEndian.PutUint64(b[8:], id)
+	return netip.AddrFrom16(b)
+}
+
+// isShared reports whether a prefix is of the network of a line that a LAN has too.
+func (w *world) isShared(p netip.Prefix) bool {
+	return slices.ContainsFunc(w.cfg.Uplinks, func(u rules.Uplink) bool {
+		return slices.ContainsFunc(u.Delegations, func(d rules.Delegation) bool { return d.Shared && d.Prefix.Contains(p.Addr()) })
+	})
 }
 
 // isElsewhere reports whether another uplink is in the network of one, as twins are: a line that shares its network has it to itself.

@@ -31,7 +31,6 @@ func (u *Uplink) sharedNetworks() (list []netip.Prefix) {
 // share leaves an uplink single addresses in the networks that it gives to a LAN, if any LAN wants them.
 func (u *Uplink) share(lans []LAN) {
 	if !slices.ContainsFunc(lans, func(lan LAN) bool { return slices.Contains(lan.From, u.ID) }) {
-		u.Delegations = slices.DeleteFunc(u.Delegations, func(d Delegation) bool { return d.Shared })
 		return
 	}
 	a := u.IPv6.Assign
