@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os/user"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -176,7 +175,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.sets = sets.New(sets.Options{Log: d.log, Phase: d.started, Changed: d.replan, OnEvent: d.event, Lookup: d.dns.LookUp})
 	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Flows: d.kernel.Flows, Devices: d.devices,
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.keep,
-		Outages: &outageLog{disk: d.saver, log: state.Log(docOutages, outageBytes)}})
+		Outages: &outageLog{disk: d.saver, log: state.Log(docOutages, outageBytes)}, OnDamaged: d.problems.damaged})
 	var recorded rules.Recorded
 	var saved monitor.Saved
 	documents := d.addressing.Documents()
@@ -194,8 +193,7 @@ func New(o Options) (_ *Daemon, err error) {
 	d.events, err = newDecisionLog(d.saver, api.FirstID(d.started))
 	if unread = errors.Join(unread, err); unread != nil {
 		d.log.Warn("damaged state", "err", unread)
-		d.problems.put("state-damaged", "warning", strings.ReplaceAll(unread.Error(), "\n", "; "),
-			"nothing: it starts afresh, and the damaged file is kept beside it where possible")
+		d.problems.damaged(unread)
 	}
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)

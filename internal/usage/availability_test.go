@@ -1,18 +1,21 @@
 package usage
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"math"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/counters"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
@@ -342,7 +345,10 @@ func TestDamagedAvailabilityIsTidied(t *testing.T) {
 }
 
 // disk is an OutageLog.
-type disk struct{ lines []json.RawMessage }
+type disk struct {
+	lines   []json.RawMessage
+	damaged error
+}
 
 func (d *disk) Append(values ...any) {
 	for _, v := range values {
@@ -355,7 +361,25 @@ func (d *disk) Load(each func(json.RawMessage)) error {
 	for _, line := range d.lines {
 		each(line)
 	}
-	return nil
+	return d.damaged
+}
+
+// A log that is a socket, say, is told of at the start; the meter works on.
+func TestALogThatCannotBeReadIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, told := &disk{damaged: errors.New("outages.log is a socket")}, make(chan error, 1)
+		m := New(Options{Log: slog.New(slog.DiscardHandler), Outages: log, OnDamaged: func(err error) { told <- err },
+			Counters: func(map[int]counters.Device) (time.Time, error) { return time.Now(), nil }, Devices: func() map[string]int { return nil },
+			Verdicts: func() []status.PathVerdict { return nil }, Save: func(string, func() any) {}, Flows: func() (map[string]rules.Flows, error) { return nil, nil }})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := m.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := <-told; !errors.Is(err, log.damaged) {
+			t.Errorf("told: %v", err)
+		}
+	})
 }
 
 // The daemon is killed after the log has an outage, and before the document that it lasts is replaced.
@@ -377,7 +401,9 @@ func TestAnOutageIsToldOnceWhateverWasWritten(t *testing.T) {
 			}
 		}
 		m.Configure(&config.Config{Uplinks: []config.Uplink{{Name: "fiber"}}})
-		m.resume()
+		if err := m.resume(); err != nil {
+			t.Error(err)
+		}
 		return m
 	}
 	sample := func(m *Meter, state uplink.State) {

@@ -48,6 +48,8 @@ type Options struct {
 	Save func(document string, read func() any)
 	// Outages keeps those that are over; nil: they are forgotten.
 	Outages OutageLog
+	// OnDamaged hears what of them could not be read at the start.
+	OnDamaged func(error)
 }
 
 // OutageLog is a document that only grows. Its methods may be called by any goroutine.
@@ -99,7 +101,10 @@ func (m *Meter) Configure(c *config.Config) {
 // Run takes a sample of every path and device each second, and counts the bytes of metered uplinks, until the context
 // ends.
 func (m *Meter) Run(ctx context.Context) error {
-	m.resume()
+	if err := m.resume(); err != nil {
+		m.o.Log.Warn("damaged state", "err", err)
+		m.o.OnDamaged(err)
+	}
 	s := sampler{before: make(map[int]counters.Device), now: make(map[int]counters.Device)}
 	read := func() (rates map[string]sample, ok bool) {
 		at, err := m.o.Counters(s.now)

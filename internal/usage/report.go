@@ -11,8 +11,8 @@ import (
 )
 
 // resume takes from the log, which is newer than the document when the daemon has died, which outages last.
-func (m *Meter) resume() {
-	kept := m.kept()
+func (m *Meter) resume() error {
+	kept, err := m.kept()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, o := range kept {
@@ -28,20 +28,21 @@ func (m *Meter) resume() {
 			m.seen.Open[o.Uplink][o.Family] = &o
 		}
 	}
+	return err
 }
 
 // past are the outages of the log that are over.
 func (m *Meter) past() []outageRecord {
-	return slices.DeleteFunc(m.kept(), func(o outageRecord) bool { return o.Outage.End.IsZero() })
+	kept, _ := m.kept() // what is damaged is left out, as was said at the start
+	return slices.DeleteFunc(kept, func(o outageRecord) bool { return o.Outage.End.IsZero() })
 }
 
-// kept are the outages of the log, each as it was written last.
-func (m *Meter) kept() (list []outageRecord) {
+// kept are the outages of the log, each as it was written last; with an error, those that could be read.
+func (m *Meter) kept() (list []outageRecord, err error) {
 	if m.o.Outages == nil {
-		return nil
+		return nil, nil
 	}
-	// What is damaged is left out: the daemon has said so when it started.
-	_ = m.o.Outages.Load(func(line json.RawMessage) {
+	err = m.o.Outages.Load(func(line json.RawMessage) {
 		var o outageRecord
 		if json.Unmarshal(line, &o) == nil && isFamily(o.Family) && o.Outage.LengthS >= 0 {
 			// Two lines of one outage are near each other.
@@ -54,7 +55,7 @@ func (m *Meter) kept() (list []outageRecord) {
 			list = append(list, o)
 		}
 	})
-	return list
+	return list, err
 }
 
 // watch counts a sample to the availability.
