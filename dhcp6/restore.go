@@ -41,19 +41,12 @@ func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entr
 			held.put(e)
 		}
 	}
-	for _, d := range l.Prefixes {
-		if p := d.Prefix.Masked(); p.IsValid() && p.Bits() >= shortestPrefix && routable(p.Addr()) {
-			exclude := d.Exclude.Masked()
-			if exclude.Bits() <= p.Bits() || !p.Contains(exclude.Addr()) {
-				exclude = netip.Prefix{}
-			}
-			take(entry{iaKey{true, d.IAID}, p, exclude, moment(d.Preferred), moment(d.Valid)})
-		}
+	usable := l.Usable()
+	for _, d := range usable.Prefixes {
+		take(entry{iaKey{true, d.IAID}, d.Prefix, d.Exclude, moment(d.Preferred), moment(d.Valid)})
 	}
-	for _, a := range l.Addresses {
-		if routable(a.Address) {
-			take(entry{iaKey{false, a.IAID}, netip.PrefixFrom(a.Address, 128), netip.Prefix{}, moment(a.Preferred), moment(a.Valid)})
-		}
+	for _, a := range usable.Addresses {
+		take(entry{iaKey{false, a.IAID}, netip.PrefixFrom(a.Address, 128), netip.Prefix{}, moment(a.Preferred), moment(a.Valid)})
 	}
 	held.t1, held.t2 = moment(l.Renew), moment(l.Rebind)
 	if held.server == nil {
@@ -62,4 +55,25 @@ func restore(l *Lease, wanted []iaKey, now instant) (held binding, former []entr
 	}
 	held.t1 = min(held.t1, held.t2)
 	return held, former, changesOf(outcomes)
+}
+
+// Usable returns the lease without what no server can have given: the disk may be damaged.
+func (l *Lease) Usable() Lease {
+	u := *l
+	u.Prefixes, u.Addresses = nil, nil
+	for _, d := range l.Prefixes {
+		if d.Prefix = d.Prefix.Masked(); !d.Prefix.IsValid() || d.Prefix.Bits() < shortestPrefix || !routable(d.Prefix.Addr()) {
+			continue
+		}
+		if d.Exclude = d.Exclude.Masked(); d.Exclude.Bits() <= d.Prefix.Bits() || !d.Prefix.Contains(d.Exclude.Addr()) {
+			d.Exclude = netip.Prefix{}
+		}
+		u.Prefixes = append(u.Prefixes, d)
+	}
+	for _, a := range l.Addresses {
+		if routable(a.Address) {
+			u.Addresses = append(u.Addresses, a)
+		}
+	}
+	return u
 }

@@ -39,6 +39,13 @@ func newDelegations(log *slog.Logger, save saver, changed func(string, dhcp6.Cha
 	return &delegations{log: log, save: save, changed: changed, held: make(map[string]dhcp6.Lease), delegatedBy: make(map[string]netip.Addr), undelegated: make(map[string]bool)}
 }
 
+// restore drops what no server can have given. It is used before a client looks at it.
+func (l *delegations) restore() {
+	for name, lease := range l.held {
+		l.held[name] = lease.Usable()
+	}
+}
+
 // request is what a client is configured to ask for.
 type request struct {
 	duid       string // "": this router's own
@@ -182,9 +189,6 @@ func (l *delegations) without(name string, now time.Time) bool {
 	holds := slices.ContainsFunc(l.held[name].Prefixes, func(p dhcp6.Delegation) bool { return now.Before(p.Valid) })
 	without := !holds && (lacks || l.undelegated[name])
 	changed := without != l.undelegated[name]
-	if l.undelegated == nil {
-		l.undelegated = make(map[string]bool)
-	}
 	if l.undelegated[name] = without; !without {
 		delete(l.undelegated, name)
 	}

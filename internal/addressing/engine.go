@@ -98,9 +98,9 @@ func (e *Engine) Documents() map[string]any {
 func (e *Engine) Restore(now time.Time) {
 	e.leases.restore(now)
 	e.routers.restore(now)
+	e.delegations.restore()
 	e.lans.restore(now)
 	e.downstream.restore(e.identity.DUID, now)
-	e.proxies.restore()
 }
 
 // Identify draws what this router is known by, unless it has been before, and keeps it before any server hears of it.

@@ -26,13 +26,6 @@ type proxies struct {
 	lans map[string]string        // likewise: the device of the LAN
 }
 
-// restore takes up what the last run knew.
-func (p *proxies) restore() {
-	if p.kept == nil {
-		p.kept = make(map[string]ndproxy.Hosts)
-	}
-}
-
 // between is what a proxy is made from, besides its uplink.
 type between struct {
 	lan     string // device

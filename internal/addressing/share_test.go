@@ -103,3 +103,19 @@ func TestALineWithoutADelegationSharesItsOwnNetwork(t *testing.T) {
 		}
 	}
 }
+
+// What is on the disk is used before a client has looked at it.
+func TestADamagedLeaseGivesNoPrefix(t *testing.T) {
+	now := time.Now()
+	e := New(Options{Save: func(string, func() any) {}, Changed: func() {}})
+	later := now.Add(time.Hour)
+	good := netip.MustParsePrefix("2001:db8:f000::/56")
+	e.delegations.held["fiber"] = dhcp6.Lease{Prefixes: []dhcp6.Delegation{{Preferred: later, Valid: later}, {Prefix: netip.MustParsePrefix("::/0"), Preferred: later, Valid: later},
+		{Prefix: netip.MustParsePrefix("fe80::/64"), Preferred: later, Valid: later}, {Prefix: good, Exclude: netip.MustParsePrefix("2001:db8::/32"), Preferred: later, Valid: later}},
+		Addresses: []dhcp6.Address{{Preferred: later, Valid: later}, {Address: netip.MustParseAddr("192.0.2.1"), Preferred: later, Valid: later}}}
+	e.Restore(now)
+	given := e.Learned(now).Of("fiber")
+	if len(given.Delegations) != 1 || given.Delegations[0].Prefix != good || given.Delegations[0].Exclude.IsValid() || given.IPv6 != nil {
+		t.Errorf("it gives %+v", given)
+	}
+}

@@ -238,6 +238,9 @@ func readState(t *testing.T, c *config.Config, state *store.Dir, now time.Time) 
 func judge(t *testing.T, ops []netcfg.Op, report *rules.Report) {
 	lans := []netip.Prefix{netip.MustParsePrefix("192.168.7.0/24"), netip.MustParsePrefix("2001:db8:7::/64")}
 	for _, op := range ops {
+		if strings.Contains(op.Command(), "invalid ") { // as package netip writes what is none
+			t.Fatalf("it plans with nothing: %s", op.Command())
+		}
 		switch op := op.(type) {
 		case netcfg.PutRoute:
 			if slices.ContainsFunc(lans, func(lan netip.Prefix) bool { return lan.Overlaps(op.Route.Dst) && op.Route.Dst.Bits() >= lan.Bits() }) &&
