@@ -137,7 +137,7 @@ X`, line[0], line[1]))
 	t.Cleanup(other.kill)
 	second.on("ip address add " + ownOfSecond + "/25 dev lan0")
 	for _, m := range []*pairMember{first, second} {
-		m.configure(fmt.Sprintf("[pair]\nvirtual = [%q, %q]\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\n", virtual4, virtual6, m.peer, key) + uplinks)
+		m.configure(fmt.Sprintf("[pair]\nvirtual = [%q, %q]\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\nprepare = [%q, \"prepare\"]\n", virtual4, virtual6, m.peer, key, m.dir+"/pair-flows") + uplinks)
 		m.files()
 	}
 	return first, second
@@ -147,8 +147,8 @@ X`, line[0], line[1]))
 func (m *pairMember) files() {
 	m.Helper()
 	replace := strings.NewReplacer("br-lan", "lan0", "eth1", "wan1", "192.168.7.1/24", virtual4+"/25", "192.168.7.2", m.own, "192.168.7.3", m.peer,
-		"priority 150", fmt.Sprintf("priority %d", m.priority), "preempt_delay 20\n", "\n", "/etc/uplinkd/pair-flows", m.dir+"/pair-flows",
-		"/etc/conntrackd/", m.dir+"/", "/var/lock/conntrack.lock", m.dir+"/lock", "/run/conntrackd.ctl", m.dir+"/ctl")
+		"priority 100", fmt.Sprintf("priority %d", m.priority), "/etc/uplinkd/pair-flows", m.dir+"/pair-flows",
+		"/var/lib/uplinkd/", m.dir+"/state/", "/etc/conntrackd/", m.dir+"/", "/var/lock/conntrack.lock", m.dir+"/lock", "/run/conntrackd.ctl", m.dir+"/ctl")
 	for name, mode := range map[string]os.FileMode{"keepalived.conf": 0o644, "conntrackd.conf": 0o644, "pair-flows": 0o755} {
 		text, err := os.ReadFile(filepath.Join(examples, "pair", name))
 		if err == nil {
@@ -518,7 +518,7 @@ func TestAPairOfRoutersWithTwoPrimaries(t *testing.T) {
 }
 
 // pushes are packets that somebody in the Internet sends to a host of the LAN, which has asked for them once.
-type pushes struct{ received, seen atomic.Int64 }
+type pushes struct{ sent, received, seen atomic.Int64 }
 
 // goesOn is nil when some more have come since it was asked last.
 func (p *pushes) goesOn() error {
@@ -566,7 +566,9 @@ func (r *router) push(port int) *pushes {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_, _ = server.WriteTo(buffer[:8], to) // what is refused is sent again
+				if _, err := server.WriteTo(buffer[:8], to); err == nil { // what is refused is sent again
+					p.sent.Add(1)
+				}
 			}
 		}
 	})

@@ -10,6 +10,10 @@ import (
 
 // planFor gives the engine a configuration with what was learned by now. The caller holds d.reloading.
 func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
+	coming := d.awaited.Load()
+	if coming != nil && !d.pair.Primary() {
+		c, ids = coming.config, coming.ids
+	}
 	now := time.Now()
 	learned := d.addressing.Learned(now)
 	d.tunnels.Learn(learned)
@@ -18,7 +22,7 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	d.addressing.AddWithdrawn(&in, now)
 	d.addressing.AddDownstream(&in, now)
-	if d.pair.Expects() {
+	if d.pair.Expects() || coming != nil {
 		for i := range in.Uplinks {
 			in.Uplinks[i].Expects = in.Uplinks[i].Shared
 		}
