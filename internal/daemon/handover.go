@@ -119,7 +119,7 @@ func (d *Daemon) movingLines() (list []pair.Line) {
 }
 
 // prepare has all in force for lines that come with the role of the primary, before keepalived brings them: conntrackd's connections and our rules. With
-// nil, they come no more.
+// nil, they come no more. It is called again until they come: what has begun meanwhile is prepared for.
 func (d *Daemon) prepare(ctx context.Context, lines []pair.Line) error {
 	if lines == nil {
 		a := d.awaited.Load()
@@ -133,8 +133,14 @@ func (d *Daemon) prepare(ctx context.Context, lines []pair.Line) error {
 		}
 		return err
 	}
+	if d.pair.Primary() {
+		return nil
+	}
 	if err := d.runPrepare(ctx, "coming"); err != nil {
 		return err
+	}
+	if a := d.awaited.Load(); a != nil && a.phase == comes {
+		return nil // what is planned is there since the first time
 	}
 	began := time.Now()
 	if err := d.await(lines); err != nil {

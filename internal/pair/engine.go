@@ -38,7 +38,7 @@ type Options struct {
 	OnEvent func(status.Event)
 	// Settled hears, a few times after this router has become primary, that what conntrackd has brought from the other one is here.
 	Settled func()
-	// Prepare has this router ready for lines that keepalived is about to bring, before they come; nil lines: they come no more, or are here. Nil: nothing
+	// Prepare has this router ready for lines that keepalived is about to bring, before they come, called again until then; nil lines: they come no more, or are here. Nil: nothing
 	// is to be done.
 	Prepare func(ctx context.Context, lines []Line) error
 	// YieldFile is what keepalived tracks; "": nothing.
@@ -74,6 +74,7 @@ type Engine struct {
 	stirred   chan struct{} // likewise, when the role or what is known of the other router may have changed
 	handover  *handover     // that this router, the primary, asks for
 	coming    *handover     // that the other one asks for
+	came      time.Time     // when it asked
 	ready     *readiness    // for it
 	prepares  chan struct{} // has one element when there is something to prepare
 }

@@ -21,6 +21,8 @@ const (
 	moveTimeout = 10 * time.Second
 	// preparedFor is how long the other router stays prepared without a word.
 	preparedFor = 30 * time.Second
+	// prepareAgain is how soon it prepares for what has begun since.
+	prepareAgain = 200 * time.Millisecond
 )
 
 // Line is one family of a line whose address moves, as the primary has it.
@@ -202,7 +204,7 @@ func (e *Engine) prepareFor(h *handover) {
 	if h == nil && e.coming == nil || h != nil && e.coming != nil && h.ID == e.coming.ID {
 		return
 	}
-	e.coming, e.ready = h, nil
+	e.coming, e.came, e.ready = h, time.Now(), nil
 	e.wakePreparer()
 }
 
@@ -228,10 +230,10 @@ func (e *Engine) prepare(ctx context.Context) {
 		}
 		if h == nil {
 			e.o.Prepare(ctx, nil)
-		} else if answer == nil {
+		} else {
 			err = errors.Join(err, e.o.Prepare(ctx, append([]Line{}, h.Lines...)))
 			e.mu.Lock()
-			if e.coming == h {
+			if e.coming == h && answer == nil {
 				e.ready = &readiness{ID: h.ID}
 				if err != nil {
 					e.ready.Err = err.Error()
@@ -240,17 +242,17 @@ func (e *Engine) prepare(ctx context.Context) {
 			}
 			e.mu.Unlock()
 		}
-		var over <-chan time.Time
+		var again <-chan time.Time
 		if h != nil {
-			over = time.After(preparedFor)
+			again = time.After(prepareAgain)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-e.prepares:
-		case <-over:
+		case <-again:
 			e.mu.Lock()
-			if e.coming == h {
+			if e.coming == h && time.Since(e.came) > preparedFor {
 				e.coming, e.ready = nil, nil
 			}
 			e.mu.Unlock()
