@@ -49,7 +49,7 @@ func commands() []command {
 	return []command{
 		{"run", nil, "run the daemon; without a file, every device with a default route is an uplink",
 			"SIGHUP makes it read its configuration again, SIGTERM ends it and leaves the kernel as it is, so that a restart interrupts no traffic.", runCommand},
-		{"init", nil, "look at this machine and propose a configuration", "The proposal is printed, with comments; nothing is changed.", initCommand},
+		{"init", nil, "look at this machine and propose a configuration", "The proposal is printed, with comments; nothing is changed. With --pair, the files of two routers are written, of which this machine is the first: those of uplinkd, keepalived and conntrackd, and a key. Nothing is overwritten.", initCommand},
 		{"import", []string{"SYSTEM", "FILE..."}, "translate a configuration of mwan3, pbr or vyos; touches nothing",
 			"What was lost or does something else is a comment in what it prints, and a line on stderr. Exit code 3 then, and 2 when no way out is in the files.", importCommand},
 		{"check", nil, "validate a configuration; touches nothing", "Every mistake is named with its line and column. Exit code 2.", checkCommand},
