@@ -385,10 +385,8 @@ func TestAPairOfRouters(t *testing.T) {
 	second.await("the backup to have nothing of the primary's lines", second.nothing)
 }
 
-// TestAPairOfRoutersKeepsThePrefixesOfItsHosts has a prefix delegated to the pair, and one router after the other die.
-func TestAPairOfRoutersKeepsThePrefixesOfItsHosts(t *testing.T) {
-	t.Parallel()
-	first, second := newPair(t, `
+// delegatedUplink is a line whose address moves, with a prefix that is delegated to the pair.
+const delegatedUplink = `
 [[uplink]]
 name = "fiber"
 id = 1
@@ -396,16 +394,29 @@ device = "wan1"
 shared = true
   [uplink.ipv6]
   delegation = true
-`+targets+`
+` + targets + `
 [[lan]]
 device = "lan0"
 subnet_id = 1
-`)
+`
+
+// delegate has the provider of the first line delegate a prefix to the pair, and the host of the LAN take what routers advertise.
+func (m *pairMember) delegate() *delegationServer {
+	m.Helper()
 	pool := pools["fiber"]
-	kea := first.serveKea("br0", pool, anHour)
-	first.sh("isp1", fmt.Sprintf("ip route add %v via fe80::9:1 dev br0; nft add element netdev isp fiber_net6 { %[1]v }", pool))
-	first.sh("inet", fmt.Sprintf("ip route add %v via 2001:db8:fff1::1 dev isp1", pool))
-	first.sh("lan", "ip -6 route flush proto boot; ip -6 route flush proto static; sysctl -qw net.ipv6.conf.br0.accept_ra=1 net.ipv6.conf.br0.addr_gen_mode=0")
+	kea := m.serveKea("br0", pool, anHour)
+	m.sh("isp1", fmt.Sprintf("ip route add %v via fe80::9:1 dev br0; nft add element netdev isp fiber_net6 { %[1]v }", pool))
+	m.sh("inet", fmt.Sprintf("ip route add %v via 2001:db8:fff1::1 dev isp1", pool))
+	m.sh("lan", "ip -6 route flush proto boot; ip -6 route flush proto static; sysctl -qw net.ipv6.conf.br0.accept_ra=1 net.ipv6.conf.br0.addr_gen_mode=0")
+	return kea
+}
+
+// TestAPairOfRoutersKeepsThePrefixesOfItsHosts has a prefix delegated to the pair, and one router after the other die.
+func TestAPairOfRoutersKeepsThePrefixesOfItsHosts(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, delegatedUplink)
+	pool := pools["fiber"]
+	kea := first.delegate()
 	told := func() (addresses []hostAddress, router string) {
 		var links []struct {
 			AddrInfo []hostAddress `json:"addr_info"`

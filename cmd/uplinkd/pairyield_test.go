@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
@@ -217,4 +218,45 @@ func TestAPairOfRoutersDoesNotHandOverInPart(t *testing.T) {
 	first.awaitRole("primary")
 	second.awaitRole("backup")
 	first.yield(second)
+}
+
+// TestAPairOfRoutersHandsOverThoughOneIsPreferred has the router of the higher priority yield: it stays the backup until the other one yields in turn. A
+// host with IPv6 by a delegated prefix, which moves by uplinkd, goes on.
+func TestAPairOfRoutersHandsOverThoughOneIsPreferred(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, delegatedUplink)
+	equal(first, second)
+	first.on("sed -i 's/priority 100/priority 150/' " + first.dir + "/keepalived.conf")
+	first.delegate()
+	first.play()
+	second.play()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	v4, stop4 := first.streamOf(200, "lan", "192.0.2.1:7")
+	first.await("the host to have a prefix", func() error {
+		if out := first.sh("lan", "ip -6 address show dev br0 scope global; ip -6 route show default"); !strings.Contains(out, "via "+virtual6) || strings.Count(out, "inet6") != 2 {
+			return errors.New(out)
+		}
+		return nil
+	})
+	v6, stop6 := first.streamOf(200, "lan", "[2001:db8:ffff::1]:7")
+	first.yield(second)
+	first.awaitMore(v4)
+	first.awaitMore(v6)
+	for range 3 { // its priority is the higher one, but it ranks behind
+		first.awaitMore(v4)
+		first.awaitRole("backup")
+	}
+	second.yield(first)
+	first.awaitMore(v4)
+	first.awaitMore(v6)
+	for name, st := range map[string]lab.StreamStats{"IPv4": stop4(), "IPv6": stop6()} {
+		t.Logf("%s: %v", name, st)
+		if len(st.Moves) != 1 || name == "IPv4" && st.Lost > 0 {
+			t.Errorf("%s: %v, by %d sources", name, st, len(st.Moves))
+		}
+	}
+	if n := first.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
+	}
 }

@@ -30,6 +30,8 @@ const (
 	// protocolKeepalived is on routes of keepalived (RTPROT_KEEPALIVED, linux/rtnetlink.h).
 	protocolKeepalived = 18
 	scopeLink          = 253
+	// connectedMetric6 is that of IPv6 routes that the kernel makes with addresses (IP6_RT_PRIO_ADDRCONF).
+	connectedMetric6 = 256
 )
 
 // awaited is what keepalived is about to bring to this router of a pair, or has just taken away. All is planned as if it were here: keepalived moves one
@@ -211,15 +213,15 @@ func awaitedOf(c *config.Config, ids map[string]int, lines []pair.Line, now phas
 			continue
 		}
 		device, family, everywhere := c.Uplinks[at].Device, rules.IPv4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		scope := uint8(scopeLink)
+		scope, metric := uint8(scopeLink), uint32(0)
 		if line.Addresses[0].Addr().Is6() {
-			family, everywhere, scope = rules.IPv6, netip.PrefixFrom(netip.IPv6Unspecified(), 0), 0
+			family, everywhere, scope, metric = rules.IPv6, netip.PrefixFrom(netip.IPv6Unspecified(), 0), 0, connectedMetric6
 		}
 		a.paths[rules.Path{Uplink: ids[line.Uplink], Family: family}] = true
 		for _, p := range line.Addresses {
 			a.addrs = append(a.addrs, rules.Addr{Device: device, Prefix: p})
 			if !p.IsSingleIP() {
-				a.routes = append(a.routes, netcfg.Route{Family: family, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: p.Masked(), Protocol: protocolKeepalived,
+				a.routes = append(a.routes, netcfg.Route{Family: family, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: p.Masked(), Metric: metric, Protocol: protocolKeepalived,
 					Scope: scope, Nexthops: []netcfg.Nexthop{{Device: device, Weight: 1}}})
 			}
 		}

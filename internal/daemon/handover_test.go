@@ -85,7 +85,7 @@ func TestTheBackupIsPreparedForLinesWhoseAddressMoves(t *testing.T) {
 	if diff := cmp.Diff([]string{
 		"ip -4 route replace 198.51.100.0/26 dev eth1 table 254 proto 18 scope 253",
 		"ip -4 route replace default via 198.51.100.1 dev eth1 table 254 proto 18 metric 1",
-		"ip -6 route replace 2001:db8:a::/64 dev eth1 table 254 proto 18",
+		"ip -6 route replace 2001:db8:a::/64 dev eth1 table 254 proto 18 metric 256",
 		"ip -6 route replace default via fe80::1 dev eth1 table 254 proto 18 metric 1",
 	}, routes); diff != "" {
 		t.Error(diff)
