@@ -90,7 +90,7 @@ func TestAPairOfRoutersHandsOver(t *testing.T) {
 	}()
 	pushed := first.push(9)
 	for _, m := range []*pairMember{first, second} {
-		if out, _ := m.program("doctor", "--quiet", "-c", m.config, "--socket", filepath.Join(m.dir, "s")).CombinedOutput(); strings.Contains(string(out), "pair") {
+		if out, _ := m.program("doctor", "--quiet", "-c", m.config, "--socket", filepath.Join(m.dir, "s")).CombinedOutput(); strings.Contains(string(out), " [pair]\n") {
 			t.Errorf("doctor says:\n%s", out)
 		}
 	}

@@ -81,6 +81,9 @@ func TestTheFilesOfAPairAreLookedInto(t *testing.T) {
 		}
 		var got []string
 		for _, f := range Examine(o) {
+			if f.Check == "other-program" {
+				t.Errorf("%s: %s", name, f.Cause)
+			}
 			if f.Check == "pair" {
 				got = append(got, f.Cause)
 				if f.Fix == "" {
