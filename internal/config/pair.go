@@ -188,14 +188,20 @@ func uplinkTable(root *table, i int) *table {
 
 // Standby returns what the backup of a pair works with: without the uplinks that the primary has, which are Waiting then, and without LANs, whose
 // hosts hear of the primary alone.
-func (c *Config) Standby() *Config { return c.backup((*Uplink).Moves) }
+func (c *Config) Standby() *Config { return c.backup((*Uplink).Moves, nil) }
 
-// Prepared returns what the backup of a pair plans for when it is about to take over: as Standby, with the uplinks whose address moves.
-func (c *Config) Prepared() *Config { return c.backup(func(u *Uplink) bool { return u.PrimaryOnly }) }
+// Prepared returns what the backup of a pair plans for when it is about to take over: as Standby, with the uplinks whose address moves, and with the LANs.
+func (c *Config) Prepared() *Config {
+	lans := slices.Clone(c.LANs)
+	for i := range lans {
+		lans[i].PrefixesFrom = slices.Clone(lans[i].PrefixesFrom)
+	}
+	return c.backup(func(u *Uplink) bool { return u.PrimaryOnly }, lans)
+}
 
-func (c *Config) backup(waits func(*Uplink) bool) *Config {
+func (c *Config) backup(waits func(*Uplink) bool, lans []LAN) *Config {
 	s := *c
-	s.Backup, s.Uplinks, s.LANs = true, nil, nil
+	s.Backup, s.Uplinks, s.LANs = true, nil, lans
 	waiting := make(map[string]bool)
 	for i := range c.Uplinks {
 		u := c.Uplinks[i]

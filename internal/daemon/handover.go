@@ -43,6 +43,8 @@ type awaited struct {
 	addrs  []rules.Addr
 	routes []netcfg.Route
 	paths  map[rules.Path]bool
+	// delegations are those of lines, by name.
+	delegations map[string][]rules.Delegation
 }
 
 type phase uint8
@@ -103,7 +105,7 @@ func (d *Daemon) movingLines() (list []pair.Line) {
 	d.mu.Lock()
 	c, ids := d.config, d.ids
 	d.mu.Unlock()
-	paths := d.engine.Last().Report.Paths
+	paths, learned := d.engine.Last().Report.Paths, d.addressing.Learned(time.Now())
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		for _, f := range rules.Families {
@@ -113,7 +115,11 @@ func (d *Daemon) movingLines() (list []pair.Line) {
 				judged = v.State.Health() > uplink.HealthDead
 			}
 			if u.Shared && judged && info.HasDefault && len(info.Addresses) > 0 && !info.Borrows {
-				list = append(list, pair.Line{Uplink: u.Name, Addresses: info.Addresses, Gateway: info.Gateway})
+				line := pair.Line{Uplink: u.Name, Addresses: info.Addresses, Gateway: info.Gateway}
+				if given := learned[u.Name]; given != nil && f == rules.IPv6 {
+					line.Delegations = given.Delegations
+				}
+				list = append(list, line)
 			}
 		}
 	}
@@ -206,7 +212,7 @@ func (d *Daemon) newAwaited(lines []pair.Line, now phase) (*awaited, error) {
 }
 
 func awaitedOf(c *config.Config, ids map[string]int, lines []pair.Line, now phase) *awaited {
-	a := &awaited{phase: now, config: c, ids: ids, paths: make(map[rules.Path]bool)}
+	a := &awaited{phase: now, config: c, ids: ids, paths: make(map[rules.Path]bool), delegations: make(map[string][]rules.Delegation)}
 	for _, line := range lines {
 		at := slices.IndexFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == line.Uplink && u.Shared })
 		if at < 0 || len(line.Addresses) == 0 {
@@ -216,6 +222,9 @@ func awaitedOf(c *config.Config, ids map[string]int, lines []pair.Line, now phas
 		scope, metric := uint8(scopeLink), uint32(0)
 		if line.Addresses[0].Addr().Is6() {
 			family, everywhere, scope, metric = rules.IPv6, netip.PrefixFrom(netip.IPv6Unspecified(), 0), 0, connectedMetric6
+		}
+		if len(line.Delegations) > 0 {
+			a.delegations[line.Uplink] = line.Delegations
 		}
 		a.paths[rules.Path{Uplink: ids[line.Uplink], Family: family}] = true
 		for _, p := range line.Addresses {
@@ -229,6 +238,18 @@ func awaitedOf(c *config.Config, ids map[string]int, lines []pair.Line, now phas
 			Nexthops: []netcfg.Nexthop{{Device: device, Gateway: line.Gateway, Weight: 1}}})
 	}
 	return a
+}
+
+// tell adds what leases give to what this router has learned.
+func (a *awaited) tell(learned planinput.Learned) {
+	for name, list := range a.delegations {
+		given := new(planinput.LearnedUplink)
+		if learned[name] != nil {
+			*given = *learned[name]
+		}
+		given.Delegations = list
+		learned[name] = given
+	}
 }
 
 // foreseen shows the kernel as it is with what is awaited.

@@ -56,7 +56,7 @@ func TestTheBackupIsPreparedForLinesWhoseAddressMoves(t *testing.T) {
 	for _, u := range c.Uplinks {
 		names = append(names, u.Name)
 	}
-	if diff := cmp.Diff([]string{"fiber", "own"}, names); diff != "" || !c.Backup || len(c.LANs) != 0 || len(c.Waiting) != 1 || len(c.Policies[0].Uplinks) != 1 {
+	if diff := cmp.Diff([]string{"fiber", "own"}, names); diff != "" || !c.Backup || len(c.LANs) != 1 || len(c.Waiting) != 1 || len(c.Policies[0].Uplinks) != 1 {
 		t.Errorf("%s %+v %+v", diff, c.LANs, c.Policies)
 	}
 	prefix := netip.MustParsePrefix

@@ -11,7 +11,8 @@ import (
 // planFor gives the engine a configuration with what was learned by now. The caller holds d.reloading.
 func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	coming := d.awaited.Load()
-	if coming != nil && !d.pair.Primary() {
+	standsIn := coming != nil && !d.pair.Primary()
+	if standsIn {
 		c, ids = coming.config, coming.ids
 	}
 	now := time.Now()
@@ -19,7 +20,11 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	d.tunnels.Learn(learned)
 	d.dns.Learn(learned)
 	d.clat.Learn(learned)
+	if standsIn {
+		coming.tell(learned)
+	}
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
+	in.LANsElsewhere = standsIn
 	d.addressing.AddWithdrawn(&in, now)
 	d.addressing.AddDownstream(&in, now)
 	if d.pair.Expects() || coming != nil {

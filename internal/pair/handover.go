@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/status"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 const (
@@ -30,6 +31,8 @@ type Line struct {
 	Uplink    string         `json:"uplink"`
 	Addresses []netip.Prefix `json:"addresses"`        // with host bits, the source of new packets first
 	Gateway   netip.Addr     `json:"gateway,omitzero"` // zero: on-link
+	// Delegations are what it has for LANs, in IPv6.
+	Delegations []rules.Delegation `json:"delegations,omitempty"`
 }
 
 // handover is a primary's word that the other router is to take over.
