@@ -66,7 +66,7 @@ func (d *Daemon) Yield() error {
 		if err != nil {
 			return err
 		}
-		d.awaited.CompareAndSwap(nil, a)
+		d.awaited.Store(a) // in place of what has just arrived
 		defer d.awaited.CompareAndSwap(a, nil) // it is another one by now if the role has changed
 	}
 	return d.pair.Yield(context.Background(), lines)
@@ -150,7 +150,6 @@ func (d *Daemon) prepare(ctx context.Context, lines []pair.Line) error {
 	if a := d.awaited.Load(); a != nil && a.phase == comes {
 		return nil // what is planned is there since the first time
 	}
-	began := time.Now()
 	if err := d.await(lines); err != nil {
 		return err
 	}
@@ -158,7 +157,7 @@ func (d *Daemon) prepare(ctx context.Context, lines []pair.Line) error {
 	ctx, cancel := context.WithTimeout(ctx, planTimeout)
 	defer cancel()
 	for tick := time.NewTicker(10 * time.Millisecond); ; {
-		if last := d.engine.Last(); last.At.After(began) && last.Settled {
+		if last := d.engine.Last(); last.Config.LANsElsewhere && last.Settled {
 			tick.Stop()
 			return nil
 		}
