@@ -278,7 +278,7 @@ func (e *Engine) rank(behind bool) error {
 	if have, err := os.ReadFile(e.o.YieldFile); err == nil && strings.TrimSpace(string(have)) == strings.TrimSpace(want) {
 		return nil
 	}
-	return os.WriteFile(e.o.YieldFile, []byte(want), 0o644)
+	return os.WriteFile(e.o.YieldFile, []byte(want), 0o600)
 }
 
 // unranked reports whether keepalived has nothing to track yet.
