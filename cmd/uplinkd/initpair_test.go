@@ -3,13 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
 )
 
-// TestAPairOfRoutersIsProposed has init write the files of two routers, and the real programs read them.
+// TestAPairOfRoutersIsProposed has init write the files of two routers, and the real programs read them and work by them.
 func TestAPairOfRoutersIsProposed(t *testing.T) {
 	t.Parallel()
 	first, second := newPair(t, pairUplinks)
@@ -71,6 +72,49 @@ func TestAPairOfRoutersIsProposed(t *testing.T) {
 		if _, err := os.Stat(dir + "2"); err == nil {
 			t.Errorf("%v wrote something", wrong.arguments)
 		}
+	}
+	// They work as they are, but for the places where things are, and for whom to ask whether a line works.
+	first.serveLease("203.0.113.2")
+	for m, name := range map[*pairMember]string{first: "first", second: "second"} {
+		m.on("ip address flush dev wan1; ip address flush dev wan2")
+		here := strings.NewReplacer("/etc/uplinkd/", m.dir+"/", "/var/lib/uplinkd/", m.dir+"/state/", "/etc/conntrackd/", m.dir+"/", "/var/lock/conntrack.lock", m.dir+"/lock",
+			"/run/conntrackd.ctl", m.dir+"/ctl", "[daemon]\n", "")
+		for _, file := range []string{"uplinkd.toml", "pair.key", "keepalived.conf", "conntrackd.conf", "pair-flows"} {
+			from := filepath.Join(dir, name, file)
+			info, err := os.Stat(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := os.ReadFile(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if file == "uplinkd.toml" {
+				m.configure(regexp.MustCompile(`(?m)^  # \[uplink\.probe\]\n.*$`).ReplaceAllString(here.Replace(string(text)), targets))
+			} else if err := os.WriteFile(filepath.Join(m.dir, file), []byte(here.Replace(string(text))), info.Mode()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	first.play()
+	first.awaitRole("alone")
+	second.play()
+	first.awaitRole("primary")
+	second.awaitRole("backup")
+	for _, m := range []*pairMember{first, second} {
+		if s := m.status(); len(s.Problems) > 0 {
+			t.Errorf("%s has the problems %+v", m.own, s.Problems)
+		}
+		if out, _ := m.program("doctor", "--quiet", "-c", m.config, "--socket", filepath.Join(m.dir, "s")).CombinedOutput(); strings.Contains(string(out), " [pair]\n") {
+			t.Errorf("doctor says:\n%s", out)
+		}
+	}
+	first.await("the first plan of a primary to be in force", first.planless)
+	stream, stop := first.streamFrom("lan", "192.0.2.1:7")
+	first.yield(second)
+	first.awaitMore(stream)
+	if st := stop(); st.Lost > 0 || len(st.Moves) != 1 {
+		t.Errorf("%v, by %d sources", st, len(st.Moves))
 	}
 	// What is wrong is seen.
 	if err := os.WriteFile(filepath.Join(first.dir, "wrong.conf"), []byte("Sync {\n\tMode NOTHING {\n\t}\n}\n"), 0o644); err != nil {
