@@ -91,6 +91,9 @@ type Config struct {
 	Targets []netip.Addr
 	// MainDefault says whether a default of ours stands in table main.
 	MainDefault MainDefault
+	// LANsElsewhere is true while another router has the addresses of the LANs, and packets for their hosts may come here all the same: their IPv6
+	// networks are routed to them.
+	LANsElsewhere bool
 	// Elsewhere are ids of uplinks that another router has now: what is pinned to them goes on there.
 	Elsewhere []int
 }

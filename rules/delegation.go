@@ -247,7 +247,7 @@ func (p *planner) lans() {
 	for _, s := range p.report.Subnets {
 		usable := slices.ContainsFunc(p.report.Subnets, func(o Subnet) bool { return o.Device == s.Device && o.Prefix == s.Prefix && o.Usable })
 		if !s.Proxied {
-			p.assign(s.Device, addressIn(s.Prefix, routerID, lanBits), !usable)
+			p.lanNetwork(s.Device, s.Prefix, !usable)
 		}
 		if s.Delegation.Shared {
 			p.shareLine(&s)
@@ -255,7 +255,7 @@ func (p *planner) lans() {
 	}
 	for i := range p.cfg.LANs {
 		if lan := &p.cfg.LANs[i]; lan.ULA.IsValid() && !p.obs.NoIPv6 {
-			p.assign(lan.Device, addressIn(lan.ULA, routerID, lanBits), false)
+			p.lanNetwork(lan.Device, lan.ULA, false)
 		}
 	}
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
@@ -271,6 +271,23 @@ func (p *planner) lans() {
 		}
 	})
 }
+
+// lanNetwork gives the router its address in a network of a LAN, and with it the route; or the route alone.
+func (p *planner) lanNetwork(device string, network netip.Prefix, deprecated bool) {
+	if !p.cfg.LANsElsewhere {
+		p.assign(device, addressIn(network, routerID, lanBits), deprecated)
+		return
+	}
+	r := netcfg.Route{Family: IPv6, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: network, Metric: metricLAN, Protocol: p.k.Protocol,
+		Nexthops: []netcfg.Nexthop{{Device: device, Weight: 1}}}
+	link, present := p.obs.Link(device)
+	if present && link.Up && !slices.ContainsFunc(p.state.Routes, func(have netcfg.Route) bool { return have.SameKey(&r) }) {
+		p.state.Routes = append(p.state.Routes, r)
+	}
+}
+
+// metricLAN is worse than that of the route which the kernel makes with an address, 256.
+const metricLAN = 512
 
 // assign wants an address on a device that is there. An address that somebody else has put on the device
 // stays theirs: if it became ours, it would go with us, and with it the way to the box.

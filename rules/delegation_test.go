@@ -259,6 +259,46 @@ func TestALANIsOnlineWhileOneOfItsPrefixesIsUsable(t *testing.T) {
 	}
 }
 
+// A router that hands over, or is about to take over, sends hosts what comes for them, and has no address of theirs.
+func TestNetworksOfLANsThatAnotherRouterHasAreRouted(t *testing.T) {
+	w := delegated()
+	w.cfg.LANsElsewhere = true
+	addresses := func() (list []netip.Prefix) {
+		for _, a := range w.obs.Addrs {
+			if a.Device == "lan0" && a.Prefix.Addr().Is6() && a.Protocol == w.cfg.Kernel.Protocol {
+				list = append(list, a.Prefix)
+			}
+		}
+		return list
+	}
+	reached := func(when string, report rules.Report) {
+		t.Helper()
+		if len(report.Subnets) == 0 {
+			t.Fatal("the LAN has no network")
+		}
+		for _, s := range report.Subnets {
+			host := hostIn(s.Prefix)
+			if got := devices(w.lookup(query{src: internet[rules.IPv6], dst: host, iif: "wan1"})); got != "lan0" {
+				t.Errorf("%s, to %v: %s", when, host, got)
+			}
+		}
+	}
+	_, report := w.converge(t)
+	if got := addresses(); len(got) != 0 {
+		t.Errorf("it has %v", got)
+	}
+	reached("elsewhere", report)
+	w.cfg.LANsElsewhere = false
+	_, report = w.converge(t)
+	if got := addresses(); len(got) != len(report.Subnets)+1 { // the unique-local one
+		t.Errorf("it has %v of %v", got, report.Subnets)
+	}
+	reached("here", report)
+	if slices.ContainsFunc(w.obs.Routes, func(r netcfg.Route) bool { return r.Metric == 512 }) {
+		t.Error("a route is left")
+	}
+}
+
 // With translation hosts need not know which provider carries them.
 func TestTranslatedHostsKeepTheirAddresses(t *testing.T) {
 	w := translated()

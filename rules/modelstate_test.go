@@ -71,7 +71,7 @@ func (m *machine) apply(op netcfg.Op) error {
 	var err error
 	switch op := op.(type) {
 	case netcfg.AddAddr:
-		err = m.addAddr(rules.Addr{Device: op.Device, Prefix: op.Prefix, Deprecated: op.Deprecated, NoPrefixRoute: op.NoPrefixRoute, Protocol: m.numbers.Protocol})
+		err = m.addAddr(rules.Addr{Device: op.Device, Prefix: op.Prefix, Deprecated: op.Deprecated, NoPrefixRoute: op.NoPrefixRoute, LinkScope: op.LinkScope, Protocol: m.numbers.Protocol})
 	case netcfg.ChangeAddr:
 		err = errors.New("cannot find the address")
 		for i, a := range m.obs.Addrs {

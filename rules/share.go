@@ -84,15 +84,18 @@ func (p *planner) routerIn(u *Uplink, d Delegation, subnet netip.Prefix) netip.A
 // their neighbours. Duplicate address detection finds out on the LAN, too, whether a host has one of them.
 func (p *planner) shareLine(s *Subnet) {
 	u := p.uplink(s.Uplink)
+	lan, there := p.obs.Link(s.Device)
+	if s.Proxied && there && lan.Up {
+		p.state.Routes = append(p.state.Routes, p.connected(netcfg.TableMain, s.Device, s.Prefix, s.Router))
+	}
+	if p.cfg.LANsElsewhere { // the other router of a pair has the addresses, and answers
+		return
+	}
 	for _, a := range u.ownIn(s.Prefix) {
 		p.assign(s.Device, a.Prefix, a.Deprecated)
 	}
-	lan, there := p.obs.Link(s.Device)
 	if !s.Proxied || !there {
 		return
-	}
-	if lan.Up {
-		p.state.Routes = append(p.state.Routes, p.connected(netcfg.TableMain, s.Device, s.Prefix, s.Router))
 	}
 	answer := func(device string, addresses []netip.Addr) {
 		for _, a := range addresses {

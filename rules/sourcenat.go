@@ -11,16 +11,22 @@ import (
 
 // masquerade gives what meets the conditions an address of the uplink: the one that the kernel takes, or another where that
 // would be wrong. Masquerading looks at the subnet of the nexthop alone, never at the preferred source of the route
-// (nf_nat_masquerade_ipv4); for neighbours in a network of the device that is right in any case.
+// (nf_nat_masquerade_ipv4); for neighbours in a network of the device that is right in any case. It forgets the connections of an address that goes
+// (masq_inet_event), and those by an address that another router takes over are needed until the last packet has come by that one.
 func (p *planner) masquerade(u *Uplink, family Family, info PathInfo, srcnat *nft.Chain, why string, conditions ...nft.Expr) {
-	if !info.RouteSource.IsValid() {
+	to := info.RouteSource
+	if !to.IsValid() && u.Shared && family == IPv4 {
+		to = info.Source()
+	}
+	if !to.IsValid() {
 		srcnat.Add(why, append(conditions, nft.Masquerade{})...)
 		return
 	}
-	if segments := p.segments(u, family); len(segments) > 0 {
+	segments := slices.DeleteFunc(p.segments(u, family), func(s netip.Prefix) bool { return u.Shared && s.Contains(to) })
+	if len(segments) > 0 {
 		srcnat.Add(u.Name+": neighbours see the address that their network has", append(conditions[:len(conditions):len(conditions)], nft.Addresses{Dest: true, Prefixes: segments}, nft.Masquerade{})...)
 	}
-	srcnat.Add(why, append(conditions, nft.SourceNAT{To: info.RouteSource})...)
+	srcnat.Add(why, append(conditions, nft.SourceNAT{To: to})...)
 }
 
 // correctShared rewrites the source that the kernel has given packets of this machine because a shared route cannot

@@ -211,6 +211,21 @@ func confirmCommand(set *flag.FlagSet) runner {
 	return func(ctx context.Context, _ []string, _ streams) error { return dial(*socket).Confirm(ctx) }
 }
 
+func pairCommand(set *flag.FlagSet) runner {
+	socket := socketFlag(set)
+	return func(ctx context.Context, _ []string, s streams) error {
+		client, began := dial(*socket), time.Now()
+		if err := client.Yield(ctx); err != nil {
+			return err
+		}
+		st, err := client.Status(ctx)
+		if err == nil && st.Pair != nil {
+			fmt.Fprintf(s.out, "the other router, %s, has %s after %v\n", st.Pair.Peer, st.Pair.Virtual, time.Since(began).Round(time.Millisecond))
+		}
+		return err
+	}
+}
+
 func usageCommand(set *flag.FlagSet) runner {
 	socket := socketFlag(set)
 	asJSON := set.Bool("json", false, "print JSON")

@@ -36,7 +36,7 @@ type streams struct {
 // shells are made from, so that none of these can differ from what is parsed.
 type command struct {
 	name  string
-	words []string // that follow the options
+	words []string // that follow the options; one in lower case is typed as it stands
 	does  string
 	about string // for the manual page: what the one line leaves out
 	setup func(*flag.FlagSet) runner
@@ -49,7 +49,7 @@ func commands() []command {
 	return []command{
 		{"run", nil, "run the daemon; without a file, every device with a default route is an uplink",
 			"SIGHUP makes it read its configuration again, SIGTERM ends it and leaves the kernel as it is, so that a restart interrupts no traffic.", runCommand},
-		{"init", nil, "look at this machine and propose a configuration", "The proposal is printed, with comments; nothing is changed.", initCommand},
+		{"init", nil, "look at this machine and propose a configuration", "The proposal is printed, with comments; nothing is changed. With --pair, the files of two routers are written, of which this machine is the first: those of uplinkd, keepalived and conntrackd, and a key. Nothing is overwritten.", initCommand},
 		{"import", []string{"SYSTEM", "FILE..."}, "translate a configuration of mwan3, pbr or vyos; touches nothing",
 			"What was lost or does something else is a comment in what it prints, and a line on stderr. Exit code 3 then, and 2 when no way out is in the files.", importCommand},
 		{"check", nil, "validate a configuration; touches nothing", "Every mistake is named with its line and column. Exit code 2.", checkCommand},
@@ -68,6 +68,8 @@ func commands() []command {
 		{"reload", nil, "read the configuration again; a mistake in it changes nothing",
 			"With --confirm, what is in force now comes back after that time, over crashes and power cuts too, unless uplinkd confirm is typed before: for changes that may cut you off. While it waits, another reload takes its place and waits in turn.", reloadCommand},
 		{"confirm", nil, "keep the configuration that reload --confirm has taken over", "Exit code 1 when none waits.", confirmCommand},
+		{"pair", []string{"yield"}, "have the other router of a pair take over, in good order",
+			"The other router has to be there, set up alike, and to know what this one knows; it prepares, and then keepalived moves the addresses. It stays primary until it yields or fails. Exit code 1 when this router is primary as before.", pairCommand},
 		{"guard", nil, "close kill switches at boot, before the network is up",
 			"It is for the boot: what a policy with fallback = \"unreachable\" selects is refused until run knows an uplink for it. It prints what it changed.", guardCommand},
 		{"clean", nil, "remove all of uplinkd's state from the kernel", "What stood there before is given back. The daemon must not run.", cleanCommand},
@@ -134,7 +136,7 @@ func usage(w io.Writer) {
 		fmt.Fprintf(w, "  %-50s %s\n", c.synopsis(), c.does)
 	}
 	fmt.Fprintf(w, "  %-50s %s\n", "uplinkd "+labUsage, labDoes)
-	fmt.Fprintf(w, "\nFILE is %s unless named; status, explain, events, drain, reload and confirm also take --socket PATH.\n"+
+	fmt.Fprintf(w, "\nFILE is %s unless named; status, explain, events, drain, reload, confirm and pair also take --socket PATH.\n"+
 		"\"uplinkd COMMAND --help\" lists the options of a command; they may stand before or after its words.\n", defaultConfigFile)
 }
 
@@ -171,6 +173,11 @@ func (c *command) parse(set *flag.FlagSet, args []string) ([]string, error) {
 	}
 	if many := len(c.words) > 0 && strings.HasSuffix(c.words[len(c.words)-1], "..."); len(words) != len(c.words) && !(many && len(words) > len(c.words)) {
 		return nil, usagef("%s", c.wanted(words))
+	}
+	for i, w := range c.words {
+		if strings.ToLower(w) == w && words[i] != w {
+			return nil, usagef("%s", c.wanted(words))
+		}
 	}
 	return words, nil
 }

@@ -27,6 +27,11 @@ func commandsWithOptions(list []command) []documentedCommand {
 	return all
 }
 
+// literals are the words of a command that are typed as they stand.
+func (c *command) literals() string {
+	return strings.Join(slices.DeleteFunc(slices.Clone(c.words), func(w string) bool { return strings.ToLower(w) != w }), " ")
+}
+
 // takesFile reports whether an option's value is the name of a file.
 func takesFile(f *flag.Flag) bool {
 	value, _ := flag.UnquoteUsage(f)
@@ -90,6 +95,9 @@ func bashCompletion(w io.Writer, all []documentedCommand) {
 		case slices.Contains(c.words, "SHELL"):
 			choices = "'bash zsh fish'"
 		}
+		if literal := c.literals(); literal != "" {
+			choices = "'" + strings.Join(append(options, literal), " ") + "'"
+		}
 		more := ""
 		if slices.Contains(c.words, "SYSTEM") {
 			choices, more = "'"+strings.Join(append(options, importer.Systems...), " ")+"'", ` $(compgen -f -- "$cur")`
@@ -132,6 +140,9 @@ func zshCompletion(w io.Writer, all []documentedCommand) {
 		case slices.Contains(c.words, "SYSTEM"):
 			fmt.Fprintf(w, " '1:system:(%s)' '*:file:_files'", strings.Join(importer.Systems, " "))
 		}
+		if literal := c.literals(); literal != "" {
+			fmt.Fprintf(w, " '1:word:(%s)'", literal)
+		}
 		io.WriteString(w, " ;;\n")
 	}
 	fmt.Fprintf(w, "\tlab)\n\t\t_arguments '1:command:(%s)' ;;\n\tesac\n}\n_uplinkd \"$@\"\n", labCommands)
@@ -172,6 +183,9 @@ func fishCompletion(w io.Writer, all []documentedCommand) {
 			fmt.Fprintf(w, "complete -c uplinkd %s -a 'bash zsh fish'\n", seen)
 		case slices.Contains(c.words, "SYSTEM"):
 			fmt.Fprintf(w, "complete -c uplinkd %s -F -a '%s'\n", seen, strings.Join(importer.Systems, " "))
+		}
+		if literal := c.literals(); literal != "" {
+			fmt.Fprintf(w, "complete -c uplinkd %s -a '%s'\n", seen, literal)
 		}
 	}
 	fmt.Fprintf(w, "complete -c uplinkd -n '__fish_seen_subcommand_from lab' -a '%s'\n", labCommands)

@@ -119,7 +119,12 @@ func (r *router) lanProbes() (v4, v6 *lab.FlowProbe) {
 // streamFrom sends packets from a host into the Internet until the returned function is called, which gives what
 // became of them.
 func (r *router) streamFrom(host, target string) (*lab.Stream, func() lab.StreamStats) {
-	s := &lab.Stream{From: r.Host(host), Target: addrPort(target), Rate: 200}
+	return r.streamOf(200, host, target)
+}
+
+// streamOf is streamFrom with that many packets a second.
+func (r *router) streamOf(rate int, host, target string) (*lab.Stream, func() lab.StreamStats) {
+	s := &lab.Stream{From: r.Host(host), Target: addrPort(target), Rate: rate}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -137,7 +137,7 @@ X`, line[0], line[1]))
 	t.Cleanup(other.kill)
 	second.on("ip address add " + ownOfSecond + "/25 dev lan0")
 	for _, m := range []*pairMember{first, second} {
-		m.configure(fmt.Sprintf("[pair]\nvirtual = [%q, %q]\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\n", virtual4, virtual6, m.peer, key) + uplinks)
+		m.configure(fmt.Sprintf("[pair]\nvirtual = [%q, %q]\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\nprepare = [%q, \"prepare\"]\n", virtual4, virtual6, m.peer, key, m.dir+"/pair-flows") + uplinks)
 		m.files()
 	}
 	return first, second
@@ -147,8 +147,8 @@ X`, line[0], line[1]))
 func (m *pairMember) files() {
 	m.Helper()
 	replace := strings.NewReplacer("br-lan", "lan0", "eth1", "wan1", "192.168.7.1/24", virtual4+"/25", "192.168.7.2", m.own, "192.168.7.3", m.peer,
-		"priority 150", fmt.Sprintf("priority %d", m.priority), "preempt_delay 20\n", "\n", "/etc/uplinkd/pair-flows", m.dir+"/pair-flows",
-		"/etc/conntrackd/", m.dir+"/", "/var/lock/conntrack.lock", m.dir+"/lock", "/run/conntrackd.ctl", m.dir+"/ctl")
+		"priority 100", fmt.Sprintf("priority %d", m.priority), "/etc/uplinkd/pair-flows", m.dir+"/pair-flows",
+		"/var/lib/uplinkd/", m.dir+"/state/", "/etc/conntrackd/", m.dir+"/", "/var/lock/conntrack.lock", m.dir+"/lock", "/run/conntrackd.ctl", m.dir+"/ctl")
 	for name, mode := range map[string]os.FileMode{"keepalived.conf": 0o644, "conntrackd.conf": 0o644, "pair-flows": 0o755} {
 		text, err := os.ReadFile(filepath.Join(examples, "pair", name))
 		if err == nil {
@@ -385,10 +385,8 @@ func TestAPairOfRouters(t *testing.T) {
 	second.await("the backup to have nothing of the primary's lines", second.nothing)
 }
 
-// TestAPairOfRoutersKeepsThePrefixesOfItsHosts has a prefix delegated to the pair, and one router after the other die.
-func TestAPairOfRoutersKeepsThePrefixesOfItsHosts(t *testing.T) {
-	t.Parallel()
-	first, second := newPair(t, `
+// delegatedUplink is a line whose address moves, with a prefix that is delegated to the pair.
+const delegatedUplink = `
 [[uplink]]
 name = "fiber"
 id = 1
@@ -396,16 +394,29 @@ device = "wan1"
 shared = true
   [uplink.ipv6]
   delegation = true
-`+targets+`
+` + targets + `
 [[lan]]
 device = "lan0"
 subnet_id = 1
-`)
+`
+
+// delegate has the provider of the first line delegate a prefix to the pair, and the host of the LAN take what routers advertise.
+func (m *pairMember) delegate() *delegationServer {
+	m.Helper()
 	pool := pools["fiber"]
-	kea := first.serveKea("br0", pool, anHour)
-	first.sh("isp1", fmt.Sprintf("ip route add %v via fe80::9:1 dev br0; nft add element netdev isp fiber_net6 { %[1]v }", pool))
-	first.sh("inet", fmt.Sprintf("ip route add %v via 2001:db8:fff1::1 dev isp1", pool))
-	first.sh("lan", "ip -6 route flush proto boot; ip -6 route flush proto static; sysctl -qw net.ipv6.conf.br0.accept_ra=1 net.ipv6.conf.br0.addr_gen_mode=0")
+	kea := m.serveKea("br0", pool, anHour)
+	m.sh("isp1", fmt.Sprintf("ip route add %v via fe80::9:1 dev br0; nft add element netdev isp fiber_net6 { %[1]v }", pool))
+	m.sh("inet", fmt.Sprintf("ip route add %v via 2001:db8:fff1::1 dev isp1", pool))
+	m.sh("lan", "ip -6 route flush proto boot; ip -6 route flush proto static; sysctl -qw net.ipv6.conf.br0.accept_ra=1 net.ipv6.conf.br0.addr_gen_mode=0")
+	return kea
+}
+
+// TestAPairOfRoutersKeepsThePrefixesOfItsHosts has a prefix delegated to the pair, and one router after the other die.
+func TestAPairOfRoutersKeepsThePrefixesOfItsHosts(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, delegatedUplink)
+	pool := pools["fiber"]
+	kea := first.delegate()
 	told := func() (addresses []hostAddress, router string) {
 		var links []struct {
 			AddrInfo []hostAddress `json:"addr_info"`
@@ -518,7 +529,7 @@ func TestAPairOfRoutersWithTwoPrimaries(t *testing.T) {
 }
 
 // pushes are packets that somebody in the Internet sends to a host of the LAN, which has asked for them once.
-type pushes struct{ received, seen atomic.Int64 }
+type pushes struct{ sent, received, seen atomic.Int64 }
 
 // goesOn is nil when some more have come since it was asked last.
 func (p *pushes) goesOn() error {
@@ -566,7 +577,9 @@ func (r *router) push(port int) *pushes {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				_, _ = server.WriteTo(buffer[:8], to) // what is refused is sent again
+				if _, err := server.WriteTo(buffer[:8], to); err == nil { // what is refused is sent again
+					p.sent.Add(1)
+				}
 			}
 		}
 	})

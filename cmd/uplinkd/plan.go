@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -142,8 +143,31 @@ func notRunning(ctx context.Context, socket string) error {
 	return nil
 }
 
-func initCommand(*flag.FlagSet) runner {
+func initCommand(set *flag.FlagSet) runner {
+	dir := set.String("pair", "", "write the files of two routers of which one works at a time below this `DIR`")
+	var virtual, peer, own netip.Addr
+	set.TextVar(&virtual, "virtual", netip.Addr{}, "with --pair: the `ADDRESS` that hosts have as their router, which moves")
+	set.TextVar(&peer, "peer", netip.Addr{}, "with --pair: the other router's own `ADDRESS` in the same network")
+	set.TextVar(&own, "own", netip.Addr{}, "with --pair: this router's own `ADDRESS` there, where it is not there yet")
+	lan := set.String("lan", "", "with --pair: the `DEVICE` of that network, where it is not clear")
 	return func(_ context.Context, _ []string, s streams) error {
+		switch {
+		case *dir == "" && (virtual.IsValid() || peer.IsValid() || own.IsValid() || *lan != ""):
+			return usagef("--virtual, --peer, --own and --lan are about two routers: name a directory with --pair")
+		case *dir != "" && (!virtual.Is4() || !peer.Is4()):
+			return usagef("--pair needs two IPv4 addresses of the LAN that only you know: --virtual 192.168.7.1, which hosts have as their router, and --peer 192.168.7.3, the other router's own")
+		case *dir != "":
+			files, err := offline.InitPair(offline.PairOptions{Dir: *dir, Virtual: virtual, Peer: peer, Own: own, LAN: *lan})
+			for _, file := range files {
+				fmt.Fprintln(s.out, file)
+			}
+			if err == nil {
+				fmt.Fprint(s.out, "Nothing else was changed. Read them, and copy those of each router: uplinkd.toml, pair.key and pair-flows to /etc/uplinkd,\n"+
+					"keepalived.conf to /etc/keepalived, conntrackd.conf to /etc/conntrackd, sysctl.conf to /etc/sysctl.d/uplinkd.conf. What keepalived moves,\n"+
+					"nothing else may set. Then: uplinkd check, uplinkd doctor. Step by step: docs/several-routers.md\n")
+			}
+			return err
+		}
 		text, err := offline.Init()
 		if err != nil {
 			return err

@@ -114,6 +114,9 @@ func (c *Client) Reload(ctx context.Context, wait time.Duration) error {
 // Confirm keeps the configuration that waits for it.
 func (c *Client) Confirm(ctx context.Context) error { return c.change(ctx, "/api/v1/confirm") }
 
+// Yield has the other router of a pair take over, and returns when it has.
+func (c *Client) Yield(ctx context.Context) error { return c.change(ctx, "/api/v1/pair/yield") }
+
 func (c *Client) change(ctx context.Context, path string) error {
 	resp, err := c.do(ctx, http.MethodPost, path)
 	if err != nil {

@@ -72,6 +72,7 @@ func TestClientWithoutADaemon(t *testing.T) {
 			"Status": func(c *Client) error { _, err := c.Status(t.Context()); return err },
 			"Drain":  func(c *Client) error { return c.Drain(t.Context(), "lte", status.DrainedNow) },
 			"Reload": func(c *Client) error { return c.Reload(t.Context(), 0) },
+			"Yield":  func(c *Client) error { return c.Yield(t.Context()) },
 			"Events": func(c *Client) error { return c.Events(t.Context(), 0, true, func(status.Event) error { return nil }) },
 		} {
 			err := do(Dial(socket))

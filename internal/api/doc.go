@@ -21,6 +21,7 @@
 //	GET  /api/v1/report                  Report; ?month=2026-11
 //	GET  /api/v1/openapi.json            all of this, for machines
 //	POST /api/v1/uplinks/{name}/drain    204; ?now=true; undrain likewise
+//	POST /api/v1/pair/yield              204; 409 when the other router has not taken over
 //	POST /api/v1/reload                  204; 422 when the configuration is wrong
 //	GET  /metrics                        Prometheus
 //	GET  /healthz                        200 "ok", or 503

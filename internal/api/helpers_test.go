@@ -119,6 +119,8 @@ type daemon struct {
 	wait      time.Duration // of the latest reload, until it is confirmed
 	reloadErr error
 	health    error
+	yields    int
+	yieldErr  error
 }
 
 var _ Source = (*daemon)(nil)
@@ -152,6 +154,13 @@ func (d *daemon) Reload(wait time.Duration) error {
 	d.reloads++
 	d.wait = wait
 	return d.reloadErr
+}
+
+func (d *daemon) Yield() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.yields++
+	return d.yieldErr
 }
 
 func (d *daemon) Confirm() error {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -217,6 +218,9 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 		{"POST", "/api/v1/uplinks/{name}/undrain", "/api/v1/uplinks/nobody/undrain", 404, "Authorization: Bearer the token of this test", nil},
 		{"POST", "/api/v1/reload", "", 204, "Authorization: Bearer the token of this test", nil},
 		{"POST", "/api/v1/reload", "", 422, "Authorization: Bearer the token of this test", func() { source.reloadErr = ErrBadConfig }},
+		{"POST", "/api/v1/pair/yield", "", 204, "Authorization: Bearer the token of this test", nil},
+		{"POST", "/api/v1/pair/yield", "", 401, "", nil},
+		{"POST", "/api/v1/pair/yield", "", 409, "Authorization: Bearer the token of this test", func() { source.yieldErr = errors.New("the other router is not heard") }},
 		{"GET", "/api/v1/usage", "", 200, "", nil},
 		{"GET", "/api/v1/report", "", 200, "", nil},
 		{"GET", "/api/v1/report", "/api/v1/report?month=2026-11", 200, "", nil},

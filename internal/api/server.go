@@ -34,6 +34,8 @@ type Source interface {
 	Reload(wait time.Duration) error
 	// Confirm keeps the configuration that waits for it; an error says why not.
 	Confirm() error
+	// Yield has the other router of a pair take over; an error says why it has not.
+	Yield() error
 	// Explain says what would become of a packet; without an uplink, if one is named: as if its cable were
 	// pulled. An error that is [rules.ErrPacket] or [ErrUnknownUplink] is the asker's.
 	Explain(p explain.Packet, without string) (Explanation, error)
@@ -174,6 +176,7 @@ func (l *listenerHandler) routes() map[string]http.Handler {
 		"/api/v1/uplinks/{name}/undrain": l.post(l.undrain),
 		"/api/v1/reload":                 l.post(l.reload),
 		"/api/v1/confirm":                l.post(l.confirm),
+		"/api/v1/pair/yield":             l.post(l.yield),
 		"/api/v1/token":                  l.post(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }),
 		"/healthz":                       get(l.healthz),
 	}
@@ -308,6 +311,14 @@ func reloadQuery(query url.Values) (wait time.Duration, err error) {
 
 func (l *listenerHandler) confirm(w http.ResponseWriter, r *http.Request) {
 	if err := l.o.Source.Confirm(); err != nil {
+		writeError(w, http.StatusConflict, err.Error())
+		return
+	}
+	l.done(w, r)
+}
+
+func (l *listenerHandler) yield(w http.ResponseWriter, r *http.Request) {
+	if err := l.o.Source.Yield(); err != nil {
 		writeError(w, http.StatusConflict, err.Error())
 		return
 	}

@@ -23,6 +23,7 @@ virtual = ["192.168.7.1", "fe80::7:1"]
 device = "br-lan"
 peer = "192.168.7.3:9276"
 key_file = "/etc/uplinkd/pair.key"
+prepare = ["/etc/uplinkd/pair-flows", "prepare"]
 
 [kernel]
 protocol = 200
@@ -275,6 +276,7 @@ var everyValue = Config{
 	Pair: Pair{
 		Virtual: []netip.Addr{netip.MustParseAddr("192.168.7.1"), netip.MustParseAddr("fe80::7:1")}, Device: "br-lan",
 		Peer: netip.MustParseAddrPort("192.168.7.3:9276"), KeyFile: "/etc/uplinkd/pair.key",
+		Prepare: []string{"/etc/uplinkd/pair-flows", "prepare"},
 	},
 	Daemon: Daemon{
 		StateDir: "/srv/uplinkd", Socket: "/srv/uplinkd.sock", SocketGroup: "netdev", Listen: "[::1]:80", TokenFile: "/srv/token", Hosts: []string{"router.lan", "192.0.2.9"}, Hooks: "/srv/hooks", Webhook: "https://192.0.2.10/x?y=z",

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 )
 
@@ -13,6 +14,8 @@ type Pair struct {
 	Device  string         // device: where Virtual stands; no uplink's
 	Peer    netip.AddrPort // peer: of the other daemon
 	KeyFile string         // key_file: absolute path of the secret that both have
+	// Prepare is run at the backup before it takes over in good order, with what the program is given; none: nothing is run.
+	Prepare []string // prepare
 }
 
 // On reports whether there is another router.
@@ -35,7 +38,9 @@ const (
 	titlePair      = "[pair]"
 	exampleVirtual = "192.168.7.1"
 	examplePairKey = "/etc/uplinkd/pair.key"
+	examplePrepare = "/etc/uplinkd/pair-flows"
 	maxVirtual     = 8
+	maxPrepareArgs = 32
 )
 
 func pairSection(p *Pair) section {
@@ -44,6 +49,7 @@ func pairSection(p *Pair) section {
 		text("device", &p.Device, "br-lan", checkDevice),
 		parsed("peer", &p.Peer, "192.168.7.3:9276", parsePeer),
 		text("key_file", &p.KeyFile, examplePairKey, checkPairKey),
+		texts("prepare", &p.Prepare, examplePrepare, maxPrepareArgs, nil),
 	}}
 }
 
@@ -108,6 +114,11 @@ func (r *reader) pair(t *table, c *Config) {
 	}
 	if v := t.values["device"]; v != nil && !v.bad && slices.ContainsFunc(c.Uplinks, func(u Uplink) bool { return u.Device == c.Pair.Device }) {
 		r.fail(v, v.off, "device %s belongs to an uplink: name the one of the LAN, where hosts have the virtual address as their router", quote(c.Pair.Device))
+	}
+	if v := t.values["prepare"]; v != nil && !v.bad && len(c.Pair.Prepare) > 0 {
+		if program := c.Pair.Prepare[0]; !filepath.IsAbs(program) || filepath.Clean(program) != program {
+			r.fail(v, v.elems[0].off, "prepare begins with %s, which is no absolute path: no shell and no PATH looks for it", quote(program))
+		}
 	}
 	if v := t.values["peer"]; v != nil && !v.bad && slices.Contains(c.Pair.Virtual, c.Pair.Peer.Addr()) {
 		r.fail(v, v.off, "peer is the virtual address, which moves: write the other router's own")
@@ -177,13 +188,24 @@ func uplinkTable(root *table, i int) *table {
 
 // Standby returns what the backup of a pair works with: without the uplinks that the primary has, which are Waiting then, and without LANs, whose
 // hosts hear of the primary alone.
-func (c *Config) Standby() *Config {
+func (c *Config) Standby() *Config { return c.backup((*Uplink).Moves, nil) }
+
+// Prepared returns what the backup of a pair plans for when it is about to take over: as Standby, with the uplinks whose address moves, and with the LANs.
+func (c *Config) Prepared() *Config {
+	lans := slices.Clone(c.LANs)
+	for i := range lans {
+		lans[i].PrefixesFrom = slices.Clone(lans[i].PrefixesFrom)
+	}
+	return c.backup(func(u *Uplink) bool { return u.PrimaryOnly }, lans)
+}
+
+func (c *Config) backup(waits func(*Uplink) bool, lans []LAN) *Config {
 	s := *c
-	s.Backup, s.Uplinks, s.LANs = true, nil, nil
+	s.Backup, s.Uplinks, s.LANs = true, nil, lans
 	waiting := make(map[string]bool)
 	for i := range c.Uplinks {
 		u := c.Uplinks[i]
-		if u.Moves() {
+		if waits(&u) {
 			waiting[u.Name] = true
 			s.Waiting = append(s.Waiting, u)
 			continue

@@ -51,6 +51,9 @@ type Program struct {
 
 // Programs lists those that may be run.
 func (c *Config) Programs() (list []Program) {
+	if len(c.Pair.Prepare) > 0 {
+		list = append(list, Program{"[pair] prepare", c.Pair.Prepare[0]})
+	}
 	for i := range c.Uplinks {
 		if u := &c.Uplinks[i]; len(u.Recover.Run) > 0 {
 			list = append(list, Program{fmt.Sprintf("uplink %s: [uplink.recover]", u.Name), u.Recover.Run[0]})

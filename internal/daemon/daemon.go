@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
@@ -80,6 +81,7 @@ type Daemon struct {
 	clat       *clat.Engine
 	sets       *sets.Engine
 	pair       *pair.Engine
+	awaited    atomic.Pointer[awaited] // what keepalived is about to bring; nil: nothing
 	wireGuard  kernel.WireGuard
 	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
@@ -160,7 +162,7 @@ func New(o Options) (_ *Daemon, err error) {
 			})
 		}})
 	d.o.Prober = &tunnel.Prober{Prober: d.o.Prober, WireGuard: &d.wireGuard}
-	d.pair = d.newPair()
+	d.pair = d.newPair(c.Daemon.StateDir)
 	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.keep, Changed: d.replan, OnEvent: d.event,
 		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
 			v, ok = d.monitor.Verdict(path)
@@ -203,7 +205,7 @@ func New(o Options) (_ *Daemon, err error) {
 			d.usage.ObserveRTT(name, family, rtt)
 		}, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
-		Phase: d.started, Kernel: d.kernel, Verdicts: d.monitor, StateSaver: d.saver, Log: d.log, Recorded: recorded.Usable(),
+		Phase: d.started, Kernel: foreseen{d.kernel, &d.awaited}, Verdicts: trusted{d.monitor, &d.awaited}, StateSaver: d.saver, Log: d.log, Recorded: recorded.Usable(),
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
 	if d.o.discovers() {

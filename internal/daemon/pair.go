@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"errors"
+	"path/filepath"
 	"time"
 
 	"github.com/uplinkd/uplinkd/dhcp6"
@@ -16,12 +17,12 @@ import (
 const syncTimeout = 1500 * time.Millisecond
 
 // newPair makes what knows of the other router.
-func (d *Daemon) newPair() *pair.Engine {
+func (d *Daemon) newPair(stateDir string) *pair.Engine {
 	return pair.New(pair.Options{Log: d.log, Version: d.o.Version, Save: d.save, OnEvent: d.event, Settled: func() {
 		d.replan()
 		d.engine.Inherited()
 		d.tellPair()
-	}})
+	}, Prepare: d.prepare, YieldFile: filepath.Join(stateDir, pair.YieldFile)})
 }
 
 // keep saves a document of an engine, and has the other router of a pair told.
@@ -74,6 +75,11 @@ func (d *Daemon) working(c *config.Config, ids map[string]int) (_ *config.Config
 	d.configurePair(c, ids)
 	standby := c.Standby()
 	more, err := planinput.AssignIDs(standby, ids) // its policies share other groups; a takeover shall wait for no disk
+	if err == nil {
+		var further bool
+		further, err = planinput.AssignIDs(c.Prepared(), ids)
+		more = more || further
+	}
 	if d.pair.Primary() {
 		return c, changed || more, err
 	}
@@ -87,6 +93,7 @@ func (d *Daemon) changeRole() {
 	if d.pair.Primary() {
 		d.takeOverPair()
 	}
+	d.turnAwaited()
 	d.mu.Lock()
 	read := d.inForce
 	read.Failure = d.configFailure

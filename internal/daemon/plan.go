@@ -10,16 +10,25 @@ import (
 
 // planFor gives the engine a configuration with what was learned by now. The caller holds d.reloading.
 func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
+	coming := d.awaited.Load()
+	standsIn := coming != nil && !d.pair.Primary()
+	if standsIn {
+		c, ids = coming.config, coming.ids
+	}
 	now := time.Now()
 	learned := d.addressing.Learned(now)
 	d.tunnels.Learn(learned)
 	d.dns.Learn(learned)
 	d.clat.Learn(learned)
+	if standsIn {
+		coming.tell(learned)
+	}
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
+	in.LANsElsewhere = standsIn
 	d.addressing.AddWithdrawn(&in, now)
 	d.addressing.AddDownstream(&in, now)
 	d.addressing.AddProxied(&in)
-	if d.pair.Expects() {
+	if d.pair.Expects() || coming != nil {
 		for i := range in.Uplinks {
 			in.Uplinks[i].Expects = in.Uplinks[i].Shared
 		}

@@ -339,6 +339,9 @@ func ipsecTranslated(o *Observation, found func(Severity, string, string)) {
 // otherPrograms names those of which something must be known that no other check looks at.
 func otherPrograms(o *Observation, found found) {
 	for _, n := range o.Neighbours {
+		if n.Name == "conntrackd" && o.Pair != nil {
+			continue // what it needs is looked at there
+		}
 		if n.Write != "" && n.Check == "" {
 			found(Notice, fmt.Sprintf("%s is here (%s): it %s", n.Name, n.By, n.Does), n.Write)
 		}

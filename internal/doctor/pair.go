@@ -13,10 +13,12 @@ import (
 // Pair is what a pair of routers rests on.
 type Pair struct {
 	Virtual []netip.Addr
+	Device  string   // where Virtual stands
 	Shared  []string // uplinks whose address VRRP moves
 	Key     string   // why the key cannot be used; "" when it can
-	// Keepalived is keepalived's configuration; "" where it is not in its usual place.
-	Keepalived string
+	// Keepalived is keepalived's configuration, and Conntrackd conntrackd's: of what runs, else in the usual place; "": none is found.
+	Keepalived, Conntrackd string
+	YieldFile              string // that keepalived is to track
 }
 
 // include finds a line by which a configuration of keepalived has other files.
@@ -50,6 +52,9 @@ func pairOfRouters(o *Observation, found found) {
 			}
 		}
 	}
+	keepalivedFile(o, found)
+	conntrackdFile(o, found)
+	pairSysctls(o, found)
 	if len(p.Shared) > 0 && !here("conntrackd") {
 		found(Warning, fmt.Sprintf("conntrackd is not here: connections by %s end when the other router takes over", strings.Join(p.Shared, ", ")), "apt-get install conntrackd, and see docs/several-routers.md for its configuration")
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 func TestWhatAPairRestsOnIsFound(t *testing.T) {
-	const conf = "vrrp_instance house {\n\tvirtual_ipaddress {\n\t\t192.168.7.1/24 dev br-lan\n\t}\n\tvirtual_ipaddress_excluded { fe80::7:1/64 }\n}\n"
+	const conf = "track_file up {\nfile /y\nweight -100\n}\nvrrp_instance house {\n\ttrack_file {\n\tup\n\t}\n\tnotify_master x\n\tvirtual_ipaddress {\n\t\t192.168.7.1/24 dev br-lan\n\t}\n\tvirtual_ipaddress_excluded { fe80::7:1/64 }\n}\n"
 	all := []string{"keepalived", "conntrackd"}
 	for name, c := range map[string]struct {
 		key, conf string
@@ -28,8 +28,9 @@ func TestWhatAPairRestsOnIsFound(t *testing.T) {
 		"no conntrackd, and nothing to keep": {"", conf, all[:1], nil, nil},
 	} {
 		o := healthy()
+		o.Liberal = true
 		o.Neighbours = neighbours.Find(neighbours.Seen{Processes: c.programs})
-		o.Pair = &Pair{Virtual: []netip.Addr{netip.MustParseAddr("192.168.7.1"), netip.MustParseAddr("fe80::7:1")}, Key: c.key, Keepalived: c.conf, Shared: c.shared}
+		o.Pair = &Pair{Virtual: []netip.Addr{netip.MustParseAddr("192.168.7.1"), netip.MustParseAddr("fe80::7:1")}, Key: c.key, Keepalived: c.conf, Shared: c.shared, YieldFile: "/y"}
 		var got []Finding
 		for _, f := range Examine(o) {
 			if f.Check == "pair" {

@@ -72,6 +72,9 @@ func (k *Kernel) changeAddr(msgType, flags int, a netcfg.AddrAssignment) error {
 	msg := nl.NewIfAddrmsg(int(familyNumber(rules.FamilyOf(a.Prefix.Addr()))))
 	msg.Index = uint32(index)
 	msg.Prefixlen = uint8(a.Prefix.Bits())
+	if a.LinkScope {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
 	req.AddData(msg)
 	ip := a.Prefix.Addr().AsSlice()
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip))

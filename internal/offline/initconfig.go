@@ -43,6 +43,8 @@ type proposer struct {
 	found   []config.Uplink
 	lost    map[string]discovery.LostDefault // by device
 	lans    []lanFound
+	refused []string   // devices with a default route and a name that no configuration may have
+	pair    *pairFound // nil: one router
 }
 
 // lanFound is a network of hosts that could have prefixes of the providers.
@@ -52,27 +54,39 @@ type lanFound struct {
 }
 
 func proposal(obs *rules.Observed, m discovery.Machine, beside []neighbours.Found) string {
+	p := newProposer(obs, m)
+	p.all(beside)
+	return p.String()
+}
+
+// newProposer finds out what there is.
+func newProposer(obs *rules.Observed, m discovery.Machine) *proposer {
 	d := discovery.New(config.Default(), m)
 	found, _ := d.Scan(obs)
 	p := &proposer{obs: obs, machine: m, lost: make(map[string]discovery.LostDefault)}
 	for _, l := range d.LostDefaults(obs) {
 		p.lost[l.Device] = l
 	}
-	var refused []string
 	for i := range found.Uplinks {
 		if u := &found.Uplinks[i]; accepted(u) {
 			p.found = append(p.found, *u)
 		} else {
-			refused = append(refused, u.Device)
+			p.refused = append(p.refused, u.Device)
 		}
 	}
 	p.findLANs()
+	return p
+}
+
+// all writes the whole proposal.
+func (p *proposer) all(beside []neighbours.Found) {
 	p.write("## Proposed by \"uplinkd init\" from what this machine had when it was asked. A line that begins with one # is a key\n" +
 		"## with its default, or a section that could be of use; \"uplinkd check -c FILE\" validates, \"uplinkd plan -c FILE\" shows\n" +
 		"## what would change in the kernel. Keys are explained in uplinkd.toml(5).\n\n" +
 		"[daemon]\n# listen = \"127.0.0.1:9275\"      # dashboard, JSON and metrics; an address of the LAN shows it there too\n" +
 		"# token_file = \"/etc/uplinkd/token\"  # with it, the dashboard's buttons work over the network\n")
-	for _, device := range refused {
+	p.pairSection()
+	for _, device := range p.refused {
 		p.write("\n## The device %+q has a default route too, and a name that no configuration may have: rename it.\n", device)
 	}
 	for i := range p.found {
@@ -85,7 +99,6 @@ func proposal(obs *rules.Observed, m discovery.Machine, beside []neighbours.Foun
 	p.sections()
 	p.others()
 	p.programs(beside)
-	return p.String()
 }
 
 func (p *proposer) write(format string, args ...any) { fmt.Fprintf(p, format, args...) }
@@ -93,6 +106,7 @@ func (p *proposer) write(format string, args ...any) { fmt.Fprintf(p, format, ar
 func (p *proposer) uplink(u *config.Uplink) {
 	p.write("\n## %s\n", p.describe(u.Device))
 	p.write("[[uplink]]\nname = %q\ndevice = %q\n", u.Name, u.Device)
+	p.pairUplink(u)
 	link, _ := p.obs.Link(u.Device)
 	if link.Kind == config.KindWireGuard {
 		p.write("kind = \"wireguard\"             # its own packets leave by the other uplinks\n")
@@ -128,6 +142,9 @@ func (p *proposer) has(device string, family rules.Family) bool {
 func (p *proposer) ipv4(u *config.Uplink) {
 	l, lost := p.lost[u.Device]
 	switch {
+	case p.pair.leases(u.Name):
+		p.write("  ## The primary asks for the lease itself: stop the other client on this device, on both routers.\n" +
+			"  [uplink.ipv4]\n  method = \"dhcp\"\n")
 	case p.has(u.Device, rules.IPv4):
 		p.write("  # [uplink.ipv4]\n  # method = \"auto\"              # follow the addresses and the gateway that others set\n")
 	case lost && len(l.Lease.Routers) == 0:

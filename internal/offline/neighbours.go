@@ -42,6 +42,26 @@ func programsHere(k *kernel.Kernel, own uint8, obs *rules.Observed, routes []net
 	return neighbours.Find(seen), nil
 }
 
+// commandsHere lists what the processes of a name in this network namespace were started with.
+func commandsHere(proc, program string) (list [][]string) {
+	here, err := os.Readlink(filepath.Join(proc, "thread-self/ns/net"))
+	if err != nil {
+		return nil
+	}
+	dirs, _ := filepath.Glob(filepath.Join(proc, "[0-9]*")) // the pattern is right
+	for _, dir := range dirs {
+		if there, err := os.Readlink(dir + "/ns/net"); err != nil || there != here {
+			continue
+		}
+		name, _ := os.ReadFile(dir + "/comm")
+		words, err := os.ReadFile(dir + "/cmdline")
+		if err == nil && strings.TrimSpace(string(name)) == program && len(words) > 0 {
+			list = append(list, strings.Split(strings.TrimSuffix(string(words), "\x00"), "\x00"))
+		}
+	}
+	return list
+}
+
 // processesHere lists the names of the processes in this network namespace, and their systemd units. What may not be looked at
 // is left out.
 func processesHere(proc string) (names, units []string, err error) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/uplinkd/uplinkd/dhcp6"
 	"github.com/uplinkd/uplinkd/internal/addressing"
@@ -29,15 +30,17 @@ func (in *session) joinPair() error {
 	return err
 }
 
-// maxKeepalived bounds what is read of keepalived's configuration, in bytes.
-const maxKeepalived = 1 << 20
+// maxForeignFile bounds what is read of another program's configuration, in bytes.
+const maxForeignFile = 1 << 20
 
-// pairFiles gathers what a pair rests on; nil without one.
+// pairFiles gathers what a pair rests on; nil without one. Root holds etc.
 func pairFiles(c *config.Config, root string) *doctor.Pair {
 	if !c.Pair.On() {
 		return nil
 	}
-	p := &doctor.Pair{Virtual: c.Pair.Virtual}
+	p := &doctor.Pair{Virtual: c.Pair.Virtual, Device: c.Pair.Device, YieldFile: filepath.Join(c.Daemon.StateDir, pair.YieldFile),
+		Keepalived: foreignFile(root, "etc/keepalived/keepalived.conf", "keepalived", "-f", "--use-file"),
+		Conntrackd: foreignFile(root, "etc/conntrackd/conntrackd.conf", "conntrackd", "-C")}
 	if _, err := pair.ReadKey(c.Pair.KeyFile); err != nil {
 		p.Key = err.Error()
 	}
@@ -46,10 +49,41 @@ func pairFiles(c *config.Config, root string) *doctor.Pair {
 			p.Shared = append(p.Shared, u.Name)
 		}
 	}
-	file := filepath.Join(root, "etc/keepalived/keepalived.conf")
-	if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Size() <= maxKeepalived {
-		text, _ := os.ReadFile(file) // what cannot be read says nothing
-		p.Keepalived = string(text)
-	}
 	return p
+}
+
+// foreignFile reads the configuration of another program: what one that runs here was started with, by one of these options, else what stands in its
+// usual place.
+func foreignFile(root, usual, program string, options ...string) string {
+	file := filepath.Join(root, usual)
+	for _, arguments := range commandsHere("/proc", program) {
+		if named := option(arguments, options); named != "" {
+			file = filepath.Join(root, named)
+		}
+	}
+	info, err := os.Stat(file)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxForeignFile {
+		return ""
+	}
+	text, _ := os.ReadFile(file) // what cannot be read says nothing
+	return string(text)
+}
+
+// option returns the value of an option: "-f FILE", "-fFILE", "--use-file FILE" and "--use-file=FILE".
+func option(arguments, names []string) string {
+	for i, a := range arguments {
+		for _, name := range names {
+			value, joined := strings.CutPrefix(a, name)
+			switch {
+			case !joined:
+			case value == "" && i+1 < len(arguments):
+				return arguments[i+1]
+			case strings.HasPrefix(name, "--"):
+				return strings.TrimPrefix(value, "=")
+			default:
+				return value
+			}
+		}
+	}
+	return ""
 }

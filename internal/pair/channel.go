@@ -164,7 +164,7 @@ func (e *Engine) serve(ctx context.Context, conn *tls.Conn) error {
 
 // message is what is to be told to whoever has these records. The lock is held.
 func (e *Engine) message(have map[string]Stamp, records bool) message {
-	m := message{Protocol: protocol, Version: e.o.Version, Node: e.ledger.Node, Primary: e.primary, Now: time.Now(), Clock: e.ledger.Clock, Setup: e.setup}
+	m := message{Protocol: protocol, Version: e.o.Version, Node: e.ledger.Node, Primary: e.primary, Now: time.Now(), Clock: e.ledger.Clock, Setup: e.setup, Handover: e.handover, Ready: e.ready}
 	if !records {
 		return m
 	}

@@ -19,8 +19,14 @@
 // talk with the servers and hosts that it is about. Two primaries, which only a network in two parts makes, take nothing from each other; when one of them
 // is left, what that one says is newer than all that the other wrote. A router that starts asks the other one before it does anything.
 //
+// # Handover
+//
+//	primary: Yield ── lines ──> the other one: Prepare, then "ready" ──> YieldFile: 1 ──> keepalived moves the addresses
+//
+// The file ranks a router behind the other one until it is primary, or is asked to prepare: so it holds whatever the priorities are.
+//
 // # Goroutines and locks
 //
-// Run has one that listens, one for each connection of at most maxServed, one that pulls and one that saves. Engine.mu guards everything; no callback
+// Run has one that listens, one for each connection of at most maxServed, one that pulls, one that prepares and one that saves. Engine.mu guards everything; no callback
 // is called under it.
 package pair

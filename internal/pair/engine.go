@@ -38,6 +38,11 @@ type Options struct {
 	OnEvent func(status.Event)
 	// Settled hears, a few times after this router has become primary, that what conntrackd has brought from the other one is here.
 	Settled func()
+	// Prepare has this router ready for lines that keepalived is about to bring, before they come, called again until then; nil lines: they come no more, or are here. Nil: nothing
+	// is to be done.
+	Prepare func(ctx context.Context, lines []Line) error
+	// YieldFile is what keepalived tracks; "": nothing.
+	YieldFile string
 	// Listen and Dial reach the other router; nil is TCP.
 	Listen func(ctx context.Context, address string) (net.Listener, error)
 	Dial   func(ctx context.Context, address string) (net.Conn, error)
@@ -66,6 +71,12 @@ type Engine struct {
 	peer      peer
 	tell      chan struct{} // closed, and replaced, when there is something to tell
 	again     chan struct{} // likewise, when what is pulled is to begin anew
+	stirred   chan struct{} // likewise, when the role or what is known of the other router may have changed
+	handover  *handover     // that this router, the primary, asks for
+	coming    *handover     // that the other one asks for
+	came      time.Time     // when it asked
+	ready     *readiness    // for it
+	prepares  chan struct{} // has one element when there is something to prepare
 }
 
 // New returns an Engine that does nothing before Configure and Run.
@@ -73,7 +84,10 @@ func New(o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Engine{o: o, changed: make(chan struct{}, 1), took: make(chan struct{}, 1), confirmed: make(map[string]bool), tell: make(chan struct{}), again: make(chan struct{})}
+	if o.Prepare == nil {
+		o.Prepare = func(context.Context, []Line) error { return nil }
+	}
+	return &Engine{o: o, stirred: make(chan struct{}), prepares: make(chan struct{}, 1), changed: make(chan struct{}, 1), took: make(chan struct{}, 1), confirmed: make(map[string]bool), tell: make(chan struct{}), again: make(chan struct{})}
 }
 
 // Documents returns the documents of the state directory, by name, to be filled before Configure.
@@ -163,6 +177,9 @@ func (e *Engine) Observe(obs *rules.Observed) (changed bool) {
 		clear(e.confirmed)
 		e.acting = false
 		e.news()
+		e.prepareFor(nil)
+		e.wakePreparer()
+		e.stir()
 		close(e.again) // what two primaries have not taken from each other is heard again
 		e.again = make(chan struct{})
 	}
@@ -337,6 +354,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		running.Go(func() { e.save(ctx) })
 		running.Go(func() { e.listen(ctx, secure) })
 		running.Go(func() { e.pullForever(ctx, secure) })
+		running.Go(func() { e.prepare(ctx) })
 	}
 	e.settle(ctx)
 	running.Wait()

@@ -97,9 +97,11 @@ func (w *wire) part(cut bool) {
 // member is a router of a test.
 type member struct {
 	*Engine
-	stop   func()
-	mu     sync.Mutex
-	events []string
+	file     string // what keepalived tracks
+	prepared atomic.Pointer[func([]Line) error]
+	stop     func()
+	mu       sync.Mutex
+	events   []string
 }
 
 const (
@@ -113,8 +115,10 @@ func member0(t *testing.T, w *wire, name, peer, secret string, id int) *member {
 	if err := os.WriteFile(file, []byte(secret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := &member{}
-	m.Engine = New(Options{Version: "1.0", Listen: w.listen(name), Dial: w.dial(peer), Save: func(_ string, read func() any) { read() }, Settled: func() {},
+	m := &member{file: filepath.Join(t.TempDir(), YieldFile)}
+	m.prepares(func([]Line) error { return nil })
+	m.Engine = New(Options{YieldFile: m.file, Prepare: func(_ context.Context, lines []Line) error { return (*m.prepared.Load())(lines) },
+		Version: "1.0", Listen: w.listen(name), Dial: w.dial(peer), Save: func(_ string, read func() any) { read() }, Settled: func() {},
 		OnEvent: func(e status.Event) { m.mu.Lock(); m.events = append(m.events, e.Code); m.mu.Unlock() }})
 	c, err := config.Parse("x.toml", fmt.Appendf(nil, `
 [pair]
@@ -147,6 +151,9 @@ prefixes_from = []
 	m.stop = func() { cancel(); <-done }
 	return m
 }
+
+// prepares says what the router does before it takes over.
+func (m *member) prepares(f func([]Line) error) { m.prepared.Store(&f) }
 
 // be makes a router primary, or backup.
 func (m *member) be(primary bool) {

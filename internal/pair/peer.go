@@ -83,6 +83,8 @@ func (e *Engine) hear(m *message) error {
 			e.grown()
 		}
 	}
+	e.heardOfHandover(m)
+	e.stir()
 	peer := e.pair.Peer
 	e.mu.Unlock()
 	if came {
@@ -102,6 +104,8 @@ func (e *Engine) lost(err error) {
 	if went {
 		p.since = now
 	}
+	e.prepareFor(nil)
+	e.stir()
 	peer, news := e.pair.Peer, p.told != p.err
 	p.told = p.err
 	e.mu.Unlock()
@@ -120,7 +124,7 @@ func (e *Engine) Status(now time.Time) *status.Pair {
 	if !e.pair.On() {
 		return nil
 	}
-	s := &status.Pair{Role: string(Backup), Peer: e.pair.Peer.String(), Virtual: e.pair.Virtual[0].String(), Heard: status.At(e.peer.heard)}
+	s := &status.Pair{Role: string(Backup), Peer: e.pair.Peer.String(), Virtual: e.pair.Virtual[0].String(), Heard: status.At(e.peer.heard), Yielding: e.handover != nil}
 	p := &e.peer
 	switch {
 	case e.primary && p.lives(now):

@@ -26,15 +26,17 @@ type hello struct {
 
 // message is what it hears: whenever something changes, and every heartbeat.
 type message struct {
-	Protocol int       `json:"protocol"`
-	Version  string    `json:"version"` // of the program
-	Node     string    `json:"node"`
-	Primary  bool      `json:"primary"`
-	Now      time.Time `json:"now"`
-	Clock    uint64    `json:"clock"` // the highest count that the sender has seen
-	Setup    Setup     `json:"setup"`
-	Records  []Record  `json:"records,omitempty"`
-	More     bool      `json:"more,omitempty"` // further records follow at once
+	Protocol int        `json:"protocol"`
+	Version  string     `json:"version"` // of the program
+	Node     string     `json:"node"`
+	Primary  bool       `json:"primary"`
+	Now      time.Time  `json:"now"`
+	Clock    uint64     `json:"clock"` // the highest count that the sender has seen
+	Setup    Setup      `json:"setup"`
+	Handover *handover  `json:"handover,omitempty"` // the sender, the primary, wants the other one to take over
+	Ready    *readiness `json:"ready,omitempty"`    // of the sender, for what the other one has asked for
+	Records  []Record   `json:"records,omitempty"`
+	More     bool       `json:"more,omitempty"` // further records follow at once
 }
 
 // Setup is what has to be the same on both, for connections to mean the same.

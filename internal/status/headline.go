@@ -26,6 +26,9 @@ func (s *Status) Summary() string {
 	if s.backup() {
 		b = append(b, "Backup: the other router has "+s.Pair.Virtual)
 	}
+	if s.Pair != nil && s.Pair.Yielding {
+		b = append(b, "Handing over to the other router")
+	}
 	switch {
 	case s.backup() && !has4 && !has6:
 	case len(s.Uplinks) == 0:

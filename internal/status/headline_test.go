@@ -31,6 +31,8 @@ func TestTheHeadlineSaysWhoCarriesWhat(t *testing.T) {
 		health Health
 	}{
 		"all is well": {func(*Status) {}, "Online by fiber; lte ready. IPv6 by fiber.", AllWell},
+		"a primary that hands over": {func(s *Status) { s.Pair = &Pair{Role: "primary", Yielding: true} },
+			"Handing over to the other router. Online by fiber; lte ready. IPv6 by fiber.", AllWell},
 		"a notice is no problem": {func(s *Status) { s.Problems = []rules.Problem{{Severity: "notice"}} },
 			"Online by fiber; lte ready. IPv6 by fiber.", AllWell},
 		"a problem": {func(s *Status) { s.Problems = []rules.Problem{{Severity: "warning"}} },

@@ -39,6 +39,8 @@ type Pair struct {
 	Peer    string `json:"peer"`    // the other one's address
 	Heard   Time   `json:"heard"`   // when it was heard last; "" for never
 	LagMS   *int64 `json:"lag_ms"`  // how old what the backup knows may be; null while it was never heard
+	// Yielding is true while this router, the primary, hands over.
+	Yielding bool `json:"yielding"`
 }
 
 // Config says which configuration is in force.

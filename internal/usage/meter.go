@@ -192,6 +192,9 @@ func (m *Meter) OverQuota() map[string]bool {
 	return m.over
 }
 
+// Save saves the volumes as they are now.
+func (m *Meter) Save() { m.save() }
+
 func (m *Meter) save() {
 	m.o.Save(docVolumes, func() any {
 		m.mu.Lock()

@@ -29,6 +29,9 @@ func (a AddrAssignment) String() string {
 	if a.NoPrefixRoute {
 		s += " noprefixroute"
 	}
+	if a.LinkScope {
+		s += " scope link"
+	}
 	return s
 }
 

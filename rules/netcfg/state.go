@@ -39,6 +39,8 @@ type AddrAssignment struct {
 	Deprecated bool         `json:"-"`      // IPv6: not for new connections (preferred lifetime 0)
 	// NoPrefixRoute has the kernel make no connected route in main.
 	NoPrefixRoute bool `json:"-"`
+	// LinkScope is true for an IPv4 address that is the source of nothing.
+	LinkScope bool `json:"-"`
 }
 
 // Key returns what identifies the assignment, whatever its lifetimes.

@@ -255,7 +255,7 @@ func (k *Kernel) addAddr(op netcfg.AddAddr) error {
 	if _, ok := k.obs.Link(op.Device); !ok {
 		return unix.ENODEV
 	}
-	k.obs.Addrs = append(k.obs.Addrs, rules.Addr{Device: op.Device, Prefix: op.Prefix, NoPrefixRoute: op.NoPrefixRoute, Protocol: k.numbers.Protocol})
+	k.obs.Addrs = append(k.obs.Addrs, rules.Addr{Device: op.Device, Prefix: op.Prefix, NoPrefixRoute: op.NoPrefixRoute, LinkScope: op.LinkScope, Protocol: k.numbers.Protocol})
 	if !op.Prefix.IsSingleIP() && !op.NoPrefixRoute {
 		k.obs.Routes = append(k.obs.Routes, Connected(op.Device, op.Prefix))
 	}

@@ -1,0 +1,154 @@
+package daemon
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/pair"
+	"github.com/uplinkd/uplinkd/rules"
+	"github.com/uplinkd/uplinkd/rules/netcfg"
+)
+
+func pairConfig(t *testing.T) *config.Config {
+	t.Helper()
+	c, err := config.Parse("x.toml", []byte(`
+[pair]
+virtual = "192.168.7.1"
+device = "br-lan"
+peer = "192.168.7.3:9276"
+key_file = "/etc/uplinkd/pair.key"
+[[uplink]]
+name = "fiber"
+id = 1
+device = "eth1"
+shared = true
+[[uplink]]
+name = "cable"
+id = 2
+device = "eth2"
+primary_only = true
+[[uplink]]
+name = "own"
+id = 3
+device = "eth3"
+[[lan]]
+device = "br-lan"
+[[policy]]
+name = "mail"
+protocol = "tcp"
+dport = 25
+uplinks = ["fiber", "cable"]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestTheBackupIsPreparedForLinesWhoseAddressMoves(t *testing.T) {
+	c := pairConfig(t).Prepared()
+	var names []string
+	for _, u := range c.Uplinks {
+		names = append(names, u.Name)
+	}
+	if diff := cmp.Diff([]string{"fiber", "own"}, names); diff != "" || !c.Backup || len(c.LANs) != 1 || len(c.Waiting) != 1 || len(c.Policies[0].Uplinks) != 1 {
+		t.Errorf("%s %+v %+v", diff, c.LANs, c.Policies)
+	}
+	prefix := netip.MustParsePrefix
+	a := awaitedOf(c, map[string]int{"fiber": 1, "own": 3}, []pair.Line{
+		{Uplink: "fiber", Addresses: []netip.Prefix{prefix("198.51.100.2/26"), prefix("198.51.100.3/32")}, Gateway: netip.MustParseAddr("198.51.100.1")},
+		{Uplink: "fiber", Addresses: []netip.Prefix{prefix("2001:db8:a::2/64")}, Gateway: netip.MustParseAddr("fe80::1")},
+		{Uplink: "cable", Addresses: []netip.Prefix{prefix("203.0.113.2/26")}}, // no address of it moves
+		{Uplink: "own", Addresses: []netip.Prefix{prefix("203.0.113.66/26")}},
+		{Uplink: "of somebody else", Addresses: []netip.Prefix{prefix("203.0.113.130/26")}},
+		{Uplink: "fiber"},
+	}, comes)
+	obs := &rules.Observed{Addrs: []rules.Addr{{Device: "eth1", Prefix: prefix("198.51.100.2/26"), Protocol: 18}}}
+	if a.show(obs) {
+		t.Error("all is here")
+	}
+	var addresses, routes []string
+	for _, o := range obs.Addrs {
+		addresses = append(addresses, o.Prefix.String()+" dev "+o.Device)
+	}
+	for _, r := range obs.Routes {
+		routes = append(routes, netcfg.PutRoute{Route: r}.Command())
+	}
+	if diff := cmp.Diff([]string{"198.51.100.2/26 dev eth1", "198.51.100.3/32 dev eth1", "2001:db8:a::2/64 dev eth1"}, addresses); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{
+		"ip -4 route replace 198.51.100.0/26 dev eth1 table 254 proto 18 scope 253",
+		"ip -4 route replace default via 198.51.100.1 dev eth1 table 254 proto 18 metric 1",
+		"ip -6 route replace 2001:db8:a::/64 dev eth1 table 254 proto 18 metric 256",
+		"ip -6 route replace default via fe80::1 dev eth1 table 254 proto 18 metric 1",
+	}, routes); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[rules.Path]bool{{Uplink: 1, Family: rules.IPv4}: true, {Uplink: 1, Family: rules.IPv6}: true}, a.paths); diff != "" {
+		t.Error(diff)
+	}
+	if !a.show(obs) {
+		t.Error("what is here is awaited")
+	}
+}
+
+func TestWhatIsAwaitedIsShownOnceWhateverHasCome(t *testing.T) {
+	c := pairConfig(t).Prepared()
+	rapid.Check(t, func(t *rapid.T) {
+		var line pair.Line
+		line.Uplink = "fiber"
+		for _, n := range rapid.SliceOfNDistinct(rapid.Byte(), 1, 4, rapid.ID).Draw(t, "addresses") {
+			line.Addresses = append(line.Addresses, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, n}), rapid.IntRange(24, 32).Draw(t, "bits")))
+		}
+		line.Gateway = netip.MustParseAddr("198.51.100.1")
+		a := awaitedOf(c, map[string]int{"fiber": 1}, []pair.Line{line}, comes)
+		all := &rules.Observed{}
+		a.show(all)
+		some := &rules.Observed{}
+		for _, o := range all.Addrs {
+			if rapid.Bool().Draw(t, "has come") {
+				some.Addrs = append(some.Addrs, o)
+			}
+		}
+		for _, r := range all.Routes {
+			if rapid.Bool().Draw(t, "has come") {
+				r.Protocol, r.Metric = 2, 100 // the kernel's own, keepalived's metric
+				some.Routes = append(some.Routes, r)
+			}
+		}
+		came := len(some.Addrs) + len(some.Routes)
+		if whole := a.show(some); whole != (came == len(all.Addrs)+len(all.Routes)) {
+			t.Fatalf("%d of %d have come: %t", came, len(all.Addrs)+len(all.Routes), whole)
+		}
+		sorted := cmpopts.SortSlices(func(x, y rules.Addr) bool { return x.Prefix.String() < y.Prefix.String() })
+		if diff := cmp.Diff(all.Addrs, some.Addrs, sorted, cmp.Comparer(func(x, y netip.Prefix) bool { return x == y })); diff != "" || len(some.Routes) != len(all.Routes) || !a.show(some) {
+			t.Fatalf("%s\n%+v", diff, some.Routes)
+		}
+	})
+}
+
+type noVerdicts struct{}
+
+func (noVerdicts) Verdicts(map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
+	return map[rules.Path]rules.Verdict{{Uplink: 3}: {Health: rules.Dead}}
+}
+
+func TestALineThatTheOtherRouterHasJudgedIsTrusted(t *testing.T) {
+	var d Daemon
+	v := trusted{noVerdicts{}, &d.awaited}
+	fiber := rules.Path{Uplink: 1, Family: rules.IPv4}
+	if _, judged := v.Verdicts(nil)[fiber]; judged {
+		t.Error("nothing is awaited")
+	}
+	d.awaited.Store(&awaited{paths: map[rules.Path]bool{fiber: true, {Uplink: 3}: true}})
+	got := v.Verdicts(nil)
+	if got[fiber].Health != rules.Good || got[rules.Path{Uplink: 3}].Health != rules.Dead {
+		t.Errorf("%+v", got)
+	}
+}
