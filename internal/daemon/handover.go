@@ -66,7 +66,7 @@ func (d *Daemon) Yield() error {
 		if err != nil {
 			return err
 		}
-		d.awaited.Store(a) // in place of what has just arrived
+		d.awaited.Store(a)                     // in place of what has just arrived
 		defer d.awaited.CompareAndSwap(a, nil) // it is another one by now if the role has changed
 	}
 	return d.pair.Yield(context.Background(), lines)
