@@ -164,15 +164,15 @@ type planner struct {
 	delegates         bool           // hosts may have addresses that belong to one uplink
 }
 
-// placeholder stands on devices whose other addresses may all go: with the last one, the kernel takes all IPv4 routes of a device, in every table
+// dummyAddress stands on devices whose other addresses may all go: with the last one, the kernel takes all IPv4 routes of a device, in every table
 // (fib_disable_ip). It is the IPv4 dummy address of RFC 7600, and with link scope the source of nothing.
-var placeholder = netip.MustParsePrefix("192.0.0.8/32")
+var dummyAddress = netip.MustParsePrefix("192.0.0.8/32")
 
 // addresses assigns what the configuration and leases give the uplinks.
 func (p *planner) addresses() {
 	p.eachPath(func(u *Uplink, family Family, _ PathInfo) {
 		if u.Shared && family == IPv4 {
-			p.assignAddr(netcfg.AddrAssignment{Device: u.Device, Prefix: placeholder, LinkScope: true})
+			p.assignAddr(netcfg.AddrAssignment{Device: u.Device, Prefix: dummyAddress, LinkScope: true})
 		}
 		if a := u.Family(family).Assign; a != nil {
 			for _, address := range a.Addresses {

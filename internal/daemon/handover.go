@@ -29,7 +29,6 @@ const (
 	lingerTime = 1500 * time.Millisecond
 	// protocolKeepalived is on routes of keepalived (RTPROT_KEEPALIVED, linux/rtnetlink.h).
 	protocolKeepalived = 18
-	scopeLink          = 253
 	// connectedMetric6 is that of IPv6 routes that the kernel makes with addresses (IP6_RT_PRIO_ADDRCONF).
 	connectedMetric6 = 256
 )
@@ -218,7 +217,7 @@ func awaitedOf(c *config.Config, ids map[string]int, lines []pair.Line, now phas
 			continue
 		}
 		device, family, everywhere := c.Uplinks[at].Device, rules.IPv4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		scope, metric := uint8(scopeLink), uint32(0)
+		scope, metric := netcfg.ScopeLink, uint32(0)
 		if line.Addresses[0].Addr().Is6() {
 			family, everywhere, scope, metric = rules.IPv6, netip.PrefixFrom(netip.IPv6Unspecified(), 0), 0, connectedMetric6
 		}
