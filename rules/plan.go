@@ -125,6 +125,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (netcfg.State, R
 		}
 		p.needTables()
 		p.linkGroups()
+		p.hardware()
 		p.sysctls()
 		p.avoidForeignRoutes()
 		p.foreignRules()
@@ -538,6 +539,7 @@ func (p *planner) restore() {
 	for _, s := range p.state.Sysctls {
 		wanted[s.Name] = true
 	}
+	p.restoreHardware()
 	p.state.Qdiscs = slices.Clone(p.obs.Recorded.Qdiscs)
 	for name, value := range p.obs.Recorded.Sysctls {
 		if _, exists := p.obs.Sysctls[name]; exists && !wanted[name] {

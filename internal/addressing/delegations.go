@@ -63,7 +63,7 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid, pair
 			r.duid = pair.String()
 		}
 		if r.delegation || r.address {
-			specs[u.Name] = spec[*dhcp6.Client]{device: u.Device, key: r, onRemove: release,
+			specs[u.Name] = spec[*dhcp6.Client]{device: u.Device, hardware: u.HardwareAddress, key: r, onRemove: release,
 				make: func(current func() bool) *dhcp6.Client { return l.client(u.Name, u.Device, r, duid, current) }}
 		}
 	}

@@ -61,7 +61,7 @@ func (l *leases) configure(c *config.Config, pair dhcp6.DUID) {
 			if u.PrimaryOnly && pair != nil {
 				clientID = clientIDOf(u.ID, pair)
 			}
-			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, clientID, current) }}
+			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, hardware: u.HardwareAddress, make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, clientID, current) }}
 		}
 	}
 	l.mu.Lock()

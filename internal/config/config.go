@@ -119,13 +119,15 @@ type Kernel struct {
 
 // Uplink is one [[uplink]] section.
 type Uplink struct {
-	Name    string // name: unique; 1 to MaxUplinkName letters, digits, - and _
-	ID      int    // id: of its mark and table, 1..MaxUplinks, unique; 0: one is assigned and kept
-	Kind    string // kind: KindISP, or the name of one of encap.Kinds
-	Device  string // device: unique; a network interface's name, at most 15 bytes
-	Tier    int    // tier: 1..255, the lowest is used first
-	Weight  int    // weight: 1..256, share of new flows among the usable uplinks of one tier
-	Enabled bool   // enabled: what is not is in Config.Disabled
+	Name   string // name: unique; 1 to MaxUplinkName letters, digits, - and _
+	ID     int    // id: of its mark and table, 1..MaxUplinks, unique; 0: one is assigned and kept
+	Kind   string // kind: KindISP, or the name of one of encap.Kinds
+	Device string // device: unique; a network interface's name, at most 15 bytes
+	// HardwareAddress is the link-layer address that Device is given; zero: whichever it has. Not for a tunnel without Ethernet.
+	HardwareAddress [6]byte // hardware_address: unicast
+	Tier            int     // tier: 1..255, the lowest is used first
+	Weight          int     // weight: 1..256, share of new flows among the usable uplinks of one tier
+	Enabled         bool    // enabled: what is not is in Config.Disabled
 	// Which the primary of a pair alone has.
 	Shared      bool // shared: VRRP moves its address
 	PrimaryOnly bool // primary_only: it is dialed, or leased, under an identity of the pair

@@ -46,6 +46,7 @@ name = "office"
 id = 9
 kind = "isp"
 device = "ppp0"
+hardware_address = "02-00-00-00-00-AB"
 tier = 2
 weight = 256
 default = false
@@ -286,7 +287,7 @@ var everyValue = Config{
 	},
 	DNS: Resolution{ResolvConf: "/srv/resolv.conf", Dnsmasq: "/srv/dnsmasq", Unbound: true, Resolved: true},
 	Uplinks: []Uplink{{
-		Name: "office", ID: 9, Enabled: true, Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
+		Name: "office", ID: 9, Enabled: true, Kind: "isp", Device: "ppp0", HardwareAddress: [6]byte{2, 5: 0xab}, Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),

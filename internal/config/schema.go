@@ -185,6 +185,7 @@ func uplinkSection(u *Uplink) section {
 		integer("id", &u.ID, 1, MaxUplinks, nil),
 		choice("kind", &u.Kind, append([]string{KindISP}, kindNames(func(*encap.Kind) bool { return true })...), nil),
 		text("device", &u.Device, "eth1", checkDevice),
+		parsed("hardware_address", &u.HardwareAddress, exampleHardware, parseHardware),
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
 		subtable("bandwidth", titleBandwidth, func(r *reader, t *table) { r.section(t, bandwidthSection(&u.Bandwidth)) }),

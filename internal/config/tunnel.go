@@ -189,6 +189,8 @@ func kindsOf(key string) []string {
 	switch key {
 	case "wireguard", "underlay", "peer_routes":
 		return []string{KindWireGuard}
+	case "hardware_address":
+		return append([]string{KindISP}, kindNames(carriesFrames)...)
 	case "over":
 		return kindNames((*encap.Kind).Ends)
 	}

@@ -59,6 +59,9 @@ func New(cfg Config) *Client {
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
 func (c *Client) SetLink(index int, up bool) { c.session.SetLink(index, up) }
 
+// SetHardware tells the hardware address of the device.
+func (c *Client) SetHardware(address [6]byte) { c.session.SetHardware(address) }
+
 // Run asks for and keeps a lease until the context ends. The lease is not released.
 func (c *Client) Run(ctx context.Context) error {
 	m := newMachine(c.cfg.Last)

@@ -21,9 +21,11 @@ type Lease struct {
 	Server  netip.Addr   `json:"server"`
 	MTU     int          `json:"mtu,omitempty"` // bytes; 0: none was given
 	DNS     []netip.Addr `json:"dns,omitempty"` // servers (option 6), as they were given
-	Renew   time.Time    `json:"renew"`         // T1: ask the server that lent it
-	Rebind  time.Time    `json:"rebind"`        // T2: ask any server
-	Expires time.Time    `json:"expires"`
+	// Client is the identifier (option 61) under which it was lent; empty: that of an earlier version, which did not note it.
+	Client  []byte    `json:"client,omitempty"`
+	Renew   time.Time `json:"renew"`  // T1: ask the server that lent it
+	Rebind  time.Time `json:"rebind"` // T2: ask any server
+	Expires time.Time `json:"expires"`
 }
 
 // Route is a destination that the server offers besides the Internet (RFC 3442).

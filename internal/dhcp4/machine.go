@@ -65,10 +65,11 @@ func newMachine(last *Lease) *machine {
 	return &machine{state: stopped, lease: last, rand: rand.Float64}
 }
 
-// linkUp begins: with the lease of before if there is one that still lasts, else from nothing.
+// linkUp begins: with the lease of before if there is one that still lasts and was lent to us by the name that we have now, else from
+// nothing.
 func (m *machine) linkUp(hardware net.HardwareAddr, now time.Time) []outgoing {
 	m.hardware = hardware
-	if m.lease != nil && now.Before(m.lease.Expires) {
+	if m.lease != nil && now.Before(m.lease.Expires) && (len(m.lease.Client) == 0 || bytes.Equal(m.lease.Client, m.identifier())) {
 		return m.enter(rebooting, now)
 	}
 	m.lease = nil
@@ -214,7 +215,7 @@ func (m *machine) receive(reply *dhcpv4.DHCPv4, now time.Time) []outgoing {
 			m.refused = err.Error()
 			return nil
 		}
-		m.refused = ""
+		m.refused, lease.Client = "", m.identifier()
 		m.state, m.lease, m.deadline = bound, lease, lease.Renew
 	case kind == dhcpv4.MessageTypeNak && m.asking() && m.fromOurServer(reply):
 		m.refused = "the server refused it: " + reply.Message()

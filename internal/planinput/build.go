@@ -32,6 +32,9 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
 			TakesBack: u.Failback == config.FailbackImmediateAll, Shared: u.Shared, Expects: u.Shared && i >= len(c.Uplinks), Inherits: c.Pair.On() && !u.Shared, Overflows: c.Overflow(u) > 0,
 		}
+		if i < len(c.Uplinks) { // the backup of a pair does not call itself what the primary does
+			out.Uplinks[i].Hardware = u.HardwareAddress
+		}
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, &u.IPv4, u.WireGuard != nil)
 			wire(&out.Uplinks[i].IPv6, given.IPv6, &u.IPv6, u.WireGuard != nil)
