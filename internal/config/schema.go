@@ -349,6 +349,7 @@ func (r *reader) delegation(t *table, ip *IP) {
 			complain("translate", "translate needs a prefix to translate to: add delegation = true")
 		}
 	}
+	r.classes(t, ip)
 	if ip.Translate && ip.Masquerade == On {
 		complain("translate", "translate and masquerade rewrite the same packets: remove one of them")
 	}
