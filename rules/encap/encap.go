@@ -145,7 +145,7 @@ func (p *Params) Attributes() []Attribute {
 // Decode reads what the kernel tells of a device; of those of other kinds, the kind alone.
 func Decode(linkKind string, attributes iter.Seq2[uint16, []byte]) Params {
 	for _, k := range Kinds() {
-		if !k.Ends() || linkKind != k.Name && linkKind != k.Name6 {
+		if !k.Ends() || linkKind != k.Name && (linkKind != k.Name6 || linkKind == "") {
 			continue
 		}
 		p := Params{Kind: k.Name}

@@ -94,6 +94,10 @@ func TestOverheadIsWhatIsAroundTheContent(t *testing.T) {
 }
 
 func TestAForeignDeviceIsNoKindOfOurs(t *testing.T) {
+	// Hardware has no kind, and tells of itself as a port all the same (IFLA_INFO_SLAVE_KIND).
+	if p := Decode("", func(func(uint16, []byte) bool) {}); p != (Params{}) {
+		t.Errorf("hardware: %+v", p)
+	}
 	p := Decode("veth", func(func(uint16, []byte) bool) { t.Error("its attributes are read") })
 	if p != (Params{Kind: "veth"}) || p.Spec().Ends() || p.LinkKind() != "veth" || p.Args() != "" || p.Attributes() != nil {
 		t.Errorf("%+v", p)
