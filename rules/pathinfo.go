@@ -268,7 +268,7 @@ func UsableAddresses(family Family, addrs []Addr) (usable []netip.Prefix, linkLo
 		case FamilyOf(ip) != family || a.Tentative:
 		case ip.IsLinkLocalUnicast():
 			linkLocal = linkLocal || family == IPv6
-		case a.LinkScope || !ip.IsGlobalUnicast():
+		case a.LinkScope || !ip.IsGlobalUnicast() || compatible(ip):
 		default:
 			rank := 0
 			if a.Deprecated {
@@ -298,3 +298,9 @@ func (r *Report) HasAddress(family Family, a netip.Addr) bool {
 	}
 	return false
 }
+
+// compatible reports whether an address is an IPv4 address in IPv6's form, by which the kernel names the local end of a tunnel to several others
+// (net/ipv6/addrconf.c add_v4_addrs). Nobody is reached by it.
+func compatible(a netip.Addr) bool { return compatibles.Contains(a) }
+
+var compatibles = netip.MustParsePrefix("::/96")

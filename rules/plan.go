@@ -253,7 +253,7 @@ func (p *planner) deviceRoutes() map[deviceFamily][]*netcfg.Route {
 	taken := make(map[key]bool, len(p.paths))
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Table != netcfg.TableMain || r.Protocol == p.k.Protocol || r.Type != netcfg.Unicast || r.DefaultLike() || len(r.Nexthops) != 1 {
+		if r.Table != netcfg.TableMain || r.Protocol == p.k.Protocol || r.Type != netcfg.Unicast || r.DefaultLike() || r.Dst == compatibles || len(r.Nexthops) != 1 {
 			continue
 		}
 		device, gateway := r.Nexthops[0].Device, r.Nexthops[0].Gateway

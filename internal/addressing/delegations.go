@@ -276,11 +276,26 @@ func (e *Engine) Delegated(u *config.Uplink, now time.Time) []status.Delegated {
 			}
 		}
 	}
+	if prefix := e.delegated6RD(u); prefix.IsValid() {
+		list = append(list, status.Delegated{Prefix: prefix, PreferredS: infiniteSeconds, ValidS: infiniteSeconds})
+	}
 	if prefix := u.IPv6.Prefix; prefix.IsValid() {
 		list = slices.DeleteFunc(list, func(have status.Delegated) bool { return have.Prefix == prefix })
 		list = slices.Insert(list, 0, status.Delegated{Prefix: prefix, PreferredS: infiniteSeconds, ValidS: infiniteSeconds})
 	}
 	return list
+}
+
+// delegated6RD returns the prefix that an uplink has by 6rd, for as long as its carrier has the address; the zero Prefix: none.
+func (e *Engine) delegated6RD(u *config.Uplink) netip.Prefix {
+	if u.IPv6.SixRD == nil {
+		return netip.Prefix{}
+	}
+	c, _ := e.configuration()
+	leases := make(planinput.Learned)
+	e.leases.learned(leases)
+	s, _ := planinput.SixRDOf(c, u, leases)
+	return s.Delegated
 }
 
 // delegated lists the prefixes of a lease with what remains of their lifetimes.

@@ -236,8 +236,9 @@ func (e *Engine) lanSource(u *config.Uplink, mtu int) lanSource {
 	if u.IPv6.Share {
 		shared = sharedNetworks(e.routers.view(u.Name))
 	}
+	sixRD := e.delegated6RD(u)
 	s := lanSource{mtu: mtu, dns: slices.Clone(lease.DNS), lifetimes: func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
-		if prefix == u.IPv6.Prefix {
+		if prefix == u.IPv6.Prefix || prefix == sixRD {
 			return time.Time{}, time.Time{}, false, true // it never ends
 		}
 		for _, own := range shared {

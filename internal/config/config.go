@@ -179,7 +179,7 @@ type IP struct {
 	// PrefixHint, if that is valid.
 	Delegation bool         // delegation
 	PrefixHint netip.Prefix // prefix_hint: length 1..64
-	// Prefix is routed to us without being asked for: by contract, a tunnel broker, 6rd. It is a delegation that never ends.
+	// Prefix is routed to us without being asked for: by contract, a tunnel broker. It is a delegation that never ends.
 	Prefix netip.Prefix // prefix: global, length 1..64
 	// DUID, IAID and the classes are what the DHCPv6 client says that it is, for providers that expect something.
 	DUID        string   // duid: 3..130 octets in hexadecimal digits with colons; "" is this router's own
@@ -194,10 +194,14 @@ type IP struct {
 	// Share gives a LAN the /64 of the uplink's own line, where the provider delegates none (RFC 7278). For MethodRA only, without
 	// Delegation or Prefix.
 	Share bool // share
+	// SixRD is [uplink.6rd], for KindSixRD alone, which always has it.
+	SixRD *SixRD
 }
 
 // Delegates reports whether the uplink has a prefix for LANs, or asks for one.
-func (ip *IP) Delegates() bool { return ip.Delegation || ip.Prefix.IsValid() || ip.Share }
+func (ip *IP) Delegates() bool {
+	return ip.Delegation || ip.Prefix.IsValid() || ip.Share || ip.SixRD != nil
+}
 
 // Probe is [uplink.probe]: how the health of an uplink is found out.
 type Probe struct {

@@ -318,7 +318,7 @@ var everyValue = Config{
 			RequestAddress: true, Translate: true,
 		},
 		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality, DNS: Servers{Auto: true}, Recover: defaultRecover(),
-	}, everyMobile(), everyShared(), everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT()},
+	}, everyMobile(), everyShared(), everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT(), every6RD()},
 	Tiers:   []Tier{{Tier: 1, Balance: BalanceLatency, Overflow: 0.75}},
 	Tunnels: everyTunnel,
 	LANs: []LAN{{

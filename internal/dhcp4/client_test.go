@@ -144,13 +144,20 @@ type bench struct {
 // start runs a client in a bubble; the returned function ends it.
 func start(t *testing.T, last *Lease, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4) *bench {
 	t.Helper()
+	return startWith(t, Config{Last: last}, answer)
+}
+
+// startWith does so with more of a configuration.
+func startWith(t *testing.T, cfg Config, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4) *bench {
+	t.Helper()
 	b := &bench{line: &line{answer: answer}}
-	b.Client = New(Config{Device: "wan1", Last: last, Log: slog.New(slog.DiscardHandler), Open: b.open,
-		OnLease: func(l *Lease) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.leases = append(b.leases, l)
-		}})
+	cfg.Device, cfg.Log, cfg.Open = "wan1", slog.New(slog.DiscardHandler), b.open
+	cfg.OnLease = func(l *Lease) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.leases = append(b.leases, l)
+	}
+	b.Client = New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()

@@ -49,6 +49,7 @@ type outgoing struct {
 type machine struct {
 	hardware net.HardwareAddr
 	clientID []byte         // nil: the hardware address
+	sixRD    bool           // option 212 is asked for
 	rand     func() float64 // uniform in [0, 1)
 
 	state    state
@@ -142,12 +143,16 @@ func (m *machine) send(now time.Time) []outgoing {
 	m.tries++
 	m.deadline = now.Add(m.wait(now))
 	kind := dhcpv4.MessageTypeRequest
+	options := []dhcpv4.OptionCode{dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
+		dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue}
+	if m.sixRD {
+		options = append(options, option6RD)
+	}
 	modifiers := []dhcpv4.Modifier{
 		dhcpv4.WithTransactionID(m.xid), dhcpv4.WithHwAddr(m.hardware),
 		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(m.identifier())),
 		dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(1500)),
-		dhcpv4.WithRequestedOptions(dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
-			dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue),
+		dhcpv4.WithRequestedOptions(options...),
 	}
 	out := outgoing{}
 	switch m.state {
