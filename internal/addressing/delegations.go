@@ -286,18 +286,6 @@ func (e *Engine) Delegated(u *config.Uplink, now time.Time) []status.Delegated {
 	return list
 }
 
-// delegated6RD returns the prefix that an uplink has by 6rd, for as long as its carrier has the address; the zero Prefix: none.
-func (e *Engine) delegated6RD(u *config.Uplink) netip.Prefix {
-	if u.IPv6.SixRD == nil {
-		return netip.Prefix{}
-	}
-	c, _ := e.configuration()
-	leases := make(planinput.Learned)
-	e.leases.learned(leases)
-	s, _ := planinput.SixRDOf(c, u, leases)
-	return s.Delegated
-}
-
 // delegated lists the prefixes of a lease with what remains of their lifetimes.
 func delegated(lease dhcp6.Lease, now time.Time) []status.Delegated {
 	var list []status.Delegated

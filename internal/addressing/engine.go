@@ -271,7 +271,7 @@ func finite(end time.Time) time.Time {
 
 // Problems lists what is wrong with what servers and routers give, and with other routers on the LANs.
 func (e *Engine) Problems(now time.Time) []rules.Problem {
-	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.delegations.problems(now), e.leases.problems(now))
+	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.delegations.problems(now), e.leases.problems(now), e.problems6RD())
 }
 
 // Routerless reports whether the DHCPv4 lease of an uplink names no router.

@@ -2,11 +2,13 @@ package addressing
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/dhcp4"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // A prefix by 6rd ends with the carrier's address, and not before.
@@ -46,6 +48,19 @@ func TestAPrefixBy6RDLastsAsLongAsTheAddress(t *testing.T) {
 	if _, _, _, ok := e.lanSource(six, 1480).lifetimes(netip.MustParsePrefix("2001:db8:6464:100::/56")); ok {
 		t.Error("the former prefix still lasts")
 	}
+	names := func() bool {
+		return slices.ContainsFunc(e.Problems(time.Now()), func(p rules.Problem) bool { return p.Code == "no-6rd" })
+	}
+	if names() {
+		t.Error("a problem, with a prefix")
+	}
+	lease.SixRD = nil
+	e.leases.held["fiber"] = lease
+	if has(""); !names() {
+		t.Error("a server that says nothing is no problem")
+	}
 	delete(e.leases.held, "fiber")
-	has("")
+	if has(""); names() {
+		t.Error("a problem before there is a lease")
+	}
 }
