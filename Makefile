@@ -20,7 +20,7 @@ TESTDEPS := $(LABDEPS) iputils-ping:ping conntrack:conntrack iptables:iptables-n
 # and a machine that does nothing else, the plans of the examples, PPPoE, the program that carries a tunnel and the sites
 # one to three each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
 VMPKGS   := ./internal/kernel ./cmd/uplinkd
-VMSKIP   ?= ^TestVM(ADormitory|WhatAFlowtable|ThePlansOf|APPPoE|AProgram|ThreeSites|ThePlanOfSIT|EachLevel|SitesByOSPF|Policies|APhone|AllGoes|PeersOfAServer|TheClock|Init)
+VMSKIP   ?= ^TestVM(ADormitory|WhatAFlowtable|ThePlansOf|APPPoE|AProgram|ThreeSites|ThePlanOf(SIT|6RD)|AHouseHasIPv6By6RD|EachLevel|SitesByOSPF|Policies|APhone|AllGoes|PeersOfAServer|TheClock|Init)
 # Scenes that mostly wait, with other programs or for leases to end: make field. What these need besides.
 FIELDDEPS := keepalived:keepalived ufw:ufw firewalld:firewall-cmd shorewall:shorewall fail2ban:fail2ban-client dhcpcd-base:dhcpcd wide-dhcpv6-client:dhcp6c openvpn:openvpn \
 	frr:/usr/lib/frr/ospfd bird2:bird babeld:babeld conntrackd:conntrackd ifupdown:ifup netavark:/usr/lib/podman/netavark libvirt-daemon:libvirtd \

@@ -39,8 +39,8 @@ func (r *request) bytes() []byte {
 	pd := slices.ContainsFunc(r.ias, func(k iaKey) bool { return k.pd })
 	if r.kind != dhcpv6.MessageTypeConfirm && r.kind != dhcpv6.MessageTypeRelease {
 		m.AddOption(dhcpv6.OptRequestedOption(wantedOptions(pd)...))
-		r.class.addTo(m)
 	}
+	r.class.addTo(m) // a server that takes its customers by class takes a Release of nobody else either
 	for _, k := range r.ias {
 		m.AddOption(association(k, r.include(k)))
 	}

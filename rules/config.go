@@ -103,8 +103,10 @@ type Uplink struct {
 	ID     int // 1..MaxUplinks, stable over restarts: it is in the marks of living connections
 	Name   string
 	Device string
-	Tier   int // lower is preferred
-	Weight int // 1..256, the share among uplinks of one tier
+	// Hardware is the link-layer address that the device shall have; zero: whichever it has.
+	Hardware netcfg.Hardware
+	Tier     int // lower is preferred
+	Weight   int // 1..256, the share among uplinks of one tier
 	// PoliciesOnly is true for an uplink that never carries the default: policies and tunnels alone use it.
 	PoliciesOnly bool
 	// Shared is true for an uplink whose address, and connections with it, another router may have had until now.

@@ -327,7 +327,7 @@ func (p *planner) ownOfDelegation(u *Uplink) (netip.Prefix, bool) {
 			own := addressIn(subnet, ownID+p.earlierHolders(u, d.Prefix), 128)
 			others := slices.ContainsFunc(p.obs.Addrs, func(a Addr) bool {
 				return a.Device == u.Device && a.Prefix != own && !a.Tentative && !a.LinkScope && a.Prefix.Addr().Is6() &&
-					a.Prefix.Addr().IsGlobalUnicast() && !a.Prefix.Addr().IsPrivate() && !p.obs.owns(p.k, a)
+					a.Prefix.Addr().IsGlobalUnicast() && !a.Prefix.Addr().IsPrivate() && !compatible(a.Prefix.Addr()) && !p.obs.owns(p.k, a)
 			})
 			return own, !others
 		}

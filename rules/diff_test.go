@@ -176,6 +176,8 @@ func isOurs(w *world, op netcfg.Op) bool {
 		return op.Protocol == numbers.Protocol
 	case netcfg.SetGroup:
 		return planned || op.Restore && op.From == numbers.LinkGroup
+	case netcfg.SetHardware:
+		return planned || op.Restore
 	case netcfg.AddTunnel:
 		return tunnelName(op.Device) && strings.HasPrefix(op.Alias, "uplinkd: ")
 	case netcfg.SetMTU, netcfg.SetUp, netcfg.SetMaster, netcfg.SetWireGuard:
@@ -200,6 +202,8 @@ func device(op netcfg.Op) string {
 	case netcfg.DelAddr:
 		return op.Device
 	case netcfg.SetGroup:
+		return op.Device
+	case netcfg.SetHardware:
 		return op.Device
 	case netcfg.SetMTU:
 		return op.Device

@@ -152,6 +152,9 @@ func worlds() *rapid.Generator[*world] {
 		if seldom(t, "translators") {
 			w.drawTranslators(t)
 		}
+		if seldom(t, "hardware addresses") {
+			w.drawHardware(t)
+		}
 		w.addSysctls(t)
 		if seldom(t, "others masquerade") {
 			for _, f := range rules.Families {
@@ -171,6 +174,18 @@ func worlds() *rapid.Generator[*world] {
 		}
 		return w
 	})
+}
+
+// drawHardware gives devices link-layer addresses, of which some are to have others.
+func (w *world) drawHardware(t *rapid.T) {
+	for i := range w.obs.Links {
+		w.obs.Links[i].Hardware = netcfg.Hardware{2, 5: byte(w.obs.Links[i].Index)}
+	}
+	for i := range w.cfg.Uplinks {
+		if u := &w.cfg.Uplinks[i]; !tunnelName(u.Device) && flip(t, "has another hardware address") {
+			u.Hardware = netcfg.Hardware{2, 1, 5: byte(draw(t, "hardware address", 3))}
+		}
+	}
 }
 
 // drawDelegations has providers delegate prefixes, and gives the LANs a part of them.

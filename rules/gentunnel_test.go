@@ -55,6 +55,10 @@ func drawTunnelParams(t *rapid.T, n int, locals []netip.Addr) encap.Params {
 	if len(locals) > 0 && often(t, "a local address") {
 		p.Local = rapid.SampledFrom(locals).Draw(t, "local")
 	}
+	if kind.Name == encap.SixRD {
+		p.TTL, p.Prefix6, p.Prefix4 = 64, netip.MustParsePrefix(fmt.Sprintf("2001:db8:f%03x::/48", n)), netip.PrefixFrom(p.Local, 24).Masked()
+		return p
+	}
 	p.Remote, p.TTL = netip.AddrFrom4([4]byte{192, 0, 2, byte(200 + n)}), uint8(rapid.IntRange(1, 3).Draw(t, "ttl"))
 	for _, s := range kind.Settings {
 		if s.Required != "" || flip(t, s.Key) {

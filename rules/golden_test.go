@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -27,7 +28,7 @@ var update = flag.Bool("update", false, "write testdata/*.txt anew")
 func TestGoldenPlans(t *testing.T) {
 	for name, build := range map[string]func() *world{
 		"dual": dual, "inherited": inherited, "tiers": tiers, "twins": twins, "static": staticAddresses, "ppp": ppp,
-		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding, "clat": clat, "shared": sharedSegment,
+		"delegated": delegated, "translated": translated, "underlay": underlay, "sites": siteOf, "vxlan": vxlan, "gretap": gretap, "sit": sit, "6rd": sixRD, "wireguard": wireGuard, "sources": preferredSources, "wide": wide, "policies": chosen, "forwards": forwarding, "clat": clat, "shared": sharedSegment,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := build()
@@ -62,7 +63,7 @@ func TestEachKindOfTunnelIsInAGolden(t *testing.T) {
 		all.Write(text)
 	}
 	for _, k := range encap.Kinds() {
-		for _, word := range []string{k.Name, k.Name6} {
+		for _, word := range []string{cmp.Or(k.Device, k.Name), k.Name6} {
 			if word != "" && !strings.Contains(all.String(), " type "+word) {
 				t.Errorf("no golden makes a device of kind %s", word)
 			}
@@ -320,6 +321,18 @@ func gretap() *world {
 func sit() *world {
 	w := tap(encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64})
 	w.cfg.Uplinks[1].IPv4 = rules.Addressing{}
+	return w
+}
+
+// sixRD is a customer among others of a provider of IPv4, with a LAN.
+func sixRD() *world {
+	w := tap(encap.Params{Kind: encap.SixRD, Local: netip.MustParseAddr("198.51.100.2"), TTL: 64,
+		Prefix6: netip.MustParsePrefix("2001:db8:9000::/36"), Prefix4: netip.MustParsePrefix("198.51.96.0/20")})
+	u := &w.cfg.Uplinks[1]
+	u.IPv4, u.IPv6.Assign = rules.Addressing{}, &rules.Assignment{Gateway: netip.MustParseAddr("::192.0.2.9"),
+		Routes: []rules.AssignedRoute{{Dst: netip.MustParsePrefix("2001:db8:9000::/36")}}}
+	u.Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:9402::/48"), Configured: true}}
+	w.cfg.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{2}}}
 	return w
 }
 

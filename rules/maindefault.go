@@ -105,11 +105,11 @@ func (r *Recorded) RecordMainOwners(k Kernel, obs *Observed) bool {
 	return changed
 }
 
-// Bounds of MainContest.
+// Bounds of a dispute.
 const (
-	contestSpan    = time.Minute // in which so many withdrawals are no accident
+	contestSpan    = time.Minute // in which so many losses are no accident
 	contestCount   = 2
-	contestHold    = 10 * time.Minute // how long ours stays out of main then; it doubles each time
+	contestHold    = 10 * time.Minute // how long ours stays away then; it doubles each time
 	contestHoldMax = 24 * time.Hour
 )
 
@@ -121,11 +121,29 @@ type MainContest struct {
 }
 
 type contest struct {
-	theirs    map[string]string // the addresses of each device that one of their defaults leads through
-	ours      bool              // one of ours was there
-	withdrawn []time.Time
-	until     time.Time
-	hold      time.Duration
+	dispute
+	theirs map[string]string // the addresses of each device that one of their defaults leads through
+	ours   bool              // one of ours was there
+}
+
+// dispute is what we and another program undo each other's changes of: whoever loses it twice in a while stays away for a while.
+type dispute struct {
+	lost  []time.Time
+	until time.Time
+	hold  time.Duration
+}
+
+// lose notes that ours was undone.
+func (d *dispute) lose(now time.Time) { d.lost = append(d.lost, now) }
+
+// holds reports whether ours has to stay away.
+func (d *dispute) holds(now time.Time) bool {
+	d.lost = slices.DeleteFunc(d.lost, func(at time.Time) bool { return now.Sub(at) > contestSpan })
+	if len(d.lost) >= contestCount {
+		d.hold = min(max(2*d.hold, contestHold), contestHoldMax)
+		d.until, d.lost = now.Add(d.hold), nil
+	}
+	return now.Before(d.until)
 }
 
 // Observe takes the next snapshot and reports, by family, whether ours has to stay out of main.
@@ -155,16 +173,11 @@ func (c *contest) observe(k Kernel, obs *Observed, family Family, now time.Time)
 		_, stays := theirs[device]
 		// A default that went with its cable, or with its address, has gone for another reason.
 		if !stays && (ours || c.ours) && link.Up && link.Carrier && addresses == addressesText(obs, device, family) {
-			c.withdrawn = append(c.withdrawn, now)
+			c.lose(now)
 		}
 	}
 	c.theirs, c.ours = theirs, ours
-	c.withdrawn = slices.DeleteFunc(c.withdrawn, func(at time.Time) bool { return now.Sub(at) > contestSpan })
-	if len(c.withdrawn) >= contestCount {
-		c.hold = min(max(2*c.hold, contestHold), contestHoldMax)
-		c.until, c.withdrawn = now.Add(c.hold), nil
-	}
-	return now.Before(c.until)
+	return c.holds(now)
 }
 
 // addressesText tells one set of addresses of a device from another.

@@ -111,6 +111,8 @@ func (m *machine) apply(op netcfg.Op) error {
 		m.delEgress(op)
 	case netcfg.SetGroup:
 		err = m.changeLink(op.Device, func(l *rules.Link) { l.Group = op.Group })
+	case netcfg.SetHardware:
+		err = m.changeLink(op.Device, func(l *rules.Link) { l.Hardware = op.Address })
 	case netcfg.SetSysctl:
 		if _, ok := m.obs.Sysctls[op.Name]; !ok {
 			err = errors.New("no such parameter")
@@ -438,7 +440,7 @@ func (m *machine) addLinkLocal(l *rules.Link) {
 }
 
 // sysctlKeys are the parameters that the model knows.
-var sysctlKeys = []string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce", "promote_secondaries"}
+var sysctlKeys = []string{"rp_filter", "src_valid_mark", "arp_ignore", "arp_announce", "promote_secondaries", "arp_notify"}
 
 // foreign lists what is not ours, to see that it stays as it is. Routes that the kernel makes from
 // addresses are left out: they come and go with the addresses that we assign. So is what hangs on devices of ours.

@@ -44,6 +44,8 @@ type Observed struct {
 	NoIPv6 bool
 	// MainContested is true, by index of the family, while a default of ours must not stand in table main: see MainContest.
 	MainContested [2]bool
+	// HardwareContested is true of devices that must not be given a link-layer address: see HardwareContest.
+	HardwareContested map[string]bool
 	// Recorded is what stood in the kernel before we changed it.
 	Recorded Recorded
 	// Tunnels are the tunnel devices of kinds that we make, and all that are ours.
@@ -152,6 +154,8 @@ func (o *Observed) mayTranslate(device string, f Family) (sources []netip.Prefix
 type Recorded struct {
 	Sysctls map[string]string `json:"sysctls,omitempty"` // path below /proc/sys to former value
 	Groups  map[string]uint32 `json:"groups,omitempty"`  // device name to former link group
+	// Hardware holds, by device name, former link-layer addresses.
+	Hardware map[string]FormerHardware `json:"hardware,omitempty"`
 	// Addrs are addresses that we assigned. Kernels before 5.18 keep no tag with an address.
 	Addrs []netcfg.AddrAssignment `json:"addrs,omitempty"`
 	// MainOwners holds, by family, the routing protocol number of the daemon that has a default in table main.
@@ -175,6 +179,8 @@ func (r *Recorded) Record(ops []netcfg.Op) bool {
 			changed = !op.Restore && record(&r.Sysctls, op.Name, op.From) || changed
 		case netcfg.SetGroup:
 			changed = !op.Restore && record(&r.Groups, op.Device, op.From) || changed
+		case netcfg.SetHardware:
+			changed = !op.Restore && r.recordHardware(op) || changed
 		case netcfg.AddAddr:
 			if at := op.Key(); !slices.Contains(r.Addrs, at) {
 				r.Addrs, changed = append(r.Addrs, at), true
@@ -196,6 +202,23 @@ func (r *Recorded) Record(ops []netcfg.Op) bool {
 	return changed
 }
 
+// recordHardware records the address that a device has: the former one, unless that is ours.
+func (r *Recorded) recordHardware(op netcfg.SetHardware) bool {
+	before, known := r.Hardware[op.Device]
+	next := FormerHardware{op.From, op.Address}
+	if known && op.From == before.Ours {
+		next.Former = before.Former
+	}
+	if known && next == before {
+		return false
+	}
+	if r.Hardware == nil {
+		r.Hardware = make(map[string]FormerHardware)
+	}
+	r.Hardware[op.Device] = next
+	return true
+}
+
 func record[V any](m *map[string]V, name string, former V) bool {
 	if _, known := (*m)[name]; known {
 		return false
@@ -210,7 +233,7 @@ func record[V any](m *map[string]V, name string, former V) bool {
 // Prune drops what has been given back, or has gone with its device, once the wanted state is reached.
 // It reports whether anything was dropped.
 func (r *Recorded) Prune(want *netcfg.State) bool {
-	before := len(r.Sysctls) + len(r.Groups) + len(r.Addrs) + len(r.MainOwners) + len(r.Qdiscs)
+	before := len(r.Sysctls) + len(r.Groups) + len(r.Hardware) + len(r.Addrs) + len(r.MainOwners) + len(r.Qdiscs)
 	if len(want.Rules) == 0 { // nothing is ours any more
 		r.MainOwners = nil
 	}
@@ -219,6 +242,9 @@ func (r *Recorded) Prune(want *netcfg.State) bool {
 	})
 	maps.DeleteFunc(r.Groups, func(device string, _ uint32) bool {
 		return !slices.ContainsFunc(want.Groups, func(g netcfg.LinkGroup) bool { return g.Device == device && !g.Restore })
+	})
+	maps.DeleteFunc(r.Hardware, func(device string, _ FormerHardware) bool {
+		return !slices.ContainsFunc(want.Hardware, func(h netcfg.LinkHardware) bool { return h.Device == device && !h.Restore })
 	})
 	r.Addrs = slices.DeleteFunc(r.Addrs, func(a netcfg.AddrAssignment) bool {
 		return !slices.ContainsFunc(want.Addrs, func(w netcfg.AddrAssignment) bool { return w.Key() == a })
@@ -233,12 +259,12 @@ func (r *Recorded) Prune(want *netcfg.State) bool {
 	if r.Proxied && len(want.Proxied) == 0 {
 		r.Proxied, unused = false, true
 	}
-	return unused || len(r.Sysctls)+len(r.Groups)+len(r.Addrs)+len(r.MainOwners)+len(r.Qdiscs) != before
+	return unused || len(r.Sysctls)+len(r.Groups)+len(r.Hardware)+len(r.Addrs)+len(r.MainOwners)+len(r.Qdiscs) != before
 }
 
 // Clone returns a copy that shares nothing with r.
 func (r Recorded) Clone() Recorded {
-	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), slices.Clone(r.Addrs), maps.Clone(r.MainOwners), slices.Clone(r.Qdiscs), r.MPTCP, r.Subflows, r.Proxied}
+	return Recorded{maps.Clone(r.Sysctls), maps.Clone(r.Groups), maps.Clone(r.Hardware), slices.Clone(r.Addrs), maps.Clone(r.MainOwners), slices.Clone(r.Qdiscs), r.MPTCP, r.Subflows, r.Proxied}
 }
 
 // Link is a network device.

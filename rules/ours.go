@@ -22,6 +22,9 @@ func Ours(k Kernel, obs *Observed) netcfg.State {
 	s.Groups = slices.Grow(s.Groups, len(obs.Links))
 	for _, l := range obs.Links {
 		s.Groups = append(s.Groups, netcfg.LinkGroup{Device: l.Name, Group: l.Group})
+		if l.Hardware != (netcfg.Hardware{}) {
+			s.Hardware = append(s.Hardware, netcfg.LinkHardware{Device: l.Name, Address: l.Hardware})
+		}
 	}
 	s.Sysctls = slices.Grow(s.Sysctls, len(obs.Sysctls))
 	for _, name := range slices.SortedFunc(maps.Keys(obs.Sysctls), strings.Compare) { // names are easier to sort

@@ -30,6 +30,8 @@ type PathInfo struct {
 	Borrows   bool
 	MTU       int // of the default route, 0 for the device's
 	DeviceMTU int // bytes; 0 while there is no device
+	// DeviceHardware is the link-layer address that the device has; zero: none.
+	DeviceHardware netcfg.Hardware
 }
 
 // PathMTU is the most bytes that a packet may have to leave by the path, 0 when that is not known.
@@ -76,7 +78,7 @@ func readPaths(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pr
 			if !a.Enabled {
 				continue
 			}
-			f := PathInfo{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier, DeviceMTU: link.MTU}
+			f := PathInfo{Present: present, Index: link.Index, Up: link.Up, Carrier: link.Up && link.Carrier, DeviceMTU: link.MTU, DeviceHardware: link.Hardware}
 			if present && !(family == IPv6 && obs.ipv6Off(u.Device)) {
 				f.Addresses, f.LinkLocal = UsableAddresses(family, addrs[u.Device])
 				at := deviceFamily{u.Device, family}
@@ -266,7 +268,7 @@ func UsableAddresses(family Family, addrs []Addr) (usable []netip.Prefix, linkLo
 		case FamilyOf(ip) != family || a.Tentative:
 		case ip.IsLinkLocalUnicast():
 			linkLocal = linkLocal || family == IPv6
-		case a.LinkScope || !ip.IsGlobalUnicast():
+		case a.LinkScope || !ip.IsGlobalUnicast() || compatible(ip):
 		default:
 			rank := 0
 			if a.Deprecated {
@@ -296,3 +298,9 @@ func (r *Report) HasAddress(family Family, a netip.Addr) bool {
 	}
 	return false
 }
+
+// compatible reports whether an address is an IPv4 address in IPv6's form, by which the kernel names the local end of a tunnel to several others
+// (net/ipv6/addrconf.c add_v4_addrs). Nobody is reached by it.
+func compatible(a netip.Addr) bool { return compatibles.Contains(a) }
+
+var compatibles = netip.MustParsePrefix("::/96")

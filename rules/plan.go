@@ -125,6 +125,7 @@ func Plan(cfg Config, obs *Observed, verdicts map[Path]Verdict) (netcfg.State, R
 		}
 		p.needTables()
 		p.linkGroups()
+		p.hardware()
 		p.sysctls()
 		p.avoidForeignRoutes()
 		p.foreignRules()
@@ -259,7 +260,7 @@ func (p *planner) deviceRoutes() map[deviceFamily][]*netcfg.Route {
 	taken := make(map[key]bool, len(p.paths))
 	for i := range p.obs.Routes {
 		r := &p.obs.Routes[i]
-		if r.Table != netcfg.TableMain || r.Protocol == p.k.Protocol || r.Type != netcfg.Unicast || r.DefaultLike() || len(r.Nexthops) != 1 {
+		if r.Table != netcfg.TableMain || r.Protocol == p.k.Protocol || r.Type != netcfg.Unicast || r.DefaultLike() || r.Dst == compatibles || len(r.Nexthops) != 1 {
 			continue
 		}
 		device, gateway := r.Nexthops[0].Device, r.Nexthops[0].Gateway
@@ -545,6 +546,7 @@ func (p *planner) restore() {
 	for _, s := range p.state.Sysctls {
 		wanted[s.Name] = true
 	}
+	p.restoreHardware()
 	p.state.Qdiscs = slices.Clone(p.obs.Recorded.Qdiscs)
 	for name, value := range p.obs.Recorded.Sysctls {
 		if _, exists := p.obs.Sysctls[name]; exists && !wanted[name] {

@@ -20,6 +20,9 @@ func (r Recorded) Usable() Recorded {
 		return err != nil || n < 0 || n > maxSysctl && !strings.HasSuffix(name, proxyDelay) || !isOurSysctl(name)
 	})
 	maps.DeleteFunc(r.Groups, func(device string, group uint32) bool { return !isDevice(device) || group > math.MaxInt32 })
+	maps.DeleteFunc(r.Hardware, func(device string, h FormerHardware) bool {
+		return !isDevice(device) || !h.Former.Unicast() || !h.Ours.Unicast()
+	})
 	maps.DeleteFunc(r.MainOwners, func(family string, _ uint8) bool { return family != IPv4.String() && family != IPv6.String() })
 	r.Addrs = slices.DeleteFunc(r.Addrs, func(a netcfg.AddrAssignment) bool { return !isDevice(a.Device) || !isHostPrefix(a.Prefix) })
 	r.Qdiscs = slices.DeleteFunc(r.Qdiscs, func(device string) bool { return !isDevice(device) })
@@ -45,9 +48,9 @@ func isOurSysctl(name string) bool {
 		return false
 	}
 	if parts[1] == IPv6.String() {
-		return parts[4] == "accept_ra"
+		return parts[4] == "accept_ra" || parts[4] == ndiscNotify
 	}
-	return parts[1] == IPv4.String() && slices.Contains(perDevice[:], parts[4])
+	return parts[1] == IPv4.String() && (parts[4] == arpNotify || slices.Contains(perDevice[:], parts[4]))
 }
 
 func isDevice(name string) bool {

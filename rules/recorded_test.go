@@ -14,7 +14,8 @@ func TestARecordGivesBackOnlyWhatPlanningChanges(t *testing.T) {
 	good := rules.Recorded{
 		Sysctls: map[string]string{"net/ipv4/conf/eth0.7/rp_filter": "1", "net/ipv6/conf/wan1/accept_ra": "1", "net/ipv4/fib_multipath_hash_policy": "0",
 			"net/ipv4/conf/wan1/arp_ignore": "8", "net/ipv4/conf/wan1/src_valid_mark": "0", "net/ipv4/conf/wan1/promote_secondaries": "0",
-			"net/ipv6/conf/lan0/proxy_ndp": "0", "net/ipv6/neigh/lan0/proxy_delay": "80"},
+			"net/ipv6/conf/lan0/proxy_ndp": "0", "net/ipv6/neigh/lan0/proxy_delay": "80", "net/ipv4/conf/wan1/arp_notify": "0", "net/ipv6/conf/wan1/ndisc_notify": "0"},
+		Hardware:   map[string]rules.FormerHardware{"wan1": {Former: burnedIn, Ours: wanted}},
 		Groups:     map[string]uint32{"wan1": 0, "br-lan": 2147483647},
 		Addrs:      []netcfg.AddrAssignment{{Device: "wan1", Prefix: netip.MustParsePrefix("198.51.100.2/24")}, {Device: "lan0", Prefix: netip.MustParsePrefix("2001:db8::1/64")}},
 		MainOwners: map[string]uint8{"ipv4": 186, "ipv6": 12}, Qdiscs: []string{"wan1"}, Proxied: true,
@@ -26,6 +27,8 @@ func TestARecordGivesBackOnlyWhatPlanningChanges(t *testing.T) {
 		"net/ipv6/neigh/lan0/gc_stale_time": "1", "net/ipv6/neigh/all/proxy_delay": "80", "net/ipv6/neigh/wan1/proxy_delay": "-1"} {
 		damaged.Sysctls[name] = value
 	}
+	damaged.Hardware[""], damaged.Hardware["wan2"] = damaged.Hardware["wan1"], rules.FormerHardware{Ours: wanted}
+	damaged.Hardware["wan3"] = rules.FormerHardware{Former: netcfg.Hardware{1}, Ours: wanted}
 	damaged.Groups[""], damaged.Groups["../x"], damaged.Groups["wan9"] = 1, 1, 4294967295
 	damaged.Addrs = append(damaged.Addrs, netcfg.AddrAssignment{Device: "wan1"}, netcfg.AddrAssignment{Prefix: netip.MustParsePrefix("192.0.2.1/24")},
 		netcfg.AddrAssignment{Device: "wan1", Prefix: netip.MustParsePrefix("0.0.0.0/0")}, netcfg.AddrAssignment{Device: "lo", Prefix: netip.MustParsePrefix("127.0.0.1/8")})

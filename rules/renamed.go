@@ -30,6 +30,10 @@ func (r *Recorded) RenameDevice(from, to string) {
 		delete(r.Groups, from)
 		r.Groups[to] = group
 	}
+	if hardware, ok := r.Hardware[from]; ok {
+		delete(r.Hardware, from)
+		r.Hardware[to] = hardware
+	}
 	for name, value := range maps.Clone(r.Sysctls) {
 		if now := strings.Replace(name, "/conf/"+from+"/", "/conf/"+to+"/", 1); now != name {
 			delete(r.Sysctls, name)

@@ -55,7 +55,7 @@ func (info *PathInfo) prefer(address netip.Prefix) bool {
 func (o *Observed) hasRival(device string, address netip.Addr) bool {
 	return slices.ContainsFunc(o.Addrs, func(a Addr) bool {
 		ip := a.Prefix.Addr()
-		return a.Device == device && ip.Is6() && ip != address && !a.LinkScope && !a.Tentative && !a.Deprecated && ip.IsGlobalUnicast() && !ip.IsPrivate()
+		return a.Device == device && ip.Is6() && ip != address && !a.LinkScope && !a.Tentative && !a.Deprecated && ip.IsGlobalUnicast() && !ip.IsPrivate() && !compatible(ip)
 	})
 }
 

@@ -38,6 +38,9 @@ func sysctlNames(cfg Config) []string {
 	}
 	names = append(names, forwarding6, hashPolicy(IPv4), hashPolicy(IPv6))
 	for i := range cfg.Uplinks {
+		if u := &cfg.Uplinks[i]; u.Hardware != (netcfg.Hardware{}) {
+			names = append(names, devSysctl(u.Device, arpNotify), devSysctl6(u.Device, ndiscNotify))
+		}
 		for _, key := range perDevice6 {
 			names = append(names, devSysctl6(cfg.Uplinks[i].Device, key))
 		}
@@ -69,6 +72,7 @@ func sysctlNames(cfg Config) []string {
 func (p *planner) sysctls() {
 	p.acceptRA()
 	p.multipathHash()
+	p.notifyHardware()
 	tunnelFirst := p.tunnelFirst()
 	addresses := make([][]netip.Prefix, len(p.cfg.Uplinks))
 	for i := range p.cfg.Uplinks {

@@ -104,10 +104,10 @@ func (t *Tunnel) plan(cfg *Config, obs *Observed) tunnelPlan {
 	return tunnelPlan{want: &want}
 }
 
-// refusedDevice returns the refusal of a change to a device, nil when there was none.
+// refusedDevice returns the refusal of a change to a device, but for that of its link-layer address; nil when there was none.
 func (o *Observed) refusedDevice(device string) *netcfg.Refusal {
 	for _, r := range o.RefusedDevices {
-		if netcfg.DeviceOf(r.Op) == device {
+		if _, is := r.Op.(netcfg.SetHardware); !is && netcfg.DeviceOf(r.Op) == device {
 			return r
 		}
 	}

@@ -198,7 +198,7 @@ func TestAProviderIsToldWhatItExpects(t *testing.T) {
 		return strings.Replace(twoDelegations, "  delegation = true\n", "  delegation = true\n"+more, 1)
 	}
 	r := newRouter(t, lab.Options{}, with(strings.Replace(identity, "home", "office", 1)))
-	kea := r.delegateByKea(pools["fiber"], anHour,
+	kea := r.delegateByKea(pools["fiber"], lifetimes{3, 6, 900, 1800},
 		`option[1].hex == 0x00030001020000000001 and vendor-class[3561].data == 'dslforum.org' and option[15].hex == 0x0004686f6d65 and substring(option[25].hex,0,4) == 0x00000007`)
 	delegated := func() int {
 		u, err := r.uplinkStatus("fiber")
@@ -221,6 +221,21 @@ func TestAProviderIsToldWhatItExpects(t *testing.T) {
 		}
 		return nil
 	})
+	// The class is in what follows too: of nobody else the server would take it.
+	r.await("a renewal", kea.says("DHCP6_PD_LEASE_RENEW"))
+	r.configure(strings.Replace(twoDelegations, "  delegation = true\n  prefix_hint = \"::/56\"\n", "", 1))
+	r.command("reload", "--socket", r.socket())
+	r.await("the prefix to be given back", kea.says("DHCP6_RELEASE_PD"))
+}
+
+// says reports whether the server has logged a word.
+func (s *delegationServer) says(word string) func() error {
+	return func() error {
+		if log := s.log.String(); !strings.Contains(log, word) {
+			return errors.New(log)
+		}
+		return nil
+	}
 }
 
 // The scene of a house with two providers: each delegates a prefix, a host has an address of each and uses the

@@ -24,8 +24,8 @@ type dhcpServer struct {
 	stop func()
 }
 
-// serveDHCP lends out one address for so many seconds. A server that is started again has forgotten all leases.
-func (r *router) serveDHCP(address string, seconds int) *dhcpServer {
+// serveDHCP lends out one address for so many seconds, as more of dhcpd.conf says. A server that is started again has forgotten all leases.
+func (r *router) serveDHCP(address string, seconds int, more ...string) *dhcpServer {
 	r.Helper()
 	dir, err := os.MkdirTemp(r.dir, "dhcpd-")
 	if err != nil {
@@ -35,7 +35,7 @@ func (r *router) serveDHCP(address string, seconds int) *dhcpServer {
 authoritative; ping-check false;
 default-lease-time %[2]d; max-lease-time %[2]d; min-lease-time %[2]d;
 subnet %[3]s netmask 255.255.255.192 { range %[1]s %[1]s; option routers %[4]v; }
-`, address, seconds, r.Uplink("fiber").Address4.Masked().Addr(), r.Uplink("fiber").Gateway4)
+`, address, seconds, r.Uplink("fiber").Address4.Masked().Addr(), r.Uplink("fiber").Gateway4) + strings.Join(more, "\n")
 	for name, content := range map[string]string{"conf": config, "leases": ""} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			r.Fatal(err)
@@ -144,6 +144,77 @@ func TestALeaseIsTakenRenewedKeptOverACrashAndChanged(t *testing.T) {
 	if r.hasAddress(second) {
 		t.Error("clean left the address")
 	}
+}
+
+// A provider that leases to one hardware address alone. Before the device has it, nobody is asked.
+func TestALineIsLeasedToTheHardwareAddress(t *testing.T) {
+	t.Parallel()
+	const address, insisted = "198.51.100.2", "02:00:5e:10:00:01"
+	with := func(key string) string {
+		return strings.Replace(dhcpFiber, `device = "wan1"`, `device = "wan1"`+key, 1)
+	}
+	r := newRouter(t, lab.Options{}, with("\nhardware_address = \""+insisted+"\""))
+	r.sh("router", "ip address flush dev wan1; ip link set wan1 down")
+	own := r.hardware("wan1")
+	before := r.sh("router", "sysctl net.ipv4.conf.wan1.arp_notify net.ipv6.conf.wan1.ndisc_notify; ip -o link show dev wan1")
+	server := r.serveDHCP(address, 20, "host router { hardware ethernet "+insisted+"; } deny unknown-clients;")
+	if plan := r.command("plan", "-c", r.config); !strings.Contains(plan, "# fiber's hardware_address\nip link set dev wan1 address "+insisted+"\n") {
+		t.Errorf("the plan:\n%s", plan)
+	}
+	r.start()
+	r.awaitSource("fiber", netip.MustParseAddr(address))
+	if u, err := r.uplinkStatus("fiber"); err != nil || u.HardwareAddress != insisted {
+		t.Errorf("%+v, %v", u, err)
+	}
+	r.kill()
+	r.start()
+	r.awaitCount(server, "DHCPACK", 2)
+	if log := server.log.String(); strings.Contains(log, own) || server.count("DHCPDISCOVER") != 1 {
+		t.Errorf("the server has heard of %s:\n%s", own, log)
+	}
+	// Somebody gives the device its own address back, once: it is set again, and nothing is asked for meanwhile.
+	r.sh("router", "ip link set dev wan1 address "+own)
+	r.await("the hardware address to be back", func() error {
+		if got := r.hardware("wan1"); got != insisted {
+			return errors.New(got)
+		}
+		return r.converged()
+	})
+	r.configure(with(""))
+	r.command("reload", "--socket", r.socket())
+	r.await("the device to have its own hardware address", func() error {
+		if got := r.hardware("wan1"); got != own {
+			return errors.New(got)
+		}
+		return nil
+	})
+	r.await("the line to be without the lease of another", func() error {
+		if r.hasAddress(address) {
+			return errors.New(r.sh("router", "ip address show dev wan1"))
+		}
+		return nil
+	})
+	r.configure(with("\nhardware_address = \"" + insisted + "\""))
+	r.command("reload", "--socket", r.socket())
+	r.await("the lease to be back", func() error {
+		if !r.hasAddress(address) {
+			return errors.New(server.log.String())
+		}
+		return nil
+	})
+	r.stop()
+	r.command("clean", "-c", r.config)
+	r.sh("router", "ip link set wan1 down")
+	if after := r.sh("router", "sysctl net.ipv4.conf.wan1.arp_notify net.ipv6.conf.wan1.ndisc_notify; ip -o link show dev wan1"); after != before {
+		t.Errorf("clean leaves\n%s\nit was\n%s", after, before)
+	}
+}
+
+// hardware returns the link-layer address of a device of the router.
+func (r *router) hardware(device string) string {
+	r.Helper()
+	fields := strings.Fields(r.sh("router", "ip -o link show dev "+device))
+	return fields[slices.Index(fields, "link/ether")+1]
 }
 
 // TestALeaseThatEndsTakesItsAddressAlong has a server that falls silent; new traffic must not wait for the end.

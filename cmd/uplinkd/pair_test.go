@@ -277,7 +277,10 @@ func lineStatus(s *status.Status, name string) *status.Uplink {
 // TestAPairOfRouters has the first of two routers die, and come back.
 func TestAPairOfRouters(t *testing.T) {
 	t.Parallel()
-	first, second := newPair(t, pairUplinks)
+	// Each line's provider knows the customer by one hardware address.
+	const customer1, customer2 = "02:00:5e:10:00:01", "02:00:5e:10:00:02"
+	first, second := newPair(t, strings.NewReplacer("shared = true", "shared = true\nhardware_address = \""+customer1+"\"",
+		"primary_only = true", "primary_only = true\nhardware_address = \""+customer2+"\"").Replace(pairUplinks))
 	const leased = "203.0.113.2"
 	server := first.serveLease(leased)
 	first.play()
@@ -298,6 +301,19 @@ func TestAPairOfRouters(t *testing.T) {
 		}
 	}
 	first.await("the lease", leasedBy(first))
+	customerIs := func(m, other *pairMember) {
+		t.Helper()
+		m.await("the lines' hardware addresses", func() error {
+			if got := m.on("ip -o link show dev wan1; ip -o link show dev wan2"); !strings.Contains(got, customer1) || !strings.Contains(got, customer2) {
+				return errors.New(got)
+			}
+			return nil
+		})
+		if got := other.on("ip -o link show dev wan1; ip -o link show dev wan2"); strings.Contains(got, customer1) || strings.Contains(got, customer2) {
+			t.Errorf("both routers call themselves so: %s", got)
+		}
+	}
+	customerIs(first, second)
 	s := second.status()
 	for _, name := range []string{"fiber", "lte"} {
 		if u := lineStatus(&s, name); u.IPv4.State != "disabled" || u.IPv4.Code != "elsewhere" {
@@ -354,6 +370,12 @@ func TestAPairOfRouters(t *testing.T) {
 	second.await("the lease at the other router", leasedBy(second))
 	t.Logf("the lease was back %v after the primary died", time.Since(died))
 	second.awaitRole("alone")
+	second.await("the lines' hardware addresses", func() error { // the first is without power, and its devices keep what they had
+		if got := second.on("ip -o link show dev wan1; ip -o link show dev wan2"); !strings.Contains(got, customer1) || !strings.Contains(got, customer2) {
+			return errors.New(got)
+		}
+		return nil
+	})
 	if err := echoes(tcp); err != nil {
 		t.Errorf("the old TCP connection: %v", err)
 	}
@@ -371,6 +393,7 @@ func TestAPairOfRouters(t *testing.T) {
 	first.awaitRole("primary")
 	second.awaitRole("backup")
 	first.await("the lease to be back", leasedBy(first))
+	customerIs(first, second)
 	if err := echoes(tcp); err != nil {
 		t.Errorf("the old TCP connection, back at the first router: %v", err)
 	}

@@ -64,6 +64,8 @@ func reason(op netcfg.Op) string {
 		return op.Why
 	case netcfg.SetGroup:
 		return op.Why
+	case netcfg.SetHardware:
+		return op.Why
 	}
 	return ""
 }

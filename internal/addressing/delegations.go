@@ -71,7 +71,7 @@ func (l *delegations) configure(c *config.Config, ids map[string]int, duid, pair
 			r.duid = pair.String()
 		}
 		if r.delegation || r.address {
-			specs[u.Name] = spec[*dhcp6.Client]{device: u.Device, key: r, onRemove: release,
+			specs[u.Name] = spec[*dhcp6.Client]{device: u.Device, hardware: u.HardwareAddress, key: r, onRemove: release,
 				make: func(current func() bool) *dhcp6.Client { return l.client(u.Name, u.Device, r, duid, current) }}
 		}
 	}
@@ -316,6 +316,9 @@ func (e *Engine) Delegated(u *config.Uplink, now time.Time) []status.Delegated {
 				list = append(list, status.Delegated{Prefix: own.Address.Masked(), PreferredS: remaining(own.Preferred, now), ValidS: remaining(own.Valid, now)})
 			}
 		}
+	}
+	if prefix := e.delegated6RD(u); prefix.IsValid() {
+		list = append(list, status.Delegated{Prefix: prefix, PreferredS: infiniteSeconds, ValidS: infiniteSeconds})
 	}
 	if prefix := u.IPv6.Prefix; prefix.IsValid() {
 		list = slices.DeleteFunc(list, func(have status.Delegated) bool { return have.Prefix == prefix })

@@ -243,8 +243,9 @@ func (e *Engine) lanSource(u *config.Uplink, mtu int) lanSource {
 	if u.IPv6.Shares() {
 		shared = sharedNetworks(e.routers.view(u.Name))
 	}
+	sixRD := e.delegated6RD(u)
 	s := lanSource{mtu: mtu, dns: slices.Clone(lease.DNS), lifetimes: func(prefix netip.Prefix) (preferred, valid time.Time, brief, ok bool) {
-		if prefix == u.IPv6.Prefix {
+		if prefix == u.IPv6.Prefix || prefix == sixRD {
 			return time.Time{}, time.Time{}, false, true // it never ends
 		}
 		for _, own := range shared {
@@ -277,7 +278,7 @@ func finite(end time.Time) time.Time {
 
 // Problems lists what is wrong with what servers and routers give, and with other routers on the LANs.
 func (e *Engine) Problems(now time.Time) []rules.Problem {
-	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.proxies.problems(now), e.delegations.problems(now, e.sharedInstead), e.leases.problems(now))
+	return slices.Concat(e.lans.problems(), e.downstream.problems(now), e.proxies.problems(now), e.delegations.problems(now, e.sharedInstead), e.leases.problems(now), e.problems6RD())
 }
 
 // sharedInstead returns the network of an uplink's own line that a LAN may have while there is no delegation; zero for none.

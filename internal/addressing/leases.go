@@ -61,7 +61,11 @@ func (l *leases) configure(c *config.Config, pair dhcp6.DUID) {
 			if u.PrimaryOnly && pair != nil {
 				clientID = clientIDOf(u.ID, pair)
 			}
-			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, clientID, current) }}
+			sixRD := slices.ContainsFunc(c.Uplinks, func(o config.Uplink) bool {
+				return o.Over == u.Name && o.IPv6.SixRD != nil && !o.IPv6.SixRD.Prefix.IsValid()
+			})
+			specs[u.Name] = spec[*dhcp4.Client]{device: u.Device, hardware: u.HardwareAddress, key: sixRD,
+				make: func(current func() bool) *dhcp4.Client { return l.client(u.Name, u.Device, clientID, sixRD, current) }}
 		}
 	}
 	l.mu.Lock()
@@ -71,8 +75,8 @@ func (l *leases) configure(c *config.Config, pair dhcp6.DUID) {
 }
 
 // client makes the client of an uplink. The lock is held.
-func (l *leases) client(name, device string, clientID []byte, current func() bool) *dhcp4.Client {
-	cfg := dhcp4.Config{Device: device, ClientID: clientID, Log: l.log.With("uplink", name),
+func (l *leases) client(name, device string, clientID []byte, sixRD bool, current func() bool) *dhcp4.Client {
+	cfg := dhcp4.Config{Device: device, ClientID: clientID, SixRD: sixRD, Log: l.log.With("uplink", name),
 		OnLease: func(lease *dhcp4.Lease) { l.update(name, lease, current) },
 		OnRefused: func(reason string) {
 			l.mu.Lock()
@@ -132,6 +136,9 @@ func (l *leases) learned(out planinput.Learned) {
 		}
 		given := out.Of(name)
 		given.IPv4 = a
+		if s := lease.SixRD; s != nil {
+			given.Offers6RD = &config.SixRD{Prefix: s.Prefix, MaskLength: s.MaskLength, Relay: s.Relay}
+		}
 		for _, server := range lease.DNS {
 			given.Resolvers = append(given.Resolvers, planinput.Resolver{Addr: server, From: planinput.FromDHCP})
 		}

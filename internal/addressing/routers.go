@@ -95,7 +95,7 @@ func (r *routers) configure(c *config.Config, secret []byte) {
 			continue
 		}
 		followed[u.Name] = follows
-		specs[u.Name] = spec[*ndisc.Discoverer]{device: u.Device, key: follows, make: func(current func() bool) *ndisc.Discoverer {
+		specs[u.Name] = spec[*ndisc.Discoverer]{device: u.Device, hardware: u.HardwareAddress, key: follows, make: func(current func() bool) *ndisc.Discoverer {
 			return ndisc.NewDiscoverer(ndisc.DiscovererConfig{Device: u.Device, Secret: secret, Last: r.kept[u.Name], Follows: follows, Log: r.log.With("uplink", u.Name),
 				OnChange: func(v ndisc.View) { r.update(u.Name, v, current) }})
 		}}

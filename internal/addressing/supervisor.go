@@ -33,10 +33,11 @@ type instance[C client] struct {
 	cancel context.CancelFunc // nil before it was started
 }
 
-// spec is what an instance is made from. One whose device or key has changed is replaced.
+// spec is what an instance is made from. One of which device, hardware or key have changed is replaced.
 type spec[C client] struct {
-	device string
-	key    any // comparable: what else the client was made from
+	device   string
+	hardware [6]byte // the link-layer address by which alone the client may be heard; zero: whichever there is
+	key      any     // comparable: what else the client was made from
 	// make makes the client, and takes no lock. Current reports whether it is still the one in force: what a client says
 	// after it was replaced does not count.
 	make func(current func() bool) C
@@ -60,7 +61,7 @@ func (s *supervisor[C]) apply(specs map[string]spec[C]) {
 	}
 	for name, p := range specs {
 		have := s.instances[name]
-		if have != nil && p.device == have.device && p.key == have.key {
+		if have != nil && p.device == have.device && p.hardware == have.hardware && p.key == have.key {
 			continue
 		}
 		i := &instance[C]{spec: p, done: make(chan struct{})}
@@ -160,7 +161,8 @@ func (s *supervisor[C]) observe(obs *rules.Observed) {
 		if c, ok := any(i.client).(interface{ SetHardware([6]byte) }); ok {
 			c.SetHardware(link.Hardware)
 		}
-		i.client.SetLink(link.Index, link.Up && link.Carrier)
+		known := i.hardware == [6]byte{} || link.Hardware == [6]byte{} || link.Hardware == i.hardware
+		i.client.SetLink(link.Index, link.Up && link.Carrier && known)
 	}
 }
 

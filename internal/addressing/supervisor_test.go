@@ -84,3 +84,30 @@ func TestASupervisorReplacesAndRemoves(t *testing.T) {
 		step("third ends")
 	})
 }
+
+// A provider must not hear of the address that a device has before it has the one that is configured.
+func TestAClientWaitsForTheHardwareAddress(t *testing.T) {
+	var got []string
+	up := &fakeClient{"client", func(line string) { got = append(got, line) }}
+	own, wanted := [6]byte{2, 5: 1}, [6]byte{2, 5: 9}
+	var s supervisor[*fakeClient]
+	specs := func(hardware [6]byte) map[string]spec[*fakeClient] {
+		return map[string]spec[*fakeClient]{"fiber": {device: "eth1", hardware: hardware, make: func(func() bool) *fakeClient { return up }}}
+	}
+	look := func(device [6]byte, want bool) {
+		t.Helper()
+		got = nil
+		s.observe(&rules.Observed{Links: []rules.Link{{Name: "eth1", Index: 7, Up: true, Carrier: true, Hardware: device}}})
+		if linked := len(got) > 0; linked != want {
+			t.Errorf("with %v: %q", device, got)
+		}
+	}
+	s.apply(specs([6]byte{}))
+	look(own, true)
+	s.apply(specs(wanted))
+	look(own, false)
+	look(wanted, true)
+	look([6]byte{}, true) // it can have none, which is a problem of its own
+	s.apply(specs(own))
+	look(wanted, false)
+}

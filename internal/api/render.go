@@ -255,6 +255,9 @@ func familyLine(u *status.Uplink, family rules.Family, f *status.FamilyStatus, n
 			marks = append(marks, fmt.Sprintf("mtu %d", u.MTU))
 		}
 	}
+	if u.HardwareAddress != "" {
+		marks = append(marks, u.HardwareAddress)
+	}
 	if f.Portal {
 		marks = append(marks, "portal")
 	}

@@ -69,7 +69,7 @@ func (c *Config) AbsentDevices(present []string) []AbsentDevice {
 		}
 	}
 	for i := range c.Uplinks {
-		if u := &c.Uplinks[i]; u.WireGuard == nil && u.Encap == nil {
+		if u := &c.Uplinks[i]; u.WireGuard == nil && u.Encap == nil && u.IPv6.SixRD == nil {
 			note("uplink "+u.Name, u.Device)
 		}
 	}

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 )
@@ -144,4 +146,14 @@ func checkGateway(gw netip.Addr, address netip.Prefix) string {
 // isBroadcast reports whether a is the last address of an IPv4 network; /31 and /32 have no broadcast (RFC 3021).
 func isBroadcast(p netip.Prefix, a netip.Addr) bool {
 	return a.Is4() && p.Bits() < 31 && p.Contains(a) && !p.Contains(a.Next())
+}
+
+const exampleHardware = "02:00:00:00:00:01"
+
+// parseHardware reads the address that a device is given.
+func parseHardware(name, s string) ([6]byte, string) {
+	if a, err := net.ParseMAC(s); err == nil && bytes.Equal(a, make([]byte, len(a))) {
+		return [6]byte{}, fmt.Sprintf("%s %s is all zeros, which no device may have: leave it out for the device's own", name, quote(s))
+	}
+	return parseMAC(name, s)
 }

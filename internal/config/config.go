@@ -119,13 +119,15 @@ type Kernel struct {
 
 // Uplink is one [[uplink]] section.
 type Uplink struct {
-	Name    string // name: unique; 1 to MaxUplinkName letters, digits, - and _
-	ID      int    // id: of its mark and table, 1..MaxUplinks, unique; 0: one is assigned and kept
-	Kind    string // kind: KindISP, or the name of one of encap.Kinds
-	Device  string // device: unique; a network interface's name, at most 15 bytes
-	Tier    int    // tier: 1..255, the lowest is used first
-	Weight  int    // weight: 1..256, share of new flows among the usable uplinks of one tier
-	Enabled bool   // enabled: what is not is in Config.Disabled
+	Name   string // name: unique; 1 to MaxUplinkName letters, digits, - and _
+	ID     int    // id: of its mark and table, 1..MaxUplinks, unique; 0: one is assigned and kept
+	Kind   string // kind: KindISP, or the name of one of encap.Kinds
+	Device string // device: unique; a network interface's name, at most 15 bytes
+	// HardwareAddress is the link-layer address that Device is given; zero: whichever it has. Not for a tunnel without Ethernet.
+	HardwareAddress [6]byte // hardware_address: unicast
+	Tier            int     // tier: 1..255, the lowest is used first
+	Weight          int     // weight: 1..256, share of new flows among the usable uplinks of one tier
+	Enabled         bool    // enabled: what is not is in Config.Disabled
 	// Which the primary of a pair alone has.
 	Shared      bool // shared: VRRP moves its address
 	PrimaryOnly bool // primary_only: it is dialed, or leased, under an identity of the pair
@@ -177,7 +179,7 @@ type IP struct {
 	// PrefixHint, if that is valid.
 	Delegation bool         // delegation
 	PrefixHint netip.Prefix // prefix_hint: length 1..64
-	// Prefix is routed to us without being asked for: by contract, a tunnel broker, 6rd. It is a delegation that never ends.
+	// Prefix is routed to us without being asked for: by contract, a tunnel broker. It is a delegation that never ends.
 	Prefix netip.Prefix // prefix: global, length 1..64
 	// DUID, IAID and the classes are what the DHCPv6 client says that it is, for providers that expect something.
 	DUID        string   // duid: 3..130 octets in hexadecimal digits with colons; "" is this router's own
@@ -192,6 +194,8 @@ type IP struct {
 	// Share gives a LAN the /64 of the uplink's own line (RFC 7278). For MethodRA only, without Prefix; with Delegation, while that finds
 	// nothing. See Shares for what it is automatically.
 	Share Auto // share
+	// SixRD is [uplink.6rd], for KindSixRD alone, which always has it.
+	SixRD *SixRD
 }
 
 // Shares reports whether a LAN may have the network of the uplink's own line: when that is wanted, or when a delegation is and there may be none.
@@ -200,7 +204,9 @@ func (ip *IP) Shares() bool {
 }
 
 // Delegates reports whether the uplink has a prefix for LANs, or asks for one.
-func (ip *IP) Delegates() bool { return ip.Delegation || ip.Prefix.IsValid() || ip.Shares() }
+func (ip *IP) Delegates() bool {
+	return ip.Delegation || ip.Prefix.IsValid() || ip.Shares() || ip.SixRD != nil
+}
 
 // Probe is [uplink.probe]: how the health of an uplink is found out.
 type Probe struct {

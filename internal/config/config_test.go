@@ -239,7 +239,7 @@ func TestEveryKeyIsHonoured(t *testing.T) {
 	sameFields(same, "", reflect.ValueOf(*plain), reflect.ValueOf(*got))
 	for field, always := range same {
 		otherWord := field == ".Uplinks.Kind" || field == ".Uplinks.Enabled" || field == ".Daemon.ULA.Off" || field == ".Backup" || field == ".Waiting"
-		otherFamily := strings.HasPrefix(field, ".Uplinks.IPv4.") && slices.Contains([]string{"Delegation", "PrefixHint", "Prefix", "RequestAddress", "Translate", "Share", "DUID", "IAID", "VendorClass", "UserClass"}, field[len(".Uplinks.IPv4."):])
+		otherFamily := strings.HasPrefix(field, ".Uplinks.IPv4.") && slices.Contains([]string{"Delegation", "PrefixHint", "Prefix", "RequestAddress", "Translate", "Share", "SixRD", "DUID", "IAID", "VendorClass", "UserClass"}, field[len(".Uplinks.IPv4."):])
 		otherFamily = otherFamily || field == ".Uplinks.IPv6.NAT64"
 		if always && !otherWord && !otherFamily {
 			t.Errorf("%s has its default value in everyKey", field)

@@ -47,6 +47,7 @@ name = "office"
 id = 9
 kind = "isp"
 device = "ppp0"
+hardware_address = "02-00-00-00-00-AB"
 tier = 2
 weight = 256
 default = false
@@ -288,7 +289,7 @@ var everyValue = Config{
 	},
 	DNS: Resolution{ResolvConf: "/srv/resolv.conf", Dnsmasq: "/srv/dnsmasq", Unbound: true, Resolved: true},
 	Uplinks: []Uplink{{
-		Name: "office", ID: 9, Enabled: true, Kind: "isp", Device: "ppp0", Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
+		Name: "office", ID: 9, Enabled: true, Kind: "isp", Device: "ppp0", HardwareAddress: [6]byte{2, 5: 0xab}, Tier: 2, Weight: 256, Metered: true, Quota: 20e9, Failback: FailbackManual,
 		IPv4: IP{
 			Method:  MethodStatic,
 			Address: netip.MustParsePrefix("198.51.100.2/30"), Gateway: netip.MustParseAddr("198.51.100.1"),
@@ -319,7 +320,7 @@ var everyValue = Config{
 			RequestAddress: true, Translate: true,
 		},
 		Probe: DefaultUplink("", "").Probe, Quality: DefaultUplink("", "").Quality, DNS: Servers{Auto: true}, Recover: defaultRecover(),
-	}, everyMobile(), everyShared(), everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT()},
+	}, everyMobile(), everyShared(), everyWireGuard(), everyGRETAP(), everyVXLAN(), everySIT(), every6RD()},
 	Tiers:   []Tier{{Tier: 1, Balance: BalanceLatency, Overflow: 0.75}},
 	Tunnels: everyTunnel,
 	LANs: []LAN{{

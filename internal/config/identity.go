@@ -14,6 +14,8 @@ const (
 	maxUserClasses = 8
 	maxVendorClass = 255
 	maxUserClass   = 63
+	// maxClasses is what both may say together, in octets, two more for each user class: a message has to fit in one packet.
+	maxClasses = 512
 	// Bounds of a DUID in octets (RFC 9915 section 11.1).
 	minDUID, maxDUID = 3, 130
 )
@@ -60,6 +62,11 @@ func VendorClass(s string) (enterprise uint32, text string) {
 }
 
 func checkVendorClass(name, s string) string {
+	if before, _, ok := strings.Cut(s, ":"); ok && before != "" && strings.Trim(before, "0123456789") == "" {
+		if _, err := strconv.ParseUint(before, 10, 32); err != nil {
+			return fmt.Sprintf("%s %s begins with a number beyond 4294967295, which no enterprise has", name, quote(s))
+		}
+	}
 	if _, text := VendorClass(s); text == "" || len(text) > maxVendorClass {
 		return fmt.Sprintf("%s %s must say 1 to %d bytes, behind the number of the enterprise, as in \"3561:dslforum.org\"", name, quote(s), maxVendorClass)
 	}
@@ -71,4 +78,16 @@ func checkUserClass(name, s string) string {
 		return fmt.Sprintf("%s %s must be 1 to %d printable bytes", name, quote(s), maxUserClass)
 	}
 	return ""
+}
+
+// classes reports classes that are too long together.
+func (r *reader) classes(t *table, ip *IP) {
+	_, text := VendorClass(ip.VendorClass)
+	n := len(text)
+	for _, u := range ip.UserClass {
+		n += 2 + len(u)
+	}
+	if v := t.values["user_class"]; n > maxClasses && v != nil && !v.bad && t.usable("vendor_class") {
+		r.fail(v, v.off, "vendor_class and user_class have %d octets together: %d is the most that fits in a message", n, maxClasses)
+	}
 }

@@ -26,7 +26,7 @@ func sections() []section {
 	return append(encapSections(), []section{
 		daemonSection(new(Daemon)), kernelSection(new(Kernel)), uplinkSection(&u),
 		ipv4Section(&u.IPv4), ipv6Section(&u.IPv6), probeSection(&u.Probe), lanSection(new(LAN)), qualitySection(&u.Quality),
-		tierSection(new(Tier)), recoverSection(new(Recover)), bandwidthSection(new(Bandwidth)), dnsSection(new(Resolution)), uplinkDNSSection(&u.DNS), setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil), forwardSection(new(Forward)),
+		tierSection(new(Tier)), recoverSection(new(Recover)), sixRDSection(new(SixRD)), bandwidthSection(new(Bandwidth)), dnsSection(new(Resolution)), uplinkDNSSection(&u.DNS), setSection(new(Set)), policySection(new(Policy), nil), tproxySection(new(TProxy), nil), forwardSection(new(Forward)),
 		wireguardSection(new(WireGuard)), tunnelSection(new(Tunnel)), notifySection(new(Notify)), pairSection(new(Pair)),
 	}...)
 }
@@ -83,6 +83,7 @@ func (r *reader) config(root *table) *Config {
 	r.traffic(root, c)
 	r.samePaths(root, c)
 	r.clats(root, c)
+	r.sixRDCarriers(root, c)
 	r.disable(root, c)
 	return c
 }
@@ -185,6 +186,7 @@ func uplinkSection(u *Uplink) section {
 		integer("id", &u.ID, 1, MaxUplinks, nil),
 		choice("kind", &u.Kind, append([]string{KindISP}, kindNames(func(*encap.Kind) bool { return true })...), nil),
 		text("device", &u.Device, "eth1", checkDevice),
+		parsed("hardware_address", &u.HardwareAddress, exampleHardware, parseHardware),
 		integer("tier", &u.Tier, 1, 255, nil),
 		integer("weight", &u.Weight, 1, 256, nil),
 		subtable("bandwidth", titleBandwidth, func(r *reader, t *table) { r.section(t, bandwidthSection(&u.Bandwidth)) }),
@@ -201,6 +203,10 @@ func uplinkSection(u *Uplink) section {
 		subtable("quality", titleQuality, func(r *reader, t *table) { r.quality(t, &u.Quality) }),
 		subtable("recover", titleRecover, func(r *reader, t *table) { r.recover(t, &u.Recover) }),
 		subtable("probe", titleProbe, func(r *reader, t *table) { r.section(t, probeSection(&u.Probe)) }),
+		subtable(KindSixRD, titleSixRD, func(r *reader, t *table) {
+			u.IPv6.SixRD = new(SixRD)
+			r.section(t, sixRDSection(u.IPv6.SixRD))
+		}),
 		texts("underlay", &u.Underlay, "fiber", MaxUplinks, nil),
 		text("over", &u.Over, "vps", checkName),
 		boolean("peer_routes", &u.PeerRoutes),
@@ -219,6 +225,7 @@ func (r *reader) uplink(t *table, seen uplinksSeen) Uplink {
 	r.required(t, "uplink", "device", "device", "eth1", u.Device, seen.devices)
 	r.tunnelKeys(t, &u)
 	r.families(t, &u)
+	r.sixRD(t, &u)
 	r.clat(t, &u)
 	r.masqueradeFrom(t, &u)
 	r.probe(t, &u)
@@ -348,6 +355,7 @@ func (r *reader) delegation(t *table, ip *IP) {
 			complain("translate", "translate needs a prefix to translate to: add delegation = true")
 		}
 	}
+	r.classes(t, ip)
 	if ip.Translate && ip.Masquerade == On {
 		complain("translate", "translate and masquerade rewrite the same packets: remove one of them")
 	}

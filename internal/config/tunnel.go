@@ -48,7 +48,7 @@ func carriesFrames(k *encap.Kind) bool { return k.Carries == encap.Frames }
 
 // encapTables are the sections of an uplink of which each makes a tunnel to one other end.
 func encapTables(u *Uplink) (fields []field) {
-	for _, name := range kindNames((*encap.Kind).Ends) {
+	for _, name := range kindNames((*encap.Kind).Remote) {
 		fields = append(fields, subtable(name, encapTitle(name), func(r *reader, t *table) {
 			u.Encap = &Encap{Params: encap.Params{Kind: name, TTL: defaultTTL}}
 			r.section(t, encapSection(u.Encap))
@@ -62,7 +62,7 @@ func encapSection(e *Encap) section {
 }
 
 func encapSections() (list []section) {
-	for _, name := range kindNames((*encap.Kind).Ends) {
+	for _, name := range kindNames((*encap.Kind).Remote) {
 		list = append(list, encapSection(&Encap{Params: encap.Params{Kind: name}}))
 	}
 	return list
@@ -189,6 +189,8 @@ func kindsOf(key string) []string {
 	switch key {
 	case "wireguard", "underlay", "peer_routes":
 		return []string{KindWireGuard}
+	case "hardware_address":
+		return append([]string{KindISP}, kindNames(carriesFrames)...)
 	case "over":
 		return kindNames((*encap.Kind).Ends)
 	}

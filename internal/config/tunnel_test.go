@@ -74,12 +74,12 @@ func TestTunnelsAreReadAsTheDesignWritesThem(t *testing.T) {
 		t.Errorf("methods are %s and %s: a tunnel carries the families that it has addresses of", vps.IPv4.Method, vps.IPv6.Method)
 	}
 	gre := &Encap{Params: encap.Params{Kind: encap.GRETAP, Local: netip.MustParseAddr("10.0.31.2"), Remote: netip.MustParseAddr("10.0.31.10"), TTL: 255, Key: 7, HasKey: true}}
-	if d := cmp.Diff(gre, tap.Encap, byValue); d != "" {
+	if d := cmp.Diff(gre, tap.Encap, byValue, byPrefix); d != "" {
 		t.Error(d)
 	}
 	far := []Tunnel{{Device: "far", Bridge: "br-wan", Encap: Encap{Params: encap.Params{Kind: encap.VXLAN, Local: netip.MustParseAddr("2001:db8::1"),
 		Remote: netip.MustParseAddr("2001:db8::2"), TTL: 64, ID: 42, Port: 4789}}}}
-	if d := cmp.Diff(far, c.Tunnels, byValue); d != "" {
+	if d := cmp.Diff(far, c.Tunnels, byValue, byPrefix); d != "" {
 		t.Error(d)
 	}
 	for _, tt := range []struct {
@@ -184,6 +184,17 @@ over = "office"
 local = "198.51.100.2"
 remote = "203.0.113.9"
 
+[[uplink]]
+name = "rapid"
+id = 11
+kind = "6rd"
+device = "6rd1"
+over = "office"
+[uplink.6rd]
+prefix = "2001:db8::/32"
+ipv4_mask_length = 8
+border_relay = "192.0.2.1"
+
 [[tunnel]]
 device = "far"
 kind = "gretap"
@@ -224,6 +235,14 @@ func everySIT() Uplink {
 	u.ID = 8
 	u.Kind, u.Over, u.IPv4.Method = encap.SIT, "office", MethodOff
 	u.Encap = &Encap{Params: encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("203.0.113.9"), TTL: 64}}
+	return u
+}
+
+func every6RD() Uplink {
+	u := DefaultUplink("rapid", "6rd1")
+	u.ID = 11
+	u.Kind, u.Over, u.IPv4.Method = KindSixRD, "office", MethodOff
+	u.IPv6.SixRD = &SixRD{Prefix: netip.MustParsePrefix("2001:db8::/32"), MaskLength: 8, Relay: netip.MustParseAddr("192.0.2.1")}
 	return u
 }
 

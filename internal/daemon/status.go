@@ -70,7 +70,11 @@ func (d *Daemon) Status() status.Status {
 		explainLack(&s.Uplinks[i], u, d.addressing.Routerless(u.Name), last.Report.Problems)
 		s.Uplinks[i].CarriedBy, s.Uplinks[i].Peers = monitor.CarrierChain(c, ids, &last.Report, u), d.tunnels.Peers(u.Name)
 		for _, f := range rules.Families {
-			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, last.Report.Paths[rules.Path{Uplink: id, Family: f}].DeviceMTU)
+			info := last.Report.Paths[rules.Path{Uplink: id, Family: f}]
+			s.Uplinks[i].MTU = max(s.Uplinks[i].MTU, info.DeviceMTU)
+			if u.HardwareAddress != [6]byte{} && info.DeviceHardware != [6]byte{} {
+				s.Uplinks[i].HardwareAddress = info.DeviceHardware.String()
+			}
 		}
 		s.Uplinks[i].IPv6.Delegated = d.addressing.Delegated(u, now)
 	}

@@ -26,7 +26,9 @@ type Config struct {
 	Last   *Lease // of an earlier run; nil for none
 	// ClientID is the client identifier (option 61); nil is the hardware address.
 	ClientID []byte
-	Log      *slog.Logger
+	// SixRD asks for what the provider says of IPv6 by 6rd (RFC 5969).
+	SixRD bool
+	Log   *slog.Logger
 	// OnLease hears, from the client's goroutine, of a lease with new terms or times, and with nil of
 	// its end.
 	OnLease func(*Lease)
@@ -59,10 +61,13 @@ func New(cfg Config) *Client {
 // SetLink tells the index of the device, which changes when it is made anew, and whether it has carrier.
 func (c *Client) SetLink(index int, up bool) { c.session.SetLink(index, up) }
 
+// SetHardware tells the hardware address of the device.
+func (c *Client) SetHardware(address [6]byte) { c.session.SetHardware(address) }
+
 // Run asks for and keeps a lease until the context ends. The lease is not released.
 func (c *Client) Run(ctx context.Context) error {
 	m := newMachine(c.cfg.Last)
-	m.clientID = c.cfg.ClientID
+	m.clientID, m.sixRD = c.cfg.ClientID, c.cfg.SixRD
 	reported := c.cfg.Last
 	defer c.session.Close()
 	var e linksession.Event[*dhcpv4.DHCPv4]

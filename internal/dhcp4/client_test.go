@@ -34,6 +34,7 @@ type line struct {
 	closed   chan struct{}
 	openings atomic.Int64
 	broken   chan error
+	hardware net.HardwareAddr // nil: hardware
 }
 
 func (l *line) open(string) (Conn, error) {
@@ -51,7 +52,14 @@ type end struct {
 	broken  chan error
 }
 
-func (e *end) HardwareAddr() net.HardwareAddr { return hardware }
+func (e *end) HardwareAddr() net.HardwareAddr {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.hardware != nil {
+		return e.hardware
+	}
+	return hardware
+}
 
 func (e *end) Send(m *dhcpv4.DHCPv4, to, _ netip.Addr) error {
 	e.mu.Lock()
@@ -136,13 +144,20 @@ type bench struct {
 // start runs a client in a bubble; the returned function ends it.
 func start(t *testing.T, last *Lease, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4) *bench {
 	t.Helper()
+	return startWith(t, Config{Last: last}, answer)
+}
+
+// startWith does so with more of a configuration.
+func startWith(t *testing.T, cfg Config, answer func(*dhcpv4.DHCPv4) *dhcpv4.DHCPv4) *bench {
+	t.Helper()
 	b := &bench{line: &line{answer: answer}}
-	b.Client = New(Config{Device: "wan1", Last: last, Log: slog.New(slog.DiscardHandler), Open: b.open,
-		OnLease: func(l *Lease) {
-			b.mu.Lock()
-			defer b.mu.Unlock()
-			b.leases = append(b.leases, l)
-		}})
+	cfg.Device, cfg.Log, cfg.Open = "wan1", slog.New(slog.DiscardHandler), b.open
+	cfg.OnLease = func(l *Lease) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.leases = append(b.leases, l)
+	}
+	b.Client = New(cfg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
@@ -188,7 +203,7 @@ func TestALeaseIsObtainedRenewedReboundAndLost(t *testing.T) {
 		wantKinds(t, b.line, "DISCOVER", "REQUEST")
 		got := b.heard()
 		want := &Lease{Address: netip.MustParsePrefix("198.51.100.2/26"), Gateway: netip.MustParseAddr("198.51.100.1"),
-			Server: netip.MustParseAddr("198.51.100.1"), Renew: time.Now().Add(400 * time.Second),
+			Server: netip.MustParseAddr("198.51.100.1"), Client: append([]byte{1}, hardware...), Renew: time.Now().Add(400 * time.Second),
 			Rebind: time.Now().Add(700 * time.Second), Expires: time.Now().Add(800 * time.Second)}
 		if diff := cmp.Diff([]*Lease{want}, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 			t.Errorf("lease (-want +got):\n%s", diff)
@@ -315,6 +330,42 @@ func TestALinkBlipKeepsTheLeaseAndANewDeviceGetsANewSocket(t *testing.T) {
 		if b.openings.Load() != 4 {
 			t.Errorf("%d sockets were opened, want 4", b.openings.Load())
 		}
+	})
+}
+
+// A lease belongs to whom it was lent: asked for under another name, it would be refused at best.
+func TestALeaseOfAnotherHardwareAddressIsNotAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := start(t, nil, generous(800))
+		wantKinds(t, b.line, "DISCOVER", "REQUEST")
+		lease := b.heard()[0]
+		if got := append([]byte{1}, hardware...); !slices.Equal(lease.Client, got) {
+			t.Errorf("it was lent to %v", lease.Client)
+		}
+		b.line.mu.Lock()
+		b.line.hardware = net.HardwareAddr{2, 0, 0, 0, 0, 9}
+		b.line.mu.Unlock()
+		b.SetHardware([6]byte{2, 5: 9})
+		synctest.Wait()
+		b.line.mu.Lock()
+		discover := b.line.sent[0]
+		b.line.mu.Unlock()
+		if got := discover.Options.Get(dhcpv4.OptionClientIdentifier); !slices.Equal(got, []byte{1, 2, 0, 0, 0, 0, 9}) || discover.ClientHWAddr.String() != "02:00:00:00:00:09" {
+			t.Errorf("it asks as %v, %v", got, discover.ClientHWAddr)
+		}
+		wantKinds(t, b.line, "DISCOVER", "REQUEST")
+		got := b.heard()
+		if len(got) != 2 || got[0] != nil || !slices.Equal(got[1].Client, []byte{1, 2, 0, 0, 0, 0, 9}) {
+			t.Errorf("%+v", got)
+		}
+	})
+	t.Run("over a restart", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			last := &Lease{Address: netip.MustParsePrefix("198.51.100.2/26"), Server: netip.MustParseAddr("198.51.100.1"),
+				Client: []byte{1, 2, 0, 0, 0, 0, 9}, Renew: time.Now().Add(time.Hour), Rebind: time.Now().Add(time.Hour), Expires: time.Now().Add(2 * time.Hour)}
+			b := start(t, last, generous(800))
+			wantKinds(t, b.line, "DISCOVER", "REQUEST")
+		})
 	})
 }
 

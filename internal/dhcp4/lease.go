@@ -21,9 +21,13 @@ type Lease struct {
 	Server  netip.Addr   `json:"server"`
 	MTU     int          `json:"mtu,omitempty"` // bytes; 0: none was given
 	DNS     []netip.Addr `json:"dns,omitempty"` // servers (option 6), as they were given
-	Renew   time.Time    `json:"renew"`         // T1: ask the server that lent it
-	Rebind  time.Time    `json:"rebind"`        // T2: ask any server
-	Expires time.Time    `json:"expires"`
+	// Client is the identifier (option 61) under which it was lent; empty: that of an earlier version, which did not note it.
+	Client []byte `json:"client,omitempty"`
+	// SixRD is what the provider says of IPv6 by 6rd, nil for nothing, or where nobody asked.
+	SixRD   *SixRD    `json:"sixrd,omitempty"`
+	Renew   time.Time `json:"renew"`  // T1: ask the server that lent it
+	Rebind  time.Time `json:"rebind"` // T2: ask any server
+	Expires time.Time `json:"expires"`
 }
 
 // Route is a destination that the server offers besides the Internet (RFC 3442).
@@ -79,6 +83,7 @@ func leaseOf(m *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 	if seconds != infinite {
 		span = time.Duration(seconds) * time.Second
 	}
+	l.SixRD = sixRD(m.Options.Get(option6RD))
 	l.Expires = now.Add(span)
 	l.Renew, l.Rebind = now.Add(span/2), now.Add(span/8*7) // RFC 2131 section 4.4.5
 	t1, ok1 := option32(m, dhcpv4.OptionRenewTimeValue)
@@ -106,6 +111,9 @@ func (l Lease) Usable(now time.Time) (Lease, bool) {
 	left := min(l.Expires.Sub(now), infiniteTime)
 	if left <= 0 {
 		return Lease{}, false
+	}
+	if l.SixRD != nil && !l.SixRD.usable() {
+		l.SixRD = nil
 	}
 	until := func(end time.Time) time.Time { return now.Add(min(left, max(0, end.Sub(now)))) }
 	l.Renew, l.Rebind, l.Expires = until(l.Renew), until(l.Rebind), now.Add(left)

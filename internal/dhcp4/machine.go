@@ -49,6 +49,7 @@ type outgoing struct {
 type machine struct {
 	hardware net.HardwareAddr
 	clientID []byte         // nil: the hardware address
+	sixRD    bool           // option 212 is asked for
 	rand     func() float64 // uniform in [0, 1)
 
 	state    state
@@ -65,10 +66,11 @@ func newMachine(last *Lease) *machine {
 	return &machine{state: stopped, lease: last, rand: rand.Float64}
 }
 
-// linkUp begins: with the lease of before if there is one that still lasts, else from nothing.
+// linkUp begins: with the lease of before if there is one that still lasts and was lent to us by the name that we have now, else from
+// nothing.
 func (m *machine) linkUp(hardware net.HardwareAddr, now time.Time) []outgoing {
 	m.hardware = hardware
-	if m.lease != nil && now.Before(m.lease.Expires) {
+	if m.lease != nil && now.Before(m.lease.Expires) && (len(m.lease.Client) == 0 || bytes.Equal(m.lease.Client, m.identifier())) {
 		return m.enter(rebooting, now)
 	}
 	m.lease = nil
@@ -141,12 +143,16 @@ func (m *machine) send(now time.Time) []outgoing {
 	m.tries++
 	m.deadline = now.Add(m.wait(now))
 	kind := dhcpv4.MessageTypeRequest
+	options := []dhcpv4.OptionCode{dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
+		dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue}
+	if m.sixRD {
+		options = append(options, option6RD)
+	}
 	modifiers := []dhcpv4.Modifier{
 		dhcpv4.WithTransactionID(m.xid), dhcpv4.WithHwAddr(m.hardware),
 		dhcpv4.WithOption(dhcpv4.OptClientIdentifier(m.identifier())),
 		dhcpv4.WithOption(dhcpv4.OptMaxMessageSize(1500)),
-		dhcpv4.WithRequestedOptions(dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter,
-			dhcpv4.OptionDomainNameServer, dhcpv4.OptionInterfaceMTU, dhcpv4.OptionIPAddressLeaseTime, dhcpv4.OptionRenewTimeValue, dhcpv4.OptionRebindingTimeValue),
+		dhcpv4.WithRequestedOptions(options...),
 	}
 	out := outgoing{}
 	switch m.state {
@@ -214,7 +220,7 @@ func (m *machine) receive(reply *dhcpv4.DHCPv4, now time.Time) []outgoing {
 			m.refused = err.Error()
 			return nil
 		}
-		m.refused = ""
+		m.refused, lease.Client = "", m.identifier()
 		m.state, m.lease, m.deadline = bound, lease, lease.Renew
 	case kind == dhcpv4.MessageTypeNak && m.asking() && m.fromOurServer(reply):
 		m.refused = "the server refused it: " + reply.Message()

@@ -74,7 +74,7 @@ func features(numbers rules.Kernel, tunnels []*encap.Kind) []feature {
 	}
 	for i, kind := range tunnels {
 		list = append(list, feature{kind.Name + " tunnels", kind.Module, func(k *Kernel) error {
-			err := k.addLink(fmt.Sprintf("try%d", i), kind.Name)
+			err := k.addLink(fmt.Sprintf("try%d", i), kind.KernelName())
 			// Who asks for more knows the kind: a VXLAN has an id, and of GRE there can be one tunnel without addresses, which the module
 			// makes by itself (net.core.fb_tunnels_only_for_init_net).
 			if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) {

@@ -109,6 +109,7 @@ var machines = map[string]struct {
 	"vxlan":      {script: oneProvider, config: vxlan},
 	"gretap":     {script: oneProvider + "ip link add br0 type bridge; ip link set br0 up\n", config: gretap, vm: true},
 	"sit":        {script: oneProvider, config: sit, vm: true},
+	"6rd":        {script: oneProvider, config: sixRD, vm: true},
 	"wireguard":  {script: dual, config: wireGuard, health: []rules.Health{rules.Good, rules.Good, rules.Good}, vm: true},
 	"ppp":        {script: ppp, config: func(c *rules.Config) { c.Uplinks[0].Device, c.Uplinks[1].Device = "ppp0", "ppp1" }},
 }
@@ -184,6 +185,16 @@ func gretap(c *rules.Config) {
 func sit(c *rules.Config) {
 	tap(c, encap.Params{Kind: encap.SIT, Local: netip.MustParseAddr("198.51.100.2"), Remote: netip.MustParseAddr("192.0.2.9"), TTL: 64})
 	c.Uplinks[1].IPv4 = rules.Addressing{}
+}
+
+func sixRD(c *rules.Config) {
+	tap(c, encap.Params{Kind: encap.SixRD, Local: netip.MustParseAddr("198.51.100.2"), TTL: 64,
+		Prefix6: netip.MustParsePrefix("2001:db8:9000::/36"), Prefix4: netip.MustParsePrefix("198.51.96.0/20")})
+	u := &c.Uplinks[1]
+	u.IPv4, u.IPv6.Assign = rules.Addressing{}, &rules.Assignment{Gateway: netip.MustParseAddr("::192.0.2.9"),
+		Routes: []rules.AssignedRoute{{Dst: netip.MustParsePrefix("2001:db8:9000::/36")}}}
+	u.Delegations = []rules.Delegation{{Prefix: netip.MustParsePrefix("2001:db8:9402::/48"), Configured: true}}
+	c.LANs = []rules.LAN{{Device: "lan0", SubnetID: 1, From: []int{2}}}
 }
 
 // keyFile is where the golden's key is said to be.

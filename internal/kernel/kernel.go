@@ -132,6 +132,8 @@ func (k *Kernel) apply(op netcfg.Op) error {
 		return k.putPolicies(op)
 	case netcfg.SetGroup:
 		return k.setLink(op.Device, 0, 0, nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(op.Group)))
+	case netcfg.SetHardware:
+		return k.setHardware(op)
 	case netcfg.PutEgress:
 		return k.putEgress(op)
 	case netcfg.DelEgress:

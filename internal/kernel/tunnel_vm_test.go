@@ -50,6 +50,12 @@ func TestVMASITIsMadeAndKept(t *testing.T) {
 	checkTunnel(t, tunnelOf(encap.SIT, ends4), 1480, "sit ip6ip remote 203.0.113.9 local 198.51.100.2 ttl 64")
 }
 
+func TestVMA6RDIsMadeAndKept(t *testing.T) {
+	s := tunnelOf(encap.SixRD, ends4)
+	s.Remote, s.Prefix6, s.Prefix4 = netip.Addr{}, netip.MustParsePrefix("2001:db8:9000::/36"), netip.MustParsePrefix("198.51.96.0/20")
+	checkTunnel(t, s, 1480, "sit ip6ip remote any local 198.51.100.2 ttl 64", "6rd-prefix 2001:db8:9000::/36 6rd-relay_prefix 198.51.96.0/20")
+}
+
 func TestVMAGRETAPOnABridgeTakesWhatTheBridgeDoes(t *testing.T) {
 	namespace(t)
 	sh(t, carrierScript)

@@ -20,7 +20,7 @@ func KernelNumbers(k config.Kernel) rules.Kernel {
 func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Prefix) rules.Config {
 	uplinks := slices.Concat(c.Uplinks, guarded(c))
 	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(uplinks)), Underlays: UnderlaysOf(c, ids, learned),
-		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Offload: c.Kernel.Offload, Tunnels: tunnelsOf(c), MPTCP: c.Daemon.MPTCP, Site: site}
+		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Offload: c.Kernel.Offload, Tunnels: tunnelsOf(c, learned), MPTCP: c.Daemon.MPTCP, Site: site}
 	for i := range uplinks {
 		u := &uplinks[i]
 		var given LearnedUplink
@@ -32,6 +32,9 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 			IPv4: addressing(u.IPv4, given.IPv4), IPv6: addressing(u.IPv6, given.IPv6), NewFlowsOnly: u.Failback == config.FailbackNewFlowsOnly,
 			TakesBack: u.Failback == config.FailbackImmediateAll, Shared: u.Shared, Expects: u.Shared && i >= len(c.Uplinks), Inherits: c.Pair.On() && !u.Shared, Overflows: c.Overflow(u) > 0,
 		}
+		if i < len(c.Uplinks) { // the backup of a pair does not call itself what the primary does
+			out.Uplinks[i].Hardware = u.HardwareAddress
+		}
 		if u.Kind == config.KindWireGuard {
 			wire(&out.Uplinks[i].IPv4, given.IPv4, &u.IPv4, u.WireGuard != nil)
 			wire(&out.Uplinks[i].IPv6, given.IPv6, &u.IPv6, u.WireGuard != nil)
@@ -42,6 +45,9 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
 		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)
+		if u.IPv6.SixRD != nil && i < len(c.Uplinks) {
+			addressing6RD(&out.Uplinks[i], c, u, learned)
+		}
 		if a := out.Uplinks[i].IPv6.Assign; u.IPv6.Shares() && a != nil && len(given.Stale) > 0 {
 			current := *a
 			current.Addresses = slices.DeleteFunc(slices.Clone(a.Addresses), func(o rules.Address) bool { return slices.Contains(given.Stale, o.Prefix.Addr()) })

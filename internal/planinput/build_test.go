@@ -438,6 +438,7 @@ shared = true
 name = "lte"
 id = 2
 device = "wan2"
+hardware_address = "02:00:00:00:00:99"
 primary_only = true
   [uplink.ipv4]
   method = "dhcp"
@@ -480,6 +481,9 @@ fallback = "unreachable"
 		if u.IPv4.Assign != nil {
 			t.Errorf("%s has %v", u.Name, u.IPv4.Assign)
 		}
+		if u.Hardware != (netcfg.Hardware{}) { // the primary calls itself so, in the same network
+			t.Errorf("%s has %v", u.Name, u.Hardware)
+		}
 	}
 	if diff := cmp.Diff([]string{"own", "fiber", "lte"}, names); diff != "" || len(got.LANs) != 0 || len(got.Elsewhere) != 3 || len(got.Policies) != 2 {
 		t.Errorf("(-want +got):\n%s%+v", diff, got)
@@ -489,7 +493,7 @@ fallback = "unreachable"
 			t.Errorf("%+v", g)
 		}
 	}
-	if whole := Build(c, ids, Learned{"lte": {IPv4: lease}}, netip.Prefix{}); len(whole.Uplinks) != 4 || len(whole.LANs) != 1 || whole.Elsewhere != nil || !reflect.DeepEqual(whole.Groups[0].Tiers, [][]int{{2}, {4}}) {
+	if whole := Build(c, ids, Learned{"lte": {IPv4: lease}}, netip.Prefix{}); len(whole.Uplinks) != 4 || whole.Uplinks[2].Hardware[5] != 0x99 || len(whole.LANs) != 1 || whole.Elsewhere != nil || !reflect.DeepEqual(whole.Groups[0].Tiers, [][]int{{2}, {4}}) {
 		t.Errorf("the primary: %+v", whole)
 	}
 }

@@ -20,6 +20,8 @@ type LearnedUplink struct {
 	// Stale are addresses of networks that the line has no more, if it is one with share.
 	Stale     []netip.Addr
 	Resolvers []Resolver // the first to be asked first
+	// Offers6RD is what its DHCP server says of 6rd over it.
+	Offers6RD *config.SixRD
 	// NAT64 is the prefix of the provider's translator, as its routers say (RFC 8781) or, where they do not, its DNS servers (RFC 7050).
 	NAT64 netip.Prefix
 	// Calls are the other ends that a WireGuard device calls whose packets have no mark.

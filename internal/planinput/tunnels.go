@@ -8,13 +8,17 @@ import (
 )
 
 // tunnelsOf lists the devices that a configuration wants made.
-func tunnelsOf(c *config.Config) []rules.Tunnel {
+func tunnelsOf(c *config.Config, learned Learned) []rules.Tunnel {
 	var list []rules.Tunnel
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		switch {
 		case u.Encap != nil:
 			list = append(list, rules.Tunnel{Device: u.Device, For: u.Name, MTU: u.Encap.MTU, Params: u.Encap.Params})
+		case u.IPv6.SixRD != nil:
+			if s, ok := SixRDOf(c, u, learned); ok {
+				list = append(list, rules.Tunnel{Device: u.Device, For: u.Name, Params: encap.Params{Kind: encap.SixRD, Local: s.Local, TTL: ttl6RD, Prefix6: s.Prefix6, Prefix4: s.Prefix4}})
+			}
 		case u.WireGuard != nil:
 			list = append(list, rules.Tunnel{Device: u.Device, For: u.Name, MTU: u.WireGuard.MTU, Params: encap.Params{Kind: encap.WireGuard}})
 		}

@@ -65,7 +65,7 @@ func TestDevicesAndUnderlaysAreThoseOfTheConfiguration(t *testing.T) {
 		{Device: "gre1", For: "tap", Params: encap.Params{Kind: encap.GRETAP, Local: a("10.0.31.2"), Remote: a("10.0.31.10"), TTL: 64}},
 		{Device: "far", For: "tunnel far", Bridge: "br-wan", Params: encap.Params{Kind: encap.GRETAP, Local: a("192.0.2.1"), Remote: a("192.0.2.2"), TTL: 64, Fragment: true}},
 	}
-	if d := cmp.Diff(want, tunnelsOf(c), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+	if d := cmp.Diff(want, tunnelsOf(c, nil), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 		t.Error(d)
 	}
 }

@@ -95,6 +95,7 @@ type Engine struct {
 	// The rest belongs to the goroutine of Run.
 	recorded      rules.Recorded
 	contest       rules.MainContest
+	hardware      rules.HardwareContest
 	unsaved       bool
 	seenUp        map[int]bool // interface indexes of devices that were up once
 	verdicts      map[rules.Path]rules.Verdict
@@ -349,6 +350,7 @@ func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
 	}
 	obs.Former = e.former.observe(cfg, obs, time.Now())
 	obs.MainContested = e.contest.Observe(cfg.Kernel, obs, time.Now())
+	obs.HardwareContested = e.hardware.Observe(cfg, obs, time.Now())
 	maps.DeleteFunc(e.sysctls, func(_ string, r refusedSysctl) bool { return time.Since(r.at) > refusedFor })
 	obs.RefusedDevices, obs.SeenUp = e.devices, e.seenUp
 	obs.RefusedSysctls = make(map[string]string, len(e.sysctls))

@@ -602,3 +602,75 @@ func TestAParameterThatWasNotThereIsSetAsSoonAsItIs(t *testing.T) {
 		t.Errorf("src_valid_mark of wan1 is %s", got)
 	}
 }
+
+// A driver that changes the address of no device that is up has it set down for that, in the same pass; whoever asks gives it back likewise.
+func TestAHardwareAddressIsSetAsTheDriverWantsIt(t *testing.T) {
+	own, wanted := netcfg.Hardware{2, 5: 1}, netcfg.Hardware{2, 5: 9}
+	for _, busy := range []bool{false, true} {
+		cfg := config()
+		cfg.Uplinks[0].Hardware = wanted
+		cfg.Uplinks[0].IPv4.Managed = true
+		b := newBench(cfg)
+		b.kernel.Change(func(o *rules.Observed) {
+			o.Links[1].Hardware = own
+			if busy { // else others' default route would be lost
+				o.Routes = slices.DeleteFunc(o.Routes, func(r netcfg.Route) bool {
+					return len(r.Nexthops) > 0 && r.Nexthops[0].Device == "wan1" && r.Protocol != 2
+				})
+			}
+		})
+		b.kernel.Refuse(func(op netcfg.Op) error {
+			if op, is := op.(netcfg.SetHardware); is && busy && !op.Down {
+				return unix.EBUSY
+			}
+			return nil
+		})
+		about := func(want netcfg.Hardware) {
+			t.Helper()
+			r := b.pass(t)
+			obs, _ := b.kernel.Snapshot(rules.Query{})
+			set := slices.IndexFunc(b.kernel.Applied(), func(op netcfg.Op) bool { s, is := op.(netcfg.SetHardware); return is && s.Down == busy })
+			if link, _ := obs.Link("wan1"); link.Hardware != want || set < 0 {
+				t.Errorf("busy %v: %v, changes %q, problems %+v", busy, link.Hardware, commands(r.Changes), r.Report.Problems)
+			}
+		}
+		about(wanted)
+		if got := b.saver.kept.Hardware["wan1"]; got != (rules.FormerHardware{Former: own, Ours: wanted}) {
+			t.Errorf("recorded: %+v", got)
+		}
+		if r := b.pass(t); len(r.Changes) > 0 {
+			t.Errorf("a second pass changes %q", commands(r.Changes))
+		}
+		b.SetConfig(rules.Config{Kernel: numbers})
+		about(own)
+	}
+}
+
+// A program that gives the device its own address whenever it has ours has it, and is named.
+func TestAContestedHardwareAddressIsLeftAlone(t *testing.T) {
+	theirs, wanted := netcfg.Hardware{2, 5: 1}, netcfg.Hardware{2, 5: 9}
+	cfg := config()
+	cfg.Uplinks[0].Hardware = wanted
+	b := newBench(cfg)
+	sets := 0
+	for range 10 {
+		b.kernel.Change(func(o *rules.Observed) { o.Links[1].Hardware = theirs })
+		r := b.pass(t)
+		if slices.ContainsFunc(r.Changes, func(op netcfg.Op) bool { _, is := op.(netcfg.SetHardware); return is }) {
+			sets++
+		}
+	}
+	obs, _ := b.kernel.Snapshot(rules.Query{})
+	if link, _ := obs.Link("wan1"); sets != 2 || link.Hardware != theirs {
+		t.Errorf("set %d times, %v", sets, link.Hardware)
+	}
+	if !slices.ContainsFunc(b.Last().Report.Problems, func(p rules.Problem) bool { return p.Code == "hardware-address-contested" }) {
+		t.Errorf("%+v", b.Last().Report.Problems)
+	}
+	b.SetConfig(rules.Config{Kernel: numbers})
+	b.pass(t)
+	obs, _ = b.kernel.Snapshot(rules.Query{})
+	if link, _ := obs.Link("wan1"); link.Hardware != theirs {
+		t.Errorf("what is theirs is taken back: %v", link.Hardware)
+	}
+}

@@ -53,28 +53,30 @@ type Config struct {
 
 // Uplink is one uplink in both families.
 type Uplink struct {
-	Name            string       `json:"name"`
-	Kind            string       `json:"kind"`
-	Device          string       `json:"device"`
-	Tier            int          `json:"tier"`
-	Weight          int          `json:"weight"`
-	Table           int          `json:"table"`
-	Mark            Mark         `json:"mark"`
-	Default         bool         `json:"default"` // may carry the default; false: what policies send there, or its peers, alone
-	Drained         bool         `json:"drained"`
-	Metered         bool         `json:"metered"`
-	Failback        string       `json:"failback"`          // "after-stable", "immediate", "immediate-all", "new-flows-only" or "manual"
-	ProbeBytesToday int64        `json:"probe_bytes_today"` // both directions, since midnight where the router is
-	BytesToday      int64        `json:"bytes_today"`       // both directions, of a metered uplink
-	BytesMonth      int64        `json:"bytes_month"`
-	QuotaBytes      int64        `json:"quota_bytes"`          // bytes a month; 0 for none
-	OverQuota       bool         `json:"over_quota"`           // new flows go elsewhere until the month is over
-	Load            *float64     `json:"load"`                 // what it carries of its bandwidth, over some seconds, 0..1 and more; null without one
-	Full            bool         `json:"full"`                 // more than the overflow of its tier: new flows use others too
-	Recover         *Recovery    `json:"recover,omitempty"`    // where [uplink.recover] is configured
-	CarriedBy       []string     `json:"carried_by,omitempty"` // of a tunnel: what carries it, what carries that, and so on
-	Peers           []Peer       `json:"peers,omitempty"`      // of a WireGuard tunnel
-	MTU             int          `json:"mtu,omitempty"`        // bytes, of the device; none while it is not there
+	Name            string    `json:"name"`
+	Kind            string    `json:"kind"`
+	Device          string    `json:"device"`
+	Tier            int       `json:"tier"`
+	Weight          int       `json:"weight"`
+	Table           int       `json:"table"`
+	Mark            Mark      `json:"mark"`
+	Default         bool      `json:"default"` // may carry the default; false: what policies send there, or its peers, alone
+	Drained         bool      `json:"drained"`
+	Metered         bool      `json:"metered"`
+	Failback        string    `json:"failback"`          // "after-stable", "immediate", "immediate-all", "new-flows-only" or "manual"
+	ProbeBytesToday int64     `json:"probe_bytes_today"` // both directions, since midnight where the router is
+	BytesToday      int64     `json:"bytes_today"`       // both directions, of a metered uplink
+	BytesMonth      int64     `json:"bytes_month"`
+	QuotaBytes      int64     `json:"quota_bytes"`          // bytes a month; 0 for none
+	OverQuota       bool      `json:"over_quota"`           // new flows go elsewhere until the month is over
+	Load            *float64  `json:"load"`                 // what it carries of its bandwidth, over some seconds, 0..1 and more; null without one
+	Full            bool      `json:"full"`                 // more than the overflow of its tier: new flows use others too
+	Recover         *Recovery `json:"recover,omitempty"`    // where [uplink.recover] is configured
+	CarriedBy       []string  `json:"carried_by,omitempty"` // of a tunnel: what carries it, what carries that, and so on
+	Peers           []Peer    `json:"peers,omitempty"`      // of a WireGuard tunnel
+	MTU             int       `json:"mtu,omitempty"`        // bytes, of the device; none while it is not there
+	// HardwareAddress is the link-layer address that the device has, where one is configured; none while it has none.
+	HardwareAddress string       `json:"hardware_address,omitempty"`
 	IPv4            FamilyStatus `json:"ipv4"`
 	IPv6            FamilyStatus `json:"ipv6"`
 }

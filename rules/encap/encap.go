@@ -1,10 +1,12 @@
 package encap
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 )
 
 // Params are what makes one tunnel device another than the next. The kernel cannot change most of them in place.
@@ -19,11 +21,14 @@ type Params struct {
 	// Fragment lets outer packets be fragmented on their way, whatever the inner ones say: a bridge passes on frames of
 	// its own MTU, and drops without a word what its port does not take. GRETAP over IPv4 only.
 	Fragment bool
+	// Prefix6 and Prefix4 are what all customers of a provider have in common. 6rd only.
+	Prefix6, Prefix4 netip.Prefix
 }
 
 // Kind is all that is particular to a kind of tunnel device. A new one is a file with such a value, and a place in the list of Kinds.
 type Kind struct {
 	Name   string // what the configuration calls it, and the kernel where the outer packets are of IPv4
+	Device string // what the kernel calls it where it has another name; "" where that is Name
 	Name6  string // what the kernel calls it where they are of IPv6; "" where they cannot be
 	Module string // of the kernel
 	// Carries is what is in the outer packets.
@@ -43,10 +48,12 @@ type Kind struct {
 	attributes func(*Params) []Attribute
 	// decode reads one of them.
 	decode func(*Params, Attribute)
+	// finish, where it is set, makes of what was decoded what it is.
+	finish func(*Params)
 }
 
 // Kinds returns all that there are, in the order in which messages list them.
-func Kinds() []*Kind { return []*Kind{&wireGuard, &gretap, &vxlan, &sit} }
+func Kinds() []*Kind { return []*Kind{&wireGuard, &gretap, &vxlan, &sit, &sixRD} }
 
 // Payload is what a tunnel carries.
 type Payload uint8
@@ -83,8 +90,14 @@ func Find(name string) *Kind {
 	return nil
 }
 
-// Ends reports whether a device of the kind has two ends that it is told of.
+// Ends reports whether a device of the kind is told of its ends.
 func (k *Kind) Ends() bool { return k.attributes != nil }
+
+// Remote reports whether a device of the kind is told of another end.
+func (k *Kind) Remote() bool { return k.Ends() && k.Name != SixRD }
+
+// KernelName is what the kernel calls it where the outer packets are of IPv4.
+func (k *Kind) KernelName() string { return cmp.Or(k.Device, k.Name) }
 
 // Spec returns the device's kind; of a kind that is not among Kinds, one that has a name and nothing else.
 func (p *Params) Spec() *Kind {
@@ -122,7 +135,7 @@ func (p *Params) LinkKind() string {
 	if p.Local.Is6() {
 		return p.Spec().Name6
 	}
-	return p.Kind
+	return p.Spec().KernelName()
 }
 
 // Args are the words of ip(8) that follow "type KIND", a space before each.
@@ -131,7 +144,11 @@ func (p *Params) Args() string {
 	if !k.Ends() {
 		return ""
 	}
-	return fmt.Sprintf(" local %v remote %v ttl %d%s", p.Local, p.Remote, p.TTL, k.args(p))
+	remote := ""
+	if k.Remote() {
+		remote = fmt.Sprintf(" remote %v", p.Remote)
+	}
+	return fmt.Sprintf(" local %v%s ttl %d%s", p.Local, remote, p.TTL, k.args(p))
 }
 
 // Attributes are what the kernel is told of the device, nil for nothing.
@@ -145,12 +162,20 @@ func (p *Params) Attributes() []Attribute {
 // Decode reads what the kernel tells of a device; of those of other kinds, the kind alone.
 func Decode(linkKind string, attributes iter.Seq2[uint16, []byte]) Params {
 	for _, k := range Kinds() {
-		if !k.Ends() || linkKind != k.Name && linkKind != k.Name6 {
+		if !k.Ends() || linkKind != k.Name && (linkKind != k.Name6 || linkKind == "") {
 			continue
 		}
 		p := Params{Kind: k.Name}
+		var list []Attribute
 		for typ, value := range attributes {
-			k.decode(&p, Attribute{typ, value})
+			list = append(list, Attribute{typ, value})
+		}
+		slices.SortFunc(list, func(a, b Attribute) int { return cmp.Compare(a.Type, b.Type) })
+		for _, a := range list {
+			k.decode(&p, a)
+		}
+		if k.finish != nil {
+			k.finish(&p)
 		}
 		p.Fragment = p.Fragment && p.CanFragment()
 		return p
@@ -189,5 +214,6 @@ func (a Attribute) u32(order binary.ByteOrder) uint32 {
 func be16(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
 func be32(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 
-// native32 is in the order of this machine.
+// native16 and native32 are in the order of this machine.
+func native16(n uint16) []byte { return binary.NativeEndian.AppendUint16(nil, n) }
 func native32(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }

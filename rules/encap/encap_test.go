@@ -24,6 +24,13 @@ func drawParams(t *rapid.T, k *Kind) Params {
 	if k.Name6 != "" && rapid.Bool().Draw(t, "IPv6") {
 		ends = ends6
 	}
+	if k.Name == SixRD {
+		bits4 := rapid.IntRange(0, 31).Draw(t, "IPv4 mask length")
+		p.Prefix6 = netip.PrefixFrom(netip.MustParseAddr("2001:db8::"), rapid.IntRange(32, 32+bits4).Draw(t, "length"))
+		p.Prefix4, _ = ends[0].Prefix(bits4)
+		p.Local, p.TTL = ends[0], rapid.Uint8Range(1, 255).Draw(t, "ttl")
+		return p
+	}
 	p.Local, p.Remote, p.TTL = ends[0], ends[1], rapid.Uint8Range(1, 255).Draw(t, "ttl")
 	for _, s := range k.Settings {
 		if s.Required != "" || s.Default != 0 || rapid.Bool().Draw(t, s.Key) {
@@ -86,6 +93,7 @@ func TestOverheadIsWhatIsAroundTheContent(t *testing.T) {
 		{Params{Kind: VXLAN, Local: ends4[0]}, 50},
 		{Params{Kind: VXLAN, Local: ends6[0]}, 70},
 		{Params{Kind: SIT, Local: ends4[0]}, 20},
+		{Params{Kind: SixRD, Local: ends4[0]}, 20},
 	} {
 		if got := c.p.Overhead(); got != c.want {
 			t.Errorf("%+v: %d, want %d", c.p, got, c.want)
@@ -94,6 +102,10 @@ func TestOverheadIsWhatIsAroundTheContent(t *testing.T) {
 }
 
 func TestAForeignDeviceIsNoKindOfOurs(t *testing.T) {
+	// Hardware has no kind, and tells of itself as a port all the same (IFLA_INFO_SLAVE_KIND).
+	if p := Decode("", func(func(uint16, []byte) bool) {}); p != (Params{}) {
+		t.Errorf("hardware: %+v", p)
+	}
 	p := Decode("veth", func(func(uint16, []byte) bool) { t.Error("its attributes are read") })
 	if p != (Params{Kind: "veth"}) || p.Spec().Ends() || p.LinkKind() != "veth" || p.Args() != "" || p.Attributes() != nil {
 		t.Errorf("%+v", p)

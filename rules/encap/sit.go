@@ -26,6 +26,9 @@ var sit = Kind{Name: SIT, Module: "sit", Carries: Packets6, LinkLocal: true,
 			p.Remote = a.addr()
 		case sitTTL:
 			p.TTL = a.u8()
+		default:
+			decode6rd(p, a)
 		}
 	},
+	finish: finishSIT,
 }

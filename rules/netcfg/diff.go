@@ -67,6 +67,7 @@ func Diff(have, want State) []Op {
 	up, unwanted := d.addTunnels(have, want)
 	d.sysctls(have, want, false)
 	d.groups(have, want)
+	d.hardware(have, want, false)
 	d.ops = append(d.ops, up...)
 	removedAddrs := d.addrs(have.Addrs, want.Addrs)
 	shared := sharedTables(have, want)
@@ -132,6 +133,7 @@ func Diff(have, want State) []Op {
 		d.ops = append(d.ops, DelAddr{a})
 	}
 	d.ops = append(d.ops, d.deferred...)
+	d.hardware(have, want, true)
 	d.sysctls(have, want, true)
 	return append(d.ops, unwanted...)
 }

@@ -18,6 +18,7 @@ type State struct {
 	Table    *nft.Table // nftables; nil for none
 	Policies *nft.Table // nftables for policies and proxies; nil for none
 	Groups   []LinkGroup
+	Hardware []LinkHardware // of what Ours found, of all devices that have one
 	Sysctls  []Sysctl
 	Egress   []EgressFilter // by device
 	// Qdiscs are devices: of what Ours found, those with the qdisc that filters hang on; of what Plan wants, those whose
@@ -315,6 +316,7 @@ func (s *State) Sort(base uint32) {
 	s.Routes = slices.CompactFunc(s.Routes, Route.Equal)
 	sortRules(s.Rules)
 	slices.SortFunc(s.Groups, func(a, b LinkGroup) int { return strings.Compare(a.Device, b.Device) })
+	slices.SortFunc(s.Hardware, func(a, b LinkHardware) int { return strings.Compare(a.Device, b.Device) })
 	slices.SortFunc(s.Sysctls, func(a, b Sysctl) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Endpoints, func(a, b Endpoint) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(s.Proxied, CompareProxyNeighbours)

@@ -180,6 +180,12 @@ func (k *Kernel) apply(op netcfg.Op) error {
 				o.Links[i].Group = op.Group
 			}
 		}
+	case netcfg.SetHardware:
+		for i := range o.Links {
+			if o.Links[i].Name == op.Device {
+				o.Links[i].Hardware = op.Address
+			}
+		}
 	case netcfg.SetSysctl:
 		o.Sysctls[op.Name] = op.Value
 	case netcfg.AddTunnel:
