@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,9 +76,9 @@ func TestAProxyJoinsTwoLinks(t *testing.T) {
 		wires := map[string]*wire{"lan0": newWire(1), "wan0": newWire(2)}
 		wires["lan0"].answers[7] = neighbour(136, 7)
 		wires["wan0"].answers[8] = neighbour(136, 8)
-		changes := 0
+		var changes atomic.Int32 // from either link
 		p := ndproxy.New(ndproxy.Config{Line: "wan0", LAN: "lan0", Network: netip.MustParsePrefix("2001:db8:b::/64"), Own: netip.MustParseAddr("2001:db8:b::9"),
-			Log: slog.New(slog.DiscardHandler), OnChange: func() { changes++ }, Open: func(device string) (ndproxy.Conn, error) { return wires[device], nil }})
+			Log: slog.New(slog.DiscardHandler), OnChange: func() { changes.Add(1) }, Open: func(device string) (ndproxy.Conn, error) { return wires[device], nil }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = p.Run(ctx) }()
@@ -92,8 +93,8 @@ func TestAProxyJoinsTwoLinks(t *testing.T) {
 		if diff := cmp.Diff(want, p.Hosts(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 			t.Errorf("hosts (-want +got):\n%s", diff)
 		}
-		if changes < 2 {
-			t.Errorf("%d changes were told", changes)
+		if changes.Load() < 2 {
+			t.Errorf("%d changes were told", changes.Load())
 		}
 		if asked := wires["wan0"].asked; !cmp.Equal(asked, []byte{7, 8}) && !cmp.Equal(asked, []byte{8, 7}) { // an answer, and a question
 			t.Errorf("the line has heard of %d", asked)
