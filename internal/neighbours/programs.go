@@ -104,6 +104,11 @@ var programs = []Program{
 		Does:   "advertises a router and prefixes to hosts",
 		Answer: "advertises nothing on a LAN unless it is told to",
 		Signs:  Signs{Units: []string{"radvd.service"}, Processes: []string{"radvd"}}},
+	{Name: "miniupnpd",
+		Does:   "maps ports of one uplink to hosts of the LAN that ask for them",
+		Answer: "answers what comes to a mapped port by the uplink that it came by",
+		Write:  "the hook examples/hooks/miniupnpd, for mapped ports to follow a switch",
+		Signs:  Signs{Units: []string{"miniupnpd.service"}, Processes: []string{"miniupnpd"}, Chains: []string{"miniupnpd", "MINIUPNPD*"}}},
 
 	// Known by sight: who has taken a number, or a name of devices.
 	{Name: "LXC", Guests: true, Signs: Signs{Devices: []string{"lxcbr*", "lxdbr*", "incusbr*"}}},
