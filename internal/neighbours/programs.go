@@ -7,7 +7,7 @@ const forward = "accept what the LAN sends to each uplink, not only to the first
 
 // programs is the table.
 var programs = []Program{
-	{Name: "systemd-networkd", Metric: "RouteMetric=", Check: "networkd-foreign-rules",
+	{Name: "systemd-networkd", Metric: "RouteMetric= (netplan: route-metric)", Check: "networkd-foreign-rules",
 		Does:   "leases addresses and takes router advertisements; deletes rules and routes of others when it starts",
 		Answer: "follows its routes, and puts back at once what it deletes",
 		Write:  "ManageForeignRoutingPolicyRules=no and ManageForeignRoutes=no in [Network] of networkd.conf",
