@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/api"
@@ -44,7 +43,15 @@ func statusCommand(set *flag.FlagSet) runner {
 	asJSON := set.Bool("json", false, "print JSON")
 	watch := set.Bool("watch", false, "refresh every second")
 	check := set.Bool("check", false, "print one line for monitoring: exit 0 all well, 3 on a spare or with a problem, 1 offline")
+	var from list
+	set.Var(&from, "from", "ask the daemons at `URL...`, all at once: http://HOST:PORT, https://HOST or unix:PATH each")
 	return func(ctx context.Context, _ []string, s streams) error {
+		switch {
+		case len(from) > 0 && *socket != "":
+			return usagef("--socket %s: write --from unix:%s", *socket, *socket)
+		case len(from) > 0:
+			return statusOfAll(ctx, from, fleetView{check: *check, json: *asJSON, watch: *watch}, s)
+		}
 		client := dial(*socket)
 		for seen := false; ; seen = true {
 			status, err := client.Status(ctx)
@@ -76,18 +83,12 @@ func statusCommand(set *flag.FlagSet) runner {
 
 // checkStatus prints what monitoring has to know.
 func checkStatus(s streams, st *status.Status) error {
-	var problems []string
-	for _, p := range st.Problems {
-		if p.Severity != "notice" {
-			problems = append(problems, p.Code)
-		}
-	}
-	line := st.Headline
-	if len(problems) > 0 {
-		line += " Problems: " + strings.Join(problems, ", ") + "."
-	}
-	fmt.Fprintln(s.out, line)
-	switch st.Health() {
+	fmt.Fprintln(s.out, st.Line())
+	return exitOfHealth(st.Health())
+}
+
+func exitOfHealth(h status.Health) error {
+	switch h {
 	case status.NotOnline:
 		return exitError{exitFailed}
 	case status.Unsettled:

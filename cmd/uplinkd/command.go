@@ -54,7 +54,7 @@ func commands() []command {
 			"What was lost or does something else is a comment in what it prints, and a line on stderr. Exit code 3 then, and 2 when no way out is in the files.", importCommand},
 		{"check", nil, "validate a configuration; touches nothing", "Every mistake is named with its line and column. Exit code 2.", checkCommand},
 		{"plan", nil, "show what run would change in the kernel; changes nothing", "Each change is a line for a shell: ip, nft or sysctl.", planCommand},
-		{"status", nil, "show each uplink's verdict and why", "Colours appear on terminals only, and not when NO_COLOR is set.", statusCommand},
+		{"status", nil, "show each uplink's verdict and why", "Colours appear on terminals only, and not when NO_COLOR is set. With --from and URLs, many routers have a line each; --json is an object by URL then, with status or error, and --check ends like the worst of them. Exit code 1 when one does not answer within 5 s.", statusCommand},
 		{"explain", nil, "show where a packet goes: which rule, table and uplink, and why",
 			"It walks the policy rules and tables as the kernel does, names the line of the configuration that made each step, and compares with the kernel's own answer. It works without a running daemon too. Exit code 1 when the kernel says something else.", explainCommand},
 		{"doctor", nil, "find what breaks multi-uplink setups here, and how to fix it",
@@ -171,6 +171,11 @@ func (c *command) parse(set *flag.FlagSet, args []string) ([]string, error) {
 		}
 		return nil, usageError{err}
 	}
+	set.Visit(func(f *flag.Flag) {
+		if l, ok := f.Value.(*list); ok {
+			*l, words = append(*l, words...), nil
+		}
+	})
 	if many := len(c.words) > 0 && strings.HasSuffix(c.words[len(c.words)-1], "..."); len(words) != len(c.words) && !(many && len(words) > len(c.words)) {
 		return nil, usagef("%s", c.wanted(words))
 	}
@@ -180,6 +185,17 @@ func (c *command) parse(set *flag.FlagSet, args []string) ([]string, error) {
 		}
 	}
 	return words, nil
+}
+
+// list is the value of an option that takes all words of its command too, as in --from URL URL.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, " ") }
+
+// Set adds a value.
+func (l *list) Set(value string) error {
+	*l = append(*l, value)
+	return nil
 }
 
 // parseOptions reads options before, between and behind words, which it returns. What follows "--" is words.

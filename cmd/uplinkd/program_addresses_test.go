@@ -82,6 +82,25 @@ func TestBesideNetworkdThatDeletesRules(t *testing.T) {
 	playBeside(t, s)
 }
 
+// TestBesideNetplan has networkd with the files that netplan makes for it.
+func TestBesideNetplan(t *testing.T) {
+	s := networkd("ManageForeignRoutingPolicyRules=no\\nManageForeignRoutes=no\\n")
+	s.setup, s.version = "by netplan", s.version+" | tr '\\n' ,; dpkg-query -W -f ' netplan ${Version}' netplan.io"
+	s.prepare += `rm -f /etc/systemd/network/*; mkdir -p /etc/netplan; chmod 700 /etc/netplan
+cat >/etc/netplan/50-lines.yaml <<'X'
+network:
+  version: 2
+  renderer: networkd
+  ethernets:
+    wan1: {dhcp4: true, accept-ra: true, dhcp4-overrides: {route-metric: 100, use-dns: false}}
+    wan2: {dhcp4: true, accept-ra: true, dhcp4-overrides: {route-metric: 200, use-dns: false}}
+X
+chmod 600 /etc/netplan/*
+netplan generate
+test -s /run/systemd/network/10-netplan-wan1.network`
+	playBeside(t, s)
+}
+
 // TestBesideIfupdown has Debian's ifupdown run dhclient, and the kernel take router advertisements.
 func TestBesideIfupdown(t *testing.T) {
 	playBeside(t, besideScene{

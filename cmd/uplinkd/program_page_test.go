@@ -22,14 +22,14 @@ const (
 	madeByScenes = "<!-- Made by the scenes: UPLINKD_RECORD=1 make field -->\n"
 )
 
-// recordedScenes are the figures of all scenes, by program.
-func recordedScenes(t *testing.T) map[string]seen {
+// recordedScenes are the figures of all scenes, by program; those with a setup of their own come last.
+func recordedScenes(t *testing.T) map[string][]seen {
 	t.Helper()
 	files, err := filepath.Glob(recorded + "/*.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := make(map[string]seen)
+	all := make(map[string][]seen)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -39,13 +39,16 @@ func recordedScenes(t *testing.T) map[string]seen {
 		if err := json.Unmarshal(text, &s); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		all[s.Program] = s
+		all[s.Program] = append(all[s.Program], s)
+	}
+	for _, list := range all {
+		slices.SortFunc(list, func(a, b seen) int { return cmp.Compare(a.Setup, b.Setup) })
 	}
 	return all
 }
 
 // programTables are the tables of docs/programs.md.
-func programTables(scenes map[string]seen) string {
+func programTables(scenes map[string][]seen) string {
 	var b strings.Builder
 	b.WriteString("\n## What must be known\n\n| program | it | uplinkd | you write |\n| --- | --- | --- | --- |\n")
 	kernels := make(map[string]bool)
@@ -58,15 +61,17 @@ func programTables(scenes map[string]seen) string {
 			write += " (`" + p.Check + "`)"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", p.Name, p.Does, cmp.Or(p.Answer, "nothing"), write)
-		kernels[scenes[p.Name].Kernel] = true
+		for _, s := range scenes[p.Name] {
+			kernels[s.Kernel] = true
+		}
 	}
 	fmt.Fprintf(&b, "\nThe name in brackets is the check of doctor, or the problem in `status`, that tells you when it is not written.\n\n## What was seen\n\nOn Linux %s. "+
 		"No new flow of a LAN host succeeded for so long when the first line died without a word, and when it was back; in the slower\nfamily, a new one every 10 ms. "+
 		"Of 200 packets a second and family so many were lost while uplinkd was killed and started, and while the\nprogram was.\n\n"+
 		"| program | version | line dies | line is back | uplinkd killed | program started again |\n| --- | --- | --- | --- | --- | --- |\n", strings.Join(slices.Sorted(maps.Keys(kernels)), ", "))
 	for _, p := range neighbours.Programs() {
-		if s, ok := scenes[p.Name]; ok && p.Does != "" {
-			fmt.Fprintf(&b, "| %s | %s | %d ms | %d ms | %d lost | %d of %d lost |\n", p.Name, s.Version, s.FailoverMS, s.ReturnMS, s.KilledLost, s.RestartLost, s.RestartSends)
+		for _, s := range scenes[p.Name] {
+			fmt.Fprintf(&b, "| %s | %s | %d ms | %d ms | %d lost | %d of %d lost |\n", s.name(), s.Version, s.FailoverMS, s.ReturnMS, s.KilledLost, s.RestartLost, s.RestartSends)
 		}
 	}
 	return b.String()
@@ -76,7 +81,7 @@ func programTables(scenes map[string]seen) string {
 var pageMu sync.Mutex
 
 // writeProgramsPage makes the tables of docs/programs.md anew where UPLINKD_RECORD is set, and compares them otherwise.
-func writeProgramsPage(t *testing.T, scenes map[string]seen) {
+func writeProgramsPage(t *testing.T, scenes map[string][]seen) {
 	t.Helper()
 	text, err := os.ReadFile(programsPage)
 	if err != nil {

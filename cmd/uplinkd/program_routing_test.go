@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -146,4 +147,64 @@ General {
 			return err
 		},
 	})
+}
+
+// bgp is a router that has the default route of its first line from the provider by BGP, and routes to these networks.
+func bgp(setup string, networks ...string) besideScene {
+	var feed string
+	for _, n := range networks {
+		feed += "  network " + n + "\n"
+	}
+	const neighbour = ` no bgp ebgp-requires-policy
+ no bgp network import-check
+ neighbor PEER remote-as external
+ neighbor PEER timers 1 3
+ neighbor PEER timers connect 1
+`
+	line := func(h *house, host, peer, conf string) string {
+		h.Helper()
+		dir := filepath.Join(h.dir, host)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			h.Fatal(err)
+		}
+		if err := os.WriteFile(dir+"/bgpd.conf", []byte(strings.ReplaceAll(conf, "PEER", peer)), 0o644); err != nil {
+			h.Fatal(err)
+		}
+		return strings.ReplaceAll(`chown frr: DIR; cd DIR; trap 'kill %1; wait' TERM; rm -f zebra.vty; echo hostname here >zebra.conf
+options="-u frr -g frr -z DIR/zserv.api --vty_socket DIR --log stdout"
+/usr/lib/frr/zebra $options -f DIR/zebra.conf -i DIR/zebra.pid &
+while [ ! -e zebra.vty ]; do sleep 0.1; done
+/usr/lib/frr/bgpd $options -f DIR/bgpd.conf -i DIR/bgpd.pid &
+trap 'kill %1 %2; wait; exit 0' TERM
+wait`, "DIR", dir)
+	}
+	return besideScene{
+		program: "FRR", version: "/usr/lib/frr/bgpd --version | sed -n '1s/bgpd version //p'", Options: lab.Options{DNAT: true}, gateways: true, setup: setup,
+		// zebra takes any other default in main for better than its own: neither ours nor one of the second line may be there.
+		config:  "main_default = false\n" + strings.Replace(dualWAN, "tier = 2\n", "tier = 2\n  [uplink.ipv4]\n  method = \"static\"\n  address = \"203.0.113.2/26\"\n  gateway = \"203.0.113.1\"\n", 1),
+		prepare: "ip route flush exact 0.0.0.0/0",
+		start: func(h *house) {
+			isp, own := h.Uplink("fiber").Gateway4.String(), h.Uplink("fiber").Address4.Addr().String()
+			if _, err := os.Stat(filepath.Join(h.dir, "isp")); err != nil {
+				h.background("isp1", "sh", "-ec", line(h, "isp", own, "router bgp 64496\n"+neighbour+" address-family ipv4 unicast\n  neighbor PEER default-originate\n"+feed))
+			}
+			h.serve("sh", "-ec", line(h, "router", isp, "router bgp 64497\n"+neighbour))
+			h.await("the routes by BGP", func() error {
+				_, err := h.try(fmt.Sprintf("ip route show default proto bgp | grep -q 'dev wan1'; test $(ip route show proto bgp | wc -l) = %d", len(networks)+1))
+				return err
+			})
+		},
+	}
+}
+
+// TestBesideFRRWithADefaultByBGP has a provider that tells its customer the default route by BGP, and nothing else.
+func TestBesideFRRWithADefaultByBGP(t *testing.T) { playBeside(t, bgp("default by BGP")) }
+
+// TestBesideFRRWithAFeedByBGP has a provider that tells its customer routes to many networks, which zebra puts into main.
+func TestBesideFRRWithAFeedByBGP(t *testing.T) {
+	feed := []string{"192.0.2.0/24"}
+	for i := range 2000 {
+		feed = append(feed, fmt.Sprintf("198.%d.%d.%d/26", 18+i/1024, i/4%256, i%4*64))
+	}
+	playBeside(t, bgp("2001 networks by BGP", feed...))
 }

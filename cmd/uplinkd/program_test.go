@@ -23,6 +23,7 @@ import (
 // scene is a known program beside uplinkd, on the router of a world.
 type besideScene struct {
 	program string // its name in internal/neighbours
+	setup   string // what it does here, where that has figures of its own: "default by BGP"
 	version string // what prints its version, for a shell
 	lab.Options
 	config string // dualWAN when empty
@@ -35,6 +36,8 @@ type besideScene struct {
 
 	// addresses is true where the program gives the router its addresses, noForwards6 where nobody forwards ports of IPv6.
 	addresses, noForwards6 bool
+	// gateways is true where a line has its default route from the program.
+	gateways bool
 	// variant is true where another scene is the one that docs/programs.md shows.
 	variant bool
 	// unseen is true where the program leaves no sign, and nothing has to be known.
@@ -54,6 +57,7 @@ type house struct {
 // seen are the figures of a scene, for docs/programs.md.
 type seen struct {
 	Program string `json:"program"`
+	Setup   string `json:"setup,omitempty"`
 	Version string `json:"version"`
 	Kernel  string `json:"kernel"`
 	// How long no new flow of a LAN host succeeded, in ms, the slower family: when the first line dies and when it comes back.
@@ -309,7 +313,7 @@ func playBeside(t *testing.T, s besideScene) {
 		h.daemon()
 		h.house("at first", "fiber", "fiber", "lte")
 		h.diagnosed()
-		saw := seen{Program: s.program, Version: strings.TrimSpace(h.in(s.version)), Kernel: strings.TrimSpace(h.in("uname -r | cut -d- -f1"))}
+		saw := seen{Program: s.program, Setup: s.setup, Version: strings.TrimSpace(h.in(s.version)), Kernel: strings.TrimSpace(h.in("uname -r | cut -d- -f1"))}
 		failover, back := h.breaks()
 		saw.FailoverMS, saw.ReturnMS = failover.Milliseconds(), back.Milliseconds()
 
@@ -342,7 +346,7 @@ func playBeside(t *testing.T, s besideScene) {
 	t.Run("uplinkd first", func(t *testing.T) {
 		t.Parallel()
 		h := newHouse(t, s)
-		if s.addresses {
+		if s.addresses || s.gateways {
 			h.launch()
 		} else {
 			h.daemon()
@@ -363,6 +367,14 @@ func playBeside(t *testing.T, s besideScene) {
 // recorded is where a scene's figures are kept, from which docs/programs.md is made.
 const recorded = "testdata/programs"
 
+// name is that of the row in docs/programs.md.
+func (s *seen) name() string {
+	if s.Setup == "" {
+		return s.Program
+	}
+	return s.Program + ", " + s.Setup
+}
+
 // record keeps the figures where UPLINKD_RECORD is set.
 func (s *seen) record(t *testing.T) {
 	t.Helper()
@@ -371,7 +383,7 @@ func (s *seen) record(t *testing.T) {
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
-		err = errors.Join(os.MkdirAll(recorded, 0o755), os.WriteFile(filepath.Join(recorded, strings.ToLower(s.Program)+".json"), append(text, '\n'), 0o644))
+		err = errors.Join(os.MkdirAll(recorded, 0o755), os.WriteFile(filepath.Join(recorded, strings.NewReplacer(", ", "-", " ", "-").Replace(strings.ToLower(s.name()))+".json"), append(text, '\n'), 0o644))
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // TestBesideTailscale has the rules and routes of tailscaled (wgengine/router/router_linux.go), without itself: one of its networks, and
@@ -74,18 +75,17 @@ func TestBesideOpenVPN(t *testing.T) {
 	})
 }
 
-// TestBesideWGQuick has wg-quick and wireguard-go, with a tunnel to one network, of which nothing must be known. What it does for a full
-// tunnel is in TestAFullTunnelOfAnotherProgramDoesNotLoop.
-func TestBesideWGQuick(t *testing.T) {
+// wgQuick is wg-quick and wireguard-go with a tunnel, into which it sends what is allowed.
+func wgQuick(allowed string) besideScene {
 	const env = "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go LOG_LEVEL=error WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1 "
-	playBeside(t, besideScene{
+	return besideScene{
 		program: "wg-quick", version: "wg --version | sed 's/.* v\\([^ ]*\\) .*/\\1, to one network/'", Options: lab.Options{DNAT: true},
 		prepare: "mkdir -p /run/wireguard /etc/wireguard",
 		start: func(h *house) {
 			if _, err := os.Stat(h.dir + "/server"); err != nil {
 				h.sh("router", fmt.Sprintf(`cd %s; umask 077; for n in client server; do wg genkey >$n; wg pubkey <$n >$n.pub; done
 printf '[Interface]\nPrivateKey=%%s\nListenPort=51820\n[Peer]\nPublicKey=%%s\nAllowedIPs=10.9.0.2/32\n' $(cat server) $(cat client.pub) >server.conf
-printf '[Interface]\nPrivateKey=%%s\nAddress=10.9.0.2/32\n[Peer]\nPublicKey=%%s\nAllowedIPs=10.9.0.1/32\nEndpoint=%s:51820\nPersistentKeepalive=1\n' $(cat client) $(cat server.pub) >client.conf`, h.dir, lab.Client4))
+printf '[Interface]\nPrivateKey=%%s\nAddress=10.9.0.2/32\n[Peer]\nPublicKey=%%s\nAllowedIPs=%s\nEndpoint=%s:51820\nPersistentKeepalive=1\n' $(cat client) $(cat server.pub) >client.conf`, h.dir, allowed, lab.Client4))
 				h.background("inet", "unshare", "-m", "sh", "-ec", fmt.Sprintf("mount -t tmpfs tmpfs /run; mkdir /run/wireguard; LOG_LEVEL=error wireguard-go -f wg0 & while ! wg setconf wg0 %s/server.conf; do sleep 0.1; done\n"+
 					"ip address add 10.9.0.1/32 dev wg0; ip link set wg0 up; ip route add 10.9.0.2 dev wg0; wait", h.dir))
 			}
@@ -94,5 +94,50 @@ printf '[Interface]\nPrivateKey=%%s\nAddress=10.9.0.2/32\n[Peer]\nPublicKey=%%s\
 		},
 		stop:  func(h *house) { h.in(env + "wg-quick down wg0") },
 		works: pings("10.9.0.1"), unseen: true,
-	})
+	}
+}
+
+// TestBesideWGQuick has a tunnel to one network, of which nothing must be known.
+func TestBesideWGQuick(t *testing.T) { playBeside(t, wgQuick("10.9.0.1/32")) }
+
+// TestBesideWGQuickWithAFullTunnel has wg-quick itself set up a tunnel for all of IPv4. Whoever is started last has the rule that is asked
+// first; in both orders the tunnel's own packets stay out of it and follow the lines. TestAFullTunnelOfAnotherProgramDoesNotLoop has more
+// of its rules.
+func TestBesideWGQuickWithAFullTunnel(t *testing.T) {
+	t.Parallel()
+	for first, problem := range map[string]string{"uplinkd": "foreign-full-tunnel", "wg-quick": "foreign-default"} {
+		t.Run(first+" first", func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, wgQuick("0.0.0.0/0"))
+			if first == "uplinkd" {
+				h.daemon()
+				h.startProgram()
+			} else {
+				h.startProgram()
+				h.daemon()
+			}
+			works := func(when string) {
+				t.Helper()
+				h.await("the tunnel to work "+when, func() error { return h.scene.works(h) })
+			}
+			works("at first")
+			h.await("the tunnel's problem to be told", func() error { return errors.Join(h.hasProblem(problem), h.converged()) })
+			if err := h.Break(lab.Blackhole, "fiber"); err != nil {
+				t.Fatal(err)
+			}
+			h.awaitState("fiber", uplink.Down)
+			works("by the second line")
+			if err := h.Heal(); err != nil {
+				t.Fatal(err)
+			}
+			h.awaitState("fiber", uplink.Up)
+			works("by the first line again")
+			h.kill()
+			h.daemon()
+			works("after uplinkd was killed")
+			h.sentProperly()
+			h.stopProgram()
+			h.awaitBy("lan", other4, "fiber")
+		})
+	}
 }

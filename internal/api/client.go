@@ -38,6 +38,7 @@ var (
 const (
 	maxResponse = 32 << 20 // bytes; a status of 62 uplinks has some 100 KiB
 	maxEvent    = 1 << 20
+	maxHeader   = 64 << 10
 	answerTime  = 30 * time.Second // for the first byte of an answer
 )
 
@@ -45,7 +46,9 @@ const (
 // [ErrNotRunning] when nobody answers, [fs.ErrPermission] when the socket may
 // not be used, or have the daemon's own words.
 type Client struct {
-	socket string
+	socket string // "" where it is asked over TCP
+	base   string // of every URL
+	limit  int64  // bytes of an answer
 	http   *http.Client
 }
 
@@ -53,13 +56,18 @@ type Client struct {
 // and there is nothing to close.
 func Dial(socket string) *Client {
 	var dialer net.Dialer
-	return &Client{socket: socket, http: &http.Client{
+	return newClient("http://localhost", socket, maxResponse, func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "unix", socket)
+	})
+}
+
+func newClient(base, socket string, limit int64, connect func(ctx context.Context, network, address string) (net.Conn, error)) *Client {
+	return &Client{base: base, socket: socket, limit: limit, http: &http.Client{
 		Transport: &http.Transport{
-			DisableKeepAlives:     true, // so that no idle connection is left behind
-			ResponseHeaderTimeout: answerTime,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, "unix", socket)
-			},
+			DisableKeepAlives:      true, // so that no idle connection is left behind
+			ResponseHeaderTimeout:  answerTime,
+			MaxResponseHeaderBytes: maxHeader,
+			DialContext:            connect,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -87,7 +95,12 @@ func (c *Client) get(ctx context.Context, path, what string, v any) error {
 		return err
 	}
 	defer closeBody(resp)
-	if err := json.NewDecoder(io.LimitReader(resp.Body, maxResponse)).Decode(v); err != nil {
+	body := &io.LimitedReader{R: resp.Body, N: c.limit}
+	err = json.NewDecoder(body).Decode(v)
+	switch {
+	case err != nil && body.N == 0:
+		return fmt.Errorf("reading %s: it is longer than %d bytes", what, c.limit)
+	case err != nil:
 		return fmt.Errorf("reading %s: %w", what, err)
 	}
 	return nil
@@ -192,7 +205,7 @@ func readEvents(r io.Reader, fn func(status.Event) error) error {
 
 // do returns the answer when it is a good one. The caller closes its body.
 func (c *Client) do(ctx context.Context, method, path string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("asking for %s: %w", path, err)
 	}
@@ -223,6 +236,7 @@ func groupHint(socket string) string {
 // unreachable says in an operator's words why there was no answer.
 func (c *Client) unreachable(err error) error {
 	switch {
+	case c.socket == "":
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
 		return &operatorError{"no uplinkd answers on " + c.socket + ": is it running? start it: systemctl start uplinkd", []error{ErrNotRunning, err}}
 	case errors.Is(err, fs.ErrPermission):
@@ -231,6 +245,9 @@ func (c *Client) unreachable(err error) error {
 	var wrapped *url.Error // its text has a URL that nobody wrote
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
+	}
+	if c.socket == "" { // whoever asks has named the daemon
+		return err
 	}
 	return fmt.Errorf("asking uplinkd on %s: %w", c.socket, err)
 }

@@ -61,30 +61,50 @@ func TestMetricsHaveTheirNames(t *testing.T) {
 }
 
 func TestTheAlertsAreCleanAndFireWhenTheyShould(t *testing.T) {
-	alerts, err := filepath.Abs("../../examples/alerts.yml")
-	if err != nil {
-		t.Fatal(err)
+	fillIn := strings.NewReplacer("ALERTS", example(t, "alerts.yml"), "FLEET", example(t, "alerts-fleet.yml"))
+	for tests, alerts := range map[string]string{"alerts_test.yml": "alerts.yml", "alerts-fleet_test.yml": "alerts-fleet.yml"} {
+		promtool(t, "", "check", "rules", example(t, alerts))
+		text, err := os.ReadFile(filepath.Join("testdata", tests))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "test.yml")
+		if err := os.WriteFile(file, []byte(fillIn.Replace(string(text))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		promtool(t, "", "test", "rules", file)
+		rulesText, err := os.ReadFile(example(t, alerts))
+		if err != nil {
+			t.Fatal(err)
+		}
+		knownNames(t, string(rulesText))
 	}
-	promtool(t, "", "check", "rules", alerts)
-	text, err := os.ReadFile("testdata/alerts_test.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "test.yml")
-	if err := os.WriteFile(file, []byte(strings.Replace(string(text), "ALERTS", alerts, 1)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	promtool(t, "", "test", "rules", file)
-	rulesText, err := os.ReadFile(alerts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	knownNames(t, string(rulesText))
 }
 
-// TestTheGrafanaDashboardAsksForWhatThereIs has promtool parse every query of the dashboard.
-func TestTheGrafanaDashboardAsksForWhatThereIs(t *testing.T) {
-	text, err := os.ReadFile("../../examples/grafana.json")
+// Prometheus reads the rules that the example of its configuration names.
+func TestPrometheusTakesTheConfigurationOfAFleet(t *testing.T) {
+	promtool(t, "", "check", "config", example(t, "prometheus-fleet.yml"))
+}
+
+// example is where an example stands.
+func example(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("../../examples", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestTheGrafanaDashboardsAskForWhatThereIs has promtool parse every query of the dashboards.
+func TestTheGrafanaDashboardsAskForWhatThereIs(t *testing.T) {
+	for _, name := range []string{"grafana.json", "grafana-sites.json"} {
+		t.Run(name, func(t *testing.T) { checkBoard(t, example(t, name)) })
+	}
+}
+
+func checkBoard(t *testing.T, path string) {
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +131,7 @@ func TestTheGrafanaDashboardAsksForWhatThereIs(t *testing.T) {
 		ids[p.ID] = true
 		for _, q := range p.Targets {
 			queries++
-			expr := strings.NewReplacer("$__rate_interval", "5m", "$instance", "x", "$uplink", "x").Replace(q.Expr)
+			expr := strings.NewReplacer("$__rate_interval", "5m", "$instance", "x", "$uplink", "x", "$site", "x").Replace(q.Expr)
 			fmt.Fprintf(&b, "  - record: dashboard:query:%d\n    expr: %q\n", queries, expr)
 		}
 	}

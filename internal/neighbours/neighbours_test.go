@@ -98,7 +98,7 @@ func TestWhoseGuestsADeviceLeadsTo(t *testing.T) {
 }
 
 func TestTheSettingsOfMetricsAreNamed(t *testing.T) {
-	if got, want := neighbours.Metrics(), "systemd-networkd: RouteMetric=; ifupdown: metric 100; dhcpcd: metric"; got != want {
+	if got, want := neighbours.Metrics(), "systemd-networkd: RouteMetric= (netplan: route-metric); ifupdown: metric 100; dhcpcd: metric"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

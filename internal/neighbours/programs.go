@@ -7,7 +7,7 @@ const forward = "accept what the LAN sends to each uplink, not only to the first
 
 // programs is the table.
 var programs = []Program{
-	{Name: "systemd-networkd", Metric: "RouteMetric=", Check: "networkd-foreign-rules",
+	{Name: "systemd-networkd", Metric: "RouteMetric= (netplan: route-metric)", Check: "networkd-foreign-rules",
 		Does:   "leases addresses and takes router advertisements; deletes rules and routes of others when it starts",
 		Answer: "follows its routes, and puts back at once what it deletes",
 		Write:  "ManageForeignRoutingPolicyRules=no and ManageForeignRoutes=no in [Network] of networkd.conf",
@@ -79,6 +79,7 @@ var programs = []Program{
 	{Name: "FRR", Routing: true,
 		Does:   "adds routes that it learns, and withdraws its default where somebody else has one",
 		Answer: "takes its routes for the LAN's; leaves the default route in main to it",
+		Write:  "where it has the default route of an uplink (BGP): `[kernel] main_default = false`, and no other default in main, because it takes any for a better one: `method = \"static\"` for the other lines",
 		Signs: Signs{Units: []string{"frr.service"}, Processes: []string{"zebra", "bgpd", "ospfd"}, Protocols: map[uint8]string{11: "zebra", 186: "BGP", 187: "IS-IS", 188: "OSPF", 189: "RIP", 190: "RIPng",
 			191: "NHRP", 192: "EIGRP", 193: "LDP", 194: "SHARP", 195: "PBR", 196: "static", 197: "OpenFabric", 198: "SRTE"}}},
 	{Name: "BIRD", Routing: true,
@@ -103,6 +104,11 @@ var programs = []Program{
 		Does:   "advertises a router and prefixes to hosts",
 		Answer: "advertises nothing on a LAN unless it is told to",
 		Signs:  Signs{Units: []string{"radvd.service"}, Processes: []string{"radvd"}}},
+	{Name: "miniupnpd",
+		Does:   "maps ports of one uplink to hosts of the LAN that ask for them",
+		Answer: "answers what comes to a mapped port by the uplink that it came by",
+		Write:  "the hook examples/hooks/miniupnpd, for mapped ports to follow a switch",
+		Signs:  Signs{Units: []string{"miniupnpd.service"}, Processes: []string{"miniupnpd"}, Chains: []string{"miniupnpd", "MINIUPNPD*"}}},
 
 	// Known by sight: who has taken a number, or a name of devices.
 	{Name: "LXC", Guests: true, Signs: Signs{Devices: []string{"lxcbr*", "lxdbr*", "incusbr*"}}},

@@ -60,6 +60,20 @@ func (s *Status) Summary() string {
 	return strings.Join(b, ". ") + "."
 }
 
+// Line is the headline, with the codes of the problems that are no mere notices.
+func (s *Status) Line() string {
+	var problems []string
+	for _, p := range s.Problems {
+		if p.Severity != "notice" {
+			problems = append(problems, p.Code)
+		}
+	}
+	if len(problems) == 0 {
+		return s.Headline
+	}
+	return s.Headline + " Problems: " + strings.Join(problems, ", ") + "."
+}
+
 // Health judges the status.
 func (s *Status) Health() Health {
 	v4, has4 := s.carriers(rules.IPv4)
