@@ -111,14 +111,23 @@ func (p *planner) uplinkOf(path Path) *Uplink {
 	return u
 }
 
-// needsLine takes what a translator's path lacks from the path of its line: what is not there cannot carry it, and how much fits.
-func (info *PathInfo) needsLine(c *CLAT, line PathInfo) {
+// needsLine takes what a translator's path lacks from the path of its line: what is not there cannot carry it, and how much fits. Given is true when
+// the line is about to have an address, at the latest.
+func (info *PathInfo) needsLine(c *CLAT, line PathInfo, given bool) {
 	info.NoNAT64 = !c.NAT64.IsValid()
 	info.Carrier = info.Carrier && line.Carrier
-	info.HasDefault = info.HasDefault && line.HasDefault && line.Source().IsValid() // what it borrows cannot be translated to
+	info.HasDefault = info.HasDefault && line.HasDefault && (given || line.Source().IsValid()) // what it borrows cannot be translated to
 	if mtu := line.PathMTU(); mtu > clatOverhead {
 		info.MTU = mtu - clatOverhead
 	}
+}
+
+// isGivenAddress reports whether the plan itself puts an address on the device of a path.
+func (c *Config) isGivenAddress(path Path) bool {
+	return slices.ContainsFunc(c.Uplinks, func(u Uplink) bool {
+		a := u.Family(path.Family)
+		return u.ID == path.Uplink && a.Enabled && a.Assign != nil && len(a.Assign.Addresses) > 0
+	})
 }
 
 // translatorRoutes leads the answers to a translator. They are looked for in the table of their uplink, where their mark leads, and in main.

@@ -102,7 +102,7 @@ func readPaths(cfg Config, obs *Observed, neighbours map[deviceFamily][]netip.Pr
 	for i := range cfg.Uplinks {
 		if u := &cfg.Uplinks[i]; u.IsCLAT() {
 			f := paths[Path{u.ID, IPv4}]
-			f.needsLine(u.CLAT, paths[Path{u.ID, IPv6}])
+			f.needsLine(u.CLAT, paths[Path{u.ID, IPv6}], cfg.isGivenAddress(Path{u.ID, IPv6}))
 			paths[Path{u.ID, IPv4}] = f
 		}
 	}
