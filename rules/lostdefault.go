@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
@@ -31,7 +31,7 @@ func (p *planner) lostDefaults() {
 				continue
 			}
 			cause := ""
-			if daemon := neighbours.RoutingDaemon(theirs.Protocol); daemon != "" {
+			if daemon := programs.RoutingDaemon(theirs.Protocol); daemon != "" {
 				cause = fmt.Sprintf("%s has put that of %s into table main, and a routing daemon puts only its best one there", daemon, other.Name)
 			} else if daemon := p.routingDaemon(family); daemon != "" {
 				cause = fmt.Sprintf("that of %s is in table main, and %s, which has routes there, keeps to itself whatever is no better", other.Name, daemon)
@@ -48,7 +48,7 @@ func (p *planner) lostDefaults() {
 			p.problem("default-lost", "warning",
 				fmt.Sprintf("%s (%s) has %v but no default route: that of %s has %s, and of two default routes with the same metric the second replaces the first or is rejected",
 					u.Name, u.Device, info.Source(), other.Name, metric),
-				fmt.Sprintf("give the DHCP client of each device a metric of its own (%s), or set method = \"dhcp\" in [uplink.ipv4] of %s and stop its client", neighbours.Metrics(), u.Name))
+				fmt.Sprintf("give the DHCP client of each device a metric of its own (%s), or set method = \"dhcp\" in [uplink.ipv4] of %s and stop its client", programs.Metrics(), u.Name))
 			return
 		}
 	})
@@ -64,7 +64,7 @@ func (p *planner) routingDaemon(family Family) string {
 	}
 	slices.Sort(protocols) // of several always the same
 	for _, protocol := range slices.Compact(protocols) {
-		if name := neighbours.RoutingDaemon(protocol); name != "" {
+		if name := programs.RoutingDaemon(protocol); name != "" {
 			return name
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
@@ -55,7 +55,7 @@ func (p *planner) mainDefault(family Family, mtu int, hops []netcfg.Nexthop) {
 func (p *planner) mainLeft(family Family) bool {
 	if owner, owned := p.obs.Recorded.MainOwners[family.String()]; owned && p.cfg.MainDefault == MainDefaultAuto {
 		p.problem("main-default-left", "notice",
-			fmt.Sprintf("%s has the %v default route in table main and would withdraw it if ours were added: programs that read only main do not follow a failover", neighbours.RoutingDaemon(owner), family),
+			fmt.Sprintf("%s has the %v default route in table main and would withdraw it if ours were added: programs that read only main do not follow a failover", programs.RoutingDaemon(owner), family),
 			"nothing; [kernel] main_default = true adds ours all the same")
 		return true
 	}
@@ -98,7 +98,7 @@ func (r *Recorded) RecordMainOwners(k Kernel, obs *Observed) bool {
 	changed := false
 	for i := range obs.Routes {
 		route := &obs.Routes[i]
-		if k.foreignDefault(route) && neighbours.RoutingDaemon(route.Protocol) != "" {
+		if k.foreignDefault(route) && programs.RoutingDaemon(route.Protocol) != "" {
 			changed = record(&r.MainOwners, route.Family.String(), route.Protocol) || changed
 		}
 	}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/doctor"
-	"github.com/uplinkd/uplinkd/internal/neighbours"
 	"github.com/uplinkd/uplinkd/internal/offline"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 )
@@ -90,7 +90,7 @@ func examine(ctx context.Context, file string, s *status.Status) (status.Examina
 }
 
 // writeFindings writes what was found, and which known programs are here.
-func writeFindings(s streams, findings []doctor.Finding, beside []neighbours.Found) (err error) {
+func writeFindings(s streams, findings []doctor.Finding, beside []programs.Found) (err error) {
 	if len(findings) == 0 {
 		_, err = fmt.Fprintf(s.out, "no problems found by %d checks\n", len(doctor.Names()))
 	} else {

@@ -13,10 +13,10 @@ import (
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/doctor"
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 )
 
-// madeByScenes begins the part of docs/programs.md that is made of internal/neighbours and of what the scenes recorded.
+// madeByScenes begins the part of docs/programs.md that is made of internal/programs and of what the scenes recorded.
 const (
 	programsPage = "../../docs/programs.md"
 	madeByScenes = "<!-- Made by the scenes: UPLINKD_RECORD=1 make field -->\n"
@@ -52,7 +52,7 @@ func programTables(scenes map[string][]seen) string {
 	var b strings.Builder
 	b.WriteString("\n## What must be known\n\n| program | it | uplinkd | you write |\n| --- | --- | --- | --- |\n")
 	kernels := make(map[string]bool)
-	for _, p := range neighbours.Programs() {
+	for _, p := range programs.Known() {
 		if p.Does == "" {
 			continue
 		}
@@ -69,7 +69,7 @@ func programTables(scenes map[string][]seen) string {
 		"No new flow of a LAN host succeeded for so long when the first line died without a word, and when it was back; in the slower\nfamily, a new one every 10 ms. "+
 		"Of 200 packets a second and family so many were lost while uplinkd was killed and started, and while the\nprogram was.\n\n"+
 		"| program | version | line dies | line is back | uplinkd killed | program started again |\n| --- | --- | --- | --- | --- | --- |\n", strings.Join(slices.Sorted(maps.Keys(kernels)), ", "))
-	for _, p := range neighbours.Programs() {
+	for _, p := range programs.Known() {
 		for _, s := range scenes[p.Name] {
 			fmt.Fprintf(&b, "| %s | %s | %d ms | %d ms | %d lost | %d of %d lost |\n", s.name(), s.Version, s.FailoverMS, s.ReturnMS, s.KilledLost, s.RestartLost, s.RestartSends)
 		}
@@ -98,7 +98,7 @@ func writeProgramsPage(t *testing.T, scenes map[string][]seen) {
 			t.Fatal(err)
 		}
 	case tables != want:
-		t.Errorf("%s is not what internal/neighbours and %s say: UPLINKD_RECORD=1 go test -run ThePageOfPrograms ./cmd/uplinkd", programsPage, recorded)
+		t.Errorf("%s is not what internal/programs and %s say: UPLINKD_RECORD=1 go test -run ThePageOfPrograms ./cmd/uplinkd", programsPage, recorded)
 	}
 }
 
@@ -109,7 +109,7 @@ func TestThePageOfProgramsIsWhatTheScenesSaw(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range neighbours.Programs() {
+	for _, p := range programs.Known() {
 		_, played := scenes[p.Name]
 		delete(scenes, p.Name)
 		if played != (p.Does != "") {
@@ -120,6 +120,6 @@ func TestThePageOfProgramsIsWhatTheScenesSaw(t *testing.T) {
 		}
 	}
 	for name := range scenes {
-		t.Errorf("a scene was recorded of %s, which internal/neighbours does not know", name)
+		t.Errorf("a scene was recorded of %s, which internal/programs does not know", name)
 	}
 }

@@ -22,7 +22,7 @@ import (
 
 // scene is a known program beside uplinkd, on the router of a world.
 type besideScene struct {
-	program string // its name in internal/neighbours
+	program string // its name in internal/programs
 	setup   string // what it does here, where that has figures of its own: "default by BGP"
 	version string // what prints its version, for a shell
 	lab.Options

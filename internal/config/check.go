@@ -12,7 +12,7 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/probe"
 )
 
@@ -132,7 +132,7 @@ var protocols = map[int64]string{
 func checkProtocol(name string, n int64) string {
 	owner := protocols[n]
 	if owner == "" && n > 0 && n <= math.MaxUint8 {
-		owner = neighbours.Tagger(uint8(n))
+		owner = programs.Tagger(uint8(n))
 	}
 	if owner != "" {
 		return fmt.Sprintf("%s = %d belongs to %s: uplinkd deletes routes with its own number, so choose one that nobody "+

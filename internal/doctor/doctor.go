@@ -10,7 +10,7 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -62,7 +62,7 @@ type Observation struct {
 	// Pair is nil where there is none.
 	Pair *Pair
 	// Neighbours are the known programs that are here.
-	Neighbours []neighbours.Found
+	Neighbours []programs.Found
 	// DaemonProblems are the problems of the running daemon.
 	DaemonProblems []rules.Problem
 }

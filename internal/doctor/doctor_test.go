@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/explain"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -54,7 +54,7 @@ func TestWhatMTUProbesFind(t *testing.T) {
 
 func TestOtherProgramsAreNamedWhereSomethingMustBeKnown(t *testing.T) {
 	o := healthy()
-	o.Neighbours = neighbours.Find(neighbours.Seen{Processes: []string{"conntrackd", "keepalived", "systemd-network", "dockerd"}})
+	o.Neighbours = programs.Find(programs.Seen{Processes: []string{"conntrackd", "keepalived", "systemd-network", "dockerd"}})
 	if len(o.Neighbours) != 4 {
 		t.Fatalf("%+v", o.Neighbours)
 	}

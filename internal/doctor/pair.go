@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 )
 
 // Pair is what a pair of routers rests on.
@@ -34,7 +34,7 @@ func pairOfRouters(o *Observation, found found) {
 		found(Error, "the two routers of the pair cannot talk: "+p.Key, "openssl rand -base64 32 into the file on one router, mode 0600, and copy it to the other")
 	}
 	here := func(program string) bool {
-		return slices.ContainsFunc(o.Neighbours, func(n neighbours.Found) bool { return n.Name == program })
+		return slices.ContainsFunc(o.Neighbours, func(n programs.Found) bool { return n.Name == program })
 	}
 	if !here("keepalived") {
 		found(Error, fmt.Sprintf("keepalived is not here, so nobody brings %v to this router when the other one dies", p.Virtual[0]), "apt-get install keepalived, and see docs/several-routers.md for its configuration")

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 )
 
 func TestWhatAPairRestsOnIsFound(t *testing.T) {
@@ -29,7 +29,7 @@ func TestWhatAPairRestsOnIsFound(t *testing.T) {
 	} {
 		o := healthy()
 		o.Liberal = true
-		o.Neighbours = neighbours.Find(neighbours.Seen{Processes: c.programs})
+		o.Neighbours = programs.Find(programs.Seen{Processes: c.programs})
 		o.Pair = &Pair{Virtual: []netip.Addr{netip.MustParseAddr("192.168.7.1"), netip.MustParseAddr("fe80::7:1")}, Key: c.key, Keepalived: c.conf, Shared: c.shared, YieldFile: "/y"}
 		var got []Finding
 		for _, f := range Examine(o) {

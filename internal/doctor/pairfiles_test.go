@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
@@ -67,7 +67,7 @@ func TestTheFilesOfAPairAreLookedInto(t *testing.T) {
 	} {
 		o := healthy()
 		o.Liberal = !c.strict
-		o.Neighbours = neighbours.Find(neighbours.Seen{Processes: []string{"keepalived", "conntrackd"}})
+		o.Neighbours = programs.Find(programs.Seen{Processes: []string{"keepalived", "conntrackd"}})
 		o.Config.Uplinks[0].Device, o.Config.Uplinks[0].Shared = "eth1", true
 		o.Routing.Links[0].Name = "eth1"
 		o.Routing.Addrs = []rules.Addr{{Device: "br-lan", Prefix: netip.MustParsePrefix("192.168.7.2/24")}}

@@ -13,7 +13,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/doctor"
 	"github.com/uplinkd/uplinkd/internal/kernel"
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/encap"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -33,7 +33,7 @@ type DoctorOptions struct {
 
 // Doctor gathers what the checks look at and returns what they find. It changes nothing, and sends a few echo
 // requests to the configured targets. It also returns the known programs that are here.
-func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, []neighbours.Found, error) {
+func Doctor(ctx context.Context, o DoctorOptions) ([]doctor.Finding, []programs.Found, error) {
 	in, err := open(o.ConfigFile)
 	if err != nil {
 		return nil, nil, err

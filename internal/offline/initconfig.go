@@ -12,8 +12,8 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/discovery"
 	"github.com/uplinkd/uplinkd/internal/kernel"
-	"github.com/uplinkd/uplinkd/internal/neighbours"
 	"github.com/uplinkd/uplinkd/internal/planinput"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
@@ -53,7 +53,7 @@ type lanFound struct {
 	ipv6   netip.Prefix // what somebody else gives it; invalid: nothing
 }
 
-func proposal(obs *rules.Observed, m discovery.Machine, beside []neighbours.Found) string {
+func proposal(obs *rules.Observed, m discovery.Machine, beside []programs.Found) string {
 	p := newProposer(obs, m)
 	p.all(beside)
 	return p.String()
@@ -79,7 +79,7 @@ func newProposer(obs *rules.Observed, m discovery.Machine) *proposer {
 }
 
 // all writes the whole proposal.
-func (p *proposer) all(beside []neighbours.Found) {
+func (p *proposer) all(beside []programs.Found) {
 	p.write("## Proposed by \"uplinkd init\" from what this machine had when it was asked. A line that begins with one # is a key\n" +
 		"## with its default, or a section that could be of use; \"uplinkd check -c FILE\" validates, \"uplinkd plan -c FILE\" shows\n" +
 		"## what would change in the kernel. Keys are explained in uplinkd.toml(5).\n\n" +
@@ -155,7 +155,7 @@ func (p *proposer) ipv4(u *config.Uplink) {
 			"  ## metric (%d), and of two such the second is refused, or replaces the first. So uplinkd asks for the lease itself. Stop\n"+
 			"  ## the other client on this device (ifupdown: \"iface %s inet manual\"), or give the clients a metric each\n"+
 			"  ## (%s) and write \"auto\" here.\n"+
-			"  [uplink.ipv4]\n  method = \"dhcp\"\n", l.Lease.From, l.Lease.Address, l.Lease.Routers[0], l.By, l.Metric, u.Device, neighbours.Metrics())
+			"  [uplink.ipv4]\n  method = \"dhcp\"\n", l.Lease.From, l.Lease.Address, l.Lease.Routers[0], l.By, l.Metric, u.Device, programs.Metrics())
 	default:
 		p.write("  [uplink.ipv4]\n  method = \"off\"                # there is no ipv4 default route now; \"auto\" would wait for one\n")
 	}
@@ -235,7 +235,7 @@ func (p *proposer) others() {
 		}
 		place, section := "", ""
 		switch below, above := p.name(l.Master), p.above(l.Index); {
-		case neighbours.OfGuests(l.Name) != "":
+		case programs.OfGuests(l.Name) != "":
 			place = "of containers or virtual machines, whose traffic is treated like a LAN's"
 		case below != "":
 			place = "a port of " + below
@@ -249,7 +249,7 @@ func (p *proposer) others() {
 }
 
 // programs names what else runs here, and what must be known of it.
-func (p *proposer) programs(beside []neighbours.Found) {
+func (p *proposer) programs(beside []programs.Found) {
 	if len(beside) > 0 {
 		p.write("\n## Also here (uplinkd doctor looks whether they get on with several uplinks):\n")
 	}
@@ -297,7 +297,7 @@ func (p *proposer) above(index int) string {
 // findLANs finds devices with a private address that somebody wrote down for this machine: routers of LANs have such.
 func (p *proposer) findLANs() {
 	for _, l := range p.obs.Links {
-		if l.Loopback || !l.Up || l.Master != 0 || l.PointToPoint || l.Kind == config.KindWireGuard || neighbours.OfGuests(l.Name) != "" || p.uplinkOn(l.Name) ||
+		if l.Loopback || !l.Up || l.Master != 0 || l.PointToPoint || l.Kind == config.KindWireGuard || programs.OfGuests(l.Name) != "" || p.uplinkOn(l.Name) ||
 			!validDevice(l.Name) || len(p.lans) == config.MaxLANs {
 			continue
 		}
@@ -400,7 +400,7 @@ func protocolWord(protocol uint8) string {
 	case 16:
 		return "DHCP"
 	}
-	return cmp.Or(neighbours.Tagger(protocol), "protocol "+strconv.Itoa(int(protocol)))
+	return cmp.Or(programs.Tagger(protocol), "protocol "+strconv.Itoa(int(protocol)))
 }
 
 // accepted reports whether an uplink of such a name on such a device may stand in a configuration. A name that

@@ -14,7 +14,7 @@ import (
 	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/internal/discovery"
 	"github.com/uplinkd/uplinkd/internal/lease"
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
@@ -135,7 +135,7 @@ func TestWhatIsNoUplinkIsNamedAndPlaced(t *testing.T) {
 }
 
 func TestKnownProgramsAreRemarks(t *testing.T) {
-	text := proposal(machineWith("eth0"), discovery.Machine{}, neighbours.Find(neighbours.Seen{Processes: []string{"keepalived"}, Devices: []string{"docker0"}}))
+	text := proposal(machineWith("eth0"), discovery.Machine{}, programs.Find(programs.Seen{Processes: []string{"keepalived"}, Devices: []string{"docker0"}}))
 	lacks(t, text, "## Also here", "## * Docker, by the device docker0: it translates", "##   to write: accept what", "## * keepalived, by the process keepalived: it adds")
 	if _, err := config.Parse("proposed", []byte(uncommented(text))); err != nil {
 		t.Errorf("%v\n%s", err, text)

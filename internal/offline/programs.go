@@ -7,18 +7,18 @@ import (
 	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/kernel"
-	"github.com/uplinkd/uplinkd/internal/neighbours"
+	"github.com/uplinkd/uplinkd/internal/programs"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
 // programsHere recognises the known programs by what they keep in the kernel, and by their processes.
-func programsHere(k *kernel.Kernel, own uint8, obs *rules.Observed, routes []netcfg.Route) ([]neighbours.Found, error) {
+func programsHere(k *kernel.Kernel, own uint8, obs *rules.Observed, routes []netcfg.Route) ([]programs.Found, error) {
 	chains, legacy, err := k.ForeignChains()
 	if err != nil {
 		return nil, err
 	}
-	seen := neighbours.Seen{Legacy: legacy}
+	seen := programs.Seen{Legacy: legacy}
 	for _, c := range chains {
 		seen.Tables, seen.Chains = append(seen.Tables, c[0]+" "+c[1]), append(seen.Chains, c[2])
 	}
@@ -28,7 +28,7 @@ func programsHere(k *kernel.Kernel, own uint8, obs *rules.Observed, routes []net
 	for _, r := range obs.Rules {
 		if r.Protocol != own {
 			seen.Protocols = append(seen.Protocols, r.Protocol)
-			seen.Marks = append(seen.Marks, neighbours.Mark{Value: r.Mark, Mask: r.Mask})
+			seen.Marks = append(seen.Marks, programs.Mark{Value: r.Mark, Mask: r.Mask})
 		}
 	}
 	for _, r := range routes {
@@ -39,7 +39,7 @@ func programsHere(k *kernel.Kernel, own uint8, obs *rules.Observed, routes []net
 	if seen.Processes, seen.Units, err = processesHere("/proc"); err != nil {
 		return nil, err
 	}
-	return neighbours.Find(seen), nil
+	return programs.Find(seen), nil
 }
 
 // commandsHere lists what the processes of a name in this network namespace were started with.

@@ -1,10 +1,10 @@
-// Package neighbours knows the programs that run beside uplinkd on routers.
+// Package programs knows the programs that run beside uplinkd on routers.
 //
 //	routes, rules, chains, devices, processes ──> Seen ──> Find ──> []Found ──> doctor, init
 //	                                programs.go ──┴──> who tags routes with a number, whose device this is; docs/programs.md
 //
 // All that is known stands in programs.go: a new program is a row there, and a scene in cmd/uplinkd (program_*_test.go).
-package neighbours
+package programs
 
 import (
 	"fmt"
@@ -71,10 +71,10 @@ type Found struct {
 	By string
 }
 
-// Programs lists the known programs.
-func Programs() []Program { return slices.Clone(programs) }
+// Known lists the known programs.
+func Known() []Program { return slices.Clone(programs) }
 
-// Find recognises programs, in the order of Programs.
+// Find recognises programs, in the order of Known.
 func Find(s Seen) (found []Found) {
 	for _, p := range programs {
 		if by := p.by(s); by != "" && p.Does != "" {
