@@ -640,7 +640,7 @@ func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 	var silent []time.Duration
 	for n := range envNumber(t, failoversEnv, len(ways)) {
 		way := ways[n%len(ways)]
-		_, stop := first.streamFrom("lan", "192.0.2.1:7")
+		_, stop := first.streamOf(500, "lan", "192.0.2.1:7")
 		tcp, err := first.Host("lan").Dial(t.Context(), "tcp", "", "192.0.2.1:7")
 		if err != nil {
 			t.Fatal(err)

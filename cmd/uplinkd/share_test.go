@@ -94,6 +94,7 @@ func TestALANHasTheNetworkOfAPointToPointLine(t *testing.T) {
 	}
 	r.awaitHost(line)
 	r.awaitFlow(flow, "lte")
+	t.Logf("new flows stood still for %v", flow.Stall(r.brokenSince()))
 	reached()
 	r.kill()
 	reached()
@@ -234,6 +235,7 @@ func TestALANHasTheNetworkOfAnEthernetLine(t *testing.T) {
 	}
 	r.awaitHost(line)
 	r.awaitFlow(flow, "lte")
+	t.Logf("new flows stood still for %v", flow.Stall(r.brokenSince()))
 	reached()
 	r.kill() // the kernel goes on answering
 	r.sh("isp2", "ip -6 neighbour flush dev cust2; "+next+"ip -6 neighbour flush dev next")

@@ -177,14 +177,11 @@ func (l *delegations) setDelegating(name string, router netip.Addr) {
 	}
 }
 
-// without reports whether it is known that an uplink has no delegation, or asks for none. That outlasts a restart: the server is asked anew then,
+// without reports whether it is known that no server delegates anything to an uplink. That outlasts a restart: the server is asked anew then,
 // and hosts that have another network instead keep it meanwhile.
 func (l *delegations) without(name string, now time.Time) bool {
 	i := l.get(name)
-	if i == nil || !i.key.(request).delegation {
-		return true
-	}
-	lacks := lackReason(i.device, i.client.Lack(), now) != ""
+	lacks := i != nil && lackReason(i.device, i.client.Lack(), now) != ""
 	l.mu.Lock()
 	holds := slices.ContainsFunc(l.held[name].Prefixes, func(p dhcp6.Delegation) bool { return now.Before(p.Valid) })
 	without := !holds && (lacks || l.undelegated[name])
@@ -310,7 +307,7 @@ func (e *Engine) Delegated(u *config.Uplink, now time.Time) []status.Delegated {
 	if lease, ok := e.delegations.lease(u.Name); ok {
 		list = delegated(lease, now)
 	}
-	if u.IPv6.Shares() && e.delegations.without(u.Name, now) {
+	if u.IPv6.Shares(e.delegations.without(u.Name, now)) {
 		for _, own := range sharedNetworks(e.routers.view(u.Name)) {
 			if unexpired(own.Valid, now) {
 				list = append(list, status.Delegated{Prefix: own.Address.Masked(), PreferredS: remaining(own.Preferred, now), ValidS: remaining(own.Valid, now)})

@@ -201,7 +201,10 @@ func (e *Engine) Learned(now time.Time) planinput.Learned {
 			given.Delegations[i].Elsewhere = !e.routers.carries(name, e.delegations.delegating(name))
 		}
 	}
-	e.routers.share(learned, now, func(name string) bool { return e.delegations.without(name, now) })
+	e.routers.share(learned, now)
+	for name, given := range learned {
+		given.Undelegated = e.delegations.without(name, now)
+	}
 	return learned
 }
 
@@ -240,7 +243,7 @@ func (e *Engine) updateRA() {
 func (e *Engine) lanSource(u *config.Uplink, mtu int) lanSource {
 	lease, _ := e.delegations.lease(u.Name)
 	var shared []ndisc.Address
-	if u.IPv6.Shares() {
+	if u.IPv6.Shares(true) {
 		shared = sharedNetworks(e.routers.view(u.Name))
 	}
 	sixRD := e.delegated6RD(u)
@@ -285,7 +288,7 @@ func (e *Engine) Problems(now time.Time) []rules.Problem {
 func (e *Engine) sharedInstead(name string) netip.Prefix {
 	c, _ := e.configuration()
 	at := slices.IndexFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name })
-	if at < 0 || !c.Uplinks[at].IPv6.Shares() {
+	if at < 0 || !c.Uplinks[at].IPv6.Shares(true) {
 		return netip.Prefix{}
 	}
 	if shared := sharedNetworks(e.routers.view(name)); len(shared) > 0 {

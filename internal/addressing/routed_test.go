@@ -26,7 +26,7 @@ func TestARoutedPrefixIsADelegationThatNeverEnds(t *testing.T) {
 		"routed and the same": {config.IP{Delegation: true, Prefix: routed}, []rules.Delegation{{Prefix: routed, Configured: true}, lease[0]}},
 	} {
 		u := config.Uplink{Name: "fiber", IPv6: c.ip}
-		if diff := cmp.Diff(c.want, planinput.DelegationsOf(&u, lease), cmp.Comparer(func(a, b rules.Delegation) bool { return a == b })); diff != "" {
+		if diff := cmp.Diff(c.want, planinput.DelegationsOf(&u, &planinput.LearnedUplink{Delegations: lease}), cmp.Comparer(func(a, b rules.Delegation) bool { return a == b })); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

@@ -271,8 +271,8 @@ func (r *routers) learned(out planinput.Learned, now time.Time) {
 	}
 }
 
-// share adds the networks of uplinks' own lines, which those with share give to a LAN if there is no delegation.
-func (r *routers) share(out planinput.Learned, now time.Time, undelegated func(uplink string) bool) {
+// share adds the networks of uplinks' own lines, which some give to a LAN.
+func (r *routers) share(out planinput.Learned, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for name, v := range r.views {
@@ -286,7 +286,7 @@ func (r *routers) share(out planinput.Learned, now time.Time, undelegated func(u
 			}
 		}
 		for _, own := range shared {
-			if unexpired(own.Valid, now) && undelegated(name) {
+			if unexpired(own.Valid, now) {
 				given.Delegations = append(given.Delegations, rules.Delegation{Prefix: own.Address.Masked(), Deprecated: !unexpired(own.Preferred, now), Shared: true})
 			}
 		}

@@ -77,29 +77,34 @@ func TestALineWithoutADelegationSharesItsOwnNetwork(t *testing.T) {
 		"there is none":                {uplink: u, undelegated: true, shares: true},
 		"there is none, as expected":   {uplink: on, undelegated: true, shares: true},
 		"there is one, after all":      {uplink: u, undelegated: true, held: true},
+		"there is one":                 {uplink: u, held: true},
 		"switched off":                 {uplink: off, undelegated: true},
 		"the kernel has the network":   {uplink: kernel, undelegated: true},
 		"hosts keep their addresses":   {uplink: translated, undelegated: true},
 		"another one is routed here":   {uplink: routed, undelegated: true},
 	} {
-		saved := make(map[string]func() any)
-		e := New(Options{Save: func(document string, read func() any) { saved[document] = read }, Changed: func() {}})
-		e.delegations.undelegated["lte"] = c.undelegated
-		if c.held {
-			e.delegations.held["lte"] = lease
-		}
-		conf := &config.Config{Uplinks: []config.Uplink{c.uplink}}
-		e.Configure(conf, map[string]int{"lte": 1})
-		e.routers.views["lte"] = ndisc.View{Routers: []ndisc.Router{{Addr: netip.MustParseAddr("fe80::1"), Default: true}}, Addresses: []ndisc.Address{{Address: own, Heard: now, Preferred: now.Add(time.Hour), Valid: now.Add(time.Hour)}}}
-		shares := false
-		for _, d := range planinput.Build(conf, map[string]int{"lte": 1}, e.Learned(now), netip.Prefix{}).Uplinks[0].Delegations {
-			shares = shares || d.Shared
-		}
-		if shares != c.shares {
-			t.Errorf("%s: shares is %v", name, shares)
-		}
-		if read := saved[docUndelegated]; c.held != (read != nil) || c.held && len(read().(map[string]bool)) > 0 {
-			t.Errorf("%s: what is known is saved otherwise", name)
+		for _, offline := range []bool{false, true} {
+			saved := make(map[string]func() any)
+			e := New(Options{Save: func(document string, read func() any) { saved[document] = read }, Changed: func() {}})
+			e.delegations.undelegated["lte"] = c.undelegated
+			if c.held {
+				e.delegations.held["lte"] = lease
+			}
+			conf := &config.Config{Uplinks: []config.Uplink{c.uplink}}
+			if !offline { // a plan beside the daemon has no clients
+				e.Configure(conf, map[string]int{"lte": 1})
+			}
+			e.routers.views["lte"] = ndisc.View{Routers: []ndisc.Router{{Addr: netip.MustParseAddr("fe80::1"), Default: true}}, Addresses: []ndisc.Address{{Address: own, Heard: now, Preferred: now.Add(time.Hour), Valid: now.Add(time.Hour)}}}
+			shares := false
+			for _, d := range planinput.Build(conf, map[string]int{"lte": 1}, e.Learned(now), netip.Prefix{}).Uplinks[0].Delegations {
+				shares = shares || d.Shared
+			}
+			if shares != c.shares {
+				t.Errorf("%s: shares is %v, offline %v", name, shares, offline)
+			}
+			if read, changes := saved[docUndelegated], c.held && c.undelegated; changes != (read != nil) || changes && len(read().(map[string]bool)) > 0 {
+				t.Errorf("%s: what is known is saved otherwise, offline %v", name, offline)
+			}
 		}
 	}
 }

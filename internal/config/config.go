@@ -198,14 +198,18 @@ type IP struct {
 	SixRD *SixRD
 }
 
-// Shares reports whether a LAN may have the network of the uplink's own line: when that is wanted, or when a delegation is and there may be none.
-func (ip *IP) Shares() bool {
-	return ip.Share == On || ip.Share != Off && ip.Delegation && ip.Method == MethodRA && !ip.Prefix.IsValid() && !ip.Translate
+// Shares reports whether a LAN may have the network of the uplink's own line, given whether it is known that there is no delegation: when that is
+// wanted, or when a delegation is.
+func (ip *IP) Shares(undelegated bool) bool {
+	if ip.Delegation {
+		return undelegated && ip.Share != Off && ip.Method == MethodRA && !ip.Prefix.IsValid() && !ip.Translate
+	}
+	return ip.Share == On
 }
 
 // Delegates reports whether the uplink has a prefix for LANs, or asks for one.
 func (ip *IP) Delegates() bool {
-	return ip.Delegation || ip.Prefix.IsValid() || ip.Shares() || ip.SixRD != nil
+	return ip.Delegation || ip.Prefix.IsValid() || ip.Shares(true) || ip.SixRD != nil
 }
 
 // Probe is [uplink.probe]: how the health of an uplink is found out.

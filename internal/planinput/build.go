@@ -44,11 +44,11 @@ func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Pre
 			out.WireGuard = append(out.WireGuard, *given.WireGuard)
 		}
 		out.Uplinks[i].IPv6.Watched = given.Watched
-		out.Uplinks[i].Delegations = DelegationsOf(u, given.Delegations)
+		out.Uplinks[i].Delegations = DelegationsOf(u, &given)
 		if u.IPv6.SixRD != nil && i < len(c.Uplinks) {
 			addressing6RD(&out.Uplinks[i], c, u, learned)
 		}
-		if a := out.Uplinks[i].IPv6.Assign; u.IPv6.Shares() && a != nil && len(given.Stale) > 0 {
+		if a := out.Uplinks[i].IPv6.Assign; u.IPv6.Shares(given.Undelegated) && a != nil && len(given.Stale) > 0 {
 			current := *a
 			current.Addresses = slices.DeleteFunc(slices.Clone(a.Addresses), func(o rules.Address) bool { return slices.Contains(given.Stale, o.Prefix.Addr()) })
 			out.Uplinks[i].IPv6.Assign = &current
@@ -98,14 +98,13 @@ func mainDefault(a config.Auto) rules.MainDefault {
 }
 
 // DelegationsOf lists what an uplink has for LANs: what is routed to it for ever, and what its lease holds or its routers announce.
-func DelegationsOf(u *config.Uplink, leased []rules.Delegation) []rules.Delegation {
-	var wanted []rules.Delegation
-	for _, d := range leased {
-		if d.Shared && u.IPv6.Shares() || !d.Shared && u.IPv6.Delegation {
-			wanted = append(wanted, d)
+func DelegationsOf(u *config.Uplink, given *LearnedUplink) []rules.Delegation {
+	var leased []rules.Delegation
+	for _, d := range given.Delegations {
+		if d.Shared && u.IPv6.Shares(given.Undelegated) || !d.Shared && u.IPv6.Delegation {
+			leased = append(leased, d)
 		}
 	}
-	leased = wanted
 	if !u.IPv6.Prefix.IsValid() {
 		return leased
 	}

@@ -16,7 +16,9 @@ type Learned map[string]*LearnedUplink
 type LearnedUplink struct {
 	IPv4, IPv6  *rules.Assignment
 	Watched     *rules.WatchedRouters // where others follow the routers
-	Delegations []rules.Delegation
+	Delegations []rules.Delegation    // with the networks of its own line, which not every uplink gives to LANs
+	// Undelegated is true when it is known that there is no delegation.
+	Undelegated bool
 	// Stale are addresses of networks that the line has no more, if it is one with share.
 	Stale     []netip.Addr
 	Resolvers []Resolver // the first to be asked first
