@@ -202,7 +202,8 @@ remote = "192.0.2.1"
 `)
 	pid := r.unshareNet("inet")
 	r.sh("router", "ip link add br-far type bridge; ip link set br-far up; ip address add 198.51.100.161/28 dev br-far")
-	r.sh("inet", "ip link add far type vxlan id 7 local 192.0.2.1 remote 203.0.113.2 dstport 4789; ip link set far netns "+pid+`
+	// What the device sends before our rules stand may leave by the fiber, with its address: the far end is not to learn that.
+	r.sh("inet", "ip link add far type vxlan id 7 local 192.0.2.1 remote 203.0.113.2 dstport 4789 nolearning; ip link set far netns "+pid+`
 		nsenter -t `+pid+` -n sh -ec 'ip link set far up; ip address add 198.51.100.162/28 dev far; ip route add default via 198.51.100.161'`)
 	r.ready()
 	for range 5 {
