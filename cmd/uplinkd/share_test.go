@@ -43,6 +43,23 @@ func (r *router) mobile(prefix string) (stop func()) {
 	return r.advertise("isp2", "cust2", "AdvDefaultLifetime 30; prefix "+prefix+" { AdvOnLink off; AdvValidLifetime infinity; AdvPreferredLifetime infinity; };")
 }
 
+// servesAt checks that the router's services are reached at its own address, from both sides, and the LAN host's at the host's.
+func (r *router) servesAt(own, host netip.Addr) {
+	r.Helper()
+	for _, s := range services[:2] {
+		for _, from := range []string{"inet", "lan"} {
+			if err := r.ask(from, s, own, unhurried); err != nil {
+				r.Errorf("from %s: %v", from, err)
+			}
+		}
+	}
+	for _, s := range services[2:] {
+		if err := r.ask("inet", s, host, unhurried); err != nil {
+			r.Error(err)
+		}
+	}
+}
+
 func TestALANHasTheNetworkOfAPointToPointLine(t *testing.T) {
 	t.Parallel()
 	line := netip.MustParsePrefix("2001:db8:b::/64")
@@ -70,22 +87,7 @@ func TestALANHasTheNetworkOfAPointToPointLine(t *testing.T) {
 	}
 	own := u.IPv6.Addresses[0].Addr()
 	host := r.holds(line)[0].Local
-	reached := func() {
-		t.Helper()
-		for _, s := range services[:2] {
-			if err := r.ask("inet", s, own, unhurried); err != nil {
-				t.Error(err)
-			}
-			if err := r.ask("lan", s, own, unhurried); err != nil {
-				t.Error(err)
-			}
-		}
-		for _, s := range services[2:] {
-			if err := r.ask("inet", s, host, unhurried); err != nil {
-				t.Error(err)
-			}
-		}
-	}
+	reached := func() { t.Helper(); r.servesAt(own, host) }
 	reached()
 	flow := r.hostFlow()
 	r.awaitFlow(flow, "fiber")
@@ -183,21 +185,7 @@ func TestALANHasTheNetworkOfAnEthernetLine(t *testing.T) {
 		t.Fatalf("the line: %+v, %v", u.IPv6, err)
 	}
 	own, host := u.IPv6.Addresses[0].Addr(), r.holds(line)[0].Local
-	reached := func() {
-		t.Helper()
-		for _, s := range services[:2] {
-			for _, from := range []string{"inet", "lan"} {
-				if err := r.ask(from, s, own, unhurried); err != nil {
-					t.Errorf("from %s: %v", from, err)
-				}
-			}
-		}
-		for _, s := range services[2:] {
-			if err := r.ask("inet", s, host, unhurried); err != nil {
-				t.Error(err)
-			}
-		}
-	}
+	reached := func() { t.Helper(); r.servesAt(own, host) }
 	reached()
 
 	// Another customer, whom nobody here has heard of, and the host find one another, whoever begins.
