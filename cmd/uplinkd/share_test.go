@@ -43,6 +43,21 @@ func (r *router) mobile(prefix string) (stop func()) {
 	return r.advertise("isp2", "cust2", "AdvDefaultLifetime 30; prefix "+prefix+" { AdvOnLink off; AdvValidLifetime infinity; AdvPreferredLifetime infinity; };")
 }
 
+// startSharing starts the daemon, and waits until the LAN host has the fiber's delegation and an address of lte's line.
+func (r *router) startSharing(line netip.Prefix) {
+	r.Helper()
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	r.awaitHost(pools["fiber"])
+	r.await("the host to have an address of the line", func() error {
+		if len(r.holds(line)) != 1 {
+			return fmt.Errorf("it has %+v", r.hostAddresses())
+		}
+		return nil
+	})
+}
+
 // servesAt checks that the router's services are reached at its own address, from both sides, and the LAN host's at the host's.
 func (r *router) servesAt(own, host netip.Addr) {
 	r.Helper()
@@ -68,16 +83,7 @@ func TestALANHasTheNetworkOfAPointToPointLine(t *testing.T) {
 	r.listen()
 	stop := r.mobile(line.String())
 	r.delegateByKea(pools["fiber"], anHour)
-	r.start()
-	r.awaitState("fiber", uplink.Up)
-	r.awaitState("lte", uplink.Up)
-	r.awaitHost(pools["fiber"])
-	r.await("the host to have an address of the line", func() error {
-		if len(r.holds(line)) != 1 {
-			return fmt.Errorf("it has %+v", r.hostAddresses())
-		}
-		return nil
-	})
+	r.startSharing(line)
 	u, err := r.uplinkStatus("lte")
 	if err != nil || len(u.IPv6.Addresses) != 1 || !u.IPv6.Addresses[0].IsSingleIP() || !line.Contains(u.IPv6.Addresses[0].Addr()) {
 		t.Errorf("the line has %v, %v", u.IPv6.Addresses, err)
@@ -170,16 +176,7 @@ func TestALANHasTheNetworkOfAnEthernetLine(t *testing.T) {
 	r.listen()
 	next := r.segment(line.String())
 	r.delegateByKea(pools["fiber"], anHour)
-	r.start()
-	r.awaitState("fiber", uplink.Up)
-	r.awaitState("lte", uplink.Up)
-	r.awaitHost(pools["fiber"])
-	r.await("the host to have an address of the line", func() error {
-		if len(r.holds(line)) != 1 {
-			return fmt.Errorf("it has %+v", r.hostAddresses())
-		}
-		return nil
-	})
+	r.startSharing(line)
 	u, err := r.uplinkStatus("lte")
 	if err != nil || len(u.IPv6.Addresses) != 1 || !line.Contains(u.IPv6.Addresses[0].Addr()) || len(u.IPv6.Delegated) != 1 || u.IPv6.Delegated[0].Prefix != line {
 		t.Fatalf("the line: %+v, %v", u.IPv6, err)
