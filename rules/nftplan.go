@@ -26,7 +26,8 @@ const (
 // back from the pin on whatever device it comes in, or from local sockets in a chain of type route,
 // which makes the kernel route again. Bits outside the mask belong to others and are kept; those within are cleared
 // of what comes in without a pin, for the kernel leaves a packet the mark of the one that has carried it here
-// (net/ipv4/ip_tunnel_core.c __iptunnel_pull_header).
+// (net/ipv4/ip_tunnel_core.c __iptunnel_pull_header). Those of what leaves by another device, or by a tunnel, are cleared last: tunnels and
+// bridges below it route what carries it by the same mark (net/ipv4/udp_tunnel_core.c udp_tunnel_dst_lookup), and that has a source of its own.
 //
 // Forwarded packets pass prerouting, forward, where there is something to do, and postrouting. Each of these begins
 // by finding the chain of the packet's pin or device, so that their cost does not grow with the uplinks.
@@ -61,6 +62,9 @@ func (p *planner) nftables() {
 		c.DispatchByPin("pinned before", pins)
 	}
 	prerouting.Add("what a tunnel brings has the mark of its carrier", nft.SetMark{Mask: mask})
+	if p.obs.XFRM {
+		p.leaveIPsecUnpinned(&prerouting, tells)
+	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
@@ -77,6 +81,7 @@ func (p *planner) nftables() {
 		if tells != [2]bool{} {
 			unpinned = append(unpinned, nft.Mark{Mask: mask, Value: p.k.Mark(routedID), Not: true})
 		}
+		unpinned = append(unpinned, p.unlessIPsec()...)
 		leaving.of(u, "egress").Add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, unpinned, append([]nft.Expr{nft.SetCtMark{Mask: mask, Value: mark}}, p.countOutgoing(u)...)...)...)
 	}
 	if tells != [2]bool{} {
@@ -87,6 +92,12 @@ func (p *planner) nftables() {
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		p.clampMSS(u, family, info, pinned.of(p.uplink(u.ID), "pinned"), leaving.of(u, "egress"))
 	})
+	carried := []nft.Expr{nft.Mark{Mask: mask, Not: true}, nft.SetMark{Mask: mask}}
+	for i := range p.cfg.Uplinks {
+		if u := &p.cfg.Uplinks[i]; p.routesByInnerMark(u.Device) {
+			leaving.of(u, "egress").Add(whyCarried, carried...)
+		}
+	}
 	filters := p.filterSources(&leaving, &egressFilter)
 	p.returnIPsec(&srcnat)
 	forwards := p.forwards(&dstnat, &srcnat)
@@ -95,6 +106,7 @@ func (p *planner) nftables() {
 	})
 	foreign := p.rejectForeign(&forward)
 	postrouting.DispatchByDevice("by the uplink", leaving.branch())
+	postrouting.Add(whyCarried, carried...)
 
 	t := &nft.Table{Chains: []nft.Chain{prerouting, output}}
 	for _, chain := range []nft.Chain{dstnat, forward} { // most boxes need none
@@ -112,6 +124,22 @@ func (p *planner) nftables() {
 	t.Sign()
 	p.state.Table = t
 	p.egressFilters(filters)
+}
+
+// whyCarried says why a packet that leaves loses its mark.
+const whyCarried = "what carries it from here has a way of its own"
+
+// routesByInnerMark reports whether a device puts packets into others of this machine, and routes those by the mark of what is inside.
+func (p *planner) routesByInnerMark(device string) bool {
+	if slices.ContainsFunc(p.cfg.Tunnels, func(t Tunnel) bool { return t.Device == device }) {
+		return true
+	}
+	link, _ := p.obs.Link(device)
+	switch link.Kind {
+	case "vxlan", "geneve", "bareudp", "amt", "gre", "gretap", "erspan", "ip6gre", "ip6gretap", "ip6erspan", "ipip", "ip6tnl", "sit", "vti", "vti6", "xfrm":
+		return true
+	}
+	return false
 }
 
 // branches are chains of a kind, one for each uplink that needs one.

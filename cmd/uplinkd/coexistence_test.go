@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // keptByOthers is what other programs keep on a router: rules and a table as Tailscale makes them, a full tunnel as
@@ -202,10 +203,10 @@ remote = "192.0.2.1"
 `)
 	pid := r.unshareNet("inet")
 	r.sh("router", "ip link add br-far type bridge; ip link set br-far up; ip address add 198.51.100.161/28 dev br-far")
-	// What the device sends before our rules stand may leave by the fiber, with its address: the far end is not to learn that.
-	r.sh("inet", "ip link add far type vxlan id 7 local 192.0.2.1 remote 203.0.113.2 dstport 4789 nolearning; ip link set far netns "+pid+`
+	r.sh("inet", "ip link add far type vxlan id 7 local 192.0.2.1 remote 203.0.113.2 dstport 4789; ip link set far netns "+pid+`
 		nsenter -t `+pid+` -n sh -ec 'ip link set far up; ip address add 198.51.100.162/28 dev far; ip route add default via 198.51.100.161'`)
 	r.ready()
+	carried := r.countVXLAN("wan1")
 	for range 5 {
 		r.await("the far office by fiber", func() error {
 			by, err := r.byFrom(pid)
@@ -214,6 +215,74 @@ remote = "192.0.2.1"
 			}
 			return err
 		})
+	}
+	if n := carried(); n != 0 {
+		t.Errorf("fiber carried %d packets of a tunnel that has the address of LTE", n)
+	}
+}
+
+// countVXLAN counts what VXLANs of the router send by a device.
+func (r *router) countVXLAN(device string) (sent func() int) {
+	r.Helper()
+	r.sh("router", `nft 'table inet seen { counter vxlan {
+		}; chain o { type filter hook postrouting priority 300; oifname "`+device+`" udp dport 4789 counter name vxlan
+	}; }'`)
+	return func() (n int) {
+		r.Helper()
+		out := r.sh("router", "nft list counter inet seen vxlan")
+		if _, err := fmt.Sscan(strings.Fields(out[strings.Index(out, "packets"):])[1], &n); err != nil {
+			r.Fatal(err)
+		}
+		return n
+	}
+}
+
+// TestAnUplinkByVXLANCarriesConnections has a policy lead to an uplink which is a tunnel itself: the mark of what it carries leads into it, and
+// must not lead what carries that.
+func TestAnUplinkByVXLANCarriesConnections(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, dualWAN+`
+[[uplink]]
+name = "office"
+kind = "vxlan"
+device = "vx0"
+over = "lte"
+default = false
+  [uplink.vxlan]
+  local = "203.0.113.2"
+  remote = "192.0.2.1"
+  id = 42
+  [uplink.ipv4]
+  method = "static"
+  address = "198.51.100.162/28"
+  gateway = "198.51.100.161"
+  [uplink.ipv6]
+  method = "off"
+  [uplink.probe]
+  targets = ["198.51.100.161"]
+[[policy]]
+name = "office"
+to = ["198.51.100.200"]
+uplinks = ["office"]
+`)
+	r.sh("inet", `ip link add vx0 type vxlan id 42 local 192.0.2.1 remote 203.0.113.2 dstport 4789; ip link set vx0 up
+		ip address add 198.51.100.161/28 dev vx0; ip address add 198.51.100.200/32 dev lo`)
+	server := addrPort("198.51.100.200:7000")
+	if err := r.Host("inet").ServeTCPEcho(r.Context(), server); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.awaitState("office", uplink.Up)
+	byLTE := r.countVXLAN("wan2")
+	since := r.typing("lan", "", server)
+	r.await("the connection to get on", func() error {
+		if byLTE() < 50 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if silent := since(); silent > unhurried {
+		t.Errorf("silent for %v", silent)
 	}
 }
 
