@@ -74,41 +74,67 @@ func playPair(t *testing.T) (first, second *pairMember) {
 func newPair(t testing.TB, uplinks string) (first, second *pairMember) {
 	t.Helper()
 	world := newRouter(t, lab.Options{Uplinks: 3}, "")
-	ns := world.Host("router").Namespace() + "2"
-	if out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
-	other := &router{TB: t, dir: filepath.Join(world.dir, "2"), namespace: ns}
+	other := &router{TB: t, dir: filepath.Join(world.dir, "2"), namespace: world.Host("router").Namespace() + "2"}
 	first = &pairMember{router: world, own: ownOfFirst, peer: ownOfSecond, priority: 150}
 	second = &pairMember{router: other, own: ownOfSecond, peer: ownOfFirst, priority: 100}
 	world.namespace = world.Host("router").Namespace()
-	second.on(`
-sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.forwarding=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 \
-	net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.dad_transmits=0
-ip link set lo up
-`)
 	// The host of the LAN is its switch, and so are the providers at their ends.
-	segment := func(host, port, device, addresses string) {
+	bridge := func(host, port, addresses string) {
 		world.sh(host, fmt.Sprintf(`
 ip link add br0 type bridge stp_state 0 forward_delay 0
 sysctl -qw net.ipv6.conf.br0.accept_dad=0
 ip address flush dev %[1]s
 ip link set %[1]s master br0
-ip link add second type veth peer name %[2]s netns %[3]s
+ip link set br0 up
+%[2]s
+`, port, addresses))
+	}
+	bridge("lan", "eth0", "ip address add "+lab.LANHost4+"/25 dev br0")
+	bridge("isp1", "cust1", "ip address add 198.51.100.1/26 dev br0; ip address add fe80::1/64 dev br0 nodad; ip address add 2001:db8:a::1/64 dev br0 nodad")
+	bridge("isp2", "cust2", "ip address add 203.0.113.1/26 dev br0")
+	bridge("isp3", "cust3", "ip address add 198.51.100.145/28 dev br0")
+	world.sh("lan", "ip route replace default via "+virtual4)
+	second.plugIn(world)
+	t.Cleanup(second.pullOut)
+	world.sh("router", "for d in wan1 wan2 wan3; do ip address flush dev $d; done; ip -6 address flush dev lan0 scope global; ip route flush proto dhcp; ip -6 route flush proto static")
+	key := filepath.Join(world.dir, "pair.key")
+	if err := os.WriteFile(key, []byte("6n2XhHdpYVJcKpQG0cVZk1yJq3vTqzXb\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(other.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	other.config, other.client = filepath.Join(other.dir, "uplinkd.toml"), api.Dial(filepath.Join(other.dir, "s"))
+	t.Cleanup(other.kill)
+	for _, m := range []*pairMember{first, second} {
+		m.configure(fmt.Sprintf("[pair]\nvirtual = [%q, %q]\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\nprepare = [%q, \"prepare\"]\n", virtual4, virtual6, m.peer, key, m.dir+"/pair-flows") + uplinks)
+		m.files()
+	}
+	return first, second
+}
+
+// plugIn makes the network namespace of a second router, with a port at each segment of a world.
+func (m *pairMember) plugIn(world *router) {
+	m.Helper()
+	if out, err := exec.Command("ip", "netns", "add", m.namespace).CombinedOutput(); err != nil {
+		m.Fatalf("%v: %s", err, out)
+	}
+	m.on(`
+sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv6.conf.default.forwarding=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1 \
+	net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.default.dad_transmits=0
+ip link set lo up
+`)
+	for host, device := range map[string]string{"lan": "lan0", "isp1": "wan1", "isp2": "wan2", "isp3": "wan3"} {
+		world.sh(host, fmt.Sprintf(`
+ip link add second type veth peer name %[1]s netns %[2]s
 ip link set second master br0
 ip link set second up
-ip link set br0 up
-%[4]s
-ip netns exec %[3]s ip link set %[2]s up
-`, port, device, ns, addresses))
+ip netns exec %[2]s ip link set %[1]s up
+`, device, m.namespace))
 	}
-	segment("lan", "eth0", "lan0", "ip address add "+lab.LANHost4+"/25 dev br0; ip route replace default via "+virtual4)
-	segment("isp1", "cust1", "wan1", "ip address add 198.51.100.1/26 dev br0; ip address add fe80::1/64 dev br0 nodad; ip address add 2001:db8:a::1/64 dev br0 nodad")
-	segment("isp2", "cust2", "wan2", "ip address add 203.0.113.1/26 dev br0")
-	segment("isp3", "cust3", "wan3", "ip address add 198.51.100.145/28 dev br0")
 	for isp, line := range map[string][2]string{"isp1": {"fiber", "@fiber_net4"}, "isp2": {"lte", "@lte_net4"}, "isp3": {"isp3", lineOfSecond}} {
-		world.sh(isp, fmt.Sprintf(`nft -f - <<'X'
+		world.sh(isp, fmt.Sprintf(`nft delete chain netdev isp second 2>/dev/null || true
+nft -f - <<'X'
 table netdev isp {
 	chain second {
 		type filter hook ingress device "second" priority 0; policy accept;
@@ -125,22 +151,12 @@ table netdev isp {
 }
 X`, line[0], line[1]))
 	}
-	world.sh("router", "for d in wan1 wan2 wan3; do ip address flush dev $d; done; ip -6 address flush dev lan0 scope global; ip route flush proto dhcp; ip -6 route flush proto static")
-	key := filepath.Join(world.dir, "pair.key")
-	if err := os.WriteFile(key, []byte("6n2XhHdpYVJcKpQG0cVZk1yJq3vTqzXb\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(other.dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	other.config, other.client = filepath.Join(other.dir, "uplinkd.toml"), api.Dial(filepath.Join(other.dir, "s"))
-	t.Cleanup(other.kill)
-	second.on("ip address add " + ownOfSecond + "/25 dev lan0")
-	for _, m := range []*pairMember{first, second} {
-		m.configure(fmt.Sprintf("[pair]\nvirtual = [%q, %q]\ndevice = \"lan0\"\npeer = \"%s:9276\"\nkey_file = %q\nprepare = [%q, \"prepare\"]\n", virtual4, virtual6, m.peer, key, m.dir+"/pair-flows") + uplinks)
-		m.files()
-	}
-	return first, second
+	m.on("ip address add " + m.own + "/25 dev lan0")
+}
+
+// pullOut takes the namespace away, with all that runs in it.
+func (m *pairMember) pullOut() {
+	_ = exec.Command("sh", "-c", "ip netns pids "+m.namespace+" | xargs -r kill -9; ip netns del "+m.namespace).Run()
 }
 
 // files writes those of keepalived and conntrackd: the examples, with what is different here.
@@ -616,6 +632,81 @@ func (r *router) push(port int) *pushes {
 	return p
 }
 
+// TestAPairOfRoutersOneOfWhichVanishes has the primary's whole network go at once, without a word to anybody, and a new machine take its place.
+func TestAPairOfRoutersOneOfWhichVanishes(t *testing.T) {
+	t.Parallel()
+	first, second := newPair(t, pairUplinks)
+	second.priority = 200
+	second.files()
+	first.serveLease("203.0.113.2")
+	first.play()
+	second.play()
+	second.awaitRole("primary")
+	first.awaitRole("backup")
+	pushed := first.push(9)
+	var silent []time.Duration
+	for range envNumber(t, failoversEnv, 1) {
+		tcp := first.talkThrough(first)
+		stream, stop := first.streamOf(500, "lan", "192.0.2.1:7")
+		first.awaitTracked(int(stream.Stats().Moves[0].Source.Port()))
+		second.pullOut()
+		for _, end := range second.programs {
+			end()
+		}
+		second.programs = nil
+		second.kill()
+		first.awaitRole("alone", "primary")
+		if err := echoes(tcp); err != nil {
+			t.Errorf("the old TCP connection: %v", err)
+		}
+		first.await("what the Internet sends to go on", func() error { return pushed.goesOn() })
+		st := stop()
+		if len(st.Moves) != 1 {
+			t.Errorf("the old UDP flow: %+v", st.Moves)
+		}
+		silent = append(silent, st.LongestGap)
+		second.plugIn(first.router)
+		second.on(fmt.Sprintf("rm -f %[1]s/*.pid %[1]s/lock %[1]s/ctl", second.dir))
+		second.play()
+		second.awaitRole("primary")
+		first.awaitRole("backup")
+		if err := echoes(tcp); err != nil {
+			t.Errorf("the old TCP connection, at the new machine: %v", err)
+		}
+		_ = tcp.Close()
+	}
+	t.Logf("the LAN was silent for %v", silent)
+	if n := first.foreign(); n != 0 {
+		t.Errorf("%d packets left with a foreign source: %s", n, first.foreignSources())
+	}
+}
+
+// talkThrough opens a TCP connection of the LAN's host, which the backup knows of when it returns.
+func (m *pairMember) talkThrough(backup *pairMember) net.Conn {
+	m.Helper()
+	tcp, err := m.Host("lan").Dial(m.Context(), "tcp", "", "192.0.2.1:7")
+	if err == nil {
+		err = echoes(tcp)
+	}
+	if err != nil {
+		m.Fatal(err)
+	}
+	backup.awaitTracked(tcp.LocalAddr().(*net.TCPAddr).Port)
+	return tcp
+}
+
+// awaitTracked waits until conntrackd has heard of a connection from a port.
+func (m *pairMember) awaitTracked(port int) {
+	m.Helper()
+	m.await("the other router's connections in conntrackd's cache", func() error {
+		out, err := m.onOr("conntrackd -C " + m.dir + "/conntrackd.conf -e")
+		if err == nil && !strings.Contains(out, fmt.Sprintf("sport=%d ", port)) {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
 // failoversEnv is how often the primary fails, in several ways.
 const failoversEnv = "UPLINKD_FAILOVERS"
 
@@ -641,21 +732,7 @@ func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 	for n := range envNumber(t, failoversEnv, len(ways)) {
 		way := ways[n%len(ways)]
 		_, stop := first.streamOf(500, "lan", "192.0.2.1:7")
-		tcp, err := first.Host("lan").Dial(t.Context(), "tcp", "", "192.0.2.1:7")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := echoes(tcp); err != nil {
-			t.Fatal(err)
-		}
-		port := fmt.Sprintf("sport=%d ", tcp.LocalAddr().(*net.TCPAddr).Port)
-		second.await("the other router's connections in conntrackd's cache", func() error {
-			out, err := second.onOr("conntrackd -C " + second.dir + "/conntrackd.conf -e")
-			if err == nil && !strings.Contains(out, port) {
-				err = errors.New(out)
-			}
-			return err
-		})
+		tcp := first.talkThrough(second)
 		way.fail()
 		second.awaitRole("alone", "primary")
 		if err := echoes(tcp); err != nil {

@@ -97,13 +97,7 @@ func TestAPairOfRoutersHandsOver(t *testing.T) {
 	primary, backup := first, second
 	for n := range envNumber(t, failoversEnv, 6) {
 		stream, stop := first.streamOf(500, "lan", "192.0.2.1:7")
-		backup.await("the stream in conntrackd's cache", func() error {
-			out, err := backup.onOr("conntrackd -C " + backup.dir + "/conntrackd.conf -e")
-			if port := stream.Stats().Moves[0].Source.Port(); err == nil && !strings.Contains(out, fmt.Sprintf("=%d ", port)) {
-				err = errors.New(out)
-			}
-			return err
-		})
+		backup.awaitTracked(int(stream.Stats().Moves[0].Source.Port()))
 		gone := first.lostSegments("lan") + first.lostSegments("inet")
 		said := primary.yield(backup)
 		first.awaitMore(stream)
