@@ -248,8 +248,6 @@ func (m *machine) rule(r nft.Rule, p *packet, nth int) string {
 			if !e.Not {
 				return ""
 			}
-		case nft.FromIPsec:
-			return ""
 		case nft.Protocols:
 			if !slices.Contains(e.List, p.protocol) {
 				return ""

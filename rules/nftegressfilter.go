@@ -301,9 +301,7 @@ func (p *planner) filterSources(leaving *branches, chain *nft.Chain) map[string]
 			c.Add(u.Name+" hides local networks", append(p.unlessIPsec(), nft.Addresses{Prefixes: part}, nft.Counter{}, nft.Drop{})...)
 		}
 	})
-	if p.obs.XFRM {
-		chain.Add("an IPsec policy covers it: pinned to nobody", nft.IPsec{}, nft.SetCtMark{Mask: p.k.MarkMask}, nft.Return{})
-	}
+	p.returnIPsec(chain)
 	for _, family := range Families {
 		dropForeign(chain, "an uplink's source never leaves by another", devices[family], sources[family])
 		p.answers(chain, devices[family], family)
@@ -419,16 +417,6 @@ func (p *planner) unlessIPsec() []nft.Expr {
 		return nil
 	}
 	return []nft.Expr{nft.IPsec{Not: true}}
-}
-
-// leaveIPsecUnpinned keeps what IPsec has carried here from being pinned to its carrier. The kernel routes what carries the answers by their
-// mark (net/xfrm/xfrm_policy.c xfrm_bundle_create), and that has the source that both gateways have agreed on, whose uplink it leaves by.
-func (p *planner) leaveIPsecUnpinned(prerouting *nft.Chain, tells [2]bool) {
-	var then nft.Expr = nft.Return{}
-	if tells != [2]bool{} {
-		then = nft.Goto{Chain: routedChain}
-	}
-	prerouting.Add("IPsec has carried it: pinned to nobody", nft.FromIPsec{}, then)
 }
 
 // returnIPsec leaves alone what an IPsec policy covers.

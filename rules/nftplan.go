@@ -62,9 +62,6 @@ func (p *planner) nftables() {
 		c.DispatchByPin("pinned before", pins)
 	}
 	prerouting.Add("what a tunnel brings has the mark of its carrier", nft.SetMark{Mask: mask})
-	if p.obs.XFRM {
-		p.leaveIPsecUnpinned(&prerouting, tells)
-	}
 	for i := range p.cfg.Uplinks {
 		u := &p.cfg.Uplinks[i]
 		mark := p.k.Mark(u.ID)
@@ -81,7 +78,6 @@ func (p *planner) nftables() {
 		if tells != [2]bool{} {
 			unpinned = append(unpinned, nft.Mark{Mask: mask, Value: p.k.Mark(routedID), Not: true})
 		}
-		unpinned = append(unpinned, p.unlessIPsec()...)
 		leaving.of(u, "egress").Add("new by "+u.Name+": pin to it", p.unlessExempt(exempt, unpinned, append([]nft.Expr{nft.SetCtMark{Mask: mask, Value: mark}}, p.countOutgoing(u)...)...)...)
 	}
 	if tells != [2]bool{} {

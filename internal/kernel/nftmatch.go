@@ -64,8 +64,6 @@ func (b *builder) compileMatch(e nft.Expr) []expr.Any {
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: 1}, equal([]byte{unix.PACKET_HOST})}
 	case nft.IPsec:
 		return []expr.Any{&expr.Rt{Key: rtIPsec, Register: 1}, compare(false, []byte{flag(!e.Not)})}
-	case nft.FromIPsec:
-		return []expr.Any{&expr.Meta{Key: metaIPsec, Register: 1}, equal([]byte{1})}
 	case nft.SourceShare:
 		return sourceShare(e)
 	}
@@ -78,9 +76,6 @@ func connectionState(bit uint32) []expr.Any {
 
 // rtIPsec is NFT_RT_XFRM of linux/netfilter/nf_tables.h: 1 where the route of the packet leads through a transformation.
 const rtIPsec = expr.RtKey(4)
-
-// metaIPsec is NFT_META_SECPATH of the same file: 1 where the packet came within another one.
-const metaIPsec = expr.MetaKey(25)
 
 // IPS_SRC_NAT and IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h.
 const (

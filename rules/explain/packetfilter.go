@@ -369,8 +369,6 @@ func (f *flow) meets(x nft.Expr) bool {
 		return f.pin&x.Mask != 0
 	case nft.IPsec:
 		return f.ipsec != x.Not
-	case nft.FromIPsec: // it is asked what a packet that comes as it is would do
-		return false
 	case nft.SourceShare:
 		return x.Has(f.source)
 	case nft.Destination:

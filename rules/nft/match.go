@@ -62,8 +62,6 @@ type (
 	Reply struct{}
 	// IPsec matches packets that an IPsec policy has the kernel put into others; Not is for those that leave as they are.
 	IPsec struct{ Not bool }
-	// FromIPsec matches packets that came in within others, by IPsec.
-	FromIPsec struct{}
 	// New matches the first packets of connections, until one comes back.
 	New struct{}
 	// Established matches packets of connections that both ends have sent some of.
@@ -175,9 +173,8 @@ func (e MACs) AppendTo(b []byte) []byte {
 func (e Mark) AppendTo(b []byte) []byte {
 	return appendMasked(b, "meta mark", e.Mask, direction(e.Not, " == ", " != "), e.Value)
 }
-func (e Pinned) AppendTo(b []byte) []byte  { return appendMasked(b, "ct mark", e.Mask, " != ", 0) }
-func (Reply) AppendTo(b []byte) []byte     { return append(b, "ct direction reply"...) }
-func (FromIPsec) AppendTo(b []byte) []byte { return append(b, "meta ipsec exists"...) }
+func (e Pinned) AppendTo(b []byte) []byte { return appendMasked(b, "ct mark", e.Mask, " != ", 0) }
+func (Reply) AppendTo(b []byte) []byte    { return append(b, "ct direction reply"...) }
 func (e IPsec) AppendTo(b []byte) []byte {
 	return append(b, direction(e.Not, "rt ipsec exists", "rt ipsec missing")...)
 }
