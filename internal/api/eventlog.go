@@ -83,9 +83,8 @@ const maxID = 1 << 53
 // outrun any count of events, and remain exact in JavaScript until the year 2255.
 func FirstID(t time.Time) uint64 { return uint64(max(t.UnixMicro(), 1)) }
 
-// Append adds e, gives it an id, and the present time unless it has one. It
-// returns the event as it is kept.
-func (l *EventLog) Append(e status.Event) status.Event {
+// Append adds e, gives it an id, and the present time unless it has one.
+func (l *EventLog) Append(e status.Event) {
 	e.Evidence = slices.Clone(e.Evidence)
 	if e.Time.IsZero() {
 		e.Time = status.At(time.Now())
@@ -99,7 +98,6 @@ func (l *EventLog) Append(e status.Event) status.Event {
 		close(l.grown)
 		l.grown = nil
 	}
-	return e
 }
 
 // keep adds an event, and drops one where there are too many. The lock is held.

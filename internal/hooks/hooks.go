@@ -25,13 +25,6 @@ import (
 	"time"
 )
 
-// Event is one event as hooks get it.
-type Event struct {
-	ID   string
-	Vars map[string]string // environment variables, without the prefix UPLINKD_
-	JSON []byte            // the event, on standard input or as the body
-}
-
 // DefaultTimeout is how long one program may take.
 const DefaultTimeout = 30 * time.Second
 
