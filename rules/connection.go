@@ -27,6 +27,10 @@ type OldState struct{ collected func() *oldState }
 // a new one.
 func (o *OldState) Old(c *Connection) (why string) { return o.collected().old(c) }
 
+// Began returns the id of the uplink by which a connection left before any was pinned, 0 where nothing tells: who translated its source
+// gave it an address that one living uplink alone has.
+func (o *OldState) Began(c *Connection) (uplink int) { return o.collected().began(c) }
+
 // MovesTo reports whether a connection is by another uplink than it would be if it began now, which would be by the given one. Those
 // that began outside are where their other ends want them, and those whose source is the other uplink's own cannot move. Where
 // connection tracking does not know whether a policy is about a connection, or this machine would choose another source, what the policy
@@ -43,6 +47,7 @@ type oldState struct {
 	uplinkPaths map[Path]oldPath
 	translates  [2]bool // some uplink of the family
 	policies    []oldPolicy
+	forbidding  []oldPolicy         // the first of them, up to the last kill switch
 	addresses   map[netip.Addr]bool // of this machine
 	defaults    map[Family]Choice
 }
@@ -50,6 +55,7 @@ type oldState struct {
 type oldPath struct {
 	translates bool
 	inherits   bool
+	dead       bool
 	own        []netip.Prefix
 	to         []netip.Prefix // what prefixes are translated to; nil: they are not
 	near       []netip.Prefix // what is reached by this uplink, whoever carries the default
@@ -83,30 +89,23 @@ func (p *planner) oldState() *oldState {
 	}
 	p.eachPath(func(u *Uplink, family Family, info PathInfo) {
 		at := oldPath{translates: p.translates(u, family) && !u.Site && !u.hasPeers(), own: p.sourcesBehind(u, family, info),
-			inherits: u.Inherits, isDefault: !u.PoliciesOnly && !u.Site}
+			inherits: u.Inherits, dead: p.verdicts[Path{u.ID, family}].Health == Dead, isDefault: !u.PoliciesOnly && !u.Site}
 		if family == IPv6 {
 			at.to = p.translations(u)
 		}
 		o.uplinkPaths[Path{u.ID, family}] = at
 		o.translates[family.Index()] = o.translates[family.Index()] || at.translates
 	})
-	last := -1
-	for i := range p.cfg.Policies {
-		if p.groups[p.cfg.Policies[i].Group].KillSwitch {
-			last = i
-		}
-	}
 	if p.takesBack() {
-		last = len(p.cfg.Policies) - 1
 		p.findNear(o)
 	}
 	conditions := 0
-	for i := range last + 1 {
+	for i := range p.cfg.Policies {
 		conditions += len(p.cfg.Policies[i].Select)
 	}
-	o.policies = make([]oldPolicy, 0, last+1)
+	o.policies = make([]oldPolicy, 0, len(p.cfg.Policies))
 	all := make([]func(*Connection) bool, 0, conditions)
-	for i := range last + 1 {
+	for i := range p.cfg.Policies {
 		policy := &p.cfg.Policies[i]
 		old := oldPolicy{Policy: policy, group: p.groups[policy.Group].Group, choice: p.report.Policies[i].Choice}
 		for _, family := range Families {
@@ -119,6 +118,9 @@ func (p *planner) oldState() *oldState {
 		}
 		old.tracked = all[len(all)-len(policy.Select):]
 		o.policies = append(o.policies, old)
+		if old.group.KillSwitch {
+			o.forbidding = o.policies
+		}
 	}
 	return o
 }
@@ -141,7 +143,13 @@ func (p *planner) networksBehind(devices []string) []netip.Prefix {
 }
 
 func (o *oldState) old(c *Connection) (why string) {
-	if !c.Dest.IsGlobalUnicast() || !o.isLocal(c.Source) || o.isLocal(c.Dest) {
+	if !c.Dest.IsGlobalUnicast() || o.isLocal(c.Dest) {
+		return ""
+	}
+	if !o.isLocal(c.Source) {
+		if o.strays(c) {
+			return "its source is that of another uplink"
+		}
 		return ""
 	}
 	answers := c.Dest // who does
@@ -168,6 +176,39 @@ func (o *oldState) old(c *Connection) (why string) {
 	return ""
 }
 
+// strays reports whether a connection of this machine with the address of one uplink is pinned to another, which translates it: it began
+// before the rules about its source stood, as a tunnel does that is set up earlier. What tunnels of ours send is not pinned, and a policy
+// may want it so.
+func (o *oldState) strays(c *Connection) bool {
+	pin := o.k.ID(c.Mark)
+	at, known := o.uplinkPaths[Path{pin, c.Family}]
+	return known && c.ReplyDest != c.Source && o.addresses[c.Source] && !inet.Within(at.own, c.Source) && len(o.owners(c.Source)) > 0 &&
+		!slices.ContainsFunc(o.policies, func(p oldPolicy) bool {
+			return p.active[c.Family.Index()] && p.Select.about()&packetsLocal != 0 && p.mayTake(c)
+		})
+}
+
+func (o *oldState) began(c *Connection) int {
+	if o.k.ID(c.Mark) != 0 || c.ReplyDest == c.Source || !o.isLocal(c.Source) || o.isLocal(c.Dest) || o.addresses[c.Source] {
+		return 0
+	}
+	owners := o.owners(c.ReplyDest)
+	if len(owners) != 1 || o.uplinkPaths[owners[0]].dead {
+		return 0
+	}
+	return owners[0].Uplink
+}
+
+// owners lists the paths that an address leaves by.
+func (o *oldState) owners(a netip.Addr) (list []Path) {
+	for path, at := range o.uplinkPaths {
+		if path.Family == FamilyOf(a) && inet.Within(at.own, a) {
+			list = append(list, path)
+		}
+	}
+	return list
+}
+
 // isLocal reports whether an address is behind this machine.
 func (o *oldState) isLocal(a netip.Addr) bool {
 	family := FamilyOf(a)
@@ -176,8 +217,8 @@ func (o *oldState) isLocal(a netip.Addr) bool {
 
 // forbidden reports whether the first policy that a connection belongs to is a kill switch that does not know its uplink.
 func (o *oldState) forbidden(uplink int, c *Connection) bool {
-	for i := range o.policies {
-		if p := &o.policies[i]; p.active[c.Family.Index()] && p.takes(c) {
+	for i := range o.forbidding {
+		if p := &o.forbidding[i]; p.active[c.Family.Index()] && p.takes(c) {
 			return p.group.KillSwitch && p.group.tier(uplink) == 0
 		}
 	}

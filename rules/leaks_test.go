@@ -197,6 +197,80 @@ func TestWhatAnotherRouterHasTranslatedBeginsAnew(t *testing.T) {
 	}
 }
 
+// A tunnel that is set up before the rules about its source stand sends by the wrong uplink, and what it sends keeps that alive.
+func TestAConnectionWithTheSourceOfAnotherUplinkBeginsAnew(t *testing.T) {
+	addr := netip.MustParseAddr
+	first, second, to := addr("198.51.100.2"), addr("203.0.113.2"), addr("192.0.2.1")
+	for name, c := range map[string]struct {
+		source, dest, reply netip.Addr
+		uplink              int
+		policy              rules.Selector
+		old                 bool
+	}{
+		"translated by the first":          {second, to, first, 1, nil, true},
+		"by its own":                       {second, to, second, 2, nil, false},
+		"by its own, translated":           {second, to, first, 2, nil, false},
+		"what a tunnel of ours sends":      {second, to, first, 0, nil, false},
+		"the source of a LAN":              {addr("192.168.1.1"), to, first, 1, nil, false},
+		"an address that no uplink has":    {addr("198.18.0.1"), to, first, 1, nil, false},
+		"to a LAN":                         {second, addr("192.168.1.9"), first, 1, nil, false},
+		"from outside":                     {to, second, to, 1, nil, false},
+		"as a policy wants it":             {second, to, first, 1, rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}}, false},
+		"a policy may want it":             {second, to, first, 1, rules.Selector{rules.SelectUIDs{{First: 7, Last: 7}}}, false},
+		"a policy about others":            {second, to, first, 1, rules.Selector{rules.SelectAddresses{Dest: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.64/26")}}}, true},
+		"a policy about what is forwarded": {second, to, first, 1, rules.Selector{rules.SelectDevices{"lan0"}}, true},
+	} {
+		w := dual()
+		w.hold("lo", "198.18.0.1/32")
+		if c.policy != nil {
+			w.cfg.Groups = []rules.Group{{ID: 3, Tiers: [][]int{{1}}}}
+			w.cfg.Policies = []rules.Policy{{Name: "p", Group: 3, Select: c.policy}}
+		}
+		_, report := w.plan()
+		conn := rules.Connection{Family: rules.IPv4, Source: c.source, Dest: c.dest, ReplyDest: c.reply, Protocol: 17, DPort: 4789}
+		if c.uplink > 0 {
+			conn.Mark = numbers.Mark(c.uplink)
+		}
+		if why := report.Old.Old(&conn); (why != "") != c.old {
+			t.Errorf("%s: %q", name, why)
+		}
+	}
+}
+
+// Somebody's own rules have translated what began before the first start: its answers say where it left.
+func TestWhatBeganBeforeTheFirstStartHasAnUplink(t *testing.T) {
+	addr := netip.MustParseAddr
+	first, second, to, host := addr("198.51.100.2"), addr("203.0.113.2"), addr("192.0.2.1"), addr("192.168.1.9")
+	for name, c := range map[string]struct {
+		source, dest, reply netip.Addr
+		mark                uint32
+		uplink              int
+	}{
+		"by the first":                    {host, to, first, 0, 1},
+		"by the second":                   {host, to, second, 0, 2},
+		"with a mark of somebody else":    {host, to, second, 0x5, 2},
+		"pinned":                          {host, to, second, numbers.Mark(1), 0},
+		"untranslated":                    {host, to, host, 0, 0},
+		"translated to something else":    {host, to, addr("198.18.0.1"), 0, 0},
+		"by a dead one":                   {host, to, addr("203.0.113.66"), 0, 0},
+		"of this machine":                 {addr("192.168.1.1"), to, second, 0, 0},
+		"from outside, to a port of ours": {to, second, to, 0, 0},
+		"between networks of ours":        {host, addr("192.168.1.1"), second, 0, 0},
+	} {
+		w := box(rules.Link{}, "wan1", "wan2", "wan3")
+		for device, address := range map[string]string{"wan1": "198.51.100.2/26", "wan2": "203.0.113.2/26", "wan3": "203.0.113.66/26"} {
+			w.hold(device, address)
+			w.lead(device, netip.MustParsePrefix(address).Masked().Addr().Next().String(), 100)
+		}
+		w.verdicts[rules.Path{Uplink: 3, Family: rules.IPv4}] = rules.Verdict{Health: rules.Dead}
+		_, report := w.plan()
+		conn := rules.Connection{Family: rules.IPv4, Source: c.source, Dest: c.dest, ReplyDest: c.reply, Protocol: 6, DPort: 22, Mark: c.mark}
+		if by := report.Old.Began(&conn); by != c.uplink {
+			t.Errorf("%s: by %d, want %d", name, by, c.uplink)
+		}
+	}
+}
+
 // The program of a filter says of every source what it is for.
 func TestAnEgressFilterDropsForeignSourcesAlone(t *testing.T) {
 	w := dual()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -30,39 +31,61 @@ const (
 	ctaDestPort    = 3
 )
 
-// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it. Their next
-// packets begin new ones.
-func (k *Kernel) DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error) {
-	type entry struct {
-		family uint8
-		attrs  []*nl.RtAttr
-		why    string
-	}
-	var found []entry
+// trackedConnection is what names an entry of connection tracking in a request.
+type trackedConnection struct {
+	family uint8
+	attrs  []*nl.RtAttr
+}
+
+// eachConnection reads all entries of connection tracking.
+func (k *Kernel) eachConnection(see func(*rules.Connection, trackedConnection)) error {
 	for _, family := range rules.Families {
 		req := k.request(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 		req.AddData(&nl.Nfgenmsg{NfgenFamily: familyNumber(family), Version: nl.NFNETLINK_V0})
 		err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(m []byte) bool {
 			c, id := decodeConnection(m, family)
-			if why := old(&c); why != "" {
-				found = append(found, entry{familyNumber(family), id, why})
-			}
+			see(&c, trackedConnection{familyNumber(family), id})
 			return true
 		})
 		// What changes while the list is read is new, and as it should be.
 		if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("listing %v connections: %w", family, err)
+			return fmt.Errorf("listing %v connections: %w", family, err)
 		}
+	}
+	return nil
+}
+
+// changeConnection sends a request about an entry, with these attributes besides.
+func (k *Kernel) changeConnection(c trackedConnection, request int, attrs ...*nl.RtAttr) error {
+	req := k.request(unix.NFNL_SUBSYS_CTNETLINK<<8|request, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: c.family, Version: nl.NFNETLINK_V0})
+	for _, a := range slices.Concat(c.attrs, attrs) {
+		req.AddData(a)
+	}
+	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	return err
+}
+
+// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it. Their next
+// packets begin new ones.
+func (k *Kernel) DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error) {
+	type entry struct {
+		trackedConnection
+		why string
+	}
+	var found []entry
+	err := k.eachConnection(func(c *rules.Connection, id trackedConnection) {
+		if why := old(c); why != "" {
+			found = append(found, entry{id, why})
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	deleted := make(map[string]int)
 	offloaded := false
 	for _, e := range found {
-		req := k.request(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-		req.AddData(&nl.Nfgenmsg{NfgenFamily: e.family, Version: nl.NFNETLINK_V0})
-		for _, a := range e.attrs {
-			req.AddData(a)
-		}
-		switch _, err := req.Execute(unix.NETLINK_NETFILTER, 0); {
+		switch err := k.changeConnection(e.trackedConnection, nl.IPCTNL_MSG_CT_DELETE); {
 		case err == nil:
 			deleted[e.why]++
 		case errors.Is(err, unix.EBUSY):
@@ -76,6 +99,34 @@ func (k *Kernel) DeleteConnections(old func(*rules.Connection) (why string)) (ma
 		return deleted, k.flushCachedRoutes()
 	}
 	return deleted, nil
+}
+
+// PinConnections marks the entries of connection tracking that began by an uplink, those for which by returns another id than 0, as the
+// packet filter marks new ones, and returns how many. All other bits of their marks stay (nf_conntrack_netlink.c ctnetlink_change_mark).
+func (k *Kernel) PinConnections(by func(*rules.Connection) (uplink int)) (int, error) {
+	pins := make(map[int][]trackedConnection)
+	err := k.eachConnection(func(c *rules.Connection, id trackedConnection) {
+		if uplink := by(c); uplink != 0 {
+			pins[uplink] = append(pins[uplink], id)
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	pinned := 0
+	for uplink, list := range pins {
+		mark := nl.NewRtAttr(ctaMark, binary.BigEndian.AppendUint32(nil, k.numbers.Mark(uplink)))
+		mask := nl.NewRtAttr(ctaMarkMask, binary.BigEndian.AppendUint32(nil, k.numbers.MarkMask))
+		for _, c := range list {
+			switch err := k.changeConnection(c, nl.IPCTNL_MSG_CT_NEW, mark, mask); {
+			case err == nil:
+				pinned++
+			case !errors.Is(err, unix.ENOENT):
+				return pinned, fmt.Errorf("pinning a connection: %w", err)
+			}
+		}
+	}
+	return pinned, nil
 }
 
 // flushCachedRoutes has every route be looked up anew that connections and flowtables remember: a flowtable keeps its entries from being

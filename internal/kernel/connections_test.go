@@ -54,6 +54,18 @@ nft 'table inet t { chain o { type filter hook output priority 0; udp dport 9 ct
 	for end := time.Now().Add(10 * time.Second); len(seen) < 3 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		deleted(func(*rules.Connection) string { return "" }) // a busy machine is late with what loops back
 	}
+	if n, err := k.PinConnections(func(c *rules.Connection) int {
+		if c.DPort == 10 {
+			return 7
+		}
+		return 0
+	}); n != 1 || err != nil {
+		t.Errorf("pinned: %d, %v", n, err)
+	}
+	deleted(func(*rules.Connection) string { return "" })
+	if ten := seen[netip.MustParseAddrPort("192.0.2.1:10")]; ten.Mark != k.numbers.Mark(7)|6 || seen[nine].Mark != 5 {
+		t.Errorf("pinned: %+v, and beside it %+v", ten, seen[nine])
+	}
 	if n := deleted(func(c *rules.Connection) string {
 		if c.DPort == 9 {
 			return "port 9"

@@ -27,6 +27,8 @@ type Kernel interface {
 	DestroyConnections([]rules.Connection) (int, error)
 	// DeleteConnections deletes the entries of connection tracking that old gives a reason for, and counts them by it.
 	DeleteConnections(old func(*rules.Connection) (why string)) (map[string]int, error)
+	// PinConnections marks the entries that by returns an uplink's id for, and returns how many.
+	PinConnections(by func(*rules.Connection) (uplink int)) (int, error)
 }
 
 // VerdictSource has the verdict of each path. It takes the paths first, so that a lost carrier counts at once.
@@ -326,7 +328,8 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		foreseen := obs.Foresee(cfg)
 		want, report := rules.Plan(cfg, foreseen, r.Verdicts)
 		r.Report = report
-		r.left = netcfg.Diff(rules.Ours(cfg.Kernel, foreseen), want)
+		have := rules.Ours(cfg.Kernel, foreseen)
+		r.left = netcfg.Diff(have, want)
 		if len(r.left) == 0 {
 			r.Converged, refused = true, nil
 			e.unsaved = e.recorded.Prune(&want) || e.unsaved
@@ -337,6 +340,9 @@ func (e *Engine) pass(cfg rules.Config) Result {
 			break
 		}
 		failed = e.record(r.left)
+		if e.generation == 0 && have.Table == nil && want.Table != nil {
+			failed = append(failed, e.pinEarlier(&report))
+		}
 		refused = e.apply(r.left)
 		r.Changes = append(r.Changes, r.left...)
 		e.generation++

@@ -95,6 +95,19 @@ func (e *Engine) cleanUpFlows(cfg rules.Config, r *Result) []error {
 	return failed
 }
 
+// pinEarlier pins the connections that began before there was anything of ours, so that those whose source somebody else has translated
+// stay where their answers come in. It must be done before routes and marks of ours lead any of their packets.
+func (e *Engine) pinEarlier(report *rules.Report) error {
+	if report.Old == nil {
+		return nil
+	}
+	pinned, err := e.o.Kernel.PinConnections(report.Old.Began)
+	if pinned > 0 {
+		e.o.Log.Info("connections of before stay by the uplink that they began by", "connections", pinned)
+	}
+	return err
+}
+
 // renew restarts connections that the former packet filter let begin, or that began while there was none: it is
 // not asked about them again. It looks when the packet filter has changed.
 func (e *Engine) renew(r *Result) error {

@@ -71,3 +71,19 @@ func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) 
 		}
 	}
 }
+
+// Only what began while nothing of ours was there is without a pin, and the first of our routes would lead it elsewhere.
+func TestConnectionsOfBeforeArePinnedAheadOfTheFirstChange(t *testing.T) {
+	b := newBench(config())
+	b.Pass()
+	b.kernel.Change(func(o *rules.Observed) { o.Table = nil })
+	b.Pass()
+	if log := b.kernel.Log(); len(log) < 3 || log[0] != "pin" || slices.Contains(log[1:], "pin") {
+		t.Errorf("%q", log)
+	}
+	b.kernel.Change(func(o *rules.Observed) { o.Routes = o.Routes[:1] })
+	restarted := reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: config()})
+	if r := restarted.Pass(); len(r.Changes) == 0 || slices.Contains(b.kernel.Log()[1:], "pin") {
+		t.Errorf("after a restart: %d changes, %q", len(r.Changes), b.kernel.Log())
+	}
+}

@@ -66,7 +66,7 @@ func (k *Kernel) Applied() []netcfg.Op {
 	return ops
 }
 
-// Log returns, in order, what was done beside changes: "apply", "flush MARK/MASK FAMILY", "destroy ADDRS".
+// Log returns, in order, what was done beside changes: "apply", "flush MARK/MASK FAMILY", "destroy ADDRS", "pin".
 func (k *Kernel) Log() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -102,6 +102,12 @@ func (k *Kernel) DestroyConnections(list []rules.Connection) (int, error) {
 // DeleteConnections finds none: nothing is tracked here.
 func (k *Kernel) DeleteConnections(func(*rules.Connection) string) (map[string]int, error) {
 	return nil, nil
+}
+
+// PinConnections notes the call. It finds none.
+func (k *Kernel) PinConnections(func(*rules.Connection) int) (int, error) {
+	k.note("pin")
+	return 0, nil
 }
 
 func (k *Kernel) note(format string, args ...any) {
