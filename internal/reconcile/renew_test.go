@@ -82,7 +82,7 @@ func TestConnectionsOfBeforeArePinnedAheadOfTheFirstChange(t *testing.T) {
 		t.Errorf("%q", log)
 	}
 	b.kernel.Change(func(o *rules.Observed) { o.Routes = o.Routes[:1] })
-	restarted := reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: config()})
+	restarted := reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: config()})
 	if r := restarted.Pass(); len(r.Changes) == 0 || slices.Contains(b.kernel.Log()[1:], "pin") {
 		t.Errorf("after a restart: %d changes, %q", len(r.Changes), b.kernel.Log())
 	}
