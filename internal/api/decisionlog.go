@@ -40,7 +40,7 @@ type eventFile struct {
 
 // OpenDecisionLog takes over what the disk holds. With [store.ErrDamaged] it lacks what could not be read.
 func OpenDecisionLog(disk *store.Saver, first uint64) (*DecisionLog, error) {
-	l := &DecisionLog{EventLog: NewEventLog(DefaultEvents, first), disk: disk,
+	l := &DecisionLog{EventLog: NewEventLog(defaultEvents, first), disk: disk,
 		files: [2]eventFile{{log: disk.Log(docEvents, logBytes)}, {log: disk.Log(docFrequent, logBytes), frequent: true}}}
 	var events []status.Event
 	var failed error

@@ -12,8 +12,8 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
-// DefaultEvents is how many events an EventLog keeps unless told otherwise.
-const DefaultEvents = 1000
+// defaultEvents is how many events an EventLog keeps unless told otherwise.
+const defaultEvents = 1000
 
 // readBatch is how many events a reader takes while it holds the lock.
 const readBatch = 64
@@ -41,7 +41,7 @@ type keptEvent struct {
 	dropped, last uint64
 }
 
-// NewEventLog returns a log that keeps size events, [DefaultEvents] if size is
+// NewEventLog returns a log that keeps size events, [defaultEvents] if size is
 // not positive, and counts from the id first on.
 //
 // Ids should go on growing when the daemon starts anew, so that a reader
@@ -50,7 +50,7 @@ type keptEvent struct {
 // everything.
 func NewEventLog(size int, first uint64) *EventLog {
 	if size <= 0 {
-		size = DefaultEvents
+		size = defaultEvents
 	}
 	first = max(first, 1)
 	return &EventLog{size: size, next: first, floor: first - 1, counts: make(map[status.EventKind]int)}

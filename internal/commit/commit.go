@@ -35,8 +35,8 @@ const (
 
 // Bounds of how long a configuration waits to be confirmed.
 const (
-	MinWait = time.Second
-	MaxWait = 24 * time.Hour
+	minWait = time.Second
+	maxWait = 24 * time.Hour
 )
 
 var (
@@ -160,7 +160,7 @@ func (k *Keeper) resume(read config.File, failure error) (c Config, ok bool) {
 		return c, false // by a daemon that knew other keys
 	}
 	if k.waits() {
-		if !usable || NeedsRestart(read.Config, good.Config) {
+		if !usable || needsRestart(read.Config, good.Config) {
 			failure = errors.Join(failure, errChangedMeanwhile(usable))
 			read, err = parse(k.file, w.Text)
 		}
@@ -186,8 +186,8 @@ func errChangedMeanwhile(usable bool) error {
 	return errors.New("[daemon] or [kernel] was changed while a configuration is waiting to be confirmed")
 }
 
-// NeedsRestart reports whether two configurations differ in what only a start can change.
-func NeedsRestart(a, b *config.Config) bool {
+// needsRestart reports whether two configurations differ in what only a start can change.
+func needsRestart(a, b *config.Config) bool {
 	return !reflect.DeepEqual(a.Daemon, b.Daemon) || a.Kernel != b.Kernel || !reflect.DeepEqual(a.Pair, b.Pair)
 }
 
@@ -232,7 +232,7 @@ func (k *Keeper) Good(failure error) (Config, error) {
 func (k *Keeper) waits() bool {
 	w := &k.wait
 	left := w.Until - k.clock.Uptime()
-	return w.Text != "" && !w.TakenBack && w.Boot == k.clock.Boot && 0 < left && left <= MaxWait
+	return w.Text != "" && !w.TakenBack && w.Boot == k.clock.Boot && 0 < left && left <= maxWait
 }
 
 // Remaining returns how long the configuration in force still waits to be confirmed; false when it does not. It is 0

@@ -81,7 +81,7 @@ func (r *Reloader) reload(wait time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if NeedsRestart(file.Config, r.InForce().Config) {
+	if needsRestart(file.Config, r.InForce().Config) {
 		return errors.New("[daemon], [kernel] and [pair] need a restart, so nothing of this file was applied")
 	}
 	next := Config{File: file, Taken: r.clock.Now()}
@@ -91,8 +91,8 @@ func (r *Reloader) reload(wait time.Duration) error {
 		}
 		return r.Adopt(next)
 	}
-	if wait < MinWait || wait > MaxWait {
-		return fmt.Errorf("--confirm takes %v to %v, not %v", MinWait, MaxWait, wait)
+	if wait < minWait || wait > maxWait {
+		return fmt.Errorf("--confirm takes %v to %v, not %v", minWait, maxWait, wait)
 	}
 	abort, err := r.Begin(file, wait)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// MaxForwards is how many [[forward]] sections there may be.
-const MaxForwards = 250
+// maxForwards is how many [[forward]] sections there may be.
+const maxForwards = 250
 
 // Forward is one [[forward]] section: a port of the uplinks' addresses, whatever these are, that a host behind this router serves.
 type Forward struct {
@@ -111,7 +111,7 @@ func parseEUI64(name, s string) (uint64, string) {
 func (r *reader) forwards(v *value, c *Config) {
 	seen := make(map[string]int)
 	var offsets []int
-	r.tableArray(v, "forward", "a forward", MaxForwards, func(t *table) {
+	r.tableArray(v, "forward", "a forward", maxForwards, func(t *table) {
 		f := r.forward(t, c, seen)
 		for i := range c.Forwards {
 			if o := &c.Forwards[i]; t.usable("port") && t.usable("protocol") && t.usable("uplinks") && f.overlaps(o) {

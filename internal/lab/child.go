@@ -19,7 +19,7 @@ import (
 func runChild(ctx context.Context, o runOptions, s streams) error {
 	lock := Inherited(inheritedLock) // held until this process ends
 	defer func() { _ = lock.Close() }()
-	if err := IsolateNamespaces(); err != nil {
+	if err := isolateNamespaces(); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)

@@ -141,7 +141,7 @@ func (m *machine) applyAddress(o prefixOption, from netip.Addr, now time.Time) b
 }
 
 func (m *machine) address(prefix netip.Prefix, conflicts int) netip.Prefix {
-	return netip.PrefixFrom(StableAddress(prefix, m.device, conflicts, m.secret), 64)
+	return netip.PrefixFrom(stableAddress(prefix, m.device, conflicts, m.secret), 64)
 }
 
 // applyRoute keeps a route of one router: another's to the same prefix is another route (RFC 4191 section
