@@ -199,7 +199,9 @@ func showScene(t *testing.T, s *scene, token string) *browser {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- api.NewServer(api.Options{Source: s, Events: log, Token: token}).Serve(ctx, listeners) }()
+	go func() {
+		done <- api.NewServer(api.Options{Source: s, Meter: s, Events: log, Token: token}).Serve(ctx, listeners)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

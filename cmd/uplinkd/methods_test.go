@@ -384,7 +384,12 @@ func TestNothingLeavesWithAFormerAddress(t *testing.T) {
 	r.sh("inet", fmt.Sprintf("nft 'table inet deaf { chain input { type filter hook input priority 0; tcp sport { 7002, %d } drop; }; }'", lab.ForwardedTCP))
 	r.sh("isp1", `nft 'table netdev still { chain fiber { type filter hook ingress device "cust1" priority -20; icmpv6 type nd-neighbor-solicit drop; }; }'`)
 	r.sh("router", "ip -6 neigh flush dev wan1 2>/dev/null; true")
-	time.Sleep(200 * time.Millisecond) // some wait by now
+	r.await("packets that wait for a neighbour", func() error {
+		if known := r.sh("router", "ip -6 neigh show dev wan1"); !strings.Contains(known, "INCOMPLETE") {
+			return errors.New(known)
+		}
+		return nil
+	})
 	if err := r.Break(lab.Prefix, "fiber"); err != nil {
 		t.Fatal(err)
 	}

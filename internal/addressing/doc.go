@@ -9,9 +9,9 @@
 //	dhcp6.Client       by uplink ─► delegations ──┘                                       │
 //	ndisc.Advertiser   by LAN    ◄─ lans ◄────────────────────────────────────────────────┤
 //	dhcp6.Server       by LAN    ◄► downstream ◄── what is left of delegations ───────────┤
-//	                                     └───────► AddDownstream: routes to those who have a part
+//	                                     └───────► AddTo: routes to those who have a part
 //	ndproxy.Proxy      by uplink ◄► proxies    ◄── networks on two links ─────────────────┘
-//	                                     └───────► AddProxied: which hosts are on which
+//	                                     └───────► AddTo: which hosts are on which
 //
 // What changes goes out by the callbacks of [Options]: Changed (plan again), OnEvent, ProbeNow, and Save for the state directory.
 // What probing says of uplinks comes in by Options.Verdict, for routers are left when probes say so.

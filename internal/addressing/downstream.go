@@ -156,8 +156,8 @@ func (t *lanTerms) parent(prefix netip.Prefix) int {
 	return slices.IndexFunc(t.Parents, func(p dhcp6.Parent) bool { return p.Prefix.Contains(prefix.Addr()) })
 }
 
-// AddDownstream tells planning what the routers on LANs have been given.
-func (e *Engine) AddDownstream(out *rules.Config, now time.Time) {
+// addDownstream tells planning what the routers on LANs have been given.
+func (e *Engine) addDownstream(out *rules.Config, now time.Time) {
 	d := e.downstream
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -81,7 +81,7 @@ func TestARouterBehindALANIsGivenPartsThatOutliveTheDaemon(t *testing.T) {
 		t.Helper()
 		e := &Engine{downstream: d}
 		out := rules.Config{LANs: []rules.LAN{{Device: "lan0", DelegateLength: 62}, {Device: "lan1", DelegateLength: 62}}}
-		e.AddDownstream(&out, noon)
+		e.addDownstream(&out, noon)
 		want := []rules.Downstream{{Prefix: netip.MustParsePrefix("2001:db8:a00:fc::/62"), Router: nested}, {Prefix: netip.MustParsePrefix("fd00:77:0:fffc::/62"), Router: nested}}
 		if !slices.Equal(out.LANs[0].Downstream, want) || out.LANs[1].Downstream != nil {
 			t.Errorf("%s: planned %+v", when, out.LANs)

@@ -190,6 +190,13 @@ func (e *Engine) usedGateways() map[string]netip.Addr {
 	return used
 }
 
+// AddTo tells planning what hosts and routers of LANs hold.
+func (e *Engine) AddTo(out *rules.Config, now time.Time) {
+	e.addWithdrawn(out, now)
+	e.addDownstream(out, now)
+	e.addProxied(out)
+}
+
 // Learned returns what leases and routers give now.
 func (e *Engine) Learned(now time.Time) planinput.Learned {
 	learned := make(planinput.Learned)

@@ -80,8 +80,7 @@ func TestConfigurationsAndEventsMayComeAtOnce(t *testing.T) {
 			e.Problems(now)
 			e.LANs(now)
 			e.Delegated(&configs[0].Uplinks[0], now)
-			e.AddWithdrawn(&rules.Config{LANs: []rules.LAN{{Device: "lan0"}}}, now)
-			e.AddDownstream(&rules.Config{LANs: []rules.LAN{{Device: "lan0"}}}, now)
+			e.AddTo(&rules.Config{LANs: []rules.LAN{{Device: "lan0"}}}, now)
 			e.downstream.expire(now)
 		},
 	} {

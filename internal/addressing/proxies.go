@@ -92,8 +92,8 @@ func (p *proxies) observe(obs *rules.Observed) {
 	}
 }
 
-// AddProxied tells planning which addresses of networks on two links are on which of them.
-func (e *Engine) AddProxied(out *rules.Config) {
+// addProxied tells planning which addresses of networks on two links are on which of them.
+func (e *Engine) addProxied(out *rules.Config) {
 	p := e.proxies
 	p.mu.Lock()
 	defer p.mu.Unlock()

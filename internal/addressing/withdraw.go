@@ -12,9 +12,9 @@ import (
 	"github.com/uplinkd/uplinkd/rules"
 )
 
-// AddWithdrawn tells planning which prefixes the hosts of each LAN may still hold though nobody delegates them: those that
+// addWithdrawn tells planning which prefixes the hosts of each LAN may still hold though nobody delegates them: those that
 // are being withdrawn, and those that have been taken away since the hosts were told last.
-func (e *Engine) AddWithdrawn(out *rules.Config, now time.Time) {
+func (e *Engine) addWithdrawn(out *rules.Config, now time.Time) {
 	e.lans.mu.Lock()
 	defer e.lans.mu.Unlock()
 	delegated := func(entry *ndisc.Entry) bool {

@@ -23,7 +23,7 @@ func TestAPrefixThatIsTakenAwayIsWithdrawnInTheSamePlan(t *testing.T) {
 	adv.Update(in, now)
 	plan := func(now time.Time, delegations ...rules.Delegation) []netip.Prefix {
 		out := rules.Config{Uplinks: []rules.Uplink{{ID: 1, Delegations: delegations}}, LANs: []rules.LAN{{Device: "lan0"}, {Device: "lan1"}}}
-		e.AddWithdrawn(&out, now)
+		e.addWithdrawn(&out, now)
 		if other := out.LANs[1].Withdrawn; other != nil {
 			t.Errorf("of a LAN that never had it: %v", other)
 		}

@@ -1,14 +1,14 @@
 // Package api renders the status model over HTTP, takes commands, and has the client and the text
 // that the command line uses.
 //
-//	daemon ── Source ──────> Server ── unix socket, may do everything ──> Client ─> WriteStatus
+//	daemon ── Source, Meter > Server ── unix socket, may do everything ──> Client ─> WriteStatus
 //	   │                      │  │                                                  WriteEvent
 //	   ├── Append ─> EventLog ┘  └──── TCP, read-only without a token ──> browser, Prometheus
 //	   │                │
 //	   └── Observe ─> Metrics       a slow reader of events loses some and is told so;
 //	                                nobody ever waits for one
 //
-// [Listen] binds, so that a second daemon or a bad address is noticed before
+// A [DecisionLog] is an EventLog that the state directory keeps. [Listen] binds, so that a second daemon or a bad address is noticed before
 // anything in the kernel changes; [Server.Serve] answers until its context ends.
 //
 //	GET  /api/v1/status                  Status; ETag

@@ -12,8 +12,8 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
-// DefaultEvents is how many events an EventLog keeps unless told otherwise.
-const DefaultEvents = 1000
+// defaultEvents is how many events an EventLog keeps unless told otherwise.
+const defaultEvents = 1000
 
 // readBatch is how many events a reader takes while it holds the lock.
 const readBatch = 64
@@ -41,7 +41,7 @@ type keptEvent struct {
 	dropped, last uint64
 }
 
-// NewEventLog returns a log that keeps size events, [DefaultEvents] if size is
+// NewEventLog returns a log that keeps size events, [defaultEvents] if size is
 // not positive, and counts from the id first on.
 //
 // Ids should go on growing when the daemon starts anew, so that a reader
@@ -50,7 +50,7 @@ type keptEvent struct {
 // everything.
 func NewEventLog(size int, first uint64) *EventLog {
 	if size <= 0 {
-		size = DefaultEvents
+		size = defaultEvents
 	}
 	first = max(first, 1)
 	return &EventLog{size: size, next: first, floor: first - 1, counts: make(map[status.EventKind]int)}
@@ -83,9 +83,8 @@ const maxID = 1 << 53
 // outrun any count of events, and remain exact in JavaScript until the year 2255.
 func FirstID(t time.Time) uint64 { return uint64(max(t.UnixMicro(), 1)) }
 
-// Append adds e, gives it an id, and the present time unless it has one. It
-// returns the event as it is kept.
-func (l *EventLog) Append(e status.Event) status.Event {
+// Append adds e, gives it an id, and the present time unless it has one.
+func (l *EventLog) Append(e status.Event) {
 	e.Evidence = slices.Clone(e.Evidence)
 	if e.Time.IsZero() {
 		e.Time = status.At(time.Now())
@@ -99,7 +98,6 @@ func (l *EventLog) Append(e status.Event) status.Event {
 		close(l.grown)
 		l.grown = nil
 	}
-	return e
 }
 
 // keep adds an event, and drops one where there are too many. The lock is held.

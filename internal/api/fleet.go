@@ -15,17 +15,17 @@ import (
 	"github.com/uplinkd/uplinkd/internal/status"
 )
 
-// ErrBadURL is the error of [DialURL] and [AskAll] for what is no address of a daemon.
+// ErrBadURL is the error of [dialURL] and [AskAll] for what is no address of a daemon.
 var ErrBadURL = errors.New("no address of a daemon")
 
 // maxFleet is how many bytes one of many daemons may answer: a broken one must not take the memory of who asks.
 const maxFleet = 4 << 20
 
-// DialURL returns a client of the daemon at "unix:PATH", its control socket, or at "http://HOST:PORT" or "https://HOST", its
+// dialURL returns a client of the daemon at "unix:PATH", its control socket, or at "http://HOST:PORT" or "https://HOST", its
 // listener or a proxy in front, perhaps with a path. What is no such address is an [ErrBadURL]. A password in it is refused:
 // whoever is logged in sees the arguments of programs, and reading needs none. Redirections and proxies of the environment
 // are not followed. It connects for each call, and there is nothing to close.
-func DialURL(address string) (*Client, error) {
+func dialURL(address string) (*Client, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		if path = strings.TrimPrefix(path, "//"); !strings.HasPrefix(path, "/") {
 			return nil, badURL("%q has no path: write unix:/run/uplinkd/uplinkd.sock", address)
@@ -55,7 +55,7 @@ type Router struct {
 }
 
 // AskAll asks several daemons for their status, all at once, each for at most wait. The answers stand in the order of the
-// addresses, those of [DialURL]; one that is written twice is asked once. An error is an [ErrBadURL], and nobody was asked.
+// addresses, those of [dialURL]; one that is written twice is asked once. An error is an [ErrBadURL], and nobody was asked.
 func AskAll(ctx context.Context, urls []string, wait time.Duration) ([]Router, error) {
 	var all []Router
 	var clients []*Client
@@ -65,7 +65,7 @@ func AskAll(ctx context.Context, urls []string, wait time.Duration) ([]Router, e
 			continue
 		}
 		seen[u] = true
-		client, err := DialURL(u)
+		client, err := dialURL(u)
 		if err != nil {
 			return nil, err
 		}

@@ -36,7 +36,7 @@ func TestADaemonsAddress(t *testing.T) {
 		"https://admin:sesam@example.net":   "",
 		"https://admin:se%zzam@example.net": "",
 	} {
-		c, err := DialURL(address)
+		c, err := dialURL(address)
 		switch {
 		case want == "" && !errors.Is(err, ErrBadURL):
 			t.Errorf("%s: %v", address, err)

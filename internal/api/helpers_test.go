@@ -239,7 +239,7 @@ func (d *daemon) set(change func(*daemon)) {
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func newServer(d *daemon, change ...func(*Options)) *Server {
-	o := Options{Source: d, Events: NewEventLog(8, 1), Log: quiet()}
+	o := Options{Source: d, Meter: d, Events: NewEventLog(8, 1), Log: quiet()}
 	for _, c := range change {
 		c(&o)
 	}

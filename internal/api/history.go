@@ -21,7 +21,7 @@ func (l *listenerHandler) history(w http.ResponseWriter, r *http.Request) {
 		}
 		after = time.Unix(seconds, 0)
 	}
-	history, ok := l.o.Source.History(query.Get("range"), after)
+	history, ok := l.o.Meter.History(query.Get("range"), after)
 	if !ok {
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("range=%q is neither 5m, 1h nor 24h", query.Get("range")))
 		return

@@ -19,7 +19,7 @@ import (
 // report answers ?month=2026-11.
 func (l *listenerHandler) report(w http.ResponseWriter, r *http.Request) {
 	month := r.URL.Query().Get("month")
-	report, ok := l.o.Source.Report(month)
+	report, ok := l.o.Meter.Report(month)
 	if !ok {
 		writeError(w, http.StatusBadRequest, fmt.Sprintf("month=%q is no month: write 2026-11, for example", month))
 		return

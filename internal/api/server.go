@@ -39,6 +39,12 @@ type Source interface {
 	// Explain says what would become of a packet; without an uplink, if one is named: as if its cable were
 	// pulled. An error that is [rules.ErrPacket] or [ErrUnknownUplink] is the asker's.
 	Explain(p explain.Packet, without string) (Explanation, error)
+	// Healthy returns why the daemon does not do its work, or nil.
+	Healthy() error
+}
+
+// Meter is what the server needs of what counts. Its methods are called by many goroutines at once.
+type Meter interface {
 	// History returns what was seen after a time; false when there is no range of that name. "" is the
 	// shortest.
 	History(name string, after time.Time) (status.History, bool)
@@ -46,13 +52,12 @@ type Source interface {
 	Report(month string) (status.Report, bool)
 	// Usage returns what metered uplinks have carried.
 	Usage() status.Usage
-	// Healthy returns why the daemon does not do its work, or nil.
-	Healthy() error
 }
 
-// Options are what a Server is made of. Source and Events are required.
+// Options are what a Server is made of. Source, Meter and Events are required.
 type Options struct {
 	Source  Source
+	Meter   Meter
 	Events  *EventLog
 	Metrics *Metrics     // nil: no /metrics
 	Log     *slog.Logger // nil: slog.Default

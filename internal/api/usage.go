@@ -12,7 +12,7 @@ import (
 )
 
 func (l *listenerHandler) usage(w http.ResponseWriter, r *http.Request) {
-	body, err := json.Marshal(l.o.Source.Usage())
+	body, err := json.Marshal(l.o.Meter.Usage())
 	if err != nil {
 		l.fail(w, r, fmt.Errorf("encoding the usage: %w", err))
 		return

@@ -4,6 +4,8 @@
 //	          └ Begin ──► taken over, waits ── Confirm ───────────► good
 //	                            └── Due: not confirmed in time ──► the good one is taken over again
 //
+// A [Keeper] knows all that; a [Reloader] carries it out: it takes over what the file or time brings, by the functions of the daemon.
+//
 // The state directory has two documents: "config", the good one, and "unconfirmed", which holds the text that waits, what it
 // would replace, and until when. The latter is on the disk before the kernel hears of the new configuration, so kill -9 and
 // power cuts end in the good one. Time is that since the boot: a clock that is set makes nothing come sooner or later. After
@@ -33,8 +35,8 @@ const (
 
 // Bounds of how long a configuration waits to be confirmed.
 const (
-	MinWait = time.Second
-	MaxWait = 24 * time.Hour
+	minWait = time.Second
+	maxWait = 24 * time.Hour
 )
 
 var (
@@ -87,8 +89,9 @@ type unconfirmed struct {
 
 // Keeper keeps the good configuration and the one that waits. Its methods may be called by any goroutine.
 type Keeper struct {
-	file  string
-	clock Clock
+	file    string
+	clock   Clock
+	changed chan struct{} // has one element when what Remaining returns may have changed
 
 	mu      sync.Mutex // guards what follows
 	dir     *store.Dir
@@ -101,7 +104,7 @@ type Keeper struct {
 // last good configuration: a typing error must not keep a box off the network that is an hour's drive away. The error is what is
 // wrong with the file when there is no such. Damaged is what could not be read of the state directory, which hinders nothing.
 func Start(file string, clock Clock) (k *Keeper, c Config, damaged, err error) {
-	k = &Keeper{file: file, clock: clock}
+	k = &Keeper{file: file, clock: clock, changed: make(chan struct{}, 1)}
 	read, failure := k.Read()
 	if file == "" {
 		return k, Config{File: read, Taken: clock.Now()}, nil, failure
@@ -157,7 +160,7 @@ func (k *Keeper) resume(read config.File, failure error) (c Config, ok bool) {
 		return c, false // by a daemon that knew other keys
 	}
 	if k.waits() {
-		if !usable || NeedsRestart(read.Config, good.Config) {
+		if !usable || needsRestart(read.Config, good.Config) {
 			failure = errors.Join(failure, errChangedMeanwhile(usable))
 			read, err = parse(k.file, w.Text)
 		}
@@ -183,8 +186,8 @@ func errChangedMeanwhile(usable bool) error {
 	return errors.New("[daemon] or [kernel] was changed while a configuration is waiting to be confirmed")
 }
 
-// NeedsRestart reports whether two configurations differ in what only a start can change.
-func NeedsRestart(a, b *config.Config) bool {
+// needsRestart reports whether two configurations differ in what only a start can change.
+func needsRestart(a, b *config.Config) bool {
 	return !reflect.DeepEqual(a.Daemon, b.Daemon) || a.Kernel != b.Kernel || !reflect.DeepEqual(a.Pair, b.Pair)
 }
 
@@ -229,7 +232,7 @@ func (k *Keeper) Good(failure error) (Config, error) {
 func (k *Keeper) waits() bool {
 	w := &k.wait
 	left := w.Until - k.clock.Uptime()
-	return w.Text != "" && !w.TakenBack && w.Boot == k.clock.Boot && 0 < left && left <= MaxWait
+	return w.Text != "" && !w.TakenBack && w.Boot == k.clock.Boot && 0 < left && left <= maxWait
 }
 
 // Remaining returns how long the configuration in force still waits to be confirmed; false when it does not. It is 0

@@ -3,14 +3,19 @@ package commit
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"github.com/uplinkd/uplinkd/internal/status"
 )
 
 // box is a machine with a configuration file, a state directory and a daemon.
@@ -20,8 +25,10 @@ type box struct {
 	boot int
 	up   time.Duration
 
-	keeper *Keeper
-	force  Config
+	keeper  *Keeper
+	daemon  *Reloader
+	force   Config
+	unsaved error // of the latest write
 }
 
 func (b *box) file() string { return filepath.Join(b.dir, "uplinkd.toml") }
@@ -45,40 +52,38 @@ func (b *box) write(text string) {
 func (b *box) start() error {
 	k, c, _, err := Start(b.file(), b.clock())
 	if err != nil {
-		b.keeper = nil
+		b.keeper, b.daemon = nil, nil
 		return err
 	}
-	b.keeper, b.force = k, c
-	k.Took(c)
-	return k.Save()
+	adopt := func(c Config) error {
+		b.force = c
+		b.daemon.Took(c)
+		return nil
+	}
+	b.keeper = k
+	b.daemon = &Reloader{Keeper: k, Log: slog.New(slog.DiscardHandler), Lock: new(sync.Mutex), Adopt: adopt, AdoptAnyhow: func(Config) {},
+		Store: func(_ string, write func() error) { b.unsaved = write() }, OnEvent: func(status.Event) {}, OnReload: func(bool) {}}
+	if err := adopt(c); err != nil {
+		return err
+	}
+	return b.unsaved
 }
 
-// reload does what the daemon does; a wait of 0 asks for no confirmation.
+// reload reads the file again; a wait of 0 asks for no confirmation.
 func (b *box) reload(wait time.Duration) error {
-	read, err := b.keeper.Read()
-	if err != nil {
+	if err := b.daemon.Reload(wait); err != nil {
 		return err
 	}
-	if wait == 0 {
-		err = b.keeper.Refuses(read.Text)
-	} else {
-		_, err = b.keeper.Begin(read, wait)
-	}
-	if err != nil {
-		return err
-	}
-	b.force = Config{File: read, Taken: b.clock().Now()}
-	b.keeper.Took(b.force)
-	return b.keeper.Save()
+	return b.unsaved
 }
 
 // pass lets time pass.
 func (b *box) pass(d time.Duration) {
 	b.up += d
-	if c, due := b.keeper.Due(); due {
-		b.force = c
-		if err := b.keeper.Save(); err != nil {
-			b.fail("%v", err)
+	if c, due := b.daemon.Due(); due {
+		b.daemon.takeBack(c)
+		if b.unsaved != nil {
+			b.fail("%v", b.unsaved)
 		}
 	}
 }
@@ -331,4 +336,42 @@ func TestNothingUnconfirmedStays(t *testing.T) {
 			},
 		})
 	})
+}
+
+// What is in force, why not the file's, and until when, is in the status.
+func TestTheStatusTellsOfTheConfiguration(t *testing.T) {
+	b := newBox(t)
+	told := func(when, loaded string, codes ...string) {
+		t.Helper()
+		s, problems := b.daemon.Status(time.Unix(0, 0))
+		var got []string
+		for _, p := range problems {
+			got = append(got, p.Code)
+		}
+		if b.device() != loaded || !slices.Equal(got, codes) || (s.Error != "") != slices.Contains(codes, "config") || s.ConfirmUntil.IsZero() == slices.Contains(codes, "config-unconfirmed") {
+			t.Errorf("%s: %s is in force, %q, %+v", when, b.device(), got, s)
+		}
+	}
+	told("at the start", "good0")
+	b.write("nonsense")
+	if b.reload(0) == nil {
+		t.Error("nonsense is taken over")
+	}
+	told("a mistake", "good0", "config")
+	b.write(b.text("cut-off"))
+	must(t, b.reload(time.Minute))
+	told("it waits", "cut-off", "config-unconfirmed")
+	b.pass(time.Minute)
+	told("it is taken back", "good0", "config")
+	if _, problems := b.daemon.Status(time.Unix(0, 0)); !strings.Contains(problems[0].Fix, "uplinkd confirm") {
+		t.Errorf("%+v", problems)
+	}
+	must(t, b.reload(time.Minute))
+	must(t, b.daemon.Confirm())
+	told("it is confirmed", "cut-off")
+	b.write(strings.Replace(b.text("cut-off"), "[daemon]\n", "[daemon]\nlisten = \"\"\n", 1))
+	if err := b.reload(0); err == nil || !strings.Contains(err.Error(), "need a restart") {
+		t.Errorf("%v", err)
+	}
+	told("it needs a restart", "cut-off", "config")
 }

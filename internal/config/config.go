@@ -66,13 +66,13 @@ type Config struct {
 	Uplinks []Uplink // in the order of the file; at most MaxUplinks; none if the file names none
 	Tiers   []Tier   // in the order of the file; at most MaxUplinks; others are BalanceWeight without overflow
 	LANs    []LAN    // in the order of the file; at most MaxLANs
-	Tunnels []Tunnel // in the order of the file; at most MaxTunnels
+	Tunnels []Tunnel // in the order of the file; at most maxTunnels
 	Sets    []Set    // in the order of the file; at most MaxSets
-	// Policies are in the order of the file, in which they are asked; at most MaxPolicies.
+	// Policies are in the order of the file, in which they are asked; at most maxPolicies.
 	Policies []Policy
 	TProxies []TProxy  // in the order of the file, in which they are asked; at most MaxTProxies
-	Forwards []Forward // in the order of the file; at most MaxForwards
-	Notify   []Notify  // in the order of the file; at most MaxNotify
+	Forwards []Forward // in the order of the file; at most maxForwards
+	Notify   []Notify  // in the order of the file; at most maxNotify
 	Pair     Pair      // [pair]
 	Disabled Disabled
 	// Backup is true for what the backup of a pair works with; Waiting are uplinks that the primary has then. See Standby.

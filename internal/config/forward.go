@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// MaxForwards is how many [[forward]] sections there may be.
-const MaxForwards = 250
+// maxForwards is how many [[forward]] sections there may be.
+const maxForwards = 250
 
 // Forward is one [[forward]] section: a port of the uplinks' addresses, whatever these are, that a host behind this router serves.
 type Forward struct {
@@ -31,7 +31,7 @@ const (
 func forwardSection(f *Forward) section {
 	return section{titleForward, []field{
 		text("name", &f.Name, "web", checkLabel),
-		numbers("protocol", &f.Protocols, `["tcp", "udp"]`, parseForwarded),
+		numbers("protocol", &f.Protocols, `["tcp", "udp"]`, parseTCPOrUDP("forwarded")),
 		{name: "port", takes: `a number or a range, such as 443 or "8000-8010"`, read: func(r *reader, v *value) { r.forwardedPort(v, &f.Ports) }},
 		integer("to_port", &f.ToPort, 1, 65535, nil),
 		parsed("to4", &f.To4, exampleTo4, parseTo4),
@@ -42,14 +42,17 @@ func forwardSection(f *Forward) section {
 	}}
 }
 
-func parseForwarded(name, s string) (uint8, string) {
-	switch s {
-	case "tcp":
-		return protocolTCP, ""
-	case "udp":
-		return protocolUDP, ""
+// parseTCPOrUDP parses a protocol that has ports; cannot says what is not done with another one.
+func parseTCPOrUDP(cannot string) func(name, s string) (uint8, string) {
+	return func(name, s string) (uint8, string) {
+		switch s {
+		case "tcp":
+			return protocolTCP, ""
+		case "udp":
+			return protocolUDP, ""
+		}
+		return 0, name + " " + quote(s) + " cannot be " + cannot + `: write "tcp", "udp" or both in a list`
 	}
-	return 0, name + " " + quote(s) + ` cannot be forwarded: write "tcp", "udp" or both in a list`
 }
 
 func (r *reader) forwardedPort(v *value, dst *Range) {
@@ -108,7 +111,7 @@ func parseEUI64(name, s string) (uint64, string) {
 func (r *reader) forwards(v *value, c *Config) {
 	seen := make(map[string]int)
 	var offsets []int
-	r.tableArray(v, "forward", "a forward", MaxForwards, func(t *table) {
+	r.tableArray(v, "forward", "a forward", maxForwards, func(t *table) {
 		f := r.forward(t, c, seen)
 		for i := range c.Forwards {
 			if o := &c.Forwards[i]; t.usable("port") && t.usable("protocol") && t.usable("uplinks") && f.overlaps(o) {

@@ -9,8 +9,8 @@ import (
 	"github.com/uplinkd/uplinkd/internal/notify/service"
 )
 
-// MaxNotify is how many [[notify]] sections there may be.
-const MaxNotify = 16
+// maxNotify is how many [[notify]] sections there may be.
+const maxNotify = 16
 
 // Notify is one [[notify]] section: a destination of messages to people.
 type Notify struct {

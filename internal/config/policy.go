@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// MaxPolicies and MaxSets are how many sections [[policy]] and [[set]] there may be.
+// maxPolicies and MaxSets are how many sections [[policy]] and [[set]] there may be.
 const (
-	MaxPolicies = 1000
+	maxPolicies = 1000
 	MaxSets     = 250
 )
 
@@ -129,7 +129,7 @@ func (r *reader) traffic(root *table, c *Config) {
 	}
 	if v := root.values["policy"]; v != nil {
 		seen := make(map[string]int)
-		r.tableArray(v, "policy", "a policy", MaxPolicies, func(t *table) { c.Policies = append(c.Policies, r.policy(t, c, seen)) })
+		r.tableArray(v, "policy", "a policy", maxPolicies, func(t *table) { c.Policies = append(c.Policies, r.policy(t, c, seen)) })
 		r.groups(v, c)
 	}
 	if v := root.values["tproxy"]; v != nil {

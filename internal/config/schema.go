@@ -60,7 +60,7 @@ func (r *reader) config(root *table) *Config {
 		{name: "forward", read: func(*reader, *value) {}},
 		{name: "notify", read: func(r *reader, v *value) {
 			seen := make(map[string]int)
-			r.tableArray(v, "notify", "a notify", MaxNotify, func(t *table) { c.Notify = append(c.Notify, r.notify(t, seen)) })
+			r.tableArray(v, "notify", "a notify", maxNotify, func(t *table) { c.Notify = append(c.Notify, r.notify(t, seen)) })
 		}},
 	}})
 	if v := root.values["tier"]; v != nil {
@@ -78,7 +78,7 @@ func (r *reader) config(root *table) *Config {
 	r.pairUplinks(root, c)
 	if v := root.values["tunnel"]; v != nil {
 		seen := tunnelsSeen{devices: make(map[string]int)}
-		r.tableArray(v, "tunnel", "a tunnel", MaxTunnels, func(t *table) { c.Tunnels = append(c.Tunnels, r.tunnel(t, c, seen)) })
+		r.tableArray(v, "tunnel", "a tunnel", maxTunnels, func(t *table) { c.Tunnels = append(c.Tunnels, r.tunnel(t, c, seen)) })
 	}
 	r.traffic(root, c)
 	r.samePaths(root, c)

@@ -36,19 +36,9 @@ func tproxySection(p *TProxy, sets []Set) section {
 		integer("port", &p.Port, 1, 65535, nil),
 		choice("on_failure", &p.OnFailure, []OnFailure{OnFailureBypass, OnFailureReject}, nil),
 		texts("iif", &p.Match.IIF, "br-lan", maxSelector, checkDevice).scalarOrList(),
-		numbers("protocol", &p.Match.Protocols, `["tcp", "udp"]`, parseProxied),
+		numbers("protocol", &p.Match.Protocols, `["tcp", "udp"]`, parseTCPOrUDP("proxied")),
 		prefixes("except", &p.Except, sets),
 	)}
-}
-
-func parseProxied(name, s string) (uint8, string) {
-	switch s {
-	case "tcp":
-		return protocolTCP, ""
-	case "udp":
-		return protocolUDP, ""
-	}
-	return 0, name + " " + quote(s) + ` cannot be proxied: write "tcp", "udp" or both in a list`
 }
 
 // tproxy reads one transparent proxy.

@@ -9,8 +9,8 @@ import (
 	"github.com/uplinkd/uplinkd/rules/encap"
 )
 
-// MaxTunnels is how many [[tunnel]] sections there may be.
-const MaxTunnels = 64
+// maxTunnels is how many [[tunnel]] sections there may be.
+const maxTunnels = 64
 
 // Encap is a tunnel to one other end: [uplink.KIND], or what a [[tunnel]] says of it.
 type Encap struct {

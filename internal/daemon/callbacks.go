@@ -1,11 +1,14 @@
 package daemon
 
 import (
-	"slices"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/commit"
+	"github.com/uplinkd/uplinkd/internal/config"
+	"github.com/uplinkd/uplinkd/internal/kernel"
+	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
@@ -21,7 +24,7 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		d.reloading.Lock()
 		defer d.reloading.Unlock()
 		if c, changed := d.discovery.Scan(obs); changed {
-			if err := d.adopt(c, commit.Config{Taken: d.started}); err != nil {
+			if err := d.adopt(commit.Config{File: config.File{Config: c}, Taken: d.started}); err != nil {
 				d.log.Warn("cannot use a discovered uplink", "err", err)
 			}
 		}
@@ -33,7 +36,6 @@ func (d *Daemon) onSnapshot(obs *rules.Observed) {
 		d.replan()
 	}
 	d.addressing.Observe(obs)
-	d.repairs.observe(obs)
 }
 
 // onPass hears the outcome of each look at the kernel, from the engine's goroutine.
@@ -50,12 +52,17 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.addressing.UpdateRA(&r.Report)
 	d.monitor.SaveHolds() // only now: the disk may be slow, and traffic has moved already
 	if len(r.Changes) > 0 {
-		d.reportSwitches(r)
+		d.reportSwitches(&r)
 	}
-	d.reportKillSwitches(&r)
-	if e, ok := d.repairs.report(&r); ok {
-		d.event(e)
-		d.log.Warn("the nftables ruleset was flushed", "back", e.Message)
+	for _, e := range d.changes.KillSwitches(&r.Config, &r.Report) {
+		d.events.Append(e)
+		d.log.Warn(e.Message, "reason", e.Reason)
+	}
+	if len(r.Restored) > 0 {
+		tables := "inet " + strings.Join(r.Restored, ", inet ")
+		d.events.Append(status.Event{Kind: status.EventRepair, Reason: "ruleset flushed",
+			Message: "the nftables ruleset was flushed or our tables in it were deleted: " + tables + " restored. What would have left untranslated meanwhile was dropped"})
+		d.log.Warn("the nftables ruleset was flushed", "restored", tables)
 	}
 	// A service manager that waits in vain would kill and restart us for ever, which helps nobody: the
 	// problem is in the status.
@@ -78,67 +85,48 @@ func uplinkIndexes(r *rules.Report) map[int]bool {
 
 // reportSwitches tells the log which uplinks carry new traffic now, where that has changed, and measures how
 // long after their verdicts the dead ones were left.
-func (d *Daemon) reportSwitches(r reconcile.Result) {
-	for _, family := range rules.Families {
-		choice, before := r.Report.Defaults[family], d.carried[family]
-		d.carried[family] = choice
-		if before.Code == choice.Code && slices.EqualFunc(before.Members, choice.Members, func(a, b rules.Member) bool { return a.Uplink == b.Uplink }) {
-			continue
-		}
-		d.event(status.Event{Kind: status.EventSwitch, Family: family.String(), Code: string(choice.Code), Reason: choice.Reason,
-			From: memberNames(&r.Config, before), To: memberNames(&r.Config, choice)})
-		d.log.Info("new traffic", "family", family.String(), "now", choice.Reason)
-		for _, m := range before.Members {
-			v, _ := d.monitor.Verdict(rules.Path{Uplink: m.Uplink, Family: family})
-			if r.Converged && !choice.Has(m.Uplink) && v.State.Health() < uplink.HealthGood {
-				d.metrics.ObserveFailover(time.Since(v.Since))
-			}
+func (d *Daemon) reportSwitches(r *reconcile.Result) {
+	events, left := d.changes.Switches(&r.Config, &r.Report)
+	for _, e := range events {
+		d.events.Append(e)
+		d.log.Info("new traffic", "family", e.Family, "now", e.Reason)
+	}
+	for _, path := range left {
+		if v, _ := d.monitor.Verdict(path); r.Converged && v.State.Health() < uplink.HealthGood {
+			d.metrics.ObserveFailover(time.Since(v.Since))
 		}
 	}
 }
 
-// reportKillSwitches tells the log which kill switches refuse their traffic now, and which do no longer, in any family.
-func (d *Daemon) reportKillSwitches(r *reconcile.Result) {
-	now := make(map[string]string, len(d.closed))
-	for _, p := range r.Report.Policies {
-		at := slices.IndexFunc(r.Config.Groups, func(g rules.Group) bool { return g.ID == p.Group })
-		if at < 0 || !r.Config.Groups[at].KillSwitch {
-			continue
-		}
-		var closed, why []string
-		for _, f := range rules.Families {
-			if choice, about := p.Choice[f]; about && len(choice.Members) == 0 {
-				closed, why = append(closed, f.String()), append(why, choice.Reason)
-			}
-		}
-		now[p.Name] = strings.Join(closed, " and ")
-		if before, known := d.closed[p.Name]; before != now[p.Name] && (known || len(closed) > 0) {
-			e := status.Event{Kind: status.EventKillSwitch, From: or(before, "open"), To: or(now[p.Name], "open")}
-			if e.Message = "kill switch " + p.Name + " lets its traffic pass again"; len(closed) > 0 {
-				e.Message = "kill switch " + p.Name + " refuses its traffic in " + now[p.Name]
-				e.Reason = why[0]
-			}
-			d.event(e)
-			d.log.Warn("kill switch", "policy", p.Name, "closed", now[p.Name], "reason", e.Reason)
+// onTransition hears of a changed verdict, from a watcher's goroutine.
+func (d *Daemon) onTransition(t uplink.Transition) {
+	if t.Family == rules.IPv6 {
+		d.addressing.UpdateVerdicts()
+	}
+	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason.Text)
+	if t.To == uplink.Suspect || t.To == uplink.Down {
+		c, ids := d.working()
+		id, numbers := ids[t.Uplink], planinput.KernelNumbers(c.Kernel)
+		info := d.engine.Last().Report.Paths[rules.Path{Uplink: id, Family: t.Family}]
+		if info.Carrier {
+			t.Evidence = append(append(t.Evidence, d.tunnels.Evidence(t.Uplink, time.Now())...), evidence(t.Family, numbers.Mark(id), numbers.MarkMask, info)...)
 		}
 	}
-	d.closed = now
+	d.events.Append(status.VerdictEvent(t))
+	d.metrics.ObserveTransition(t)
+	d.usage.Transition(t)
 }
 
-func or(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}
-
-// memberNames lists the uplinks of a choice, separated by commas; one that has left the configuration since is not among them.
-func memberNames(c *rules.Config, choice rules.Choice) string {
-	var names []string
-	for _, m := range choice.Members {
-		if i := slices.IndexFunc(c.Uplinks, func(u rules.Uplink) bool { return u.ID == m.Uplink }); i >= 0 {
-			names = append(names, c.Uplinks[i].Name)
+// evidence is what the kernel has seen of a path that falls silent: whether its gateway is there, which says on whose side the
+// fault is, and how many of its connections are unanswered. It is for people to read; probes decide.
+func evidence(family rules.Family, mark, mask uint32, info rules.PathInfo) (lines []string) {
+	if info.Gateway.IsValid() {
+		if state, err := kernel.Neighbour(info.Index, info.Gateway); err == nil {
+			lines = append(lines, fmt.Sprintf("gateway %v: neighbour %s", info.Gateway, state))
 		}
 	}
-	return strings.Join(names, ",")
+	if unanswered, all, err := kernel.Connections(family, mark, mask); err == nil && all > 0 {
+		lines = append(lines, fmt.Sprintf("connections by it: %d of %d unanswered", unanswered, all))
+	}
+	return lines
 }

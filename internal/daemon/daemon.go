@@ -1,17 +1,14 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
-	"os/user"
+	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/addressing"
@@ -39,6 +36,12 @@ import (
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
+const (
+	// docOutages is the log of outages in the state directory, and outageBytes its bound: some thousands of them.
+	docOutages  = "outages"
+	outageBytes = 4 << 20
+)
+
 // Options are what a daemon is started with.
 type Options struct {
 	// ConfigFile is read at start and on Reload. Empty: uplinks are discovered from the kernel's
@@ -57,23 +60,22 @@ type Options struct {
 
 // Daemon is a running uplinkd.
 type Daemon struct {
-	o       Options
-	log     *slog.Logger
-	started time.Time
-	*saver
+	o        Options
+	log      *slog.Logger
+	started  time.Time
+	disk     *store.Saver
 	kernel   *kernel.Kernel
 	egress   kernel.EgressChecker
 	traffic  *kernel.Traffic
 	hints    *kernel.Watcher
 	engine   *reconcile.Engine
 	monitor  *monitor.Monitor
-	events   *decisionLog
+	events   *api.DecisionLog
 	problems ownProblems
 	metrics  *api.Metrics
 	usage    *usage.Meter
 
 	addressing *addressing.Engine
-	repairs    repairs
 	tunnels    *tunnel.Engine
 	dns        *dns.Engine
 	notify     *notify.Engine
@@ -81,31 +83,25 @@ type Daemon struct {
 	clat       *clat.Engine
 	sets       *sets.Engine
 	pair       *pair.Engine
-	awaited    atomic.Pointer[awaited] // what keepalived is about to bring; nil: nothing
+	successor  *pair.Successor
 	wireGuard  kernel.WireGuard
 	sockets    *probe.Net // nil when somebody else's prober is used
 	counters   *counters.Reader
 
 	reloading sync.Mutex // one configuration change at a time
-	kept      *commit.Keeper
-	waits     chan struct{}        // has one element when how long kept waits may have changed
+	reloader  *commit.Reloader
 	discovery *discovery.Discovery // guarded by reloading; nil with a configuration file
 	planned   rules.Config         // guarded by reloading; what the engine works towards
 
 	explaining sync.Mutex // one explanation at a time
 
-	mu     sync.Mutex // guards what follows
-	config *config.Config
-	// inForce is what the configuration was read from.
-	inForce commit.Config
-	// configFailure is what is wrong with the file as it is now; nil: nothing.
-	configFailure error
-	ids           map[string]int
+	mu     sync.Mutex     // guards what follows, which is replaced, never changed in place
+	config *config.Config // what this router has to do of the one in force
+	ids    map[string]int
 
 	// Of the engine's goroutine only.
 	ready   bool
-	carried map[rules.Family]rules.Choice // who carries new traffic
-	closed  map[string]string             // by the name of a policy that is a kill switch, the families that it refuses
+	changes status.Changes
 }
 
 // New reads the configuration, the state directory and the kernel. Nothing is changed yet. Whoever does
@@ -122,9 +118,10 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	c := read.Config
-	state := kept.State(c.Daemon.StateDir)
-	d := &Daemon{o: o, log: o.Log, started: time.Now(), saver: newSaver(state, time.Now(), o.Log),
-		kept: kept, waits: make(chan struct{}, 1), ids: make(map[string]int), carried: make(map[rules.Family]rules.Choice)}
+	d := &Daemon{o: o, log: o.Log, started: time.Now(), problems: ownProblems{log: o.Log}, ids: make(map[string]int)}
+	d.disk = store.NewSaver(kept.State(c.Daemon.StateDir), d.started, d.log)
+	d.events, err = api.OpenDecisionLog(d.disk, api.FirstID(d.started))
+	unread = errors.Join(unread, err)
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -149,35 +146,50 @@ func New(o Options) (_ *Daemon, err error) {
 		}
 		d.o.Prober = d.sockets
 	}
-	d.tunnels = tunnel.New(tunnel.Options{Log: d.log, WireGuard: &d.wireGuard, Prober: d.o.Prober, Phase: d.started, Changed: d.replan, OnEvent: d.event,
+	d.tunnels = tunnel.New(tunnel.Options{Log: d.log, WireGuard: &d.wireGuard, Prober: d.o.Prober, Phase: d.started, Changed: d.replan, OnEvent: d.events.Append,
 		Leaves: func(uplink string, paths []rules.Path) {
 			d.monitor.SetActiveCarriers(uplink, paths)
 			d.engine.Hint() // what was not judged meanwhile is judged again
 		},
 		Suspended: func(uplink string) bool { return d.monitor.Paused(uplink) },
 		Dead: func(id int) bool {
-			return !slices.ContainsFunc(rules.Families[:], func(f rules.Family) bool {
-				v, known := d.monitor.Verdict(rules.Path{Uplink: id, Family: f})
-				return known && v.State.Health() > uplink.HealthDead
-			})
+			return !slices.ContainsFunc(rules.Families[:], func(f rules.Family) bool { return d.monitor.Alive(rules.Path{Uplink: id, Family: f}) })
 		}})
 	d.o.Prober = &tunnel.Prober{Prober: d.o.Prober, WireGuard: &d.wireGuard}
-	d.pair = d.newPair(c.Daemon.StateDir)
-	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: d.keep, Changed: d.replan, OnEvent: d.event,
+	d.successor = pair.NewSuccessor(pair.SuccessorOptions{Log: d.log, Primary: func() bool { return d.pair.Primary() },
+		Config: func() (*config.Config, map[string]int) {
+			_, ids := d.working()
+			return d.reloader.InForce().Config, maps.Clone(ids)
+		},
+		Replan:  func() { d.replan(); d.engine.Urgent() },
+		Planned: func() bool { last := d.engine.Last(); return last.Config.LANsElsewhere && last.Settled }})
+	d.pair = pair.New(pair.Options{Log: d.log, Version: d.o.Version, Save: d.disk.Keep, OnEvent: d.events.Append, Settled: func() {
+		d.replan()
+		d.engine.Inherited()
+		d.tellPair()
+	}, Prepare: d.successor.Prepare, YieldFile: filepath.Join(c.Daemon.StateDir, pair.YieldFile)})
+	keep := func(document string, read func() any) { // has the other router of a pair told
+		d.disk.Keep(document, func() any {
+			v := read()
+			d.pair.Note(document, v)
+			return v
+		})
+	}
+	d.addressing = addressing.New(addressing.Options{Log: d.log, Phase: d.started, Save: keep, Changed: d.replan, OnEvent: d.events.Append,
 		Verdict: func(path rules.Path) (v uplink.Verdict, whole, ok bool) {
 			v, ok = d.monitor.Verdict(path)
 			return v, ok && d.monitor.CanProbe(path), ok
 		},
 		ProbeNow: func(path rules.Path) { d.monitor.ProbeNow([]rules.Path{path}) }})
-	d.dns = dns.New(dns.Options{Log: d.log, Phase: d.started, Prober: d.o.Prober, Changed: d.replan, OnEvent: d.event, Save: d.save})
-	d.notify = notify.New(notify.Options{Log: d.log, Save: d.save, State: func() *status.Status { s := d.Status(); return &s }})
-	d.recovery = recovery.New(recovery.Options{Phase: d.started, Log: d.log, OnEvent: d.event, Save: d.save,
+	d.dns = dns.New(dns.Options{Log: d.log, Phase: d.started, Prober: d.o.Prober, Changed: d.replan, OnEvent: d.events.Append, Save: d.disk.Keep})
+	d.notify = notify.New(notify.Options{Log: d.log, Save: d.disk.Keep, State: func() *status.Status { s := d.Status(); return &s }})
+	d.recovery = recovery.New(recovery.Options{Phase: d.started, Log: d.log, OnEvent: d.events.Append, Save: d.disk.Keep,
 		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Drained: func() map[string]bool { return d.monitor.Drained() }})
-	d.clat = clat.New(clat.Options{Log: d.log, Phase: d.started, Dir: c.Daemon.StateDir, Changed: d.replan, OnEvent: d.event, Save: d.save})
-	d.sets = sets.New(sets.Options{Log: d.log, Phase: d.started, Changed: d.replan, OnEvent: d.event, Lookup: d.dns.LookUp})
-	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Flows: d.kernel.Flows, Devices: d.devices,
-		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.event, Save: d.keep,
-		Outages: &outageLog{disk: d.saver, log: state.Log(docOutages, outageBytes)}, OnDamaged: d.problems.damaged})
+	d.clat = clat.New(clat.Options{Log: d.log, Phase: d.started, Dir: c.Daemon.StateDir, Changed: d.replan, OnEvent: d.events.Append, Save: d.disk.Keep})
+	d.sets = sets.New(sets.Options{Log: d.log, Phase: d.started, Changed: d.replan, OnEvent: d.events.Append, Lookup: d.dns.LookUp})
+	d.usage = usage.New(usage.Options{Phase: d.started, Log: d.log, Counters: d.counters.Read, Flows: d.kernel.Flows, Devices: func() map[string]int { last := d.engine.Last(); return last.Devices() },
+		Verdicts: func() []status.PathVerdict { return d.monitor.PathVerdicts() }, Wake: func() { d.engine.Hint() }, OnEvent: d.events.Append, Save: keep,
+		Outages: d.disk.PendingLog(docOutages, outageBytes), OnDamaged: d.problems.damaged})
 	var recorded rules.Recorded
 	var saved monitor.Saved
 	documents := d.addressing.Documents()
@@ -190,47 +202,50 @@ func New(o Options) (_ *Daemon, err error) {
 	maps.Copy(documents, d.pair.Documents())
 	maps.Copy(documents, map[string]any{store.IDs: &d.ids, store.Recorded: &recorded})
 	for name, v := range documents {
-		unread = errors.Join(unread, state.Load(name, v))
+		unread = errors.Join(unread, d.disk.Load(name, v))
 	}
-	d.events, err = newDecisionLog(d.saver, api.FirstID(d.started))
-	if unread = errors.Join(unread, err); unread != nil {
+	if unread != nil {
 		d.log.Warn("damaged state", "err", unread)
 		d.problems.damaged(unread)
 	}
 	d.addressing.Identify()
 	d.addressing.Restore(d.started)
 	d.monitor = monitor.New(monitor.Options{Prober: d.o.Prober, Phase: d.started, Log: d.log, Saved: saved, Counters: d.counters.Read, TCPSegments: kernel.ListenTCPSegments,
-		OverQuota: d.usage.OverQuota, Save: d.keep, OnTransition: d.onTransition, OnRTT: func(name string, family rules.Family, rtt time.Duration) {
+		OverQuota: d.usage.OverQuota, Save: keep, OnTransition: d.onTransition, OnRTT: func(name string, family rules.Family, rtt time.Duration) {
 			d.metrics.ObserveRTT(name, family, rtt)
 			d.usage.ObserveRTT(name, family, rtt)
-		}, OnEvent: d.event, Wake: func() { d.engine.Hint() }})
+		}, OnEvent: d.events.Append, Wake: func() { d.engine.Hint() }})
 	d.engine = reconcile.New(reconcile.Options{
-		Phase: d.started, Kernel: foreseen{d.kernel, &d.awaited}, Verdicts: trusted{d.monitor, &d.awaited}, StateSaver: d.saver, Log: d.log, Recorded: recorded.Usable(),
+		Phase: d.started, Kernel: foreseen{d.kernel, d.successor}, Verdicts: trusted{d.monitor, d.successor}, Log: d.log, Recorded: recorded.Usable(),
+		Save:   func(r rules.Recorded) error { return d.disk.Save(store.Recorded, r) },
 		OnPass: d.onPass, OnSnapshot: d.onSnapshot,
 	})
+	d.reloader = &commit.Reloader{Keeper: kept, Log: d.log, Lock: &d.reloading, Adopt: d.adopt, AdoptAnyhow: d.adoptAnyhow, Store: d.disk.Write,
+		OnEvent: d.events.Append, OnReload: d.metrics.ObserveReload}
 	if d.o.discovers() {
 		obs, err := d.kernel.Snapshot(rules.Query{})
 		if err != nil {
 			return nil, err
 		}
 		d.discovery = discovery.New(c, discovery.ThisMachine(kernel.Driver))
-		c, _ = d.discovery.Scan(obs)
+		read.Config, _ = d.discovery.Scan(obs)
 	}
-	if err := d.joinPair(c); err != nil {
+	if err := d.joinPair(read.Config); err != nil {
 		return nil, err
 	}
-	if err := d.adopt(c, read); err != nil {
-		good, none := d.kept.Good(err)
-		if none != nil || d.adopt(good.Config, good) != nil {
+	if err := d.adopt(read); err != nil {
+		good, none := kept.Good(err)
+		if none != nil || d.adopt(good) != nil {
 			read.Failure = err
 			d.adoptAnyhow(read)
 		}
 	}
 	d.tellPair()
-	if d.configFailure != nil {
-		d.log.Error("the configuration file is not used", "in force since", d.inForce.Taken, "err", d.configFailure)
+	inForce := d.reloader.InForce()
+	if inForce.Failure != nil {
+		d.log.Error("the configuration file is not used", "in force since", inForce.Taken, "err", inForce.Failure)
 	}
-	d.metrics.ObserveReload(d.configFailure == nil)
+	d.metrics.ObserveReload(inForce.Failure == nil)
 	return d, nil
 }
 
@@ -256,257 +271,3 @@ func (d *Daemon) Close() {
 
 // discovers reports whether uplinks are taken from the kernel's default routes.
 func (o *Options) discovers() bool { return o.ConfigFile == "" }
-
-// adopt makes a configuration the one in force: c is what was read, or what was discovered besides. It changes nothing
-// when it fails.
-func (d *Daemon) adopt(c *config.Config, read commit.Config) error {
-	return d.adoptWith(c, read, d.tunnels.Configure)
-}
-
-// adoptAnyhow makes a configuration the one in force where there is none to stay with: what of it cannot work is left out.
-func (d *Daemon) adoptAnyhow(c commit.Config) {
-	err := d.adoptWith(c.Config, c, func(c *config.Config, ids map[string]int) error { d.tunnels.ConfigureAnyhow(c, ids); return nil })
-	d.report("config-refused", err, "have fewer uplinks and policies")
-}
-
-func (d *Daemon) adoptWith(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) error {
-	ids, err := d.configure(c, read, tunnels)
-	if err != nil {
-		return err
-	}
-	if err := writeTableNames(c, ids); err != nil { // they are a convenience
-		d.log.Warn("cannot write table names", "err", err)
-	}
-	d.kept.Took(read)
-	d.saveConfig()
-	select {
-	case d.waits <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// configure has the engines work by a configuration, as far as this router of a pair has to. Nothing waits for the disk but ids that are new.
-func (d *Daemon) configure(c *config.Config, read commit.Config, tunnels func(*config.Config, map[string]int) error) (ids map[string]int, err error) {
-	d.mu.Lock()
-	before := d.ids
-	d.mu.Unlock()
-	ids = maps.Clone(before)
-	c, changed, err := d.working(c, ids)
-	if err != nil {
-		return nil, err
-	}
-	if err := tunnels(c, ids); err != nil {
-		return nil, err
-	}
-	d.monitor.Configure(c, ids)
-	d.mu.Lock()
-	former := d.config
-	d.config, d.ids, d.inForce, d.configFailure = c, ids, read, read.Failure
-	d.mu.Unlock()
-	if former != nil {
-		for i := range former.Uplinks {
-			if name := former.Uplinks[i].Name; !slices.ContainsFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == name }) {
-				d.metrics.RemoveUplink(name)
-			}
-		}
-	}
-	if changed {
-		d.saveIDs() // before the kernel hears of them
-	}
-	d.usage.Configure(c)
-	d.addressing.Configure(c, ids)
-	d.dns.Configure(c)
-	d.notify.Configure(c)
-	d.recovery.Configure(c)
-	d.clat.Configure(c)
-	d.sets.Configure(c)
-	d.planFor(c, ids)
-	d.engine.EndReassigned(planinput.Reassigned(before, ids))
-	d.pair.Acting()
-	return ids, nil
-}
-
-// Run runs the daemon until the context ends. Kernel state stays as it is then, so that a restart does
-// not interrupt traffic; Clean removes it.
-func (d *Daemon) Run(ctx context.Context) error {
-	defer d.Close()
-	c := d.current()
-	token, err := api.ReadToken(c.Daemon.TokenFile)
-	d.report("token-file", err, "correct it and restart; until then nothing can be changed over TCP")
-	o := api.Options{Source: d, Events: d.events.EventLog, Metrics: d.metrics, Log: d.log, Token: token, Hosts: c.Daemon.Hosts}
-	if d.o.Examine != nil {
-		o.Examine = func(ctx context.Context) (status.Examination, error) { s := d.Status(); return d.o.Examine(ctx, &s) }
-	}
-	server := api.NewServer(o)
-	// Whoever answers on the control socket has the state directory; the claim below is for the kernel state.
-	bindSocket := func(ctx context.Context) (*api.Listeners, error) {
-		l, err := api.Listen(ctx, c.Daemon.Socket, "")
-		if err == nil {
-			d.report("socket-group", shareSocket(&c.Daemon), "make the group (groupadd --system NAME), or correct [daemon] socket_group, and restart; until then the socket is root's alone")
-		}
-		return l, err
-	}
-	bindTCP := func(ctx context.Context) (*api.Listeners, error) { return api.Listen(ctx, "", c.Daemon.Listen) }
-	socket, err := bindSocket(ctx)
-	if errors.Is(err, api.ErrRunning) {
-		return err
-	}
-	release, claimErr := kernel.Claim()
-	switch {
-	case errors.Is(claimErr, kernel.ErrClaimed):
-		if socket != nil {
-			claimErr = errors.Join(claimErr, socket.Close())
-		}
-		return claimErr
-	case claimErr != nil:
-		d.log.Warn("a second uplinkd would not be noticed", "err", claimErr)
-	default:
-		defer release()
-	}
-	hooks := notifier{d.events, d.events.last(), d.log} // of the start too
-	toNotify := d.notify.Seen(d.events.last())
-	d.event(status.Event{Kind: status.EventStart, Message: "uplinkd " + d.o.Version})
-	d.log.Info("starting", "version", d.o.Version, "uplinks", len(c.Uplinks), "config", d.o.ConfigFile)
-
-	parts := []func(context.Context) error{
-		d.monitor.Run, d.addressing.Run,
-		d.engine.Run, d.usage.Run, d.watchdog, d.takeBack, d.saver.run, d.events.run, d.tunnels.Run, d.dns.Run, d.notify.Run, d.recovery.Run, d.clat.Run, d.sets.Run, d.pair.Run,
-		func(ctx context.Context) error {
-			server.Answer(ctx, socket, bindSocket, func(err error) {
-				d.report("socket", err, "remove what is in the way, or set another [daemon] socket and restart; it is retried")
-			})
-			return nil
-		},
-		func(ctx context.Context) error {
-			d.hints.Urgent = d.engine.Urgent
-			return d.hints.Run(ctx, d.engine.Hint)
-		},
-		func(ctx context.Context) error { return hooks.runPrograms(ctx, c.Daemon.Hooks) },
-		func(ctx context.Context) error { return hooks.runWebhook(ctx, c.Daemon.Webhook) },
-		func(ctx context.Context) error {
-			for e := range d.events.Subscribe(ctx, toNotify) {
-				d.notify.Event(e)
-			}
-			return nil
-		},
-	}
-	if c.Daemon.Listen != "" {
-		parts = append(parts, func(ctx context.Context) error {
-			server.Answer(ctx, nil, bindTCP, func(err error) {
-				d.report("listen", err, "free the address, or set another [daemon] listen and restart; it is retried")
-			})
-			return nil
-		})
-	}
-	err = together(ctx, parts)
-	d.events.save()
-	d.o.Notify("STOPPING=1")
-	d.log.Info("stopped; kernel state is left as it is", "err", err)
-	return err
-}
-
-// shareSocket lets the members of a group use the control socket. The group that packages make need not exist.
-func shareSocket(d *config.Daemon) error {
-	name := cmp.Or(d.SocketGroup, config.DefaultSocketGroup)
-	err := api.ShareSocket(d.Socket, name)
-	if unknown := user.UnknownGroupError(name); d.SocketGroup == "" && errors.Is(err, unknown) {
-		return nil
-	}
-	return err
-}
-
-// report has a failure of the daemon's own be a problem until it is over: nil. None of them keeps the box from being routed.
-func (d *Daemon) report(code string, err error, fix string) {
-	if err != nil {
-		d.log.Error("part of the daemon does not work", "code", code, "err", err)
-		d.problems.put(code, "error", err.Error(), fix)
-		return
-	}
-	d.problems.clear(code)
-}
-
-// together runs the parts until the context ends or one of them fails, and returns when all are gone.
-func together(ctx context.Context, parts []func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	failed := make([]error, len(parts))
-	var group sync.WaitGroup
-	for i, part := range parts {
-		group.Go(func() {
-			defer cancel()
-			failed[i] = part(ctx)
-		})
-	}
-	group.Wait()
-	return errors.Join(failed...)
-}
-
-// watchdog tells the service manager that the engine is alive.
-func (d *Daemon) watchdog(ctx context.Context) error {
-	if d.o.Watchdog <= 0 {
-		<-ctx.Done()
-		return nil
-	}
-	ticker := time.NewTicker(d.o.Watchdog / 2)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if d.alive() == nil {
-				d.o.Notify("WATCHDOG=1")
-			}
-		}
-	}
-}
-
-// alive reports whether the engine still looks at the kernel.
-func (d *Daemon) alive() error {
-	if age := time.Since(d.engine.Last().At); age > 4*reconcile.Resync {
-		return fmt.Errorf("the last look at the kernel was %v ago", age.Round(time.Second))
-	}
-	return nil
-}
-
-func (d *Daemon) current() *config.Config {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.config
-}
-
-// saveIDs keeps the ids in force.
-func (d *Daemon) saveIDs() {
-	d.save(store.IDs, func() any {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.ids // replaced, never changed in place
-	})
-}
-
-// event appends to the decision log.
-func (d *Daemon) event(e status.Event) {
-	e.Time = status.At(time.Now())
-	d.events.Append(e)
-}
-
-// onTransition hears of a changed verdict, from a watcher's goroutine.
-func (d *Daemon) onTransition(t uplink.Transition) {
-	if t.Family == rules.IPv6 {
-		d.addressing.UpdateVerdicts()
-	}
-	d.log.Info("verdict", "uplink", t.Uplink, "family", t.Family.String(), "from", t.From, "to", t.To, "reason", t.Reason.Text)
-	if t.To == uplink.Suspect || t.To == uplink.Down {
-		d.mu.Lock()
-		id, numbers := d.ids[t.Uplink], planinput.KernelNumbers(d.config.Kernel)
-		d.mu.Unlock()
-		info := d.engine.Last().Report.Paths[rules.Path{Uplink: id, Family: t.Family}]
-		if info.Carrier {
-			t.Evidence = append(append(t.Evidence, d.tunnels.Evidence(t.Uplink, time.Now())...), evidence(t.Family, numbers.Mark(id), numbers.MarkMask, info)...)
-		}
-	}
-	d.events.Append(status.VerdictEvent(t))
-	d.metrics.ObserveTransition(t)
-	d.usage.Transition(t)
-}

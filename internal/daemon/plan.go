@@ -10,10 +10,10 @@ import (
 
 // planFor gives the engine a configuration with what was learned by now. The caller holds d.reloading.
 func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
-	coming := d.awaited.Load()
+	coming := d.successor.Awaits()
 	standsIn := coming != nil && !d.pair.Primary()
 	if standsIn {
-		c, ids = coming.config, coming.ids
+		c, ids = coming.Config, coming.IDs
 	}
 	now := time.Now()
 	learned := d.addressing.Learned(now)
@@ -21,13 +21,11 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 	d.dns.Learn(learned)
 	d.clat.Learn(learned)
 	if standsIn {
-		coming.tell(learned)
+		coming.Tell(learned)
 	}
 	in := planinput.Build(c, ids, learned, d.addressing.ULA(c.Daemon.ULA))
 	in.LANsElsewhere = standsIn
-	d.addressing.AddWithdrawn(&in, now)
-	d.addressing.AddDownstream(&in, now)
-	d.addressing.AddProxied(&in)
+	d.addressing.AddTo(&in, now)
 	if d.pair.Expects() || coming != nil {
 		for i := range in.Uplinks {
 			in.Uplinks[i].Expects = in.Uplinks[i].Shared
@@ -44,8 +42,5 @@ func (d *Daemon) planFor(c *config.Config, ids map[string]int) {
 func (d *Daemon) replan() {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	d.mu.Lock()
-	c, ids := d.config, d.ids // replaced, never changed in place
-	d.mu.Unlock()
-	d.planFor(c, ids)
+	d.planFor(d.working())
 }

@@ -20,7 +20,7 @@ func TestThePlanKnowsOfPrefixesThatHostsStillHold(t *testing.T) {
 	if err := json.Unmarshal([]byte(`{"lan0": {"entries": [{"prefix": "2001:db8:a00:1::/64", "uplink": "fiber", "delegation": "2001:db8:a00::/56"}]}}`), a.Documents()["lans6"]); err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{pair: pair.New(pair.Options{}), addressing: a, tunnels: tunnel.New(tunnel.Options{}), dns: dns.New(dns.Options{}), clat: clat.New(clat.Options{}), sets: sets.New(sets.Options{}), engine: reconcile.New(reconcile.Options{})}
+	d := &Daemon{pair: pair.New(pair.Options{}), successor: pair.NewSuccessor(pair.SuccessorOptions{}), addressing: a, tunnels: tunnel.New(tunnel.Options{}), dns: dns.New(dns.Options{}), clat: clat.New(clat.Options{}), sets: sets.New(sets.Options{}), engine: reconcile.New(reconcile.Options{})}
 	d.planFor(&config.Config{LANs: []config.LAN{{Device: "lan0"}}}, nil)
 	if got := d.planned.LANs[0].Withdrawn; len(got) != 1 {
 		t.Errorf("the daemon plans with %v", got)

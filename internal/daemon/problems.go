@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -11,17 +12,25 @@ import (
 
 // ownProblems are those of the daemon itself, by code.
 type ownProblems struct {
+	log *slog.Logger
+
 	mu     sync.Mutex
 	byCode map[string]rules.Problem
 }
 
-func (o *ownProblems) put(code, severity, message, fix string) {
+// report has a failure of the daemon's own be a problem until it is over: nil. None of them keeps the box from being routed.
+func (o *ownProblems) report(code string, err error, fix string) {
+	if err != nil {
+		o.log.Error("part of the daemon does not work", "code", code, "err", err)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.set(code, severity, message, fix)
+	if delete(o.byCode, code); err != nil {
+		o.set(code, "error", err.Error(), fix)
+	}
 }
 
-// set is put with the lock held.
+// set adds a problem, or replaces it. The lock is held.
 func (o *ownProblems) set(code, severity, message, fix string) {
 	if o.byCode == nil {
 		o.byCode = make(map[string]rules.Problem)
@@ -39,12 +48,6 @@ func (o *ownProblems) damaged(err error) {
 		message = before.Message + "; " + message
 	}
 	o.set(code, "warning", message, "nothing: it starts afresh, and the damaged file is kept beside it where possible")
-}
-
-func (o *ownProblems) clear(code string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.byCode, code)
 }
 
 func (o *ownProblems) list() []rules.Problem {

@@ -209,9 +209,7 @@ func readState(t *testing.T, c *config.Config, state *store.Dir, now time.Time) 
 		}
 	}
 	cfg := planinput.Build(c, ids, a.Learned(now), a.ULA(c.Daemon.ULA))
-	a.AddWithdrawn(&cfg, now)
-	a.AddDownstream(&cfg, now)
-	a.AddProxied(&cfg)
+	a.AddTo(&cfg, now)
 	obs := stateBox()
 	obs.Recorded = recorded.Usable()
 	k := fakekernel.New(cfg.Kernel, obs)

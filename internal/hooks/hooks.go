@@ -25,15 +25,8 @@ import (
 	"time"
 )
 
-// Event is one event as hooks get it.
-type Event struct {
-	ID   string
-	Vars map[string]string // environment variables, without the prefix UPLINKD_
-	JSON []byte            // the event, on standard input or as the body
-}
-
-// DefaultTimeout is how long one program may take.
-const DefaultTimeout = 30 * time.Second
+// defaultTimeout is how long one program may take.
+const defaultTimeout = 30 * time.Second
 
 // outputLimit bounds what a program's words take of the log, in bytes.
 const outputLimit = 1024
@@ -41,7 +34,7 @@ const outputLimit = 1024
 // Programs runs the executables of a directory.
 type Programs struct {
 	Dir     string
-	Timeout time.Duration // DefaultTimeout when 0
+	Timeout time.Duration // defaultTimeout when 0
 	Log     *slog.Logger
 }
 
@@ -123,7 +116,7 @@ func trusted(path string) error {
 
 // run runs one program for one event.
 func (p *Programs) run(ctx context.Context, program string, e Event) error {
-	return Command{Program: program, Timeout: cmp.Or(p.Timeout, DefaultTimeout), Vars: e.Vars, Input: e.JSON}.run(ctx)
+	return Command{Program: program, Timeout: cmp.Or(p.Timeout, defaultTimeout), Vars: e.Vars, Input: e.JSON}.run(ctx)
 }
 
 // Command is a program of the owner's and how it is run.

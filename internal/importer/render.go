@@ -245,6 +245,17 @@ type writer struct {
 	prefix string // before each line: "# " for what is turned off
 }
 
+// section begins one that has a name, turned off or not, until end is called.
+func (w *writer) section(kind, name string, remarks []Remark, off bool) (end func()) {
+	w.remarks(remarks)
+	if off {
+		w.prefix = "# "
+	}
+	w.line("[[%s]]", kind)
+	w.line("name = %s", tomlString(name))
+	return func() { w.prefix = "" }
+}
+
 const width = 110
 
 func (w *writer) line(format string, args ...any) {
@@ -434,13 +445,7 @@ func (u *uplink) atLeast() int {
 }
 
 func (s *set) write(w *writer) {
-	w.remarks(s.remarks)
-	if s.off {
-		w.prefix = "# "
-		defer func() { w.prefix = "" }()
-	}
-	w.line("[[set]]")
-	w.line("name = %s", tomlString(s.name))
+	defer w.section("set", s.name, s.remarks, s.off)()
 	if len(s.addresses) > 0 {
 		w.list("", "addresses", s.addresses, false)
 		return
@@ -449,13 +454,7 @@ func (s *set) write(w *writer) {
 }
 
 func (p *policy) write(w *writer) {
-	w.remarks(p.remarks)
-	if p.off {
-		w.prefix = "# "
-		defer func() { w.prefix = "" }()
-	}
-	w.line("[[policy]]")
-	w.line("name = %s", tomlString(p.name))
+	defer w.section("policy", p.name, p.remarks, p.off)()
 	p.match.write(w)
 	if p.unknown != "" {
 		w.line("uplinks = [...]  # what %s had", clipped(printable(p.unknown), 60))

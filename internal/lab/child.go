@@ -19,7 +19,7 @@ import (
 func runChild(ctx context.Context, o runOptions, s streams) error {
 	lock := Inherited(inheritedLock) // held until this process ends
 	defer func() { _ = lock.Close() }()
-	if err := IsolateNamespaces(); err != nil {
+	if err := isolateNamespaces(); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
@@ -209,17 +209,7 @@ func forward(ctx context.Context, ln net.Listener, to *Host, addr string) {
 	var open sync.WaitGroup
 	defer open.Wait()
 	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
-	for {
-		conn, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			time.Sleep(10 * time.Millisecond) // out of descriptors; others will close some
-			continue
-		}
-		open.Go(func() { forwardOne(ctx, conn, to, addr) })
-	}
+	acceptAll(ln, func(conn net.Conn) { open.Go(func() { forwardOne(ctx, conn, to, addr) }) })
 }
 
 func forwardOne(ctx context.Context, conn net.Conn, to *Host, addr string) {

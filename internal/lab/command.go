@@ -80,7 +80,7 @@ func dispatch(ctx context.Context, command string, args []string, s streams) (in
 		if err != nil {
 			return exitUsage, err
 		}
-		if IsChild() {
+		if isChild() {
 			return exitFine, runChild(ctx, o, s)
 		}
 		return runParent(ctx, args, o, s)

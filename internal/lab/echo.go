@@ -40,23 +40,30 @@ func (h *Host) serveTCP(ctx context.Context, at netip.AddrPort, handle func(net.
 	ctx, stop := h.world.serve(ctx, ln.Close)
 	h.world.servers.Go(func() {
 		defer stop()
-		for {
-			conn, err := ln.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil {
-				time.Sleep(10 * time.Millisecond) // out of descriptors; others will close some
-				continue
-			}
+		acceptAll(ln, func(conn net.Conn) {
 			h.world.servers.Go(func() {
 				defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 				defer func() { _ = conn.Close() }()
 				handle(conn)
 			})
-		}
+		})
 	})
 	return nil
+}
+
+// acceptAll passes the connections of a listener on until it is closed.
+func acceptAll(ln net.Listener, each func(net.Conn)) {
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			time.Sleep(10 * time.Millisecond) // out of descriptors; others will close some
+		default:
+			each(conn)
+		}
+	}
 }
 
 // serve joins a server's context with the world's and has its sockets closed when either ends.

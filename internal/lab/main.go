@@ -16,8 +16,8 @@ import (
 // the tests' exit code. It never returns. A test binary that plays other parts too, such as the daemon's, decides on
 // that before it calls Main. The parameter is a *testing.M or something around it, such as a leak check.
 func Main(m interface{ Run() int }) {
-	if IsChild() {
-		if err := IsolateNamespaces(); err != nil {
+	if isChild() {
+		if err := isolateNamespaces(); err != nil {
 			fatal(err)
 		}
 		os.Exit(m.Run())

@@ -40,8 +40,8 @@ type Child struct {
 	Forward []os.Signal
 }
 
-// IsChild reports whether this process was started by [Child.Run].
-func IsChild() bool {
+// isChild reports whether this process was started by [Child.Run].
+func isChild() bool {
 	pid, err := strconv.Atoi(os.Getenv(childEnv))
 	return err == nil && pid == os.Getppid()
 }
@@ -157,10 +157,10 @@ func Inherited(i int) *os.File {
 	return os.NewFile(fd, "inherited "+strconv.Itoa(i))
 }
 
-// IsolateNamespaces makes the namespaces of the re-executed child private: it must be called once, before anything else. A tmpfs
+// isolateNamespaces makes the namespaces of the re-executed child private: it must be called once, before anything else. A tmpfs
 // hides /run, so that named network namespaces and sockets of the world cannot meet those of the machine.
-func IsolateNamespaces() error {
-	if !IsChild() {
+func isolateNamespaces() error {
+	if !isChild() {
 		return ErrNotChild
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {

@@ -10,7 +10,7 @@ import (
 
 func TestRunIsPrivateInsideTheNamespaces(t *testing.T) {
 	t.Parallel()
-	if !IsChild() {
+	if !isChild() {
 		t.Error("the tests do not run inside")
 	}
 	data, err := os.ReadFile("/proc/self/mounts")
@@ -39,7 +39,7 @@ func TestAWorldIsRefusedOutsideTheNamespaces(t *testing.T) {
 	if _, err := New(t.Context(), Options{}); !errors.Is(err, ErrNotChild) {
 		t.Errorf("got %v", err)
 	}
-	if err := IsolateNamespaces(); !errors.Is(err, ErrNotChild) {
+	if err := isolateNamespaces(); !errors.Is(err, ErrNotChild) {
 		t.Errorf("got %v", err)
 	}
 }

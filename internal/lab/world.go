@@ -44,7 +44,7 @@ type World struct {
 // [ErrNotChild]. Everything works at once when it returns: addresses are usable, links are up. ctx bounds the building
 // only; the world lives until [World.Close].
 func New(ctx context.Context, o Options) (*World, error) {
-	if !IsChild() {
+	if !isChild() {
 		return nil, ErrNotChild
 	}
 	o, err := o.withDefaults()

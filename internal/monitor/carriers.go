@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/config"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/uplink"
 )
@@ -110,32 +109,4 @@ func (m *Monitor) SetActiveCarriers(name string, paths []rules.Path) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.carriers.active[name] = paths
-}
-
-// CarrierChain lists what carries an uplink now: its carrier, then the carrier's own, and so on.
-func CarrierChain(c *config.Config, ids map[string]int, report *rules.Report, u *config.Uplink) []string {
-	var names []string
-	for u != nil && len(names) < len(c.Uplinks) {
-		next := u.Over
-		if next == "" {
-			id := 0
-			for _, f := range rules.Families {
-				if id == 0 {
-					id = report.Carrier(ids[u.Name], f)
-				}
-			}
-			for name, known := range ids {
-				if known == id && id != 0 {
-					next = name
-				}
-			}
-		}
-		i := slices.IndexFunc(c.Uplinks, func(o config.Uplink) bool { return o.Name == next })
-		if i < 0 {
-			break
-		}
-		u = &c.Uplinks[i]
-		names = append(names, u.Name)
-	}
-	return names
 }

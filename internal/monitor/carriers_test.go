@@ -1,16 +1,11 @@
 package monitor
 
 import (
-	"net/netip"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/planinput"
 	"github.com/uplinkd/uplinkd/rules"
-	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -111,57 +106,4 @@ func silent(t *testing.T, returns bool, want uplink.State) {
 		after(5 * time.Second) // it is probed as a path of which nothing is known
 		c.wants(lte4, want)
 	})
-}
-
-// chained is a tap over WireGuard over one of two providers.
-const chained = `
-[[uplink]]
-name = "fiber"
-device = "eth1"
-[[uplink]]
-name = "lte"
-device = "wwan0"
-tier = 2
-[[uplink]]
-name = "vps"
-kind = "wireguard"
-device = "wg0"
-underlay = ["lte", "fiber"]
-[uplink.probe]
-targets = ["10.0.31.10"]
-[uplink.wireguard]
-private_key_file = "/k"
-addresses = ["10.0.31.2/24"]
-peers = [ { public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", endpoint = "vps.example.net:51820", allowed_ips = ["10.0.31.0/24", "10.8.0.0/16"] } ]
-[[uplink]]
-name = "tap"
-kind = "gretap"
-device = "gre1"
-over = "vps"
-[uplink.gretap]
-local = "10.0.31.2"
-remote = "10.0.31.10"
-`
-
-func TestTheStatusShowsTheWholeChain(t *testing.T) {
-	w, err := config.Parse("t.toml", []byte(chained))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ids := make(map[string]int)
-	if _, err := planinput.AssignIDs(w, ids); err != nil {
-		t.Fatal(err)
-	}
-	cfg := planinput.Build(w, ids, planinput.Learned{}, netip.Prefix{})
-	obs := &rules.Observed{Links: []rules.Link{{Name: "wwan0", Index: 2, Up: true, Carrier: true, MTU: 1500}},
-		Addrs: []rules.Addr{{Device: "wwan0", Prefix: netip.MustParsePrefix("198.51.100.2/24")}},
-		Routes: []netcfg.Route{{Family: rules.IPv4, Table: netcfg.TableMain, Type: netcfg.Unicast, Dst: rules.IPv4.Default(), Protocol: 16,
-			Nexthops: []netcfg.Nexthop{{Device: "wwan0", Gateway: netip.MustParseAddr("198.51.100.1"), Weight: 1}}}}}
-	_, report := rules.Plan(cfg, obs, nil)
-	if got := CarrierChain(w, ids, &report, &w.Uplinks[3]); !slices.Equal(got, []string{"vps", "lte"}) {
-		t.Errorf("tap is carried by %q", got)
-	}
-	if got := CarrierChain(w, ids, &report, &w.Uplinks[0]); len(got) > 0 {
-		t.Errorf("fiber is carried by %q", got)
-	}
 }

@@ -81,6 +81,12 @@ func (m *Monitor) Verdict(path rules.Path) (uplink.Verdict, bool) {
 	return p.Verdict(), true
 }
 
+// Alive reports whether a path is monitored and not dead.
+func (m *Monitor) Alive(path rules.Path) bool {
+	v, known := m.Verdict(path)
+	return known && v.State.Health() > uplink.HealthDead
+}
+
 // CanProbe reports whether a path has all that it takes for probes to be sent.
 func (m *Monitor) CanProbe(path rules.Path) bool {
 	m.mu.Lock()

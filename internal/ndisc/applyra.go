@@ -35,35 +35,34 @@ func (m *machine) applyRA(a *advert, from netip.Addr, now time.Time) {
 		}
 	}
 	for _, o := range a.servers {
-		same := func(s Server) bool { return s.Addr == o.server }
-		if o.lifetime == 0 {
-			m.state.DNS = slices.DeleteFunc(m.state.DNS, same)
-		} else if s := findOrAdd(&m.state.DNS, maxNames, same); s != nil {
-			s.Addr, s.Expires = o.server, until(now, o.lifetime)
-		} else {
+		if !announced(&m.state.DNS, Server{o.server, until(now, o.lifetime)}, o.lifetime == 0, func(s Server) bool { return s.Addr == o.server }) {
 			full("DNS server %v", o.server)
 		}
 	}
 	for _, o := range a.translators {
 		same := func(t Translator) bool { return t.Prefix == o.prefix && t.Router == from }
-		if o.lifetime == 0 {
-			m.state.NAT64 = slices.DeleteFunc(m.state.NAT64, same)
-		} else if t := findOrAdd(&m.state.NAT64, maxNames, same); t != nil {
-			*t = Translator{Prefix: o.prefix, Router: from, Expires: until(now, o.lifetime)}
-		} else {
+		if !announced(&m.state.NAT64, Translator{o.prefix, from, until(now, o.lifetime)}, o.lifetime == 0, same) {
 			full("PREF64 %v", o.prefix)
 		}
 	}
 	for _, o := range a.domains {
-		same := func(d Domain) bool { return d.Name == o.domain }
-		if o.lifetime == 0 {
-			m.state.Search = slices.DeleteFunc(m.state.Search, same)
-		} else if d := findOrAdd(&m.state.Search, maxNames, same); d != nil {
-			d.Name, d.Expires = o.domain, until(now, o.lifetime)
-		} else {
+		if !announced(&m.state.Search, Domain{o.domain, until(now, o.lifetime)}, o.lifetime == 0, func(d Domain) bool { return d.Name == o.domain }) {
 			full("search domain %v", o.domain)
 		}
 	}
+}
+
+// announced puts something in the place of what is the same, or takes that off the list when it is over. It reports whether there was room.
+func announced[T any](list *[]T, v T, over bool, same func(T) bool) bool {
+	if over {
+		*list = slices.DeleteFunc(*list, same)
+		return true
+	}
+	at := findOrAdd(list, maxNames, same)
+	if at != nil {
+		*at = v
+	}
+	return at != nil
 }
 
 // applyPrefix keeps the announcement as it is. A valid lifetime of 0 takes it off the link at once (RFC 4861
@@ -142,7 +141,7 @@ func (m *machine) applyAddress(o prefixOption, from netip.Addr, now time.Time) b
 }
 
 func (m *machine) address(prefix netip.Prefix, conflicts int) netip.Prefix {
-	return netip.PrefixFrom(StableAddress(prefix, m.device, conflicts, m.secret), 64)
+	return netip.PrefixFrom(stableAddress(prefix, m.device, conflicts, m.secret), 64)
 }
 
 // applyRoute keeps a route of one router: another's to the same prefix is another route (RFC 4191 section

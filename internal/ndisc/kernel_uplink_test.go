@@ -55,7 +55,7 @@ func TestARouterOfAProviderIsFoundByAsking(t *testing.T) {
 	if v.MTU != 1480 {
 		t.Errorf("MTU %d", v.MTU)
 	}
-	want := StableAddress(netip.MustParsePrefix("2001:db8:a:1::/64"), "wan1", 0, secret)
+	want := stableAddress(netip.MustParsePrefix("2001:db8:a:1::/64"), "wan1", 0, secret)
 	if len(v.Addresses) != 1 || v.Addresses[0].Address != netip.PrefixFrom(want, 64) {
 		t.Fatalf("addresses %+v, want %v", v.Addresses, want)
 	}

@@ -201,15 +201,15 @@ func TestATakenAddressIsReplacedThreeTimes(t *testing.T) {
 
 func TestStableAddressesDependOnEachOfTheirParts(t *testing.T) {
 	p := netip.MustParsePrefix("2001:db8:a:1::/64")
-	base := StableAddress(p, "wan1", 0, secret)
-	if again := StableAddress(p, "wan1", 0, secret); again != base || !p.Contains(base) {
+	base := stableAddress(p, "wan1", 0, secret)
+	if again := stableAddress(p, "wan1", 0, secret); again != base || !p.Contains(base) {
 		t.Errorf("%v, then %v", base, again)
 	}
 	for what, other := range map[string]netip.Addr{
-		"prefix":  StableAddress(netip.MustParsePrefix("2001:db8:a:2::/64"), "wan1", 0, secret),
-		"device":  StableAddress(p, "wan2", 0, secret),
-		"counter": StableAddress(p, "wan1", 1, secret),
-		"secret":  StableAddress(p, "wan1", 0, []byte("another")),
+		"prefix":  stableAddress(netip.MustParsePrefix("2001:db8:a:2::/64"), "wan1", 0, secret),
+		"device":  stableAddress(p, "wan2", 0, secret),
+		"counter": stableAddress(p, "wan1", 1, secret),
+		"secret":  stableAddress(p, "wan1", 0, []byte("another")),
 	} {
 		if other.As16()[15] == base.As16()[15] && other.As16()[14] == base.As16()[14] && other.As16()[8] == base.As16()[8] {
 			t.Errorf("another %s gives the identifier of %v: %v", what, base, other)

@@ -7,10 +7,10 @@ import (
 	"net/netip"
 )
 
-// StableAddress derives the interface's address in a /64 prefix (RFC 7217 section 5): the same for ever on
+// stableAddress derives the interface's address in a /64 prefix (RFC 7217 section 5): the same for ever on
 // this prefix, device and secret, and without meaning elsewhere. The counter tells how often an earlier
 // result was found to be taken. Network_ID stays empty: an uplink is no roaming host.
-func StableAddress(prefix netip.Prefix, device string, counter int, secret []byte) netip.Addr {
+func stableAddress(prefix netip.Prefix, device string, counter int, secret []byte) netip.Addr {
 	high := prefix.Masked().Addr().As16()
 	for extra := uint32(0); ; extra++ {
 		// HMAC is the pseudorandom function. Fields of fixed length stand before the name, so that no two

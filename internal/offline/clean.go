@@ -38,7 +38,7 @@ func Clean(c *config.Config, log *slog.Logger) ([]netcfg.Op, error) {
 	}
 	defer k.Close()
 	engine := reconcile.New(reconcile.Options{
-		Kernel: k, Verdicts: noVerdicts{}, StateSaver: stateSaver{state}, Log: log, Recorded: recorded.Usable(),
+		Kernel: k, Verdicts: noVerdicts{}, Save: func(r rules.Recorded) error { return state.Save(store.Recorded, r) }, Log: log, Recorded: recorded.Usable(),
 		Config: rules.Config{Kernel: planinput.KernelNumbers(c.Kernel), WireGuard: planinput.WithoutMarks(c)},
 	})
 	withdrawn := addressing.WithdrawRA(state, func() (*rules.Observed, error) { return k.Snapshot(rules.Query{}) }, log)
@@ -75,8 +75,3 @@ func removeTableNames(c *config.Config) error {
 type noVerdicts struct{}
 
 func (noVerdicts) Verdicts(map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict { return nil }
-
-// stateSaver saves records in a state directory.
-type stateSaver struct{ *store.Dir }
-
-func (k stateSaver) SaveRecorded(r rules.Recorded) error { return k.Save(store.Recorded, r) }

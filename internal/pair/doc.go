@@ -23,10 +23,11 @@
 //
 //	primary: Yield ── lines ──> the other one: Prepare, then "ready" ──> YieldFile: 1 ──> keepalived moves the addresses
 //
-// The file ranks a router behind the other one until it is primary, or is asked to prepare: so it holds whatever the priorities are.
+// A [Successor] prepares: it shows planning the addresses, routes and delegations of those lines as if they were here, until they are, or do not come; and
+// those that this router has yielded, for a moment. The file ranks a router behind the other one until it is primary, or is asked to prepare: so it holds whatever the priorities are.
 //
 // # Goroutines and locks
 //
 // Run has one that listens, one for each connection of at most maxServed, one that pulls, one that prepares and one that saves. Engine.mu guards everything; no callback
-// is called under it.
+// is called under it. Successor.mu is taken before it.
 package pair

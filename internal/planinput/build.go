@@ -19,7 +19,7 @@ func KernelNumbers(k config.Kernel) rules.Kernel {
 // router's own /48; invalid: none.
 func Build(c *config.Config, ids map[string]int, learned Learned, site netip.Prefix) rules.Config {
 	uplinks := slices.Concat(c.Uplinks, guarded(c))
-	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(uplinks)), Underlays: UnderlaysOf(c, ids, learned),
+	out := rules.Config{Kernel: KernelNumbers(c.Kernel), Uplinks: make([]rules.Uplink, len(uplinks)), Underlays: underlaysOf(c, ids, learned),
 		MainDefault: mainDefault(c.Kernel.MainDefault), IngressQdisc: c.Kernel.IngressQdisc, Offload: c.Kernel.Offload, Tunnels: tunnelsOf(c, learned), MPTCP: c.Daemon.MPTCP, Site: site}
 	for i := range uplinks {
 		u := &uplinks[i]
@@ -238,8 +238,8 @@ func routesInternet(a *rules.Assignment) bool { return a == nil || !a.NoDefault 
 // UnderlayName is the name that a tunnel's group has among the ids. No uplink, and no group of policies, can be called so.
 func UnderlayName(uplink string) string { return "@underlay " + uplink }
 
-// UnderlaysOf lists the groups of tunnels whose packets can be marked: WireGuard's.
-func UnderlaysOf(c *config.Config, ids map[string]int, learned Learned) []rules.Underlay {
+// underlaysOf lists the groups of tunnels whose packets can be marked: WireGuard's.
+func underlaysOf(c *config.Config, ids map[string]int, learned Learned) []rules.Underlay {
 	var list []rules.Underlay
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]

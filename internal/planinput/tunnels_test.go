@@ -56,7 +56,7 @@ func TestDevicesAndUnderlaysAreThoseOfTheConfiguration(t *testing.T) {
 	if _, err := AssignIDs(c, ids); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]rules.Underlay{{ID: ids["@underlay vps"], Uplink: ids["vps"], Carriers: []int{ids["lte"], ids["fiber"]}}}, UnderlaysOf(c, ids, nil)); d != "" {
+	if d := cmp.Diff([]rules.Underlay{{ID: ids["@underlay vps"], Uplink: ids["vps"], Carriers: []int{ids["lte"], ids["fiber"]}}}, underlaysOf(c, ids, nil)); d != "" {
 		t.Error(d)
 	}
 	a := netip.MustParseAddr

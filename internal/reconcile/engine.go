@@ -3,6 +3,7 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -35,11 +36,6 @@ type VerdictSource interface {
 	Verdicts(paths map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict
 }
 
-// StateSaver saves what we changed over restarts.
-type StateSaver interface {
-	SaveRecorded(rules.Recorded) error
-}
-
 const (
 	// Resync is how often the kernel is looked at without a hint.
 	Resync = 5 * time.Second
@@ -67,12 +63,13 @@ type refusedSysctl struct {
 
 // Options are what an Engine is made of.
 type Options struct {
-	Kernel     Kernel
-	Verdicts   VerdictSource
-	StateSaver StateSaver
-	Log        *slog.Logger
-	Config     rules.Config
-	Recorded   rules.Recorded
+	Kernel   Kernel
+	Verdicts VerdictSource
+	// Save keeps what we changed, over restarts.
+	Save     func(rules.Recorded) error
+	Log      *slog.Logger
+	Config   rules.Config
+	Recorded rules.Recorded
 	// Phase is the time that passes without a hint follow at whole multiples of Resync; zero for that of New.
 	Phase time.Time
 	// OnPass, when set, is called after every pass, from the engine's goroutine.
@@ -111,6 +108,7 @@ type Engine struct {
 	generation    uint64
 	renewing      bool // connections are to be looked at
 	returns       returns
+	tables        tables
 }
 
 // Result is the outcome of a pass.
@@ -121,12 +119,28 @@ type Result struct {
 	Report     rules.Report
 	Verdicts   map[rules.Path]rules.Verdict
 	Changes    []netcfg.Op // carried out in this pass
+	Restored   []string    // nftables tables of ours that somebody else had taken away, by name
 	Converged  bool        // nothing is left to do
 	Settled    bool        // nothing is left to do but what the kernel refuses
 	Generation uint64      // counts passes that changed the kernel
 	Err        error       // joined, refusals as netcfg.Refusal; nil when all went well
 
 	left []netcfg.Op // still to do
+}
+
+// Devices returns the interface index of each uplink's device by uplink name, 0 for one that is not there.
+func (r *Result) Devices() map[string]int {
+	found := make(map[string]int, len(r.Config.Uplinks))
+	for i := range r.Config.Uplinks {
+		u := &r.Config.Uplinks[i]
+		found[u.Name] = 0
+		for _, family := range rules.Families {
+			if f := r.Report.Paths[rules.Path{Uplink: u.ID, Family: family}]; f.Present {
+				found[u.Name] = f.Index
+			}
+		}
+	}
+	return found
 }
 
 // New makes an engine. Nothing happens before Run.
@@ -189,6 +203,28 @@ func (e *Engine) Last() Result {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.last
+}
+
+// Alive returns why the engine does not look at the kernel any more, nil when it does.
+func (e *Engine) Alive() error {
+	if age := time.Since(e.Last().At); age > 4*Resync {
+		return fmt.Errorf("the last look at the kernel was %v ago", age.Round(time.Second))
+	}
+	return nil
+}
+
+// Healthy returns why the kernel is not as planned, nil when it is.
+func (e *Engine) Healthy() error {
+	last := e.Last()
+	switch err := e.Alive(); {
+	case err != nil:
+		return err
+	case last.Err != nil:
+		return last.Err
+	case !last.Converged:
+		return errors.New("the kernel does not match the plan yet")
+	}
+	return nil
 }
 
 // Run passes at once, then after every hint and every Resync, until the context ends. What is in the
@@ -280,12 +316,13 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		var err error
 		obs, err = e.snapshot(cfg)
 		if err != nil {
-			r.Err = errors.Join(append(append(failed, asErrors(refused)...), err)...)
+			r.Restored, r.Err = e.tables.restored(r.Changes), errors.Join(append(append(failed, asErrors(refused)...), err)...)
 			return r
 		}
 		if e.o.OnSnapshot != nil {
 			e.o.OnSnapshot(obs)
 		}
+		e.tables.observe(obs)
 		e.noteUp(cfg, obs)
 		r.Verdicts = e.o.Verdicts.Verdicts(rules.ReadPaths(cfg, obs))
 		foreseen := obs.Foresee(cfg)
@@ -311,6 +348,7 @@ func (e *Engine) pass(cfg rules.Config) Result {
 		e.generation++
 	}
 	r.Settled = r.Settled || r.Converged
+	r.Restored = e.tables.restored(r.Changes)
 	e.trackDeadPaths(cfg, &r)
 	failed = append(failed, e.cleanUpFlows(cfg, &r)...)
 	failed = append(failed, e.renew(&r), e.takeBack(cfg, &r), e.abortRemovedAddrs(r.Changes, obs), e.endOnFormer())
@@ -400,7 +438,7 @@ func (e *Engine) apply(ops []netcfg.Op) []*netcfg.Refusal {
 }
 
 func (e *Engine) save() error {
-	err := e.o.StateSaver.SaveRecorded(e.recorded.Clone())
+	err := e.o.Save(e.recorded.Clone())
 	e.unsaved = err != nil
 	return err
 }

@@ -85,7 +85,7 @@ func TestConnectionsEndWithAnAddressThatStaysAway(t *testing.T) {
 			{Family: rules.IPv4, Source: remote, Dest: other, ReplyDest: remote},
 		}}
 		var former []netip.Addr
-		b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: cfg,
+		b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: cfg,
 			OnSnapshot: func(o *rules.Observed) { former = o.Former }})
 		has := func(text string) {
 			k.Change(func(o *rules.Observed) {

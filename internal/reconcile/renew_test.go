@@ -32,7 +32,7 @@ func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) 
 	cfg.Policies = []rules.Policy{{Name: "sealed", Group: 9, Select: rules.Selector{rules.SelectDevices{"lan*"}, rules.SelectProtocols{17}}}}
 	b := newBench(cfg)
 	k := &tracking{Kernel: b.kernel}
-	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: cfg})
+	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: cfg})
 	for _, step := range []struct {
 		name   string
 		before func()
@@ -82,7 +82,7 @@ func TestConnectionsOfBeforeArePinnedAheadOfTheFirstChange(t *testing.T) {
 		t.Errorf("%q", log)
 	}
 	b.kernel.Change(func(o *rules.Observed) { o.Routes = o.Routes[:1] })
-	restarted := reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: config()})
+	restarted := reconcile.New(reconcile.Options{Kernel: b.kernel, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: config()})
 	if r := restarted.Pass(); len(r.Changes) == 0 || slices.Contains(b.kernel.Log()[1:], "pin") {
 		t.Errorf("after a restart: %d changes, %q", len(r.Changes), b.kernel.Log())
 	}

@@ -25,7 +25,7 @@ func TestAnUplinkThatIsBackTakesBackWhatOthersCarry(t *testing.T) {
 	made := rules.Connection{Family: rules.IPv4, Source: spare, Dest: remote, ReplyDest: spare, Protocol: unix.IPPROTO_TCP, SPort: 40001, DPort: 443, Mark: numbers.Mark(2)}
 	arrived := rules.Connection{Family: rules.IPv4, Source: remote, Dest: spare, ReplyDest: remote, Protocol: unix.IPPROTO_TCP, SPort: 40002, DPort: 22, Mark: numbers.Mark(2)}
 	k := &connected{Kernel: b.kernel}
-	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, StateSaver: b.saver, Log: slog.New(slog.DiscardHandler), Config: cfg})
+	b.Engine = reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: cfg})
 	refuse := func(op netcfg.Op) error {
 		if r, is := op.(netcfg.PutRoute); is && r.Table == numbers.TableBase {
 			return unix.EINVAL

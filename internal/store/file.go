@@ -98,8 +98,8 @@ func replacing(file string, write func() error) error {
 	return write()
 }
 
-// Sweep removes what a power cut has left of writing the files that a pattern of [filepath.Glob] names.
-func Sweep(pattern string) {
+// sweep removes what a power cut has left of writing the files that a pattern of [filepath.Glob] names.
+func sweep(pattern string) {
 	left, _ := filepath.Glob(pattern + temporary + "*") // of a directory that cannot be read: none
 	for _, file := range left {
 		if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() {

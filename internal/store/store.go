@@ -42,7 +42,7 @@ type Dir struct {
 // Open returns a directory that is made by the first Save, readable by its owner only: leases and identifiers are
 // nobody else's business. What a power cut has left of saves is removed.
 func Open(path string) *Dir {
-	Sweep(filepath.Join(path, "*.json"))
+	sweep(filepath.Join(path, "*.json"))
 	return &Dir{path: path, held: make(map[string][]byte)}
 }
 

@@ -6,7 +6,7 @@
 //	resolver ──────────────────┤         └──> events, status, evidence
 //	handshakes, echoes ────────┘
 //
-// Prober answers probes of the kind handshake by what WireGuard counts. Peers and HandshakeTracker are pure.
+// Prober answers probes of the kind handshake by what WireGuard counts. Peers and handshakeTracker are pure.
 //
 // Two goroutines belong to Run: one follows peers, with one more for each echo, and one resolves names. Configure, Observe,
 // Learn and Settled are called by others. The lock is never held while a device, a file or a resolver is asked;

@@ -20,10 +20,10 @@ const (
 	emptySize = 32
 )
 
-// HandshakeTracker is what the counters of one peer have shown so far. What they show at one time says little: a peer that has
+// handshakeTracker is what the counters of one peer have shown so far. What they show at one time says little: a peer that has
 // nothing to say is as silent as a dead one. What counts is whether something comes after something was sent. Times are
 // those of the looks; the wall clock of the latest handshake is compared with itself only.
-type HandshakeTracker struct {
+type handshakeTracker struct {
 	known          bool
 	received, sent uint64
 	handshake      time.Time
@@ -43,9 +43,9 @@ const (
 )
 
 // Observe takes in a look at the counters.
-func (c *HandshakeTracker) Observe(now time.Time, p *rules.WireGuardPeerState) Sign {
+func (c *handshakeTracker) Observe(now time.Time, p *rules.WireGuardPeerState) Sign {
 	if !c.known || p.Received < c.received || p.Sent < c.sent { // the first look, or a device that was made anew
-		*c = HandshakeTracker{known: true, received: p.Received, sent: p.Sent, handshake: p.Handshake}
+		*c = handshakeTracker{known: true, received: p.Received, sent: p.Sent, handshake: p.Handshake}
 		return Quiet
 	}
 	heard := p.Received > c.received || !p.Handshake.Equal(c.handshake)
@@ -68,6 +68,6 @@ func (c *HandshakeTracker) Observe(now time.Time, p *rules.WireGuardPeerState) S
 }
 
 // Fresh reports whether the peer was heard so lately that it would not have had to say anything since.
-func (c *HandshakeTracker) Fresh(now time.Time) bool {
+func (c *handshakeTracker) Fresh(now time.Time) bool {
 	return !c.heard.IsZero() && now.Sub(c.heard) < answerTime
 }

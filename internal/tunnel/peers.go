@@ -27,7 +27,7 @@ type Peers struct {
 }
 
 type peerLife struct {
-	HandshakeTracker
+	handshakeTracker
 	alive     bool
 	answers   bool // echoes
 	askOnce   bool // to be asked once, whether it answers echoes at all
@@ -80,7 +80,7 @@ func (p *Peers) Observe(now time.Time, s *rules.WireGuardDevice, hasEndpoint fun
 // observe takes in a look at one peer, and reports whether to ask it.
 func (l *peerLife) observe(now time.Time, peer *rules.WireGuardPeerState, search bool) (ask bool) {
 	anew := l.known && (peer.Received < l.received || peer.Sent < l.sent)
-	sign := l.HandshakeTracker.Observe(now, peer)
+	sign := l.handshakeTracker.Observe(now, peer)
 	switch {
 	case anew:
 		l.alive, l.asked, l.next = false, 0, time.Time{}

@@ -34,7 +34,7 @@ type peerAddress struct {
 }
 
 type nudgedTracker struct {
-	HandshakeTracker
+	handshakeTracker
 	nudged time.Time
 }
 

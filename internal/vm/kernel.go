@@ -23,9 +23,9 @@ type Kernel struct {
 // metaPackage depends on the newest kernel package of the distribution's release.
 const metaPackage = "linux-image-amd64"
 
-// FindKernel returns the kernel in the cache directory. One that is not there is fetched from the Debian archive; one
+// findKernel returns the kernel in the cache directory. One that is not there is fetched from the Debian archive; one
 // that is there is used as long as it lies there, so that results do not change underneath a developer.
-func FindKernel(ctx context.Context, cache string) (Kernel, error) {
+func findKernel(ctx context.Context, cache string) (Kernel, error) {
 	if runtime.GOARCH != "amd64" {
 		return Kernel{}, fmt.Errorf("the virtual machine is an amd64 one, and this machine is %s", runtime.GOARCH)
 	}

@@ -40,7 +40,7 @@ const consoleTail = 4096
 // Run boots a guest, runs the program in it and returns its exit code. Any other end is an error, with the last that
 // the guest's console said.
 func Run(ctx context.Context, o Options) (int, error) {
-	k, err := FindKernel(ctx, o.Cache)
+	k, err := findKernel(ctx, o.Cache)
 	if err != nil {
 		return 0, err
 	}

@@ -1,4 +1,4 @@
-package daemon
+package api
 
 import (
 	"cmp"
@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/uplinkd/uplinkd/internal/api"
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
 )
@@ -25,11 +24,11 @@ const (
 // frequent are the kinds of event that providers, peers and programs cause.
 var frequent = map[status.EventKind]bool{status.EventLease: true, status.EventPeer: true, status.EventRepair: true}
 
-// decisionLog is the events of this run and earlier ones, in memory and on disk.
-type decisionLog struct {
-	*api.EventLog
-	disk  *saver
-	files [2]eventFile // guarded by disk.writing
+// DecisionLog is the events of this run and earlier ones, in memory and on disk.
+type DecisionLog struct {
+	*EventLog
+	disk  *store.Saver
+	files [2]eventFile // guarded by the writes of disk
 }
 
 // eventFile holds some kinds of event.
@@ -39,10 +38,10 @@ type eventFile struct {
 	written  uint64 // the latest event that is in there
 }
 
-// newDecisionLog takes over what the disk holds. With [store.ErrDamaged] it lacks what could not be read.
-func newDecisionLog(disk *saver, first uint64) (*decisionLog, error) {
-	l := &decisionLog{EventLog: api.NewEventLog(api.DefaultEvents, first), disk: disk,
-		files: [2]eventFile{{log: disk.state.Log(docEvents, logBytes)}, {log: disk.state.Log(docFrequent, logBytes), frequent: true}}}
+// OpenDecisionLog takes over what the disk holds. With [store.ErrDamaged] it lacks what could not be read.
+func OpenDecisionLog(disk *store.Saver, first uint64) (*DecisionLog, error) {
+	l := &DecisionLog{EventLog: NewEventLog(defaultEvents, first), disk: disk,
+		files: [2]eventFile{{log: disk.Log(docEvents, logBytes)}, {log: disk.Log(docFrequent, logBytes), frequent: true}}}
 	var events []status.Event
 	var failed error
 	for i := range l.files {
@@ -56,21 +55,21 @@ func newDecisionLog(disk *saver, first uint64) (*decisionLog, error) {
 	slices.SortStableFunc(events, func(a, b status.Event) int { return cmp.Compare(a.ID, b.ID) })
 	l.Replay(events)
 	for i := range l.files {
-		l.files[i].written = l.last()
+		l.files[i].written = l.Last()
 	}
 	return l, failed
 }
 
-// last returns the id of the latest event, 0 for none.
-func (l *decisionLog) last() uint64 {
+// Last returns the id of the latest event, 0 for none.
+func (l *DecisionLog) Last() uint64 {
 	if kept := l.Since(0); len(kept) > 0 {
 		return kept[len(kept)-1].ID
 	}
 	return 0
 }
 
-// run appends to the file soon after the log has grown, until the context ends.
-func (l *decisionLog) run(ctx context.Context) error {
+// Run appends to the file soon after the log has grown, until the context ends.
+func (l *DecisionLog) Run(ctx context.Context) error {
 	grown, following := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(following)
@@ -88,7 +87,7 @@ func (l *decisionLog) run(ctx context.Context) error {
 			return nil
 		case <-grown:
 		}
-		l.save()
+		l.Save()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -97,15 +96,15 @@ func (l *decisionLog) run(ctx context.Context) error {
 	}
 }
 
-// save appends what is new.
-func (l *decisionLog) save() {
+// Save appends what is new.
+func (l *DecisionLog) Save() {
 	for i := range l.files {
 		f := &l.files[i]
-		l.disk.write(f.log.Name(), func() error { return f.append(l.EventLog) })
+		l.disk.Write(f.log.Name(), func() error { return f.append(l.EventLog) })
 	}
 }
 
-func (f *eventFile) append(events *api.EventLog) error {
+func (f *eventFile) append(events *EventLog) error {
 	var lines []any
 	if f.log.Gone() {
 		f.written = 0

@@ -1,4 +1,4 @@
-package daemon
+package api
 
 import (
 	"errors"
@@ -6,49 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/internal/store"
 )
 
-func TestWhatCannotBeWrittenIsAProblemUntilItCan(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSaver(store.View(t.TempDir()), time.Now(), slog.New(slog.DiscardHandler))
-		full := errors.New("no space left on device")
-		var written atomic.Int32
-		var room atomic.Bool
-		s.write("ids", func() error {
-			if written.Add(1); room.Load() {
-				return nil
-			}
-			return full
-		})
-		s.write("leases", func() error { return nil })
-		if p := s.problems(); len(p) != 1 || p[0].Code != "state-not-saved" || p[0].Message != full.Error() {
-			t.Errorf("%+v", p)
-		}
-		go func() { _ = s.run(t.Context()) }()
-		time.Sleep(time.Minute)
-		if tries := written.Load(); tries < 5 {
-			t.Errorf("tried %d times in a minute", tries)
-		}
-		room.Store(true)
-		time.Sleep(time.Minute)
-		tries := written.Load()
-		time.Sleep(time.Minute)
-		if p := s.problems(); len(p) != 0 || written.Load() != tries {
-			t.Errorf("%+v; written %d times since", p, written.Load()-tries)
-		}
-	})
-}
-
 func TestTheDecisionLogOutlivesTheDaemon(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	ids := func(l *decisionLog) (list []uint64) {
+	ids := func(l *DecisionLog) (list []uint64) {
 		for _, e := range l.Since(0) {
 			list = append(list, e.ID)
 		}
@@ -57,7 +24,7 @@ func TestTheDecisionLogOutlivesTheDaemon(t *testing.T) {
 	var want []uint64
 	for run := range 3 {
 		state := store.Open(dir)
-		l, err := newDecisionLog(newSaver(state, time.Now(), slog.New(slog.DiscardHandler)), uint64(100*run))
+		l, err := OpenDecisionLog(store.NewSaver(state, time.Now(), slog.New(slog.DiscardHandler)), uint64(100*run))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -67,9 +34,9 @@ func TestTheDecisionLogOutlivesTheDaemon(t *testing.T) {
 		for range 2 {
 			l.Append(status.Event{Kind: status.EventStart})
 			l.Append(status.Event{Kind: status.EventRepair, Message: "twice"})
-			l.save()
+			l.Save()
 		}
-		l.save() // nothing new
+		l.Save() // nothing new
 		want = ids(l)
 	}
 	if len(want) != 12 {
@@ -79,8 +46,8 @@ func TestTheDecisionLogOutlivesTheDaemon(t *testing.T) {
 
 func TestNoFloodPushesVerdictsOutOfTheFile(t *testing.T) {
 	dir := t.TempDir()
-	open := func() *decisionLog {
-		l, err := newDecisionLog(newSaver(store.Open(dir), time.Now(), slog.New(slog.DiscardHandler)), 1)
+	open := func() *DecisionLog {
+		l, err := OpenDecisionLog(store.NewSaver(store.Open(dir), time.Now(), slog.New(slog.DiscardHandler)), 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,10 +61,10 @@ func TestNoFloodPushesVerdictsOutOfTheFile(t *testing.T) {
 		for range 500 {
 			l.Append(status.Event{Kind: status.EventLease, Message: "router advertisements: no router, 2001:db8:1:2:3:4:5:6"})
 		}
-		l.save()
+		l.Save()
 	}
 	l.Append(status.Event{Kind: status.EventSwitch})
-	l.save()
+	l.Save()
 	kinds := make(map[status.EventKind]int)
 	for _, e := range open().Since(0) {
 		kinds[e.Kind]++
@@ -120,12 +87,12 @@ func TestEventsOfNoRunDoNotStopTheLog(t *testing.T) {
 		}
 	}
 	for want := 1; want < 4; want++ {
-		l, err := newDecisionLog(newSaver(store.Open(dir), time.Now(), slog.New(slog.DiscardHandler)), 100)
+		l, err := OpenDecisionLog(store.NewSaver(store.Open(dir), time.Now(), slog.New(slog.DiscardHandler)), 100)
 		if err != nil {
 			t.Fatal(err)
 		}
 		l.Append(status.Event{Kind: status.EventStop})
-		l.save()
+		l.Save()
 		if all := l.Since(0); len(all) != want+1 {
 			t.Errorf("%d events: %+v", len(all), all)
 		}

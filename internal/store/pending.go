@@ -1,33 +1,30 @@
-package daemon
+package store
 
 import (
 	"encoding/json"
 	"sync"
-
-	"github.com/uplinkd/uplinkd/internal/store"
 )
 
-const (
-	// docOutages is the log of outages in the state directory, and outageBytes its bound: some thousands of them.
-	docOutages  = "outages"
-	outageBytes = 4 << 20
-)
-
-// outageLog keeps outages that are over. What cannot be written waits.
-type outageLog struct {
-	disk *saver
+// PendingLog is a [Log] whose values wait until they can be written. All methods may be called by any goroutine.
+type PendingLog struct {
+	disk *Saver
 
 	mu      sync.Mutex
-	log     *store.Log // guarded by mu, as what follows
+	log     *Log // guarded by mu, as what follows
 	unsaved []any
 }
 
+// PendingLog returns the log of a name, which holds up to limit bytes.
+func (s *Saver) PendingLog(name string, limit int64) *PendingLog {
+	return &PendingLog{disk: s, log: s.Log(name, limit)}
+}
+
 // Append writes values, or has the saver try it again later.
-func (l *outageLog) Append(values ...any) {
+func (l *PendingLog) Append(values ...any) {
 	l.mu.Lock()
 	l.unsaved = append(l.unsaved, values...)
 	l.mu.Unlock()
-	l.disk.write(l.log.Name(), func() error {
+	l.disk.Write(l.log.Name(), func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if len(l.unsaved) == 0 {
@@ -42,7 +39,7 @@ func (l *outageLog) Append(values ...any) {
 }
 
 // Load passes on all that was appended, the oldest first.
-func (l *outageLog) Load(each func(json.RawMessage)) error {
+func (l *PendingLog) Load(each func(json.RawMessage)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := l.log.Load(each)

@@ -1,20 +1,14 @@
-package daemon
+package planinput
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/store"
 )
 
-// writeTableNames tells iproute2 our names for our tables.
-func writeTableNames(c *config.Config, ids map[string]int) error {
-	if c.Kernel.TableNames == "" {
-		return nil
-	}
+// TableNames is a file for iproute2 (/etc/iproute2/rt_tables.d) with our names for our tables.
+func TableNames(c *config.Config, ids map[string]int) string {
 	var b strings.Builder
 	b.WriteString("# Written by uplinkd: its routing tables, for \"ip route show table NAME\".\n")
 	fmt.Fprintf(&b, "%d uplinkd\n", c.Kernel.TableBase)
@@ -29,11 +23,5 @@ func writeTableNames(c *config.Config, ids map[string]int) error {
 			fmt.Fprintf(&b, "%d policy-%s\n", c.Kernel.TableBase+id, c.Policies[i].Name)
 		}
 	}
-	if have, err := os.ReadFile(c.Kernel.TableNames); err == nil && string(have) == b.String() {
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(c.Kernel.TableNames), 0o755); err != nil {
-		return err
-	}
-	return store.WriteFile(c.Kernel.TableNames, []byte(b.String()), 0o644)
+	return b.String()
 }

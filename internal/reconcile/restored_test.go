@@ -1,10 +1,9 @@
-package daemon
+package reconcile
 
 import (
-	"strings"
+	"slices"
 	"testing"
 
-	"github.com/uplinkd/uplinkd/internal/reconcile"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 	"github.com/uplinkd/uplinkd/rules/nft"
@@ -17,26 +16,25 @@ func TestAFlushedRulesetIsTold(t *testing.T) {
 	for name, c := range map[string]struct {
 		looks   []rules.Observed
 		changes []netcfg.Op
-		gone    string // "": nothing is told
+		gone    []string
 	}{
 		"nothing happened":          {looks: []rules.Observed{all, all}},
-		"ours alone":                {looks: []rules.Observed{all, {Policies: ours}, all}, changes: put, gone: "inet uplinkd restored"},
-		"that of policies":          {looks: []rules.Observed{all, {Table: ours}, all}, changes: []netcfg.Op{netcfg.PutPolicies{Table: ours}}, gone: "inet uplinkd_policy restored"},
-		"both":                      {looks: []rules.Observed{all, {}, all}, changes: put, gone: "inet uplinkd, inet uplinkd_policy restored"},
+		"ours alone":                {looks: []rules.Observed{all, {Policies: ours}, all}, changes: put, gone: []string{"uplinkd"}},
+		"that of policies":          {looks: []rules.Observed{all, {Table: ours}, all}, changes: []netcfg.Op{netcfg.PutPolicies{Table: ours}}, gone: []string{"uplinkd_policy"}},
+		"both":                      {looks: []rules.Observed{all, {}, all}, changes: put, gone: []string{"uplinkd", "uplinkd_policy"}},
 		"at the start":              {looks: []rules.Observed{{}, all}, changes: put},
 		"we have taken them away":   {looks: []rules.Observed{all, {}}, changes: take},
 		"nothing of it is put back": {looks: []rules.Observed{all, {}}, changes: []netcfg.Op{netcfg.SetSysctl{}}},
 		"it cannot be seen":         {looks: []rules.Observed{all, {NoTables: "operation not permitted"}}, changes: put},
 	} {
-		var m repairs
+		var m tables
 		for _, obs := range c.looks {
 			m.observe(&obs)
 		}
-		e, ok := m.report(&reconcile.Result{Changes: c.changes})
-		if ok != (c.gone != "") || !strings.Contains(e.Message, c.gone) {
-			t.Errorf("%s: %v, %q", name, ok, e.Message)
+		if got := m.restored(c.changes); !slices.Equal(got, c.gone) {
+			t.Errorf("%s: %q", name, got)
 		}
-		if _, again := m.report(&reconcile.Result{Changes: c.changes}); again {
+		if again := m.restored(c.changes); len(again) > 0 {
 			t.Errorf("%s: told twice", name)
 		}
 	}

@@ -1,48 +1,22 @@
-package daemon
+package status
 
 import (
 	"fmt"
 	"net/netip"
-	"slices"
-	"strconv"
+	"strings"
 
-	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/status"
 	"github.com/uplinkd/uplinkd/rules"
 )
 
 // protocolNames are those of protocols that have forwards and proxies.
 var protocolNames = map[uint8]string{6: "tcp", 17: "udp"}
 
-// forwardStatus tells of each forwarded port where it leads.
-func forwardStatus(c *config.Config, report *rules.Report) (list []status.Forward) {
-	for i := range c.Forwards {
-		f := &c.Forwards[i]
-		s := status.Forward{Name: f.Name, Port: portRange(f.Ports), ToPort: f.ToPort, LAN: f.LAN, Uplinks: f.Uplinks}
-		for _, p := range f.Protocols {
-			s.Protocols = append(s.Protocols, protocolNames[p])
-		}
-		if at := slices.IndexFunc(report.Forwards, func(r rules.ForwardReport) bool { return r.Name == f.Name }); at >= 0 { // not yet, right after a reload
-			s.To4, s.To6 = report.Forwards[at].To[rules.IPv4], report.Forwards[at].To[rules.IPv6]
-		}
-		list = append(list, s)
-	}
-	return list
-}
-
-func portRange(r config.Range) string {
-	if r.First == r.Last {
-		return strconv.Itoa(int(r.First))
-	}
-	return fmt.Sprintf("%d-%d", r.First, r.Last)
-}
-
 // firstEphemeral begins the ports that sockets which call others have by default (Documentation/networking/ip-sysctl.rst ip_local_port_range): one
 // of UDP there is hardly a service.
 const firstEphemeral = 32768
 
-// hiddenListeners names the programs of this machine that forwarded ports take calls away from.
-func hiddenListeners(report *rules.Report, listening func(rules.Family, uint8) ([]netip.AddrPort, error)) []rules.Problem {
+// HiddenListeners names the programs of this machine that forwarded ports take calls away from.
+func HiddenListeners(report *rules.Report, listening func(rules.Family, uint8) ([]netip.AddrPort, error)) []rules.Problem {
 	var problems []rules.Problem
 	for i := range report.Forwards {
 		f := &report.Forwards[i]
@@ -63,6 +37,33 @@ func hiddenListeners(report *rules.Report, listening func(rules.Family, uint8) (
 					Fix:     fmt.Sprintf("nothing, if the program is for the LAN; otherwise another port for one of them; ss -lntup 'sport = :%d' names the program", port)})
 			}
 		}
+	}
+	return problems
+}
+
+// IdleProxies names the transparent proxies that nobody listens at, and says what becomes of their traffic. The
+// kernel does that by itself, so this is found out only for those who ask.
+func IdleProxies(report *rules.Report, listens func(rules.ProxyListener) (bool, error)) []rules.Problem {
+	var problems []rules.Problem
+	for i := 0; i < len(report.Proxies); {
+		proxy := report.Proxies[i].TProxy
+		var idle []string
+		for ; i < len(report.Proxies) && report.Proxies[i].TProxy == proxy; i++ {
+			p := report.Proxies[i]
+			if ok, err := listens(p); err == nil && !ok {
+				idle = append(idle, protocolNames[p.Protocol]+" of "+p.Family.String())
+			}
+		}
+		if len(idle) == 0 {
+			continue
+		}
+		becomes := "bypass it (on_failure = \"bypass\")"
+		if proxy.Reject {
+			becomes = "are rejected (on_failure = \"reject\")"
+		}
+		problems = append(problems, rules.Problem{Code: "proxy-down", Severity: "error",
+			Message: fmt.Sprintf("nothing listens on port %d for transparent proxy %s (%s): its new connections %s", proxy.Port, proxy.Name, strings.Join(idle, ", "), becomes),
+			Fix:     fmt.Sprintf("start the program, with IP_TRANSPARENT and not bound to a single address; check with: ss -lntup 'sport = :%d'", proxy.Port)})
 	}
 	return problems
 }

@@ -1,4 +1,4 @@
-package daemon
+package hooks
 
 import (
 	"encoding/json"
@@ -14,7 +14,7 @@ import (
 func TestHookEventsSayAllThatEventsDo(t *testing.T) {
 	e := status.Event{ID: 7, Time: status.At(time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)), Kind: status.EventVerdict, Uplink: "fiber", Family: "ipv4", From: "up", To: "down",
 		Code: "silence", Reason: "no answer", Message: "m", Evidence: []string{"a", "b"}}
-	got := hookEvent(e)
+	got := eventOf(e)
 	want := map[string]string{"ID": "7", "TIME": "2026-11-20T12:00:00.000Z", "KIND": "verdict", "UPLINK": "fiber", "FAMILY": "ipv4", "FROM": "up", "TO": "down",
 		"CODE": "silence", "REASON": "no answer", "MESSAGE": "m", "EVIDENCE": "a\nb"}
 	if diff := cmp.Diff(want, got.Vars); diff != "" {

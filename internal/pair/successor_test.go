@@ -1,15 +1,20 @@
-package daemon
+package pair
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"net/netip"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/uplinkd/uplinkd/internal/config"
-	"github.com/uplinkd/uplinkd/internal/pair"
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
@@ -60,7 +65,7 @@ func TestTheBackupIsPreparedForLinesWhoseAddressMoves(t *testing.T) {
 		t.Errorf("%s %+v %+v", diff, c.LANs, c.Policies)
 	}
 	prefix := netip.MustParsePrefix
-	a := awaitedOf(c, map[string]int{"fiber": 1, "own": 3}, []pair.Line{
+	a, err := newAwaited(pairConfig(t), map[string]int{"fiber": 1, "own": 3}, []Line{
 		{Uplink: "fiber", Addresses: []netip.Prefix{prefix("198.51.100.2/26"), prefix("198.51.100.3/32")}, Gateway: netip.MustParseAddr("198.51.100.1")},
 		{Uplink: "fiber", Addresses: []netip.Prefix{prefix("2001:db8:a::2/64")}, Gateway: netip.MustParseAddr("fe80::1")},
 		{Uplink: "cable", Addresses: []netip.Prefix{prefix("203.0.113.2/26")}}, // no address of it moves
@@ -68,6 +73,9 @@ func TestTheBackupIsPreparedForLinesWhoseAddressMoves(t *testing.T) {
 		{Uplink: "of somebody else", Addresses: []netip.Prefix{prefix("203.0.113.130/26")}},
 		{Uplink: "fiber"},
 	}, comes)
+	if err != nil {
+		t.Fatal(err)
+	}
 	obs := &rules.Observed{Addrs: []rules.Addr{{Device: "eth1", Prefix: prefix("198.51.100.2/26"), Protocol: 18}}}
 	if a.show(obs) {
 		t.Error("all is here")
@@ -99,15 +107,18 @@ func TestTheBackupIsPreparedForLinesWhoseAddressMoves(t *testing.T) {
 }
 
 func TestWhatIsAwaitedIsShownOnceWhateverHasCome(t *testing.T) {
-	c := pairConfig(t).Prepared()
+	c := pairConfig(t)
 	rapid.Check(t, func(t *rapid.T) {
-		var line pair.Line
+		var line Line
 		line.Uplink = "fiber"
 		for _, n := range rapid.SliceOfNDistinct(rapid.Byte(), 1, 4, rapid.ID).Draw(t, "addresses") {
 			line.Addresses = append(line.Addresses, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, n}), rapid.IntRange(24, 32).Draw(t, "bits")))
 		}
 		line.Gateway = netip.MustParseAddr("198.51.100.1")
-		a := awaitedOf(c, map[string]int{"fiber": 1}, []pair.Line{line}, comes)
+		a, err := newAwaited(c, map[string]int{"fiber": 1}, []Line{line}, comes)
+		if err != nil {
+			t.Fatal(err)
+		}
 		all := &rules.Observed{}
 		a.show(all)
 		some := &rules.Observed{}
@@ -133,22 +144,82 @@ func TestWhatIsAwaitedIsShownOnceWhateverHasCome(t *testing.T) {
 	})
 }
 
-type noVerdicts struct{}
-
-func (noVerdicts) Verdicts(map[rules.Path]rules.PathInfo) map[rules.Path]rules.Verdict {
-	return map[rules.Path]rules.Verdict{{Uplink: 3}: {Health: rules.Dead}}
+func TestALineThatTheOtherRouterHasJudgedIsTrusted(t *testing.T) {
+	s := NewSuccessor(SuccessorOptions{})
+	fiber, own := rules.Path{Uplink: 1, Family: rules.IPv4}, rules.Path{Uplink: 3}
+	verdicts := map[rules.Path]rules.Verdict{own: {Health: rules.Dead}}
+	if s.Trust(verdicts); len(verdicts) != 1 {
+		t.Errorf("nothing is awaited, and %+v is trusted", verdicts)
+	}
+	s.awaited = &Awaited{paths: map[rules.Path]bool{fiber: true, own: true}}
+	if s.Trust(verdicts); verdicts[fiber].Health != rules.Good || verdicts[own].Health != rules.Dead {
+		t.Errorf("%+v", verdicts)
+	}
 }
 
-func TestALineThatTheOtherRouterHasJudgedIsTrusted(t *testing.T) {
-	var d Daemon
-	v := trusted{noVerdicts{}, &d.awaited}
-	fiber := rules.Path{Uplink: 1, Family: rules.IPv4}
-	if _, judged := v.Verdicts(nil)[fiber]; judged {
-		t.Error("nothing is awaited")
-	}
-	d.awaited.Store(&awaited{paths: map[rules.Path]bool{fiber: true, {Uplink: 3}: true}})
-	got := v.Verdicts(nil)
-	if got[fiber].Health != rules.Good || got[rules.Path{Uplink: 3}].Health != rules.Dead {
-		t.Errorf("%+v", got)
-	}
+// What is awaited follows the role, and ends by itself.
+func TestWhatIsAwaitedTurnsWithTheRole(t *testing.T) {
+	lines := []Line{{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/26")}, Gateway: netip.MustParseAddr("198.51.100.1")}}
+	synctest.Test(t, func(t *testing.T) {
+		c := pairConfig(t)
+		var primary atomic.Bool
+		var replans atomic.Int32
+		var planned atomic.Bool
+		s := NewSuccessor(SuccessorOptions{Log: slog.New(slog.DiscardHandler), Primary: primary.Load, Planned: planned.Load, Replan: func() { replans.Add(1) },
+			Config: func() (*config.Config, map[string]int) { return c, map[string]int{"fiber": 1, "cable": 2, "own": 3} }})
+		want := func(when string, phase phase, replanned int32) {
+			t.Helper()
+			if a := s.Awaits(); a == nil || a.phase != phase || replans.Load() != replanned {
+				t.Fatalf("%s: awaits %+v, planned anew %d times", when, a, replans.Load())
+			}
+		}
+		ends := func(when string, after time.Duration, replanned int32) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if a := s.Awaits(); a != nil || replans.Load() != replanned {
+				t.Fatalf("%s: awaits %+v, planned anew %d times", when, a, replans.Load())
+			}
+		}
+		if err := s.Prepare(t.Context(), lines); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("the kernel has nothing of it: %v", err)
+		}
+		want("prepared", comes, 1)
+		if err := s.Prepare(t.Context(), lines); err != nil {
+			t.Fatal(err)
+		}
+		want("prepared again", comes, 1)
+		if err := s.Prepare(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		ends("abandoned", 0, 2)
+		planned.Store(true)
+		if err := s.Prepare(t.Context(), lines); err != nil {
+			t.Fatal(err)
+		}
+		primary.Store(true)
+		s.Turned()
+		want("it has become primary", arrives, 3)
+		if err := s.Prepare(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		want("a primary prepares for nothing", arrives, 3)
+		ends("not all has come", arriveTimeout, 4)
+		done, err := s.Yielding(lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want("it yields", yields, 4)
+		primary.Store(false)
+		s.Turned()
+		done()
+		want("it has yielded", lingered, 4)
+		ends("all has gone", lingerTime, 5)
+		primary.Store(true)
+		if done, err = s.Yielding(lines); err != nil {
+			t.Fatal(err)
+		}
+		done()
+		ends("it did not yield", 0, 5)
+	})
 }

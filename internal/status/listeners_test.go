@@ -1,4 +1,4 @@
-package daemon
+package status
 
 import (
 	"net/netip"
@@ -28,7 +28,7 @@ func TestAProgramThatAForwardHidesIsNamed(t *testing.T) {
 		c.forward.Name, c.forward.Device = "web", "br-lan"
 		report := rules.Report{Paths: map[rules.Path]rules.PathInfo{{Uplink: 1, Family: rules.IPv4}: {Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/24")}}},
 			Forwards: []rules.ForwardReport{{Forward: &c.forward, To: map[rules.Family]netip.Addr{rules.IPv4: netip.MustParseAddr("192.168.7.10"), rules.IPv6: netip.MustParseAddr("fd00::10")}}}}
-		problems := hiddenListeners(&report, func(_ rules.Family, protocol uint8) ([]netip.AddrPort, error) {
+		problems := HiddenListeners(&report, func(_ rules.Family, protocol uint8) ([]netip.AddrPort, error) {
 			return map[uint8][]netip.AddrPort{6: c.tcp, 17: c.udp}[protocol], nil
 		})
 		if (c.want == "") != (len(problems) == 0) || len(problems) > 1 || c.want != "" && !strings.Contains(problems[0].Message, c.want+", which forward web leads to br-lan") {
