@@ -79,7 +79,7 @@ var programs = []Program{
 	{Name: "FRR", Routing: true,
 		Does:   "adds routes that it learns, and withdraws its default where somebody else has one",
 		Answer: "takes its routes for the LAN's; leaves the default route in main to it",
-		Write:  "where it has the default route of an uplink (BGP): `[kernel] main_default = false`, and no other default in main, because it takes any for a better one: `method = \"static\"` for the other lines",
+		Write:  "where it has the default route of an uplink (BGP): other defaults in main get a metric of 4278190080 or more, because it takes a smaller one for better than its own; or `method = \"static\"` for the other lines",
 		Signs: Signs{Units: []string{"frr.service"}, Processes: []string{"zebra", "bgpd", "ospfd"}, Protocols: map[uint8]string{11: "zebra", 186: "BGP", 187: "IS-IS", 188: "OSPF", 189: "RIP", 190: "RIPng",
 			191: "NHRP", 192: "EIGRP", 193: "LDP", 194: "SHARP", 195: "PBR", 196: "static", 197: "OpenFabric", 198: "SRTE"}}},
 	{Name: "BIRD", Routing: true,
