@@ -38,8 +38,8 @@ type Routing struct {
 // TableRoute is a route as a lookup meets it: with what decides whether it is used.
 type TableRoute struct {
 	netcfg.Route
-	Unusable []bool       // by nexthop: the kernel has marked it dead, as on a device that is down
-	Linkdown []bool       // by nexthop: its device has no carrier
+	Unusable []bool // by nexthop: the kernel has marked it dead, as on a device that is down
+	Linkdown []bool // by nexthop: its device has no carrier
 }
 
 // AddNexthop appends a nexthop and what the kernel says of it.
