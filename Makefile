@@ -20,7 +20,7 @@ TESTDEPS := $(LABDEPS) iputils-ping:ping conntrack:conntrack iptables:iptables-n
 # and a machine that does nothing else, the plans of the examples, PPPoE, the program that carries a tunnel and the sites
 # one to three each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
 VMPKGS   := ./internal/kernel ./cmd/uplinkd
-VMSKIP   ?= ^TestVM(ADormitory|WhatAFlowtable|ThePlansOf|APPPoE|AProgram|ThreeSites|ThePlanOf(SIT|6RD)|AHouseHasIPv6By6RD|EachLevel|SitesByOSPF|Policies|APhone|AllGoes|PeersOfAServer|TheClock|Init)
+VMSKIP   ?= ^TestVM(ADormitory|WhatAFlowtable|ThePlansOf|APPPoE|AProgram|ThreeSites|ThePlanOf(SIT|6RD)|AHouseHasIPv6By6RD|EachLevel|SitesBy|Policies|APhone|AllGoes|PeersOfAServer|TheClock|Init)
 # Scenes that mostly wait, with other programs or for leases to end: make field. What these need besides.
 FIELDDEPS := keepalived:keepalived ufw:ufw firewalld:firewall-cmd shorewall:shorewall fail2ban:fail2ban-client dhcpcd-base:dhcpcd wide-dhcpv6-client:dhcp6c openvpn:openvpn \
 	frr:/usr/lib/frr/ospfd bird2:bird babeld:babeld conntrackd:conntrackd ifupdown:ifup netavark:/usr/lib/podman/netavark libvirt-daemon:libvirtd \
@@ -56,7 +56,7 @@ field: deps ## scenes that take longer, and those beside other programs
 	$(GO) test -timeout 25m -parallel 3 -run '$(FIELD)' $(E2E)
 
 vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
-	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server $(if $(filter none,$(VMSKIP)),frr:/usr/lib/frr/ospfd)
+	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server $(if $(filter none,$(VMSKIP)),frr:/usr/lib/frr/ospfd babeld:babeld)
 	$(GO) vet -tags vm $(VMPKGS) ./internal/vm/...
 	$(GO) test -tags vm -timeout 5m ./internal/vm/...
 	CGO_ENABLED=0 $(GO) build -o bin/vmexec ./internal/vm/vmexec

@@ -20,6 +20,11 @@ const (
 	MainDefaultNever
 )
 
+// lastMetric is that of our default in main where nobody else has one. A routing daemon that has not learned its default yet must
+// prefer it to ours then: FRR takes the highest byte for the administrative distance of a route of the kernel (zebra/rt_netlink.c,
+// netlink_route_change_read_unicast), which is 0, before its own, where the metric is small. 255 is a route that it never uses.
+const lastMetric = 254<<24 | 1
+
 // mainDefault adds a default of ours to table main unless the one that others installed and that the
 // kernel would use already leads through a chosen uplink. Theirs are left as they are: ours stands in
 // front of them, and goes when they are right again.
@@ -32,6 +37,9 @@ func (p *planner) mainDefault(family Family, mtu int, hops []netcfg.Nexthop) {
 		return !slices.ContainsFunc(hops, func(h netcfg.Nexthop) bool { return h.Device == n.Device && h.Gateway == n.Gateway })
 	}
 	metric := uint32(1)
+	if p.cfg.MainDefault == MainDefaultAuto && len(theirs) == 0 {
+		metric = lastMetric
+	}
 	if len(theirs) > 0 {
 		if !slices.ContainsFunc(theirs, func(r *netcfg.Route) bool { return slices.ContainsFunc(r.Nexthops, strays) }) {
 			return

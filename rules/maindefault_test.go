@@ -75,6 +75,30 @@ func TestMainIsLeftToARoutingDaemonThatHasADefaultThere(t *testing.T) {
 	}
 }
 
+// A routing daemon that has learned no default yet is given way beforehand: FRR compares the highest byte of the metric with the
+// administrative distance of what it learns, which is at most 200 for what a router tells it.
+func TestOursInMainGivesWayToADefaultThatIsYetToBeLearned(t *testing.T) {
+	for _, c := range []struct {
+		setting rules.MainDefault
+		yields  bool
+	}{{rules.MainDefaultAuto, true}, {rules.MainDefaultAlways, false}} {
+		for _, family := range rules.Families {
+			w := daemonDefault(family, 186)
+			w.cfg.MainDefault = c.setting
+			w.dropRoutes(func(r netcfg.Route) bool { return r.Protocol == 186 })
+			w.converge(t)
+			at := slices.IndexFunc(w.obs.Routes, func(r netcfg.Route) bool {
+				return r.Family == family && r.Table == netcfg.TableMain && r.IsDefault() && r.Protocol == numbers.Protocol
+			})
+			if at < 0 {
+				t.Errorf("%v: ours is not there", family)
+			} else if distance := w.obs.Routes[at].Metric >> 24; distance > 200 != c.yields || distance == 255 {
+				t.Errorf("%v: distance %d", family, distance)
+			}
+		}
+	}
+}
+
 // A daemon that restarts has no route for a while, and would install none if ours had taken its place.
 func TestMainStaysLeftToADaemonThatRestarts(t *testing.T) {
 	for _, family := range rules.Families {

@@ -31,6 +31,53 @@ func TestBesideRadvd(t *testing.T) {
 	})
 }
 
+// dnsmasq is dnsmasq that advertises the router to the LAN.
+func dnsmasq() besideScene {
+	return besideScene{
+		program: "dnsmasq", version: "dnsmasq --version | sed -n '1s/Dnsmasq version \\([^ ]*\\).*/\\1/p'", Options: lab.Options{DNAT: true},
+		start: func(h *house) {
+			h.sh("lan", "sysctl -qw net.ipv6.conf.eth0.accept_ra=2")
+			h.serve("dnsmasq", "-k", "-C", "/dev/null", "--port=0", "--user=root", "--pid-file=", "--interface=lan0", "--bind-interfaces",
+				"--dhcp-leasefile=/run/leases", "--dhcp-range=::1,constructor:lan0,ra-stateless", "--enable-ra", "--ra-param=lan0,4,12")
+		},
+		works: func(h *house) error {
+			if out := h.sh("lan", "ip -6 route show default proto ra"); !strings.Contains(out, "dev eth0") {
+				return errors.New("the host has no route by dnsmasq: " + out)
+			}
+			return nil
+		},
+	}
+}
+
+// TestBesideDnsmasq has dnsmasq advertise, which uplinkd is not told to do.
+func TestBesideDnsmasq(t *testing.T) { playBeside(t, dnsmasq()) }
+
+// TestBesideDnsmasqThatAdvertisesToo has both advertise: that is told while it is so, the host is online, and either serves it alone.
+func TestBesideDnsmasqThatAdvertisesToo(t *testing.T) {
+	t.Parallel()
+	s := dnsmasq()
+	s.config = dualWAN + "[[lan]]\ndevice = \"lan0\"\n"
+	h := newHouse(t, s)
+	h.daemon()
+	h.startProgram()
+	told := func() error { return h.hasProblem("other-router") }
+	h.await("both to be told", told)
+	h.house("with both", "fiber", "fiber", "lte")
+	h.kill()
+	h.house("by dnsmasq alone", "fiber", "fiber", "lte")
+	h.daemon()
+	h.await("both to be told again", told)
+	h.stopProgram()
+	h.await("uplinkd to be the only one", func() error {
+		if told() == nil {
+			return errors.New("another one is told")
+		}
+		return nil
+	})
+	h.house("by uplinkd alone", "fiber", "fiber", "lte")
+	h.sentProperly()
+}
+
 // TestBesideMiniupnpd has miniupnpd map a port of the first line to a LAN host that asks for it by NAT-PMP (RFC 6886), and the Internet call it.
 func TestBesideMiniupnpd(t *testing.T) {
 	mapped := service{"TCP mapped to the LAN", "tcp", 18080}

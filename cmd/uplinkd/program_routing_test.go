@@ -149,62 +149,102 @@ General {
 	})
 }
 
-// bgp is a router that has the default route of its first line from the provider by BGP, and routes to these networks.
-func bgp(setup string, networks ...string) besideScene {
-	var feed string
-	for _, n := range networks {
-		feed += "  network " + n + "\n"
-	}
-	const neighbour = ` no bgp ebgp-requires-policy
- no bgp network import-check
- neighbor PEER remote-as external
- neighbor PEER timers 1 3
- neighbor PEER timers connect 1
-`
-	line := func(h *house, host, peer, conf string) string {
+// learned is a router that has the default route of its first line, and routes to other networks, from a routing daemon of the provider.
+// Daemon starts one for a shell, with its files in DIR, beside PEER by DEVICE, with the number AS;
+// own is false for the provider's.
+func learned(program, setup, version string, networks int, daemon func(own bool) string) besideScene {
+	line := func(h *house, host, peer, device, as string) string {
 		h.Helper()
 		dir := filepath.Join(h.dir, host)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			h.Fatal(err)
 		}
-		if err := os.WriteFile(dir+"/bgpd.conf", []byte(strings.ReplaceAll(conf, "PEER", peer)), 0o644); err != nil {
-			h.Fatal(err)
-		}
-		return strings.ReplaceAll(`chown frr: DIR; cd DIR; trap 'kill %1; wait' TERM; rm -f zebra.vty; echo hostname here >zebra.conf
-options="-u frr -g frr -z DIR/zserv.api --vty_socket DIR --log stdout"
-/usr/lib/frr/zebra $options -f DIR/zebra.conf -i DIR/zebra.pid &
-while [ ! -e zebra.vty ]; do sleep 0.1; done
-/usr/lib/frr/bgpd $options -f DIR/bgpd.conf -i DIR/bgpd.pid &
-trap 'kill %1 %2; wait; exit 0' TERM
-wait`, "DIR", dir)
+		return strings.NewReplacer("DIR", dir, "PEER", peer, "DEVICE", device, "AS", as).Replace(daemon(host == "router"))
 	}
 	return besideScene{
-		program: "FRR", version: "/usr/lib/frr/bgpd --version | sed -n '1s/bgpd version //p'", Options: lab.Options{DNAT: true}, gateways: true, setup: setup,
-		// zebra takes any other default in main for better than its own: neither ours nor one of the second line may be there.
-		config:  "main_default = false\n" + strings.Replace(dualWAN, "tier = 2\n", "tier = 2\n  [uplink.ipv4]\n  method = \"static\"\n  address = \"203.0.113.2/26\"\n  gateway = \"203.0.113.1\"\n", 1),
+		program: program, version: version, Options: lab.Options{DNAT: true}, gateways: true, setup: setup,
+		// zebra takes another default in main with a small metric for better than its own: none of the second line may be there.
+		config:  strings.Replace(dualWAN, "tier = 2\n", "tier = 2\n  [uplink.ipv4]\n  method = \"static\"\n  address = \"203.0.113.2/26\"\n  gateway = \"203.0.113.1\"\n", 1),
 		prepare: "ip route flush exact 0.0.0.0/0",
 		start: func(h *house) {
 			isp, own := h.Uplink("fiber").Gateway4.String(), h.Uplink("fiber").Address4.Addr().String()
 			if _, err := os.Stat(filepath.Join(h.dir, "isp")); err != nil {
-				h.background("isp1", "sh", "-ec", line(h, "isp", own, "router bgp 64496\n"+neighbour+" address-family ipv4 unicast\n  neighbor PEER default-originate\n"+feed))
+				device := strings.TrimSpace(h.sh("isp1", "ip -o -4 route get "+own+" | sed 's/.* dev \\([^ ]*\\).*/\\1/'"))
+				h.background("isp1", "sh", "-ec", line(h, "isp", own, device, "64496"))
 			}
-			h.serve("sh", "-ec", line(h, "router", isp, "router bgp 64497\n"+neighbour))
-			h.await("the routes by BGP", func() error {
-				_, err := h.try(fmt.Sprintf("ip route show default proto bgp | grep -q 'dev wan1'; test $(ip route show proto bgp | wc -l) = %d", len(networks)+1))
+			h.serve("sh", "-ec", line(h, "router", isp, "wan1", "64497"))
+			protocol := map[string]string{"FRR": "bgp", "BIRD": "bird", "babeld": "babel"}[program]
+			h.await("the routes that it learns", func() error {
+				_, err := h.try(fmt.Sprintf("ip route show default proto %[1]s | grep -q 'dev wan1'; test $(ip route show proto %[1]s | wc -l) = %[2]d", protocol, networks+1))
 				return err
 			})
 		},
 	}
 }
 
+// bgp is FRR, whose provider tells it the default and routes to these networks.
+func bgp(setup string, networks ...string) besideScene {
+	var feed string
+	for _, n := range networks {
+		feed += "  network " + n + "\n"
+	}
+	return learned("FRR", setup, "/usr/lib/frr/bgpd --version | sed -n '1s/bgpd version //p'", len(networks), func(own bool) string {
+		conf := `router bgp AS
+ no bgp ebgp-requires-policy
+ no bgp network import-check
+ neighbor PEER remote-as external
+ neighbor PEER timers 1 3
+ neighbor PEER timers connect 1
+`
+		if !own {
+			conf += " address-family ipv4 unicast\n  neighbor PEER default-originate\n" + feed
+		}
+		return `cat >DIR/bgpd.conf <<'END'
+` + conf + `END
+chown frr: DIR; cd DIR; trap 'kill %1; wait' TERM; rm -f zebra.vty; echo hostname here >zebra.conf
+options="-u frr -g frr -z DIR/zserv.api --vty_socket DIR --log stdout"
+/usr/lib/frr/zebra $options -f DIR/zebra.conf -i DIR/zebra.pid &
+while [ ! -e zebra.vty ]; do sleep 0.1; done
+/usr/lib/frr/bgpd $options -f DIR/bgpd.conf -i DIR/bgpd.pid &
+trap 'kill %1 %2; wait; exit 0' TERM
+wait`
+	})
+}
+
 // TestBesideFRRWithADefaultByBGP has a provider that tells its customer the default route by BGP, and nothing else.
 func TestBesideFRRWithADefaultByBGP(t *testing.T) { playBeside(t, bgp("default by BGP")) }
 
-// TestBesideFRRWithAFeedByBGP has a provider that tells its customer routes to many networks, which zebra puts into main.
+// TestBesideFRRWithAFeedByBGP has a provider that tells its customer routes to many networks, which zebra puts into main. The second
+// line has a default in main whose metric says that zebra's own is better.
 func TestBesideFRRWithAFeedByBGP(t *testing.T) {
 	feed := []string{"192.0.2.0/24"}
 	for i := range 2000 {
 		feed = append(feed, fmt.Sprintf("198.%d.%d.%d/26", 18+i/1024, i/4%256, i%4*64))
 	}
-	playBeside(t, bgp("2001 networks by BGP", feed...))
+	s := bgp("2001 networks by BGP", feed...)
+	s.config = dualWAN
+	s.prepare += "\nip route add default via 203.0.113.1 dev wan2 metric 4278190080"
+	playBeside(t, s)
+}
+
+func TestBesideBIRDWithADefaultByBGP(t *testing.T) {
+	playBeside(t, learned("BIRD", "default by BGP", "bird --version 2>&1 | sed 's/.* //'", 0, func(own bool) string {
+		conf := "router id AS;\nprotocol device { }\nprotocol bgp { local as AS; neighbor PEER external; hold time 3; connect retry time 1; connect delay time 1; error wait time 1, 1; ipv4 { import all; export all; }; }\n"
+		if own {
+			conf += "protocol kernel { ipv4 { export where source = RTS_BGP; }; }\n"
+		} else {
+			conf += "protocol static { ipv4; route 0.0.0.0/0 unreachable; }\n"
+		}
+		return "cat >DIR/conf <<'END'\n" + conf + "END\nexec bird -f -c DIR/conf -s DIR/bird.ctl"
+	}))
+}
+
+func TestBesideBabeldWithADefault(t *testing.T) {
+	playBeside(t, learned("babeld", "default by Babel", "babeld -V 2>&1 | sed 's/babeld-//'", 0, func(own bool) string {
+		conf := "interface DEVICE hello-interval 1 update-interval 2\nredistribute local deny\n"
+		if !own {
+			conf += "redistribute ip 0.0.0.0/0 le 0 proto 3\n"
+		}
+		return "cat >DIR/conf <<'END'\n" + conf + "END\nexec babeld -I DIR/pid -S DIR/state -c DIR/conf"
+	}))
 }

@@ -282,37 +282,36 @@ func TestVMPoliciesLeadByATunnel(t *testing.T) {
 // probedAt is what these examples need to be told in a world without the Internet.
 const probedAt = "\nipv6.method = \"off\"\nprobe.targets = [\"192.0.2.1\"]\nprobe.timeout = \"5s\"\nprobe.fast_interval = \"200ms\"\nprobe.fall = 12\nprobe.rise = 2"
 
-// TestVMSitesByOSPF has FRR find the routes between sites that are joined by a tunnel for each pair.
-func TestVMSitesByOSPF(t *testing.T) {
-	s := newSites(t)
-	device := func(i, j int) string { return fmt.Sprintf("wg%d%d", min(i, j), max(i, j)) }
-	address := func(i, j int) string { return fmt.Sprintf("10.0.%d%d.%d", min(i, j), max(i, j), i) }
-	key := func(i, j int) string { return fmt.Sprintf("key%d%d", i, j) }
-	for i := 1; i <= 3; i++ {
-		var tunnels strings.Builder
-		ospf := "hostname site\n"
-		for j := 1; j <= 3; j++ {
-			if j == i {
-				continue
-			}
-			s.key(key(i, j))
-			fmt.Fprintf(&tunnels, "\n[[uplink]]\nname = \"to%[1]d\"\nkind = \"wireguard\"\ndevice = \"%[2]s\"\ndefault = false\n  [uplink.ipv4]\n  masquerade = false\n  [uplink.ipv6]\n  method = \"off\"\n  [uplink.wireguard]\n"+
-				"  private_key_file = \"%[3]s/%[4]s\"\n  listen_port = 51%[5]d%[1]d0\n  addresses = [\"%[6]s/24\"]\n"+
-				"  peers = [ { public_key = \"%[7]s\", endpoint = \"%[8]s:51%[1]d%[5]d0\", allowed_ips = [\"0.0.0.0/0\"], keepalive = \"5s\" } ]\n  [uplink.probe]\n  targets = [\"%[9]s\"]\n%[10]s",
-				j, device(i, j), s.dir, key(i, j), i, address(i, j), s.key(key(j, i)), siteWAN[j][0], address(j, i), unhurriedProbes)
-			ospf += fmt.Sprintf("interface %s\n ip ospf network point-to-point\n ip ospf hello-interval 1\n ip ospf dead-interval 6\n!\n", device(i, j))
-		}
-		ospf += fmt.Sprintf("router ospf\n ospf router-id 10.255.0.%d\n passive-interface lan0\n network 10.0.0.0/16 area 0\n network 192.168.%d.0/24 area 0\n", i, 34+i)
-		s.start(i, 1, tunnels.String())
-		s.route(i, ospf)
-	}
-	s.mesh()
-	for i := 1; i <= 3; i++ {
-		s.reaches(fmt.Sprintf("host%d", i), "192.0.2.1")
-	}
+// tunnelDevice is that of the tunnel between two sites, and tunnelAddress that of the first of them in it.
+func tunnelDevice(i, j int) string { return fmt.Sprintf("wg%d%d", min(i, j), max(i, j)) }
 
-	// Without the way between the first two, OSPF finds that by the third.
-	mustScript(t, `ip netns exec net nft 'table ip cut { chain f { type filter hook forward priority 0; ip saddr 198.51.100.2 ip daddr 203.0.113.2 drop; ip saddr 203.0.113.2 ip daddr 198.51.100.2 drop; }; }'`)
+func tunnelAddress(i, j int) string {
+	return fmt.Sprintf("10.0.%d%d.%d", min(i, j), max(i, j), i)
+}
+
+// tunnels configures a site's tunnels to the two others.
+func (s *sites) tunnels(i int) string {
+	s.Helper()
+	var b strings.Builder
+	key := func(i, j int) string { return fmt.Sprintf("key%d%d", i, j) }
+	for j := 1; j <= 3; j++ {
+		if j == i {
+			continue
+		}
+		s.key(key(i, j))
+		fmt.Fprintf(&b, "\n[[uplink]]\nname = \"to%[1]d\"\nkind = \"wireguard\"\ndevice = \"%[2]s\"\ndefault = false\n  [uplink.ipv4]\n  masquerade = false\n  [uplink.ipv6]\n  method = \"off\"\n  [uplink.wireguard]\n"+
+			"  private_key_file = \"%[3]s/%[4]s\"\n  listen_port = 51%[5]d%[1]d0\n  addresses = [\"%[6]s/24\"]\n"+
+			"  peers = [ { public_key = \"%[7]s\", endpoint = \"%[8]s:51%[1]d%[5]d0\", allowed_ips = [\"0.0.0.0/0\", \"::/0\"], keepalive = \"5s\" } ]\n  [uplink.probe]\n  targets = [\"%[9]s\"]\n%[10]s",
+			j, tunnelDevice(i, j), s.dir, key(i, j), i, tunnelAddress(i, j), s.key(key(j, i)), siteWAN[j][0], tunnelAddress(j, i), unhurriedProbes)
+	}
+	return b.String()
+}
+
+// cuts ends the direct way from site 1 to site 2, and then every way: what is for site 2 goes by site 3, and then nowhere. Protocol is
+// that of the routes between sites.
+func (s *sites) cuts(protocol string) {
+	s.Helper()
+	mustScript(s, `ip netns exec net nft 'table ip cut { chain f { type filter hook forward priority 0; ip saddr 198.51.100.2 ip daddr 203.0.113.2 drop; ip saddr 203.0.113.2 ip daddr 198.51.100.2 drop; }; }'`)
 	s.routers[1].await("the way by site 3", func() error {
 		if out := s.routers[1].in("ip route get 192.168.36.10"); !strings.Contains(out, "dev wg13") {
 			return fmt.Errorf("it is %s", out)
@@ -320,18 +319,81 @@ func TestVMSitesByOSPF(t *testing.T) {
 		return nil
 	})
 	s.mesh()
-	// And with no way at all what is for the other site goes nowhere.
-	mustScript(t, `ip netns exec net nft 'add rule ip cut f ip saddr 192.0.2.130 ip daddr 203.0.113.2 drop; add rule ip cut f ip saddr 203.0.113.2 ip daddr 192.0.2.130 drop'`)
+	mustScript(s, `ip netns exec net nft 'add rule ip cut f ip saddr 192.0.2.130 ip daddr 203.0.113.2 drop; add rule ip cut f ip saddr 203.0.113.2 ip daddr 192.0.2.130 drop'`)
 	s.routers[1].await("the route to site 2 to go", func() error {
-		if out := s.routers[1].in("ip route show proto ospf"); strings.Contains(out, "192.168.36.0/24") {
+		if out := s.routers[1].in("ip route show type unicast proto " + protocol); strings.Contains(out, "192.168.36.0/24") {
 			return fmt.Errorf("there is %s", out)
 		}
 		return nil
 	})
 	if out, err := script("ip netns exec host1 ping -n -c 3 -W 1 192.168.36.10"); err == nil {
-		t.Errorf("site 2 answers: %s", out)
+		s.Errorf("site 2 answers: %s", out)
 	}
 	s.leaks()
+}
+
+// TestVMSitesByOSPF has FRR find the routes between sites that are joined by a tunnel for each pair.
+func TestVMSitesByOSPF(t *testing.T) {
+	s := newSites(t)
+	for i := 1; i <= 3; i++ {
+		ospf := "hostname site\n"
+		for j := 1; j <= 3; j++ {
+			if j != i {
+				ospf += fmt.Sprintf("interface %s\n ip ospf network point-to-point\n ip ospf hello-interval 1\n ip ospf dead-interval 6\n!\n", tunnelDevice(i, j))
+			}
+		}
+		ospf += fmt.Sprintf("router ospf\n ospf router-id 10.255.0.%d\n passive-interface lan0\n network 10.0.0.0/16 area 0\n network 192.168.%d.0/24 area 0\n", i, 34+i)
+		s.start(i, 1, s.tunnels(i))
+		s.route(i, ospf)
+	}
+	s.mesh()
+	for i := 1; i <= 3; i++ {
+		s.reaches(fmt.Sprintf("host%d", i), "192.0.2.1")
+	}
+	s.cuts("ospf")
+}
+
+// TestVMSitesByBabel has babeld find them, by link-local addresses that somebody gives the tunnels, and tell the other sites the phone of the first,
+// whose route is ours (protocol 117).
+func TestVMSitesByBabel(t *testing.T) {
+	s := newSites(t)
+	mustScript(t, fmt.Sprintf(`
+		ip -n phone link add wg0 type wireguard; ip -n phone address add 10.9.0.2/32 dev wg0
+		ip netns exec phone wg set wg0 private-key %[1]s/phone peer %[3]s endpoint 198.51.100.2:51821 allowed-ips 192.168.0.0/16 persistent-keepalive 5
+		ip -n phone link set wg0 up; ip -n phone route add 192.168.0.0/16 dev wg0`, s.dir, s.key("phone"), s.key("phones")))
+	for i := 1; i <= 3; i++ {
+		tunnels, babel := s.tunnels(i), fmt.Sprintf("redistribute ip 192.168.%d.0/24 eq 24 allow\nredistribute proto 117 ip 10.9.0.0/24 ge 32 allow\nredistribute local deny\nredistribute deny\n", 34+i)
+		for j := 1; j <= 3; j++ {
+			if j != i {
+				babel += fmt.Sprintf("interface %s type tunnel hello-interval 1 update-interval 2\n", tunnelDevice(i, j))
+			}
+		}
+		if i == 1 {
+			tunnels += fmt.Sprintf("\n[[uplink]]\nname = \"phones\"\nkind = \"wireguard\"\ndevice = \"wg-phones\"\npeer_routes = true\n  [uplink.ipv6]\n  method = \"off\"\n  [uplink.wireguard]\n  private_key_file = \"%s/phones\"\n"+
+				"  listen_port = 51821\n  addresses = [\"10.9.0.1/32\"]\n  peers = [ { public_key = \"%s\", allowed_ips = [\"10.9.0.2/32\"] } ]\n", s.dir, s.key("phone"))
+		}
+		s.start(i, 1, tunnels)
+		for j := 1; j <= 3; j++ {
+			if j != i {
+				s.routers[i].in(fmt.Sprintf("ip address add fe80::%d/64 dev %s", i, tunnelDevice(i, j)))
+			}
+		}
+		conf := filepath.Join(s.dir, fmt.Sprintf("babel%d", i))
+		if err := os.WriteFile(conf, []byte(babel), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		serveIn(t, fmt.Sprintf("site%d", i), "babeld", "-I", conf+".pid", "-S", conf+".state", "-c", conf)
+	}
+	s.mesh()
+	for i := 1; i <= 3; i++ {
+		s.reaches(fmt.Sprintf("host%d", i), "192.0.2.1")
+		s.reaches(fmt.Sprintf("host%d", i), "10.9.0.2")
+	}
+	s.routers[1].kill()
+	s.routers[1].start()
+	s.mesh()
+	s.reaches("host2", "10.9.0.2")
+	s.cuts("babel")
 }
 
 // route runs zebra and ospfd at a site.

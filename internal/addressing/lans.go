@@ -293,8 +293,12 @@ func (l *lans) problems() []rules.Problem {
 	var problems []rules.Problem
 	for _, device := range slices.Sorted(maps.Keys(l.others)) {
 		for _, o := range l.others[device] {
+			who := fmt.Sprintf("another router, %v,", o.Router)
+			if o.Here {
+				who = "another program of this machine"
+			}
 			p := rules.Problem{Code: "other-router", Severity: "warning",
-				Message: fmt.Sprintf("another router, %v, sends router advertisements on %s", o.Router, device),
+				Message: fmt.Sprintf("%s sends router advertisements on %s", who, device),
 				Fix:     fmt.Sprintf("stop it (radvd, dnsmasq, odhcpd or systemd-networkd on this box, or a router among the hosts), or leave the LAN to it: advertise = false for %s", device)}
 			for _, c := range o.Conflicts {
 				p.Message += "; " + c

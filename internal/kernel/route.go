@@ -13,6 +13,9 @@ import (
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
+// rtaNextHopID is RTA_NH_ID of linux/rtnetlink.h.
+const rtaNextHopID = 30
+
 // decodeRoute reads a route of any table into r, whose lists it uses again; it reports whether that is one.
 func (d devices) decodeRoute(m []byte, r *explain.TableRoute) bool {
 	if len(m) < unix.SizeofRtMsg {
@@ -23,7 +26,7 @@ func (d devices) decodeRoute(m []byte, r *explain.TableRoute) bool {
 	if !known || msg.Flags&unix.RTM_F_CLONED != 0 {
 		return false
 	}
-	*r = explain.TableRoute{TOS: msg.Tos, Unusable: r.Unusable[:0], Linkdown: r.Linkdown[:0], Route: netcfg.Route{Nexthops: r.Nexthops[:0],
+	*r = explain.TableRoute{Unusable: r.Unusable[:0], Linkdown: r.Linkdown[:0], Route: netcfg.Route{TOS: msg.Tos, Nexthops: r.Nexthops[:0],
 		Family: family, Table: uint32(msg.Table), Type: netcfg.RouteType(msg.Type), Protocol: msg.Protocol, Dst: family.Default()}}
 	if family == rules.IPv4 {
 		r.Scope = msg.Scope
@@ -55,6 +58,8 @@ func (d devices) decodeRoute(m []byte, r *explain.TableRoute) bool {
 					r.MTU = int(native32(value))
 				}
 			}
+		case rtaNextHopID:
+			r.Object = native32(value)
 		case unix.RTA_MULTIPATH:
 			d.decodeNexthops(value, r)
 		}
@@ -107,12 +112,16 @@ func (d devices) decodeNexthops(b []byte, r *explain.TableRoute) {
 
 func (k *Kernel) changeRoute(msgType, flags int, r netcfg.Route) error {
 	req := k.request(msgType, flags|unix.NLM_F_ACK)
-	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Dst_len: uint8(r.Dst.Bits()),
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: familyNumber(r.Family), Dst_len: uint8(r.Dst.Bits()), Tos: r.TOS,
 		Protocol: r.Protocol, Scope: r.Scope, Type: uint8(r.Type)}}
 	req.AddData(msg)
 	add := func(typ int, value []byte) { req.AddData(nl.NewRtAttr(typ, value)) }
 	add(unix.RTA_TABLE, nl.Uint32Attr(r.Table))
 	add(unix.RTA_DST, r.Dst.Addr().AsSlice())
+	if r.From.IsValid() {
+		msg.Src_len = uint8(r.From.Bits())
+		add(unix.RTA_SRC, r.From.Addr().AsSlice())
+	}
 	if r.Metric != 0 {
 		add(unix.RTA_PRIORITY, nl.Uint32Attr(r.Metric))
 	}
@@ -124,9 +133,11 @@ func (k *Kernel) changeRoute(msgType, flags int, r netcfg.Route) error {
 		metrics.AddRtAttr(unix.RTAX_MTU, nl.Uint32Attr(uint32(r.MTU)))
 		req.AddData(metrics)
 	}
-	switch len(r.Nexthops) {
-	case 0:
-	case 1:
+	switch {
+	case r.Object != 0 && msgType == unix.RTM_DELROUTE:
+		add(rtaNextHopID, nl.Uint32Attr(r.Object))
+	case len(r.Nexthops) == 0:
+	case len(r.Nexthops) == 1:
 		hop := r.Nexthops[0]
 		index, ok := k.devices.index[hop.Device]
 		if !ok {

@@ -1,6 +1,7 @@
 package ndisc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,6 +119,7 @@ type sender struct {
 	schedule   *schedule
 	others     otherRouters
 	advertised *Content // what is being advertised; nil: nothing
+	sent       [][]byte // the latest messages
 	final      *finalRA // that is under way
 	link       Link
 }
@@ -185,6 +187,7 @@ func (s *sender) send(now time.Time) {
 		s.schedule.failed(now)
 		return
 	}
+	s.sent = messages
 	for _, host := range to {
 		sent := true
 		for _, m := range messages {
@@ -215,9 +218,17 @@ func (s *sender) countFinal() {
 	}
 }
 
+// sameMessage compares two but for the checksum, which the kernel fills in.
+func sameMessage(a, b []byte) bool {
+	const checksum, body = 2, 4 // RFC 4443 section 2.1
+	return len(a) == len(b) && len(a) > body && bytes.Equal(a[:checksum], b[:checksum]) && bytes.Equal(a[body:], b[body:])
+}
+
 // receive takes a message of the LAN in.
 func (s *sender) receive(p Packet, now time.Time) {
-	if p.From == s.link.Addr || len(p.Data) == 0 {
+	// Our own come back where the LAN has a loop, and never from our socket (IPV6_MULTICAST_LOOP).
+	here := p.From == s.link.Addr
+	if len(p.Data) == 0 || here && (p.Data[0] != typeAdvert || slices.ContainsFunc(s.sent, func(m []byte) bool { return sameMessage(m, p.Data) })) {
 		return
 	}
 	var err error
@@ -229,7 +240,7 @@ func (s *sender) receive(p Packet, now time.Time) {
 	case typeAdvert:
 		var heard advert
 		if heard, err = parseAdvert(p); err == nil {
-			s.others.receive(p.From, heard, s.advertised, now)
+			s.others.receive(Other{Router: p.From, Here: here}, heard, s.advertised, now)
 		}
 	}
 	if err != nil {

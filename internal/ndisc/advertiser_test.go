@@ -504,10 +504,19 @@ func TestOtherRoutersAreNoticedComparedAndForgotten(t *testing.T) {
 		}
 		sleep(300 * time.Second)
 		a.deliver(one)
-		a.deliver(plain(time.Hour).packet(ourAddr)) // our own, by a loop
+		own := a.sent()
+		echo := slices.Clone(own[len(own)-1].message)
+		echo[2], echo[3] = 0x12, 0x34                               // the checksum, as the kernel fills it in
+		a.deliver(Packet{Data: echo, From: ourAddr, HopLimit: 255}) // by a loop of the LAN
 		if got := a.otherRouters(); len(got) != 0 {
-			t.Errorf("the same again is no news: %+v", got)
+			t.Errorf("the same again, and our own, are no news: %+v", got)
 		}
+		a.deliver(plain(time.Hour).packet(ourAddr))
+		if got := a.otherRouters(); len(got) != 1 || len(got[0]) != 2 || !slices.ContainsFunc(got[0], func(o Other) bool { return o.Router == ourAddr && o.Here }) {
+			t.Errorf("another program of this machine: %+v", got)
+		}
+		a.deliver(says{}.packet(ourAddr))
+		a.otherRouters()
 		sleep(600*time.Second - time.Millisecond)
 		if got := a.otherRouters(); len(got) != 0 {
 			t.Errorf("forgotten too early: %+v", got)

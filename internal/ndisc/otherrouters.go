@@ -10,6 +10,7 @@ import (
 // Other is another router that advertises on our LAN.
 type Other struct {
 	Router     netip.Addr // its link-local address
+	Here       bool       // another program of this machine: the address is ours
 	Lifetime   time.Duration
 	Preference Preference
 	Prefixes   []netip.Prefix
@@ -32,9 +33,9 @@ type otherRouters struct {
 	changed bool
 }
 
-// receive takes another router's advertisement in.
-func (r *otherRouters) receive(from netip.Addr, a advert, ours *Content, now time.Time) {
-	o := Other{Router: from, Lifetime: a.lifetime, Preference: a.preference, Expires: now.Add(a.lifetime)}
+// receive takes an advertisement of another router in, of which nothing but who it is is known.
+func (r *otherRouters) receive(o Other, a advert, ours *Content, now time.Time) {
+	o.Lifetime, o.Preference, o.Expires = a.lifetime, a.preference, now.Add(a.lifetime)
 	for _, p := range a.prefixes {
 		o.Prefixes = append(o.Prefixes, p.prefix)
 		if a.lifetime == 0 {
@@ -45,7 +46,7 @@ func (r *otherRouters) receive(from netip.Addr, a advert, ours *Content, now tim
 	if ours != nil {
 		o.Conflicts = ours.conflicts(a, now)
 	}
-	i := slices.IndexFunc(r.list, func(known Other) bool { return known.Router == from })
+	i := slices.IndexFunc(r.list, func(known Other) bool { return known.Router == o.Router })
 	if over(o.Expires, now) { // it goes
 		if i >= 0 {
 			r.list, r.changed = slices.Delete(r.list, i, i+1), true

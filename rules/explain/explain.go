@@ -38,10 +38,8 @@ type Routing struct {
 // TableRoute is a route as a lookup meets it: with what decides whether it is used.
 type TableRoute struct {
 	netcfg.Route
-	From     netip.Prefix // IPv6: only for packets with such a source; zero for all
-	TOS      uint8        // IPv4: only for packets with this field; 0 for all
-	Unusable []bool       // by nexthop: the kernel has marked it dead, as on a device that is down
-	Linkdown []bool       // by nexthop: its device has no carrier
+	Unusable []bool // by nexthop: the kernel has marked it dead, as on a device that is down
+	Linkdown []bool // by nexthop: its device has no carrier
 }
 
 // AddNexthop appends a nexthop and what the kernel says of it.

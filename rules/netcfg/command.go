@@ -51,6 +51,11 @@ func (o PutRoute) Command() string {
 
 // Command writes the change as a line for a shell.
 func (o DelRoute) Command() string {
+	if o.Object != 0 {
+		r := o.Route
+		r.Nexthops = nil
+		return fmt.Sprintf("ip %s route del %s nhid %d", o.Family.Flag(), r, o.Object)
+	}
 	return fmt.Sprintf("ip %s route del %s", o.Family.Flag(), o.Route)
 }
 
@@ -126,6 +131,12 @@ func (r Route) String() string {
 		b.WriteString("default")
 	} else {
 		b.WriteString(r.Dst.String())
+	}
+	if r.From.IsValid() {
+		b.WriteString(" from " + r.From.String())
+	}
+	if r.TOS != 0 {
+		fmt.Fprintf(&b, " tos %#x", r.TOS)
 	}
 	if len(r.Nexthops) == 1 {
 		b.WriteString(r.Nexthops[0].String())

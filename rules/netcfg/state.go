@@ -97,7 +97,7 @@ type Nexthop struct {
 	Onlink  bool       // the gateway need not be covered by a connected route
 }
 
-// Route is a route as the kernel identifies it (family, table, destination, metric) and where it leads.
+// Route is a route as the kernel identifies it (family, table, destination, source or TOS, metric) and where it leads.
 type Route struct {
 	Family   inet.Family
 	Table    uint32
@@ -109,6 +109,12 @@ type Route struct {
 	Src      netip.Addr // preferred source
 	MTU      int        // locked or learned path MTU of the route, 0 for none
 	Nexthops []Nexthop  // empty unless Unicast
+	// From is of IPv6: only for packets with such a source; zero for all. TOS is of IPv4: only for packets with this field; 0 for all.
+	From netip.Prefix
+	TOS  uint8
+	// Object is the nexthop object (ip nexthop) that the nexthops were found in, 0 for none. It matters to a request to delete the
+	// route alone, which must name it in IPv4 (net/ipv4/fib_semantics.c fib_nh_match); routes of ours have none.
+	Object uint32
 }
 
 // RouteKey is what makes two routes the same object to "ip route replace".
@@ -117,13 +123,15 @@ type RouteKey struct {
 	Table  uint32
 	Dst    netip.Prefix
 	Metric uint32
+	From   netip.Prefix
+	TOS    uint8
 }
 
 // SameKey reports whether the kernel has room for only one of the two.
 func (r *Route) SameKey(o *Route) bool { return r.Key() == o.Key() }
 
 // Key is what the kernel has room for once.
-func (r *Route) Key() RouteKey { return RouteKey{r.Family, r.Table, r.Dst, r.Metric} }
+func (r *Route) Key() RouteKey { return RouteKey{r.Family, r.Table, r.Dst, r.Metric, r.From, r.TOS} }
 
 // Equal reports whether both routes would forward alike and carry the same tag.
 func (r Route) Equal(o Route) bool { return r.equal(&o) }
@@ -137,7 +145,7 @@ func (r *Route) equal(o *Route) bool {
 // the request says, and not whether a gateway needs no connected route (net/ipv4/fib_trie.c fib_table_delete,
 // fib_semantics.c fib_nh_match and fib_metrics_match).
 func (r *Route) Removes(o *Route) bool {
-	return r.Key() == o.Key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope &&
+	return r.Key() == o.Key() && r.Type == o.Type && r.Protocol == o.Protocol && r.Scope == o.Scope && r.Object == o.Object &&
 		(!r.Src.IsValid() || r.Src == o.Src) && (r.MTU == 0 || r.MTU == o.MTU) &&
 		slices.EqualFunc(r.Nexthops, o.Nexthops, func(a, b Nexthop) bool {
 			return a.Device == b.Device && (!a.Gateway.IsValid() || a.Gateway == b.Gateway) && (len(r.Nexthops) == 1 || a.Weight == b.Weight)

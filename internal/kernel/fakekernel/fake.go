@@ -286,9 +286,7 @@ func (k *Kernel) putRoute(op netcfg.PutRoute) error {
 			return unix.ENETDOWN
 		}
 	}
-	same := func(r netcfg.Route) bool {
-		return r.Family == op.Family && r.Table == op.Table && r.Dst == op.Dst && r.Metric == op.Metric
-	}
+	same := func(r netcfg.Route) bool { return r.SameKey(&op.Route) }
 	i := slices.IndexFunc(k.obs.Routes, same)
 	switch {
 	case i < 0:
