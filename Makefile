@@ -33,7 +33,7 @@ BENCH    ?= .
 SOAK_SEED ?= 1
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e field vm screenshots fuzz bench bench-peers soak simulate lint cross check packages packages-test release install uninstall clean
+.PHONY: build demo deps test e2e field vm screenshots axe fuzz bench bench-peers soak simulate lint cross check packages packages-test release install uninstall clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w$(if $(RELEASE), -X main.release=$(RELEASE))' -o $(BIN) ./cmd/uplinkd
@@ -65,6 +65,9 @@ vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machin
 screenshots: deps ## docs/images anew; DIR=pictures keeps the pictures of every state, width and colour scheme too
 	@dir="$(DIR)"; dir="$${dir:-$$(mktemp -d)}" && mkdir -p "$$dir" docs/images && \
 	UPLINKD_SCREENSHOTS="$$dir" $(GO) test -count 1 -timeout 10m -run TheDashboardServesEveryone $(E2E) && cp "$$dir"/dashboard*.webp docs/images/
+
+axe: deps ## the dashboard in each state, by axe-core, which npm brings
+	@GO=$(GO) scripts/axe
 
 fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZTIME
 	@scripts/fuzz $(FUZZTIME) $(NETFUZZTIME)
