@@ -110,9 +110,10 @@ release: ## RELEASE=v1.2.3: tags what is committed, and builds its packages
 	@GO=$(GO) packaging/build
 
 packages-test: ## the .deb of this machine: lintian, and installed, upgraded, removed and purged in a system of its own
-	@scripts/deps lintian:lintian mmdebstrap:mmdebstrap
+	@scripts/deps lintian:lintian mmdebstrap:mmdebstrap ansible-core:ansible-playbook openssh-client:ssh
 	@GO=$(GO) packaging/test
 	@GO=$(GO) packaging/tutorial-test
+	@GO=$(GO) packaging/ansible-test
 
 # Where install puts things.
 DESTDIR  ?=
