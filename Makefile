@@ -26,14 +26,14 @@ FIELDDEPS := keepalived:keepalived ufw:ufw firewalld:firewall-cmd shorewall:shor
 	frr:/usr/lib/frr/ospfd bird2:bird babeld:babeld conntrackd:conntrackd ifupdown:ifup netavark:/usr/lib/podman/netavark libvirt-daemon:libvirtd \
 	libvirt-clients:virsh wireguard-go:wireguard wireguard-tools:wg-quick docker.io:dockerd prometheus-alertmanager:amtool ansible-core:ansible-playbook \
 	openssh-server:sshd openssh-client:ssh netplan.io:netplan
-FIELD    := ^Test(Beside|AFleet|AnsibleChanges|APairOfRouters|ListsAndDomains|ADownloadByMultipath|NewFlows(TakeTheFaster|SpillOver)|TheReportHas|AKillSwitchByAList|ALineThatStaysDead|DnsmasqFollows|UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo|ADefaultOfARival|APointToPointLine|ALeaseThatEnds|TwinsWith|TheChartsMove|TheDashboard(Fits|Says|Explains|Serves|Stays|Tells)|AHouseWithoutIPv6|ForwardedPortsFollow|ALANHasTheNetworkOf|ATranslatedLineFailsOver|TheDrainButton|Upgrades|RoutersOfOtherKinds|ARouterBehindTheLANFollows)
+FIELD    := ^Test(Beside|AFleet|AnsibleChanges|APairOfRouters|ListsAndDomains|ADownloadByMultipath|NewFlows(TakeTheFaster|SpillOver)|TheReportHas|AKillSwitchByAList|ALineThatStaysDead|DnsmasqFollows|UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo|ADefaultOfARival|APointToPointLine|ALeaseThatEnds|TwinsWith|TheChartsMove|TheDashboard(Fits|Says|Explains|Serves|Stays|Tells)|AHouseWithoutIPv6|ForwardedPortsFollow|ALANHasTheNetworkOf|ATranslatedLineFailsOver|TheDrainButton|Upgrades|RoutersOfOtherKinds|ARouterBehindTheLANFollows|TheCommandsOfTroubleshooting)
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
 SOAK_SEED ?= 1
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e field vm screenshots fuzz bench bench-peers soak simulate lint cross check packages packages-test release install uninstall clean
+.PHONY: build demo deps test e2e field vm screenshots axe fuzz bench bench-peers soak simulate lint cross check packages packages-test release install uninstall clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w$(if $(RELEASE), -X main.release=$(RELEASE))' -o $(BIN) ./cmd/uplinkd
@@ -65,6 +65,9 @@ vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machin
 screenshots: deps ## docs/images anew; DIR=pictures keeps the pictures of every state, width and colour scheme too
 	@dir="$(DIR)"; dir="$${dir:-$$(mktemp -d)}" && mkdir -p "$$dir" docs/images && \
 	UPLINKD_SCREENSHOTS="$$dir" $(GO) test -count 1 -timeout 10m -run TheDashboardServesEveryone $(E2E) && cp "$$dir"/dashboard*.webp docs/images/
+
+axe: deps ## the dashboard in each state, by axe-core, which npm brings
+	@GO=$(GO) scripts/axe
 
 fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZTIME
 	@scripts/fuzz $(FUZZTIME) $(NETFUZZTIME)
@@ -107,9 +110,10 @@ release: ## RELEASE=v1.2.3: tags what is committed, and builds its packages
 	@GO=$(GO) packaging/build
 
 packages-test: ## the .deb of this machine: lintian, and installed, upgraded, removed and purged in a system of its own
-	@scripts/deps lintian:lintian mmdebstrap:mmdebstrap
+	@scripts/deps lintian:lintian mmdebstrap:mmdebstrap ansible-core:ansible-playbook openssh-client:ssh
 	@GO=$(GO) packaging/test
 	@GO=$(GO) packaging/tutorial-test
+	@GO=$(GO) packaging/ansible-test
 
 # Where install puts things.
 DESTDIR  ?=

@@ -25,10 +25,10 @@ fail() {
 }
 
 step "a Debian"
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/uplinkd-packages/bookworm-2-$arch.tar
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/uplinkd-packages/bookworm-3-$arch.tar
 if [ ! -e "$cache" ]; then
 	mkdir -p "$(dirname "$cache")"
-	mmdebstrap --quiet --variant=essential --include=systemd,systemd-sysv,dbus,iproute2,nftables,iputils-ping,man-db,passwd,ifupdown,isc-dhcp-client,dnsmasq-base,less,procps bookworm "$cache.new"
+	mmdebstrap --quiet --format=tar --variant=essential --include=systemd,systemd-sysv,dbus,iproute2,nftables,iputils-ping,man-db,passwd,ifupdown,isc-dhcp-client,dnsmasq-base,less,procps,openssh-server,python3,python3-apt bookworm "$cache.new"
 	mv "$cache.new" "$cache"
 fi
 root=$work/root

@@ -28,6 +28,7 @@ type scene struct {
 	status status.Status
 	report status.Report
 	events []status.Event
+	found  []status.Finding // by the doctor
 }
 
 func (s *scene) Status() status.Status               { return s.status }
@@ -139,9 +140,15 @@ func scenes() map[string]*scene {
 
 	broken := base(line(1, "fiber", "enp1s0", 1, 8.4, 0), lte(1))
 	dead(&broken.status.Uplinks[0].IPv4, 4)
+	broken.status.Uplinks[1].IPv4.Targets[2].Up = false
 	broken.status.Problems = []rules.Problem{{Code: "dead-target", Severity: "warning", Message: "target 9.9.9.9 does not answer by lte, although others do: it is ignored until it answers",
 		Fix: "choose another target in [uplink.probe], unless the outage is known"}}
 	broken.report.Uplinks = []status.ReportedUplink{reported("fiber", 0.9991, outage(220*time.Hour, 214, "no answer from 3 targets for 1.1 s"), outage(4*time.Minute, 240, "no answer from 3 targets for 1.1 s")), reported("lte", 1)}
+
+	broken.found = []status.Finding{
+		{Check: "foreign-rules", Severity: "error", Cause: "rule 10150 stands among those of uplinkd, and sends packets past them", Fix: "ip -4 rule del pref 10150"},
+		{Check: "rp-filter", Severity: "warning", Cause: "the kernel drops packets that arrive on lte (wwan0)", Fix: "sysctl -w net.ipv4.conf.wwan0.rp_filter=2"},
+		{Check: "flow-offload", Severity: "notice", Cause: "a flowtable of another program has connections", Fix: ""}}
 
 	at := broken.status.Uplinks[0].IPv4.Since
 	broken.events = []status.Event{
@@ -199,8 +206,9 @@ func showScene(t *testing.T, s *scene, token string) *browser {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
+	examine := func(context.Context) (status.Examination, error) { return status.Examination{Findings: s.found}, nil }
 	go func() {
-		done <- api.NewServer(api.Options{Source: s, Meter: s, Events: log, Token: token}).Serve(ctx, listeners)
+		done <- api.NewServer(api.Options{Source: s, Meter: s, Events: log, Token: token, Examine: examine}).Serve(ctx, listeners)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -255,15 +263,6 @@ for (const e of document.querySelectorAll("[tabindex]")) if (e.tabIndex > 0) bad
 for (const e of document.querySelectorAll("button, input, select, summary")) { const r = e.getBoundingClientRect(); if (seen(e) && r.width && (r.width < 24 || r.height < 24) && e.type !== "radio") bad.push("small to press, " + r.width.toFixed() + "x" + r.height.toFixed() + ": " + name(e)); }
 return bad`
 
-// accessible fails the test for barriers.
-func (b *browser) accessible(when string) {
-	b.Helper()
-	var bad []string
-	if b.script(&bad, barriers); len(bad) > 0 {
-		b.Errorf("%s:\n%s", when, strings.Join(bad, "\n"))
-	}
-}
-
 // mistakesAreFound puts some into the page, and fails the test unless each is found.
 func (b *browser) mistakesAreFound() {
 	b.Helper()
@@ -311,8 +310,9 @@ func TestTheDashboardServesEveryoneInEveryState(t *testing.T) {
 	dir := os.Getenv("UPLINKD_SCREENSHOTS")
 	for name, s := range scenes() {
 		t.Run(name, func(t *testing.T) {
-			b := showScene(t, s, "")
+			b := showScene(t, s, dashboardToken)
 			b.mistakesAreFound()
+			b.axeFindsMistakes()
 			for _, width := range []int{360, 768, 1280} {
 				for _, scheme := range []string{"light", "dark"} {
 					b.setViewport(width, 900, scheme)
@@ -340,6 +340,18 @@ func TestTheDashboardServesEveryoneInEveryState(t *testing.T) {
 			if len(places) < 8 || !slices.IsSorted(places) || len(unseen) > 0 {
 				t.Errorf("the focus goes to %v; it cannot be seen at %v", places, unseen)
 			}
+			b.click("#examine")
+			b.await("what the doctor finds", `return document.getElementById("findings").children.length === arguments[0]`, max(1, len(s.found))+1)
+			b.fits(360)
+			b.accessible("with the machine examined")
+			b.click("#key")
+			b.accessible("while a token is asked for")
+			b.script(nil, `document.getElementById("unlock").close(); fetch = () => Promise.reject(new Error("no answer"))`)
+			b.await("the daemon to be missed", `return document.body.classList.contains("stale")`)
+			for _, scheme := range []string{"light", "dark"} {
+				b.setViewport(1280, 900, scheme)
+				b.accessible("while nobody answers, " + scheme)
+			}
 			b.faultless()
 		})
 	}
@@ -357,6 +369,15 @@ func (b *browser) small() []byte {
 		b.Fatal(err)
 	}
 	return picture
+}
+
+func TestTheDashboardSaysSinceWhenTrafficTakesItsWay(t *testing.T) {
+	b := showScene(t, scenes()["broken"], "")
+	b.await("the decisions", `return document.getElementById("events").children.length === 4`)
+	if got := b.text("#answer"); !strings.Contains(got, "for 4 min") {
+		t.Errorf("the spare carries traffic for four minutes, and the page says %q", got)
+	}
+	b.faultless()
 }
 
 func TestTheDashboardStaysUsableWith62Uplinks(t *testing.T) {

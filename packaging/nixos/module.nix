@@ -25,6 +25,12 @@ in
       example = { uplink = [ { name = "fiber"; device = "eth1"; } { name = "lte"; device = "wwan0"; tier = 2; metered = true; } ]; };
       description = "The configuration, see uplinkd.toml(5). Without one, every device that holds a default route is an uplink. Secrets do not belong here: name files.";
     };
+    extraPackages = lib.mkOption {
+      type = lib.types.listOf lib.types.package;
+      default = [ ];
+      example = lib.literalExpression "[ pkgs.tayga pkgs.unbound ]";
+      description = "What the daemon runs: tayga for method = \"clat\", unbound-control for [dns] unbound.";
+    };
     guard = lib.mkOption {
       type = lib.types.bool;
       default = true;
@@ -42,7 +48,8 @@ in
     systemd.services.uplinkd = {
       wantedBy = [ "multi-user.target" ];
       reloadTriggers = lib.optional (cfg.settings != null) config.environment.etc."uplinkd/uplinkd.toml".source;
-      unitConfig.StartLimitIntervalSec = 0;
+      path = cfg.extraPackages; # of the system's programs a unit of NixOS finds none by itself
+      stopIfChanged = false; # restarted in one go: nobody watches the lines while the rest of a new system is activated
     };
     systemd.services.uplinkd-guard.wantedBy = lib.mkIf cfg.guard [ "sysinit.target" ];
     # networkd deletes rules and routes of others unless it is told not to.

@@ -5,15 +5,15 @@ buildGoModule {
   pname = "uplinkd";
   inherit version;
   src = lib.cleanSource ../..;
-  # Of the directory that "go mod vendor" makes: nix hash path vendor.
-  vendorHash = "sha256-gN+z/dHiYohST7wkyVqRvAEFoBvc6ncxNbQrdrhEATc=";
+  # Of the directory that "go mod vendor" makes, as "nix hash path vendor" says; a test compares it.
+  vendorHash = "sha256-dGdScAxpArdTrjXBL3YlUMAFrJjgNfT82Ew3O7Up4wE=";
   subPackages = [ "cmd/uplinkd" ];
   env.CGO_ENABLED = 0;
   ldflags = [ "-s" "-w" "-X main.release=v${version}" ];
   doCheck = false; # the tests make network namespaces
   nativeBuildInputs = [ installShellFiles ];
   postInstall = ''
-    mkdir -p $out/sbin $out/lib/systemd/system
+    mkdir -p $out/lib/systemd/system
     for unit in uplinkd uplinkd-guard; do
       sed "s|/usr/local/sbin|$out/bin|" examples/$unit.service > $out/lib/systemd/system/$unit.service
     done
