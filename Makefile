@@ -113,6 +113,7 @@ packages-test: ## the .deb of this machine: lintian, and installed, upgraded, re
 	@scripts/deps lintian:lintian mmdebstrap:mmdebstrap ansible-core:ansible-playbook openssh-client:ssh
 	@GO=$(GO) packaging/test
 	@GO=$(GO) packaging/tutorial-test
+	@GO=$(GO) packaging/order-test
 	@GO=$(GO) packaging/ansible-test
 
 # Where install puts things.
