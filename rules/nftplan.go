@@ -26,8 +26,9 @@ const (
 // back from the pin on whatever device it comes in, or from local sockets in a chain of type route,
 // which makes the kernel route again. Bits outside the mask belong to others and are kept; those within are cleared
 // of what comes in without a pin, for the kernel leaves a packet the mark of the one that has carried it here
-// (net/ipv4/ip_tunnel_core.c __iptunnel_pull_header). Those of what leaves by another device, or by a tunnel, are cleared last: tunnels and
-// bridges below it route what carries it by the same mark (net/ipv4/udp_tunnel_core.c udp_tunnel_dst_lookup), and that has a source of its own.
+// (net/ipv4/ip_tunnel_core.c __iptunnel_pull_header). Where there are tunnels, those of what leaves by a tunnel or by no uplink are cleared
+// last: tunnels, below bridges too, route what carries it by the same mark (net/ipv4/udp_tunnel_core.c udp_tunnel_dst_lookup), and that has
+// a source of its own.
 //
 // Forwarded packets pass prerouting, forward, where there is something to do, and postrouting. Each of these begins
 // by finding the chain of the packet's pin or device, so that their cost does not grow with the uplinks.
@@ -102,7 +103,9 @@ func (p *planner) nftables() {
 	})
 	foreign := p.rejectForeign(&forward)
 	postrouting.DispatchByDevice("by the uplink", leaving.branch())
-	postrouting.Add(whyCarried, carried...)
+	if p.hasCarriers() {
+		postrouting.Add(whyCarried, carried...)
+	}
 
 	t := &nft.Table{Chains: []nft.Chain{prerouting, output}}
 	for _, chain := range []nft.Chain{dstnat, forward} { // most boxes need none
@@ -125,13 +128,19 @@ func (p *planner) nftables() {
 // whyCarried says why a packet that leaves loses its mark.
 const whyCarried = "what carries it from here has a way of its own"
 
+// hasCarriers reports whether some device routes by the mark of what is inside.
+func (p *planner) hasCarriers() bool {
+	return len(p.cfg.Tunnels) > 0 || slices.ContainsFunc(p.obs.Links, func(l Link) bool { return l.Up && l.routesByInnerMark() })
+}
+
 // routesByInnerMark reports whether a device puts packets into others of this machine, and routes those by the mark of what is inside.
 func (p *planner) routesByInnerMark(device string) bool {
-	if slices.ContainsFunc(p.cfg.Tunnels, func(t Tunnel) bool { return t.Device == device }) {
-		return true
-	}
 	link, _ := p.obs.Link(device)
-	switch link.Kind {
+	return link.routesByInnerMark() || slices.ContainsFunc(p.cfg.Tunnels, func(t Tunnel) bool { return t.Device == device })
+}
+
+func (l *Link) routesByInnerMark() bool {
+	switch l.Kind {
 	case "vxlan", "geneve", "bareudp", "amt", "gre", "gretap", "erspan", "ip6gre", "ip6gretap", "ip6erspan", "ipip", "ip6tnl", "sit", "vti", "vti6", "xfrm":
 		return true
 	}
