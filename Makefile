@@ -26,7 +26,7 @@ FIELDDEPS := keepalived:keepalived ufw:ufw firewalld:firewall-cmd shorewall:shor
 	frr:/usr/lib/frr/ospfd bird2:bird babeld:babeld conntrackd:conntrackd ifupdown:ifup netavark:/usr/lib/podman/netavark libvirt-daemon:libvirtd \
 	libvirt-clients:virsh wireguard-go:wireguard wireguard-tools:wg-quick docker.io:dockerd prometheus-alertmanager:amtool ansible-core:ansible-playbook \
 	openssh-server:sshd openssh-client:ssh netplan.io:netplan
-FIELD    := ^Test(Beside|AFleet|AnsibleChanges|APairOfRouters|ListsAndDomains|ADownloadByMultipath|NewFlows(TakeTheFaster|SpillOver)|TheReportHas|AKillSwitchByAList|ALineThatStaysDead|DnsmasqFollows|UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo|ADefaultOfARival|APointToPointLine|ALeaseThatEnds|TwinsWith|TheChartsMove|TheDashboard(Fits|Says|Explains|Serves|Stays|Tells)|AHouseWithoutIPv6|ForwardedPortsFollow|ALANHasTheNetworkOf|ATranslatedLineFailsOver|TheDrainButton|Upgrades|RoutersOfOtherKinds|ARouterBehindTheLANFollows|TheCommandsOfTroubleshooting)
+FIELD    := ^Test(Beside|AFleet|AnsibleChanges|APairOfRouters|ListsAndDomains|ADownloadByMultipath|NewFlows(TakeTheFaster|SpillOver)|TheReportHas|AKillSwitchByAList|ALineThatStaysDead|DnsmasqFollows|UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo|ADefaultOfARival|APointToPointLine|ALeaseThatEnds|TwinsWith|TheChartsMove|TheDashboard(Fits|Says|Explains|Serves|Stays|Tells)|AHouseWithoutIPv6|ForwardedPortsFollow|ALANHasTheNetworkOf|ATranslatedLineFailsOver|TheDrainButton|Upgrades|RoutersOfOtherKinds|ARouterBehindTheLANFollows|TheCommandsOfTroubleshooting|ARawIPModem)
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
