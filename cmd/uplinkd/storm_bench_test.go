@@ -57,7 +57,7 @@ func BenchmarkStorm(b *testing.B) {
 // storm has ip(8) carry out commands on the router, so many a second.
 func (r *router) storm(perSecond int, command func(n int) string) (end func()) {
 	r.Helper()
-	const beat = 20 * time.Millisecond
+	const interval = 20 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	ip := r.Host("router").Command(ctx, "ip", "-force", "-batch", "-")
 	commands, err := ip.StdinPipe()
@@ -70,11 +70,11 @@ func (r *router) storm(perSecond int, command func(n int) string) (end func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		ticker := time.NewTicker(beat)
+		ticker := time.NewTicker(interval)
 		defer ticker.Stop()
 		for n := 0; ; {
 			var lines strings.Builder
-			for range perSecond / int(time.Second/beat) {
+			for range perSecond / int(time.Second/interval) {
 				lines.WriteString(command(n) + "\n")
 				n++
 			}
