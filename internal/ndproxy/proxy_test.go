@@ -18,8 +18,8 @@ import (
 	"github.com/uplinkd/uplinkd/internal/ndproxy"
 )
 
-// wire is a link on which one host has an address, and answers for it.
-type wire struct {
+// fakeLink is a link on which one host has an address, and answers for it.
+type fakeLink struct {
 	mu       sync.Mutex
 	heard    chan ndproxy.Packet
 	closed   chan struct{}
@@ -28,15 +28,15 @@ type wire struct {
 	answers  map[byte][]byte
 }
 
-func newWire(id byte) *wire {
-	return &wire{heard: make(chan ndproxy.Packet, 16), closed: make(chan struct{}), hardware: net.HardwareAddr{2, 0, 0, 0, 0, id}, answers: make(map[byte][]byte)}
+func newFakeLink(id byte) *fakeLink {
+	return &fakeLink{heard: make(chan ndproxy.Packet, 16), closed: make(chan struct{}), hardware: net.HardwareAddr{2, 0, 0, 0, 0, id}, answers: make(map[byte][]byte)}
 }
 
-func (w *wire) Link() ndproxy.Link {
+func (w *fakeLink) Link() ndproxy.Link {
 	return ndproxy.Link{Addr: netip.MustParseAddr("fe80::9"), Hardware: w.hardware}
 }
 
-func (w *wire) Send(p ndproxy.Packet) error {
+func (w *fakeLink) Send(p ndproxy.Packet) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	target := p.Data[63]
@@ -47,7 +47,7 @@ func (w *wire) Send(p ndproxy.Packet) error {
 	return nil
 }
 
-func (w *wire) Receive() (ndproxy.Packet, error) {
+func (w *fakeLink) Receive() (ndproxy.Packet, error) {
 	select {
 	case p := <-w.heard:
 		return p, nil
@@ -56,7 +56,7 @@ func (w *wire) Receive() (ndproxy.Packet, error) {
 	}
 }
 
-func (w *wire) Close() error { close(w.closed); return nil }
+func (w *fakeLink) Close() error { close(w.closed); return nil }
 
 // neighbour makes a solicitation (135) or an advertisement (136) about 2001:db8:b::id.
 func neighbour(kind, id byte) []byte {
@@ -73,20 +73,20 @@ func neighbour(kind, id byte) []byte {
 // TestAProxyJoinsTwoLinks has a host found that the line asks for, and a neighbour of the line that the LAN asks for.
 func TestAProxyJoinsTwoLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		wires := map[string]*wire{"lan0": newWire(1), "wan0": newWire(2)}
-		wires["lan0"].answers[7] = neighbour(136, 7)
-		wires["wan0"].answers[8] = neighbour(136, 8)
+		links := map[string]*fakeLink{"lan0": newFakeLink(1), "wan0": newFakeLink(2)}
+		links["lan0"].answers[7] = neighbour(136, 7)
+		links["wan0"].answers[8] = neighbour(136, 8)
 		var changes atomic.Int32 // from either link
 		p := ndproxy.New(ndproxy.Config{Line: "wan0", LAN: "lan0", Network: netip.MustParsePrefix("2001:db8:b::/64"), Own: netip.MustParseAddr("2001:db8:b::9"),
-			Log: slog.New(slog.DiscardHandler), OnChange: func() { changes.Add(1) }, Open: func(device string) (ndproxy.Conn, error) { return wires[device], nil }})
+			Log: slog.New(slog.DiscardHandler), OnChange: func() { changes.Add(1) }, Open: func(device string) (ndproxy.Conn, error) { return links[device], nil }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = p.Run(ctx) }()
 		p.SetLink(2, true)
 		p.SetLAN(1, true, [6]byte{2, 0, 0, 0, 0, 1})
 		synctest.Wait()
-		wires["wan0"].heard <- ndproxy.Packet{Data: neighbour(135, 7), Hardware: net.HardwareAddr{2, 0, 0, 0, 1, 1}}
-		wires["lan0"].heard <- ndproxy.Packet{Data: neighbour(135, 8), Hardware: net.HardwareAddr{2, 0, 0, 0, 1, 1}}
+		links["wan0"].heard <- ndproxy.Packet{Data: neighbour(135, 7), Hardware: net.HardwareAddr{2, 0, 0, 0, 1, 1}}
+		links["lan0"].heard <- ndproxy.Packet{Data: neighbour(135, 8), Hardware: net.HardwareAddr{2, 0, 0, 0, 1, 1}}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		want := ndproxy.Hosts{LAN: []netip.Addr{netip.MustParseAddr("2001:db8:b::7")}, Line: []netip.Addr{netip.MustParseAddr("2001:db8:b::8")}}
@@ -96,13 +96,13 @@ func TestAProxyJoinsTwoLinks(t *testing.T) {
 		if changes.Load() < 2 {
 			t.Errorf("%d changes were told", changes.Load())
 		}
-		if asked := wires["wan0"].asked; !cmp.Equal(asked, []byte{7, 8}) && !cmp.Equal(asked, []byte{8, 7}) { // an answer, and a question
+		if asked := links["wan0"].asked; !cmp.Equal(asked, []byte{7, 8}) && !cmp.Equal(asked, []byte{8, 7}) { // an answer, and a question
 			t.Errorf("the line has heard of %d", asked)
 		}
 		if p.Looped(time.Now()) || p.Crowded(time.Now()) {
 			t.Error("a problem is told")
 		}
-		wires["wan0"].heard <- ndproxy.Packet{Data: neighbour(135, 5), Hardware: wires["lan0"].hardware}
+		links["wan0"].heard <- ndproxy.Packet{Data: neighbour(135, 5), Hardware: links["lan0"].hardware}
 		synctest.Wait()
 		if !p.Looped(time.Now()) || len(p.Hosts().LAN) > 0 {
 			t.Error("that both links are one is not told")

@@ -135,8 +135,8 @@ func (e *Engine) serve(ctx context.Context, conn *tls.Conn) error {
 		defer close(gone)
 		_, _ = conn.Read(make([]byte, 1))
 	})
-	beat := time.NewTicker(heartbeat)
-	defer beat.Stop()
+	ticker := time.NewTicker(heartbeat)
+	defer ticker.Stop()
 	for {
 		e.mu.Lock()
 		m, tell := e.message(have, asked.Protocol == protocol && asked.Node != e.ledger.Node), e.tell
@@ -157,7 +157,7 @@ func (e *Engine) serve(ctx context.Context, conn *tls.Conn) error {
 		case <-gone:
 			return nil
 		case <-tell:
-		case <-beat.C:
+		case <-ticker.C:
 		}
 	}
 }
