@@ -53,7 +53,7 @@ e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
 
 field: deps ## scenes that take longer, and those beside other programs
 	@scripts/deps $(FIELDDEPS)
-	$(GO) test -timeout 25m -parallel 3 -run '$(FIELD)' $(E2E)
+	$(GO) test -timeout 45m -parallel 3 -run '$(FIELD)' $(E2E)
 
 vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
 	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server $(if $(filter none,$(VMSKIP)),frr:/usr/lib/frr/ospfd babeld:babeld)
