@@ -428,16 +428,20 @@ func (a *availability) report(month string, now time.Time, past []outageRecord) 
 			past = append(past, lasts)
 		}
 	}
+	past = slices.DeleteFunc(past, func(o outageRecord) bool {
+		return !o.Outage.Begin.Before(end) || !o.Outage.End.IsZero() && !o.Outage.End.After(begin)
+	})
 	slices.SortStableFunc(past, func(x, y outageRecord) int { return x.Outage.Begin.Compare(y.Outage.Begin.Time) })
-	for _, name := range slices.Sorted(maps.Keys(a.Months[month])) {
-		u := a.Months[month][name]
+	families := a.familiesIn(month, past)
+	for _, name := range slices.Sorted(maps.Keys(families)) {
+		u := cmp.Or(a.Months[month][name], new(uplinkMonth))
 		since := begin
 		if at, known := a.Since[name]; known && at.After(since) {
 			since = at
 		}
 		out := status.ReportedUplink{Name: name, ReceivedBytes: u.Received, SentBytes: u.Sent, FlowsOut: u.FlowsOut, FlowsIn: u.FlowsIn}
-		for _, family := range slices.Sorted(maps.Keys(u.Families)) {
-			f := u.Families[family]
+		for _, family := range slices.Sorted(maps.Keys(families[name])) {
+			f := cmp.Or(u.Families[family], new(familyMonth))
 			times := f.times()
 			rf := status.ReportedFamily{Family: family, UpS: int64(math.Round(f.Up)), DownS: int64(math.Round(f.Down)), RTTp50ms: times[0], RTTp95ms: times[1], RTTp99ms: times[2]}
 			rf.UnwatchedS = max(int64(end.Sub(since).Seconds())-rf.UpS-rf.DownS, 0)
@@ -447,9 +451,8 @@ func (a *availability) report(month string, now time.Time, past []outageRecord) 
 			}
 			var before outageRecord
 			for _, o := range past {
-				lasts := o.Outage.End.IsZero()
 				twice := o.Uplink == before.Uplink && o.Family == before.Family && o.ID == before.ID
-				if o.Uplink == name && o.Family == family && !twice && o.Outage.Begin.Before(end) && (lasts || o.Outage.End.After(begin)) {
+				if o.Uplink == name && o.Family == family && !twice {
 					rf.Outages = append(rf.Outages, o.Outage)
 					before = o
 				}
@@ -459,4 +462,23 @@ func (a *availability) report(month string, now time.Time, past []outageRecord) 
 		r.Uplinks = append(r.Uplinks, out)
 	}
 	return r, true
+}
+
+// familiesIn are those that were sampled in a month, by uplink name, and those of its outages: the log has these when the daemon was killed
+// before it wrote down anything else.
+func (a *availability) familiesIn(month string, outages []outageRecord) map[string]map[string]bool {
+	families := make(map[string]map[string]bool)
+	for name, u := range a.Months[month] {
+		families[name] = make(map[string]bool)
+		for family := range u.Families {
+			families[name][family] = true
+		}
+	}
+	for _, o := range outages {
+		if families[o.Uplink] == nil {
+			families[o.Uplink] = make(map[string]bool)
+		}
+		families[o.Uplink][o.Family] = true
+	}
+	return families
 }

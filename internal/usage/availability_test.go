@@ -170,6 +170,22 @@ func TestOutagesAndAvailabilityAreTold(t *testing.T) {
 }
 
 // A clock that is set changes when an outage was, and not how long.
+// The log of outages is written at once, the rest now and then: after a kill it is all that there is.
+func TestOutagesAreToldBeforeAnythingIsSeenAgain(t *testing.T) {
+	w := newWatch(time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC))
+	w.pass(60)
+	w.turn(uplink.Down)
+	w.pass(30)
+	w.turn(uplink.Up)
+	killed := newAvailability()
+	for month, want := range map[string]int{"2026-11": 1, "2026-10": 0, "2026-12": 0} {
+		report, ok := killed.report(month, w.now, slices.Clone(w.past))
+		if !ok || len(report.Uplinks) != want || want == 1 && (len(report.Uplinks[0].Families) != 1 || len(report.Uplinks[0].Families[0].Outages) != 1) {
+			t.Errorf("%s: %+v", month, report)
+		}
+	}
+}
+
 func TestAClockThatIsSetChangesNoLength(t *testing.T) {
 	for _, step := range []time.Duration{-40 * time.Minute, 3 * time.Hour, 700 * time.Millisecond} {
 		w := newWatch(noon)
