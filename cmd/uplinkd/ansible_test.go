@@ -116,7 +116,7 @@ func TestAnsibleChangesSiteBySite(t *testing.T) {
         tasks_from: configure
       vars:
         uplinkd_config: "{{ lookup('ansible.builtin.file', inventory_hostname ~ '.toml', rstrip=false) }}"
-        uplinkd_confirm: 24
+        uplinkd_confirm: 40
         uplinkd_settle: 6
         uplinkd_checks: ["ip netns exec {{ lan }} ping -c 1 -W 2 192.0.2.1"]
 `)
