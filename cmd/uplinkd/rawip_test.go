@@ -21,15 +21,14 @@ import (
 // nor neighbours, and the default routes name no gateway. It appears as wwan0 on the router, and as modem0 at the second provider.
 type rawIPModem struct {
 	*router
-	ends    []*os.File
-	relays  sync.WaitGroup
-	address string
+	ends   []*os.File
+	relays sync.WaitGroup
 }
 
 // plugInModem makes the device as ModemManager and NetworkManager leave it, with the address of this connection.
 func (r *router) plugInModem(address4, address6 string) *rawIPModem {
 	r.Helper()
-	m := &rawIPModem{router: r, address: address4}
+	m := &rawIPModem{router: r}
 	here, there := r.tun("router", "wwan0"), r.tun("isp2", "modem0")
 	m.ends = []*os.File{here, there}
 	for _, way := range [][2]*os.File{{here, there}, {there, here}} {
