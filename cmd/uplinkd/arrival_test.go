@@ -125,6 +125,7 @@ func TestRepliesLeaveByTheUplinkOfTheirArrival(t *testing.T) {
 // stays alive, and keeps a connection open there, while the other one flaps and the daemon is killed
 // and started again.
 func TestRepliesKeepTheirUplinkWhileEverythingFlaps(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
 	r.serve()
 	r.start()

@@ -158,6 +158,7 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 }
 
 func TestTheDoctorSaysWhatAStrictFilterDropsWhereNoDaemonRuns(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN) // strict, and nothing but what a DHCP client left
 	findings, code := r.doctor()
 	f := wantFinding(t, findings, "rp-filter", "drops packets that arrive on lte (wan2) for 203.0.113.2")

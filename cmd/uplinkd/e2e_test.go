@@ -17,6 +17,7 @@ import (
 )
 
 func TestNewTrafficLeavesADeadProviderAndComesBack(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{lab.Blackhole, lab.Upstream, lab.Gateway, lab.Carrier} {
 		t.Run(kind, func(t *testing.T) {
 			r := newRouter(t, lab.Options{}, dualWAN)
@@ -52,6 +53,7 @@ func TestNewTrafficLeavesADeadProviderAndComesBack(t *testing.T) {
 // TestEstablishedFlowsMoveWhenTheirUplinkDiesAndStayAtFailback watches a UDP flow that is stuck on a dead
 // provider, a TCP connection of the router's own there, and a TCP connection that began elsewhere meanwhile.
 func TestEstablishedFlowsMoveWhenTheirUplinkDiesAndStayAtFailback(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -199,6 +201,7 @@ func (r *router) expectShareBut(target string, want float64, lost int) {
 
 // TestWeightsOfAPolicyAreItsOwn has a policy share the lines the other way round than the default.
 func TestWeightsOfAPolicyAreItsOwn(t *testing.T) {
+	t.Parallel()
 	balanced := strings.Replace(strings.Replace(dualWAN, "tier = 2", "", 1), `device = "wan1"`, "device = \"wan1\"\nweight = 3", 1)
 	r := newRouter(t, lab.Options{}, balanced+`
 [[policy]]
@@ -225,6 +228,7 @@ uplinks = [["fiber:1", "lte:3"]]
 }
 
 func TestWeightsShareNewFlows(t *testing.T) {
+	t.Parallel()
 	balanced := strings.Replace(strings.Replace(dualWAN, "tier = 2", "", 1), `device = "wan1"`, "device = \"wan1\"\nweight = 3", 1)
 	r := newRouter(t, lab.Options{}, balanced)
 	r.start()

@@ -26,6 +26,7 @@ var hereDocument = regexp.MustCompile(`(?s)nft -f - <<'EOF'\n(.*?)\nEOF\n`)
 // TestEveryExampleIsPlannedAndThePlanIsWhatTheToolsAccept makes the devices of an example on a router,
 // plans for them, and gives the printed plan to a shell.
 func TestEveryExampleIsPlannedAndThePlanIsWhatTheToolsAccept(t *testing.T) {
+	t.Parallel()
 	checkExamples(t, false)
 }
 
@@ -200,6 +201,7 @@ func (r *router) launchConfined() {
 // TestTheCapabilitiesOfTheServiceAreEnough runs the daemon with no more of root's rights than the unit
 // gives it: for everything that it does in the kernel, and for a lease that is renewed from port 68.
 func TestTheCapabilitiesOfTheServiceAreEnough(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{DNAT: true}, dhcpFiber)
 	r.amend("socket_group = \"nogroup\"\nhooks = \"\"\n")
 	r.serve()

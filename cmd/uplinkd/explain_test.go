@@ -14,6 +14,7 @@ import (
 // TestExplainSaysWhereEachPacketGoesAndWhichLineMadeItSo asks the running daemon about what its admin wonders, and
 // has every answer confirmed by the kernel.
 func TestExplainSaysWhereEachPacketGoesAndWhichLineMadeItSo(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)

@@ -14,6 +14,7 @@ import (
 // TestWhatIsImportedFromMwan3RoutesAsItDid runs what becomes of a configuration of mwan3: a spare, one destination by the spare alone and
 // refused without it, and UDP by the spare as long as that works.
 func TestWhatIsImportedFromMwan3RoutesAsItDid(t *testing.T) {
+	t.Parallel()
 	const mwan3 = `
 config interface 'wan'
 	option enabled '1'

@@ -42,11 +42,13 @@ func (r *router) proposes(text string, want ...string) {
 }
 
 func TestTheStarterConfigurationPassesCheckOnARouter(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, "")
 	r.proposes(r.proposedBy(""), "## wan1: 198.51.100.2/26; 2001:db8:a::2/64; ipv4 default via 198.51.100.1, metric 100 (DHCP)")
 }
 
 func TestInitPlacesMobileNetworksBridgesAndLANs(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, "")
 	r.sh("router", `
 		ip link set wan2 down; ip link set wan2 name wwan0; ip link set wwan0 up
@@ -76,6 +78,7 @@ const dhclient = `
 // Two DHCP clients that are told no metric want the same default route, and the second is refused: the most frequent state of
 // a router that has just got its second line.
 func TestASecondLineWhoseDefaultWasRefusedIsFoundByItsLease(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, "")
 	r.sh("router", `ip address flush dev wan1; ip route flush default; ip route add default via 203.0.113.1 dev wan2`)
 	r.serveDHCP("198.51.100.2", 3600)

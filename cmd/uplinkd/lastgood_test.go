@@ -12,6 +12,7 @@ import (
 
 // A file with a mistake keeps nobody off the network: neither by a reload nor after a power cut.
 func TestTheLastGoodConfigurationStandsInForAFileWithAMistake(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.ready()
 	good := r.configured()

@@ -15,6 +15,7 @@ import (
 // Somebody's "nft -f" with a "flush ruleset" takes all translation away until our table is back. Six hundred packets a second, of new
 // flows and of old ones, by both families, go on meanwhile.
 func TestNothingLeavesUntranslatedWhileTheRulesetIsFlushed(t *testing.T) {
+	t.Parallel()
 	r := newRouter(t, lab.Options{}, dualWAN)
 	r.start()
 	r.awaitState("fiber", uplink.Up)
@@ -135,6 +136,7 @@ func TestAFlowFromBeforeTheStartIsTranslated(t *testing.T) {
 
 // Private addresses are of no use behind an uplink that does not translate them: hosts are told, and nothing leaves.
 func TestPrivateSourcesAreRefusedAtOnce(t *testing.T) {
+	t.Parallel()
 	config := strings.ReplaceAll(dualWAN, "  [uplink.ipv6]\n  masquerade = true\n", "  [uplink.ipv4]\n  masquerade = false\n")
 	r := newRouter(t, lab.Options{}, config)
 	r.sh("router", "ip addr add 10.7.0.1/24 dev lan0; ip addr add fd07::1/64 dev lan0 nodad")

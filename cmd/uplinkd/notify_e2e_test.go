@@ -90,6 +90,7 @@ func TestProgramsAndAWebServiceAreToldOfAnOutage(t *testing.T) {
 }
 
 func TestAQuotaThatIsUsedUpDrainsItsUplinkOverRestarts(t *testing.T) {
+	t.Parallel()
 	metered := strings.Replace(dualWAN, "device = \"wan1\"\n", "device = \"wan1\"\nquota = \"1MB\"\n", 1)
 	r := newRouter(t, lab.Options{}, metered)
 	r.start()
@@ -140,6 +141,7 @@ func TestAQuotaThatIsUsedUpDrainsItsUplinkOverRestarts(t *testing.T) {
 
 // TestTheStatusOf62UplinksIsThere makes as many uplinks as there may be, none of which answers.
 func TestTheStatusOf62UplinksIsThere(t *testing.T) {
+	t.Parallel()
 	r := many(t)
 	if n := len(r.status().Uplinks); n != 62 {
 		t.Errorf("%d uplinks", n)

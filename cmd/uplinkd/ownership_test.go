@@ -133,6 +133,7 @@ func TestASecondRunAgainstAConvergedKernelChangesNothing(t *testing.T) {
 }
 
 func TestThePrintedPlanDoneByHandIsWhatRunDoes(t *testing.T) {
+	t.Parallel()
 	outcome := func(t *testing.T, do func(r *router)) string {
 		r := newRouter(t, lab.Options{DNAT: true}, dualWAN)
 		do(r)
