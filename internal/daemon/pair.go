@@ -52,7 +52,7 @@ func (d *Daemon) changeRole() {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	d.takeOver()
-	d.successor.Turned()
+	d.successor.Turned(d.pair.Records())
 	if c := d.reloader.InForce(); d.configure(c.Config, d.tunnels.Configure) != nil {
 		d.adoptAnyhow(c)
 	}
@@ -65,6 +65,16 @@ func (d *Daemon) tellPair() {
 		d.addressing.SaveLeases()
 		d.monitor.SaveDrained()
 	}
+}
+
+// tellLines has the other router know the lines whose address moves, as this one has them.
+func (d *Daemon) tellLines(r *rules.Report) {
+	c, ids := d.working()
+	if !c.Pair.On() || !d.pair.Primary() {
+		return
+	}
+	now := time.Now()
+	d.pair.Note(d.successor.Held(pair.MovingLines(c, ids, r.Paths, d.addressing.Learned(now), nil), now))
 }
 
 // foreseen shows the kernel as it is with what keepalived is about to bring.

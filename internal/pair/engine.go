@@ -26,7 +26,7 @@ const docLedger = "pair"
 // about a LAN, is replicated.
 var (
 	byUplink = []string{"leases4", "leases6", "volumes", "drained"}
-	byPath   = []string{"verdicts", "awaits"}
+	byPath   = []string{"verdicts", "awaits", docLines}
 	byLAN    = []string{"lans6"}
 )
 

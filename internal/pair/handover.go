@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,20 @@ type Line struct {
 	Gateway   netip.Addr     `json:"gateway,omitzero"` // zero: on-link
 	// Delegations are what it has for LANs, in IPv6.
 	Delegations []rules.Delegation `json:"delegations,omitempty"`
+}
+
+func (l *Line) family() rules.Family {
+	if len(l.Addresses) > 0 && l.Addresses[0].Addr().Is6() {
+		return rules.IPv6
+	}
+	return rules.IPv4
+}
+
+// usable reports whether it has addresses, all of one family.
+func (l *Line) usable() bool {
+	is6 := l.family() == rules.IPv6
+	return len(l.Addresses) > 0 && (!l.Gateway.IsValid() || l.Gateway.Is6() == is6) &&
+		!slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return !p.IsValid() || p.Addr().Is6() != is6 })
 }
 
 // handover is a primary's word that the other router is to take over.

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// maxValue bounds a record, in bytes, and maxRecords their number: leases of 62 uplinks, and what the hosts of 62 LANs were told.
+	// maxValue bounds a record, in bytes, and maxRecords their number: ten of each of 62 uplinks, and what the hosts of 62 LANs were told.
 	maxValue   = 64 << 10
-	maxRecords = 512
+	maxRecords = 1024
 )
 
 // Stamp orders what two routers have written: by a count that is above everything its writer had seen (Lamport's clock), and by writers where they did

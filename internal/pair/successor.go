@@ -2,6 +2,7 @@ package pair
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -24,6 +25,8 @@ const (
 	arriveTimeout = 2 * time.Second
 	// lingerTime is for how long a router that has yielded sends on what still comes: until keepalived has told everybody.
 	lingerTime = 1500 * time.Millisecond
+	// heldFor is how long the primary is taken to have a line whose address it has no more: what takes the role away takes the addresses one after the other.
+	heldFor = 10 * time.Second
 	// protocolKeepalived is on routes of keepalived (RTPROT_KEEPALIVED, linux/rtnetlink.h).
 	protocolKeepalived = 18
 	// connectedMetric6 is that of IPv6 routes that the kernel makes with addresses (IP6_RT_PRIO_ADDRCONF).
@@ -46,8 +49,15 @@ type SuccessorOptions struct {
 type Successor struct {
 	o SuccessorOptions
 
-	mu      sync.Mutex
-	awaited *Awaited // guarded by mu; nil: nothing
+	mu      sync.Mutex // guards what follows
+	awaited *Awaited   // nil: nothing
+	held    map[string]heldLine
+}
+
+// heldLine is a line that the primary had at a time.
+type heldLine struct {
+	Line
+	at time.Time
 }
 
 // NewSuccessor returns a Successor that awaits nothing.
@@ -108,11 +118,39 @@ func (s *Successor) Yielding(lines []Line) (done func(), err error) {
 	return func() { s.swap(a, nil) }, nil
 }
 
-// Turned hears that this router has become primary, or backup.
-func (s *Successor) Turned() {
+// docLines is the document of the lines that the primary has, by uplink and family.
+const docLines = "lines"
+
+// Held returns the document of the lines that the primary has, of those that it sees now.
+func (s *Successor) Held(lines []Line, now time.Time) (document string, held map[string]Line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held == nil {
+		s.held = make(map[string]heldLine)
+	}
+	for _, line := range lines {
+		s.held[line.Uplink+"/"+line.family().String()] = heldLine{line, now}
+	}
+	held = make(map[string]Line, len(s.held))
+	for key, line := range s.held {
+		if now.Sub(line.at) > heldFor {
+			delete(s.held, key)
+			continue
+		}
+		held[key] = line.Line
+	}
+	return docLines, held
+}
+
+// Turned hears that this router has become primary, or backup, and what the other one has said. One that was not prepared awaits the lines that the
+// other one had.
+func (s *Successor) Turned(records map[string]map[string]json.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.awaited
+	if a == nil && s.o.Primary() {
+		a = s.inherited(records[docLines])
+	}
 	if a == nil {
 		return
 	}
@@ -128,6 +166,28 @@ func (s *Successor) Turned() {
 	}
 	s.awaited = &next
 	time.AfterFunc(lasts, func() { s.forget(&next) })
+}
+
+// inherited is what a router awaits that has become primary without a word; nil: nothing. The lock is held.
+func (s *Successor) inherited(held map[string]json.RawMessage) *Awaited {
+	var lines []Line
+	for key, value := range held {
+		var line Line
+		if value == nil {
+			continue
+		}
+		if err := json.Unmarshal(value, &line); err != nil {
+			s.o.Log.Warn("pair: a line of the other router", "line", key, "err", err)
+			continue
+		}
+		lines = append(lines, line)
+	}
+	c, ids := s.o.Config()
+	a, err := newAwaited(c, ids, lines, comes)
+	if err != nil || len(a.paths) == 0 {
+		return nil // what comes is seen when it has
+	}
+	return a
 }
 
 // forget ends what is awaited, unless that is something else by now.
@@ -213,12 +273,12 @@ func newAwaited(whole *config.Config, ids map[string]int, lines []Line, now phas
 	a := &Awaited{phase: now, Config: c, IDs: ids, paths: make(map[rules.Path]bool), delegations: make(map[string][]rules.Delegation)}
 	for _, line := range lines {
 		at := slices.IndexFunc(c.Uplinks, func(u config.Uplink) bool { return u.Name == line.Uplink && u.Shared })
-		if at < 0 || len(line.Addresses) == 0 {
+		if at < 0 || !line.usable() {
 			continue
 		}
 		device, family, everywhere := c.Uplinks[at].Device, rules.IPv4, netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		scope, metric := netcfg.ScopeLink, uint32(0)
-		if line.Addresses[0].Addr().Is6() {
+		if line.family() == rules.IPv6 {
 			family, everywhere, scope, metric = rules.IPv6, netip.PrefixFrom(netip.IPv6Unspecified(), 0), 0, connectedMetric6
 		}
 		if len(line.Delegations) > 0 {
@@ -289,14 +349,14 @@ func (s *Successor) Trust(verdicts map[rules.Path]rules.Verdict) {
 	}
 }
 
-// MovingLines lists the lines whose address moves, as far as they are alive.
+// MovingLines lists the lines whose address moves, as far as they are here and alive; a nil function: all are alive.
 func MovingLines(c *config.Config, ids map[string]int, paths map[rules.Path]rules.PathInfo, learned planinput.Learned, alive func(rules.Path) bool) (list []Line) {
 	for i := range c.Uplinks {
 		u := &c.Uplinks[i]
 		for _, f := range rules.Families {
 			path := rules.Path{Uplink: ids[u.Name], Family: f}
 			info := paths[path]
-			if !u.Shared || !info.HasDefault || len(info.Addresses) == 0 || info.Borrows || !alive(path) {
+			if !u.Shared || !info.HasDefault || len(info.Addresses) == 0 || info.Borrows || alive != nil && !alive(path) {
 				continue
 			}
 			line := Line{Uplink: u.Name, Addresses: info.Addresses, Gateway: info.Gateway}

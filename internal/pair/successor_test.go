@@ -2,6 +2,7 @@ package pair
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -198,7 +199,7 @@ func TestWhatIsAwaitedTurnsWithTheRole(t *testing.T) {
 			t.Fatal(err)
 		}
 		primary.Store(true)
-		s.Turned()
+		s.Turned(nil)
 		want("it has become primary", arrives, 3)
 		if err := s.Prepare(t.Context(), nil); err != nil {
 			t.Fatal(err)
@@ -211,7 +212,7 @@ func TestWhatIsAwaitedTurnsWithTheRole(t *testing.T) {
 		}
 		want("it yields", yields, 4)
 		primary.Store(false)
-		s.Turned()
+		s.Turned(nil)
 		done()
 		want("it has yielded", lingered, 4)
 		ends("all has gone", lingerTime, 5)
@@ -221,5 +222,65 @@ func TestWhatIsAwaitedTurnsWithTheRole(t *testing.T) {
 		}
 		done()
 		ends("it did not yield", 0, 5)
+
+		// The other router died without a word.
+		primary.Store(false)
+		s.Turned(recordsOf(t, lines))
+		ends("a backup has the records too", 0, 5)
+		primary.Store(true)
+		s.Turned(recordsOf(t, lines))
+		want("it has become primary at once", arrives, 5)
+		if a := s.Awaits(); len(a.addrs) != 1 || a.addrs[0] != (rules.Addr{Device: "eth1", Prefix: lines[0].Addresses[0]}) {
+			t.Errorf("it awaits %+v", a.addrs)
+		}
+		ends("the address did not come", arriveTimeout, 6)
+		for name, records := range map[string]map[string]map[string]json.RawMessage{
+			"nobody said anything": nil,
+			"nothing is left":      {docLines: {"fiber/ipv4": nil}},
+			"no line of the pair":  recordsOf(t, []Line{{Uplink: "own", Addresses: lines[0].Addresses}}),
+			"of two families":      recordsOf(t, []Line{{Uplink: "fiber", Addresses: lines[0].Addresses, Gateway: netip.MustParseAddr("fe80::1")}}),
+			"no addresses":         {docLines: {"fiber/ipv4": json.RawMessage(`{"uplink":"fiber","addresses":["",""]}`)}},
+			"no record":            {docLines: {"fiber/ipv4": json.RawMessage(`[]`)}},
+		} {
+			s.Turned(records)
+			ends(name, 0, 6)
+		}
 	})
+}
+
+// recordsOf are the records of a primary that has lines.
+func recordsOf(t *testing.T, lines []Line) map[string]map[string]json.RawMessage {
+	t.Helper()
+	document, held := NewSuccessor(SuccessorOptions{}).Held(lines, time.Now())
+	text, err := json.Marshal(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(text, &records); err != nil {
+		t.Fatal(err)
+	}
+	return map[string]map[string]json.RawMessage{document: records}
+}
+
+func TestALineIsHeldForAMomentAfterItsAddressHasGone(t *testing.T) {
+	fiber := Line{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/26")}}
+	moved := Line{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.3/26")}}
+	six := Line{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:a::2/64")}}
+	s, began := NewSuccessor(SuccessorOptions{}), time.Now()
+	for _, step := range []struct {
+		after time.Duration
+		seen  []Line
+		want  map[string]Line
+	}{
+		{0, nil, map[string]Line{}},
+		{0, []Line{fiber, six}, map[string]Line{"fiber/ipv4": fiber, "fiber/ipv6": six}},
+		{heldFor, []Line{moved}, map[string]Line{"fiber/ipv4": moved, "fiber/ipv6": six}},
+		{heldFor + 1, nil, map[string]Line{"fiber/ipv4": moved}},
+		{2*heldFor + 1, nil, map[string]Line{}},
+	} {
+		if _, held := s.Held(step.seen, began.Add(step.after)); !cmp.Equal(step.want, held, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})) {
+			t.Errorf("after %v it has %+v", step.after, held)
+		}
+	}
 }
