@@ -143,7 +143,8 @@ table netdev isp {
 		meta protocol ip add @%[1]s_seen4 { ip saddr . ip daddr }
 		meta protocol ip counter name %[1]s_foreign4 drop
 		icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
-		ip6 saddr { ::, fe80::/10 } accept
+		ip6 saddr :: accept
+		ip6 saddr fe80::/10 accept
 		ip6 saddr @%[1]s_net6 counter name %[1]s_passed6 accept
 		meta protocol ip6 add @%[1]s_seen6 { ip6 saddr . ip6 daddr }
 		meta protocol ip6 counter name %[1]s_foreign6 drop
@@ -179,6 +180,7 @@ func (m *pairMember) files() {
 // play starts conntrackd, keepalived and uplinkd.
 func (m *pairMember) play() {
 	m.Helper()
+	m.on("sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1")
 	m.serveOwn("conntrackd", "-C", m.dir+"/conntrackd.conf")
 	m.await("conntrackd", func() error { _, err := m.onOr("conntrackd -C " + m.dir + "/conntrackd.conf -s"); return err })
 	m.launch()
@@ -231,6 +233,17 @@ func (m *pairMember) awaitRole(roles ...string) {
 		}
 		return nil
 	})
+}
+
+// connections says what this router has of a connection of the LAN's host, in the kernel and in conntrackd's two caches.
+func (m *pairMember) connections(conn net.Conn) string {
+	_, port, _ := net.SplitHostPort(conn.LocalAddr().String())
+	out, err := m.onOr(fmt.Sprintf(`{ conntrack -L -p tcp -o extended; conntrackd -C %[1]s/conntrackd.conf -i; conntrackd -C %[1]s/conntrackd.conf -e; } 2>/dev/null | grep 'sport=%[2]s ' || true
+conntrack -S; nft list table inet uplinkd | grep -B1 -A1 'packets [1-9]' || true; ip -s neigh show dev lan0`, m.dir, port))
+	if err != nil {
+		return err.Error()
+	}
+	return out
 }
 
 // nothing checks that a backup has no address and no way out by the primary's lines.
@@ -736,7 +749,7 @@ func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 		way.fail()
 		second.awaitRole("alone", "primary")
 		if err := echoes(tcp); err != nil {
-			t.Errorf("%s: the old TCP connection: %v", way.name, err)
+			t.Errorf("%s: the old TCP connection: %v\nfirst:\n%s\nsecond:\n%s", way.name, err, first.connections(tcp), second.connections(tcp))
 		}
 		first.await("what the Internet sends to go on", func() error { return pushed.goesOn() })
 		st := stop()
@@ -749,7 +762,7 @@ func TestAPairOfRoutersThatFailInTurn(t *testing.T) {
 		second.awaitRole("backup")
 		second.await("the backup to have nothing", second.nothing)
 		if err := echoes(tcp); err != nil {
-			t.Errorf("%s: the old TCP connection, back at the first router: %v", way.name, err)
+			t.Errorf("%s: the old TCP connection, back at the first router: %v\nfirst:\n%s\nsecond:\n%s", way.name, err, first.connections(tcp), second.connections(tcp))
 		}
 		first.await("what the Internet sends to go on at the first router", func() error { return pushed.goesOn() })
 		_ = tcp.Close()

@@ -21,7 +21,6 @@ func equal(first, second *pairMember) {
 		m.priority = 100
 		m.files()
 		m.on("sed -i 's/advert_int 0.2/advert_int 0.5/' " + m.dir + "/keepalived.conf")
-		m.on("sysctl -qw net.netfilter.nf_conntrack_tcp_be_liberal=1")
 	}
 }
 

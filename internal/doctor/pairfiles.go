@@ -225,7 +225,7 @@ func localNetworks(o *Observation) (list []netip.Prefix) {
 // pairSysctls looks for what keeps a handover from being seamless.
 func pairSysctls(o *Observation, found found) {
 	if len(o.Pair.Shared) > 0 && !o.Liberal {
-		found(Notice, fmt.Sprintf("while a handover is under way, requests by %s go through one router and answers through the other, and connection tracking holds TCP segments for invalid whose other half it has not seen: some are sent again",
+		found(Notice, fmt.Sprintf("while a handover is under way, requests by %s go through one router and answers through the other, and connection tracking holds TCP segments for invalid whose other half it has not seen: some are sent again, and a connection that comes back here may stand still",
 			strings.Join(o.Pair.Shared, ", ")),
 			"sysctl -w net.netfilter.nf_conntrack_tcp_be_liberal=1, and the same line in /etc/sysctl.d/uplinkd.conf, on both routers")
 	}

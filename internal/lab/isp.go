@@ -38,7 +38,8 @@ func sourceFilter(p *isp) string {
 		meta protocol ip add @%[1]s_seen4 { ip saddr . ip daddr }
 		meta protocol ip counter name %[1]s_foreign4 drop
 		%[3]s comment "with whatever source: it stays on the link"
-		ip6 saddr { ::, fe80::/10 } accept comment "multicast listener reports, DHCPv6"
+		ip6 saddr :: accept comment "multicast listener reports"
+		ip6 saddr fe80::/10 accept comment "and DHCPv6"
 		ip6 saddr @%[1]s_net6 counter name %[1]s_passed6 accept
 		meta protocol ip6 add @%[1]s_seen6 { ip6 saddr . ip6 daddr }
 		meta protocol ip6 counter name %[1]s_foreign6 drop
