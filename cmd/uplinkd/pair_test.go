@@ -78,12 +78,14 @@ func newPair(t testing.TB, uplinks string) (first, second *pairMember) {
 	first = &pairMember{router: world, own: ownOfFirst, peer: ownOfSecond, priority: 150}
 	second = &pairMember{router: other, own: ownOfSecond, peer: ownOfFirst, priority: 100}
 	world.namespace = world.Host("router").Namespace()
-	// The host of the LAN is its switch, and so are the providers at their ends.
+	// The host of the LAN is its switch, and so are the providers at their ends. A bridge has the least address of its ports, unless it is given one: the
+	// host shall not become another one when a port vanishes.
 	bridge := func(host, port, addresses string) {
 		world.sh(host, fmt.Sprintf(`
 ip link add br0 type bridge stp_state 0 forward_delay 0
 sysctl -qw net.ipv6.conf.br0.accept_dad=0
 ip address flush dev %[1]s
+ip link set br0 address $(cat /sys/class/net/%[1]s/address)
 ip link set %[1]s master br0
 ip link set br0 up
 %[2]s

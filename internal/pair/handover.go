@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +49,12 @@ func (l *Line) usable() bool {
 	is6 := l.family() == rules.IPv6
 	return len(l.Addresses) > 0 && (!l.Gateway.IsValid() || l.Gateway.Is6() == is6) &&
 		!slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return !p.IsValid() || p.Addr().Is6() != is6 })
+}
+
+// same reports whether two lines have the same addresses, in whatever order.
+func (l *Line) same(o *Line) bool {
+	return l.Uplink == o.Uplink && l.Gateway == o.Gateway && reflect.DeepEqual(l.Delegations, o.Delegations) && len(l.Addresses) == len(o.Addresses) &&
+		!slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return !slices.Contains(o.Addresses, p) })
 }
 
 // handover is a primary's word that the other router is to take over.

@@ -25,7 +25,9 @@ const (
 	arriveTimeout = 2 * time.Second
 	// lingerTime is for how long a router that has yielded sends on what still comes: until keepalived has told everybody.
 	lingerTime = 1500 * time.Millisecond
-	// heldFor is how long the primary is taken to have a line whose address it has no more: what takes the role away takes the addresses one after the other.
+	// leaveTimeout is how long keepalived may take from the first address or route of a line that it takes away until the role has gone with the others.
+	leaveTimeout = time.Second
+	// heldFor is how long the other router is told of a line that has gone. What has gone with the role is to come there.
 	heldFor = 10 * time.Second
 	// protocolKeepalived is on routes of keepalived (RTPROT_KEEPALIVED, linux/rtnetlink.h).
 	protocolKeepalived = 18
@@ -49,15 +51,18 @@ type SuccessorOptions struct {
 type Successor struct {
 	o SuccessorOptions
 
-	mu      sync.Mutex // guards what follows
-	awaited *Awaited   // nil: nothing
-	held    map[string]heldLine
+	mu      sync.Mutex           // guards what follows
+	awaited *Awaited             // nil: nothing
+	held    map[string]*heldLine // by uplink and family
 }
 
-// heldLine is a line that the primary had at a time.
+// heldLine is a line that the primary has, or had a moment ago.
 type heldLine struct {
 	Line
-	at time.Time
+	all   *Awaited  // what of it is in the kernel
+	seen  time.Time // when something of it was
+	whole time.Time // when all of it was; zero: never
+	going bool      // something of it is missing
 }
 
 // NewSuccessor returns a Successor that awaits nothing.
@@ -82,6 +87,7 @@ const (
 	arrives               // it has become primary, and the rest follows
 	yields                // it is the primary, and yields
 	lingered              // it is the backup, and what is still sent here goes on
+	leaves                // it is the primary, and keepalived takes away what it has
 )
 
 // Awaits returns what is awaited, nil for nothing.
@@ -126,14 +132,24 @@ func (s *Successor) Held(lines []Line, now time.Time) (document string, held map
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held == nil {
-		s.held = make(map[string]heldLine)
+		s.held = make(map[string]*heldLine)
 	}
 	for _, line := range lines {
-		s.held[line.Uplink+"/"+line.family().String()] = heldLine{line, now}
+		key := line.Uplink + "/" + line.family().String()
+		if have := s.held[key]; have != nil && have.same(&line) {
+			have.seen = now
+			continue
+		}
+		c, ids := s.o.Config()
+		all, err := newAwaited(c, ids, []Line{line}, leaves)
+		if err != nil {
+			continue // nor could the other router plan for it
+		}
+		s.held[key] = &heldLine{Line: line, all: all, seen: now}
 	}
 	held = make(map[string]Line, len(s.held))
 	for key, line := range s.held {
-		if now.Sub(line.at) > heldFor {
+		if now.Sub(line.seen) > heldFor {
 			delete(s.held, key)
 			continue
 		}
@@ -142,11 +158,32 @@ func (s *Successor) Held(lines []Line, now time.Time) (document string, held map
 	return docLines, held
 }
 
+// showLeaving shows lines whole of which keepalived has taken away something: the role goes next, and until then nothing moves to another line. The lock
+// is held.
+func (s *Successor) showLeaving(obs *rules.Observed, now time.Time) {
+	for _, line := range s.held {
+		addrs, routes := len(obs.Addrs), len(obs.Routes)
+		if line.all.show(obs) {
+			line.whole, line.going = now, false
+			continue
+		}
+		if line.whole.IsZero() || now.Sub(line.whole) > leaveTimeout && line.going {
+			obs.Addrs, obs.Routes = obs.Addrs[:addrs], obs.Routes[:routes]
+			continue
+		}
+		if !line.going {
+			line.going, line.whole = true, now
+			time.AfterFunc(leaveTimeout+time.Millisecond, s.o.Replan)
+		}
+	}
+}
+
 // Turned hears that this router has become primary, or backup, and what the other one has said. One that was not prepared awaits the lines that the
 // other one had.
 func (s *Successor) Turned(records map[string]map[string]json.RawMessage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.held = nil
 	a := s.awaited
 	if a == nil && s.o.Primary() {
 		a = s.inherited(records[docLines])
@@ -310,10 +347,15 @@ func (a *Awaited) Tell(learned planinput.Learned) {
 	}
 }
 
-// Show shows the kernel as it is with what is awaited.
+// Show shows the kernel as it is with what is awaited, and what is leaving.
 func (s *Successor) Show(obs *rules.Observed) {
-	if a := s.Awaits(); a != nil && a.show(obs) && a.phase == arrives {
-		s.swap(a, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch a := s.awaited; {
+	case a == nil:
+		s.showLeaving(obs, time.Now())
+	case a.show(obs) && a.phase == arrives:
+		s.awaited = nil
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -251,7 +252,7 @@ func TestWhatIsAwaitedTurnsWithTheRole(t *testing.T) {
 // recordsOf are the records of a primary that has lines.
 func recordsOf(t *testing.T, lines []Line) map[string]map[string]json.RawMessage {
 	t.Helper()
-	document, held := NewSuccessor(SuccessorOptions{}).Held(lines, time.Now())
+	document, held := NewSuccessor(primaryOptions(t, func() {})).Held(lines, time.Now())
 	text, err := json.Marshal(held)
 	if err != nil {
 		t.Fatal(err)
@@ -264,10 +265,11 @@ func recordsOf(t *testing.T, lines []Line) map[string]map[string]json.RawMessage
 }
 
 func TestALineIsHeldForAMomentAfterItsAddressHasGone(t *testing.T) {
-	fiber := Line{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/26")}}
+	fiber := Line{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.2/26"), netip.MustParsePrefix("198.51.100.4/32")}}
+	turned := Line{Uplink: "fiber", Addresses: []netip.Prefix{fiber.Addresses[1], fiber.Addresses[0]}}
 	moved := Line{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("198.51.100.3/26")}}
 	six := Line{Uplink: "fiber", Addresses: []netip.Prefix{netip.MustParsePrefix("2001:db8:a::2/64")}}
-	s, began := NewSuccessor(SuccessorOptions{}), time.Now()
+	s, began := NewSuccessor(primaryOptions(t, func() {})), time.Now()
 	for _, step := range []struct {
 		after time.Duration
 		seen  []Line
@@ -275,6 +277,7 @@ func TestALineIsHeldForAMomentAfterItsAddressHasGone(t *testing.T) {
 	}{
 		{0, nil, map[string]Line{}},
 		{0, []Line{fiber, six}, map[string]Line{"fiber/ipv4": fiber, "fiber/ipv6": six}},
+		{1, []Line{turned}, map[string]Line{"fiber/ipv4": fiber, "fiber/ipv6": six}},
 		{heldFor, []Line{moved}, map[string]Line{"fiber/ipv4": moved, "fiber/ipv6": six}},
 		{heldFor + 1, nil, map[string]Line{"fiber/ipv4": moved}},
 		{2*heldFor + 1, nil, map[string]Line{}},
@@ -283,4 +286,55 @@ func TestALineIsHeldForAMomentAfterItsAddressHasGone(t *testing.T) {
 			t.Errorf("after %v it has %+v", step.after, held)
 		}
 	}
+}
+
+// primaryOptions are those of a primary that has the configuration of pairConfig.
+func primaryOptions(t *testing.T, replan func()) SuccessorOptions {
+	c := pairConfig(t)
+	return SuccessorOptions{Primary: func() bool { return true }, Replan: replan,
+		Config: func() (*config.Config, map[string]int) { return c, map[string]int{"fiber": 1, "cable": 2, "own": 3} }}
+}
+
+// keepalived takes the routes, then the addresses, and the virtual one of them is not the first.
+func TestALineThatIsTakenAwayInPartIsShownWholeForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var replans atomic.Int32
+		s := NewSuccessor(primaryOptions(t, func() { replans.Add(1) }))
+		address := netip.MustParsePrefix("198.51.100.2/26")
+		line := Line{Uplink: "fiber", Addresses: []netip.Prefix{address}, Gateway: netip.MustParseAddr("198.51.100.1")}
+		s.Held([]Line{line}, time.Now())
+		connected := netcfg.Route{Family: rules.IPv4, Table: netcfg.TableMain, Dst: address.Masked(), Nexthops: []netcfg.Nexthop{{Device: "eth1"}}}
+		byDefault := connected
+		byDefault.Dst, byDefault.Nexthops = netip.MustParsePrefix("0.0.0.0/0"), []netcfg.Nexthop{{Device: "eth1", Gateway: line.Gateway}}
+		there := []rules.Addr{{Device: "eth1", Prefix: address}}
+		for i, step := range []struct {
+			after  time.Duration
+			addrs  []rules.Addr
+			routes []netcfg.Route
+			shown  int // addresses and routes
+			replan int32
+		}{
+			{0, there, nil, 1, 0}, // it was never seen whole
+			{0, there, []netcfg.Route{connected, byDefault}, 3, 0},
+			{time.Minute, there, []netcfg.Route{connected}, 3, 0},
+			{leaveTimeout / 2, nil, nil, 3, 0},
+			{leaveTimeout, nil, nil, 0, 1},
+			{time.Minute, nil, nil, 0, 1},
+			{0, there, []netcfg.Route{connected, byDefault}, 3, 1},
+			{time.Minute, there, []netcfg.Route{connected}, 3, 1},
+		} {
+			time.Sleep(step.after)
+			synctest.Wait()
+			obs := &rules.Observed{Addrs: slices.Clone(step.addrs), Routes: slices.Clone(step.routes)}
+			if s.Show(obs); len(obs.Addrs)+len(obs.Routes) != step.shown || replans.Load() != step.replan {
+				t.Errorf("step %d: %+v %+v, planned anew %d times", i, obs.Addrs, obs.Routes, replans.Load())
+			}
+		}
+		s.Turned(nil) // whatever the role is now
+		obs := new(rules.Observed)
+		if s.Show(obs); len(obs.Addrs)+len(obs.Routes) != 0 {
+			t.Errorf("after the role has turned it shows %+v %+v", obs.Addrs, obs.Routes)
+		}
+		time.Sleep(2 * leaveTimeout)
+	})
 }
