@@ -79,8 +79,8 @@ bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
 
-bench-peers: deps ## other programs and this one in the same worlds, a quarter of an hour: docs/benchmarks.md
-	@scripts/deps keepalived:keepalived
+bench-peers: deps ## other programs and this one in the same worlds, some 25 minutes: docs/benchmarks.md
+	@scripts/deps keepalived:keepalived frr:/usr/lib/frr/bfdd
 	$(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 60m $(E2E)
 
 soak: deps ## 500 sequences of faults, 500 times kill -9, 260 damaged starts, 50 lost admins, some 80 minutes; SOAK_SEED=2 for others
