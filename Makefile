@@ -17,10 +17,10 @@ TESTDEPS := $(LABDEPS) iputils-ping:ping conntrack:conntrack iptables:iptables-n
 	dbus-daemon:dbus-daemon dbus-bin:dbus-send systemd-resolved:/usr/local/lib/uplinkd-deps/systemd-resolved \
 	network-manager:/usr/local/lib/uplinkd-deps/NetworkManager
 # What has tests of its own in a virtual machine: TestVM*, with the build tag vm. The dormitory's scene wants five minutes
-# and a machine that does nothing else, the plans of the examples, PPPoE, the program that carries a tunnel and the sites
-# one to three each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
+# and a machine that does nothing else, pppd and strongSwan five each, the plans of the examples, PPPoE, the program that carries a
+# tunnel and the sites one to three each: make vm VMPKGS=./cmd/uplinkd VMSKIP=none.
 VMPKGS   := ./internal/kernel ./cmd/uplinkd
-VMSKIP   ?= ^TestVM(ADormitory|WhatAFlowtable|ThePlansOf|APPPoE|AProgram|ThreeSites|ThePlanOf(SIT|6RD)|AHouseHasIPv6By6RD|EachLevel|SitesBy|Policies|APhone|AllGoes|PeersOfAServer|TheClock|Init)
+VMSKIP   ?= ^TestVM(ADormitory|WhatAFlowtable|ThePlansOf|APPPoE|AProgram|ThreeSites|ThePlanOf(SIT|6RD)|AHouseHasIPv6By6RD|EachLevel|SitesBy|Policies|APhone|AllGoes|PeersOfAServer|TheClock|Init|Beside|StrongSwan)
 # Scenes that mostly wait, with other programs or for leases to end: make field. What these need besides.
 FIELDDEPS := keepalived:keepalived ufw:ufw firewalld:firewall-cmd shorewall:shorewall fail2ban:fail2ban-client dhcpcd-base:dhcpcd wide-dhcpv6-client:dhcp6c openvpn:openvpn \
 	frr:/usr/lib/frr/ospfd bird2:bird babeld:babeld conntrackd:conntrackd ifupdown:ifup netavark:/usr/lib/podman/netavark libvirt-daemon:libvirtd \
@@ -59,11 +59,11 @@ field: deps ## scenes that take longer, and those beside other programs
 	$(GO) test -timeout 45m -parallel 3 -run '$(FIELD)' $(E2E)
 
 vm: deps ## what needs WireGuard and GRE, on a Debian kernel in a virtual machine
-	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server $(if $(filter none,$(VMSKIP)),frr:/usr/lib/frr/ospfd babeld:babeld)
+	@scripts/deps qemu-system-x86:qemu-system-x86_64 kmod:depmod wireguard-tools:wg iputils-ping:ping ppp:pppd pppoe:pppoe-server $(if $(filter none,$(VMSKIP)),frr:/usr/lib/frr/ospfd babeld:babeld charon-systemd:charon-systemd strongswan-swanctl:swanctl)
 	$(GO) vet -tags vm $(VMPKGS) ./internal/vm/...
 	$(GO) test -tags vm -timeout 5m ./internal/vm/...
 	CGO_ENABLED=0 $(GO) build -o bin/vmexec ./internal/vm/vmexec
-	$(GO) test -tags vm -p 1 -timeout 10m -exec $(CURDIR)/bin/vmexec -run '^TestVM' -skip '$(VMSKIP)' $(VMPKGS)
+	$(GO) test -tags vm -p 1 -parallel 1 -timeout $(if $(filter none,$(VMSKIP)),90m,10m) -exec $(CURDIR)/bin/vmexec -run '^TestVM' -skip '$(VMSKIP)' $(VMPKGS)
 
 screenshots: deps ## docs/images anew; DIR=pictures keeps the pictures of every state, width and colour scheme too
 	@dir="$(DIR)"; dir="$${dir:-$$(mktemp -d)}" && mkdir -p "$$dir" docs/images && \

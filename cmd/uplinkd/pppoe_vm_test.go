@@ -5,9 +5,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
+	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/uplink"
 )
 
@@ -67,6 +69,47 @@ func TestVMAPPPoELineComesBackAfterARedial(t *testing.T) {
 	if out := r.in("ip route show table main default"); strings.Count(out, "proto 117") != 1 {
 		t.Errorf("main's defaults:\n%s", out)
 	}
+}
+
+// TestVMBesidePPPD has the first line dialed by PPPoE. Both ends of the connection have the names that the devices of the line had, so that the
+// provider filters and breaks what is in it.
+func TestVMBesidePPPD(t *testing.T) {
+	for _, m := range []string{"ppp_generic", "pppoe"} {
+		mustScript(t, "modprobe "+m)
+	}
+	playBeside(t, besideScene{
+		program: "pppd", version: "pppd --version 2>&1 | sed 's/.* //'", Options: lab.Options{DNAT: true}, gateways: true,
+		config: strings.ReplaceAll(dualWAN, targets, targets+unhurriedProbes),
+		prepare: `ip link set wan1 down; ip link set wan1 name dsl; ip address flush dev dsl; ip link set dsl up
+mkdir -p /etc/ppp; printf '#!/bin/sh\nip -6 address add 2001:db8:a::2/64 dev $1 nodad\nip -6 route add default via fe80::1 dev $1 metric 100\n' >/etc/ppp/ipv6-up; chmod 755 /etc/ppp/ipv6-up`,
+		start: func(h *house) {
+			if _, err := os.Stat(h.dir + "/server"); err != nil {
+				h.sh("isp1", "ip link set cust1 down; ip link set cust1 name dsl; ip address flush dev dsl; ip link set dsl up; nft -s list table netdev isp >"+h.dir+"/filter\n"+
+					"printf 'noauth\nnodefaultroute\nifname cust1\nipv6 ::1,::2\n' >"+h.dir+"/server")
+				h.background("isp1", "pppoe-server", "-F", "-I", "dsl", "-L", "198.51.100.1", "-R", "198.51.100.2", "-N", "9", "-O", h.dir+"/server", "-q", "/usr/sbin/pppd")
+			}
+			h.await("a former connection to end", func() error {
+				if _, err := h.Host("isp1").Run("ip", "link", "show", "cust1"); err == nil {
+					return errors.New("the provider has it")
+				}
+				return nil
+			})
+			h.serve("pppd", "plugin", "rp-pppoe.so", "nic-dsl", "nodetach", "noauth", "user", "u", "password", "secret", "ifname", "wan1", "defaultroute", "defaultroute-metric", "100",
+				"+ipv6", "ipv6", "::2,::1", "persist", "maxfail", "0", "holdoff", "1")
+			h.await("the connection", func() error {
+				_, err := h.try("ip link show wan1")
+				if err == nil {
+					_, err = h.Host("isp1").Run("sh", "-ec", "ip -6 address replace 2001:db8:a::1/64 dev cust1 nodad")
+				}
+				if err == nil && len(h.addresses("fiber")) < 2 {
+					err = errors.New("no addresses")
+				}
+				return err
+			})
+			h.sentProperly() // the filter begins anew: a device is gone with its chains
+			h.sh("isp1", "nft delete table netdev isp; nft -f "+h.dir+"/filter")
+		},
+	})
 }
 
 // WireGuard in its usual form: addresses with the length of the whole network, peers of /32. What leads to peers alone is like a LAN: a peer

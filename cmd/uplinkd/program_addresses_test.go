@@ -43,7 +43,8 @@ func (h *house) addresses(line string) (list []netip.Addr) {
 	for _, family := range []string{"-4", "-6"} {
 		for _, l := range strings.Split(h.sh("router", "ip "+family+" -o address show scope global -deprecated dev "+h.Uplink(line).Device), "\n") {
 			if words := strings.Fields(l); len(words) > 3 {
-				list = append(list, netip.MustParsePrefix(words[3]).Addr())
+				address, _, _ := strings.Cut(words[3], "/") // one with a peer has none
+				list = append(list, netip.MustParseAddr(address))
 				break
 			}
 		}

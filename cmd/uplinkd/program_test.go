@@ -382,6 +382,7 @@ func (s *seen) record(t *testing.T) {
 		return
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
+	t.Logf("%s", text) // what is written in a virtual machine is gone with it
 	if err == nil {
 		err = errors.Join(os.MkdirAll(recorded, 0o755), os.WriteFile(filepath.Join(recorded, strings.NewReplacer(", ", "-", " ", "-").Replace(strings.ToLower(s.name()))+".json"), append(text, '\n'), 0o644))
 	}

@@ -25,6 +25,10 @@ var programs = []Program{
 		Does:   "leases addresses and takes router advertisements, with a metric of its own for each device",
 		Answer: "follows its routes",
 		Signs:  Signs{Units: []string{"dhcpcd.service"}, Processes: []string{"dhcpcd"}}},
+	{Name: "pppd",
+		Does:   "dials a line, whose address may be another one after each redial; adds no default route while there is one",
+		Answer: "takes the peer for the gateway, with or without a default route",
+		Signs:  Signs{Processes: []string{"pppd"}}},
 
 	{Name: "ufw", Check: "lan-not-forwarded", Write: forward,
 		Does:   "filters by iptables, and drops forwarded packets by default",
@@ -75,6 +79,11 @@ var programs = []Program{
 		Answer: "leaves the tunnel's mark alone, so that its packets do not enter it again",
 		Write:  "Table = off in its file, and an [[uplink]] with its device and kind = \"wireguard\"",
 		Signs:  Signs{Units: []string{"wg-quick@*.service"}, Tables: []string{"* wg-quick-*"}, Marks: []Mark{{0xca6c, 1<<32 - 1}}}},
+	{Name: "strongSwan",
+		Does:   "encrypts what its policies cover, and keeps the address that a tunnel began with",
+		Answer: "neither translates nor drops what its policies cover",
+		Write:  "install_routes = no and prefer_best_path = yes in charon { } of strongswan.conf, for tunnels to follow a switch by MOBIKE; else they wait for dead-peer detection (dpd_delay), and stay where they then are",
+		Signs:  Signs{Units: []string{"strongswan.service", "strongswan-starter.service"}, Processes: []string{"charon", "charon-systemd"}}},
 
 	{Name: "FRR", Routing: true,
 		Does:   "adds routes that it learns, and withdraws its default where somebody else has one",
