@@ -24,7 +24,8 @@
 //	primary: Yield ── lines ──> the other one: Prepare, then "ready" ──> YieldFile: 1 ──> keepalived moves the addresses
 //
 // A [Successor] prepares: it shows planning the addresses, routes and delegations of those lines as if they were here, until they are, or do not come; and
-// those that this router has yielded, for a moment. The file ranks a router behind the other one until it is primary, or is asked to prepare: so it holds whatever the priorities are.
+// those that this router has yielded, for a moment. Without a word from a primary that died, it goes by the lines that this one had recorded; and a primary
+// shows those whole of which keepalived has taken away a part. The file ranks a router behind the other one until it is primary, or is asked to prepare: so it holds whatever the priorities are.
 //
 // # Goroutines and locks
 //
