@@ -52,7 +52,7 @@ test: deps ## every package but the end-to-end tests, with the race detector
 
 e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
 	$(GO) mod download
-	$(RACE) $(GO) test -race -timeout 25m -parallel 4 -skip '$(FIELD)' $(E2E)
+	$(RACE) $(GO) test -race -timeout 25m -parallel 3 -skip '$(FIELD)' $(E2E)
 
 field: deps ## scenes that take longer, and those beside other programs
 	@scripts/deps $(FIELDDEPS)

@@ -87,8 +87,10 @@ type Engine struct {
 
 	mu         sync.Mutex // guards what follows, up to last and with it
 	config     rules.Config
-	reassigned []int // ids that have become those of other uplinks
-	inherited  bool  // connections of another router may have come
+	given      uint64 // counts configurations
+	planned    uint64 // the one of last
+	reassigned []int  // ids that have become those of other uplinks
+	inherited  bool   // connections of another router may have come
 	last       Result
 
 	// The rest belongs to the goroutine of Run.
@@ -175,6 +177,7 @@ func (e *Engine) Urgent() {
 func (e *Engine) SetConfig(c rules.Config) {
 	e.mu.Lock()
 	e.config = c
+	e.given++
 	e.mu.Unlock()
 	e.Hint()
 }
@@ -198,11 +201,15 @@ func (e *Engine) Inherited() {
 	e.Hint()
 }
 
-// Last returns the outcome of the latest pass.
+// Last returns the outcome of the latest pass. It is neither converged nor settled where there is another configuration by now.
 func (e *Engine) Last() Result {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.last
+	last := e.last
+	if e.planned != e.given {
+		last.Converged, last.Settled = false, false
+	}
+	return last
 }
 
 // Alive returns why the engine does not look at the kernel any more, nil when it does.
@@ -213,9 +220,11 @@ func (e *Engine) Alive() error {
 	return nil
 }
 
-// Healthy returns why the kernel is not as planned, nil when it is.
+// Healthy returns why the kernel was not as planned after the latest pass, nil when it was.
 func (e *Engine) Healthy() error {
-	last := e.Last()
+	e.mu.Lock()
+	last := e.last
+	e.mu.Unlock()
 	switch err := e.Alive(); {
 	case err != nil:
 		return err
@@ -274,7 +283,7 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) Pass() Result {
 	start := time.Now()
 	e.mu.Lock()
-	cfg, reassigned := e.config, e.reassigned
+	cfg, given, reassigned := e.config, e.given, e.reassigned
 	e.renewing = e.renewing || e.inherited
 	e.reassigned, e.inherited = nil, false
 	e.mu.Unlock()
@@ -286,7 +295,7 @@ func (e *Engine) Pass() Result {
 	r := e.pass(cfg)
 	r.At, r.Duration, r.Config, r.Generation = start, time.Since(start), cfg, e.generation
 	e.mu.Lock()
-	e.last = r
+	e.last, e.planned = r, given
 	e.mu.Unlock()
 	e.logFailure(r.Err)
 	if e.o.OnPass != nil {

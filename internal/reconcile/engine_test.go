@@ -157,6 +157,27 @@ func TestASecondPassIssuesNoRequest(t *testing.T) {
 	}
 }
 
+// Whoever waits for a reload to be carried out shall not be told of what was before it.
+func TestNothingIsConvergedThatIsStillToBePlanned(t *testing.T) {
+	b := newBench(config())
+	want := func(when string, converged bool) {
+		t.Helper()
+		if last := b.Last(); last.Converged != converged || last.Settled != converged {
+			t.Errorf("%s: %+v", when, last)
+		}
+	}
+	want("before the first pass", false)
+	b.Pass()
+	want("after it", true)
+	b.SetConfig(rules.Config{Kernel: numbers})
+	want("with another configuration", false)
+	if err := b.Healthy(); err != nil {
+		t.Errorf("it is not healthy: %v", err)
+	}
+	b.Pass()
+	want("after that is carried out", true)
+}
+
 func TestWhatOthersDeleteIsPutBackAndNothingElseTouched(t *testing.T) {
 	b := newBench(config())
 	b.pass(t)
