@@ -27,8 +27,6 @@ FIELDDEPS := keepalived:keepalived ufw:ufw firewalld:firewall-cmd shorewall:shor
 	libvirt-clients:virsh wireguard-go:wireguard wireguard-tools:wg-quick docker.io:dockerd prometheus-alertmanager:amtool ansible-core:ansible-playbook \
 	openssh-server:sshd openssh-client:ssh netplan.io:netplan
 FIELD    := ^Test(Beside|AFleet|AnsibleChanges|APairOfRouters|ListsAndDomains|ADownloadByMultipath|NewFlows(TakeTheFaster|SpillOver)|TheReportHas|AKillSwitchByAList|ALineThatStaysDead|DnsmasqFollows|UnboundFollows|ResolvedFollows|OneAddressOnTwoUplinksIsTwo|ADefaultOfARival|APointToPointLine|ALeaseThatEnds|TwinsWith|TheChartsMove|TheDashboard(Fits|Says|Explains|Serves|Stays|Tells)|AHouseWithoutIPv6|ForwardedPortsFollow|ALANHasTheNetworkOf|ATranslatedLineFailsOver|TheDrainButton|Upgrades|RoutersOfOtherKinds|ARouterBehindTheLANFollows|TheCommandsOfTroubleshooting|ARawIPModem)
-# A data race ends a program at once, so that none has to wait for a second before it exits.
-RACE     := GORACE="halt_on_error=1 atexit_sleep_ms=0"
 FUZZTIME ?= 10s
 NETFUZZTIME ?= 60s
 BENCH    ?= .
@@ -48,11 +46,11 @@ deps: ## install the Debian packages that the tests need
 	@scripts/deps $(TESTDEPS)
 
 test: deps ## every package but the end-to-end tests, with the race detector
-	$(RACE) $(GO) test -race -timeout 10m $(PKGS)
+	$(GO) test -race -timeout 10m $(PKGS)
 
-e2e: deps ## the daemon in worlds of network namespaces, a data race ends it
+e2e: deps ## the daemon in worlds of network namespaces, a data race ends it, so that no program waits a second for one at its exit
 	$(GO) mod download
-	$(RACE) $(GO) test -race -timeout 25m -parallel 3 -skip '$(FIELD)' $(E2E)
+	GORACE="halt_on_error=1 atexit_sleep_ms=0" $(GO) test -race -timeout 25m -parallel 3 -skip '$(FIELD)' $(E2E)
 
 field: deps ## scenes that take longer, and those beside other programs
 	@scripts/deps $(FIELDDEPS)

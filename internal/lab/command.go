@@ -183,16 +183,17 @@ func statusTable(uplinks []UplinkStatus) string {
 // down ends the running lab and returns when it is gone.
 func down(ctx context.Context, s streams) error {
 	path := directoryPath()
-	if _, err := ask(ctx, path, request{Op: "down"}); err != nil && !errors.Is(err, errNoLab) {
+	_, err := ask(ctx, path, request{Op: "down"})
+	if err != nil && !errors.Is(err, errNoLab) {
 		return err
 	}
+	ran := err == nil
 	ctx, cancel := context.WithTimeout(ctx, stopGrace+5*time.Second)
 	defer cancel()
 	var d *directory
-	waited := false
-	err := Until(ctx, "the lab to end", func() (err error) {
+	err = Until(ctx, "the lab to end", func() (err error) {
 		d, err = claim(path)
-		waited = waited || errors.Is(err, errLabRuns)
+		ran = ran || errors.Is(err, errLabRuns)
 		return err
 	})
 	if err != nil {
@@ -200,9 +201,10 @@ func down(ctx context.Context, s streams) error {
 	}
 	message := "the lab is down"
 	switch {
+	case ran:
 	case d.stale:
 		message = "no lab was running; what a killed one left is removed"
-	case !waited:
+	default:
 		message = "no lab was running"
 	}
 	_, err = fmt.Fprintln(s.out, message)
