@@ -56,7 +56,8 @@ func TestMessagesWaitUntilThereIsAWay(t *testing.T) {
 	}
 	told := func(want ...string) {
 		t.Helper()
-		r.await(fmt.Sprintf("messages %q", want), func() error {
+		// What fails within a minute of an outage of everything may be part of that, and is told when it lasts longer.
+		r.awaitFor(2*patience, fmt.Sprintf("messages %q", want), func() error {
 			mu.Lock()
 			defer mu.Unlock()
 			// A try may meet the moment when the way is there and it is not known yet that it is.
