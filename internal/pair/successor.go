@@ -142,7 +142,7 @@ func (s *Successor) Held(lines []Line, now time.Time) (document string, held map
 		}
 		c, ids := s.o.Config()
 		all, err := newAwaited(c, ids, []Line{line}, leaves)
-		if err != nil {
+		if err != nil || len(all.addrs) == 0 {
 			continue // nor could the other router plan for it
 		}
 		s.held[key] = &heldLine{Line: line, all: all, seen: now}
@@ -167,7 +167,8 @@ func (s *Successor) showLeaving(obs *rules.Observed, now time.Time) {
 			line.whole, line.going = now, false
 			continue
 		}
-		if line.whole.IsZero() || now.Sub(line.whole) > leaveTimeout && line.going {
+		up := slices.ContainsFunc(obs.Links, func(l rules.Link) bool { return l.Name == line.all.addrs[0].Device && l.Up }) // else the kernel has taken it
+		if line.whole.IsZero() || !up || now.Sub(line.whole) > leaveTimeout && line.going {
 			obs.Addrs, obs.Routes = obs.Addrs[:addrs], obs.Routes[:routes]
 			continue
 		}

@@ -279,7 +279,7 @@ func TestALineIsHeldForAMomentAfterItsAddressHasGone(t *testing.T) {
 		{0, []Line{fiber, six}, map[string]Line{"fiber/ipv4": fiber, "fiber/ipv6": six}},
 		{1, []Line{turned}, map[string]Line{"fiber/ipv4": fiber, "fiber/ipv6": six}},
 		{heldFor, []Line{moved}, map[string]Line{"fiber/ipv4": moved, "fiber/ipv6": six}},
-		{heldFor + 1, nil, map[string]Line{"fiber/ipv4": moved}},
+		{heldFor + 1, []Line{{Uplink: "cable", Addresses: fiber.Addresses}, {Uplink: "fiber"}}, map[string]Line{"fiber/ipv4": moved}}, // not the pair's
 		{2*heldFor + 1, nil, map[string]Line{}},
 	} {
 		if _, held := s.Held(step.seen, began.Add(step.after)); !cmp.Equal(step.want, held, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})) {
@@ -313,19 +313,22 @@ func TestALineThatIsTakenAwayInPartIsShownWholeForAMoment(t *testing.T) {
 			routes []netcfg.Route
 			shown  int // addresses and routes
 			replan int32
+			down   bool
 		}{
-			{0, there, nil, 1, 0}, // it was never seen whole
-			{0, there, []netcfg.Route{connected, byDefault}, 3, 0},
-			{time.Minute, there, []netcfg.Route{connected}, 3, 0},
-			{leaveTimeout / 2, nil, nil, 3, 0},
-			{leaveTimeout, nil, nil, 0, 1},
-			{time.Minute, nil, nil, 0, 1},
-			{0, there, []netcfg.Route{connected, byDefault}, 3, 1},
-			{time.Minute, there, []netcfg.Route{connected}, 3, 1},
+			{0, there, nil, 1, 0, false}, // it was never seen whole
+			{0, there, []netcfg.Route{connected, byDefault}, 3, 0, false},
+			{time.Minute, there, []netcfg.Route{connected}, 3, 0, false},
+			{leaveTimeout / 2, nil, nil, 3, 0, false},
+			{leaveTimeout, nil, nil, 0, 1, false},
+			{time.Minute, nil, nil, 0, 1, false},
+			{0, there, []netcfg.Route{connected, byDefault}, 3, 1, false},
+			{time.Minute, there, []netcfg.Route{connected}, 3, 1, false},
+			{0, there, []netcfg.Route{connected, byDefault}, 3, 1, false},
+			{0, there, nil, 1, 1, true}, // the kernel has taken them
 		} {
 			time.Sleep(step.after)
 			synctest.Wait()
-			obs := &rules.Observed{Addrs: slices.Clone(step.addrs), Routes: slices.Clone(step.routes)}
+			obs := &rules.Observed{Links: []rules.Link{{Name: "eth1", Up: !step.down}}, Addrs: slices.Clone(step.addrs), Routes: slices.Clone(step.routes)}
 			if s.Show(obs); len(obs.Addrs)+len(obs.Routes) != step.shown || replans.Load() != step.replan {
 				t.Errorf("step %d: %+v %+v, planned anew %d times", i, obs.Addrs, obs.Routes, replans.Load())
 			}
