@@ -35,6 +35,9 @@ const (
 	connectedMetric6 = 256
 )
 
+// docLines is the document of the lines that the primary has, by uplink and family.
+const docLines = "lines"
+
 // SuccessorOptions are what a Successor is made of. None of the functions may call a method of it, but Replan.
 type SuccessorOptions struct {
 	Log     *slog.Logger
@@ -123,9 +126,6 @@ func (s *Successor) Yielding(lines []Line) (done func(), err error) {
 	s.mu.Unlock()
 	return func() { s.swap(a, nil) }, nil
 }
-
-// docLines is the document of the lines that the primary has, by uplink and family.
-const docLines = "lines"
 
 // Held returns the document of the lines that the primary has, of those that it sees now.
 func (s *Successor) Held(lines []Line, now time.Time) (document string, held map[string]Line) {

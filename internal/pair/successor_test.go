@@ -325,6 +325,8 @@ func TestALineThatIsTakenAwayInPartIsShownWholeForAMoment(t *testing.T) {
 			{time.Minute, there, []netcfg.Route{connected}, 3, 1, false},
 			{0, there, []netcfg.Route{connected, byDefault}, 3, 1, false},
 			{0, there, nil, 1, 1, true}, // the kernel has taken them
+			{0, there, []netcfg.Route{connected, byDefault}, 3, 1, false},
+			{0, nil, []netcfg.Route{connected, byDefault}, 3, 1, false}, // the address is the first to go
 		} {
 			time.Sleep(step.after)
 			synctest.Wait()
