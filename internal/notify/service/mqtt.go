@@ -31,6 +31,8 @@ const (
 	atLeastOnce = 1
 )
 
+var errConnectionLost = errors.New("the connection to the broker is lost")
+
 // broker publishes to an MQTT 3.1.1 broker, below prefix: "message" is each message, "headline" and "uplinks/NAME" what there is now, which
 // the broker retains, and "availability" whether we are there. With discovery, Home Assistant makes its entities of that by itself
 // (home-assistant.io/integrations/mqtt, "MQTT discovery").
@@ -38,12 +40,13 @@ type broker struct {
 	options           *mqtt.ClientOptions
 	prefix, discovery string
 	client            mqtt.Client // nil: not connected yet
-	shown             []string    // uplinks that the broker holds something of
+	lost              chan struct{}
+	shown             []string // uplinks that the broker holds something of
 }
 
 func parseMQTT(u *url.URL, secret string) (Service, error) {
 	query := u.Query()
-	b := &broker{prefix: strings.Trim(u.Path, "/"), discovery: query.Get("discovery")}
+	b := &broker{prefix: strings.Trim(u.Path, "/"), discovery: query.Get("discovery"), lost: make(chan struct{}, 1)}
 	switch {
 	case b.prefix == "":
 		b.prefix = "uplinkd"
@@ -73,7 +76,13 @@ func parseMQTT(u *url.URL, secret string) (Service, error) {
 	b.options = mqtt.NewClientOptions().AddBroker(scheme+"://"+net.JoinHostPort(u.Hostname(), port)).SetClientID(client).
 		SetUsername(u.User.Username()).SetPassword(secret).SetProtocolVersion(4).
 		SetConnectTimeout(mqttTimeout).SetWriteTimeout(mqttTimeout).SetKeepAlive(mqttKeepAlive).SetPingTimeout(mqttKeepAlive/3).
-		SetMaxReconnectInterval(time.Minute).SetAutoReconnect(true).SetOrderMatters(false).
+		SetMaxReconnectInterval(time.Minute).SetAutoReconnect(true).SetOrderMatters(false).SetStore(noStore{}).
+		SetConnectionLostHandler(func(mqtt.Client, error) {
+			select {
+			case b.lost <- struct{}{}:
+			default:
+			}
+		}).
 		SetWill(b.topic("availability"), "offline", atLeastOnce, true).
 		SetOnConnectHandler(func(c mqtt.Client) { c.Publish(b.topic("availability"), atLeastOnce, true, "online") })
 	return b, nil
@@ -161,10 +170,14 @@ func (b *broker) publish(ctx context.Context, topic string, retain bool, value a
 	if err := b.connect(ctx); err != nil {
 		return err
 	}
-	if !b.client.IsConnectionOpen() { // else what is published waits within the client, and is there twice
-		return errors.New("the connection to the broker is lost")
+	select {
+	case <-b.lost: // an earlier connection
+	default:
 	}
-	return acknowledged(ctx, b.client.Publish(topic, atLeastOnce, retain, payload))
+	if !b.client.IsConnectionOpen() {
+		return errConnectionLost
+	}
+	return b.acknowledged(ctx, b.client.Publish(topic, atLeastOnce, retain, payload))
 }
 
 func (b *broker) connect(ctx context.Context) error {
@@ -173,7 +186,7 @@ func (b *broker) connect(ctx context.Context) error {
 	}
 	client := mqtt.NewClient(b.options)
 	token := client.Connect()
-	if err := acknowledged(ctx, token); err != nil {
+	if err := b.acknowledged(ctx, token); err != nil {
 		client.Disconnect(0)
 		if t, ok := token.(*mqtt.ConnectToken); ok {
 			switch t.ReturnCode() {
@@ -187,10 +200,13 @@ func (b *broker) connect(ctx context.Context) error {
 	return nil
 }
 
-func acknowledged(ctx context.Context, token mqtt.Token) error {
+// acknowledged waits for what the broker says of a packet.
+func (b *broker) acknowledged(ctx context.Context, token mqtt.Token) error {
 	select {
 	case <-token.Done():
 		return token.Error()
+	case <-b.lost:
+		return errConnectionLost
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(mqttTimeout):
@@ -209,3 +225,15 @@ func (b *broker) Close() {
 	b.client.Disconnect(uint(time.Second.Milliseconds()))
 	b.client = nil
 }
+
+// noStore keeps nothing for the next connection: who publishes hears of the loss and tries again. A store would send a second time what is
+// published while it is read (eclipse-paho/paho.mqtt.golang issue 703).
+type noStore struct{}
+
+func (noStore) Open()                             {}
+func (noStore) Put(string, packets.ControlPacket) {}
+func (noStore) Get(string) packets.ControlPacket  { return nil }
+func (noStore) All() []string                     { return nil }
+func (noStore) Del(string)                        {}
+func (noStore) Close()                            {}
+func (noStore) Reset()                            {}

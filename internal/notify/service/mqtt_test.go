@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/eclipse/paho.mqtt.golang/packets"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -171,5 +172,90 @@ func TestABrokerThatRefusesUs(t *testing.T) {
 	err = parse(t, "mqtt://127.0.0.1:1", "").Send(t.Context(), message())
 	if _, refused := errors.AsType[*Refusal](err); err == nil || refused {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// A message that was under way when the connection was lost is an error at once, which its queue tries again; the client itself sends nothing twice.
+func TestABrokerThatIsLostBeforeItAcknowledges(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	published := make(chan *packets.PublishPacket, 100)
+	go func() {
+		for first := true; ; first = false {
+			conn, err := listener.Accept()
+			if err != nil {
+				close(published)
+				return
+			}
+			serveOnce(conn, published, first)
+		}
+	}()
+	b := parse(t, "mqtt://"+listener.Addr().String()+"/home", "").(Publisher)
+	defer b.Close()
+	if err := b.Send(t.Context(), message()); !errors.Is(err, errConnectionLost) {
+		t.Errorf("a message without an acknowledgment: %v", err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		err := b.Send(t.Context(), message())
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	b.Close()
+	listener.Close()
+	seen := map[string]int{}
+	for p := range published {
+		seen[p.TopicName+" "+string(p.Payload)]++
+		if p.Dup {
+			t.Errorf("sent by the client a second time: %s", p)
+		}
+	}
+	for published, times := range seen {
+		switch topic, _, _ := strings.Cut(published, " "); {
+		case topic == "home/message" && times != 2: // before and after the loss
+			t.Errorf("%s: %d times, want 2", published, times)
+		case times > 2: // once a connection
+			t.Errorf("%s: %d times", published, times)
+		}
+	}
+	if len(seen) != 3 { // the message, online, offline
+		t.Errorf("published: %v", seen)
+	}
+}
+
+// serveOnce is a broker for one connection: it takes what is published; lossy ones end at the first message instead of acknowledging it.
+func serveOnce(conn net.Conn, published chan<- *packets.PublishPacket, lossy bool) {
+	defer conn.Close()
+	for {
+		packet, err := packets.ReadPacket(conn)
+		if err != nil {
+			return
+		}
+		var answer packets.ControlPacket
+		switch p := packet.(type) {
+		case *packets.ConnectPacket:
+			answer = packets.NewControlPacket(packets.Connack)
+		case *packets.PublishPacket:
+			published <- p
+			if lossy && p.TopicName == "home/message" {
+				return
+			}
+			ack := packets.NewControlPacket(packets.Puback).(*packets.PubackPacket)
+			ack.MessageID = p.MessageID
+			answer = ack
+		case *packets.DisconnectPacket:
+			return
+		default:
+			continue
+		}
+		if answer.Write(conn) != nil {
+			return
+		}
 	}
 }
