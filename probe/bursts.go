@@ -180,6 +180,11 @@ func (b *Bursts) Confirm(base, interval time.Duration) time.Duration {
 	return min(max(span, MinConfirm), MaxConfirm).Round(10 * time.Millisecond)
 }
 
+// long reports whether bursts of loss were seen on this link that need a longer confirmation than lost single packets.
+func (b *Bursts) long(interval time.Duration) bool {
+	return b.learned.Runs > 0 && b.Confirm(0, interval) > MinConfirm
+}
+
 // fall returns how many misses in a row are no coincidence on this link: so many
 // that independent loss brings them about once a week at most, but at least base
 // and at most three times that.

@@ -48,6 +48,7 @@ type round struct {
 	sent, missed, answered int
 	unsent                 int  // met ErrNoPath
 	afterMiss              bool // began with a missed probe
+	silent                 bool // traffic shows the same, see HintSilence
 }
 
 type target struct {
@@ -155,6 +156,31 @@ func (d *Detector) Hint(now time.Time) {
 	}
 }
 
+// HintSilence is Hint when traffic has been sent for longer than answers to it take, and nothing was received. Then a
+// burst asks the targets one soon after the other, also one that has begun already: that silence lasts is known, and
+// what is asked is whether anything at all is answered. Where silence is [Detector.KnownSilent] that would show nothing.
+func (d *Detector) HintSilence(now time.Time) {
+	d.Hint(now)
+	if d.mode != burst || d.run.silent {
+		return
+	}
+	d.run.silent = true
+	if d.run.sent > 0 && d.run.sent < d.run.fall {
+		d.due = later(d.lastSent.Add(d.burstInterval()), now)
+	}
+}
+
+// KnownSilent reports whether the link is silent for a moment now and then, as far as is known: it has a queue, or loses in bursts.
+func (d *Detector) KnownSilent() bool { return d.QueuedLately() || d.bursts.long(d.cfg.Interval) }
+
+// burstInterval is the time to the next probe of a burst.
+func (d *Detector) burstInterval() time.Duration {
+	if d.run.silent && d.run.sent < d.run.fall && !d.KnownSilent() {
+		return d.cfg.FastInterval / silentPace
+	}
+	return d.cfg.FastInterval
+}
+
 // Next returns which target is to be probed next and when, maybe in the past.
 // ok is false when nothing is to be sent: the Detector is stopped, has no
 // targets, or has too many probes in flight.
@@ -207,7 +233,7 @@ func (d *Detector) Sent(index int, at time.Time) (id uint64) {
 			// Twice as many probes as are needed are enough to decide; a timeout
 			// much longer than FastInterval must not make a burst a flood.
 			if d.run.sent++; d.run.sent < 2*d.run.fall {
-				wait = d.cfg.FastInterval
+				wait = d.burstInterval()
 			}
 		case failing:
 			if !at.Add(d.cfg.FastInterval).After(d.fastUntil) {

@@ -479,6 +479,50 @@ func TestDetectorHint(t *testing.T) {
 	}
 }
 
+// Where traffic shows silence, every target is asked within 75 ms; where silence comes and goes by itself, at the usual pace.
+func TestDetectorSilenceOfTraffic(t *testing.T) {
+	dark := func(_ int, at time.Duration) (time.Duration, error) {
+		if at > 10*time.Second {
+			return lost, nil
+		}
+		return 20 * ms, nil
+	}
+	for name, c := range map[string]struct {
+		hinted time.Duration // idle probes leave at whole seconds
+		known  *LearnedBursts
+		want   time.Duration // Failing
+	}{
+		"while idle":                     {10220 * ms, nil, 10445 * ms},
+		"after a miss":                   {11200 * ms, nil, 11400 * ms},
+		"a link without loss, as learnt": {10220 * ms, &LearnedBursts{Loss: 0.001, Lost: 0.1, Answered: 30, Spacing: 3, Runs: 30}, 10445 * ms},
+		"a link that loses in bursts":    {10220 * ms, &LearnedBursts{Loss: 0.01, Lost: 30, Answered: 15, Spacing: 4.5, Runs: 30}, 10670 * ms},
+	} {
+		s := newSim(DetectorConfig{Targets: someTargets(4)}, dark)
+		if c.known != nil {
+			s.d.RestoreBursts(*c.known)
+		}
+		s.run(c.hinted)
+		s.d.HintSilence(epoch0.Add(s.now))
+		s.run(s.now + 10*ms)
+		s.d.HintSilence(epoch0.Add(s.now)) // twice is once
+		s.run(13 * time.Second)
+		if at, ok := s.first(Failing, 10*time.Second); !ok || at != c.want {
+			t.Errorf("%s: failing at %v, want %v", name, at, c.want)
+		}
+	}
+	// A line whose answers wait in a queue is not asked faster either.
+	s := newSim(DetectorConfig{Targets: someTargets(4)}, func(_ int, at time.Duration) (time.Duration, error) {
+		return 20*ms + min(at/10, time.Second), nil
+	})
+	s.run(20 * time.Second)
+	sent := s.sent[0] + s.sent[1] + s.sent[2] + s.sent[3]
+	s.d.HintSilence(epoch0.Add(s.now))
+	s.run(s.now + 80*ms)
+	if n := s.sent[0] + s.sent[1] + s.sent[2] + s.sent[3] - sent; !s.d.KnownSilent() || n > 1 {
+		t.Errorf("a queue: %d probes in 80 ms", n)
+	}
+}
+
 func TestDetectorAStallIsNotHeldAgainstTheUplink(t *testing.T) {
 	d := NewDetector(DetectorConfig{Targets: someTargets(1)})
 	d.Reset(epoch0)

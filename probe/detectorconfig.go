@@ -52,6 +52,8 @@ const (
 	Listen = 10 * time.Second
 	// MaxInFlight bounds the probes that are listened for at one time.
 	MaxInFlight = 128
+	// silentPace is how many probes a burst sends in FastInterval when traffic shows silence already.
+	silentPace = 4
 	// deadFactor is how many idle intervals lie between two probes of a target
 	// that is known to be dead.
 	deadFactor = 10

@@ -126,6 +126,17 @@ func (e *Evaluator) Cancel(id uint64) { e.detector.Cancel(id) }
 // Hint asks for a burst of probes. See [probe.Detector.Hint].
 func (e *Evaluator) Hint(now time.Time) { e.detector.Hint(now) }
 
+// HintSilence asks for a burst of probes because traffic is not answered. See [probe.Detector.HintSilence].
+func (e *Evaluator) HintSilence(now time.Time) { e.detector.HintSilence(now) }
+
+// Patience is how long traffic may go without an answer before that looks wrong.
+func (e *Evaluator) Patience() time.Duration {
+	if e.detector.KnownSilent() {
+		return oneWaySpanKnown + e.SlowestRTT()
+	}
+	return oneWaySpan + e.SlowestRTT()
+}
+
 // Tick does what is due.
 func (e *Evaluator) Tick(now time.Time) {
 	e.apply(e.detector.Tick(now), now)

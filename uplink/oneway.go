@@ -3,8 +3,12 @@ package uplink
 import "time"
 
 // oneWaySpan is how long nothing may come back for what was sent before that
-// looks wrong, besides the time that an answer takes.
-const oneWaySpan = 200 * time.Millisecond
+// looks wrong, besides the time that an answer takes; oneWaySpanKnown on a link
+// that is known to be silent now and then.
+const (
+	oneWaySpan      = 150 * time.Millisecond
+	oneWaySpanKnown = 200 * time.Millisecond
+)
 
 // OneWayDetector watches a device's packet counters for the sign that traffic leaves
 // and none comes back. It is a reason to probe at once, never a verdict: traffic
@@ -16,10 +20,9 @@ type OneWayDetector struct {
 	since   time.Time
 }
 
-// Observe takes the counters as they are now, and asks for the round-trip time of
-// the uplink where that matters. It reports whether for [oneWaySpan] and that time nothing has come
-// back for what was sent; it reports the same silence again after as long again.
-func (s *OneWayDetector) Observe(now time.Time, rx, tx uint64, rtt func() time.Duration) bool {
+// Observe takes the counters as they are now, and asks how long the uplink may be silent where that matters. It
+// reports whether nothing has come back for so long for what was sent; it reports the same silence again after as long again.
+func (s *OneWayDetector) Observe(now time.Time, rx, tx uint64, patience func() time.Duration) bool {
 	before := *s
 	s.rx, s.tx, s.seen = rx, tx, true
 	switch {
@@ -27,7 +30,7 @@ func (s *OneWayDetector) Observe(now time.Time, rx, tx uint64, rtt func() time.D
 		s.waiting = false
 	case !before.waiting && tx != before.tx:
 		s.waiting, s.since = true, now
-	case before.waiting && now.Sub(before.since) >= oneWaySpan && now.Sub(before.since) >= oneWaySpan+rtt():
+	case before.waiting && now.Sub(before.since) >= oneWaySpan && now.Sub(before.since) >= patience():
 		// Whether it goes on is for what is sent from now on to show.
 		s.waiting = false
 		return true

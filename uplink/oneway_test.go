@@ -25,7 +25,7 @@ func TestOneWayTraffic(t *testing.T) {
 			var s OneWayDetector
 			told := -1
 			for i, x := range c.samples {
-				if s.Observe(epoch.Add(time.Duration(i)*100*time.Millisecond), x.rx, x.tx, func() time.Duration { return c.rtt }) && told < 0 {
+				if s.Observe(epoch.Add(time.Duration(i)*100*time.Millisecond), x.rx, x.tx, func() time.Duration { return oneWaySpan + c.rtt }) && told < 0 {
 					told = i
 				}
 			}

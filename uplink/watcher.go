@@ -400,14 +400,28 @@ func (w *Watcher) RestoreLearned(m Learned) {
 	w.eval.fsm.damping.Restore(m.Damping, time.Now())
 }
 
-// Hint asks for a burst of probes now, because traffic is sent and none comes
-// back, or a neighbour has failed. The probes alone decide. It is cheap to call
-// too often.
+// Hint asks for a burst of probes now, because a neighbour has failed or another uplink was not answered. The probes
+// alone decide. It is cheap to call too often.
 func (w *Watcher) Hint() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.eval.Hint(time.Now())
 	signal(w.wake)
+}
+
+// HintSilence is Hint because traffic was sent and for as long as [Watcher.Patience] none came back.
+func (w *Watcher) HintSilence() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.eval.HintSilence(time.Now())
+	signal(w.wake)
+}
+
+// Patience returns how long traffic may go without an answer before that looks wrong.
+func (w *Watcher) Patience() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.eval.Patience()
 }
 
 // Received notes that the device received packets at a time, for both families

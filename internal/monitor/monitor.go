@@ -252,7 +252,9 @@ func planHealth(h uplink.Health, s uplink.State) rules.Health {
 }
 
 // ProbeNow has paths probed at once, because something looks wrong. The probes alone decide.
-func (m *Monitor) ProbeNow(list []rules.Path) {
+func (m *Monitor) ProbeNow(list []rules.Path) { m.hint(list, (*uplink.Watcher).Hint) }
+
+func (m *Monitor) hint(list []rules.Path, hint func(*uplink.Watcher)) {
 	m.mu.Lock()
 	now, found := time.Now(), m.paths.of(list)
 	for _, p := range found {
@@ -261,7 +263,7 @@ func (m *Monitor) ProbeNow(list []rules.Path) {
 	m.setIntervals(now) // a hint is taken once in an interval
 	m.mu.Unlock()
 	for _, p := range found {
-		p.Hint()
+		hint(p.Watcher)
 	}
 }
 

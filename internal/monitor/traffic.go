@@ -54,7 +54,7 @@ func (m *Monitor) watchTraffic(ctx context.Context) {
 			usedAt = now
 		}
 		if len(oneWay) > 0 {
-			m.ProbeNow(oneWay)
+			m.hint(oneWay, (*uplink.Watcher).HintSilence)
 		}
 	}
 }
@@ -92,11 +92,11 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 		if measured && len(paths) > 0 {
 			filled = m.balance.load(&paths[0].uplink, load, now) || filled
 		}
-		slowestRTT := func() (rtt time.Duration) {
+		patience := func() (longest time.Duration) {
 			for _, p := range paths {
-				rtt = max(rtt, p.RTT())
+				longest = max(longest, p.Patience())
 			}
-			return rtt
+			return longest
 		}
 		for _, p := range paths {
 			if inbound {
@@ -109,7 +109,7 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 				p.LoadStep(began)
 			}
 		}
-		if device.oneWay.Observe(now, reading.Received, reading.Sent, slowestRTT) {
+		if device.oneWay.Observe(now, reading.Received, reading.Sent, patience) {
 			oneWay = append(oneWay, list...)
 		}
 	}

@@ -110,8 +110,8 @@ func (r *run) readCounters(now time.Time) {
 	if began, ok := t.step.Observe(t.device); ok {
 		r.eval.LoadStep(began)
 	}
-	if t.oneWay.Observe(now, t.device.Received, t.device.Sent, r.eval.SlowestRTT) {
-		r.eval.Hint(now)
+	if t.oneWay.Observe(now, t.device.Received, t.device.Sent, r.eval.Patience) {
+		r.eval.HintSilence(now)
 	}
 }
 
