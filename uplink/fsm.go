@@ -50,6 +50,10 @@ const (
 	stepSpan    = time.Second
 	stepSuspect = 1500 * time.Millisecond
 	queueLimit  = 6 * time.Second
+
+	// restartSpan is how long an uplink that was suspect before a restart is so without new evidence. Targets whose times
+	// are not known yet are found silent after some 2.3 s.
+	restartSpan = 5 * time.Second
 )
 
 // Link is what the kernel knows of an uplink in one family: what it takes for packets to leave.
@@ -151,7 +155,7 @@ type FSM struct {
 	connected   bool
 	connectedAt time.Time // when a connection last got on
 
-	silentAt   time.Time // Failing: when it was signalled; zero when not
+	silentAt   time.Time // Failing: when it was signalled; zero when not, also while suspect since before a restart alone
 	confirmAt  time.Time // Failing: when silence becomes down
 	stableAt   time.Time // down for its path: when probes may speak again
 	stalled    bool      // Failing: confirmAt was put off for a stall
@@ -182,13 +186,12 @@ func (m *FSM) Since() time.Time { return m.since }
 
 // Restore continues from a verdict of an earlier run of the daemon, before the
 // first SetLink. down stays down until the uplink recovers; recovering begins
-// its successes anew; suspect becomes up, since only fresh silence can confirm
-// it. init, disabled and unknown texts change nothing.
+// its successes anew; suspect is cleared by the first answer, or after 5 s without
+// evidence, and becomes down by fresh silence only. init, disabled and unknown texts
+// change nothing.
 func (m *FSM) Restore(s State, since time.Time) {
 	switch s {
-	case Suspect:
-		s = Up
-	case Up, Degraded, Down, Recovering:
+	case Up, Degraded, Suspect, Down, Recovering:
 	default:
 		return
 	}
@@ -241,6 +244,9 @@ func (m *FSM) SetLink(p Link, now time.Time) (Transition, bool) {
 		if m.state == Init {
 			m.reason = reasonInit
 		}
+		if m.fromRestart() {
+			m.confirmAt = now.Add(restartSpan)
+		}
 		return Transition{}, false
 	case first && m.cfg.Unprobed:
 		return m.to(Up, reasonUnprobed, now), true
@@ -269,17 +275,28 @@ func (m *FSM) absent(p Link, now time.Time) (Transition, bool) {
 // PathChanged notes that probes leave by a changed path from now on, with another
 // address for example: silence so far is no evidence against it.
 func (m *FSM) PathChanged(now time.Time) {
-	if !m.confirmAt.IsZero() {
+	switch {
+	case m.confirmAt.IsZero():
+	case m.fromRestart():
+		m.confirmAt = now.Add(restartSpan)
+	default:
 		m.confirmAt = now.Add(m.confirm)
 	}
 }
+
+// fromRestart reports whether it is suspect for what was seen before a restart, and for nothing else.
+func (m *FSM) fromRestart() bool { return m.state == Suspect && m.silentAt.IsZero() }
 
 // Paused notes that probing has stopped: silence from now on is no evidence.
 func (m *FSM) Paused() { m.confirmAt = time.Time{} }
 
 // Resumed notes that probing goes on, after Paused.
 func (m *FSM) Resumed(now time.Time) {
-	if m.Silent() && m.confirmAt.IsZero() {
+	switch {
+	case !m.Silent() || !m.confirmAt.IsZero():
+	case m.fromRestart():
+		m.confirmAt = now.Add(restartSpan)
+	default:
 		m.silentAt, m.confirmAt, m.stalled = now, now.Add(m.confirm), false
 	}
 }
@@ -323,12 +340,15 @@ func (m *FSM) Observe(o ProbeEvent, now time.Time) (Transition, bool) {
 }
 
 func (m *FSM) alive(o ProbeEvent, now time.Time) (Transition, bool) {
-	silent := m.silentAt
+	silent, fromRestart := m.silentAt, m.fromRestart()
 	m.silentAt, m.confirmAt, m.noRouteAt = time.Time{}, time.Time{}, time.Time{}
 	switch m.state {
 	case Init:
 		return m.to(Up, reasonFirst, now), true
 	case Suspect:
+		if fromRestart {
+			return m.to(m.working(), reason(CodeAnswer, "answered after the restart"), now), true
+		}
 		return m.to(m.working(), reason(CodeAnswer, "answered again %d ms after it became suspect", now.Sub(silent).Milliseconds()), now), true
 	case Down:
 		if now.Before(m.stableAt) {
@@ -410,6 +430,11 @@ func (m *FSM) failing(o ProbeEvent, now time.Time) (Transition, bool) {
 			return Transition{}, false
 		}
 		return m.suspect(unanswered(o), now), true
+	case Suspect:
+		if m.fromRestart() { // connections have been looked at since then
+			m.silentAt, m.confirmAt, m.stalled = m.silence.since, now.Add(m.confirm), false
+			m.reason = unanswered(o)
+		}
 	case Recovering:
 		return m.to(Down, reason(CodeSilence, "while recovering, %s", unanswered(o).Text), now), true
 	}
@@ -473,6 +498,9 @@ func (m *FSM) Tick(now time.Time) (Transition, bool) {
 		}
 		return m.suspect(m.deferred, now), true
 	case Suspect:
+		if m.fromRestart() {
+			return m.to(m.working(), reason(CodeRestart, "was suspect before the restart, and nothing has shown it since"), now), true
+		}
 		if m.connectedAt.After(m.silentAt) {
 			t := m.to(Degraded, reasonConnected, now)
 			m.connected, m.confirmAt = true, m.connectedAt.Add(connectionSpan)

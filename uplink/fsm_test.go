@@ -435,7 +435,7 @@ func TestFSMRestore(t *testing.T) {
 		{Init, Init, begin, [2]State{Up, Up}},
 		{Up, Up, earlier, [2]State{Up, Up}},
 		{Degraded, Degraded, earlier, [2]State{Degraded, Degraded}},
-		{Suspect, Up, earlier, [2]State{Up, Up}},
+		{Suspect, Suspect, earlier, [2]State{Up, Up}},
 		{Down, Down, earlier, [2]State{Down, Recovering}},
 		{Recovering, Recovering, earlier, [2]State{Recovering, Recovering}},
 		{Disabled, Init, begin, [2]State{Up, Up}},
@@ -455,6 +455,43 @@ func TestFSMRestore(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What was suspect before a restart carries no new traffic until an answer clears it, and is down by fresh silence only.
+func TestFSMSuspectBeforeARestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		run  func(m *FSM)
+		want State
+	}{
+		"an answer":          {func(m *FSM) { m.Observe(ProbeEvent{Signal: probe.Alive}, begin.Add(100*ms)) }, Up},
+		"nothing for a time": {func(m *FSM) { m.Tick(begin.Add(restartSpan - ms)) }, Suspect},
+		"nothing at all":     {func(m *FSM) { m.Tick(begin.Add(restartSpan)) }, Up},
+		"silence": {func(m *FSM) {
+			m.Observe(ProbeEvent{Signal: probe.Failing}, begin.Add(2*time.Second))
+			m.Tick(begin.Add(2*time.Second + DefaultConfirm - ms))
+		}, Suspect},
+		"silence that lasts": {func(m *FSM) {
+			m.Observe(ProbeEvent{Signal: probe.Failing}, begin.Add(2*time.Second))
+			m.Tick(begin.Add(2*time.Second + DefaultConfirm))
+		}, Down},
+		"probes that begin later": {func(m *FSM) {
+			m.Paused()
+			m.Resumed(begin.Add(time.Minute))
+			m.Tick(begin.Add(time.Minute + restartSpan - ms))
+		}, Suspect},
+		"another path": {func(m *FSM) {
+			m.PathChanged(begin.Add(time.Second))
+			m.Tick(begin.Add(time.Second + restartSpan - ms))
+		}, Suspect},
+	} {
+		m := NewFSM(FSMConfig{}, begin)
+		m.Restore(Suspect, begin.Add(-time.Second))
+		m.SetLink(whole, begin)
+		c.run(m)
+		if m.State() != c.want {
+			t.Errorf("%s: %s (%v), want %s", name, m.State(), m.Reason(), c.want)
+		}
 	}
 }
 
@@ -584,7 +621,7 @@ func (w *model) verify(before State, tr Transition, changed bool) {
 	if w.told && !w.path.Complete() && w.m.State().Health() > HealthDead {
 		w.Fatalf("%v without a path", w.m.State())
 	}
-	if w.m.Silent() && w.m.Deadline().IsZero() {
+	if w.told && w.m.Silent() && w.m.Deadline().IsZero() {
 		w.Fatalf("%s for ever, whatever is silent", w.m.State())
 	}
 	if changed && before == Recovering && tr.To.Health() == HealthGood && (w.row < w.cfg.Rise || w.now.Sub(w.rowAt) < w.cfg.Hold) {
@@ -627,7 +664,14 @@ func (w *model) tick() {
 	if changed && tr.To == Down && w.now.Sub(w.failing) < DefaultConfirm {
 		w.Fatalf("down %v after the burst, confirmation takes %v", w.now.Sub(w.failing), DefaultConfirm)
 	}
-	if w.m.State() == Suspect && w.m.Deadline().Sub(w.failing) > DefaultConfirm+rxHoldLimit+freshSpan+lagGrace+1500*ms {
+	if changed && before == Suspect && tr.To == Down && w.failing.IsZero() {
+		w.Fatal("down without fresh silence")
+	}
+	if w.m.State() == Suspect && w.failing.IsZero() {
+		if w.m.Deadline().Sub(w.now) > restartSpan {
+			w.Fatalf("suspect without evidence until %v", w.m.Deadline())
+		}
+	} else if w.m.State() == Suspect && w.m.Deadline().Sub(w.failing) > DefaultConfirm+rxHoldLimit+freshSpan+lagGrace+1500*ms {
 		w.Fatalf("suspect from %v to %v", w.failing, w.m.Deadline())
 	}
 	if d := w.m.Deadline(); !d.IsZero() && !d.After(w.now) {
@@ -660,7 +704,7 @@ func (w *model) observe(signal probe.Signal) {
 			w.Fatal("an answer did not clear suspicion")
 		}
 	case probe.Failing:
-		if before != Suspect { // a second one tells nothing new
+		if before != Suspect || w.failing.IsZero() { // a second one tells nothing new
 			w.failing = w.now
 		}
 		if changed && tr.To == Down && before != Recovering {

@@ -26,30 +26,36 @@ const (
 // segmentOpener is that of [Options].
 type segmentOpener func(index int, family rules.Family) (net.PacketConn, error)
 
-// watchConnections looks, while the targets of a path are silent, whether TCP connections by it get on in both directions.
-// Then the uplink works, and cutting them would do the harm that it is meant to end.
-func (m *Monitor) watchConnections(name string, family rules.Family) {
+func (m *Monitor) watchConnectionsOf(name string, family rules.Family) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for path, p := range m.paths {
-		if p.uplink.Name != name || path.Family != family || p.connectionsWatched || p.ctx == nil || m.planned[path].Index == 0 {
-			continue
+		if p.uplink.Name == name && path.Family == family {
+			m.watchConnections(path, p)
 		}
-		p.connectionsWatched = true
-		info, ctx := m.planned[path], p.ctx
-		m.running.Go(func() {
-			for silent := true; silent; {
-				err := p.watchConnections(ctx, m.o.TCPSegments, family, info)
-				if err != nil {
-					m.o.Log.Warn("cannot watch TCP connections", "uplink", name, "family", family, "err", err)
-				}
-				m.mu.Lock()
-				silent = err == nil && ctx.Err() == nil && p.Silent() // again, since a moment ago
-				p.connectionsWatched = silent
-				m.mu.Unlock()
-			}
-		})
 	}
+}
+
+// watchConnections looks, while the targets of a path are silent, whether TCP connections by it get on in both directions.
+// Then the uplink works, and cutting them would do the harm that it is meant to end. The lock is held.
+func (m *Monitor) watchConnections(path rules.Path, p *monitoredPath) {
+	info, ctx := m.planned[path], p.ctx
+	if p.connectionsWatched || ctx == nil || info.Index == 0 || !p.Silent() {
+		return
+	}
+	p.connectionsWatched = true
+	m.running.Go(func() {
+		for silent := true; silent; {
+			err := p.watchConnections(ctx, m.o.TCPSegments, path.Family, info)
+			if err != nil {
+				m.o.Log.Warn("cannot watch TCP connections", "uplink", p.uplink.Name, "family", path.Family, "err", err)
+			}
+			m.mu.Lock()
+			silent = err == nil && ctx.Err() == nil && p.Silent() // again, since a moment ago
+			p.connectionsWatched = silent
+			m.mu.Unlock()
+		}
+	})
 }
 
 func (p *monitoredPath) watchConnections(ctx context.Context, open segmentOpener, family rules.Family, info rules.PathInfo) error {

@@ -131,6 +131,19 @@ func TestConnectionsThatGetOnKeepASilentUplink(t *testing.T) {
 	})
 }
 
+// One that was suspect before a restart is looked at from the first plan on.
+func TestConnectionsThatGetOnKeepAnUplinkThatWasSuspectBeforeARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newRig(t, map[string]savedVerdict{"fiber/ipv4": {State: uplink.Suspect, Since: time.Now()}})
+		c.internet.set("fiber", false)
+		c.line.getsOn(10 * time.Second)
+		c.pass()
+		c.wants(fiber4, uplink.Suspect)
+		after(8 * time.Second)
+		c.wants(fiber4, uplink.Degraded)
+	})
+}
+
 func TestNobodyLooksForAnUplinkThatAReloadHasMadeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newRig(t, nil)

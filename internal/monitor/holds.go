@@ -81,7 +81,7 @@ func (m *Monitor) noteTransition(t uplink.Transition) {
 		case uplink.Up, uplink.Degraded:
 			p.proven = true
 		case uplink.Down:
-			p.fell = true
+			p.fell, p.untold = true, true
 		}
 	}
 }

@@ -130,8 +130,9 @@ func (m *Monitor) start(p *monitoredPath) {
 func (m *Monitor) Run(ctx context.Context) error {
 	m.mu.Lock()
 	m.ctx = ctx
-	for _, p := range m.paths {
+	for path, p := range m.paths {
 		m.start(p)
+		m.watchConnections(path, p)
 	}
 	m.mu.Unlock()
 	m.running.Go(func() { m.watchTraffic(ctx) })
@@ -164,11 +165,13 @@ func (m *Monitor) onTransition(t uplink.Transition) {
 		m.pauseCarried()
 	}
 	if t.To == uplink.Suspect {
-		m.watchConnections(t.Uplink, t.Family)
+		m.watchConnectionsOf(t.Uplink, t.Family)
 	}
 	m.o.Wake()
 	m.o.OnTransition(t)
-	m.saveVerdicts()
+	if t.To != uplink.Down { // see FlowsTold
+		m.saveVerdicts()
+	}
 }
 
 // Verdicts gives the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
@@ -232,6 +235,7 @@ func (m *Monitor) RouteInstalled(paths map[rules.Path]rules.PathInfo) {
 			p.installed = e
 			p.setInfo(m.pathInfo(path, p, f))
 		}
+		m.watchConnections(path, p) // it may be silent since before a restart
 	}
 }
 

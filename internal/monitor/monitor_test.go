@@ -325,7 +325,7 @@ func TestAReloadKeepsWatchersAndVerdicts(t *testing.T) {
 
 func TestVerdictsLastOverARestart(t *testing.T) {
 	for _, c := range []struct{ before, want uplink.State }{
-		{uplink.Up, uplink.Up}, {uplink.Degraded, uplink.Degraded}, {uplink.Suspect, uplink.Up}, {uplink.Down, uplink.Down},
+		{uplink.Up, uplink.Up}, {uplink.Degraded, uplink.Degraded}, {uplink.Suspect, uplink.Suspect}, {uplink.Down, uplink.Down},
 		{uplink.Recovering, uplink.Recovering}, {uplink.Init, uplink.Init}, {"nonsense", uplink.Init}, {"", uplink.Init},
 	} {
 		t.Run(string(c.before), func(t *testing.T) {
@@ -342,6 +342,37 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who ends between a verdict and the pass that moves its flows leaves that to the next run.
+func TestDownIsSavedOnceItsFlowsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newRig(t, nil)
+		saved := func() uplink.State {
+			v, _ := c.saved.Load(docVerdicts)
+			return v.(map[string]savedVerdict)["fiber/ipv4"].State
+		}
+		c.pass()
+		after(10 * time.Second)
+		before := c.Verdicts(c.paths)
+		c.set("fiber", false)
+		after(5 * time.Second)
+		c.wants(fiber4, uplink.Down)
+		if s := saved(); s != uplink.Suspect {
+			t.Errorf("saved as %s before anything has moved", s)
+		}
+		c.FlowsTold(before) // of a pass that did not know it
+		c.set("lte", false)
+		after(5 * time.Second) // which is saved
+		if s := saved(); s != uplink.Suspect {
+			t.Errorf("saved as %s before anything has moved", s)
+		}
+		c.FlowsTold(c.Verdicts(c.paths))
+		synctest.Wait()
+		if s := saved(); s != uplink.Down {
+			t.Errorf("saved as %s after its flows have moved", s)
+		}
+	})
 }
 
 func TestAVerdictOfAnEarlierRunIsNotRestoredTwice(t *testing.T) {

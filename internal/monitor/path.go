@@ -25,6 +25,7 @@ type monitoredPath struct {
 	counted       uint64        // bytes of probes that are among the day's
 	proven        bool          // was up since the daemon has started
 	fell          bool          // went down since applyFailback has looked
+	untold        bool          // went down, and no pass has moved its flows yet
 	inboundAt     time.Time     // when its device last received something
 	oneWayAt      time.Time     // when its traffic last looked one-way
 

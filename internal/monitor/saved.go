@@ -58,14 +58,33 @@ func (m *Monitor) saveVerdicts() {
 	m.o.Save(docVerdicts, func() any {
 		m.saving.Store(false)
 		m.mu.Lock()
-		paths := maps.Clone(m.paths)
-		m.mu.Unlock()
-		saved := make(map[string]savedVerdict, len(paths))
-		for path, p := range paths {
-			saved[pathKey(p.settings.name, path.Family)] = p.saved()
+		defer m.mu.Unlock()
+		saved := make(map[string]savedVerdict, len(m.paths))
+		for path, p := range m.paths {
+			v := p.saved()
+			if v.State == uplink.Down && p.untold {
+				v.State = uplink.Suspect
+			}
+			saved[pathKey(p.settings.name, path.Family)] = v
 		}
 		return saved
 	})
+}
+
+// FlowsTold hears of the verdicts that a pass has planned by, after it has moved the flows of those that are down. Only then are
+// they saved as such: to the next run what is down already has no flows that are to be moved.
+func (m *Monitor) FlowsTold(verdicts map[rules.Path]rules.Verdict) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	told := false
+	for path, p := range m.paths {
+		if p.untold && verdicts[path].State == string(uplink.Down) {
+			p.untold, told = false, true
+		}
+	}
+	if told && m.ctx != nil && m.ctx.Err() == nil {
+		m.running.Go(m.saveVerdicts) // the disk may be slow
+	}
 }
 
 func (m *Monitor) saveProbeBytes() {

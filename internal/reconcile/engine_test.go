@@ -277,6 +277,19 @@ func TestAnUplinkThatIsDeadAtStartHasNoFlowsToKill(t *testing.T) {
 	}
 }
 
+// What went away while the daemon did not run has flows that began before.
+func TestFlowsOfADeviceThatWentAwayBeforeTheStartAreFlushed(t *testing.T) {
+	b := newBench(config())
+	b.kernel.Change(func(o *rules.Observed) { o.Links[1].Carrier = false })
+	b.verdicts.set(fiber4, rules.Dead)
+	b.pass(t)
+	b.pass(t)
+	flushes := slices.DeleteFunc(b.kernel.Log(), func(l string) bool { return l != "flush 0x1000000/0x3f000000 ipv4" })
+	if len(flushes) != 1 {
+		t.Errorf("%q, want one", flushes)
+	}
+}
+
 func TestFlowsOfARemovedUplinkAreFlushed(t *testing.T) {
 	b := newBench(config())
 	b.pass(t)
