@@ -304,6 +304,7 @@ func (p *planner) filterSources(leaving *branches, chain *nft.Chain) map[string]
 	p.returnIPsec(chain)
 	for _, family := range Families {
 		dropForeign(chain, "an uplink's source never leaves by another", devices[family], sources[family])
+		p.goneAddresses(chain, devices[family], family)
 		p.answers(chain, devices[family], family)
 		dropForeign(chain, "local networks are hidden", rewriting[family], inet.OfFamily(lans, family))
 		dropForeign(chain, "private addresses stay here", public[family], privateSpace(family))
@@ -317,6 +318,32 @@ func (p *planner) filterSources(leaving *branches, chain *nft.Chain) map[string]
 	return filters
 }
 
+// goneAddresses drops what comes in by an uplink for an address of this machine and would leave by one: the address is gone, and answers
+// that are still under way to it are not for a host behind the uplink. Another router of the segment may have it now.
+func (p *planner) goneAddresses(chain *nft.Chain, devices []string, family Family) {
+	var own []netip.Prefix
+	p.eachPath(func(u *Uplink, of Family, info PathInfo) {
+		if of != family || u.Site || u.hasPeers() {
+			return
+		}
+		for _, a := range p.addressesOf(u, family, info) {
+			own = append(own, netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+		}
+	})
+	names := slices.DeleteFunc(sorted(devices), p.leadsToPeers)
+	if len(names) == 0 {
+		return
+	}
+	for _, part := range inSets(inet.Disjoint(own)) {
+		chain.Add("an address of ours that is gone", nft.Devices{Names: names}, nft.Devices{Out: true, Names: names}, nft.Addresses{Dest: true, Prefixes: part}, nft.Counter{}, nft.Drop{})
+	}
+}
+
+// leadsToPeers reports whether a device is that of an uplink whose other ends may send for anybody.
+func (p *planner) leadsToPeers(device string) bool {
+	return slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == device && (u.Site || u.hasPeers()) })
+}
+
 // answers lets those pass that hosts behind uplinks get: whom they have called by its own address answers with that.
 func (p *planner) answers(chain *nft.Chain, devices []string, family Family) {
 	for _, part := range inSets(p.networksBehindUplinks(family)) {
@@ -328,9 +355,7 @@ func (p *planner) answers(chain *nft.Chain, devices []string, family Family) {
 // Else an answer from the Internet goes back to the Internet when the route to the host that it is for is away.
 // Kernels before 5.7 do not know in postrouting where a packet came in (net/ipv4/ip_output.c ip_output), and let it pass.
 func (p *planner) transit(chain *nft.Chain, devices []string, family Family, lans []netip.Prefix) {
-	names := slices.DeleteFunc(sorted(devices), func(device string) bool {
-		return slices.ContainsFunc(p.cfg.Uplinks, func(u Uplink) bool { return u.Device == device && (u.Site || u.hasPeers()) })
-	})
+	names := slices.DeleteFunc(sorted(devices), p.leadsToPeers)
 	if len(names) == 0 {
 		return
 	}

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
 	"github.com/uplinkd/uplinkd/internal/status"
@@ -173,5 +175,28 @@ func TestAnswersDoNotBounceFromUplinkToUplink(t *testing.T) {
 		if n := r.foreign() - before; n != 0 {
 			t.Errorf("answers to %s: %d packets of somebody else's left by our uplinks", source, n)
 		}
+	}
+}
+
+// Answers to the router itself that come late, when their address is gone, do not go back: to the provider, or to another router that has it now.
+func TestAnswersToAnAddressThatIsGoneStayHere(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, dualWAN)
+	r.answerPings(300 * time.Millisecond)
+	r.start()
+	r.awaitState("fiber", uplink.Up)
+	r.awaitState("lte", uplink.Up)
+	u := r.Uplink("fiber")
+	for _, c := range []struct{ address, target, add string }{
+		{u.Address4.String(), "192.0.2.1", ""},
+		{u.Address6.String(), "2001:db8:ffff::1", "nodad"},
+	} {
+		before := r.foreign()
+		source, _, _ := strings.Cut(c.address, "/")
+		r.sh("router", fmt.Sprintf("ping -q -c 200 -i 0.002 -W 1 -I %s %s >/dev/null & sleep 0.5; ip neighbour replace %[1]s lladdr 02:00:00:00:00:99 dev %[4]s; ip address del %[3]s dev %[4]s; sleep 1", source, c.target, c.address, u.Device))
+		if n := r.foreign() - before; n != 0 {
+			t.Errorf("%s: %d answers went back to a provider: %s", source, n, r.foreignSources())
+		}
+		r.sh("router", fmt.Sprintf("ip address add %s dev %s %s", c.address, u.Device, c.add))
 	}
 }
