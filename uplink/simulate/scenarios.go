@@ -9,7 +9,8 @@ import (
 
 const (
 	ms   = time.Millisecond
-	week = 7 * 24 * time.Hour
+	day  = 24 * time.Hour
+	week = 7 * day
 
 	// settled is how long a link is well before it breaks: every target's
 	// times are known by then.
