@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/uplinkd/uplinkd/internal/doctor"
@@ -124,6 +125,8 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 	} {
 		t.Run(trap.name, func(t *testing.T) {
 			r.sh(trap.host, trap.make)
+			unmake := sync.OnceFunc(func() { r.sh(trap.host, trap.unmake) })
+			defer unmake() // the next ones have traps of their own
 			r.awaitNoChange()
 			findings, code := r.doctor("--root", root)
 			f := wantFinding(t, findings, trap.check, trap.cause)
@@ -133,7 +136,7 @@ func TestTheDoctorFindsEachTrapAndIsSilentWithoutIt(t *testing.T) {
 			if code != trap.code {
 				t.Errorf("exit code %d, want %d: %+v", code, trap.code, findings)
 			}
-			r.sh(trap.host, trap.unmake)
+			unmake()
 			ctx := t.Context()
 			if err := lab.Until(ctx, "silence", func() error {
 				if findings, _ := r.doctor("--root", root); len(findings) != 0 {

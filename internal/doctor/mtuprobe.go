@@ -28,6 +28,7 @@ type Path struct {
 const (
 	probeTries   = 3                      // of a size, before it counts as lost
 	probeTimeout = 500 * time.Millisecond // for an answer, shorter than any line that is of use
+	sendPause    = 50 * time.Millisecond  // after what could not be sent
 	smallest     = 576                    // what every line passes (RFC 791); of IPv6, 1280
 	smallest6    = 1280
 )
@@ -122,8 +123,9 @@ func (s *echo) passes(ctx context.Context, size int, t *MTUProbe) (bool, error) 
 		case errors.Is(err, unix.EMSGSIZE):
 			t.TooBig = true // by this machine: a route has such an MTU
 			return false, nil
-		case err != nil:
-			return false, nil // no route, no carrier: other checks and verdicts say so
+		case err != nil: // no route, no carrier: other checks and verdicts say so; or no buffer for a moment
+			time.Sleep(sendPause)
+			continue
 		}
 		switch s.receive(time.Now().Add(probeTimeout)) {
 		case icmpecho.Reply:
@@ -151,9 +153,9 @@ func (s *echo) headers() int {
 	return ipv4.HeaderLen + icmpecho.HeaderSize
 }
 
-// receive reads until something comes for the latest request.
+// receive reads until something comes for the latest request. What is there already is read, however late it is.
 func (s *echo) receive(deadline time.Time) icmpecho.Answer {
-	for time.Now().Before(deadline) {
+	for first := true; first || time.Now().Before(deadline); first = false {
 		n, _, err := unix.Recvfrom(s.fd, s.buffer, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
