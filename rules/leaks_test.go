@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -530,5 +531,34 @@ func TestTheIngressQdiscIsLeftToOthersWhereTheyNeedIt(t *testing.T) {
 	_, report := w.converge(t)
 	if len(w.obs.Egress.Filters) != 1 || codes(report)[0] != "no-egress-filter" {
 		t.Errorf("%+v, %v", w.obs.Egress.Filters, report.Problems)
+	}
+}
+
+// An answer that is under way when its address goes leaves by no uplink, whichever line, family or port; what a host on the segment began
+// through this machine is answered all the same. So until the next plan, and on a router whose peer has the address.
+func TestAnswersToAnAddressThatIsGoneLeaveByNoUplink(t *testing.T) {
+	for _, c := range []struct {
+		device, gone, from, to string
+		uplink                 int
+		leaves                 bool
+	}{
+		{"wan1", "198.51.100.2/26", "192.0.2.1", "198.51.100.2", 1, false},
+		{"wan2", "203.0.113.2/26", "192.0.2.1", "203.0.113.2", 2, false},
+		{"wan1", "2001:db8:a::2/64", "2001:db8:ffff::1", "2001:db8:a::2", 1, false},
+		{"wan2", "2001:db8:b::2/64", "2001:db8:ffff::1", "2001:db8:b::2", 2, false},
+		{"wan1", "198.51.100.2/26", "198.51.100.1", "198.51.100.2", 1, false}, // of the gateway itself
+		{"wan1", "", "192.0.2.1", "198.51.100.9", 1, true},
+		{"wan2", "", "2001:db8:ffff::1", "2001:db8:b::9", 2, true},
+	} {
+		w := dual()
+		w.converge(t)
+		if c.gone != "" { // the address alone: the routes of our table stand until the next plan
+			w.obs.Addrs = slices.DeleteFunc(w.obs.Addrs, func(a rules.Addr) bool { return a.Prefix == netip.MustParsePrefix(c.gone) })
+		}
+		answer := packet{query: query{src: netip.MustParseAddr(c.from), dst: netip.MustParseAddr(c.to), iif: c.device},
+			conn: &connection{mark: numbers.Mark(c.uplink), reply: true}}
+		if got := fmt.Sprint(w.receive(answer, netip.Addr{})); strings.Contains(got, "leaves by "+c.device) != c.leaves {
+			t.Errorf("%s by %s to %s: %s, want that it leaves: %v", c.from, c.device, c.to, got, c.leaves)
+		}
 	}
 }

@@ -258,6 +258,7 @@ func planHealth(h uplink.Health, s uplink.State) rules.Health {
 // ProbeNow has paths probed at once, because something looks wrong. The probes alone decide.
 func (m *Monitor) ProbeNow(list []rules.Path) { m.hint(list, (*uplink.Watcher).Hint) }
 
+// hint gives a hint to the watchers of paths.
 func (m *Monitor) hint(list []rules.Path, hint func(*uplink.Watcher)) {
 	m.mu.Lock()
 	now, found := time.Now(), m.paths.of(list)

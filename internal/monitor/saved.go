@@ -71,8 +71,8 @@ func (m *Monitor) saveVerdicts() {
 	})
 }
 
-// FlowsTold hears of the verdicts that a pass has planned by, after it has moved the flows of those that are down. Only then are
-// they saved as such: to the next run what is down already has no flows that are to be moved.
+// FlowsTold hears of the verdicts that a pass has planned by, after it has moved the flows of those that are down, where there was
+// somewhere to go. Only then are they saved as such: to the next run what is down already has no flows that are to be moved.
 func (m *Monitor) FlowsTold(verdicts map[rules.Path]rules.Verdict) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
