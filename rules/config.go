@@ -243,6 +243,7 @@ type Verdict struct {
 	State   string // the word shown to people, for example "suspect"
 	Drained bool   // new traffic goes elsewhere as long as there is an elsewhere
 	Ended   uint   // how often what runs there was to end since it was drained; 0: it may finish
+	Unmoved bool   // it is down, and what ran there has not been moved, perhaps since an earlier run
 	// Slower is true where another path of the tier, which is balanced by latency, has the new flows of the default; RTT is what they
 	// were compared by, for people, 0 where they are not.
 	Slower bool

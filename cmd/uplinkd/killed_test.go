@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 // killsEnv is how often the daemon is killed; make soak does so 500 times.
@@ -64,5 +65,35 @@ func TestKilledAtAnyInstantItLosesNoPacket(t *testing.T) {
 	}
 	if n := r.foreign(); n != 0 {
 		t.Errorf("%d packets left with a source that belongs elsewhere", n)
+	}
+}
+
+// TestConnectionsThatHadNowhereToGoMoveAfterARestart ends the daemon while no line works.
+func TestConnectionsThatHadNowhereToGoMoveAfterARestart(t *testing.T) {
+	t.Parallel()
+	r := newRouter(t, lab.Options{}, dualWAN)
+	r.serve()
+	r.ready()
+	var streams []*lab.Stream
+	for _, target := range []string{"192.0.2.1:7", "[2001:db8:ffff::1]:7"} {
+		s, _ := r.streamFrom("lan", target)
+		r.awaitMore(s)
+		streams = append(streams, s)
+	}
+	for _, name := range []string{"lte", "fiber"} {
+		if err := r.Break(lab.Upstream, name); err != nil {
+			t.Fatal(err)
+		}
+		r.awaitState(name, uplink.Down)
+	}
+	r.await("the daemon to converge", r.converged)
+	r.kill()
+	r.start()
+	r.awaitState("fiber", uplink.Down)
+	if err := r.HealOne("lte"); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range streams {
+		r.await("the connection to go by lte", over(s, "fiber", "lte"))
 	}
 }

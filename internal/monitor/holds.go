@@ -81,7 +81,10 @@ func (m *Monitor) noteTransition(t uplink.Transition) {
 		case uplink.Up, uplink.Degraded:
 			p.proven = true
 		case uplink.Down:
-			p.fell, p.untold = true, true
+			p.fell = true
+		}
+		if t.To != uplink.Down {
+			p.moved = false
 		}
 	}
 }

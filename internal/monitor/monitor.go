@@ -169,9 +169,7 @@ func (m *Monitor) onTransition(t uplink.Transition) {
 	}
 	m.o.Wake()
 	m.o.OnTransition(t)
-	if t.To != uplink.Down { // see FlowsTold
-		m.saveVerdicts()
-	}
+	m.saveVerdicts()
 }
 
 // Verdicts gives the watchers what the kernel knows of their paths, and returns their verdicts. A path that is new, or
@@ -218,7 +216,7 @@ func (m *Monitor) collectVerdicts(paths map[rules.Path]rules.PathInfo) (map[rule
 		}
 		name := m.paths[path].uplink.Name
 		verdicts[path] = rules.Verdict{Health: planHealth(health, report.State), State: string(report.State),
-			Drained: held || report.Suppressed || m.drained[name] || overQuota[name], Ended: m.ended[name]}
+			Drained: held || report.Suppressed || m.drained[name] || overQuota[name], Ended: m.ended[name], Unmoved: report.State == uplink.Down && !m.paths[path].moved}
 	}
 	m.balance.apply(m.paths, verdicts, time.Now())
 	return verdicts, events

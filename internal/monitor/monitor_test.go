@@ -344,13 +344,28 @@ func TestVerdictsLastOverARestart(t *testing.T) {
 	}
 }
 
-// Who ends between a verdict and the pass that moves its flows leaves that to the next run.
-func TestDownIsSavedOnceItsFlowsAreTold(t *testing.T) {
+// Who ends before the flows of a dead path have moved leaves that to the next run.
+func TestWhatHasNotMovedIsSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newRig(t, nil)
-		saved := func() uplink.State {
+		saved := func() savedVerdict {
 			v, _ := c.saved.Load(docVerdicts)
-			return v.(map[string]savedVerdict)["fiber/ipv4"].State
+			return v.(map[string]savedVerdict)["fiber/ipv4"]
+		}
+		wants := func(state uplink.State, unmoved bool, when string) {
+			t.Helper()
+			synctest.Wait()
+			if s := saved(); s.State != state || s.Unmoved != unmoved {
+				t.Errorf("%s: saved as %s, unmoved %v", when, s.State, s.Unmoved)
+			}
+		}
+		moved := func(stuck ...rules.Path) {
+			v := c.Verdicts(c.paths)
+			m := make(map[rules.Path]bool)
+			for _, path := range stuck {
+				m[path] = true
+			}
+			c.FlowsMoved(v, m)
 		}
 		c.pass()
 		after(10 * time.Second)
@@ -358,19 +373,39 @@ func TestDownIsSavedOnceItsFlowsAreTold(t *testing.T) {
 		c.set("fiber", false)
 		after(5 * time.Second)
 		c.wants(fiber4, uplink.Down)
-		if s := saved(); s != uplink.Suspect {
-			t.Errorf("saved as %s before anything has moved", s)
-		}
-		c.FlowsTold(before) // of a pass that did not know it
+		wants(uplink.Down, true, "before anybody knows")
+		c.FlowsMoved(before, nil)
+		wants(uplink.Down, true, "after a pass that did not know it")
 		c.set("lte", false)
-		after(5 * time.Second) // which is saved
-		if s := saved(); s != uplink.Suspect {
-			t.Errorf("saved as %s before anything has moved", s)
+		after(5 * time.Second)
+		moved()
+		wants(uplink.Down, true, "while both have failed")
+		c.set("lte", true)
+		after(20 * time.Second)
+		moved(fiber4)
+		wants(uplink.Down, true, "while there is nowhere to go")
+		if !c.Verdicts(c.paths)[fiber4].Unmoved {
+			t.Error("planning does not hear of it")
 		}
-		c.FlowsTold(c.Verdicts(c.paths))
+		moved()
+		wants(uplink.Down, false, "when all is moved")
+		c.set("fiber", true)
+		after(20 * time.Second)
+		c.set("fiber", false)
+		after(5 * time.Second)
+		wants(uplink.Down, true, "when it is down again")
+
+		next := newRig(t, map[string]savedVerdict{"fiber/ipv4": {State: uplink.Down, Since: time.Now(), Unmoved: true}, "lte/ipv4": {State: uplink.Up, Since: time.Now()}})
+		if v := next.Verdicts(next.paths); !v[fiber4].Unmoved || v[lte4].Unmoved {
+			t.Errorf("in the next run: %v", v)
+		}
+		info := next.paths[lte4]
+		info.Carrier = false
+		next.paths[lte4] = info
+		next.Verdicts(next.paths)
 		synctest.Wait()
-		if s := saved(); s != uplink.Down {
-			t.Errorf("saved as %s after its flows have moved", s)
+		if v := next.Verdicts(next.paths)[lte4]; v.State != string(uplink.Down) || !v.Unmoved {
+			t.Errorf("the cable is pulled then: %v", v)
 		}
 	})
 }

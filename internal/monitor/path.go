@@ -25,7 +25,7 @@ type monitoredPath struct {
 	counted       uint64        // bytes of probes that are among the day's
 	proven        bool          // was up since the daemon has started
 	fell          bool          // went down since applyFailback has looked
-	untold        bool          // went down, and no pass has moved its flows yet
+	moved         bool          // is down, and its flows have been moved; false before it goes down, whoever looks then
 	inboundAt     time.Time     // when its device last received something
 	oneWayAt      time.Time     // when its traffic last looked one-way
 
@@ -74,6 +74,7 @@ func (m *Monitor) pathFor(path rules.Path, u *config.Uplink) *monitoredPath {
 	if ok && saved.State.Valid() {
 		p.Restore(saved.State, saved.Since)
 		p.RestoreLearned(saved.Learned)
+		p.moved = saved.State == uplink.Down && !saved.Unmoved
 	}
 	return p
 }

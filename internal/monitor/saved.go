@@ -39,6 +39,7 @@ type savedVerdict struct {
 	State   uplink.State   `json:"state"`
 	Since   time.Time      `json:"since"`
 	Learned uplink.Learned `json:"memory"`
+	Unmoved bool           `json:"unmoved,omitempty"` // down, and its flows had not been moved
 }
 
 // pathKey names a path in the documents of the state directory.
@@ -46,7 +47,7 @@ func pathKey(uplink string, family rules.Family) string { return uplink + "/" + 
 
 func (p *monitoredPath) saved() savedVerdict {
 	v := p.Verdict()
-	return savedVerdict{v.State, v.Since, p.Learned()}
+	return savedVerdict{v.State, v.Since, p.Learned(), v.State == uplink.Down && !p.moved}
 }
 
 // saveVerdicts saves the verdicts as they are by the time that the disk is free. When many change together, one save is
@@ -61,28 +62,26 @@ func (m *Monitor) saveVerdicts() {
 		defer m.mu.Unlock()
 		saved := make(map[string]savedVerdict, len(m.paths))
 		for path, p := range m.paths {
-			v := p.saved()
-			if v.State == uplink.Down && p.untold {
-				v.State = uplink.Suspect
-			}
-			saved[pathKey(p.settings.name, path.Family)] = v
+			saved[pathKey(p.settings.name, path.Family)] = p.saved()
 		}
 		return saved
 	})
 }
 
-// FlowsTold hears of the verdicts that a pass has planned by, after it has moved the flows of those that are down, where there was
-// somewhere to go. Only then are they saved as such: to the next run what is down already has no flows that are to be moved.
-func (m *Monitor) FlowsTold(verdicts map[rules.Path]rules.Verdict) {
+// FlowsMoved hears of the verdicts that a pass has planned by, after it has moved the flows of those that are down, but for the stuck ones,
+// which have nowhere to go yet, and those that are not dead to planning, because others fail with them. The next run moves what this one has
+// not.
+func (m *Monitor) FlowsMoved(verdicts map[rules.Path]rules.Verdict, stuck map[rules.Path]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	told := false
+	changed := false
 	for path, p := range m.paths {
-		if p.untold && verdicts[path].State == string(uplink.Down) {
-			p.untold, told = false, true
+		v := verdicts[path]
+		if !p.moved && v.State == string(uplink.Down) && v.Health == rules.Dead && !stuck[path] && p.Verdict().State == uplink.Down {
+			p.moved, changed = true, true
 		}
 	}
-	if told && m.ctx != nil && m.ctx.Err() == nil {
+	if changed && m.ctx != nil && m.ctx.Err() == nil {
 		m.running.Go(m.saveVerdicts) // the disk may be slow
 	}
 }

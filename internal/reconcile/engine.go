@@ -120,12 +120,13 @@ type Result struct {
 	Config     rules.Config
 	Report     rules.Report
 	Verdicts   map[rules.Path]rules.Verdict
-	Changes    []netcfg.Op // carried out in this pass
-	Restored   []string    // nftables tables of ours that somebody else had taken away, by name
-	Converged  bool        // nothing is left to do
-	Settled    bool        // nothing is left to do but what the kernel refuses
-	Generation uint64      // counts passes that changed the kernel
-	Err        error       // joined, refusals as netcfg.Refusal; nil when all went well
+	Changes    []netcfg.Op         // carried out in this pass
+	Restored   []string            // nftables tables of ours that somebody else had taken away, by name
+	Converged  bool                // nothing is left to do
+	Settled    bool                // nothing is left to do but what the kernel refuses
+	Generation uint64              // counts passes that changed the kernel
+	Stuck      map[rules.Path]bool // dead, and their connections have nowhere to go
+	Err        error               // joined, refusals as netcfg.Refusal; nil when all went well
 
 	left []netcfg.Op // still to do
 }
@@ -360,6 +361,10 @@ func (e *Engine) pass(cfg rules.Config) Result {
 	r.Restored = e.tables.restored(r.Changes)
 	e.trackDeadPaths(cfg, &r)
 	failed = append(failed, e.cleanUpFlows(cfg, &r)...)
+	r.Stuck = make(map[rules.Path]bool, len(e.cleanups))
+	for path := range e.cleanups {
+		r.Stuck[path] = true
+	}
 	failed = append(failed, e.renew(&r), e.takeBack(cfg, &r), e.abortRemovedAddrs(r.Changes, obs), e.endOnFormer())
 	if e.unsaved {
 		failed = append(failed, e.save())

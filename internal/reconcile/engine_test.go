@@ -66,6 +66,7 @@ type fixed struct {
 	health  map[rules.Path]rules.Health
 	ended   map[rules.Path]uint
 	drained map[rules.Path]bool
+	unmoved rules.Path
 }
 
 func (f *fixed) set(p rules.Path, h rules.Health) {
@@ -95,7 +96,7 @@ func (f *fixed) Verdicts(paths map[rules.Path]rules.PathInfo) map[rules.Path]rul
 		if !info.Carrier {
 			h = rules.Dead
 		}
-		out[p] = rules.Verdict{Health: h, Drained: f.ended[p] > 0 || f.drained[p], Ended: f.ended[p]}
+		out[p] = rules.Verdict{Health: h, Drained: f.ended[p] > 0 || f.drained[p], Ended: f.ended[p], Unmoved: p == f.unmoved}
 	}
 	return out
 }
@@ -255,14 +256,18 @@ func TestNothingIsKilledWhileThereIsNowhereToGo(t *testing.T) {
 	b.pass(t)
 	before := len(b.kernel.Log())
 	b.verdicts.set(fiber4, rules.Dead)
-	b.pass(t)
+	if r := b.pass(t); !r.Stuck[fiber4] {
+		t.Error("nobody hears of what waits")
+	}
 	for _, line := range b.kernel.Log()[before:] {
 		if line != "apply" {
 			t.Errorf("with every uplink dead: %s", line)
 		}
 	}
 	b.verdicts.set(lte4, rules.Good)
-	b.pass(t)
+	if r := b.pass(t); len(r.Stuck) > 0 {
+		t.Errorf("%v is said to wait still", r.Stuck)
+	}
 	if log := b.kernel.Log(); !slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
 		t.Errorf("when the other uplink came back: %q", log[before:])
 	}
@@ -274,6 +279,18 @@ func TestAnUplinkThatIsDeadAtStartHasNoFlowsToKill(t *testing.T) {
 	b.pass(t)
 	if log := b.kernel.Log(); slices.ContainsFunc(log, func(l string) bool { return l != "apply" && l != "pin" }) {
 		t.Errorf("%q", log)
+	}
+}
+
+func TestFlowsThatAnEarlierRunHasNotMovedAreFlushed(t *testing.T) {
+	b := newBench(config())
+	b.verdicts.set(fiber4, rules.Dead)
+	b.verdicts.unmoved = fiber4
+	b.pass(t)
+	b.pass(t)
+	flushes := slices.DeleteFunc(b.kernel.Log(), func(l string) bool { return l != "flush 0x1000000/0x3f000000 ipv4" })
+	if len(flushes) != 1 {
+		t.Errorf("%q, want one", flushes)
 	}
 }
 

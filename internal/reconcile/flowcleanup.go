@@ -19,7 +19,7 @@ type flowCleanup struct {
 
 // trackDeadPaths remembers the paths that have just died or were ended, and forgets those that live again. A path
 // that is already dead when we first see it has no flows of ours to be told, unless its device, carrier or address went away
-// while nobody looked.
+// while nobody looked, or an earlier run had not moved them.
 func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 	e.trackRemovedUplinks(cfg)
 	for _, id := range cfg.Elsewhere { // when it comes back, its connections do, perhaps before its address: it has not died here
@@ -46,7 +46,7 @@ func (e *Engine) trackDeadPaths(cfg rules.Config, r *Result) {
 		case e.cleanups[path].reassigned:
 		case verdict.Health > rules.Dead && verdict.Ended == 0:
 			delete(e.cleanups, path)
-		case known && before.Health > rules.Dead && verdict.Health == rules.Dead, !known && gone && verdict.Health == rules.Dead, verdict.Ended > before.Ended:
+		case known && before.Health > rules.Dead && verdict.Health == rules.Dead, !known && (gone || verdict.Unmoved) && verdict.Health == rules.Dead, verdict.Ended > before.Ended:
 			a := flowCleanup{mark: cfg.Kernel.Mark(path.Uplink)}
 			for _, p := range e.addrs[path] {
 				a.addrs = append(a.addrs, p.Addr())
