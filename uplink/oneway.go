@@ -7,7 +7,7 @@ import "time"
 // that is known to be silent now and then.
 const (
 	oneWaySpan      = 150 * time.Millisecond
-	oneWaySpanKnown = 200 * time.Millisecond
+	oneWaySpanKnown = 230 * time.Millisecond
 )
 
 // OneWayDetector watches a device's packet counters for the sign that traffic leaves
@@ -30,10 +30,18 @@ func (s *OneWayDetector) Observe(now time.Time, rx, tx uint64, patience func() t
 		s.waiting = false
 	case !before.waiting && tx != before.tx:
 		s.waiting, s.since = true, now
-	case before.waiting && now.Sub(before.since) >= oneWaySpan && now.Sub(before.since) >= patience():
+	case before.waiting && !now.Before(before.Due(patience)):
 		// Whether it goes on is for what is sent from now on to show.
 		s.waiting = false
 		return true
 	}
 	return false
+}
+
+// Due is when silence will have lasted for so long: Observe tells no sooner. It is zero while nothing is waited for.
+func (s *OneWayDetector) Due(patience func() time.Duration) time.Time {
+	if !s.waiting {
+		return time.Time{}
+	}
+	return s.since.Add(max(oneWaySpan, patience()))
 }

@@ -23,9 +23,16 @@ func TestOneWayTraffic(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s OneWayDetector
-			told := -1
+			told, patience := -1, func() time.Duration { return oneWaySpan + c.rtt }
 			for i, x := range c.samples {
-				if s.Observe(epoch.Add(time.Duration(i)*100*time.Millisecond), x.rx, x.tx, func() time.Duration { return oneWaySpan + c.rtt }) && told < 0 {
+				at, due := epoch.Add(time.Duration(i)*100*time.Millisecond), s.Due(patience)
+				if !s.Observe(at, x.rx, x.tx, patience) {
+					continue
+				}
+				if due.IsZero() || due.After(at) || at.Sub(due) >= 100*time.Millisecond {
+					t.Errorf("told at %v, and was due at %v", at, due)
+				}
+				if told < 0 {
 					told = i
 				}
 			}

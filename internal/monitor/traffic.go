@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/uplinkd/uplinkd/internal/counters"
@@ -23,11 +24,12 @@ const (
 )
 
 // watchTraffic has the paths of a device probed at once when traffic leaves by it and none comes back: a dead provider
-// is then noticed without waiting for the next probe.
+// is then noticed without waiting for the next probe. Where people wait for an answer, there is one more reading as soon as it is late.
 func (m *Monitor) watchTraffic(ctx context.Context) {
 	devices := make(map[int]*deviceTraffic) // by interface index
 	readings := make(map[int]counters.Device)
 	var usedAt time.Time // when a device was last seen in use
+	next := time.Now().Add(busyInterval)
 	timer := time.NewTimer(busyInterval)
 	defer timer.Stop()
 	for {
@@ -37,31 +39,41 @@ func (m *Monitor) watchTraffic(ctx context.Context) {
 		case <-timer.C:
 		}
 		now := time.Now()
-		if interval := readingInterval(now.Sub(usedAt)); interval == idleInterval {
-			timer.Reset(schedule.Until(m.o.Phase, now, interval))
-		} else {
-			timer.Reset(interval)
+		interval, regular := readingInterval(now.Sub(usedAt)), !now.Before(next)
+		switch {
+		case regular && interval == idleInterval:
+			next = now.Add(schedule.Until(m.o.Phase, now, interval))
+		case regular:
+			next = now.Add(interval)
 		}
+		due := next
 		if _, err := m.o.Counters(readings); err != nil {
 			m.o.Log.Debug("cannot read packet counters", "err", err)
-			continue
+		} else {
+			if regular {
+				used, filled := m.noteTraffic(devices, readings, now)
+				if filled {
+					m.o.Wake()
+				}
+				if used {
+					usedAt = now
+				}
+			}
+			oneWay, late := m.noteSilence(devices, readings, now)
+			if len(oneWay) > 0 {
+				m.hint(oneWay, (*uplink.Watcher).HintSilence)
+			}
+			if interval == busyInterval && !late.IsZero() && late.Before(next) {
+				due = late
+			}
 		}
-		used, filled, oneWay := m.noteTraffic(devices, readings, now)
-		if filled {
-			m.o.Wake()
-		}
-		if used {
-			usedAt = now
-		}
-		if len(oneWay) > 0 {
-			m.hint(oneWay, (*uplink.Watcher).HintSilence)
-		}
+		timer.Reset(time.Until(due))
 	}
 }
 
-// noteTraffic passes a reading on to the paths of each device. It reports whether any device is in use, whether a line has become full or is no
-// longer, and the paths whose traffic looks one-way.
-func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]counters.Device, now time.Time) (used, filled bool, oneWay []rules.Path) {
+// noteTraffic passes a reading on to the paths of each device. It reports whether any device is in use, and whether a line has become full or
+// is no longer.
+func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]counters.Device, now time.Time) (used, filled bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	byDevice := make(map[int][]rules.Path)
@@ -70,6 +82,7 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 			byDevice[f.Index] = append(byDevice[f.Index], path)
 		}
 	}
+	maps.DeleteFunc(devices, func(index int, _ *deviceTraffic) bool { _, carries := byDevice[index]; return !carries })
 	for index, list := range byDevice {
 		reading, exists := readings[index]
 		if !exists {
@@ -87,16 +100,10 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 		stream := device.stream.Observe(c)
 		load, measured := device.load.Observe(c)
 		began, stepped := device.step.Observe(c)
-		device.Device = reading
+		device.Device, device.paths = reading, list
 		paths := m.paths.of(list)
 		if measured && len(paths) > 0 {
 			filled = m.balance.load(&paths[0].uplink, load, now) || filled
-		}
-		patience := func() (longest time.Duration) {
-			for _, p := range paths {
-				longest = max(longest, p.Patience())
-			}
-			return longest
 		}
 		for _, p := range paths {
 			if inbound {
@@ -109,11 +116,34 @@ func (m *Monitor) noteTraffic(devices map[int]*deviceTraffic, readings map[int]c
 				p.LoadStep(began)
 			}
 		}
+	}
+	return used, filled
+}
+
+// noteSilence returns the paths whose traffic looks one-way, and when that of the next ones will, if nothing is received; zero when nothing is
+// waited for.
+func (m *Monitor) noteSilence(devices map[int]*deviceTraffic, readings map[int]counters.Device, now time.Time) (oneWay []rules.Path, next time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for index, device := range devices {
+		reading, exists := readings[index]
+		if !exists {
+			continue
+		}
+		patience := func() (longest time.Duration) {
+			for _, p := range m.paths.of(device.paths) {
+				longest = max(longest, p.Patience())
+			}
+			return longest
+		}
 		if device.oneWay.Observe(now, reading.Received, reading.Sent, patience) {
-			oneWay = append(oneWay, list...)
+			oneWay = append(oneWay, device.paths...)
+		}
+		if due := device.oneWay.Due(patience); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
 		}
 	}
-	return used, filled, oneWay
+	return oneWay, next
 }
 
 // noteInbound notes that the device of a path receives, and whether that is a stream.
@@ -128,6 +158,7 @@ func (p *monitoredPath) noteInbound(now time.Time, stream bool) {
 // deviceTraffic is what the readings of a device have shown.
 type deviceTraffic struct {
 	counters.Device
+	paths  []rules.Path
 	oneWay uplink.OneWayDetector
 	use    useMeter
 	load   uplink.LoadMeter

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -39,20 +40,23 @@ type run struct {
 // traffic is other people's packets on the link, and the reading of the device's
 // counters: one packet leaves before each, and is answered if the link lets it; or an upload goes on.
 type traffic struct {
-	oneWay  uplink.OneWayDetector
-	load    uplink.LoadMeter
-	stream  uplink.StreamDetector
-	step    uplink.StepDetector
-	next    time.Duration
-	device  uplink.DeviceCounters
-	answers []time.Duration // when they come in
-	queue   *fifo           // of an upload; nil for none
+	oneWay   uplink.OneWayDetector
+	load     uplink.LoadMeter
+	stream   uplink.StreamDetector
+	step     uplink.StepDetector
+	next     time.Duration
+	late     time.Duration         // when an answer that is waited for will be late, or never
+	device   uplink.DeviceCounters // as they were read last
+	received uint64                // packets, by now
+	answers  []time.Duration       // when they come in
+	queue    *fifo                 // of an upload; nil for none
 }
 
 // The monitor reads counters more often while a device is used.
 const (
 	readingInterval     = 50 * ms
 	idleReadingInterval = 500 * ms
+	never               = time.Duration(math.MaxInt64)
 )
 
 // upload goes on until the next reading: it fills its queue at what our device sends, so that the queue is another
@@ -76,15 +80,28 @@ func (t *traffic) upload(r *run, from, to time.Duration) {
 // readCounters is what the monitor does at each reading.
 func (r *run) readCounters(now time.Time) {
 	t := r.traffic
-	if t == nil || r.now < t.next {
+	if t == nil || r.now < min(t.next, t.late) {
 		return
 	}
-	t.next += readingInterval
-	before := t.device
 	for len(t.answers) > 0 && t.answers[0] <= r.now {
 		t.answers = t.answers[1:]
-		t.device.Received++
+		t.received++
 	}
+	if r.now >= t.next {
+		t.next += readingInterval
+		t.read(r, now)
+	}
+	if t.oneWay.Observe(now, t.received, t.device.Sent, r.eval.Patience) {
+		r.eval.HintSilence(now)
+	}
+	t.late = never
+	if due := t.oneWay.Due(r.eval.Patience); !due.IsZero() {
+		t.late = due.Sub(epoch)
+	}
+}
+
+// read is a reading that is not made for a late answer alone.
+func (t *traffic) read(r *run, now time.Time) {
 	if t.queue != nil {
 		t.upload(r, max(t.device.At.Sub(epoch), 0), r.now)
 		if t.device.SentBytes == 0 {
@@ -97,8 +114,9 @@ func (r *run) readCounters(now time.Time) {
 			slices.Sort(t.answers)
 		}
 	}
-	t.device.At = now
-	if t.device.Received != before.Received {
+	inbound := t.device.Received != t.received
+	t.device.At, t.device.Received = now, t.received
+	if inbound {
 		r.eval.Received(now)
 	}
 	if t.stream.Observe(t.device) {
@@ -109,9 +127,6 @@ func (r *run) readCounters(now time.Time) {
 	}
 	if began, ok := t.step.Observe(t.device); ok {
 		r.eval.LoadStep(began)
-	}
-	if t.oneWay.Observe(now, t.device.Received, t.device.Sent, r.eval.Patience) {
-		r.eval.HintSilence(now)
 	}
 }
 
@@ -134,7 +149,7 @@ func newRun(s settings, l *link, seed uint64, onChange func(uplink.Transition, t
 	}
 	r := &run{eval: uplink.NewEvaluator(cfg, epoch), link: l, rng: rand.New(rand.NewPCG(117, seed)), onChange: onChange}
 	if s.traffic {
-		r.traffic = new(traffic)
+		r.traffic = &traffic{late: never}
 	}
 	r.eval.SetLink(uplink.Link{Carrier: true, HasAddress: true, HasGateway: true}, epoch)
 	r.eval.Begin(epoch)
@@ -153,7 +168,7 @@ func (r *run) until(end time.Duration) {
 			next = min(next, due.Sub(epoch))
 		}
 		if r.traffic != nil {
-			next = min(next, r.traffic.next)
+			next = min(next, r.traffic.next, r.traffic.late)
 		}
 		r.now = max(r.now, next)
 		now := epoch.Add(r.now)

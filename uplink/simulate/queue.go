@@ -154,7 +154,7 @@ func newUpload(seed uint64, u upload, began time.Duration, onChange func(uplink.
 	l.there.queue = &fifo{upload: u, from: began}
 	r := newRun(settings{}, l, seed, onChange)
 	if !u.others {
-		r.traffic = &traffic{queue: l.there.queue}
+		r.traffic = &traffic{queue: l.there.queue, late: never}
 	}
 	return r
 }
