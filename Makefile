@@ -77,9 +77,10 @@ bench: deps ## figures: failover times, plan and probe costs; some 40 minutes
 	$(GO) test -run '^$$' -bench '$(BENCH)' -skip Peers -benchtime 1x -timeout 90m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
 
-bench-peers: deps ## other programs and this one in the same worlds, some 25 minutes: docs/benchmarks.md
+bench-peers: deps ## other programs and this one in the same worlds, some 25 minutes, drawn into bin/peers.svg: docs/benchmarks.md
 	@scripts/deps keepalived:keepalived frr:/usr/lib/frr/bfdd
-	$(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 60m $(E2E)
+	@mkdir -p bin
+	UPLINKD_PICTURE=$(CURDIR)/bin/peers.svg $(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 60m $(E2E)
 
 soak: deps ## 500 sequences of faults, 500 times kill -9, 260 damaged starts, 50 lost admins, some 80 minutes; SOAK_SEED=2 for others
 	UPLINKD_SEQUENCES=250 UPLINKD_KILLS=500 UPLINKD_CONFIRMS=50 UPLINKD_DAMAGED=200 UPLINKD_MISTAKES=60 UPLINKD_SEED=$(SOAK_SEED) $(GO) test -v -timeout 150m \

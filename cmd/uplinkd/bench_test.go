@@ -149,6 +149,9 @@ func (r *router) firstAnswer() time.Duration {
 // distribution is a set of measured times.
 type distribution []time.Duration
 
+// median wants sorted values.
+func (d distribution) median() time.Duration { return d[len(d)/2] }
+
 // report prints every value, and gives the median, the 99th percentile and the maximum as metrics in
 // milliseconds. With few values the 99th percentile is the maximum.
 func (d distribution) report(b *testing.B) {
@@ -159,7 +162,7 @@ func (d distribution) report(b *testing.B) {
 	}
 	b.Logf("%d tries, ms: %s", len(d), strings.Join(list, " "))
 	ms := func(v time.Duration) float64 { return float64(v) / float64(time.Millisecond) }
-	b.ReportMetric(ms(d[len(d)/2]), "p50-ms")
+	b.ReportMetric(ms(d.median()), "p50-ms")
 	b.ReportMetric(ms(d[min(len(d)*99/100, len(d)-1)]), "p99-ms")
 	b.ReportMetric(ms(d[len(d)-1]), "max-ms")
 	b.ReportMetric(0, "ns/op")

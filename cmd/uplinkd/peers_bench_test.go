@@ -65,9 +65,10 @@ const peerTries = 8
 
 // BenchmarkPeers has other programs and this one do the same in the same worlds, one after the other, IPv4 of two lines: how long new
 // flows of a LAN host stand still when the first fails, how often they move at 2 % loss each way, and what the program costs when
-// nothing happens.
+// nothing happens. With UPLINKD_PICTURE it draws the first of these into that file.
 func BenchmarkPeers(b *testing.B) {
 	bin := buildProgram(b)
+	far, near := panel{kind: lab.Upstream, title: "The provider has lost the Internet"}, panel{kind: lab.Carrier, title: "The cable is pulled"}
 	for _, peer := range []struct {
 		name  string
 		begin func(r *router) (pid int, end func())
@@ -85,14 +86,15 @@ func BenchmarkPeers(b *testing.B) {
 		{"frr_bfd_100ms", func(r *router) (int, func()) { return r.bfd(100) }},
 	} {
 		b.Run(peer.name, func(b *testing.B) {
-			for _, kind := range []string{lab.Upstream, lab.Carrier} {
-				b.Run(kind, func(b *testing.B) {
+			for _, broken := range []*panel{&far, &near} {
+				b.Run(broken.kind, func(b *testing.B) {
 					for b.Loop() {
 						var stalls distribution
 						for range peerTries {
-							stalls = append(stalls, stalledBeside(b, kind, peer.begin))
+							stalls = append(stalls, stalledBeside(b, broken.kind, peer.begin))
 						}
 						stalls.report(b)
+						broken.add(strings.ReplaceAll(peer.name, "_", " "), stalls)
 					}
 				})
 			}
@@ -118,6 +120,15 @@ func BenchmarkPeers(b *testing.B) {
 				}
 			})
 		})
+	}
+	if file := os.Getenv(pictureEnv); file != "" {
+		out, err := draw(far, near)
+		if err == nil {
+			err = os.WriteFile(file, out, 0o644)
+		}
+		if err != nil {
+			b.Error(err)
+		}
 	}
 }
 
