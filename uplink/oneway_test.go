@@ -19,6 +19,11 @@ func TestOneWayTraffic(t *testing.T) {
 		"one packet, unanswered":             {[]sample{{1, 1}, {1, 2}, {1, 2}, {1, 2}, {1, 2}}, 0, 3},
 		"an answer in time":                  {[]sample{{1, 1}, {1, 2}, {1, 3}, {2, 4}, {2, 5}, {3, 6}}, 0, -1},
 		"a long way: later":                  {[]sample{{1, 1}, {1, 2}, {1, 3}, {1, 4}, {1, 5}, {1, 6}}, 200 * time.Millisecond, 5},
+		"neighbours ask each other":          {[]sample{{1, 1}, {2, 31}, {3, 61}, {4, 91}, {5, 121}}, 0, 3},
+		"one of ten is answered":             {[]sample{{1, 1}, {4, 31}, {7, 61}, {10, 91}, {13, 121}}, 0, -1},
+		"few answers to many, as of QUIC":    {[]sample{{1, 1}, {5, 1001}, {9, 2001}, {13, 3001}, {17, 4001}}, 0, -1},
+		"one answer to little":               {[]sample{{1, 1}, {2, 4}, {3, 7}, {4, 10}, {5, 13}}, 0, -1},
+		"the device is another one":          {[]sample{{90, 90}, {1, 100}, {2, 1}, {3, 2}, {4, 3}}, 0, -1},
 		"counters before the first are none": {[]sample{{0, 9}, {0, 9}, {0, 9}, {0, 9}}, 0, -1},
 	} {
 		t.Run(name, func(t *testing.T) {
