@@ -73,7 +73,7 @@ axe: deps ## the dashboard in each state, by axe-core, which npm brings
 fuzz: ## each fuzz target for FUZZTIME, those of packets from a link for NETFUZZTIME
 	@scripts/fuzz $(FUZZTIME) $(NETFUZZTIME)
 
-bench: deps ## figures: failover times, plan and probe costs; some 40 minutes
+bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -skip Peers -benchtime 1x -timeout 90m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
 

@@ -51,7 +51,9 @@ func (d *Daemon) onPass(r reconcile.Result) {
 	d.clat.Planned(&r.Config, &r.Report)
 	d.addressing.UpdateRA(&r.Report)
 	d.tellLines(&r.Report)
-	d.monitor.FlowsMoved(r.Verdicts, r.Stuck)
+	if r.Stuck != nil {
+		d.monitor.FlowsMoved(r.Verdicts, r.Stuck)
+	}
 	d.monitor.SaveHolds() // only now: the disk may be slow, and traffic has moved already
 	if len(r.Changes) > 0 {
 		d.reportSwitches(&r)

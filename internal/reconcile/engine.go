@@ -125,7 +125,7 @@ type Result struct {
 	Converged  bool                // nothing is left to do
 	Settled    bool                // nothing is left to do but what the kernel refuses
 	Generation uint64              // counts passes that changed the kernel
-	Stuck      map[rules.Path]bool // dead, and their connections have nowhere to go
+	Stuck      map[rules.Path]bool // dead, and their connections have nowhere to go; nil when the pass could not look for any
 	Err        error               // joined, refusals as netcfg.Refusal; nil when all went well
 
 	left []netcfg.Op // still to do

@@ -273,6 +273,39 @@ func TestNothingIsKilledWhileThereIsNowhereToGo(t *testing.T) {
 	}
 }
 
+// blind is a kernel that shows itself so often only.
+type blind struct {
+	*fakekernel.Kernel
+	looks int
+}
+
+func (b *blind) Snapshot(q rules.Query) (*rules.Observed, error) {
+	if b.looks--; b.looks < 0 {
+		return nil, errors.New("no buffer space available")
+	}
+	return b.Kernel.Snapshot(q)
+}
+
+// Routes are read back before anything moves: a pass that cannot do that says nothing of what is stuck.
+func TestNothingHasMovedWhereRoutesWereNotReadBack(t *testing.T) {
+	b := newBench(config())
+	k := &blind{b.kernel, 100}
+	e := reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: config()})
+	e.Pass()
+	b.verdicts.set(fiber4, rules.Dead)
+	k.looks = 1
+	if r := e.Pass(); r.Err == nil || r.Stuck != nil {
+		t.Errorf("%v, stuck %v", r.Err, r.Stuck)
+	}
+	k.looks = 100
+	if r := e.Pass(); r.Err != nil || r.Stuck == nil || len(r.Stuck) > 0 {
+		t.Errorf("%v, stuck %v", r.Err, r.Stuck)
+	}
+	if log := b.kernel.Log(); !slices.Contains(log, "flush 0x1000000/0x3f000000 ipv4") {
+		t.Errorf("%q", log)
+	}
+}
+
 func TestAnUplinkThatIsDeadAtStartHasNoFlowsToKill(t *testing.T) {
 	b := newBench(config())
 	b.verdicts.set(fiber4, rules.Dead)
