@@ -15,16 +15,18 @@ const (
 type rttEstimator struct {
 	srtt, rttvar, jitter, last time.Duration // 0 before the first answer
 	known                      bool          // there was one
+	single                     bool          // and no more
 }
 
-// add takes the time of an answer: RFC 6298 (2.2) and (2.3), and the jitter of RFC 3550 (6.4.1).
+// add takes the time of an answer: RFC 6298 (2.2) and (2.3), and the jitter of RFC 3550 (6.4.1). The first packet of a path
+// waits for neighbours to be resolved, at both ends: where the second answer takes less, all begins with that one.
 func (e *rttEstimator) add(rtt time.Duration) {
 	rtt = max(rtt, 0)
-	if !e.known {
-		e.known = true
-		e.srtt, e.rttvar, e.last = rtt, rtt/2, rtt
+	if !e.known || e.single && rtt < e.srtt {
+		*e = rttEstimator{srtt: rtt, rttvar: rtt / 2, last: rtt, known: true, single: !e.known}
 		return
 	}
+	e.single = false
 	e.rttvar += ((e.srtt - rtt).Abs() - e.rttvar) / 4
 	e.srtt += (rtt - e.srtt) / 8
 	e.jitter += ((rtt - e.last).Abs() - e.jitter) / 16

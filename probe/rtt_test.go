@@ -28,6 +28,27 @@ func TestTimesFollowRFC6298(t *testing.T) {
 	}
 }
 
+func TestTheFirstAnswerMayHaveWaitedForNeighbours(t *testing.T) {
+	for name, c := range map[string]struct {
+		samples []time.Duration
+		srtt    time.Duration
+		timeout time.Duration
+	}{
+		"the second takes less":   {[]time.Duration{101 * ms, 2 * ms}, 2 * ms, MinTimeout},
+		"the second takes longer": {[]time.Duration{2 * ms, 82 * ms}, 12 * ms, MinTimeout},
+		"the third takes less":    {[]time.Duration{80 * ms, 80 * ms, 8 * ms}, 71 * ms, 71*ms + 4*40500*time.Microsecond},
+		"each takes less":         {[]time.Duration{240 * ms, 160 * ms, 80 * ms}, 150 * ms, 150*ms + 4*80*ms},
+	} {
+		var e rttEstimator
+		for _, rtt := range c.samples {
+			e.add(rtt)
+		}
+		if got := e.timeout(time.Second); e.srtt != c.srtt || got != c.timeout {
+			t.Errorf("%s: srtt %v, timeout %v; want %v, %v", name, e.srtt, got, c.srtt, c.timeout)
+		}
+	}
+}
+
 func TestTimeoutIsBounded(t *testing.T) {
 	var e rttEstimator
 	if got := e.timeout(time.Second); got != time.Second {
