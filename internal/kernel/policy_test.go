@@ -365,7 +365,6 @@ func BenchmarkFirstApply(b *testing.B) {
 		b.StopTimer()
 		namespace(b)
 		sh(b, router)
-		sh(b, router)
 		k := open(b)
 		cfg := thousand()
 		obs := snapshot(b, k, cfg)
