@@ -46,15 +46,20 @@ func (d *Detector) Loss() (ratio float64, outcomes int) { return d.recent.loss()
 // does not describe the uplink that came back.
 func (d *Detector) ForgetLoss() { d.recent = outcomes{} }
 
-// Times returns the smoothed round-trip time and the jitter of the nearest target
-// that answered its latest probe; 0 for none.
-func (d *Detector) Times() (rtt, jitter time.Duration) {
+// Times are those of one target.
+type Times struct {
+	RTT, Jitter time.Duration // smoothed
+	Sent        time.Time     // when the latest probe was sent that is answered
+}
+
+// Times returns those of the nearest target that answered its latest probe; zero for none.
+func (d *Detector) Times() (nearest Times) {
 	for i := range d.targets {
-		if t := &d.targets[i]; t.up && (rtt == 0 || t.times.srtt < rtt) {
-			rtt, jitter = t.times.srtt, t.times.jitter
+		if t := &d.targets[i]; t.up && (nearest.RTT == 0 || t.times.srtt < nearest.RTT) {
+			nearest = Times{t.times.srtt, t.times.jitter, t.answeredSent}
 		}
 	}
-	return rtt, jitter
+	return nearest
 }
 
 // Confirm returns how long silence has to go on after Failing to be an outage,

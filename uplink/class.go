@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"time"
+
+	"github.com/uplinkd/uplinkd/probe"
 )
 
 // Class says how good an uplink is that works. It is for choosing among uplinks
@@ -119,10 +121,11 @@ func NewQuality(c Classes) *Quality {
 	return &Quality{limits: c, loss: newLoss(c)}
 }
 
-// Times takes the smoothed round-trip time and its jitter as they are now.
-func (q *Quality) Times(rtt, jitter time.Duration, now time.Time) {
+// Times takes the times as they are now.
+func (q *Quality) Times(nearest probe.Times, now time.Time) {
+	rtt, jitter := nearest.RTT, nearest.Jitter
 	q.lastRTT, q.lastJitter = rtt, jitter
-	q.congestion.Times(rtt, now)
+	q.congestion.Times(rtt, nearest.Sent, now)
 	q.rtt.observe(rtt, q.limits.Good.RTT, q.limits.Fair.RTT, now)
 	q.jitter.observe(jitter, q.limits.Good.Jitter, q.limits.Fair.Jitter, now)
 }

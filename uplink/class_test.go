@@ -29,7 +29,7 @@ func TestQualityClassesOfTimes(t *testing.T) {
 		{400 * ms, 10 * ms, 31 * time.Second, Poor, "poor: RTT 400 ms (limit 300 ms)"},
 	} {
 		for end := now.Add(step.span); now.Before(end); now = now.Add(time.Second) {
-			q.Times(step.rtt, step.jitter, now)
+			q.Times(probe.Times{RTT: step.rtt, Jitter: step.jitter, Sent: now}, now)
 		}
 		if q.Class() != step.want || step.want != Good && q.Reason() != step.reason {
 			t.Errorf("after %v of %v and %v: %v, %q; want %v, %q", step.span, step.rtt, step.jitter, q.Class(), q.Reason(), step.want, step.reason)
@@ -44,14 +44,14 @@ func TestQualityConstantTimesChangeTheClassOnce(t *testing.T) {
 			return time.Duration(rapid.Int64Range(0, int64(500*ms)).Draw(t, what))
 		}
 		for range 60 { // any past
-			q.Times(draw("rtt"), draw("jitter"), now)
+			q.Times(probe.Times{RTT: draw("rtt"), Jitter: draw("jitter")}, now)
 			now = now.Add(time.Second)
 		}
 		rtt, jitter := draw("constant rtt"), draw("constant jitter")
 		was := [2]Class{q.rtt.class, q.jitter.class}
 		changes := [2]int{}
 		for range 300 {
-			q.Times(rtt, jitter, now)
+			q.Times(probe.Times{RTT: rtt, Jitter: jitter}, now)
 			now = now.Add(time.Second)
 			for i, c := range [2]Class{q.rtt.class, q.jitter.class} {
 				if c != was[i] {

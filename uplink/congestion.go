@@ -20,6 +20,8 @@ const (
 	baselineSpan = 10 * time.Minute
 	loadedFactor = 6
 	leastQueue   = 20 * time.Millisecond
+	// longestQueue is how many loads, of a second each, an answer may be late for and still tell of the one before its probe.
+	longestQueue = 16
 	// Both together for congestedAfter is congestion; it ends when they were not for relievedAfter.
 	congestedAfter = 2 * time.Second
 	relievedAfter  = 5 * time.Second
@@ -30,6 +32,7 @@ const (
 // not acted on. It is pure; the zero Congestion is ready to use.
 type Congestion struct {
 	received, sent direction
+	loads          []timedLoad // that no probe sent after them has told of yet, oldest first
 	loadAt         time.Time
 
 	rtt   time.Duration
@@ -42,36 +45,36 @@ type Congestion struct {
 	reason          string
 }
 
+// timedLoad is a load, and when its window ended.
+type timedLoad struct {
+	Load
+	at time.Time
+}
+
 // direction is one of the two that a device moves packets in; most lines carry less in one than in the other.
 type direction struct {
 	load, peak float64 // bits a second
-	// What a device sends is not what the line carries while that fills a queue of the modem's. So the latest load counts
-	// towards the peak when the next times show no queue. While they do, the mean of sustained does.
-	pending  bool
-	inflated int     // loads since times are inflated
-	sum      float64 // of the latest of them, up to sustained
+	// What a device sends is not what the line carries while that fills a queue of the modem's. So a load counts
+	// towards the peak when a probe that was sent after it has met no queue. While they do, the mean of sustained does.
+	queued int     // loads since probes meet one
+	sum    float64 // of the latest of them, up to sustained
 }
 
-func (d *direction) observe(bits, kept float64) {
-	d.load, d.peak, d.pending = bits, d.peak*kept, true
-}
+func (d *direction) observe(bits, kept float64) { d.load, d.peak = bits, d.peak*kept }
 
-// times takes whether they are inflated.
-func (d *direction) times(inflated bool) {
-	switch {
-	case !d.pending:
-	case !inflated:
-		d.peak, d.sum, d.inflated = max(d.peak, d.load), 0, 0
-	default:
-		d.sum, d.inflated = d.sum+d.load, d.inflated+1
-		if d.inflated%sustained == 0 {
-			if d.inflated > sustained {
-				d.peak = max(d.peak, d.sum/sustained)
-			}
-			d.sum = 0
-		}
+// judge takes a load, and whether a probe that was sent after it has met a queue.
+func (d *direction) judge(bits float64, queue bool) {
+	if !queue {
+		d.peak, d.sum, d.queued = max(d.peak, bits), 0, 0
+		return
 	}
-	d.pending = false
+	d.sum, d.queued = d.sum+bits, d.queued+1
+	if d.queued%sustained == 0 {
+		if d.queued > sustained {
+			d.peak = max(d.peak, d.sum/sustained)
+		}
+		d.sum = 0
+	}
 }
 
 func (d *direction) loaded() bool { return d.load >= leastLoad && d.load >= loadShare*d.peak }
@@ -85,11 +88,15 @@ func (c *Congestion) Load(load Load, now time.Time) {
 	c.loadAt = now
 	c.received.observe(load.Received, kept)
 	c.sent.observe(load.Sent, kept)
+	if len(c.loads) == longestQueue {
+		c.loads = append(c.loads[:0], c.loads[1:]...)
+	}
+	c.loads = append(c.loads, timedLoad{load, now})
 	c.update(now)
 }
 
-// Times takes the smoothed round-trip time as it is now.
-func (c *Congestion) Times(rtt time.Duration, now time.Time) {
+// Times takes the smoothed round-trip time as it is now, and when the probe was sent whose answer is the latest that it has in it.
+func (c *Congestion) Times(rtt time.Duration, sent, now time.Time) {
 	if !c.rttAt.IsZero() {
 		aged := now.Sub(c.rttAt)
 		if c.Loaded() {
@@ -104,10 +111,23 @@ func (c *Congestion) Times(rtt time.Duration, now time.Time) {
 	if c.rtt = rtt; c.least[0] == 0 || rtt < c.least[0] {
 		c.least[0] = rtt
 	}
-	inflated := c.inflated()
-	c.received.times(inflated)
-	c.sent.times(inflated)
+	c.judge(sent)
 	c.update(now)
+}
+
+// judge has the answer to a probe tell of the load before it.
+func (c *Congestion) judge(sent time.Time) {
+	before := 0
+	for before < len(c.loads) && !c.loads[before].at.After(sent) {
+		before++
+	}
+	if before == 0 {
+		return
+	}
+	l, queue := c.loads[before-1], c.inflated()
+	c.received.judge(l.Received, queue)
+	c.sent.judge(l.Sent, queue)
+	c.loads = append(c.loads[:0], c.loads[before:]...)
 }
 
 func (c *Congestion) inflated() bool {

@@ -39,12 +39,85 @@ func TestCongestionIsWhatOurOwnTrafficMakes(t *testing.T) {
 				for range s.seconds {
 					now = now.Add(time.Second)
 					g.Load(Load{s.mbit * 1e6, s.up * 1e6}, now)
-					g.Times(s.rtt, now)
+					g.Times(s.rtt, now, now)
 				}
 			}
 			if g.Congested() != c.want || (g.Reason() != "") != c.want {
 				t.Errorf("congested: %v (%q), want %v", g.Congested(), g.Reason(), c.want)
 			}
 		})
+	}
+}
+
+// A modem's queue takes more than the line carries. Whether it did only a probe can tell that was sent afterwards.
+func TestWhatFillsAQueueIsNotWhatTheLineCarries(t *testing.T) {
+	begin := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	for name, answer := range map[string]func(at time.Time) (rtt time.Duration, sent time.Time){ // while the queue fills
+		"answered late":             func(at time.Time) (time.Duration, time.Time) { return 300 * ms, at },
+		"asked before":              func(at time.Time) (time.Duration, time.Time) { return 12 * ms, at.Add(-1001 * ms) },
+		"of a target not yet asked": func(time.Time) (time.Duration, time.Time) { return 12 * ms, begin },
+	} {
+		var g Congestion
+		now := begin
+		pass := func(seconds int, bits float64, answer func(at time.Time) (time.Duration, time.Time)) {
+			for range seconds {
+				now = now.Add(time.Second)
+				g.Load(Load{Sent: bits}, now)
+				rtt, sent := answer(now)
+				g.Times(rtt, sent, now.Add(900*ms))
+			}
+		}
+		pass(5, 1e4, func(at time.Time) (time.Duration, time.Time) { return 12 * ms, at })
+		pass(2, 4e6, answer)
+		pass(4, 2e6, func(at time.Time) (time.Duration, time.Time) { return 500 * ms, at })
+		if !g.Congested() {
+			t.Errorf("%s: %v of %v bits a second is no load", name, g.sent.load, g.sent.peak)
+		}
+	}
+}
+
+// The nearest target is asked in its turn only. What its time was before says nothing about a queue of since.
+func TestEvaluatorTheNearestTargetTellsOfItsOwnProbesOnly(t *testing.T) {
+	now := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+	e := NewEvaluator(WatcherConfig{Targets: targets(t, 2)}, now)
+	e.SetLink(Link{Carrier: true, HasAddress: true, HasGateway: true}, now)
+	e.Begin(now)
+	answered := func(target int, rtt time.Duration) {
+		id := e.Sent(target, now)
+		now = now.Add(rtt)
+		e.Reply(id, now, rtt)
+	}
+	answered(0, 10*ms)
+	answered(1, 40*ms)
+	now = now.Add(time.Second)
+	e.Load(Load{Sent: 4e6}, now)
+	answered(1, 800*ms)
+	if peak := e.fsm.quality.congestion.sent.peak; peak != 0 {
+		t.Errorf("the line is taken to carry %v bits a second", peak)
+	}
+	answered(0, 10*ms)
+	if peak := e.fsm.quality.congestion.sent.peak; peak != 4e6 {
+		t.Errorf("and %v when there was no queue", peak)
+	}
+}
+
+// Of a line that takes as long as a window of the load, the answers still tell of the load before their probes.
+func TestALongLineHasAPeak(t *testing.T) {
+	for _, rtt := range []time.Duration{5 * ms, 600 * ms, 1400 * ms} {
+		for phase := time.Duration(0); phase < time.Second; phase += 50 * ms {
+			var g Congestion
+			begin := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
+			load := begin
+			for i := range 60 {
+				answered := begin.Add(time.Duration(i)*time.Second + phase)
+				for ; !load.After(answered); load = load.Add(time.Second) {
+					g.Load(Load{Sent: 8e6}, load)
+				}
+				g.Times(rtt, answered.Add(-rtt), answered)
+			}
+			if g.sent.peak < 7e6 {
+				t.Errorf("RTT %v, probes %v after loads: a peak of %v", rtt, phase, g.sent.peak)
+			}
+		}
 	}
 }

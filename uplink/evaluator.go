@@ -171,8 +171,8 @@ func (e *Evaluator) apply(signal probe.Signal, now time.Time) {
 	if signal == probe.Missed && e.fsm.State().Health() == HealthGood {
 		e.missed = true
 	}
-	if rtt, jitter := e.detector.Times(); signal == probe.Alive && rtt > 0 {
-		e.fsm.Times(rtt, jitter, now)
+	if times := e.detector.Times(); signal == probe.Alive && times.RTT > 0 {
+		e.fsm.Times(times, now)
 	}
 	loss, outcomes := e.detector.Loss()
 	t, changed := e.fsm.Observe(ProbeEvent{

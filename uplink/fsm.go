@@ -317,8 +317,8 @@ func (m *FSM) Count(o probe.Outcome) {
 func (m *FSM) Load(load Load, now time.Time) { m.quality.congestion.Load(load, now) }
 
 // Times notes how long answers take. See [Quality.Times].
-func (m *FSM) Times(rtt, jitter time.Duration, now time.Time) {
-	m.quality.Times(rtt, jitter, now)
+func (m *FSM) Times(nearest probe.Times, now time.Time) {
+	m.quality.Times(nearest, now)
 }
 
 // Observe takes an event of the probes.
