@@ -23,10 +23,12 @@ type Kernel struct {
 	numbers rules.Kernel
 	sockets map[int]*nl.SocketHandle
 	nft     *nftables.Conn
-	table   tableCache
-	flows   flowCount
-	devices devices // of the last snapshot
-	reduced map[string]*reducedTable
+	// transactions is connected to when it is needed first.
+	transactions *nftables.Conn
+	table        tableCache
+	flows        flowCount
+	devices      devices // of the last snapshot
+	reduced      map[string]*reducedTable
 	// wireGuard is connected to when it is needed first.
 	wireGuard WireGuard
 	// unfiltered says of devices why the kernel refused them an egress filter.
@@ -71,7 +73,7 @@ func (k *Kernel) Close() {
 	for _, s := range k.sockets {
 		s.Close()
 	}
-	for _, conn := range []*nftables.Conn{k.nft, k.flows.conn} {
+	for _, conn := range []*nftables.Conn{k.nft, k.transactions, k.flows.conn} {
 		if conn != nil {
 			_ = conn.CloseLasting()
 		}
