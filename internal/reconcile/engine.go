@@ -42,11 +42,11 @@ const (
 	// cpuShare is the engine's part of a core while hints pour in without end, and burst the time of
 	// passes that it may spend at once before that bound holds: a lost carrier is never kept waiting
 	// by what came shortly before it.
-	cpuShare = 0.12
+	cpuShare = 0.08
 	burst    = 250 * time.Millisecond
 	// maxOverdraft bounds what a pass may overdraw, and with it the pause that follows to half a second: a pass that took seconds
 	// has waited for a busy machine, and the next failover must not wait for it eight times over.
-	maxOverdraft = 60 * time.Millisecond
+	maxOverdraft = 40 * time.Millisecond
 	// rounds is how often a pass applies and looks again before it leaves the rest to the next pass.
 	rounds = 3
 	// retryMax bounds the pause before a failed pass is tried again.
