@@ -53,9 +53,9 @@ func TestCongestionIsWhatOurOwnTrafficMakes(t *testing.T) {
 func TestWhatFillsAQueueIsNotWhatTheLineCarries(t *testing.T) {
 	begin := time.Date(2026, 12, 1, 12, 0, 0, 0, time.UTC)
 	for name, answer := range map[string]func(at time.Time) (rtt time.Duration, sent time.Time){ // while the queue fills
-		"answered late":             func(at time.Time) (time.Duration, time.Time) { return 300 * ms, at },
-		"asked before":              func(at time.Time) (time.Duration, time.Time) { return 12 * ms, at.Add(-1001 * ms) },
-		"of a target not yet asked": func(time.Time) (time.Duration, time.Time) { return 12 * ms, begin },
+		"answered late":               func(at time.Time) (time.Duration, time.Time) { return 300 * ms, at },
+		"asked before":                func(at time.Time) (time.Duration, time.Time) { return 12 * ms, at.Add(-1001 * ms) },
+		"of a target not asked since": func(time.Time) (time.Duration, time.Time) { return 12 * ms, begin },
 	} {
 		var g Congestion
 		now := begin
