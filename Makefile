@@ -77,8 +77,8 @@ bench: deps ## figures: failover times, plan and probe costs
 	$(GO) test -run '^$$' -bench '$(BENCH)' -skip Peers -benchtime 1x -timeout 90m $(E2E)
 	$(GO) test -run '^$$' -bench '$(BENCH)' $(PKGS)
 
-bench-peers: deps ## other programs and this one in the same worlds, some 25 minutes, drawn into bin/peers.svg: docs/benchmarks.md
-	@scripts/deps keepalived:keepalived frr:/usr/lib/frr/bfdd
+bench-peers: deps ## other programs and this one in the same worlds, some 35 minutes, drawn into bin/peers.svg: docs/benchmarks.md
+	@scripts/deps keepalived:keepalived lsm:lsm frr:/usr/lib/frr/bfdd
 	@mkdir -p bin
 	UPLINKD_PICTURE=$(CURDIR)/bin/peers.svg $(GO) test -run '^$$' -bench Peers -benchtime 1x -timeout 60m $(E2E)
 

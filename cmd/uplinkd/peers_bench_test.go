@@ -23,11 +23,14 @@ const byHandMasquerade = `nft 'add table ip byhand; add chain ip byhand srcnat {
 sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.wan1.rp_filter=2 net.ipv4.conf.wan2.rp_filter=2
 `
 
-// byKeepalived follows a ping by the first line: keepalived has no routes of its own here, because it withdraws virtual_routes of a
-// script's failure only with the address of its instance. Probes have an address of the line, and a rule leads them there.
-const byKeepalived = `ip route add default via $GATEWAY1 dev wan1 table 101
+// byHandProbed leads probes by the line whose address they have.
+const byHandProbed = `ip route add default via $GATEWAY1 dev wan1 table 101
 ip rule add from $ADDRESS1 lookup 101
-cat >$DIR/keepalived.conf <<'X'
+`
+
+// byKeepalived follows a ping by the first line: keepalived has no routes of its own here, because it withdraws virtual_routes of a
+// script's failure only with the address of its instance.
+const byKeepalived = `cat >$DIR/keepalived.conf <<'X'
 global_defs {
 	enable_script_security
 	script_user root
@@ -60,12 +63,43 @@ X
 exec keepalived -n -l -f $DIR/keepalived.conf -p $DIR/keepalived.pid -r $DIR/vrrp.pid
 `
 
+// byLSM follows lsm's pings by the first line, at the numbers that it is shipped with. It tells nobody by mail.
+const byLSM = `cat >$DIR/moved <<'X'
+#!/bin/sh
+case "$1" in
+up) exec ip route replace default via $GATEWAY1 dev wan1 metric 1 ;;
+down) exec ip route replace default via $GATEWAY2 dev wan2 metric 1 ;;
+esac
+X
+chmod +x $DIR/moved
+cat >$DIR/lsm.conf <<'X'
+defaults {
+	name=defaults
+	eventscript=$DIR/moved
+	notifyscript=
+	max_packet_loss=15
+	max_successive_pkts_lost=7
+	min_packet_loss=5
+	min_successive_pkts_rcvd=10
+	interval_ms=1000
+	timeout_ms=1000
+}
+connection {
+	name=line
+	checkip=192.0.2.1
+	sourceip=$ADDRESS1
+	device=wan1
+}
+X
+exec lsm -f -c $DIR/lsm.conf -p $DIR/lsm.pid
+`
+
 // peerTries is how often each program's line is broken, each time in a world of its own.
 const peerTries = 8
 
 // BenchmarkPeers has other programs and this one do the same in the same worlds, one after the other, IPv4 of two lines: how long new
-// flows of a LAN host stand still when the first fails, how often they move at 2 % loss each way, and what the program costs when
-// nothing happens. With UPLINKD_PICTURE it draws the first of these into that file.
+// flows of a LAN host stand still when the first fails, how often they move at 2 % loss each way, what the program costs when
+// nothing happens, and what the router forwards beside one with rules that were written by hand. With UPLINKD_PICTURE it draws the first of these into that file.
 func BenchmarkPeers(b *testing.B) {
 	bin := buildProgram(b)
 	far, near := panel{kind: lab.Upstream, title: "The provider has lost the Internet"}, panel{kind: lab.Carrier, title: "The cable is pulled"}
@@ -82,6 +116,7 @@ func BenchmarkPeers(b *testing.B) {
 		}},
 		{"keepalived_1s_fall_1", func(r *router) (int, func()) { return r.keepalived(1, 1) }},
 		{"keepalived_2s_fall_3", func(r *router) (int, func()) { return r.keepalived(2, 3) }},
+		{"lsm", func(r *router) (int, func()) { return r.byScript("lsm", byLSM) }},
 		{"frr_bfd_300ms", func(r *router) (int, func()) { return r.bfd(300) }},
 		{"frr_bfd_100ms", func(r *router) (int, func()) { return r.bfd(100) }},
 	} {
@@ -119,6 +154,13 @@ func BenchmarkPeers(b *testing.B) {
 					end()
 				}
 			})
+			b.Run("forwarding", func(b *testing.B) {
+				routers := [2]*router{newRouter(b, lab.Options{}, dualWAN), newRouter(b, lab.Options{}, dualWAN)}
+				_, end := peer.begin(routers[0])
+				defer end()
+				routers[1].byHand()
+				compareLoads(b, routers, func(r *router) *load { return r.packetsOut(addrPort("192.0.2.1:9")) })
+			})
 		})
 	}
 	if file := os.Getenv(pictureEnv); file != "" {
@@ -135,19 +177,30 @@ func BenchmarkPeers(b *testing.B) {
 // keepalived starts it on the router, asking the first line at each interval, in seconds.
 func (r *router) keepalived(interval, fall int) (pid int, end func()) {
 	r.Helper()
-	script := byHandMasquerade + byKeepalived
-	for i, u := range r.Uplinks() {
-		script = strings.NewReplacer(fmt.Sprintf("$GATEWAY%d", i+1), u.Gateway4.String(), fmt.Sprintf("$ADDRESS%d", i+1), u.Address4.Addr().String()).Replace(script)
-	}
-	script = strings.NewReplacer("$DIR", r.dir, "$INTERVAL", strconv.Itoa(interval), "$FALL", strconv.Itoa(fall)).Replace(script)
+	pid, stop := r.byScript("keepalived", strings.NewReplacer("$INTERVAL", strconv.Itoa(interval), "$FALL", strconv.Itoa(fall)).Replace(byKeepalived))
+	return pid, func() { _, _ = r.Host("router").Run("pkill", "-F", filepath.Join(r.dir, "keepalived.pid")); stop() }
+}
+
+// byScript starts a program that sets the default route itself, with metric 1, and awaits its first one.
+func (r *router) byScript(program, script string) (pid int, stop func()) {
+	r.Helper()
+	script = strings.ReplaceAll(r.ofLines(byHandMasquerade+byHandProbed+script), "$DIR", r.dir)
 	cmd, log, stop := r.background("router", "sh", "-ec", script)
-	r.await("keepalived to be master", func() error {
+	r.await(program+" to have set the route", func() error {
 		if out := r.sh("router", "ip route show default metric 1"); out == "" {
 			return fmt.Errorf("it says: %s", log)
 		}
 		return nil
 	})
-	return cmd.Process.Pid, func() { _, _ = r.Host("router").Run("pkill", "-F", filepath.Join(r.dir, "keepalived.pid")); stop() }
+	return cmd.Process.Pid, stop
+}
+
+// ofLines fills a script's $GATEWAY1, $ADDRESS1 and so on, of each uplink.
+func (r *router) ofLines(script string) string {
+	for i, u := range r.Uplinks() {
+		script = strings.NewReplacer(fmt.Sprintf("$GATEWAY%d", i+1), u.Gateway4.String(), fmt.Sprintf("$ADDRESS%d", i+1), u.Address4.Addr().String()).Replace(script)
+	}
+	return script
 }
 
 // bySpeaker is FRR with BFD towards PEER, several hops away, on the router and in the Internet. A session of BGP brings the default

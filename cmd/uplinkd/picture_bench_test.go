@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 	"text/template"
@@ -41,7 +42,8 @@ var pictureTemplate = template.Must(template.New("").Parse(`<svg xmlns="http://w
 {{end}}</svg>
 `))
 
-// draw makes the picture: a dot for each break, and a bar at the median.
+// draw makes the picture: a dot for each break, and a bar at the median, on an axis of decades from a millisecond on, which is also
+// what is shorter.
 func draw(panels ...panel) ([]byte, error) {
 	type text struct {
 		X, Y         int
@@ -63,13 +65,18 @@ func draw(panels ...panel) ([]byte, error) {
 		if len(p.stalls) == 0 {
 			continue // it was not asked for
 		}
-		step := axisStep(slices.Max(slices.Concat(p.stalls...)))
-		end := 5 * step
-		at := func(v time.Duration) int { return plotLeft + int(plotWidth*v/end) }
+		decades := 1
+		for time.Millisecond*time.Duration(math.Pow10(decades)) < slices.Max(slices.Concat(p.stalls...)) {
+			decades++
+		}
+		at := func(v time.Duration) int {
+			return plotLeft + int(plotWidth*math.Log10(max(1, float64(v)/float64(time.Millisecond)))/float64(decades))
+		}
 		page.Texts = append(page.Texts, text{X: 10, Y: page.Height + 24, Text: p.title, Title: true})
 		top := page.Height + headHeight
 		bottom := top + rowHeight*len(p.programs)
-		for v := time.Duration(0); v <= end; v += step {
+		for n := range decades + 1 {
+			v := time.Millisecond * time.Duration(math.Pow10(n))
 			page.Lines = append(page.Lines, line{X: at(v), Y1: top, Y2: bottom})
 			page.Texts = append(page.Texts, text{X: at(v), Y: bottom + 16, Anchor: "middle", Text: fmt.Sprintf("%d ms", v.Milliseconds())})
 		}
@@ -88,28 +95,17 @@ func draw(panels ...panel) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// axisStep is a fifth of an axis that a value fits on: 1, 2 or 5 times a power of ten milliseconds.
-func axisStep(largest time.Duration) time.Duration {
-	for power := time.Millisecond; ; power *= 10 {
-		for _, n := range []time.Duration{1, 2, 5} {
-			if 5*n*power >= largest {
-				return n * power
-			}
-		}
-	}
-}
-
 // What the picture shows is where it belongs.
 func TestThePictureHasEachBreakInItsPlace(t *testing.T) {
 	out, err := draw(
-		panel{title: "far", programs: []string{"a", "b <c>"}, stalls: []distribution{{100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond}, {900 * time.Millisecond}}},
+		panel{title: "far", programs: []string{"a", "b <c>"}, stalls: []distribution{{10 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond}, {10 * time.Second}}},
 		panel{title: "not asked for"},
 		panel{title: "near", programs: []string{"a"}, stalls: []distribution{{0}}},
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`<circle cx="240" cy="53" r="4"/>`, `<circle cx="640" cy="79" r="4"/>`, `x1="290" x2="290" y1="44" y2="62" class="median"`, "b &lt;c&gt;", "1000 ms", "5 ms", "height=\"226\""} {
+	for _, want := range []string{`<circle cx="315" cy="53" r="4"/>`, `<circle cx="690" cy="79" r="4"/>`, `<circle cx="190" cy="179" r="4"/>`, `x1="440" x2="440" y1="44" y2="62" class="median"`, "b &lt;c&gt;", "10000 ms", "height=\"226\""} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("no %s in\n%s", want, out)
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -122,22 +121,16 @@ func BenchmarkThroughput(b *testing.B) {
 	ours.sh("router", "ip link set dev wan2 mtu 1400")
 	theirs.sh("router", "ip link set dev wan2 mtu 1400")
 	ours.ready()
-	script := byHand
-	for i, u := range theirs.Uplinks() {
-		script = strings.ReplaceAll(script, fmt.Sprintf("$GATEWAY%d", i+1), u.Gateway4.String())
-	}
-	theirs.sh("router", script)
+	theirs.byHand()
 	compareThroughput(b, ours, theirs)
 }
 
+// byHand gives a router the rules of an administrator.
+func (r *router) byHand() { r.Helper(); r.sh("router", r.ofLines(byHand)) }
+
 // compareThroughput compares what two routers forward: packets of 64 bytes, which cost the processor, and TCP with large
-// segments. Both are loaded in turn for moments, because machines are shared, and the fastest tenth of them counts, in which nobody
-// else had the processor.
+// segments.
 func compareThroughput(b *testing.B, ours, theirs *router) {
-	const moments, moment, fastest = 4000, 2 * time.Millisecond, 90
-	for _, r := range []*router{ours, theirs} {
-		r.knowNeighbours()
-	}
 	for _, c := range []struct {
 		name, target string
 		load         func(r *router, target netip.AddrPort) *load
@@ -151,30 +144,41 @@ func compareThroughput(b *testing.B, ours, theirs *router) {
 		{"tcp_ipv6", "[2001:db8:ffff::1]:9", (*router).segmentsOut},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			stayOnProcessor(b)
-			for b.Loop() {
-				pair := []*load{c.load(ours, addrPort(c.target)), c.load(theirs, addrPort(c.target))}
-				var quotients []float64
-				var rates [2][]float64
-				for n := range moments {
-					for i := range pair {
-						i = (i + n) % 2
-						rates[i] = append(rates[i], pair[i].during(b, moment))
-					}
-					quotients = append(quotients, rates[0][n]/rates[1][n])
-				}
-				for i, l := range pair {
-					l.close()
-					slices.Sort(rates[i])
-				}
-				slices.Sort(quotients)
-				at := func(list []float64, part int) float64 { return list[len(list)*part/100] }
-				b.ReportMetric(at(rates[0], fastest)/at(rates[1], fastest), "of-theirs")
-				b.ReportMetric(at(rates[0], fastest), "per-s")
-				b.ReportMetric(0, "ns/op")
-				b.Logf("all moments: median of the quotients %.3f, quartiles %.3f and %.3f", at(quotients, 50), at(quotients, 25), at(quotients, 75))
-			}
+			compareLoads(b, [2]*router{ours, theirs}, func(r *router) *load { return c.load(r, addrPort(c.target)) })
 		})
+	}
+}
+
+// compareLoads reports what the first of two routers forwards of what the second does. Both are loaded in turn for moments, because
+// machines are shared, and the fastest tenth of them counts, in which nobody else had the processor.
+func compareLoads(b *testing.B, routers [2]*router, begin func(*router) *load) {
+	const moments, moment, fastest = 4000, 2 * time.Millisecond, 90
+	stayOnProcessor(b)
+	var pair [2]*load
+	for i, r := range routers {
+		r.knowNeighbours()
+		pair[i] = begin(r)
+		defer pair[i].close()
+	}
+	for b.Loop() {
+		var quotients []float64
+		var rates [2][]float64
+		for n := range moments {
+			for i := range pair {
+				i = (i + n) % 2
+				rates[i] = append(rates[i], pair[i].during(b, moment))
+			}
+			quotients = append(quotients, rates[0][n]/rates[1][n])
+		}
+		for i := range rates {
+			slices.Sort(rates[i])
+		}
+		slices.Sort(quotients)
+		at := func(list []float64, part int) float64 { return list[len(list)*part/100] }
+		b.ReportMetric(at(rates[0], fastest)/at(rates[1], fastest), "of-theirs")
+		b.ReportMetric(at(rates[0], fastest), "per-s")
+		b.ReportMetric(0, "ns/op")
+		b.Logf("all moments: median of the quotients %.3f, quartiles %.3f and %.3f", at(quotients, 50), at(quotients, 25), at(quotients, 75))
 	}
 }
 
