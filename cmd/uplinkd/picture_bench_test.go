@@ -78,7 +78,7 @@ func draw(panels ...panel) ([]byte, error) {
 		for n := range decades + 1 {
 			v := time.Millisecond * time.Duration(math.Pow10(n))
 			page.Lines = append(page.Lines, line{X: at(v), Y1: top, Y2: bottom})
-			page.Texts = append(page.Texts, text{X: at(v), Y: bottom + 16, Anchor: "middle", Text: fmt.Sprintf("%d ms", v.Milliseconds())})
+			page.Texts = append(page.Texts, text{X: at(v), Y: bottom + 16, Anchor: "middle", Text: axisLabel(v)})
 		}
 		for i, program := range p.programs {
 			middle := top + rowHeight*i + rowHeight/2
@@ -95,6 +95,13 @@ func draw(panels ...panel) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+func axisLabel(v time.Duration) string {
+	if v < time.Second {
+		return fmt.Sprintf("%d ms", v.Milliseconds())
+	}
+	return fmt.Sprintf("%d s", v/time.Second)
+}
+
 // What the picture shows is where it belongs.
 func TestThePictureHasEachBreakInItsPlace(t *testing.T) {
 	out, err := draw(
@@ -105,7 +112,7 @@ func TestThePictureHasEachBreakInItsPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`<circle cx="315" cy="53" r="4"/>`, `<circle cx="690" cy="79" r="4"/>`, `<circle cx="190" cy="179" r="4"/>`, `x1="440" x2="440" y1="44" y2="62" class="median"`, "b &lt;c&gt;", "10000 ms", "height=\"226\""} {
+	for _, want := range []string{`<circle cx="315" cy="53" r="4"/>`, `<circle cx="690" cy="79" r="4"/>`, `<circle cx="190" cy="179" r="4"/>`, `x1="440" x2="440" y1="44" y2="62" class="median"`, "b &lt;c&gt;", ">100 ms<", ">10 s<", "height=\"226\""} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("no %s in\n%s", want, out)
 		}
