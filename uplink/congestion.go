@@ -32,8 +32,9 @@ const (
 // not acted on. It is pure; the zero Congestion is ready to use.
 type Congestion struct {
 	received, sent direction
-	loads          []timedLoad // that no probe sent after them has told of yet, oldest first
+	loads          []timedLoad // of which no probe has told that was sent since, oldest first, and the one in which the latest was sent
 	loadAt         time.Time
+	asked          askedProbe
 
 	rtt   time.Duration
 	rttAt time.Time
@@ -45,27 +46,34 @@ type Congestion struct {
 	reason          string
 }
 
-// timedLoad is a load, and when its window ended.
+// timedLoad is a load, and the window that it is the mean of.
 type timedLoad struct {
 	Load
-	at time.Time
+	from, at time.Time
+}
+
+// askedProbe is the first probe that was sent in a window that has not ended when it was answered; zero for none.
+type askedProbe struct {
+	sent  time.Time
+	queue bool // it met one
 }
 
 // direction is one of the two that a device moves packets in; most lines carry less in one than in the other.
 type direction struct {
 	load, peak float64 // bits a second
 	// What a device sends is not what the line carries while that fills a queue of the modem's. So a load counts
-	// towards the peak when a probe that was sent after it has met no queue. While they do, the mean of sustained does.
+	// towards the peak when a probe that was sent after it has met no queue, as a mean of the time until that was sent, in which
+	// a queue may have drained. While probes meet one, the mean of sustained does.
 	queued int     // loads since probes meet one
 	sum    float64 // of the latest of them, up to sustained
 }
 
 func (d *direction) observe(bits, kept float64) { d.load, d.peak = bits, d.peak*kept }
 
-// judge takes a load, and whether a probe that was sent after it has met a queue.
-func (d *direction) judge(bits float64, queue bool) {
+// judge takes a load, the mean until a probe that was sent after it, and whether that has met a queue.
+func (d *direction) judge(bits, mean float64, queue bool) {
 	if !queue {
-		d.peak, d.sum, d.queued = max(d.peak, bits), 0, 0
+		d.peak, d.sum, d.queued = max(d.peak, mean), 0, 0
 		return
 	}
 	d.sum, d.queued = d.sum+bits, d.queued+1
@@ -85,13 +93,21 @@ func (c *Congestion) Load(load Load, now time.Time) {
 	if !c.loadAt.IsZero() {
 		kept = math.Exp2(-float64(now.Sub(c.loadAt)) / float64(peakHalfLife))
 	}
+	from := c.loadAt
+	if oldest := now.Add(-2 * loadWindow); from.Before(oldest) { // there was none for a while
+		from = now.Add(-loadWindow)
+	}
 	c.loadAt = now
 	c.received.observe(load.Received, kept)
 	c.sent.observe(load.Sent, kept)
 	if len(c.loads) == longestQueue {
 		c.loads = append(c.loads[:0], c.loads[1:]...)
 	}
-	c.loads = append(c.loads, timedLoad{load, now})
+	c.loads = append(c.loads, timedLoad{load, from, now})
+	if asked := c.asked; !asked.sent.IsZero() {
+		c.asked = askedProbe{}
+		c.judge(asked.sent, asked.queue)
+	}
 	c.update(now)
 }
 
@@ -111,23 +127,31 @@ func (c *Congestion) Times(rtt time.Duration, sent, now time.Time) {
 	if c.rtt = rtt; c.least[0] == 0 || rtt < c.least[0] {
 		c.least[0] = rtt
 	}
-	c.judge(sent)
+	c.judge(sent, c.inflated())
 	c.update(now)
 }
 
-// judge has the answer to a probe tell of the load before it.
-func (c *Congestion) judge(sent time.Time) {
-	before := 0
-	for before < len(c.loads) && !c.loads[before].at.After(sent) {
-		before++
-	}
-	if before == 0 {
+// judge has a probe tell of the load before the window that it was sent in. That window has to have ended, and the first probe in it tells.
+func (c *Congestion) judge(sent time.Time, queue bool) {
+	if !sent.Before(c.loadAt) {
+		if c.asked.sent.IsZero() {
+			c.asked = askedProbe{sent, queue}
+		}
 		return
 	}
-	l, queue := c.loads[before-1], c.inflated()
-	c.received.judge(l.Received, queue)
-	c.sent.judge(l.Sent, queue)
-	c.loads = append(c.loads[:0], c.loads[before:]...)
+	in := 0
+	for in < len(c.loads) && !sent.Before(c.loads[in].at) {
+		in++
+	}
+	if in == 0 || in == len(c.loads) {
+		return
+	}
+	before, during := c.loads[in-1], c.loads[in]
+	whole, part, span := before.at.Sub(before.from).Seconds(), max(sent.Sub(during.from), 0).Seconds(), sent.Sub(before.from).Seconds()
+	mean := func(before, during float64) float64 { return (before*whole + during*part) / span }
+	c.received.judge(before.Received, mean(before.Received, during.Received), queue)
+	c.sent.judge(before.Sent, mean(before.Sent, during.Sent), queue)
+	c.loads = append(c.loads[:0], c.loads[in:]...)
 }
 
 func (c *Congestion) inflated() bool {
