@@ -33,7 +33,7 @@ BENCH    ?= .
 SOAK_SEED ?= 1
 TARGETS  := linux/amd64 linux/arm64 linux/arm linux/mipsle linux/riscv64
 
-.PHONY: build demo deps test e2e field vm screenshots axe fuzz bench bench-peers soak simulate lint cross check packages packages-test release install uninstall clean
+.PHONY: build demo deps test e2e field vm screenshots axe fuzz bench bench-peers soak simulate simulate-year lint cross check packages packages-test release install uninstall clean
 
 build: ## build bin/uplinkd: static, stripped
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w$(if $(RELEASE), -X main.release=$(RELEASE))' -o $(BIN) ./cmd/uplinkd
@@ -88,6 +88,9 @@ soak: deps ## 500 sequences of faults, 500 times kill -9, 260 damaged starts, 50
 
 simulate: ## how fast and how calm judging is, in virtual time; fails when a bar is missed
 	$(GO) run ./uplink/simulate
+
+simulate-year: ## a year of links that lose packets, in virtual time
+	$(GO) run ./uplink/simulate -year
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "gofmt would change these"; exit 1; }

@@ -30,6 +30,7 @@ func simulate(args []string, out, errs io.Writer) int {
 	flags.IntVar(&n.weeks, "weeks", 4, "runs of a week for each kind of loss")
 	flags.IntVar(&n.hours, "hours", 168, "runs of an hour for moves and flapping")
 	flags.IntVar(&n.uploads, "uploads", 200, "runs for each upload that fills a queue")
+	year := flags.Bool("year", false, "watch each kind of loss for a year, and nothing else")
 	asJSON := flags.Bool("json", false, "print how fast the shipped defaults find faults, and nothing else")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -41,11 +42,17 @@ func simulate(args []string, out, errs io.Writer) int {
 		}
 		return 0
 	}
-	missed := newReport(out).all(n)
-	for _, m := range missed {
+	r := newReport(out)
+	if *year {
+		r.year(52, week)
+	} else {
+		r.all(n)
+	}
+	r.Flush()
+	for _, m := range r.missed {
 		fmt.Fprintln(errs, "missed:", m)
 	}
-	if len(missed) > 0 {
+	if len(r.missed) > 0 {
 		return 1
 	}
 	return 0
@@ -85,7 +92,7 @@ func newReport(out io.Writer) *report {
 	return &report{Writer: tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)}
 }
 
-func (r *report) all(n size) []string {
+func (r *report) all(n size) {
 	defaults := settings{name: "defaults"}
 	quick := settings{name: "interval 250 ms", interval: 250 * ms}
 	busy := settings{name: "defaults, with traffic", traffic: true}
@@ -100,8 +107,6 @@ func (r *report) all(n size) []string {
 	}
 	r.fullLines(n.uploads)
 	r.balance(n.weeks)
-	r.Flush()
-	return r.missed
 }
 
 // fullLines measures how links are judged that an upload fills, and how fast it is found that nothing comes through
@@ -174,6 +179,17 @@ func (r *report) falseVerdicts(s settings, runs int, span time.Duration) {
 		r.bar(c.downs == 0 || per(all.downs) < c.downs, "%s, %s: %.2f down a week, below %v", s.name, c.name, per(all.downs), c.downs)
 	}
 	fmt.Fprintln(r)
+}
+
+// year measures how often links that work are called down by the shipped defaults, and for how long, in runs of a span.
+func (r *report) year(runs int, span time.Duration) {
+	fmt.Fprint(r, "defaults: in a year\tsuspect\tdown\tlongest down\tdegraded\tmoves\t\n")
+	for _, c := range quietLinks {
+		all := sum(parallel(runs, func(seed uint64) tally { return observe(settings{}, seed, c.link(), 0, span) }))
+		fmt.Fprintf(r, "%s\t%d\t%d\t%v\t%d\t%d\t\n", c.name, all.suspects, all.downs, all.longestDown.Round(time.Second), all.degradations, all.moves)
+		r.bar(c.yearly < 0 || all.downs <= c.yearly, "%s: %d times down in a year, at most %d", c.name, all.downs, c.yearly)
+		r.bar(all.longestDown < time.Hour, "%s: down for %v, below an hour", c.name, all.longestDown)
+	}
 }
 
 // steadyLoss measures moves and flapping over an hour.

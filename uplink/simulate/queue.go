@@ -121,7 +121,7 @@ type filled struct {
 func fill(seed uint64, u upload) filled {
 	var f filled
 	began := settled + randomPhase(seed)
-	r := newUpload(seed, u, began, func(t uplink.Transition, _ time.Duration) { f.count(t) })
+	r := newUpload(seed, u, began, f.count)
 	for r.now < began+uploadSpan {
 		r.until(r.now + 500*ms)
 		if r.now >= began+fullAfter {

@@ -90,18 +90,28 @@ type tally struct {
 	moves                         int // times that new traffic would leave for a better uplink
 	transitions                   int // but for the first answer
 	probes                        int
+	longestDown                   time.Duration // until it is up again
+
+	downAt time.Duration // of the last down
+	isDown bool          // and it has not been up since
 }
 
-func (t *tally) count(tr uplink.Transition) {
+func (t *tally) count(tr uplink.Transition, at time.Duration) {
 	if tr.From == uplink.Init {
 		return
 	}
 	t.transitions++
+	if tr.To == uplink.Up {
+		t.ended(at)
+	}
 	switch tr.To {
 	case uplink.Suspect:
 		t.suspects++
 	case uplink.Down:
 		t.downs++
+		if !t.isDown {
+			t.downAt, t.isDown = at, true
+		}
 	case uplink.Degraded:
 		if tr.From == uplink.Up {
 			t.degradations++
@@ -112,7 +122,15 @@ func (t *tally) count(tr uplink.Transition) {
 	}
 }
 
+// ended ends a down, and so does the end of a run.
+func (t *tally) ended(at time.Duration) {
+	if t.isDown {
+		t.longestDown, t.isDown = max(t.longestDown, at-t.downAt), false
+	}
+}
+
 func (t *tally) add(o tally) {
+	t.longestDown = max(t.longestDown, o.longestDown)
 	t.suspects += o.suspects
 	t.downs += o.downs
 	t.degradations += o.degradations
@@ -127,10 +145,11 @@ func observe(s settings, seed uint64, l *link, before, span time.Duration) tally
 	var t tally
 	r := newRun(s, l, seed, func(tr uplink.Transition, at time.Duration) {
 		if at >= before {
-			t.count(tr)
+			t.count(tr, at)
 		}
 	})
 	r.until(before + span)
+	t.ended(before + span)
 	t.probes = r.probes
 	return t
 }
@@ -168,12 +187,13 @@ var quietLinks = []struct {
 	link     func() *link
 	suspects float64 // below so many a week; 0 for no bar
 	downs    float64
+	yearly   int // downs in a year, at most; negative for no bar
 }{
-	{"0.1 % at random", lossy(0.001), 1, 1},
-	{"1 % at random", lossy(0.01), 1, 1},
-	{"3 % at random", lossy(0.03), 0, 0},
-	{"5 % at random", lossy(0.05), 0, 0},
-	{"1 % in bursts of 50 ms", bursty(0.01, 50*ms), 0, 0},
-	{"1 % in bursts of 200 ms", bursty(0.01, 200*ms), 0, 1},
-	{"1 % in bursts of 500 ms", bursty(0.01, 500*ms), 0, 0},
+	{"0.1 % at random", lossy(0.001), 1, 1, 12},
+	{"1 % at random", lossy(0.01), 1, 1, 12},
+	{"3 % at random", lossy(0.03), 0, 0, -1},
+	{"5 % at random", lossy(0.05), 0, 0, -1},
+	{"1 % in bursts of 50 ms", bursty(0.01, 50*ms), 0, 0, -1},
+	{"1 % in bursts of 200 ms", bursty(0.01, 200*ms), 0, 1, 12},
+	{"1 % in bursts of 500 ms", bursty(0.01, 500*ms), 0, 0, -1},
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/uplinkd/uplinkd/uplink"
 )
 
 func TestBurstsLoseTheirShareInTheirLength(t *testing.T) {
@@ -73,6 +75,32 @@ func TestTheSameSeedTellsTheSame(t *testing.T) {
 	}
 }
 
+// A down is as long as it keeps traffic away: until the uplink is up, or the run ends.
+func TestADownLastsUntilItIsUpAgain(t *testing.T) {
+	var got tally
+	for _, c := range []struct {
+		from, to uplink.State
+		at       time.Duration
+	}{
+		{uplink.Init, uplink.Up, 0},
+		{uplink.Up, uplink.Suspect, time.Minute},
+		{uplink.Suspect, uplink.Down, 2 * time.Minute},
+		{uplink.Down, uplink.Recovering, 3 * time.Minute},
+		{uplink.Recovering, uplink.Down, 4 * time.Minute},
+		{uplink.Down, uplink.Recovering, 5 * time.Minute},
+		{uplink.Recovering, uplink.Up, 9 * time.Minute},
+		{uplink.Up, uplink.Down, 10 * time.Minute},
+	} {
+		got.count(uplink.Transition{From: c.from, To: c.to}, c.at)
+	}
+	if got.downs != 3 || got.longestDown != 7*time.Minute {
+		t.Errorf("%d downs, the longest of %v", got.downs, got.longestDown)
+	}
+	if got.ended(time.Hour); got.longestDown != 50*time.Minute {
+		t.Errorf("%v with one that the run ended", got.longestDown)
+	}
+}
+
 func TestSimulateFailsForAMissedBarAndPrintsAllTables(t *testing.T) {
 	var out, errs bytes.Buffer
 	r := newReport(&out)
@@ -84,8 +112,13 @@ func TestSimulateFailsForAMissedBarAndPrintsAllTables(t *testing.T) {
 	if code := simulate([]string{"-nonsense"}, &out, &errs); code != 2 {
 		t.Errorf("exit %d for wrong usage", code)
 	}
+	r.year(2, time.Hour)
+	if diff := cmp.Diff([]string{"1 missed"}, r.missed); diff != "" {
+		t.Error(diff)
+	}
+	r.Flush()
 	simulate([]string{"-trials", "3", "-weeks", "0", "-hours", "1", "-uploads", "3"}, &out, &errs)
-	for _, want := range []string{"far blackhole", "50 % loss", "1 % in bursts of 200 ms", "2 % each way", "interval 250 ms", "UDP all at once, 5 s"} {
+	for _, want := range []string{"far blackhole", "50 % loss", "1 % in bursts of 200 ms", "2 % each way", "interval 250 ms", "UDP all at once, 5 s", "longest down"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no line about %s in\n%s", want, &out)
 		}
