@@ -308,8 +308,9 @@ func (p *planner) ownedNetworks() []ownedNetwork {
 	for _, n := range ofUplinks {
 		routed := p.obs.Routed[FamilyOf(n.Addr()).Index()]
 		for i := range routed.covering(n.Prefix) {
-			r := routed.route(i)
-			list = append(list, ownedNetwork{Prefix: r.Dst, device: r.Nexthops[0].Device, routed: true})
+			if r := routed.route(i); r.Nexthops[0].Gateway.IsValid() {
+				list = append(list, ownedNetwork{Prefix: r.Dst, device: r.Nexthops[0].Device, routed: true})
+			}
 		}
 	}
 	return list

@@ -10,8 +10,8 @@ import (
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
-// RoutedNetworks are networks of one family that others' routes in main lead to by gateways in local networks: see
-// Kernel.LeadsToLocal. Routing daemons make 100 000 and more of them, and change hundreds a second, while planning asks little
+// RoutedNetworks are networks of one family that others' routes in main lead to by local networks: see
+// Kernel.LeadsToLocal. Routing daemons and VPNs make 100 000 and more of them, and change hundreds a second, while planning asks little
 // of them. They are kept in little space, in an order that answers without looking at all. They never change; nil has none.
 type RoutedNetworks struct {
 	list []routedNetwork // in the order of netcfg.ComparePrefixes, so that each stands behind those that cover it
@@ -26,11 +26,11 @@ type routedNetwork struct {
 }
 
 // LeadsToLocal reports whether a route may be one of RoutedNetworks: it is of somebody else, in main, to a part of the Internet or to a
-// private network, and by gateways behind devices of which near, which says so of uplinks and of those in our link group, is false.
+// private network, and by devices of which near, which says so of uplinks and of those in our link group, is false.
 func (k Kernel) LeadsToLocal(r *netcfg.Route, near func(device string) bool) bool {
 	return r.Table == netcfg.TableMain && r.Protocol != k.Protocol && r.Protocol != protocolKernel && r.Type == netcfg.Unicast && len(r.Nexthops) > 0 &&
 		!r.DefaultLike() && r.Dst.Addr().IsGlobalUnicast() &&
-		!slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return !n.Gateway.IsValid() || near(n.Device) })
+		!slices.ContainsFunc(r.Nexthops, func(n netcfg.Nexthop) bool { return near(n.Device) })
 }
 
 // NewRoutedNetworks collects them from routes, which it does not keep; about says how many there will be.

@@ -14,7 +14,7 @@ import (
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
-// drawRouted draws a route by a gateway in a LAN, mostly to what something else is at too.
+// drawRouted draws a route by a LAN, mostly by a gateway there, and mostly to what something else is at too.
 func (w *world) drawRouted(t *rapid.T) netcfg.Route {
 	lan := 1 + draw(t, "lan", len(w.lans))
 	family := rules.Families[draw(t, "family", 2)]
@@ -27,6 +27,9 @@ func (w *world) drawRouted(t *rapid.T) netcfg.Route {
 		r.Nexthops[0].Device = w.cfg.Tunnels[n-1].Device
 	}
 	r.Protocol = rapid.SampledFrom([]uint8{protoStatic, protoBird, protoRA}).Draw(t, "protocol")
+	if seldom(t, "no gateway") {
+		r.Nexthops[0].Gateway = netip.Addr{}
+	}
 	if seldom(t, "several ways") {
 		r.Nexthops = append(r.Nexthops, netcfg.Nexthop{Device: w.lans[0], Gateway: lanHost(1, family, 9), Weight: 3})
 	}
