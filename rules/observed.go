@@ -83,6 +83,9 @@ type Query struct {
 	Offload bool
 	// Near are the devices whose routes must be known as they are now, where there are too many to list all each time: the uplinks'.
 	Near []string
+	// Urgent is true when those may be as they were, unless a change of them has been heard of: of 100 000 routes, the kernel takes
+	// 10 ms and more to find some.
+	Urgent bool
 }
 
 // QueryOf asks for what Plan needs.

@@ -133,6 +133,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.kernel, err = kernel.Open(planinput.KernelNumbers(c.Kernel), d.log); err != nil {
 		return nil, err
 	}
+	d.kernel.HeardBy(d.hints)
 	if d.traffic, err = kernel.OpenTraffic(); err != nil {
 		return nil, err
 	}

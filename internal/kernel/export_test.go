@@ -11,3 +11,6 @@ func (k *Kernel) ExpireRoutes() {
 
 // AwaitRoutes waits for the routes that are being listed beside snapshots.
 func (k *Kernel) AwaitRoutes() { k.takeRefreshed(true) }
+
+// NearChanges counts what may have changed routes that are near.
+func (w *Watcher) NearChanges() uint64 { return w.nearChanges.Load() }

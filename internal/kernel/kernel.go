@@ -37,6 +37,8 @@ type Kernel struct {
 	// while none is on its way.
 	routeLister *routeLister
 	kept        map[rules.Family]*routeList
+	near        map[rules.Family]*nearRoutes
+	watcher     *Watcher // nil: nobody tells of changes
 	refreshing  chan refreshed
 	mptcpID     int // of the generic netlink family; 0 until it is needed
 	offload     struct {
@@ -47,7 +49,8 @@ type Kernel struct {
 
 // Open connects to the kernel of the calling thread's network namespace.
 func Open(numbers rules.Kernel, log *slog.Logger) (*Kernel, error) {
-	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle), reduced: make(map[string]*reducedTable), unfiltered: make(map[string]string), kept: make(map[rules.Family]*routeList)}
+	k := &Kernel{log: log, numbers: numbers, sockets: make(map[int]*nl.SocketHandle), reduced: make(map[string]*reducedTable), unfiltered: make(map[string]string), kept: make(map[rules.Family]*routeList),
+		near: make(map[rules.Family]*nearRoutes)}
 	for _, proto := range []int{unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER, unix.NETLINK_INET_DIAG, unix.NETLINK_GENERIC} {
 		socket, err := nl.Subscribe(proto)
 		if err != nil {

@@ -45,15 +45,15 @@ type refreshed struct {
 }
 
 // routes lists what planning looks at: table main, our tables, and whatever carries our protocol number. Near are the devices whose
-// routes must be known as they are now.
-func (k *Kernel) routes(family rules.Family, near []string) ([]netcfg.Route, *rules.RoutedNetworks, error) {
+// routes must be known as they are now or, when it is urgent, as they were when nothing has been heard since.
+func (k *Kernel) routes(family rules.Family, near []string, urgent bool) ([]netcfg.Route, *rules.RoutedNetworks, error) {
 	l, err := k.lister()
 	if err != nil {
 		return nil, nil, err
 	}
 	k.takeRefreshed(false)
 	if kept := k.kept[family]; kept != nil && len(near) <= manyDevices && kept.holds(near, k.devices.up) {
-		list, err := l.near(family, near)
+		list, err := k.nearRoutes(l, family, near, urgent)
 		if err == nil {
 			if time.Since(kept.at) >= routesKept {
 				k.refresh(family, near)

@@ -75,7 +75,7 @@ func (k *Kernel) Snapshot(q rules.Query) (*rules.Observed, error) {
 		if family == rules.IPv6 && obs.NoIPv6 {
 			continue
 		}
-		routes, routed, err := k.routes(family, near)
+		routes, routed, err := k.routes(family, near, q.Urgent)
 		if err != nil {
 			return nil, err
 		}

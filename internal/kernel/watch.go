@@ -32,6 +32,9 @@ type Watcher struct {
 	Urgent  func()
 	uplinks atomic.Pointer[map[int]bool]
 	changes atomic.Uint64
+	// nearChanges counts what near tells of, and losses; nil counts more than it need.
+	near        atomic.Pointer[nearChange]
+	nearChanges atomic.Uint64
 }
 
 // Changes counts, in batches, the events that were received, and losses of some. It may be called by any goroutine, before Run too.
@@ -39,6 +42,14 @@ func (w *Watcher) Changes() uint64 { return w.changes.Load() }
 
 // SetUplinks tells the interface indexes of the uplinks' devices.
 func (w *Watcher) SetUplinks(indexes map[int]bool) { w.uplinks.Store(&indexes) }
+
+// listenFor has nearChanges count what c tells of, from now on.
+func (w *Watcher) listenFor(c nearChange) {
+	if !w.near.Load().equal(c) {
+		w.near.Store(&c)
+		w.nearChanges.Add(1) // others have not been counted
+	}
+}
 
 // carriers knows which devices were up with carrier when that was last heard, by interface index.
 type carriers map[int]bool
@@ -126,6 +137,9 @@ func (w *Watcher) receive(ctx context.Context, c *netlink.Conn, hint func()) err
 	for {
 		messages, err := c.Receive()
 		w.changes.Add(1)
+		if near := w.near.Load(); err != nil || slices.ContainsFunc(messages, near.in) {
+			w.nearChanges.Add(1)
+		}
 		if uplinks := w.uplinks.Load(); uplinks != nil && w.Urgent != nil {
 			for _, m := range messages {
 				if known.flipped(m, *uplinks) {

@@ -248,16 +248,23 @@ func (e *Engine) Run(ctx context.Context) error {
 	pause := retryMin
 	budget, refilled := burst, time.Now()
 	for {
+		urgent := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-e.hint:
 		case <-e.urgent:
+			urgent = true
 		case <-resync.C:
 			resync.Reset(untilResync())
 		case <-retry.C:
 		}
-		result := e.Pass()
+		select {
+		case <-e.urgent: // as well as something else
+			urgent = true
+		default:
+		}
+		result := e.lookAndSet(urgent)
 		if result.Err != nil || !result.Converged {
 			retry.Reset(pause)
 			pause = min(2*pause, retryMax)
@@ -275,13 +282,15 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(time.Duration(float64(-budget) / cpuShare)):
 		case <-e.urgent:
-			e.Hint()
+			e.Urgent()
 		}
 	}
 }
 
 // Pass looks at the kernel once and sets right what is wrong. It must not run beside Run.
-func (e *Engine) Pass() Result {
+func (e *Engine) Pass() Result { return e.lookAndSet(false) }
+
+func (e *Engine) lookAndSet(urgent bool) Result {
 	start := time.Now()
 	e.mu.Lock()
 	cfg, given, reassigned := e.config, e.given, e.reassigned
@@ -293,7 +302,7 @@ func (e *Engine) Pass() Result {
 			e.cleanups[rules.Path{Uplink: id, Family: family}] = flowCleanup{mark: cfg.Kernel.Mark(id), reassigned: true}
 		}
 	}
-	r := e.pass(cfg)
+	r := e.pass(cfg, urgent)
 	r.At, r.Duration, r.Config, r.Generation = start, time.Since(start), cfg, e.generation
 	e.mu.Lock()
 	e.last, e.planned = r, given
@@ -317,14 +326,15 @@ func (e *Engine) logFailure(err error) {
 	e.loggedFailure = text
 }
 
-func (e *Engine) pass(cfg rules.Config) Result {
+// pass relies, when it is urgent, on what was read before for its first changes.
+func (e *Engine) pass(cfg rules.Config, urgent bool) Result {
 	var r Result
 	var failed []error
 	var refused []*netcfg.Refusal
 	var obs *rules.Observed
 	for round := 0; ; round++ {
 		var err error
-		obs, err = e.snapshot(cfg)
+		obs, err = e.snapshot(cfg, urgent && round == 0)
 		if err != nil {
 			r.Restored, r.Err = e.tables.restored(r.Changes), errors.Join(append(append(failed, asErrors(refused)...), err)...)
 			return r
@@ -390,11 +400,13 @@ func asErrors(refused []*netcfg.Refusal) []error {
 	return list
 }
 
-func (e *Engine) snapshot(cfg rules.Config) (*rules.Observed, error) {
+func (e *Engine) snapshot(cfg rules.Config, urgent bool) (*rules.Observed, error) {
 	var obs *rules.Observed
 	for again := true; again; {
 		var err error
-		if obs, err = e.o.Kernel.Snapshot(rules.QueryOf(cfg, e.recorded)); err != nil {
+		query := rules.QueryOf(cfg, e.recorded)
+		query.Urgent = urgent
+		if obs, err = e.o.Kernel.Snapshot(query); err != nil {
 			return nil, err
 		}
 		e.unsaved = e.recorded.RecordMainOwners(cfg.Kernel, obs) || e.unsaved

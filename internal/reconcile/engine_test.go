@@ -758,3 +758,59 @@ func TestAContestedHardwareAddressIsLeftAlone(t *testing.T) {
 		t.Errorf("what is theirs is taken back: %v", link.Hardware)
 	}
 }
+
+// asked is a kernel that notes which looks were urgent.
+type asked struct {
+	*fakekernel.Kernel
+	mu     sync.Mutex
+	urgent []bool
+}
+
+func (a *asked) Snapshot(q rules.Query) (*rules.Observed, error) {
+	a.mu.Lock()
+	a.urgent = append(a.urgent, q.Urgent)
+	a.mu.Unlock()
+	return a.Kernel.Snapshot(q)
+}
+
+// take returns what was noted since the last time.
+func (a *asked) take() []bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	taken := a.urgent
+	a.urgent = nil
+	return taken
+}
+
+// What is urgent relies on what is known, once, and what it has changed is read back.
+func TestOnlyTheFirstLookOfAnUrgentPassIsUrgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(config())
+		k := &asked{Kernel: b.kernel}
+		e := reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: config()})
+		ctx, cancel := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		group.Go(func() { _ = e.Run(ctx) })
+		for _, c := range []struct {
+			name   string
+			health rules.Health
+			ask    func()
+			want   []bool
+		}{
+			{"at the start", rules.Good, func() {}, []bool{false, false}},
+			{"a hint", rules.Dead, e.Hint, []bool{false, false}},
+			{"urgent", rules.Good, e.Urgent, []bool{true, false}},
+			{"urgent, with nothing to do", rules.Good, e.Urgent, []bool{true}},
+			{"both", rules.Dead, func() { e.Hint(); e.Urgent() }, []bool{true, false}},
+		} {
+			b.verdicts.set(fiber4, c.health)
+			c.ask()
+			synctest.Wait()
+			if got := k.take(); len(got) < len(c.want) || !slices.Equal(got[:len(c.want)], c.want) || slices.Contains(got[len(c.want):], true) {
+				t.Errorf("%s: %v, want %v", c.name, got, c.want)
+			}
+		}
+		cancel()
+		group.Wait()
+	})
+}
