@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/rules"
@@ -59,22 +58,22 @@ func (c *nearChange) equal(o nearChange) bool {
 // in reports whether a message tells of one, or may hide one: the kernel removes IPv4 routes without a word when their device is set
 // down, and older ones when an address of any device goes that they have for a source (fib_sync_down_dev and fib_sync_down_addr in
 // net/ipv4/fib_semantics.c).
-func (c *nearChange) in(m netlink.Message) bool {
-	if c == nil || len(m.Data) < 8 {
+func (c *nearChange) in(m event) bool {
+	if c == nil || len(m.body) < 8 {
 		return true
 	}
-	near := func() bool { return c.devices[int(native32(m.Data[4:]))] } // of struct ifinfomsg, and ifaddrmsg
-	switch m.Header.Type {
+	near := func() bool { return c.devices[int(native32(m.body[4:]))] } // of struct ifinfomsg, and ifaddrmsg
+	switch m.typ {
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		return c.route(m.Data)
+		return c.route(m.body)
 	case unix.RTM_NEWLINK:
-		return near() && (len(m.Data) < unix.SizeofIfInfomsg || native32(m.Data[8:])&unix.IFF_UP == 0)
+		return near() && (len(m.body) < unix.SizeofIfInfomsg || native32(m.body[8:])&unix.IFF_UP == 0)
 	case unix.RTM_DELLINK, unix.RTM_NEWADDR:
 		return near()
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
 		return false
 	}
-	return m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES
+	return m.typ>>8 != unix.NFNL_SUBSYS_NFTABLES
 }
 
 // route reports whether a route is ours, or does not lead by one device that is not near.

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -55,11 +56,11 @@ func (w *Watcher) listenFor(c nearChange) {
 type carriers map[int]bool
 
 // flipped reports whether a message says that one of the devices has another carrier than before.
-func (c carriers) flipped(m netlink.Message, of map[int]bool) bool {
-	if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
+func (c carriers) flipped(m event, of map[int]bool) bool {
+	if m.typ != unix.RTM_NEWLINK || len(m.body) < unix.SizeofIfInfomsg {
 		return false
 	}
-	index, flags := int(int32(native32(m.Data[4:]))), native32(m.Data[8:])
+	index, flags := int(int32(native32(m.body[4:]))), native32(m.body[8:])
 	if !of[index] {
 		return false
 	}
@@ -124,30 +125,96 @@ const (
 	routePause = 5 * time.Second
 )
 
-// isRoute reports whether an event is of a route. Types of netfilter are larger.
-func isRoute(m netlink.Message) bool {
-	return m.Header.Type == unix.RTM_NEWROUTE || m.Header.Type == unix.RTM_DELROUTE
+// event is a message that the kernel sends unasked; its body is gone with the next.
+type event struct {
+	typ  uint16
+	body []byte
 }
 
+// isRoute reports whether an event is of a route. Types of netfilter are larger.
+func (m event) isRoute() bool { return m.typ == unix.RTM_NEWROUTE || m.typ == unix.RTM_DELROUTE }
+
+// events appends those of a datagram.
+func events(list []event, b []byte) []event {
+	for len(b) >= unix.NLMSG_HDRLEN {
+		length := int(binary.NativeEndian.Uint32(b))
+		if length < unix.NLMSG_HDRLEN || length > len(b) {
+			break
+		}
+		list = append(list, event{binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:length]})
+		b = b[min(len(b), (length+3)&^3):]
+	}
+	return list
+}
+
+const (
+	// eventBuffer has room for any datagram of events: what tells of one change fits into a page or two.
+	eventBuffer = 32 << 10
+	// eventsAtOnce is how many datagrams are read before the context is asked.
+	eventsAtOnce = 256
+)
+
+// receive reads all that is there with each wake-up, into one buffer: a host of containers has thousands of events a second.
 func (w *Watcher) receive(ctx context.Context, c *netlink.Conn, hint func()) error {
-	known := make(carriers)
-	later := time.AfterFunc(0, hint) // after routePause, when there have been many changes of routes; harmless now
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("receiving netlink events: %w", err)
+	}
+	take, later := w.taker(hint)
 	defer later.Stop()
-	left, quiet, due := routeHints, time.Now(), time.Time{} // quiet: since when no route has changed
+	buffer := make([]byte, eventBuffer)
+	var list []event
 	for {
-		messages, err := c.Receive()
+		var failed error
+		err := raw.Read(func(fd uintptr) (done bool) {
+			for range eventsAtOnce {
+				n, _, err := unix.Recvfrom(int(fd), buffer, unix.MSG_DONTWAIT)
+				switch {
+				case errors.Is(err, unix.EAGAIN):
+					return done
+				case errors.Is(err, unix.EINTR):
+					continue
+				case err != nil:
+					failed = err
+					return true
+				}
+				list = events(list[:0], buffer[:n])
+				take(list)
+				done = true
+			}
+			return true
+		})
+		switch err = errors.Join(err, failed); {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			w.changes.Add(1)
+			w.nearChanges.Add(1)
+			hint()
+		case err != nil:
+			return fmt.Errorf("receiving netlink events: %w", err)
+		}
+	}
+}
+
+// taker returns what takes the events of a datagram, and its timer.
+func (w *Watcher) taker(hint func()) (take func([]event), later *time.Timer) {
+	known := make(carriers)
+	later = time.AfterFunc(0, hint)                         // after routePause, when there have been many changes of routes; harmless now
+	left, quiet, due := routeHints, time.Now(), time.Time{} // quiet: since when no route has changed
+	return func(list []event) {
 		w.changes.Add(1)
-		if near := w.near.Load(); err != nil || slices.ContainsFunc(messages, near.in) {
+		if slices.ContainsFunc(list, w.near.Load().in) {
 			w.nearChanges.Add(1)
 		}
 		if uplinks := w.uplinks.Load(); uplinks != nil && w.Urgent != nil {
-			for _, m := range messages {
+			for _, m := range list {
 				if known.flipped(m, *uplinks) {
 					w.Urgent()
 				}
 			}
 		}
-		if err == nil && !slices.ContainsFunc(messages, func(m netlink.Message) bool { return !isRoute(m) }) {
+		if !slices.ContainsFunc(list, func(m event) bool { return !m.isRoute() }) {
 			now := time.Now()
 			if now.Sub(quiet) >= routePause {
 				left, due = routeHints, time.Time{}
@@ -158,16 +225,9 @@ func (w *Watcher) receive(ctx context.Context, c *netlink.Conn, hint func()) err
 					due = now.Add(routePause)
 					later.Reset(routePause)
 				}
-				continue
+				return
 			}
 		}
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil, errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EINTR):
-			hint()
-		default:
-			return fmt.Errorf("receiving netlink events: %w", err)
-		}
-	}
+		hint()
+	}, later
 }
