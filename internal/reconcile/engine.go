@@ -53,6 +53,8 @@ const (
 	retryMin, retryMax = 100 * time.Millisecond, 5 * time.Second
 	// refusedFor is how long a parameter that could not be set is left alone.
 	refusedFor = time.Minute
+	// renewPause is how often connections are looked through for what local networks that come and go have made of them.
+	renewPause = time.Second
 )
 
 // refusedSysctl is a parameter that could not be set.
@@ -108,9 +110,17 @@ type Engine struct {
 	devices       []*netcfg.Refusal // of the latest changes
 	loggedFailure string            // that was logged last
 	generation    uint64
-	renewing      bool // connections are to be looked at
+	renewal       renewal
 	returns       returns
 	tables        tables
+}
+
+// renewal is when connections are looked through for those that the packet filter lets begin no more.
+type renewal struct {
+	due    bool // it has changed
+	atOnce bool // for more than local networks that have come or gone
+	last   time.Time
+	later  *time.Timer // nil before it was needed first
 }
 
 // Result is the outcome of a pass.
@@ -294,7 +304,10 @@ func (e *Engine) lookAndSet(urgent bool) Result {
 	start := time.Now()
 	e.mu.Lock()
 	cfg, given, reassigned := e.config, e.given, e.reassigned
-	e.renewing = e.renewing || e.inherited
+	if e.inherited || e.planned != given {
+		e.renewal.atOnce = true
+	}
+	e.renewal.due = e.renewal.due || e.inherited
 	e.reassigned, e.inherited = nil, false
 	e.mu.Unlock()
 	for _, id := range reassigned {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/uplinkd/uplinkd/rules"
 	"github.com/uplinkd/uplinkd/rules/netcfg"
@@ -112,26 +113,37 @@ func (e *Engine) pinEarlier(report *rules.Report) error {
 }
 
 // renew restarts connections that the former packet filter let begin, or that began while there was none: it is
-// not asked about them again. It looks when the packet filter has changed.
+// not asked about them again. It looks when the packet filter has changed; when only our own table has, as that of a host whose
+// containers come and go does all the time, once in renewPause.
 func (e *Engine) renew(r *Result) error {
-	changed := slices.ContainsFunc(r.Changes, func(op netcfg.Op) bool {
+	w := &e.renewal
+	for _, op := range r.Changes {
 		switch op := op.(type) {
 		case netcfg.PutTable:
-			return op.Table != nil
+			w.due = w.due || op.Table != nil
 		case netcfg.PutPolicies:
-			return op.Table != nil
+			w.due = w.due || op.Table != nil
+			w.atOnce = w.atOnce || op.Table != nil
 		}
-		return false
-	})
-	e.renewing = e.renewing || changed
-	if !e.renewing || !r.Settled || r.Report.Old == nil {
+	}
+	w.atOnce = w.atOnce || len(r.Restored) > 0
+	if !w.due || !r.Settled || r.Report.Old == nil {
 		return nil
 	}
+	if left := time.Until(w.last.Add(renewPause)); left > 0 && !w.atOnce {
+		if w.later == nil {
+			w.later = time.AfterFunc(left, e.Hint)
+		}
+		w.later.Reset(left)
+		return nil
+	}
+	w.last = time.Now()
 	renewed, err := e.o.Kernel.DeleteConnections(r.Report.Old.Old)
 	if err != nil {
+		w.atOnce = true
 		return err // and tries again
 	}
-	e.renewing = false
+	w.due, w.atOnce = false, false
 	for why, n := range renewed {
 		e.o.Log.Info("connections are restarted", "connections", n, "why", why)
 	}

@@ -1,9 +1,14 @@
 package reconcile_test
 
 import (
+	"context"
 	"log/slog"
+	"net/netip"
 	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -86,4 +91,61 @@ func TestConnectionsOfBeforeArePinnedAheadOfTheFirstChange(t *testing.T) {
 	if r := restarted.Pass(); len(r.Changes) == 0 || slices.Contains(b.kernel.Log()[1:], "pin") {
 		t.Errorf("after a restart: %d changes, %q", len(r.Changes), b.kernel.Log())
 	}
+}
+
+// Where local networks come and go all the time, connections are looked through once a second, and at once for everything else.
+func TestLocalNetworksThatComeAndGoAreNoReasonToLookThroughConnectionsEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.Groups = []rules.Group{{ID: 9, Tiers: [][]int{{2}}, KillSwitch: true}}
+		b := newBench(cfg)
+		k := &tracking{Kernel: b.kernel}
+		e := reconcile.New(reconcile.Options{Kernel: k, Verdicts: b.verdicts, Save: b.saver.save, Log: slog.New(slog.DiscardHandler), Config: cfg})
+		ctx, cancel := context.WithCancel(t.Context())
+		var group sync.WaitGroup
+		group.Go(func() { _ = e.Run(ctx) })
+		synctest.Wait()
+		seen := k.looks
+		want := func(looks int, when string) {
+			t.Helper()
+			synctest.Wait()
+			if n := k.looks - seen; n != looks {
+				t.Errorf("%s: %d looks, want %d", when, n, looks)
+			}
+			seen = k.looks
+		}
+		time.Sleep(2 * time.Second)
+		want(0, "at rest")
+		network := func(n int) {
+			k.Change(func(o *rules.Observed) {
+				o.Addrs = slices.DeleteFunc(o.Addrs, func(a rules.Addr) bool { return a.Device == "lan0" && a.Prefix.Bits() == 24 })
+				o.Addrs = append(o.Addrs, rules.Addr{Device: "lan0", Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 1}), 24)})
+			})
+			e.Hint()
+			synctest.Wait()
+		}
+		network(0)
+		want(1, "the first")
+		for n := range 30 {
+			network(n + 1)
+			time.Sleep(20 * time.Millisecond)
+		}
+		want(0, "30 more within 0.6 s")
+		time.Sleep(400 * time.Millisecond)
+		want(1, "a second after the first")
+		network(50)
+		want(0, "another one")
+		k.Change(func(o *rules.Observed) { o.Table = nil })
+		e.Hint()
+		want(1, "our table was away")
+		network(51)
+		want(0, "yet another one")
+		cfg.Policies = []rules.Policy{{Name: "sealed", Group: 9, Select: rules.Selector{rules.SelectDevices{"lan*"}}}}
+		e.SetConfig(cfg)
+		want(1, "a policy was added")
+		time.Sleep(5 * time.Second)
+		want(0, "at rest again")
+		cancel()
+		group.Wait()
+	})
 }
