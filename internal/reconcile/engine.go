@@ -53,8 +53,10 @@ const (
 	retryMin, retryMax = 100 * time.Millisecond, 5 * time.Second
 	// refusedFor is how long a parameter that could not be set is left alone.
 	refusedFor = time.Minute
-	// renewPause is how often connections are looked through for what local networks that come and go have made of them.
+	// Connections are looked through for what local networks that come and go have made of them once in renewPause, and in
+	// renewShare times what it takes, which is long where there are many.
 	renewPause = time.Second
+	renewShare = 100
 )
 
 // refusedSysctl is a parameter that could not be set.
@@ -117,9 +119,9 @@ type Engine struct {
 
 // renewal is when connections are looked through for those that the packet filter lets begin no more.
 type renewal struct {
-	due    bool // it has changed
-	atOnce bool // for more than local networks that have come or gone
-	last   time.Time
+	due    bool        // it has changed
+	atOnce bool        // for more than local networks that have come or gone
+	next   time.Time   // when it may be looked through for those
 	later  *time.Timer // nil before it was needed first
 }
 

@@ -114,7 +114,7 @@ func (e *Engine) pinEarlier(report *rules.Report) error {
 
 // renew restarts connections that the former packet filter let begin, or that began while there was none: it is
 // not asked about them again. It looks when the packet filter has changed; when only our own table has, as that of a host whose
-// containers come and go does all the time, once in renewPause.
+// containers come and go does all the time, not before renewal.next.
 func (e *Engine) renew(r *Result) error {
 	w := &e.renewal
 	for _, op := range r.Changes {
@@ -130,15 +130,16 @@ func (e *Engine) renew(r *Result) error {
 	if !w.due || !r.Settled || r.Report.Old == nil {
 		return nil
 	}
-	if left := time.Until(w.last.Add(renewPause)); left > 0 && !w.atOnce {
+	if left := time.Until(w.next); left > 0 && !w.atOnce {
 		if w.later == nil {
 			w.later = time.AfterFunc(left, e.Hint)
 		}
 		w.later.Reset(left)
 		return nil
 	}
-	w.last = time.Now()
+	began := time.Now()
 	renewed, err := e.o.Kernel.DeleteConnections(r.Report.Old.Old)
+	w.next = began.Add(max(renewPause, renewShare*time.Since(began)))
 	if err != nil {
 		w.atOnce = true
 		return err // and tries again
