@@ -117,7 +117,7 @@ func (p *planner) routed(family [2]bool) nft.Chain {
 	}
 	for _, f := range Families {
 		if family[f.Index()] {
-			c.Add("main leads to a network behind an uplink", p.routedBy(f, delegated, lans, nft.Route{}, nft.Return{})...)
+			c.Add(nft.LeadsBehindAnUplink, p.routedBy(f, delegated, lans, nft.Route{}, nft.Return{})...)
 		}
 	}
 	c.Add("all others", nft.SetMark{Mask: p.k.MarkMask})

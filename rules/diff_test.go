@@ -589,3 +589,40 @@ func TestRoutesOfGroupsComeBackWhateverElseIsDeleted(t *testing.T) {
 		}
 	}
 }
+
+// Of a host whose containers come and go, new flows do not wait for the packet filter; one that an uplink needs comes before its routes.
+func TestALostUplinksRoutesGoAheadOfLocalNetworks(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		change     func(w *world)
+		tableFirst bool
+	}{
+		{"a container has come", func(w *world) { w.hold("lan1", "10.77.0.1/24", "2001:db8:77::1/64") }, false},
+		{"and an uplink's address has changed", func(w *world) {
+			w.hold("lan1", "10.77.0.1/24")
+			w.hold("wan2", "172.16.99.2/24")
+		}, true},
+		{"and another uplink hides nothing any more", func(w *world) {
+			w.hold("lan1", "10.77.0.1/24")
+			w.cfg.Uplinks[1].IPv4.Masquerade = false
+		}, true},
+	} {
+		w := full(3, 0, 0)
+		w.converge(t)
+		c.change(w)
+		for _, family := range rules.Families {
+			w.verdicts[rules.Path{Uplink: 1, Family: family}] = rules.Verdict{Health: rules.Dead}
+		}
+		obs := w.snapshot()
+		want, _ := rules.Plan(w.cfg, obs, w.verdicts)
+		ops := netcfg.Diff(rules.Ours(numbers, obs), want)
+		table := slices.IndexFunc(ops, func(op netcfg.Op) bool { _, is := op.(netcfg.PutTable); return is })
+		route := slices.IndexFunc(ops, func(op netcfg.Op) bool {
+			r, is := op.(netcfg.PutRoute)
+			return is && r.Table == numbers.TableBase && r.IsDefault()
+		})
+		if table < 0 || route < 0 || (table < route) != c.tableFirst {
+			t.Errorf("%s: the packet filter is change %d, the route %d", c.name, table, route)
+		}
+	}
+}

@@ -306,7 +306,7 @@ func (p *planner) filterSources(leaving *branches, chain *nft.Chain) map[string]
 		dropForeign(chain, "an uplink's source never leaves by another", devices[family], sources[family])
 		p.goneAddresses(chain, devices[family], family)
 		p.answers(chain, devices[family], family)
-		dropForeign(chain, "local networks are hidden", rewriting[family], inet.OfFamily(lans, family))
+		dropForeign(chain, nft.LocalNetworksAreHidden, rewriting[family], inet.OfFamily(lans, family))
 		dropForeign(chain, "private addresses stay here", public[family], privateSpace(family))
 		p.transit(chain, devices[family], family, inet.OfFamily(lans, family))
 	}

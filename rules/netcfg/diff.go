@@ -98,7 +98,9 @@ func Diff(have, want State) []Op {
 	if flushed {
 		d.ops = append(d.ops, putPolicies(nil, want.Policies))
 	}
-	if table && want.Table != nil {
+	// Where containers come and go it changes all the time, and takes much longer than routes.
+	afterRoutes := table && want.Table != nil && !policies && len(added.main)+len(added.selected)+len(added.shared) == 0 && want.Table.MatchesButForLocals(have.Table)
+	if table && want.Table != nil && !afterRoutes {
 		d.ops = append(d.ops, PutTable{want.Table})
 	}
 	d.addRules(selecting)
@@ -111,6 +113,9 @@ func Diff(have, want State) []Op {
 	// Main's default changes while all rules stand: without them replies follow it, whatever uplink
 	// they belong to.
 	d.mainRoutes(haveRoutes.main, wantRoutes.main)
+	if afterRoutes {
+		d.ops = append(d.ops, PutTable{want.Table})
+	}
 	d.endpoints(have, want)
 	d.proxyNeighbours(have.Proxied, want.Proxied) // packets that come now have their routes
 	if policies && want.Policies == nil {

@@ -454,6 +454,28 @@ func (t *Table) Chain(name string) *Chain {
 // Matches reports whether a table that was read back is the wanted one: the same sets and devices of the flowtable, and the same chains at
 // the same hooks, holding the same rules in the same order, each told by its comment.
 func (t *Table) Matches(have *Table) bool {
+	return t.matches(have, func(a, b []Rule) bool { return slices.EqualFunc(a, b, sameComment) })
+}
+
+// What rules are said to be that are about nothing but which networks are local.
+const (
+	LocalNetworksAreHidden = "local networks are hidden"
+	LeadsBehindAnUplink    = "main leads to a network behind an uplink"
+)
+
+// MatchesButForLocals is Matches but for rules that are about nothing but which networks are local: how packets leave by each uplink is the same.
+func (t *Table) MatchesButForLocals(have *Table) bool {
+	ofLocals := func(r Rule) bool {
+		return strings.HasPrefix(r.Comment, LocalNetworksAreHidden+" [") || strings.HasPrefix(r.Comment, LeadsBehindAnUplink+" [")
+	}
+	return t.matches(have, func(a, b []Rule) bool {
+		return slices.EqualFunc(slices.DeleteFunc(slices.Clone(a), ofLocals), slices.DeleteFunc(slices.Clone(b), ofLocals), sameComment)
+	})
+}
+
+func sameComment(a, b Rule) bool { return a.Comment == b.Comment }
+
+func (t *Table) matches(have *Table, same func(a, b []Rule) bool) bool {
 	if t == nil || have == nil {
 		return t == have
 	}
@@ -463,7 +485,7 @@ func (t *Table) Matches(have *Table) bool {
 	for i := range t.Chains {
 		a := &t.Chains[i]
 		b := have.Chain(a.Name) // a chain that was added to a table later is its last
-		if b == nil || !a.SameHead(b) || !slices.EqualFunc(a.Rules, b.Rules, func(x, y Rule) bool { return x.Comment == y.Comment }) {
+		if b == nil || !a.SameHead(b) || !same(a.Rules, b.Rules) {
 			return false
 		}
 	}
