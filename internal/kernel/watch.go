@@ -134,12 +134,15 @@ type event struct {
 // isRoute reports whether an event is of a route. Types of netfilter are larger.
 func (m event) isRoute() bool { return m.typ == unix.RTM_NEWROUTE || m.typ == unix.RTM_DELROUTE }
 
-// events appends those of a datagram.
+// events appends those of a datagram, and one without a type for what cannot be read.
 func events(list []event, b []byte) []event {
-	for len(b) >= unix.NLMSG_HDRLEN {
-		length := int(binary.NativeEndian.Uint32(b))
+	for len(b) > 0 {
+		length := 0
+		if len(b) >= unix.NLMSG_HDRLEN {
+			length = int(binary.NativeEndian.Uint32(b))
+		}
 		if length < unix.NLMSG_HDRLEN || length > len(b) {
-			break
+			return append(list, event{})
 		}
 		list = append(list, event{binary.NativeEndian.Uint16(b[4:]), b[unix.NLMSG_HDRLEN:length]})
 		b = b[min(len(b), (length+3)&^3):]
@@ -148,7 +151,7 @@ func events(list []event, b []byte) []event {
 }
 
 const (
-	// eventBuffer has room for any datagram of events: what tells of one change fits into a page or two.
+	// eventBuffer has room for the datagrams of events: what tells of one change fits into a page or two.
 	eventBuffer = 32 << 10
 	// eventsAtOnce is how many datagrams are read before the context is asked.
 	eventsAtOnce = 256
