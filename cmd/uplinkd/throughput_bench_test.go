@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/uplinkd/uplinkd/internal/lab"
+	"github.com/uplinkd/uplinkd/rules"
 )
 
 // everything is a router with all features that packets pass: two providers, both families translated, kill
@@ -123,6 +125,39 @@ func BenchmarkThroughput(b *testing.B) {
 	ours.ready()
 	theirs.byHand()
 	compareThroughput(b, ours, theirs)
+}
+
+// BenchmarkForwarding compares what a router forwards that has many uplinks, or policies that are for others, with what one forwards
+// that has two uplinks and no policy. The first line compares two of the latter.
+func BenchmarkForwarding(b *testing.B) {
+	least := newRouter(b, lab.Options{}, dualWAN)
+	least.ready()
+	for _, c := range []struct{ uplinks, policies int }{{2, 0}, {8, 0}, {rules.MaxUplinks, 0}, {2, 100}, {2, 1000}} {
+		b.Run(fmt.Sprintf("uplinks_%d_policies_%d", c.uplinks, c.policies), func(b *testing.B) {
+			devices, config := deadUplinks(c.uplinks - 2)
+			r := newRouter(b, lab.Options{}, dualWAN+config+policiesOfOthers(c.policies))
+			r.sh("router", devices)
+			r.ready()
+			compareLoads(b, [2]*router{r, least}, func(r *router) *load { return r.packetsOut(addrPort("192.0.2.1:9")) })
+		})
+	}
+}
+
+// policiesOfOthers are so many that no packet of a load is for: by source, by destination, and by port.
+func policiesOfOthers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "[[policy]]\nname = \"p%d\"\nuplinks = [\"lte\"]\n", i)
+		switch i % 3 {
+		case 0:
+			fmt.Fprintf(&b, "from = [\"10.200.%d.%d\"]\n", i>>8, i&255)
+		case 1:
+			fmt.Fprintf(&b, "to = [\"198.18.%d.%d\"]\n", i>>8, i&255)
+		case 2:
+			fmt.Fprintf(&b, "protocol = \"udp\"\ndport = %d\n", 20000+i)
+		}
+	}
+	return b.String()
 }
 
 // byHand gives a router the rules of an administrator.
