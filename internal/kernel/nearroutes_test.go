@@ -33,26 +33,7 @@ func TestAnUrgentSnapshotHasWhatWasHeardOf(t *testing.T) {
 	for range 2 { // the first lists all
 		snapshot(t, k, cfg)
 	}
-	for _, change := range []string{
-		"ip route add 192.0.2.0/26 via 203.0.113.1 dev wan2",
-		"ip route replace default via 198.51.100.7 dev wan1 metric 100",
-		"ip route add default proto 117 table 11701 via 198.51.100.1 dev wan1; ip route add unreachable default proto 117 table 11702 metric 9",
-		"ip route add 192.0.2.64/26 nexthop via 198.51.100.1 dev wan1 nexthop via 203.0.113.1 dev wan2",
-		"ip route add 192.0.2.96/27 nexthop via 203.0.113.130 dev lan0 nexthop via 203.0.113.1 dev wan2",
-		"ip nexthop add id 5 via 203.0.113.1 dev wan2; ip route add 192.0.2.200/32 nhid 5",
-		"ip route add 192.0.2.201/32 proto 117 via 203.0.113.130 dev lan0",
-		"ip route del 192.0.2.128/25; ip route del default table 11701",
-		"ip -6 route add 2001:db8:77::/48 via fe80::9 dev wan2",
-		"ip address add 198.51.100.9/26 dev wan1",
-		"ip route add 192.0.2.202/32 dev wan1 src 198.51.100.9",
-		"ip address del 198.51.100.9/26 dev wan1",
-		"ip address add 10.9.9.9/32 dev lo; ip route add 192.0.2.203/32 dev wan1 src 10.9.9.9",
-		"ip address del 10.9.9.9/32 dev lo",
-		"ip link set wan2 down; ip link set wan2 up",
-		"sysctl -qw net.ipv6.conf.wan2.disable_ipv6=1; ip route add default via 203.0.113.1 dev wan2",
-		"ip link set wan2 down",
-		"ip link del wan1; ip link add wan1 type veth peer name peer-wan1; ip link set wan1 up; ip route add 192.0.2.0/26 dev wan1",
-	} {
+	for _, change := range changesOfRoutes {
 		sh(t, change)
 		want := text(snapshot(t, open(t), cfg))
 		var got []string

@@ -12,6 +12,31 @@ import (
 	"github.com/uplinkd/uplinkd/rules/netcfg"
 )
 
+// changesOfRoutes are what may change the routes of uplinks, one after the other, some without a word about the routes.
+var changesOfRoutes = []string{
+	"ip route add 192.0.2.0/26 via 203.0.113.1 dev wan2",
+	"ip route replace default via 198.51.100.7 dev wan1 metric 100",
+	"ip route add default proto 117 table 11701 via 198.51.100.1 dev wan1; ip route add unreachable default proto 117 table 11702 metric 9",
+	"ip route add 192.0.2.64/26 nexthop via 198.51.100.1 dev wan1 nexthop via 203.0.113.1 dev wan2",
+	"ip route del 192.0.2.128/25; ip route del default table 11701",
+	"ip -6 route add 2001:db8:77::/48 via fe80::9 dev wan2",
+	"ip address add 198.51.100.9/26 dev wan1",
+	"ip route add 192.0.2.96/27 nexthop via 203.0.113.130 dev lan0 nexthop via 203.0.113.1 dev wan2",
+	"ip nexthop add id 5 via 203.0.113.1 dev wan2; ip route add 192.0.2.200/32 nhid 5",
+	"ip route add 192.0.2.201/32 proto 117 via 203.0.113.130 dev lan0",
+	"ip route add 192.0.2.202/32 dev wan1 src 198.51.100.9",
+	"ip address del 198.51.100.9/26 dev wan1",
+	"ip address add 10.9.9.9/32 dev lo; ip route add 192.0.2.203/32 dev wan1 src 10.9.9.9",
+	"ip address del 10.9.9.9/32 dev lo",
+	"ip link set wan2 down; ip link set wan2 up",
+	"sysctl -qw net.ipv6.conf.wan2.disable_ipv6=1; ip route add default via 203.0.113.1 dev wan2",
+	"ip link set wan2 down",
+	"ip link set wan1 group 0; ip link set lan0 group 117", // which planning looks at as at an uplink
+	"ip link set lan0 group 0; ip link set wan1 group 117",
+	"ip link set lan0 down",
+	"ip link del wan1; ip link add wan1 type veth peer name peer-wan1; ip link set wan1 up; ip route add 192.0.2.0/26 dev wan1",
+}
+
 // With a great many routes of others most are not listed anew each time. What is ours, and what leads by uplinks, always is.
 func TestOfManyRoutesThoseByUplinksAreAlwaysRead(t *testing.T) {
 	namespace(t)
@@ -19,19 +44,7 @@ func TestOfManyRoutesThoseByUplinksAreAlwaysRead(t *testing.T) {
 	addRoutes(t, 2500)
 	cfg, k := config(), open(t)
 	snapshot(t, k, cfg)
-	for _, change := range []string{
-		"ip route add 192.0.2.0/26 via 203.0.113.1 dev wan2",
-		"ip route replace default via 198.51.100.7 dev wan1 metric 100",
-		"ip route add default proto 117 table 11701 via 198.51.100.1 dev wan1; ip route add unreachable default proto 117 table 11702 metric 9",
-		"ip route add 192.0.2.64/26 nexthop via 198.51.100.1 dev wan1 nexthop via 203.0.113.1 dev wan2",
-		"ip route del 192.0.2.128/25; ip route del default table 11701",
-		"ip -6 route add 2001:db8:77::/48 via fe80::9 dev wan2",
-		"ip address add 198.51.100.9/26 dev wan1",
-		"ip link set wan2 down",
-		"ip link set wan1 group 0; ip link set lan0 group 117", // which planning looks at as at an uplink
-		"ip link set lan0 group 0; ip link set wan1 group 117",
-		"ip link set lan0 down",
-	} {
+	for _, change := range changesOfRoutes {
 		sh(t, change)
 		got, want := text(snapshot(t, k, cfg)), text(snapshot(t, open(t), cfg))
 		if !slices.Equal(got, want) {
