@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,12 +22,12 @@ import (
 // tracking is a kernel that counts how often its connections are looked through.
 type tracking struct {
 	*fakekernel.Kernel
-	looks int
+	looks atomic.Int64
 	err   error
 }
 
 func (k *tracking) DeleteConnections(func(*rules.Connection) string) (map[string]int, error) {
-	k.looks++
+	k.looks.Add(1)
 	return nil, k.err
 }
 
@@ -41,7 +42,7 @@ func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) 
 	for _, step := range []struct {
 		name   string
 		before func()
-		looks  int
+		looks  int64
 	}{
 		{"at the start", func() {}, 1},
 		{"nothing has changed", func() {}, 0},
@@ -68,10 +69,10 @@ func TestConnectionsAreLookedThroughWhenThePacketFilterHasChanged(t *testing.T) 
 			})
 		}, 1},
 	} {
-		before := k.looks
+		before := k.looks.Load()
 		step.before()
 		b.Pass()
-		if n := k.looks - before; n != step.looks {
+		if n := k.looks.Load() - before; n != step.looks {
 			t.Errorf("%s: %d looks, want %d", step.name, n, step.looks)
 		}
 	}
@@ -105,14 +106,14 @@ func TestLocalNetworksThatComeAndGoAreNoReasonToLookThroughConnectionsEachTime(t
 		var group sync.WaitGroup
 		group.Go(func() { _ = e.Run(ctx) })
 		synctest.Wait()
-		seen := k.looks
-		want := func(looks int, when string) {
+		seen := k.looks.Load()
+		want := func(looks int64, when string) {
 			t.Helper()
 			synctest.Wait()
-			if n := k.looks - seen; n != looks {
+			if n := k.looks.Load() - seen; n != looks {
 				t.Errorf("%s: %d looks, want %d", when, n, looks)
 			}
-			seen = k.looks
+			seen = k.looks.Load()
 		}
 		time.Sleep(2 * time.Second)
 		want(0, "at rest")
