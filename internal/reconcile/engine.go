@@ -365,6 +365,7 @@ func (e *Engine) pass(cfg rules.Config, urgent bool) Result {
 		r.Report = report
 		have := rules.Ours(cfg.Kernel, foreseen)
 		r.left = netcfg.Diff(have, want)
+		e.renewal.atOnce = e.renewal.atOnce || !want.Table.MatchesButForLocals(have.Table)
 		if len(r.left) == 0 {
 			r.Converged, refused = true, nil
 			e.unsaved = e.recorded.Prune(&want) || e.unsaved

@@ -113,7 +113,7 @@ func (e *Engine) pinEarlier(report *rules.Report) error {
 }
 
 // renew restarts connections that the former packet filter let begin, or that began while there was none: it is
-// not asked about them again. It looks when the packet filter has changed; when only our own table has, as that of a host whose
+// not asked about them again. It looks when the packet filter has changed; when only by which networks are local, as that of a host whose
 // containers come and go does all the time, not before renewal.next.
 func (e *Engine) renew(r *Result) error {
 	w := &e.renewal
@@ -126,7 +126,6 @@ func (e *Engine) renew(r *Result) error {
 			w.atOnce = w.atOnce || op.Table != nil
 		}
 	}
-	w.atOnce = w.atOnce || len(r.Restored) > 0
 	if !w.due || !r.Settled || r.Report.Old == nil {
 		return nil
 	}

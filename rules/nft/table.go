@@ -457,7 +457,7 @@ func (t *Table) Matches(have *Table) bool {
 	return t.matches(have, func(a, b []Rule) bool { return slices.EqualFunc(a, b, sameComment) })
 }
 
-// What rules are said to be that are about nothing but which networks are local.
+// Names of the rules that are about nothing but which networks are local.
 const (
 	LocalNetworksAreHidden = "local networks are hidden"
 	LeadsBehindAnUplink    = "main leads to a network behind an uplink"
@@ -465,15 +465,21 @@ const (
 
 // MatchesButForLocals is Matches but for rules that are about nothing but which networks are local: how packets leave by each uplink is the same.
 func (t *Table) MatchesButForLocals(have *Table) bool {
-	ofLocals := func(r Rule) bool {
-		return strings.HasPrefix(r.Comment, LocalNetworksAreHidden+" [") || strings.HasPrefix(r.Comment, LeadsBehindAnUplink+" [")
-	}
+	ofLocals := func(r Rule) bool { return r.name() == LocalNetworksAreHidden || r.name() == LeadsBehindAnUplink }
 	return t.matches(have, func(a, b []Rule) bool {
 		return slices.EqualFunc(slices.DeleteFunc(slices.Clone(a), ofLocals), slices.DeleteFunc(slices.Clone(b), ofLocals), sameComment)
 	})
 }
 
 func sameComment(a, b Rule) bool { return a.Comment == b.Comment }
+
+// name is the comment without the digest.
+func (r Rule) name() string {
+	if at := strings.LastIndex(r.Comment, " ["); at >= 0 {
+		return r.Comment[:at]
+	}
+	return r.Comment
+}
 
 func (t *Table) matches(have *Table, same func(a, b []Rule) bool) bool {
 	if t == nil || have == nil {
