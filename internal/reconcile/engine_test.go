@@ -759,17 +759,20 @@ func TestAContestedHardwareAddressIsLeftAlone(t *testing.T) {
 	}
 }
 
-// asked is a kernel that notes which looks were urgent.
+// asked is a kernel that notes which looks were urgent, and takes its time for each.
 type asked struct {
 	*fakekernel.Kernel
 	mu     sync.Mutex
 	urgent []bool
+	takes  time.Duration
 }
 
 func (a *asked) Snapshot(q rules.Query) (*rules.Observed, error) {
 	a.mu.Lock()
 	a.urgent = append(a.urgent, q.Urgent)
+	takes := a.takes
 	a.mu.Unlock()
+	time.Sleep(takes)
 	return a.Kernel.Snapshot(q)
 }
 
@@ -809,6 +812,17 @@ func TestOnlyTheFirstLookOfAnUrgentPassIsUrgent(t *testing.T) {
 			if got := k.take(); len(got) < len(c.want) || !slices.Equal(got[:len(c.want)], c.want) || slices.Contains(got[len(c.want):], true) {
 				t.Errorf("%s: %v, want %v", c.name, got, c.want)
 			}
+		}
+		k.mu.Lock()
+		k.takes = 300 * time.Millisecond // more than may be spent at once
+		k.mu.Unlock()
+		e.Hint()
+		time.Sleep(400 * time.Millisecond)
+		k.take()
+		e.Urgent()
+		synctest.Wait()
+		if got := k.take(); !slices.Equal(got, []bool{true}) {
+			t.Errorf("while the engine rests: %v", got)
 		}
 		cancel()
 		group.Wait()
